@@ -1,0 +1,1 @@
+"""Text classification with Transformers built from our own layers."""

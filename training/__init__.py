@@ -1,0 +1,1 @@
+"""The engine that trains every Triptych package: strategy, loop, schedules, checkpoints, run folder."""

@@ -1,0 +1,12 @@
+"""The one exception that means: the user can mend this, and here is how."""
+
+
+class UserError(Exception):
+    """A mistake of input, not of code: one line that says what was wrong, the value and the remedy.
+
+    Scripts print it without a traceback and exit with a non-zero status.
+    """
+
+
+class Interrupted(UserError):
+    """The user stopped a run; its state has been saved."""

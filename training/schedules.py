@@ -1,0 +1,67 @@
+"""The learning rate as a function of the step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from training.errors import UserError
+
+Shape = Callable[[Any, float, float], Any]  # (step, warmup, total) → factor of the peak
+
+
+def _ramp(step: Any, warmup: float) -> Any:
+    return ops.minimum(1.0, (step + 1.0) / max(1.0, warmup))
+
+
+def _progress(step: Any, warmup: float, total: float) -> Any:
+    """Share of the steps after warm-up that lie behind, 0 … 1."""
+    return ops.clip((step - warmup) / max(1.0, total - warmup), 0.0, 1.0)
+
+
+def warmup_linear(step: Any, warmup: float, total: float) -> Any:
+    """Linear rise over ``warmup`` steps, then linear fall to 0 at ``total`` (Devlin et al. 2019)."""
+    return ops.minimum(_ramp(step, warmup), 1.0 - _progress(step, warmup, total))
+
+
+def warmup_cosine(step: Any, warmup: float, total: float) -> Any:
+    """Linear rise, then half a cosine down to 0 at ``total`` (Loshchilov & Hutter 2017)."""
+    return ops.minimum(_ramp(step, warmup), 0.5 * (1.0 + ops.cos(3.141592653589793 * _progress(step, warmup, total))))
+
+
+def noam(step: Any, warmup: float, total: float) -> Any:
+    """Linear rise, then a fall with 1/√step, 1 at ``warmup`` (§5.3, Vaswani et al. 2017)."""
+    del total
+    warmup = max(1.0, warmup)
+    return ops.minimum((step + 1.0) / warmup, ops.sqrt(warmup / (step + 1.0)))
+
+
+def constant(step: Any, warmup: float, total: float) -> Any:
+    """Linear rise, then the peak."""
+    del total
+    return _ramp(step, warmup)
+
+
+SHAPES: dict[str, Shape] = {"linear": warmup_linear, "cosine": warmup_cosine, "noam": noam, "constant": constant}
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """``peak`` times one of ``SHAPES``; what a Keras optimizer takes as its learning rate."""
+
+    def __init__(self, shape: str, peak: float, warmup_steps: int, total_steps: int) -> None:
+        if shape not in SHAPES:
+            raise UserError(f"schedule {shape!r} is not known: use one of {', '.join(SHAPES)}")
+        self.shape, self.peak, self.warmup_steps, self.total_steps = shape, peak, warmup_steps, total_steps
+
+    def __call__(self, step: Any) -> Any:
+        factor = SHAPES[self.shape](ops.cast(step, "float32"), float(self.warmup_steps), float(self.total_steps))
+        return self.peak * ops.cast(factor, "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "shape": self.shape,
+            "peak": self.peak,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+        }

@@ -1,0 +1,82 @@
+"""Devices → a ``tf.distribute`` strategy, threads and dtype policy.
+
+On CPU a step is fastest when the batch is cut into one part a core and every operation stays on its core: the parts
+run side by side in one graph (``Placement.shards``), instead of every small operation being cut and joined again.
+"""
+
+import math
+import os
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from training.errors import UserError
+
+MAX_SHARDS = 4  # each shard is another copy of the graph to trace
+
+
+class Placement(NamedTuple):
+    """Where a job runs."""
+
+    strategy: tf.distribute.Strategy
+    shards: int  # parts that one replica's batch is cut into, run side by side
+
+    def shards_for(self, batch_size: int) -> int:
+        """The number of shards that divides one replica's share of a global batch of ``batch_size`` rows."""
+        return math.gcd(self.shards, batch_size // self.strategy.num_replicas_in_sync)
+
+
+def make_strategy(devices: str = "auto", shards: int = 0) -> Placement:
+    """Builds the strategy for a device specification.
+
+    Args:
+        devices: ``auto`` (every GPU there is, else the CPU), ``cpu``, ``gpu``, or a count of replicas such as
+            ``gpu:2`` or ``cpu:2`` (logical devices, for trying out replicas on any machine).
+        shards: parts of a replica's batch that run side by side; 0 takes one a core on CPU and 1 on GPU.
+
+    Raises:
+        UserError: the specification is not understood or there are fewer devices.
+    """
+    kind, _, text = devices.partition(":")
+    if kind not in ("auto", "cpu", "gpu") or (text and (not text.isdigit() or int(text) < 1 or kind == "auto")):
+        raise UserError(f"--devices={devices!r} is not understood: use auto, cpu, gpu, cpu:N or gpu:N")
+    gpus = tf.config.list_physical_devices("GPU")
+    if kind == "gpu" and len(gpus) < int(text or 1):
+        raise UserError(f"--devices={devices} asks for {text or 1} GPU(s) and TensorFlow sees {len(gpus)}")
+    if kind == "cpu" or not gpus:
+        return _cpu_placement(int(text or 1), shards)
+    names = [f"GPU:{i}" for i in range(int(text or len(gpus)))]
+    strategy = tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
+    return Placement(strategy, shards or 1)
+
+
+def _cpu_placement(replicas: int, shards: int) -> Placement:
+    tf.config.set_visible_devices([], "GPU")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shards = shards or max(1, min(MAX_SHARDS, cores // replicas))
+    _set_threads(intra=max(1, cores // (shards * replicas)), inter=cores)
+    if replicas == 1:
+        return Placement(tf.distribute.get_strategy(), shards)
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or []) < replicas:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    return Placement(tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]), shards)
+
+
+def _set_threads(intra: int, inter: int) -> None:
+    """Sets TensorFlow's thread pools; they can no longer change once TensorFlow has run anything."""
+    threading = tf.config.threading
+    if (threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()) != (intra, inter):
+        threading.set_intra_op_parallelism_threads(intra)
+        threading.set_inter_op_parallelism_threads(inter)
+
+
+def set_precision(name: str) -> None:
+    """Sets the dtype policy of layers built from here on: ``float32``, or ``mixed_bfloat16`` with float32 weights.
+
+    float16 is left out on purpose: it needs loss scaling, and every accelerator worth its use has bfloat16.
+    """
+    if name not in ("float32", "mixed_bfloat16"):
+        raise UserError(f"--precision={name!r} is not known: use float32 or mixed_bfloat16")
+    keras.config.set_dtype_policy(name)
