@@ -75,10 +75,9 @@ class Checkpointer:
         tensors = _named("model", self.model.variables) | _named("optimizer", self.optimizer.variables)
         write_tensors(self.folder / "last.safetensors", tensors, {"state": state.to_json()})
 
-    def save_best(self, state: State) -> None:
+    def save_best(self) -> None:
         """Writes the model's present weights as the best."""
-        tensors = _named("model", self.model.variables)
-        write_tensors(self.folder / "best.safetensors", tensors, {"state": state.to_json()})
+        write_weights(self.folder / "best.safetensors", self.model)
 
     def restore(self) -> State | None:
         """Loads ``last`` into model and optimizer; None if there is none."""
@@ -93,6 +92,11 @@ class Checkpointer:
     def load_best(self) -> None:
         """Loads the best weights into the model."""
         load_weights(self.folder / "best.safetensors", self.model)
+
+
+def write_weights(path: Path, model: keras.Model) -> None:
+    """Writes the model's weights."""
+    write_tensors(path, _named("model", model.variables), {})
 
 
 def load_weights(path: Path, model: keras.Model) -> None:

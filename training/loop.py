@@ -233,16 +233,18 @@ def _train(
             _evaluate(job, run, settings, checkpointer, state)
             clock = time.monotonic()
         if evaluation_due or stop.is_set():
-            state.seconds += time.monotonic() - clock
-            clock = time.monotonic()
+            elapsed, clock = time.monotonic() - clock, time.monotonic()
+            state.seconds += elapsed
+            state.window_seconds += elapsed
             checkpointer.save(state)
         if stop.is_set() and not last:
             raise Interrupted(f"stopped after step {state.step}; go on with the same flags and --run_dir={run.path}")
 
 
 def _log_train(job: Job, run: Run, settings: Settings, state: State, clock: float) -> None:
-    window = time.monotonic() - clock + state.window_seconds
-    state.seconds += time.monotonic() - clock
+    elapsed = time.monotonic() - clock
+    state.seconds += elapsed
+    window = elapsed + state.window_seconds
     count, means = state.take_means()
     if not math.isfinite(means["loss"]):
         raise UserError(
@@ -263,7 +265,7 @@ def _evaluate(job: Job, run: Run, settings: Settings, checkpointer: Checkpointer
         value = figures[settings.select] * (-1.0 if settings.minimize else 1.0)
         if state.best is None or value > state.best:
             state.best, state.best_step, state.evaluations_since_best = value, state.step, 0
-            checkpointer.save_best(state)
+            checkpointer.save_best()
         else:
             state.evaluations_since_best += 1
     run.log(state.step, "validation", figures)

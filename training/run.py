@@ -35,18 +35,24 @@ class Run:
         Raises:
             UserError: the folder is in use for something else, or belongs to other flags.
         """
-        flags_file = path / "flags.txt"
-        if flags_file.exists():
-            _check_flags(path, flags, _read_flags(flags_file))
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"--run_dir={path} exists and is no run folder; choose another, nothing was written")
-        else:
+        if not cls.check(path, flags):
             try:
                 path.mkdir(parents=True, exist_ok=True)
-                write_text(flags_file, "".join(f"--{name}={value}\n" for name, value in sorted(flags.items())))
+                text = "".join(f"--{name}={value}\n" for name, value in sorted(flags.items()))
+                write_text(path / "flags.txt", text)
             except OSError as error:
                 raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
         return cls(path, writer)
+
+    @staticmethod
+    def check(path: Path, flags: dict[str, str]) -> bool:
+        """Whether ``path`` is the folder of a run with these flags; raises as ``open`` does, writes nothing."""
+        if (path / "flags.txt").exists():
+            _check_flags(path, flags, _read_flags(path / "flags.txt"))
+            return True
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"--run_dir={path} exists and is no run folder; choose another, nothing was written")
+        return False
 
     def resume_at(self, step: int, num_steps: int) -> None:
         """Forgets logged figures past ``step``: they will be logged again, the same."""

@@ -1,0 +1,186 @@
+"""Shared flags, and the one way a script starts and ends. Imports nothing heavy, so that ``--help`` is quick."""
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import app, flags
+
+from training.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from training.loop import Settings
+    from training.run import Run, Writer
+    from training.strategy import Placement
+
+FLAGS = flags.FLAGS
+# Where a run lies and what it prints, not what it computes.
+_NOT_OF_THE_RUN = ("run_dir", "cache_dir", "dry_run", "tensorboard")
+
+
+def define_shared_flags() -> None:
+    """Flags of every script."""
+    flags.DEFINE_integer("seed", 0, "Seed of splits, weights, shuffling and dropout.", lower_bound=0)
+    flags.DEFINE_string("run_dir", "", "Folder of this run; resumed if it exists with the same flags. [runs/NAME-DATE]")
+    flags.DEFINE_string("cache_dir", "", "Downloads and tokenised texts. [$TRIPTYCH_CACHE or ~/.cache/triptych]")
+    flags.DEFINE_bool("dry_run", False, "Build everything, print sizes and costs, take one step, write nothing.")
+    flags.DEFINE_string("devices", "auto", "auto, cpu, gpu, or a number of replicas: gpu:2, cpu:2.")
+
+
+def define_training_flags(**defaults: Any) -> None:
+    """Flags of every script that trains; ``defaults`` override the defaults below."""
+
+    def default(name: str, value: Any) -> Any:
+        return defaults.get(name, value)
+
+    flags.DEFINE_integer("batch_size", default("batch_size", 64), "Examples in one update, over all replicas.", 1)
+    flags.DEFINE_float("num_epochs", default("num_epochs", 10.0), "Passes over the training examples.", 0.0)
+    flags.DEFINE_float("learning_rate", default("learning_rate", 1e-3), "Peak learning rate.", 0.0)
+    flags.DEFINE_enum("schedule", "linear", ["linear", "cosine", "noam", "constant"], "After warm-up.")
+    flags.DEFINE_float("warmup", default("warmup", 0.1), "Share of the steps (below 1), or steps, of warm-up.", 0.0)
+    flags.DEFINE_float("weight_decay", default("weight_decay", 0.01), "Decoupled; none on biases and norms.", 0.0)
+    flags.DEFINE_float("clip_norm", 1.0, "Bound on the global gradient norm; 0 for none.", 0.0)
+    flags.DEFINE_float("ema_decay", default("ema_decay", 0.0), "Average the weights with this decay; 0: no.", 0.0, 1.0)
+    flags.DEFINE_integer("log_every", 50, "Steps between log lines.", 1)
+    flags.DEFINE_integer("eval_every", 0, "Steps between evaluations and checkpoints; 0: once an epoch.", 0)
+    flags.DEFINE_string("select", "accuracy", "Validation figure that picks the best weights.")
+    flags.DEFINE_integer("patience", 0, "Stop after this many evaluations without improvement; 0: never.", 0)
+    flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the layers' arithmetic.")
+    flags.DEFINE_bool("xla", False, "Compile forward and backward pass with XLA.")
+    flags.DEFINE_integer("shards", 0, "Parts of a batch computed side by side; 0: one a core on CPU, 1 on GPU.", 0)
+    flags.DEFINE_bool("deterministic", False, "Only operations that are repeatable on GPUs too; slower there.")
+    flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events into the run folder.")
+
+
+def launch(main: Callable[[], None]) -> None:
+    """Runs a script's ``main``; a user's mistake ends with one line on standard error and a non-zero status."""
+
+    def body(argv: list[str]) -> None:
+        if len(argv) > 1:
+            sys.exit(f"error: unexpected argument {argv[1]!r}; see --help")
+        run(main)
+
+    app.run(body)
+
+
+def run(main: Callable[[], None]) -> None:
+    """``main``, with a user's mistakes and interruptions turned into messages."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        main()
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(130)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+            raise
+        sys.exit(f"error: {error.filename or 'a file'}: cannot be written ({error.strerror}); "
+                 "make room and run the same command with the same --run_dir again")  # fmt: skip
+
+
+def run_flags() -> dict[str, str]:
+    """What makes a run what it is: every flag of ours with its value."""
+    found = {}
+    for module, module_flags in FLAGS.flags_by_module_dict().items():
+        if not module.startswith("absl"):
+            found.update({f.name: f for f in module_flags})
+    return {name: _text(flag.value) for name, flag in found.items() if name not in _NOT_OF_THE_RUN}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def cache_dir() -> Path:
+    """``--cache_dir``, or its default."""
+    from training.download import default_cache
+
+    return Path(FLAGS.cache_dir).expanduser() if FLAGS.cache_dir else default_cache()
+
+
+def run_dir(name: str) -> Path:
+    """``--run_dir``, or a new folder under ``runs/``."""
+    return Path(FLAGS.run_dir) if FLAGS.run_dir else Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def prepare_devices() -> "Placement":
+    """Seeds, precision, determinism and strategy, from the flags."""
+    import keras
+    import tensorflow as tf
+
+    from training.strategy import make_strategy, set_precision
+
+    keras.utils.set_random_seed(FLAGS.seed)
+    set_precision(FLAGS.precision)
+    if FLAGS.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    placement = make_strategy(FLAGS.devices, FLAGS.shards)
+    replicas = placement.strategy.num_replicas_in_sync
+    if FLAGS.batch_size % replicas:
+        raise UserError(f"--batch_size={FLAGS.batch_size} is not a multiple of the {replicas} replicas")
+    return placement
+
+
+def settings(steps_per_epoch: int) -> "Settings":
+    """The loop's settings, from the flags."""
+    from training.loop import Settings
+
+    return Settings(
+        num_steps=max(1, round(FLAGS.num_epochs * steps_per_epoch)),
+        log_every=FLAGS.log_every,
+        eval_every=FLAGS.eval_every or steps_per_epoch,
+        clip_norm=FLAGS.clip_norm,
+        select=FLAGS.select,
+        minimize=FLAGS.select in ("loss", "calibration_error"),
+        patience=FLAGS.patience,
+        seed=FLAGS.seed,
+        jit_compile=FLAGS.xla,
+    )
+
+
+def make_optimizer(num_steps: int) -> Any:
+    """AdamW with the schedule of the flags; not built yet."""
+    from training.optimizer import AdamW
+    from training.schedules import Schedule
+
+    warmup = round(FLAGS.warmup * num_steps) if FLAGS.warmup < 1 else round(FLAGS.warmup)
+    schedule = Schedule(FLAGS.schedule, FLAGS.learning_rate, warmup, num_steps)
+    return AdamW(schedule, FLAGS.weight_decay, ema_decay=FLAGS.ema_decay)
+
+
+def open_run(path: Path) -> "Run":
+    """The run folder, with a TensorBoard writer where asked."""
+    from training.run import Run
+
+    run = Run.open(path, run_flags())
+    if FLAGS.tensorboard:
+        run.writer = _tensorboard(path)
+    return run
+
+
+def _tensorboard(path: Path) -> "Writer":
+    import tensorflow as tf
+
+    writers: dict[str, Any] = {}
+
+    def write(step: int, split: str, figures: dict[str, float]) -> None:
+        writer = writers.setdefault(split, tf.summary.create_file_writer(str(path / "tensorboard" / split)))
+        with writer.as_default(step):
+            for name, value in figures.items():
+                tf.summary.scalar(name, value)
+        writer.flush()
+
+    return write

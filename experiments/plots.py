@@ -1,0 +1,51 @@
+"""Every picture; the only module that imports matplotlib."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+
+
+def training_curves(metrics: Path, path: Path) -> None:
+    """Loss and accuracy by step, of training and validation, from a run's ``metrics.jsonl``."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+        for split, style in (("train", "-"), ("validation", "o-")):
+            points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), style, markersize=3, label=split)
+        axis.set_xlabel("step")
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    _save(figure, path)
+
+
+def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> None:
+    """A confusion matrix: colour by share of the true class, numbers are counts."""
+    matrix = np.asarray(counts)
+    share = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    size = max(4.0, 0.42 * len(classes) + 2.0)
+    figure, axis = plt.subplots(figsize=(size, size))
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(classes)), classes, rotation=90 if len(classes) > 6 else 30)
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    font = 9 if len(classes) <= 15 else 5
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=font)
+    _save(figure, path)

@@ -1,0 +1,125 @@
+"""Data and preprocessing flags that the text scripts share, and what they give: splits and tokenised texts."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from experiments.launch import cache_dir
+from training.errors import UserError
+
+if TYPE_CHECKING:
+    from text_cls.data import Splits, Texts
+    from text_cls.preprocess import Cleaner, Corpus
+
+FLAGS = flags.FLAGS
+
+
+def define_data_flags() -> None:
+    """Flags that say what is read and how it is cleaned."""
+    flags.DEFINE_string("dataset", "bbc_news", "bbc_news, ag_news, news_category, imdb, csv, jsonl or folder.")
+    flags.DEFINE_string("data_path", "", "File or folder of the data set; ag_news and imdb can be downloaded.")
+    flags.DEFINE_string("test_path", "", "File of test rows; without labels they are predicted, not scored.")
+    flags.DEFINE_list("text_fields", ["text"], "csv, jsonl: columns of the text; several are joined by <SEP>.")
+    flags.DEFINE_string("label_field", "label", "csv, jsonl: column of the label.")
+    flags.DEFINE_string("split_field", "", "csv, jsonl: column that says 'test' for test rows.")
+    flags.DEFINE_string("id_field", "id", "csv, jsonl: column of the row's id, for predictions.csv.")
+    flags.DEFINE_bool("skip_bad_rows", False, "Count unusable rows and go on, instead of stopping at the first.")
+    flags.DEFINE_float("validation_share", 0.1, "Of the training rows, stratified.")
+    flags.DEFINE_float("test_share", 0.1, "Of all rows, stratified, where the data set has no test rows.")
+    flags.DEFINE_bool("drop_duplicates", False, "Drop training texts that are in validation or test as well.")
+    flags.DEFINE_enum("join_fields", "sep", ["sep", "space"], "Between headline and description: <SEP> or nothing.")
+    flags.DEFINE_bool("lower_case", True, "Fold case.")
+    flags.DEFINE_bool("strip_html", True, "Drop tags, resolve entities.")
+    flags.DEFINE_bool("keep_punctuation", False, "Punctuation marks are words; otherwise they are dropped.")
+    flags.DEFINE_bool("keep_special", False, "The same for other symbols (currency, mathematics, emoji).")
+    flags.DEFINE_string("stop_words", "none", "none, sklearn, nltk (needs a download), or a file of words.")
+    flags.DEFINE_enum("stemmer", "none", ["none", "snowball", "porter"], "NLTK's.")
+
+
+def load_splits() -> "Splits":
+    """The data set of the flags."""
+    from text_cls.data import Source, load
+
+    source = Source(
+        dataset=FLAGS.dataset,
+        data_path=Path(FLAGS.data_path).expanduser() if FLAGS.data_path else None,
+        test_path=Path(FLAGS.test_path).expanduser() if FLAGS.test_path else None,
+        text_fields=tuple(FLAGS.text_fields),
+        label_field=FLAGS.label_field,
+        split_field=FLAGS.split_field,
+        id_field=FLAGS.id_field,
+        skip_bad_rows=FLAGS.skip_bad_rows,
+        cache_dir=cache_dir(),
+    )
+    splits = load(source, FLAGS.validation_share, FLAGS.test_share, FLAGS.seed, FLAGS.drop_duplicates)
+    return _map_texts(splits, _joined) if FLAGS.join_fields == "space" else splits
+
+
+def _joined(texts: "Texts") -> "Texts":
+    return dataclasses.replace(texts, fields=[(" ".join(fields),) for fields in texts.fields])
+
+
+def make_cleaner() -> "Cleaner":
+    """The cleaner of the flags."""
+    from text_cls.preprocess import Cleaner
+
+    return Cleaner(
+        FLAGS.lower_case,
+        FLAGS.strip_html,
+        FLAGS.keep_punctuation,
+        FLAGS.keep_special,
+        FLAGS.stop_words,
+        FLAGS.stemmer,
+    )
+
+
+def tokenise_splits(splits: "Splits", cleaner: "Cleaner") -> tuple["Splits", dict[str, "Corpus"]]:
+    """Cleans and tokenises every split once; the result is kept in the cache.
+
+    Returns:
+        The splits without texts that are empty after cleaning (an error unless --skip_bad_rows), and the words of
+        each split by its name.
+    """
+    import numpy as np
+
+    corpora: dict[str, Corpus] = {}
+    changes: dict[str, Texts] = {}
+    notes = splits.notes
+    for name in ("train", "validation", "test", "unlabeled"):
+        texts = getattr(splits, name)
+        if texts is None:
+            continue
+        corpus = _cached(texts, cleaner)
+        empty = np.flatnonzero(corpus.lengths == 0)
+        if len(empty):
+            message = f"{texts.where[empty[0]]}: the text {texts.fields[empty[0]][0][:40]!r} is empty after cleaning"
+            if not FLAGS.skip_bad_rows:
+                raise UserError(f"{message}; mend the row, or leave such rows out with --skip_bad_rows")
+            notes = (*notes, f"{len(empty)} {name} rows left out, the first: {message}")
+            texts = texts.take(np.flatnonzero(corpus.lengths))
+            kept = corpus.lengths[corpus.lengths > 0]
+            corpus = dataclasses.replace(corpus, offsets=np.concatenate([[0], np.cumsum(kept)]))
+        corpora[name], changes[name] = corpus, texts
+    return dataclasses.replace(splits, notes=notes, **changes), corpora
+
+
+def _cached(texts: "Texts", cleaner: "Cleaner") -> "Corpus":
+    from text_cls.preprocess import Corpus, load_stop_words, tokenise
+
+    stop_words = ",".join(sorted(load_stop_words(cleaner.stop_words)))
+    key = hashlib.sha256(f"1 {texts.fingerprint()} {cleaner} {stop_words}".encode()).hexdigest()[:24]
+    path = cache_dir() / "tokenised" / f"{key}.npz"
+    if path.exists():
+        return Corpus.load(path)
+    corpus = tokenise(texts.fields, cleaner)
+    if not FLAGS.dry_run:
+        corpus.save(path)
+    return corpus
+
+
+def _map_texts(splits: "Splits", change) -> "Splits":
+    names = [name for name in ("train", "validation", "test", "unlabeled") if getattr(splits, name) is not None]
+    return dataclasses.replace(splits, **{name: change(getattr(splits, name)) for name in names})

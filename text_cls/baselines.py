@@ -1,0 +1,58 @@
+"""TF-IDF with linear models (scikit-learn): what any neural model has to beat."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.svm import LinearSVC
+
+from text_cls.preprocess import Corpus
+
+MODELS: dict[str, Callable[[float], Any]] = {
+    "naive_bayes": lambda strength: MultinomialNB(alpha=0.1 / strength),
+    "logistic_regression": lambda strength: LogisticRegression(C=10.0 * strength, max_iter=1000),
+    "linear_svm": lambda strength: LinearSVC(C=strength),
+}
+
+
+def run_baseline(
+    name: str, train: csr_matrix, labels: np.ndarray, others: Sequence[csr_matrix], strength: float = 1.0
+) -> list[np.ndarray]:
+    """Fits one of ``MODELS`` and returns [N, K] class probabilities for each of ``others``.
+
+    The SVM has no probabilities: its margins go through a softmax, which keeps their order.
+    """
+    model = MODELS[name](strength).fit(train, labels)
+    if hasattr(model, "predict_proba"):
+        return [model.predict_proba(x) for x in others]
+    return [_softmax(model.decision_function(x)) for x in others]
+
+
+def features(train: Corpus, others: Sequence[Corpus], max_ngram: int = 2) -> list[csr_matrix]:
+    """TF-IDF matrices of word n-grams (sublinear tf, fitted on ``train``), the training one first."""
+    vectorizer = TfidfVectorizer(analyzer=_analyzer(max_ngram), sublinear_tf=True, dtype=np.float32)
+    return [vectorizer.fit_transform(_words(train)), *(vectorizer.transform(_words(corpus)) for corpus in others)]
+
+
+def _words(corpus: Corpus) -> list[list[str]]:
+    lexicon = np.array(corpus.lexicon, dtype=object)
+    return [lexicon[part].tolist() for part in np.split(corpus.ids, corpus.offsets[1:-1])]
+
+
+def _analyzer(max_ngram: int) -> Callable[[list[str]], list[str]]:
+    def ngrams(words: list[str]) -> list[str]:
+        longer = (" ".join(gram) for n in range(2, max_ngram + 1) for gram in zip(*(words[i:] for i in range(n))))
+        return [*words, *longer]
+
+    return ngrams
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    if scores.ndim == 1:  # two classes: the margin of the second
+        scores = np.stack([-scores, scores], axis=1) / 2
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True)

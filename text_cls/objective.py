@@ -1,0 +1,48 @@
+"""The text classifier's side of the contract with the engine."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from text_cls.batches import Batch
+from text_cls.vocabulary import PAD_ID
+from training.objectives import classification, seeded_call
+
+
+def make_loss_fn(model: keras.Model, label_smoothing: float = 0.0, class_weights: np.ndarray | None = None) -> Callable:
+    """``loss_fn`` of a model from token ids to logits; counts ``tokens`` and ``positions`` beside loss and accuracy."""
+
+    def loss_fn(batch: Batch, training: bool, seed: Any) -> dict[str, Any]:
+        logits = seeded_call(model, batch.tokens, training, seed)  # [B, K]
+        real = ops.cast(ops.not_equal(batch.tokens, PAD_ID), "float32")  # [B, T]
+        return classification(logits, batch.label, label_smoothing, class_weights) | {
+            "tokens": ops.sum(real, axis=1),
+            "positions": ops.sum(ops.ones_like(real), axis=1),
+        }
+
+    return loss_fn
+
+
+def make_predict_fn(model: keras.Model) -> Callable[[Batch], dict[str, Any]]:
+    """Batch → ``probabilities`` [B, K] and ``row`` [B]."""
+
+    def predict_fn(batch: Batch) -> dict[str, Any]:
+        return {"probabilities": ops.softmax(model(batch.tokens, training=False)), "row": batch.row}
+
+    return predict_fn
+
+
+def token_rates(figures: dict[str, float], examples_per_second: float) -> dict[str, float]:
+    """Mean tokens and positions of an example → tokens per second and the share of positions that are padding."""
+    rest = {name: value for name, value in figures.items() if name not in ("tokens", "positions")}
+    padding = 1.0 - figures["tokens"] / figures["positions"]
+    return rest | {"tokens_per_second": figures["tokens"] * examples_per_second, "padding": padding}
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """[K] weights in inverse proportion to the classes' frequencies, 1 on average over the examples."""
+    counts = np.bincount(labels, minlength=num_classes)
+    return np.where(counts > 0, len(labels) / (num_classes * np.maximum(counts, 1)), 0.0).astype(np.float32)

@@ -1,0 +1,207 @@
+"""Cleaning and word tokenisation of raw text, shared between processes.
+
+The work per text is one regular expression; stop words and stems are decided once for every *distinct* word of the
+corpus, not for every occurrence. No step needs an NLTK download, but the list of ``stop_words="nltk"``.
+"""
+
+import dataclasses
+import html
+import multiprocessing
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from training.errors import UserError
+
+SEP = "<SEP>"  # between the fields of a text; no word can be spelled so
+Fields = tuple[str, ...]
+
+_WORD = r"[^\W_]+(?:['’][^\W_]+)*"
+_PUNCTUATION = r"[!-/:-@\[-`{-~¡§«·»¿‐-‧‰-⁞、-〃]"
+_TAG = re.compile(r"<[A-Za-z/!][^<>]*>")
+_ENTITY_WITHOUT_AMPERSAND = re.compile(r"(?<![&\w])#(\d{2,4});")  # AG News writes ' #39;' for '&#39;'
+_CHUNK = 2000  # texts a process is given at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Cleaner:
+    """Raw text → words. Every field is a step that can be switched.
+
+    Attributes:
+        lower_case: fold case.
+        strip_html: drop tags, resolve entities.
+        keep_punctuation: punctuation marks are words of their own; otherwise dropped.
+        keep_special: the same for every other symbol (currency, mathematics, emoji).
+        stop_words: ``none``, ``sklearn`` (its built-in English list), ``nltk`` (its English list; needs a download),
+            or the path of a file with one word a line.
+        stemmer: ``none``, ``snowball`` or ``porter`` (NLTK).
+    """
+
+    lower_case: bool = True
+    strip_html: bool = True
+    keep_punctuation: bool = False
+    keep_special: bool = False
+    stop_words: str = "none"
+    stemmer: str = "none"
+
+    def split(self, text: str) -> list[str]:
+        """The text's words before stop words and stemming."""
+        if self.strip_html:
+            if "<" in text:
+                text = _TAG.sub(" ", text)
+            if "#" in text:
+                text = _ENTITY_WITHOUT_AMPERSAND.sub(r"&#\1;", text)
+            if "&" in text:
+                text = _TAG.sub(" ", html.unescape(text))
+        if self.lower_case:
+            text = text.lower()
+        return self._pattern().findall(text.replace("’", "'"))
+
+    def words(self, fields: Fields) -> list[str]:
+        """The words of a text's fields, joined by ``<SEP>``, after every step."""
+        change = self.normaliser()
+        kept = (change(word) for word in _joined(self, fields))
+        return [word for word in kept if word]
+
+    def normaliser(self) -> Callable[[str], str]:
+        """word → its stem, or "" for a stop word."""
+        stop_words, stem = load_stop_words(self.stop_words), _load_stemmer(self.stemmer)
+        return lambda word: word if word == SEP else "" if word.lower() in stop_words else stem(word)
+
+    def _pattern(self) -> re.Pattern:
+        parts = [_WORD]
+        if self.keep_punctuation:
+            parts.append(_PUNCTUATION)
+        if self.keep_special:
+            parts.append(rf"(?!{_PUNCTUATION})[^\w\s]")
+        return re.compile("|".join(parts))  # re keeps compiled patterns
+
+
+def load_stop_words(name: str) -> frozenset[str]:
+    """The stop words of ``Cleaner.stop_words``."""
+    if name == "none":
+        return frozenset()
+    if name == "sklearn":
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+        return frozenset(ENGLISH_STOP_WORDS)
+    if name == "nltk":
+        from nltk.corpus import stopwords
+
+        try:
+            return frozenset(stopwords.words("english"))
+        except LookupError as error:
+            raise UserError(
+                "--stop_words=nltk needs NLTK's list, which is not on this machine: run "
+                "`python -m nltk.downloader stopwords`, or use --stop_words=sklearn, which needs no download"
+            ) from error
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"--stop_words={name!r}: use none, sklearn, nltk, or a file with one word a line")
+    return frozenset(path.read_text(encoding="utf-8").lower().split())
+
+
+def _load_stemmer(name: str) -> Callable[[str], str]:
+    if name == "none":
+        return lambda word: word
+    if name == "snowball":
+        from nltk.stem.snowball import EnglishStemmer
+
+        return EnglishStemmer().stem
+    if name == "porter":
+        from nltk.stem.porter import PorterStemmer
+
+        return PorterStemmer().stem
+    raise UserError(f"--stemmer={name!r} is not known: use none, snowball or porter")
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Tokenised texts: ``lexicon[ids[offsets[i]:offsets[i + 1]]]`` are the words of text i.
+
+    Attributes:
+        lexicon: every distinct word, in order of first appearance.
+        ids: [number of words] int32, all texts end to end.
+        offsets: [number of texts + 1] int64.
+    """
+
+    lexicon: list[str]
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[number of texts] words in each text."""
+        return np.diff(self.offsets)
+
+    def save(self, path: Path) -> None:
+        """Writes the corpus as npz, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        with open(draft, "wb") as file:
+            np.savez(file, lexicon=np.array("\n".join(self.lexicon)), ids=self.ids, offsets=self.offsets)
+        os.replace(draft, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Corpus":
+        with np.load(path) as file:
+            text = str(file["lexicon"])
+            return cls(text.split("\n") if text else [], file["ids"], file["offsets"])
+
+
+def tokenise(texts: Sequence[Fields], cleaner: Cleaner, workers: int = 0) -> Corpus:
+    """Cleans and tokenises texts; large corpora are shared between ``workers`` processes (0: one a core)."""
+    chunks = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
+    workers = min(workers or os.cpu_count() or 1, len(chunks))
+    if workers < 2:
+        parts = [_tokenise_chunk(cleaner, chunk) for chunk in chunks]
+    else:
+        # spawn: a fork of a process with TensorFlow's threads may hang.
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            parts = list(pool.map(_tokenise_chunk, [cleaner] * len(chunks), chunks))
+    return _normalise(_merge(parts), cleaner)
+
+
+def _joined(cleaner: Cleaner, fields: Fields) -> Iterable[str]:
+    for place, field in enumerate(fields):
+        if place:
+            yield SEP
+        yield from cleaner.split(field)
+
+
+def _tokenise_chunk(cleaner: Cleaner, texts: Sequence[Fields]) -> Corpus:
+    lexicon: defaultdict[str, int] = defaultdict(lambda: len(lexicon))
+    ids: list[int] = []
+    offsets = [0]
+    for fields in texts:
+        ids.extend([lexicon[word] for word in _joined(cleaner, fields)])
+        offsets.append(len(ids))
+    return Corpus(list(lexicon), np.array(ids, np.int32), np.array(offsets, np.int64))
+
+
+def _merge(parts: Sequence[Corpus]) -> Corpus:
+    """One corpus out of many, each with a lexicon of its own."""
+    lexicon: defaultdict[str, int] = defaultdict(lambda: len(lexicon))
+    ids = [np.array([lexicon[word] for word in part.lexicon], np.int32)[part.ids] for part in parts if len(part.ids)]
+    lengths = [part.lengths for part in parts]
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths) if lengths else [])]).astype(np.int64)
+    return Corpus(list(lexicon), np.concatenate(ids) if ids else np.zeros(0, np.int32), offsets)
+
+
+def _normalise(corpus: Corpus, cleaner: Cleaner) -> Corpus:
+    """Applies stop words and stems to the lexicon, and drops the words that this leaves empty."""
+    change = cleaner.normaliser()
+    lexicon: defaultdict[str, int] = defaultdict(lambda: len(lexicon))
+    changed = [change(word) for word in corpus.lexicon]
+    table = np.array([lexicon[word] if word else -1 for word in changed], np.int32)
+    ids = table[corpus.ids] if len(table) else corpus.ids
+    before = np.concatenate([[0], np.cumsum(ids >= 0)])  # words kept among the first n
+    return Corpus(list(lexicon), ids[ids >= 0], before[corpus.offsets])

@@ -1,0 +1,293 @@
+"""A Transformer encoder and classifier, by hand, on ``keras.ops``.
+
+Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``H`` heads, ``K`` classes.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from text_cls.vocabulary import MASK_ID, PAD_ID, SPECIAL, UNK_ID
+
+register = keras.saving.register_keras_serializable("triptych")
+NORM_EPSILON = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """What fixes the model's shape.
+
+    Attributes:
+        vocabulary_size: token ids, the special ones included.
+        num_classes: K.
+        max_length: longest text in tokens, <CLS> included.
+        width: D.
+        num_layers, num_heads, ffn_width: encoder blocks, heads a block, hidden width of the feed-forward net.
+        dropout: of embeddings, block outputs and the pooled vector; ``attention_dropout`` of attention weights.
+        token_dropout: share of tokens replaced by <MASK> in training.
+        position: ``sinusoidal``, ``learned`` or ``none``.
+        norm: ``pre`` or ``post`` (Xiong et al. 2020 compare them).
+        pooling: ``cls``, ``mean`` or ``max`` over the tokens that are not padding.
+        activation: of the feed-forward net.
+        bigram_buckets: rows of a table of hashed word pairs added to the token embeddings; 0 for none.
+    """
+
+    vocabulary_size: int
+    num_classes: int
+    max_length: int = 256
+    width: int = 128
+    num_layers: int = 2
+    num_heads: int = 4
+    ffn_width: int = 256
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    token_dropout: float = 0.0
+    position: str = "sinusoidal"
+    norm: str = "pre"
+    pooling: str = "mean"
+    activation: str = "gelu"
+    bigram_buckets: int = 0
+
+
+def sinusoids(length: int, width: int) -> np.ndarray:
+    """[length, width] float32 position code: sines in even places, cosines in odd (§3.5, Vaswani et al. 2017)."""
+    place = np.arange(length)[:, None]
+    angle = place / np.power(10000.0, 2 * (np.arange(width)[None] // 2) / width)
+    return np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
+
+
+@register
+class TokenDropout(layers.Layer):
+    """Replaces a share of the word tokens by <MASK> in training; special tokens stay."""
+
+    def __init__(self, rate: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, tokens: Any, training: bool = False) -> Any:
+        if not training or not self.rate:
+            return tokens
+        chosen = keras.random.uniform(ops.shape(tokens), seed=self.seed_generator) < self.rate  # [B, T]
+        word = ops.logical_or(ops.equal(tokens, UNK_ID), tokens >= len(SPECIAL))
+        return ops.where(ops.logical_and(chosen, word), MASK_ID, tokens)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"rate": self.rate}
+
+
+@register
+class TokenEmbedding(layers.Layer):
+    """Token ids → token plus position vectors, with hashed bigrams where asked."""
+
+    def __init__(
+        self, vocabulary_size: int, width: int, max_length: int, position: str, bigram_buckets: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if position not in ("sinusoidal", "learned", "none"):
+            raise ValueError(f"position={position!r}: use sinusoidal, learned or none")
+        self.vocabulary_size, self.width, self.max_length = vocabulary_size, width, max_length
+        self.position, self.bigram_buckets = position, bigram_buckets
+
+    def build(self, tokens_shape: Any) -> None:
+        normal = keras.initializers.RandomNormal(stddev=self.width**-0.5)
+        self.table = layers.Embedding(self.vocabulary_size, self.width, normal, name="tokens")
+        self.table.build(tokens_shape)
+        if self.position == "learned":
+            small = keras.initializers.RandomNormal(stddev=0.02)
+            self.positions = self.add_weight(shape=(self.max_length, self.width), initializer=small, name="positions")
+        if self.bigram_buckets:
+            self.bigrams = layers.Embedding(self.bigram_buckets, self.width, "zeros", name="bigrams")
+            self.bigrams.build(tokens_shape)
+
+    def call(self, tokens: Any) -> Any:
+        x = self.table(tokens) * math.sqrt(self.width)  # [B, T, D]
+        if self.bigram_buckets:
+            x = x + self.bigrams(self._pairs(tokens)) * math.sqrt(self.width)
+        if self.position == "none":
+            return x
+        table = self.positions if self.position == "learned" else sinusoids(self.max_length, self.width)
+        return x + ops.cast(ops.convert_to_tensor(table)[: ops.shape(tokens)[1]], x.dtype)
+
+    def _pairs(self, tokens: Any) -> Any:
+        """[B, T] bucket of each token and the one before it, within int32 for any vocabulary."""
+        factor = (2**31 - 1 - self.vocabulary_size) // self.vocabulary_size
+        before = ops.pad(tokens[:, :-1], [[0, 0], [1, 0]])
+        return (before * factor + tokens) % self.bigram_buckets
+
+    def compute_output_shape(self, tokens_shape: Any) -> Any:
+        return (*tokens_shape, self.width)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("vocabulary_size", "width", "max_length", "position", "bigram_buckets")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@register
+class PaddingBias(layers.Layer):
+    """Token ids → what is added to attention scores: 0 for a token, −1e9 for padding."""
+
+    def call(self, tokens: Any) -> Any:
+        return ops.where(ops.equal(tokens, PAD_ID), -1e9, 0.0)[:, None, None, :]  # [B, 1, 1, T]
+
+
+@register
+class SelfAttention(layers.Layer):
+    """Multi-head scaled dot-product self-attention with one fused query-key-value product (Eq. 1, Vaswani et al.)."""
+
+    def __init__(self, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads, self.dropout = num_heads, dropout
+
+    def build(self, x_shape: Any, bias_shape: Any = None) -> None:
+        width = x_shape[-1]
+        if width % self.num_heads:
+            raise ValueError(f"width {width} is not a multiple of {self.num_heads} heads")
+        self.qkv = layers.Dense(3 * width, name="qkv")
+        self.qkv.build(x_shape)
+        self.out = layers.Dense(width, name="out")
+        self.out.build(x_shape)
+        self.drop = layers.Dropout(self.dropout, seed=0)
+
+    def call(self, x: Any, bias: Any, training: bool = False) -> Any:
+        """[B, T, D] and [B, 1, 1, T] → [B, T, D]."""
+        batch, length, width = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
+        depth = width // self.num_heads
+        qkv = ops.reshape(self.qkv(x), (batch, length, 3, self.num_heads, depth))
+        q, k, v = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3, axis=0)  # each [B, H, T, D/H]
+        scores = ops.matmul(q * depth**-0.5, ops.swapaxes(k, 2, 3))  # [B, H, T, T]
+        weights = ops.softmax(ops.cast(scores, "float32") + bias)
+        weights = self.drop(ops.cast(weights, v.dtype), training=training)
+        mixed = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))  # [B, T, H, D/H]
+        return self.out(ops.reshape(mixed, (batch, length, width)))
+
+    def compute_output_shape(self, x_shape: Any, bias_shape: Any = None) -> Any:
+        return x_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"num_heads": self.num_heads, "dropout": self.dropout}
+
+
+@register
+class EncoderBlock(layers.Layer):
+    """Self-attention and a feed-forward net, each with a residual and a layer norm before (pre) or after (post)."""
+
+    def __init__(
+        self,
+        num_heads: int,
+        ffn_width: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        norm: str = "pre",
+        activation: str = "gelu",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if norm not in ("pre", "post"):
+            raise ValueError(f"norm={norm!r}: use pre or post")
+        self.num_heads, self.ffn_width, self.dropout = num_heads, ffn_width, dropout
+        self.attention_dropout, self.norm, self.activation = attention_dropout, norm, activation
+
+    def build(self, x_shape: Any, bias_shape: Any = None) -> None:
+        self.attention = SelfAttention(self.num_heads, self.attention_dropout, name="attention")
+        self.attention.build(x_shape, bias_shape)
+        self.widen = layers.Dense(self.ffn_width, activation=self.activation, name="widen")
+        self.widen.build(x_shape)
+        self.narrow = layers.Dense(x_shape[-1], name="narrow")
+        self.narrow.build((*x_shape[:-1], self.ffn_width))
+        self.norms = [layers.LayerNormalization(epsilon=NORM_EPSILON, name=f"norm_{i}") for i in (1, 2)]
+        for norm in self.norms:
+            norm.build(x_shape)
+        self.drops = [layers.Dropout(self.dropout, seed=0) for _ in range(2)]
+
+    def call(self, x: Any, bias: Any, training: bool = False) -> Any:
+        """[B, T, D] and [B, 1, 1, T] → [B, T, D]."""
+
+        def attend(y: Any) -> Any:
+            return self.attention(y, bias, training=training)
+
+        def feed_forward(y: Any) -> Any:
+            return self.narrow(self.widen(y))
+
+        for branch, norm, drop in zip((attend, feed_forward), self.norms, self.drops, strict=True):
+            if self.norm == "pre":
+                x = x + drop(branch(norm(x)), training=training)
+            else:
+                x = norm(x + drop(branch(x), training=training))
+        return x
+
+    def compute_output_shape(self, x_shape: Any, bias_shape: Any = None) -> Any:
+        return x_shape
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("num_heads", "ffn_width", "dropout", "attention_dropout", "norm", "activation")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@register
+class Pooling(layers.Layer):
+    """[B, T, D] → [B, D]: the <CLS> vector, or mean or max over the tokens that are not padding."""
+
+    def __init__(self, mode: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if mode not in ("cls", "mean", "max"):
+            raise ValueError(f"pooling={mode!r}: use cls, mean or max")
+        self.mode = mode
+
+    def call(self, x: Any, tokens: Any) -> Any:
+        if self.mode == "cls":
+            return x[:, 0]
+        real = ops.not_equal(tokens, PAD_ID)[:, :, None]  # [B, T, 1]
+        if self.mode == "max":
+            return ops.max(ops.where(real, x, ops.cast(-1e9, x.dtype)), axis=1)
+        weight = ops.cast(real, x.dtype)
+        return ops.sum(x * weight, axis=1) / ops.sum(weight, axis=1)
+
+    def compute_output_shape(self, x_shape: Any, tokens_shape: Any = None) -> Any:
+        return (x_shape[0], x_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"mode": self.mode}
+
+
+def build_encoder(config: TransformerConfig) -> keras.Model:
+    """Token ids [B, T] → hidden vectors [B, T, D]."""
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    masked = TokenDropout(config.token_dropout, name="token_dropout")(tokens)
+    x = TokenEmbedding(
+        config.vocabulary_size,
+        config.width,
+        config.max_length,
+        config.position,
+        config.bigram_buckets,
+        name="embedding",
+    )(masked)
+    x = layers.Dropout(config.dropout, seed=0, name="embedding_dropout")(x)
+    bias = PaddingBias(name="padding_bias", dtype="float32")(tokens)
+    for i in range(config.num_layers):
+        x = EncoderBlock(
+            config.num_heads,
+            config.ffn_width,
+            config.dropout,
+            config.attention_dropout,
+            config.norm,
+            config.activation,
+            name=f"block_{i}",
+        )(x, bias)
+    if config.norm == "pre":
+        x = layers.LayerNormalization(epsilon=NORM_EPSILON, name="final_norm")(x)
+    return keras.Model(tokens, x, name="encoder")
+
+
+def build_classifier(config: TransformerConfig) -> keras.Model:
+    """Token ids [B, T] → float32 logits [B, K]."""
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    hidden = build_encoder(config)(tokens)
+    pooled = Pooling(config.pooling, name="pooling")(hidden, tokens)
+    pooled = layers.Dropout(config.dropout, seed=0, name="head_dropout")(pooled)
+    logits = layers.Dense(config.num_classes, dtype="float32", name="head")(pooled)
+    return keras.Model(tokens, logits, name="classifier")

@@ -1,0 +1,73 @@
+"""Words ↔ ids, with the special tokens first."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from text_cls.preprocess import SEP, Corpus
+from training.errors import UserError
+from training.run import write_text
+
+SPECIAL = ("<PAD>", "<UNK>", "<CLS>", SEP, "<MASK>")
+PAD_ID, UNK_ID, CLS_ID, SEP_ID, MASK_ID = range(5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The words a model knows; a word's id is its place."""
+
+    words: tuple[str, ...]
+
+    @classmethod
+    def build(cls, corpus: Corpus, size: int, min_count: int = 1) -> "Vocabulary":
+        """The most frequent words of ``corpus``: at most ``size`` entries with the special tokens, ties by alphabet."""
+        counts = np.bincount(corpus.ids, minlength=len(corpus.lexicon))
+        ranked = sorted(
+            (-int(count), word) for word, count in zip(corpus.lexicon, counts, strict=True) if count >= min_count
+        )
+        words = [word for _, word in ranked if word not in SPECIAL]
+        return cls(SPECIAL + tuple(words[: max(0, size - len(SPECIAL))]))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.words)}
+
+    def ids(self, words: Iterable[str]) -> np.ndarray:
+        """int32 ids; words outside the vocabulary become <UNK>."""
+        return np.array([self._places.get(word, UNK_ID) for word in words], np.int32)
+
+    def save(self, path: Path) -> None:
+        """One word a line."""
+        write_text(path, "\n".join(self.words) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabulary":
+        if not path.is_file():
+            raise UserError(f"{path}: no such vocabulary")
+        words = tuple(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
+        if words[: len(SPECIAL)] != SPECIAL:
+            raise UserError(f"{path}: does not begin with {' '.join(SPECIAL)}; it is no vocabulary of ours")
+        return cls(words)
+
+
+def frame(ids: Sequence[int] | np.ndarray, max_length: int, truncate: str = "head") -> np.ndarray:
+    """<CLS> and then at most ``max_length − 1`` ids of a text.
+
+    Args:
+        ids: the words' ids.
+        max_length: longest result.
+        truncate: what a longer text keeps: ``head``, or ``head_tail`` (its first quarter and its last three; long
+            reviews say what they think at the end, Sun et al. 2019).
+    """
+    room = max_length - 1
+    ids = np.asarray(ids, np.int32)
+    if len(ids) > room:
+        head = room if truncate == "head" else room // 4
+        ids = np.concatenate([ids[:head], ids[len(ids) - (room - head) :]])
+    return np.concatenate([np.array([CLS_ID], np.int32), ids])
