@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from text_cls.preprocess import Corpus
-from text_cls.vocabulary import PAD_ID, Vocabulary, frame
+from text_cls.vocabulary import CLS_ID, PAD_ID, Vocabulary, frame
 
 
 class Batch(NamedTuple):
@@ -88,6 +88,7 @@ def _plan(
 def _batch(encoded: Encoded, rows: np.ndarray, batch_size: int, padded: int) -> Batch:
     """One batch of ``batch_size`` rows, filled up where there are fewer."""
     tokens = np.full((batch_size, padded), PAD_ID, np.int32)
+    tokens[:, 0] = CLS_ID  # filler too: attention over nothing is not a number
     for place, row in enumerate(rows):
         start, stop = encoded.offsets[row], encoded.offsets[row + 1]
         tokens[place, : stop - start] = encoded.ids[start:stop]

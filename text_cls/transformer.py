@@ -245,7 +245,7 @@ class Pooling(layers.Layer):
         if self.mode == "max":
             return ops.max(ops.where(real, x, ops.cast(-1e9, x.dtype)), axis=1)
         weight = ops.cast(real, x.dtype)
-        return ops.sum(x * weight, axis=1) / ops.sum(weight, axis=1)
+        return ops.sum(x * weight, axis=1) / ops.maximum(ops.sum(weight, axis=1), 1.0)  # a filler row has none
 
     def compute_output_shape(self, x_shape: Any, tokens_shape: Any = None) -> Any:
         return (x_shape[0], x_shape[-1])

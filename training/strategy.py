@@ -4,8 +4,10 @@ On CPU a step is fastest when the batch is cut into one part a core and every op
 run side by side in one graph (``Placement.shards``), instead of every small operation being cut and joined again.
 """
 
+import ctypes
 import math
 import os
+import sys
 from typing import NamedTuple
 
 import keras
@@ -55,6 +57,7 @@ def _cpu_placement(replicas: int, shards: int) -> Placement:
     tf.config.set_visible_devices([], "GPU")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shards = shards or max(1, min(MAX_SHARDS, cores // replicas))
+    _keep_freed_memory()
     _set_threads(intra=max(1, cores // (shards * replicas)), inter=cores)
     if replicas == 1:
         return Placement(tf.distribute.get_strategy(), shards)
@@ -70,6 +73,20 @@ def _set_threads(intra: int, inter: int) -> None:
     if (threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()) != (intra, inter):
         threading.set_intra_op_parallelism_threads(intra)
         threading.set_inter_op_parallelism_threads(inter)
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to reuse large buffers instead of handing them back to the kernel after every operation.
+
+    Fresh pages are zeroed by the kernel: on texts of 256 tokens that cost a tenth to a quarter of the step.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # from malloc.h
+        for option, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**26), (mmap_max, 0), (arena_max, 1)):
+            mallopt(option, value)
 
 
 def set_precision(name: str) -> None:
