@@ -162,16 +162,14 @@ def make_optimizer(num_steps: int) -> Any:
 
 
 def open_run(path: Path) -> "Run":
-    """The run folder, with a TensorBoard writer where asked."""
+    """The run folder, made or found."""
     from training.run import Run
 
-    run = Run.open(path, run_flags())
-    if FLAGS.tensorboard:
-        run.writer = _tensorboard(path)
-    return run
+    return Run.open(path, run_flags())
 
 
-def _tensorboard(path: Path) -> "Writer":
+def tensorboard_writer(path: Path) -> "Writer":
+    """Writes figures as TensorBoard scalars under ``path/tensorboard``."""
     import tensorflow as tf
 
     writers: dict[str, Any] = {}

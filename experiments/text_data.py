@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -55,11 +55,14 @@ def load_splits() -> "Splits":
         cache_dir=cache_dir(),
     )
     splits = load(source, FLAGS.validation_share, FLAGS.test_share, FLAGS.seed, FLAGS.drop_duplicates)
-    return _map_texts(splits, _joined) if FLAGS.join_fields == "space" else splits
+    return _joined(splits) if FLAGS.join_fields == "space" else splits
 
 
-def _joined(texts: "Texts") -> "Texts":
-    return dataclasses.replace(texts, fields=[(" ".join(fields),) for fields in texts.fields])
+def _joined(splits: "Splits") -> "Splits":
+    changes: dict[str, Any] = {}
+    for name, texts in splits.parts().items():
+        changes[name] = dataclasses.replace(texts, fields=[(" ".join(fields),) for fields in texts.fields])
+    return dataclasses.replace(splits, **changes)
 
 
 def make_cleaner() -> "Cleaner":
@@ -86,12 +89,9 @@ def tokenise_splits(splits: "Splits", cleaner: "Cleaner") -> tuple["Splits", dic
     import numpy as np
 
     corpora: dict[str, Corpus] = {}
-    changes: dict[str, Texts] = {}
+    changes: dict[str, Any] = {}
     notes = splits.notes
-    for name in ("train", "validation", "test", "unlabeled"):
-        texts = getattr(splits, name)
-        if texts is None:
-            continue
+    for name, texts in splits.parts().items():
         corpus = _cached(texts, cleaner)
         empty = np.flatnonzero(corpus.lengths == 0)
         if len(empty):
@@ -118,8 +118,3 @@ def _cached(texts: "Texts", cleaner: "Cleaner") -> "Corpus":
     if not FLAGS.dry_run:
         corpus.save(path)
     return corpus
-
-
-def _map_texts(splits: "Splits", change) -> "Splits":
-    names = [name for name in ("train", "validation", "test", "unlabeled") if getattr(splits, name) is not None]
-    return dataclasses.replace(splits, **{name: change(getattr(splits, name)) for name in names})

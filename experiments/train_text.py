@@ -1,11 +1,9 @@
 """Train a Transformer on texts, from scratch.
 
-    python -m experiments.train_text --flagfile=experiments/flags/bbc_news.flags
+python -m experiments.train_text --flagfile=experiments/flags/bbc_news.flags
 """
 
-import csv
 import dataclasses
-import io
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +14,6 @@ from experiments import launch, text_data
 from training.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from text_cls.batches import Encoded
     from text_cls.data import Splits
     from text_cls.predictor import Predictor
@@ -30,6 +26,8 @@ FLAGS = flags.FLAGS
 launch.define_shared_flags()
 launch.define_training_flags()
 text_data.define_data_flags()
+flags.adopt_module_key_flags(launch)
+flags.adopt_module_key_flags(text_data)
 flags.DEFINE_integer("vocabulary_size", 20000, "Most frequent words of the training texts.", lower_bound=6)
 flags.DEFINE_integer("min_count", 2, "Occurrences a word needs to be in the vocabulary.", lower_bound=1)
 flags.DEFINE_integer("max_length", 256, "Longest text in tokens, <CLS> included.", lower_bound=2)
@@ -75,6 +73,7 @@ def main() -> None:
         _dry_run(job, splits, encoded, placement, settings)
         return
     run = launch.open_run(path)
+    run.writer = launch.tensorboard_writer(path) if FLAGS.tensorboard else None
     _check_data(run, splits)
     _train_and_report(run, job, predictor, splits, encoded, placement, settings)
 
@@ -87,7 +86,7 @@ def _already_finished(path: Path) -> bool:
         if path.exists():
             Run.check(path, launch.run_flags())
         return False
-    result = Run.open(path, launch.run_flags()).read_json("result.json")
+    result = Run.open(path, launch.run_flags()).read_json("result.json") or {}
     print(f"{path}: finished before, test accuracy {result['test_accuracy']:.4f}; nothing to do")
     return True
 
@@ -98,12 +97,9 @@ def _build_predictor(size: int, splits: "Splits", vocabulary: Any, cleaner: Any,
 
     if FLAGS.width % FLAGS.num_heads:
         raise UserError(f"--width={FLAGS.width} is not a multiple of --num_heads={FLAGS.num_heads}")
-    config = TransformerConfig(
-        vocabulary_size=size,
-        num_classes=len(splits.classes),
-        **{name: FLAGS[name].value for name in (f.name for f in dataclasses.fields(TransformerConfig))
-           if name not in ("vocabulary_size", "num_classes")},
-    )  # fmt: skip
+    given: dict[str, Any] = {"vocabulary_size": size, "num_classes": len(splits.classes)}
+    names = [field.name for field in dataclasses.fields(TransformerConfig)]
+    config = TransformerConfig(**given | {name: FLAGS[name].value for name in names if name not in given})
     return Predictor(config, vocabulary, cleaner, splits.classes, placement, FLAGS.truncate, FLAGS.batch_size)
 
 
@@ -229,21 +225,11 @@ def _dry_run(
 
 
 def _write_predictions(path: Path, predictor: "Predictor", splits: "Splits", encoded: "Encoded") -> None:
+    from text_cls.predictor import predictions_csv
     from training.run import write_text
 
     assert splits.unlabeled is not None
     write_text(path, predictions_csv(splits.unlabeled.ids, predictor.probabilities(encoded), splits.classes))
-
-
-def predictions_csv(ids: list[str], probabilities: "np.ndarray", classes: tuple[str, ...]) -> str:
-    """``id,label,class,confidence`` lines."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "label", "class", "confidence"))
-    for identity, row in zip(ids, probabilities, strict=True):
-        label = int(row.argmax())
-        writer.writerow((identity, label, classes[label], f"{row[label]:.6f}"))
-    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ def _words(corpus: Corpus) -> list[list[str]]:
 
 def _analyzer(max_ngram: int) -> Callable[[list[str]], list[str]]:
     def ngrams(words: list[str]) -> list[str]:
-        longer = (" ".join(gram) for n in range(2, max_ngram + 1) for gram in zip(*(words[i:] for i in range(n))))
-        return [*words, *longer]
+        sizes = range(2, max_ngram + 1)
+        return [*words, *(" ".join(words[i : i + n]) for n in sizes for i in range(len(words) - n + 1))]
 
     return ngrams
 

@@ -7,9 +7,10 @@ after that, splits and checks and fingerprints, is the same for all.
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,18 +81,17 @@ class Splits:
     unlabeled: Texts | None
     notes: tuple[str, ...]
 
+    def parts(self) -> dict[str, Texts]:
+        """The splits that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test, "unlabeled": self.unlabeled}
+        return {name: texts for name, texts in named.items() if texts is not None}
+
     def describe(self) -> dict[str, Any]:
         """Sizes, class counts and fingerprints: what goes into the run folder."""
         description: dict[str, Any] = {"classes": self.classes, "notes": self.notes}
-        for name in ("train", "validation", "test", "unlabeled"):
-            texts = getattr(self, name)
-            if texts is not None:
-                counts = None if texts.labels is None else np.bincount(texts.labels, minlength=len(self.classes))
-                description[name] = {
-                    "rows": len(texts),
-                    "by_class": None if counts is None else counts.tolist(),
-                    "sha256": texts.fingerprint(),
-                }
+        for name, texts in self.parts().items():
+            counts = None if texts.labels is None else np.bincount(texts.labels, minlength=len(self.classes)).tolist()
+            description[name] = {"rows": len(texts), "by_class": counts, "sha256": texts.fingerprint()}
         return description
 
 
@@ -116,7 +116,7 @@ class Found(NamedTuple):
     test: Iterable[Row] | None = None
     unlabeled: Iterable[Row] | None = None
     classes: tuple[str, ...] = ()
-    label_names: dict[str, str] = {}  # as in the files → class name
+    label_names: Mapping[str, str] = MappingProxyType({})  # as in the files → class name
     other_labels: str = "error"  # or "skip": rows of classes outside the map are left out and counted
 
 
@@ -186,7 +186,7 @@ def _news_category(source: Source, bad: BadRows) -> Found:
     path = _need(
         source.data_path,
         "--dataset=news_category has no public address to download from: set --data_path to the folder with "
-        "News_train.json and News_test.json, or to News_Category_Dataset_v3.json (on Kaggle, rmisra/news-category-dataset)",
+        "News_train.json and News_test.json, or to the public News_Category_Dataset_v3.json (on Kaggle)",
     )
     fields = ("headline", "short_description")
     numbers = {str(i): name for i, name in enumerate(HUFFPOST_15)}
@@ -320,9 +320,7 @@ def load(
     return Splits(classes, train, validation, test, unlabeled, tuple(notes + more))
 
 
-def _texts(
-    rows: Iterable[Row], found: Found, classes: Sequence[str], bad: BadRows, left_out: Counter[str]
-) -> Texts:
+def _texts(rows: Iterable[Row], found: Found, classes: Sequence[str], bad: BadRows, left_out: Counter[str]) -> Texts:
     """Rows → texts with class numbers."""
     number = {name: i for i, name in enumerate(classes)}
     kept: list[Row] = []
@@ -379,5 +377,3 @@ def _duplicates(train: Texts, validation: Texts, test: Texts, drop: bool) -> tup
 def _key(fields: tuple[str, ...]) -> bytes:
     """Equal for texts that differ in case and white space only."""
     return hashlib.md5(" ".join(" ".join(fields).lower().split()).encode("utf-8", "surrogatepass")).digest()
-
-

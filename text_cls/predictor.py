@@ -5,7 +5,9 @@ elsewhere. Evaluation runs through it too, over batches of the same fixed shapes
 alone as it got in its split.
 """
 
+import csv
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,3 +98,14 @@ class Predictor:
         )
         load_weights(folder / "weights.safetensors", predictor.model)
         return predictor
+
+
+def predictions_csv(ids: Sequence[str], probabilities: np.ndarray, classes: Sequence[str], top: int = 1) -> str:
+    """``id,label,class,confidence`` lines, ``top`` of them a text, the likeliest class first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", "label", "class", "confidence"))
+    for identity, row in zip(ids, probabilities, strict=True):
+        for label in np.argsort(-row, kind="stable")[:top]:
+            writer.writerow((identity, label, classes[label], f"{row[label]:.6f}"))
+    return text.getvalue()

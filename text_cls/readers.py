@@ -8,9 +8,12 @@ import gzip
 import io
 import json
 import lzma
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
+
+import zstandard
 
 from training.errors import UserError
 
@@ -47,25 +50,13 @@ def open_text(path: Path) -> TextIO:
         raise UserError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
-    if path.suffix == ".gz":
-        stream: Any = gzip.open(path, "rb")
-    elif path.suffix == ".xz":
-        stream = lzma.open(path, "rb")
-    elif path.suffix == ".zst":
-        import zstandard
-
-        stream = zstandard.open(path, "rb")
-    else:
-        stream = open(path, "rb")
+    openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstandard.open}
+    stream = openers.get(path.suffix, open)(path, "rb")
     return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
 
 
 def _checked(lines: Iterator, path: Path) -> Iterator:
     """Passes items on and turns a damaged archive or a wrong encoding into a clear error."""
-    import zlib
-
-    import zstandard
-
     try:
         yield from lines
     except UnicodeDecodeError as error:

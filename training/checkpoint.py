@@ -114,7 +114,8 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise UserError(f"{path}: no such checkpoint")
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise UserError(f"{path}: damaged checkpoint ({error}); remove it to start from the one before") from error
 
@@ -144,7 +145,7 @@ def _assign(path: Path, prefix: str, variables: list[keras.Variable], tensors: d
     shapes = [tuple(v.shape) for v in variables]
     saved = [found[place].shape for place in sorted(found)]
     if shapes != saved:
-        differing = [f"{v.path} {a} in the model" for v, a, b in zip(variables, shapes, saved) if a != b]
+        differing = [f"{v.path} {a} in the model" for v, a, b in zip(variables, shapes, saved, strict=False) if a != b]
         raise UserError(
             f"{path}: checkpoint of another {prefix}: {len(saved)} tensors there, {len(shapes)} here; "
             f"first difference: {differing[0] if differing else 'the number of tensors'}"

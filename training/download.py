@@ -35,4 +35,5 @@ def fetch(url: str, file_hash: str, cache: Path, unpack: str = "") -> Path:
             f"cannot download {url} ({str(error).splitlines()[0]}): fetch it by hand and put it at "
             f"{cache / 'downloads' / name}, or pass --data_path"
         ) from error
-    return next((p for p in (Path(path), Path(path) / unpack) if p.name == unpack), Path(path)) if unpack else Path(path)
+    path = Path(path)
+    return path / unpack if unpack and path.name != unpack and (path / unpack).is_dir() else path

@@ -100,7 +100,7 @@ def split_batch(batch: Any, parts: int) -> list[Any]:
     return [type(batch)(*rows) for rows in zip(*fields, strict=True)]
 
 
-def make_train_step(job: Job, placement: Placement, settings: Settings, element_spec: Any) -> Callable:
+def make_train_step(job: Job, placement: Placement, settings: Settings, element_spec: Any) -> Any:
     """Compiles (batch, step) → sums over the global batch: every value of ``loss_fn``, ``count``, and the gradient
     norm before clipping, after one update of the weights."""
     strategy = placement.strategy
@@ -119,11 +119,12 @@ def make_train_step(job: Job, placement: Placement, settings: Settings, element_
     def replica_step(batch: Any, step: Any) -> dict:
         context = tf.distribute.get_replica_context()
         count = context.all_reduce(SUM, tf.reduce_sum(batch.mask))
-        shards = placement.shards if batch.mask.shape[0] is None else math.gcd(placement.shards, batch.mask.shape[0])
+        shards = _shards(placement, batch)
         first = (step * strategy.num_replicas_in_sync + tf.cast(context.replica_id_in_sync_group, tf.int64)) * shards
         gradients, sums = [], []
         for place, part in enumerate(split_batch(batch, shards)):
-            shard_gradient, shard_sums = shard_gradients(part, count, tf.stack([np.int64(settings.seed), first + place]))
+            seed = tf.stack([tf.constant(settings.seed, tf.int64), first + place])
+            shard_gradient, shard_sums = shard_gradients(part, count, seed)
             gradients.append(shard_gradient)
             sums.append(shard_sums)
         gradient = [_add(parts) for parts in zip(*gradients, strict=True)]
@@ -141,6 +142,12 @@ def make_train_step(job: Job, placement: Placement, settings: Settings, element_
         return {name: strategy.experimental_local_results(value)[0] for name, value in sums.items()}
 
     return train_step
+
+
+def _shards(placement: Placement, batch: Any) -> int:
+    """As many shards as asked for, or the largest number below that divides the batch."""
+    rows = batch.mask.shape[0]
+    return math.gcd(placement.shards, rows) if rows else 1
 
 
 def _add(parts: tuple) -> Any:
@@ -170,7 +177,7 @@ def make_evaluator(function: Callable[[Any], dict[str, Any]], placement: Placeme
     strategy = placement.strategy
 
     def replica_values(batch: Any) -> dict:
-        shards = placement.shards if batch.mask.shape[0] is None else math.gcd(placement.shards, batch.mask.shape[0])
+        shards = _shards(placement, batch)
         parts = [function(part) | {"mask": part.mask} for part in split_batch(batch, shards)]
         return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
 

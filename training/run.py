@@ -18,14 +18,14 @@ class Writer(Protocol):
 class Run:
     """One folder with ``flags.txt``, ``log.txt``, ``metrics.jsonl``, ``checkpoints/``, ``result.json`` and pictures."""
 
-    def __init__(self, path: Path, writer: Writer | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.writer = writer
+        self.writer: Writer | None = None
         self.num_steps = 0
         self._start = (0, time.monotonic())
 
     @classmethod
-    def open(cls, path: Path, flags: dict[str, str], writer: Writer | None = None) -> "Run":
+    def open(cls, path: Path, flags: dict[str, str]) -> "Run":
         """Creates the folder, or opens the one that an earlier run with the same flags left.
 
         Args:
@@ -42,7 +42,7 @@ class Run:
                 write_text(path / "flags.txt", text)
             except OSError as error:
                 raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
-        return cls(path, writer)
+        return cls(path)
 
     @staticmethod
     def check(path: Path, flags: dict[str, str]) -> bool:
@@ -111,10 +111,10 @@ def _read_flags(path: Path) -> dict[str, str]:
 def _check_flags(path: Path, flags: dict[str, str], before: dict[str, str]) -> None:
     differing = sorted(name for name in flags.keys() | before.keys() if flags.get(name) != before.get(name))
     if differing:
-        first = ", ".join(f"--{n}={before.get(n, '(none)')} there, {flags.get(n, '(none)')} here" for n in differing[:3])
+        some = [f"--{name}={before.get(name)} there, {flags.get(name)} here" for name in differing[:3]]
         raise UserError(
-            f"--run_dir={path} belongs to a run with other flags ({first}); choose another folder, or the flags of "
-            f"{path / 'flags.txt'}; nothing was written"
+            f"--run_dir={path} belongs to a run with other flags ({', '.join(some)}); choose another folder, or the "
+            f"flags of {path / 'flags.txt'}; nothing was written"
         )
 
 

@@ -5,7 +5,6 @@ run side by side in one graph (``Placement.shards``), instead of every small ope
 """
 
 import ctypes
-import math
 import os
 import sys
 from typing import NamedTuple
@@ -23,10 +22,6 @@ class Placement(NamedTuple):
 
     strategy: tf.distribute.Strategy
     shards: int  # parts that one replica's batch is cut into, run side by side
-
-    def shards_for(self, batch_size: int) -> int:
-        """The number of shards that divides one replica's share of a global batch of ``batch_size`` rows."""
-        return math.gcd(self.shards, batch_size // self.strategy.num_replicas_in_sync)
 
 
 def make_strategy(devices: str = "auto", shards: int = 0) -> Placement:
