@@ -1,0 +1,36 @@
+"""One process, one TensorFlow: threads and two logical CPU devices are set before it runs anything."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import pytest
+
+from training.strategy import Placement, make_strategy
+
+SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def pytest_configure() -> None:
+    make_strategy("cpu:2")
+
+
+@pytest.fixture
+def one_replica() -> Placement:
+    import tensorflow as tf
+
+    return Placement(tf.distribute.get_strategy(), 1)
+
+
+@pytest.fixture
+def two_replicas() -> Placement:
+    return make_strategy("cpu:2", shards=1)
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"needs real data in {SHARED} (or $SHARED_DIR)")
+    return SHARED

@@ -1,0 +1,204 @@
+"""The engine on a model small enough to follow, with clipping, ragged last batches and dropout."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training.errors import Interrupted, UserError
+from training.loop import Job, Settings, fit, make_evaluator
+from training.objectives import classification, seeded_call
+from training.optimizer import AdamW
+from training.run import Run
+from training.schedules import Schedule
+from training.strategy import Placement
+
+N, WORDS, BATCH = 37, 30, 8  # 37 = 4·8 + 5: every epoch ends on a ragged batch
+
+
+class Batch(NamedTuple):
+    x: Any
+    label: Any
+    mask: Any
+
+
+def _data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, WORDS, (N, 5)).astype(np.int32)
+    return x, (x.sum(axis=1) % 3).astype(np.int32)
+
+
+def _batches(first_step: int) -> tf.data.Dataset:
+    x, label = _data()
+
+    def generate() -> Iterator[Batch]:
+        step = first_step
+        while True:
+            epoch, place = divmod(step, -(-N // BATCH))
+            order = np.random.default_rng(epoch).permutation(N)[place * BATCH : (place + 1) * BATCH]
+            rows = np.resize(order, BATCH)
+            yield Batch(x[rows], label[rows], (np.arange(BATCH) < len(order)).astype(np.float32))
+            step += 1
+
+    signature = Batch(
+        tf.TensorSpec([BATCH, 5], tf.int32), tf.TensorSpec([BATCH], tf.int32), tf.TensorSpec([BATCH], tf.float32)
+    )
+    return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+
+def _job(placement: Placement, steps: int, dropout: float = 0.0, rate: float = 0.05) -> Job:
+    with placement.strategy.scope():
+        keras.utils.set_random_seed(3)
+        tokens = keras.Input((5,), dtype="int32")
+        x = keras.layers.Flatten()(keras.layers.Embedding(WORDS, 4)(tokens))
+        x = keras.layers.Dropout(dropout, seed=0)(keras.layers.Dense(16, activation="relu")(x))
+        model = keras.Model(tokens, keras.layers.Dense(3)(x))
+        optimizer = AdamW(Schedule("linear", rate, 2, steps), ema_decay=0.9)
+        optimizer.build(model.trainable_variables)
+
+    def loss_fn(batch: Batch, training: bool, seed: Any) -> dict[str, Any]:
+        return classification(seeded_call(model, batch.x, training, seed), batch.label)
+
+    def evaluate() -> dict[str, float]:
+        x, label = _data()
+        values = classification(model(x), label)
+        return {name: float(np.mean(value)) for name, value in values.items()}
+
+    return Job(model, optimizer, loss_fn, _batches, evaluate)
+
+
+def _fit(path: Path, placement: Placement, steps: int = 20, dropout: float = 0.0, **settings: Any) -> Job:
+    job = _job(placement, steps, dropout)
+    given = {"num_steps": steps, "log_every": 4, "eval_every": 6, "clip_norm": 0.5} | settings
+    fit(job, placement, Run.open(path, {}), Settings(**given))
+    return job
+
+
+def _metrics(path: Path) -> list[str]:
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [line.split(', "examples_per_second"')[0] for line in lines]
+
+
+def test_one_replica_equals_two_and_one_shard_equals_two(
+    tmp_path: Path, one_replica: Placement, two_replicas: Placement
+) -> None:
+    weights = []
+    for name, placement in (
+        ("one", one_replica),
+        ("two", two_replicas),
+        ("shards", Placement(one_replica.strategy, 2)),
+        ("both", Placement(two_replicas.strategy, 2)),
+    ):
+        job = _fit(tmp_path / name, placement)
+        assert int(job.optimizer.iterations.numpy()) == 20
+        weights.append([*job.model.get_weights(), *(v.numpy() for v in job.optimizer.averages)])
+    for other in weights[1:]:
+        for one, two in zip(weights[0], other, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-5)
+    log = _metrics(tmp_path / "one")
+    assert any('"gradient_norm"' in line for line in log)
+
+
+def test_clipping_bounds_the_update_of_the_mean_gradient(tmp_path: Path, one_replica: Placement) -> None:
+    clipped = _fit(tmp_path / "a", one_replica, steps=1, clip_norm=1e-4)
+    free = _fit(tmp_path / "b", one_replica, steps=1, clip_norm=0.0)
+    ratio = [
+        np.linalg.norm(a.numpy()) / np.linalg.norm(b.numpy())
+        for a, b in zip(clipped.optimizer._momentums, free.optimizer._momentums, strict=True)
+    ]
+    norm = np.sqrt(sum(np.sum((v.numpy() / 0.1) ** 2) for v in clipped.optimizer._momentums))
+    assert norm == pytest.approx(1e-4, rel=1e-4)  # the first moment is (1 − β₁) times the gradient
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)  # one factor for all
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 5, 6, 11, 13, 19])
+def test_killed_at_any_step_and_resumed_is_bit_identical(
+    tmp_path: Path, one_replica: Placement, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    whole = _fit(tmp_path / "whole", one_replica, dropout=0.3)
+    _interrupt_at(step, Killed(), monkeypatch)
+    with pytest.raises(Killed):
+        _fit(tmp_path / "cut", one_replica, dropout=0.3)
+    monkeypatch.undo()
+    resumed = _fit(tmp_path / "cut", one_replica, dropout=0.3)
+    assert _metrics(tmp_path / "cut") == _metrics(tmp_path / "whole")
+    for one, two in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("step", [1, 7, 18])
+def test_stopped_by_a_signal_and_resumed_is_bit_identical(
+    tmp_path: Path, one_replica: Placement, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    _fit(tmp_path / "whole", one_replica, dropout=0.3)
+    _interrupt_at(step, None, monkeypatch)
+    with pytest.raises(Interrupted, match=f"stopped after step {step};"):
+        _fit(tmp_path / "cut", one_replica, dropout=0.3)
+    monkeypatch.undo()
+    _fit(tmp_path / "cut", one_replica, dropout=0.3)
+    assert _metrics(tmp_path / "cut") == _metrics(tmp_path / "whole")
+
+
+def _interrupt_at(step: int, error: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.checkpoint import State
+
+    add = State.add
+
+    def interrupting(self: State, sums: dict) -> None:
+        add(self, sums)
+        if self.step + 1 == step:
+            if error is not None:
+                raise error
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(State, "add", interrupting)
+
+
+def test_best_weights_are_left_in_the_model_and_patience_stops(tmp_path: Path, one_replica: Placement) -> None:
+    job = _job(one_replica, 100)
+    figures = iter([0.1, 0.7, 0.5, 0.6, 0.9])
+    seen = []
+
+    def evaluate() -> dict[str, float]:
+        seen.append(job.model.get_weights())
+        return {"accuracy": next(figures)}
+
+    job = Job(job.model, job.optimizer, job.loss_fn, job.train, evaluate)
+    state = fit(job, one_replica, Run.open(tmp_path / "run", {}), Settings(100, eval_every=3, patience=2))
+    assert (state.step, state.best_step, state.stopped) == (12, 6, True)
+    for one, two in zip(seen[1], job.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_unknown_figure_and_infinite_loss(tmp_path: Path, one_replica: Placement) -> None:
+    with pytest.raises(UserError, match="--select=f1 is no validation figure: use one of loss, accuracy"):
+        _fit(tmp_path / "a", one_replica, select="f1")
+    job = _job(one_replica, 10)
+    job.model.trainable_variables[-1].assign([np.nan] * 3)
+    with pytest.raises(UserError, match="loss became nan before step 4"):
+        fit(job, one_replica, Run.open(tmp_path / "b", {}), Settings(10, log_every=4))
+
+
+def test_evaluator_drops_filler_and_keeps_order(one_replica: Placement, two_replicas: Placement) -> None:
+    x = np.arange(16, dtype=np.float32)
+    mask = np.array([1, 1, 0, 1, 1, 1, 0, 0] * 2, np.float32)
+    dataset = tf.data.Dataset.from_tensor_slices(Batch(x, x, mask)).batch(8)
+    for placement in (one_replica, two_replicas, Placement(one_replica.strategy, 4)):
+        values = make_evaluator(lambda batch: {"double": 2 * batch.x}, placement)(dataset)
+        np.testing.assert_array_equal(values["double"], 2 * x[mask > 0])
+
+
+def test_every_trainable_variable_moves(tmp_path: Path, one_replica: Placement) -> None:
+    before = _job(one_replica, 20).model.get_weights()
+    for one, two in zip(before, _fit(tmp_path / "run", one_replica).model.get_weights(), strict=True):
+        assert not np.array_equal(one, two)
