@@ -300,12 +300,14 @@ def load(
     bad = BadRows(source.skip_bad_rows)
     found = DATASETS[source.dataset](source, bad)
     train_rows = list(found.train)
-    classes = found.classes or tuple(sorted({row.label for row in train_rows if row.label is not None}))
-    if len(classes) < 2:
-        raise UserError(f"{source.data_path}: {len(classes)} class(es) in the training rows ({', '.join(classes)}); "
-                        f"is --label_field={source.label_field} right?")  # fmt: skip
+    classes = found.classes or tuple(sorted({row.label for row in train_rows if row.label}))
     left_out: Counter[str] = Counter()
     labelled = _texts(train_rows, found, classes, bad, left_out)
+    if len(classes) < 2:
+        raise UserError(
+            f"{source.data_path}: {len(classes)} class(es) in the training rows ({', '.join(classes)}); "
+            f"is --label_field={source.label_field} right?"
+        )
     test = _texts(found.test, found, classes, bad, left_out) if found.test is not None else None
     unlabeled = None
     if found.unlabeled is not None:

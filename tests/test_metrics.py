@@ -1,0 +1,50 @@
+import math
+
+import numpy as np
+import pytest
+
+from text_cls.baselines import features, run_baseline
+from text_cls.metrics import calibration_error, report
+from text_cls.objective import balanced_weights, token_rates
+from text_cls.preprocess import Cleaner, tokenise
+
+P = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4]])
+Y = np.array([0, 1, 1, 2])
+
+
+def test_report_by_hand() -> None:
+    figures = report(P, Y, ("a", "b", "c"))
+    assert figures["accuracy"] == 0.5
+    assert figures["loss"] == pytest.approx(-(math.log(0.8) + math.log(0.3) + math.log(0.7) + math.log(0.4)) / 4)
+    assert figures["per_class"]["a"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1}
+    assert figures["per_class"]["b"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
+    assert figures["per_class"]["c"]["f1"] == 0.0
+    assert figures["macro_f1"] == pytest.approx((2 / 3 + 0.5) / 3)
+    assert figures["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]
+
+
+def test_calibration_error_by_hand() -> None:
+    # Bins of 1/15: .8 right, .6 wrong, .7 right, .5 wrong, each alone in its bin.
+    assert calibration_error(P, Y) == pytest.approx((0.2 + 0.6 + 0.3 + 0.5) / 4)
+
+
+def test_balanced_weights_average_to_one() -> None:
+    weights = balanced_weights(np.array([0, 0, 0, 1]), 3)
+    np.testing.assert_allclose(weights, [4 / 9, 4 / 3, 0.0], rtol=1e-6)
+
+
+def test_token_rates() -> None:
+    figures = token_rates({"loss": 1.0, "tokens": 30.0, "positions": 40.0}, 10.0)
+    assert figures == {"loss": 1.0, "tokens_per_second": 300.0, "padding": 0.25}
+
+
+@pytest.mark.parametrize("name", ["naive_bayes", "logistic_regression", "linear_svm"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_baselines_learn_words(name: str, classes: int) -> None:
+    words = ["goal match", "market shares", "film music"][:classes]
+    corpus = tokenise([(words[i % classes],) for i in range(30)], Cleaner())
+    train, test = features(corpus, [tokenise([(w,) for w in words], Cleaner())])
+    assert train.shape == (30, 3 * classes)  # two words and their pair
+    [p] = run_baseline(name, train, np.arange(30) % classes, [test])
+    np.testing.assert_allclose(p.sum(axis=1), 1.0)
+    assert p.argmax(axis=1).tolist() == list(range(classes))

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from text_cls.preprocess import SEP, Cleaner, Corpus, load_stop_words, tokenise
+from text_cls.vocabulary import CLS_ID, SEP_ID, SPECIAL, UNK_ID, Vocabulary, frame
+from training.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("cleaner", "text", "words"),
+    [
+        (Cleaner(), "Don't <br />PANIC, it&amp;s 3.5€!", ["don't", "panic", "it", "s", "3", "5"]),
+        (Cleaner(lower_case=False), "The BBC’s Café", ["The", "BBC's", "Café"]),
+        (Cleaner(), "oil at #36;50, it #39;s up", ["oil", "at", "50", "it", "'s"][:4] + ["s", "up"]),
+        (Cleaner(), r"second\team under_score", ["second", "team", "under", "score"]),
+        (Cleaner(keep_punctuation=True), "No! (yes) €5", ["no", "!", "(", "yes", ")", "5"]),
+        (Cleaner(keep_special=True), "No! €5 a_b", ["no", "€", "5", "a", "b"]),
+        (Cleaner(keep_punctuation=True, keep_special=True), "€5 a_b", ["€", "5", "a", "_", "b"]),
+        (Cleaner(strip_html=False, keep_punctuation=True), "<b>x", ["<", "b", ">", "x"]),
+        (Cleaner(), "x < y and a > b", ["x", "y", "and", "a", "b"]),
+        (Cleaner(stemmer="snowball"), "running happily generously", ["run", "happili", "generous"]),
+        (Cleaner(stemmer="porter"), "running ponies", ["run", "poni"]),
+        (Cleaner(stop_words="sklearn"), "the cat and the hat", ["cat", "hat"]),
+        (Cleaner(stop_words="sklearn", lower_case=False), "The cat", ["cat"]),
+        (Cleaner(), "日本 привет", ["日本", "привет"]),
+        (Cleaner(), "<SEP> <PAD>", []),
+    ],
+)
+def test_each_step_by_hand(cleaner: Cleaner, text: str, words: list[str]) -> None:
+    assert cleaner.words((text,)) == words
+
+
+def test_fields_are_joined_by_sep() -> None:
+    assert Cleaner().words(("Head line", "short text")) == ["head", "line", SEP, "short", "text"]
+
+
+def test_stop_words_from_a_file_and_their_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "stop.txt"
+    path.write_text("foo\nBar\n")
+    assert load_stop_words(str(path)) == {"foo", "bar"}
+    with pytest.raises(UserError, match="use none, sklearn, nltk, or a file"):
+        load_stop_words("nothing")
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+    with pytest.raises(UserError, match="python -m nltk.downloader stopwords"):
+        load_stop_words("nltk")
+    with pytest.raises(UserError, match="use none, snowball or porter"):
+        Cleaner(stemmer="lancaster").words(("x",))
+
+
+def test_corpus_equals_one_text_at_a_time_and_any_number_of_processes(tmp_path: Path) -> None:
+    cleaner = Cleaner(stop_words="sklearn", stemmer="snowball")
+    texts = [(f"The runner number {i} was running {'!' * (i % 3)}", f"in race {i % 7}") for i in range(4500)]
+    texts[10] = ("the", "and")
+    one, two = tokenise(texts, cleaner, workers=1), tokenise(texts, cleaner, workers=2)
+    for i in (0, 1, 10, 2000, 4499):
+        words = [one.lexicon[j] for j in one.ids[one.offsets[i] : one.offsets[i + 1]]]
+        assert words == cleaner.words(texts[i])
+    assert one.lexicon == two.lexicon
+    np.testing.assert_array_equal(one.ids, two.ids)
+    np.testing.assert_array_equal(one.offsets, two.offsets)
+    one.save(tmp_path / "c.npz")
+    loaded = Corpus.load(tmp_path / "c.npz")
+    assert loaded.lexicon == one.lexicon
+    np.testing.assert_array_equal(loaded.ids, one.ids)
+
+
+def test_vocabulary_by_frequency_then_alphabet(tmp_path: Path) -> None:
+    corpus = tokenise([("b b b a a c c d", "e")], Cleaner())
+    vocabulary = Vocabulary.build(corpus, size=len(SPECIAL) + 3)
+    assert vocabulary.words == (*SPECIAL, "b", "a", "c")
+    assert Vocabulary.build(corpus, 100, min_count=2).words == (*SPECIAL, "b", "a", "c")
+    np.testing.assert_array_equal(vocabulary.ids(["c", "zebra", SEP]), [7, UNK_ID, SEP_ID])
+    vocabulary.save(tmp_path / "v.txt")
+    assert Vocabulary.load(tmp_path / "v.txt") == vocabulary
+    (tmp_path / "v.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match="no vocabulary of ours"):
+        Vocabulary.load(tmp_path / "v.txt")
+
+
+def test_frame() -> None:
+    ids = np.arange(10, 20)
+    np.testing.assert_array_equal(frame(ids, 20), [CLS_ID, *range(10, 20)])
+    np.testing.assert_array_equal(frame(ids, 9), [CLS_ID, *range(10, 18)])
+    np.testing.assert_array_equal(frame(ids, 9, "head_tail"), [CLS_ID, 10, 11, 14, 15, 16, 17, 18, 19])

@@ -1,0 +1,229 @@
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+
+from text_cls.data import HUFFPOST_15, Source, load
+from training.errors import UserError
+
+
+def _csv(path: Path, rows: int = 40, extra: str = "") -> Path:
+    lines = [f'"good film {i}, really",pos' if i % 2 else f"bad film {i},neg" for i in range(rows)]
+    path.write_text("text,label\n" + "\n".join(lines) + "\n" + extra)
+    return path
+
+
+def _load(path: Path | None, dataset: str = "csv", **options):
+    return load(Source(dataset, path, **options), 0.2, 0.25, seed=0)
+
+
+def test_csv_is_split_by_class_and_seed(tmp_path: Path) -> None:
+    path = _csv(tmp_path / "d.csv")
+    splits = _load(path)
+    assert splits.classes == ("neg", "pos")
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [24, 6, 10]
+    for part in (splits.train, splits.validation, splits.test):
+        assert part.labels is not None
+        assert np.bincount(part.labels).tolist() == [len(part) // 2] * 2
+        for fields, label, where in zip(part.fields, part.labels, part.where, strict=True):
+            assert fields[0].startswith(("bad film", "good film")[label])
+            line = path.read_text().splitlines()[int(where.split(":")[-1]) - 1]
+            assert fields[0].split(",")[0] in line
+    everything = [f for part in (splits.train, splits.validation, splits.test) for f in part.fields]
+    assert len(set(everything)) == 40
+    again = load(Source("csv", path), 0.2, 0.25, seed=0)
+    other = load(Source("csv", path), 0.2, 0.25, seed=1)
+    assert again.train.fingerprint() == splits.train.fingerprint() != other.train.fingerprint()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+def test_compressed_files_read_the_same_and_damaged_ones_are_named(tmp_path: Path, suffix: str) -> None:
+    plain = _csv(tmp_path / "d.csv")
+    pack = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress}[suffix]
+    packed = tmp_path / f"d.csv{suffix}"
+    packed.write_bytes(pack(plain.read_bytes()))
+    assert _load(packed).train.fingerprint() == _load(plain).train.fingerprint()
+    packed.write_bytes(packed.read_bytes()[:40])
+    with pytest.raises(UserError, match=f"d.csv{suffix}"):
+        _load(packed)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        ("text,label\n", r"0 class\(es\)"),
+        ("a,b\n1,2\n", "no column 'text'; it has a, b: set --text_fields"),
+        ("text,label\nx,a\ny\n", r"d.csv:3: row has 1 columns, not 2; mend the row, or .* --skip_bad_rows"),
+        ("text,label\nx,a\ny,\n", r"d.csv:3: row has no label"),
+        ("text,label\nx,a\n" + "y,b\n" * 40, "class 'a' has 1 row"),
+        (b"text,label\n\xff\xfe,a\n", "not UTF-8"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, content: str | bytes, message: str) -> None:
+    path = tmp_path / "d.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message):
+        _load(path)
+
+
+def test_bad_rows_are_counted_when_asked(tmp_path: Path) -> None:
+    path = _csv(tmp_path / "d.csv", extra="lonely\nempty,\n")
+    splits = _load(path, skip_bad_rows=True)
+    assert splits.notes == (f"2 bad rows left out, the first: {path}:42: row has 1 columns, not 2",)
+
+
+def test_missing_file_unknown_data_set_and_share(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none.csv: no such file"):
+        _load(tmp_path / "none.csv")
+    with pytest.raises(UserError, match="--dataset=csv needs --data_path"):
+        _load(None)
+    with pytest.raises(UserError, match="--dataset='mnist' is not known: use one of bbc_news"):
+        _load(None, "mnist")
+    with pytest.raises(UserError, match="--test_share=1.5 must lie between 0 and 1"):
+        load(Source("csv", tmp_path), test_share=1.5)
+
+
+def _news(folder: Path, array: bool = False) -> list[dict]:
+    rows = [
+        {"id": i, "headline": f"Head {i}", "short_description": f"Text {i}", "label": i % 15} for i in range(15 * 10)
+    ]
+    text = json.dumps(rows) if array else "\n".join(map(json.dumps, rows))
+    (folder / "News_train.json").write_text(text)
+    test = [{k: v for k, v in row.items() if k != "label"} | {"id": row["id"] + 1000} for row in rows[:7]]
+    (folder / "News_test.json").write_text(json.dumps(test) if array else "\n".join(map(json.dumps, test)))
+    return rows
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_news_category_with_numbers(tmp_path: Path, array: bool) -> None:
+    _news(tmp_path, array)
+    splits = _load(tmp_path, "news_category")
+    assert splits.classes == HUFFPOST_15 and splits.classes[8] == "FOOD & DRINK"
+    assert splits.unlabeled is not None and splits.unlabeled.labels is None
+    assert splits.unlabeled.ids == [str(1000 + i) for i in range(7)]
+    assert splits.train.labels is not None
+    for fields, label in zip(splits.train.fields, splits.train.labels, strict=True):
+        number = int(fields[0].split()[1])
+        assert fields == (f"Head {number}", f"Text {number}") and label == number % 15
+
+
+def test_news_category_dump_with_names(tmp_path: Path) -> None:
+    names = [*HUFFPOST_15, "CRIME"]
+    rows = [
+        {"link": "http://x", "headline": f"H {i}", "category": names[i % 16], "short_description": "", "authors": "A"}
+        for i in range(160)
+    ]
+    (tmp_path / "News_Category_Dataset_v3.json").write_text("\n".join(map(json.dumps, rows)))
+    splits = _load(tmp_path, "news_category")
+    assert splits.classes == HUFFPOST_15
+    assert splits.notes[0] == "10 rows of class 'CRIME' left out"
+    assert sum(len(s) for s in (splits.train, splits.validation, splits.test)) == 150
+
+
+def test_bad_json(tmp_path: Path) -> None:
+    rows = _news(tmp_path)
+    path = tmp_path / "News_train.json"
+    lines = path.read_text().splitlines()
+    for replacement, message in (
+        ("{oops", r"News_train.json:3: malformed JSON"),
+        ("[1]", r"News_train.json:3: a JSON object was expected"),
+        ('{"headline": "x"}', r"News_train.json:3: no text field 'short_description' \(it has headline\)"),
+        (json.dumps(rows[2] | {"label": 15}), r"News_train.json:3: label '15' is none of 0, 1"),
+    ):
+        path.write_text("\n".join([*lines[:2], replacement, *lines[3:]]))
+        with pytest.raises(UserError, match=message):
+            _load(tmp_path, "news_category")
+    path.write_text('[{"headline": "x",\n')
+    with pytest.raises(UserError, match=r"News_train.json:\d+: malformed JSON"):
+        _load(tmp_path, "news_category")
+    with pytest.raises(UserError, match="no public address"):
+        _load(None, "news_category")
+
+
+def test_ag_news_with_and_without_header(tmp_path: Path) -> None:
+    rows = "".join(f'"{i % 4 + 1}","Title {i}","Text, ""{i}"""\n' for i in range(40))
+    (tmp_path / "train.csv").write_text(rows)
+    (tmp_path / "test.csv").write_text(rows[: len(rows) // 2].rsplit("\n", 1)[0] + "\n")
+    splits = _load(tmp_path, "ag_news")
+    assert splits.classes == ("World", "Sports", "Business", "Sci/Tech")
+    assert splits.test.fields[1] == ("Title 1", 'Text, "1"') and splits.test.labels is not None
+    assert splits.test.labels[1] == 1
+    (tmp_path / "train.csv").write_text("label,text,source\n" + "".join(f"{i % 4 + 1},T {i},x\n" for i in range(40)))
+    assert len(_load(tmp_path, "ag_news").train.fields[0]) == 1
+    (tmp_path / "train.csv").write_text(rows + '"5","a","b"\n')
+    with pytest.raises(UserError, match=r"train.csv:41: label '5' is none of 1, 2, 3, 4"):
+        _load(tmp_path, "ag_news")
+    (tmp_path / "test.csv").unlink()
+    with pytest.raises(UserError, match=r"no test.csv"):
+        _load(tmp_path, "ag_news")
+
+
+def test_imdb_tree_and_csv(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("pos", "neg"):
+            folder = tmp_path / "aclImdb" / split / label
+            folder.mkdir(parents=True)
+            for i in range(10):
+                (folder / f"{i}_7.txt").write_text(f"{label} {split} {i}")
+    splits = _load(tmp_path, "imdb")
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (16, 4, 20)
+    assert splits.classes == ("negative", "positive") and splits.test.labels is not None
+    assert all(f[0].startswith(("neg", "pos")[y]) for f, y in zip(splits.test.fields, splits.test.labels, strict=True))
+    path = tmp_path / "imdb.csv"
+    path.write_text("review,sentiment\n" + "".join(f"r {i},{('negative', 'positive')[i % 2]}\n" for i in range(40)))
+    assert (len(_load(path, "imdb").test), len(_load(path, "imdb").train)) == (10, 24)
+
+
+def test_folder_with_latin_1(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(10):
+            (tmp_path / label / f"{i}.txt").write_bytes(f"{label} £{i}".encode("latin-1" if i % 2 else "utf-8"))
+    splits = _load(tmp_path, "folder")
+    assert all("£" in fields[0] for fields in splits.train.fields)
+    (tmp_path / "void").mkdir()
+    with pytest.raises(UserError, match="no CLASS/"):
+        _load(tmp_path / "void", "folder")
+
+
+def test_duplicates_across_splits_are_reported_and_dropped(tmp_path: Path) -> None:
+    test = tmp_path / "t.csv"
+    test.write_text("text,label\nbad  FILM 0,neg\nnew one,pos\n")
+    source = Source("csv", _csv(tmp_path / "d.csv"), test)
+    kept, dropped = load(source, 0.2), load(source, 0.2, drop_duplicates=True)
+    note = [n for n in kept.notes if "also in" in n]
+    assert len(note) == 1 and "kept (--drop_duplicates drops them)" in note[0]
+    assert len(kept.train) + len(kept.validation) == len(dropped.train) + len(dropped.validation) + 1
+    assert len(dropped.test) == 2
+
+
+def test_unlabelled_test_file_is_for_prediction(tmp_path: Path) -> None:
+    test = tmp_path / "t.jsonl"
+    test.write_text('{"id": "x7", "text": "good"}\n')
+    data = tmp_path / "d.jsonl"
+    data.write_text("".join(json.dumps({"text": f"t {i}", "label": i % 2}) + "\n" for i in range(40)))
+    splits = load(Source("jsonl", data, test))
+    assert splits.unlabeled is not None and splits.unlabeled.ids == ["x7"] and len(splits.test) == 4
+
+
+def test_bbc_news_is_all_there() -> None:
+    splits = load(Source("bbc_news"))
+    assert splits.classes == ("business", "entertainment", "politics", "sports", "tech")
+    counts = sum(np.bincount(s.labels) for s in (splits.train, splits.validation, splits.test) if s.labels is not None)
+    assert counts.tolist() == [510, 386, 417, 511, 401]
+
+
+def test_download_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import urllib.request
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
+    with pytest.raises(UserError, match=r"cannot download https.*train.csv.*put it at .*train.csv, or pass --data_path"):
+        _load(None, "ag_news", cache_dir=tmp_path)
