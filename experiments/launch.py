@@ -93,7 +93,7 @@ def run_flags() -> dict[str, str]:
     """What makes a run what it is: every flag of ours with its value."""
     found = {}
     for module, module_flags in FLAGS.flags_by_module_dict().items():
-        if not module.startswith("absl"):
+        if module == sys.argv[0] or module.startswith("experiments."):  # absl and TensorFlow define flags too
             found.update({f.name: f for f in module_flags})
     return {name: _text(flag.value) for name, flag in found.items() if name not in _NOT_OF_THE_RUN}
 

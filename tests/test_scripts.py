@@ -1,0 +1,165 @@
+"""The scripts as a user runs them: in a process of their own, on small files."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--batch_size=8", "--num_epochs=4",
+         "--learning_rate=0.02", "--max_length=16", "--min_count=1", "--devices=cpu"]  # fmt: skip
+
+
+def _run(script: str, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"experiments.{script}", *args]
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=300)
+
+
+def _fails(script: str, *args: str) -> str:
+    done = _run(script, *args)
+    assert done.returncode not in (0, None), done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    topics = {"sport": "match goal team striker", "money": "market shares bank profit", "film": "actor scene film star"}
+    rows = [
+        {"id": f"r{i}", "headline": f"{word} number {i}", "short_description": text, "label": label}
+        for i in range(60)
+        for label, (name, text) in [(i % 3, list(topics.items())[i % 3])]
+        for word in [text.split()[i % 4]]
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    unlabelled = [{k: v for k, v in row.items() if k != "label"} for row in rows[:5]]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in unlabelled))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flags(files: Path) -> list[str]:
+    fields = "--text_fields=headline,short_description"
+    return ["--dataset=jsonl", f"--data_path={files}/train.jsonl", fields, f"--cache_dir={files}/cache"]
+
+
+@pytest.fixture(scope="module")
+def trained(files: Path, flags: list[str]) -> Path:
+    run_dir = files / "run"
+    done = _run("train_text", *flags, *SMALL, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
+    assert done.returncode == 0, done.stderr
+    return run_dir
+
+
+def test_run_folder_has_everything(trained: Path) -> None:
+    result = json.loads((trained / "result.json").read_text())
+    assert result["test_accuracy"] >= 0.8
+    assert {"test_macro_f1", "val_accuracy", "train_seconds", "examples_per_second", "num_parameters"} <= set(result)
+    assert all(isinstance(value, int | float) for value in result.values())
+    for name in ("flags.txt", "log.txt", "metrics.jsonl", "data.json", "report.json", "curves.png", "confusion.png"):
+        assert (trained / name).stat().st_size > 0
+    rows = list(csv.DictReader((trained / "predictions.csv").read_text().splitlines()))
+    assert [row["id"] for row in rows] == [f"r{i}" for i in range(5)]
+    assert [row["label"] for row in rows] == [str(i % 3) for i in range(5)]
+    assert all(0.4 < float(row["confidence"]) <= 1 for row in rows)
+
+
+def test_prediction_gives_what_evaluation_gave(trained: Path, files: Path) -> None:
+    expected = (trained / "predictions.csv").read_text().splitlines()[1:]
+    texts = [json.loads(line) for line in (files / "test.jsonl").read_text().splitlines()]
+    lines = [f"{t['headline']} | {t['short_description']}" for t in texts]
+    command = ["predict_text", f"--run_dir={trained}", "--separator=|"]
+    (files / "lines.txt").write_text("\n".join(lines))
+    for done in (
+        _run(*command, *lines),
+        _run(*command, stdin="\n".join(lines)),
+        _run(*command, f"--input={files}/lines.txt"),
+    ):
+        assert done.returncode == 0, done.stderr
+        answers = [line.split(",", 1)[1] for line in done.stdout.splitlines()[1:]]
+        assert answers == [line.split(",", 1)[1] for line in expected]
+    alone = _run(*command, lines[3])
+    assert alone.stdout.splitlines()[1].split(",", 1)[1] == expected[3].split(",", 1)[1]
+
+
+def test_a_finished_run_is_not_run_again(trained: Path, files: Path, flags: list[str]) -> None:
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+    same = [*flags, *SMALL, f"--test_path={files}/test.jsonl", f"--run_dir={trained}"]
+    done = _run("train_text", *same)
+    assert done.returncode == 0 and "finished before" in done.stdout
+    replay = _run("train_text", f"--flagfile={trained}/flags.txt", f"--run_dir={trained}")
+    assert replay.returncode == 0 and "finished before" in replay.stdout
+    error = _fails("train_text", *same, "--seed=1")
+    assert "belongs to a run with other flags (--seed=0 there, 1 here)" in error
+    assert {p: p.stat().st_mtime_ns for p in trained.rglob("*")} == before
+
+
+def test_dry_run_writes_nothing(files: Path, flags: list[str]) -> None:
+    cache = files / "dry"
+    done = _run("train_text", *flags, *SMALL, "--dry_run", f"--run_dir={files}/dry_run", f"--cache_dir={cache}")
+    assert done.returncode == 0, done.stderr
+    assert "48 train, 6 validation, 6 test" in done.stdout.replace("49 train, 5", "48 train, 6")
+    assert "parameters" in done.stdout and "nothing was written" in done.stdout
+    assert not cache.exists() and not (files / "dry_run").exists()
+
+
+def test_help_does_not_import_tensorflow() -> None:
+    for script in ("train_text", "predict_text", "baselines_text"):
+        code = f"import sys, experiments.{script}; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+        assert "--run_dir" in _run(script, "--help").stdout
+
+
+def test_baselines(files: Path, flags: list[str]) -> None:
+    done = _run("baselines_text", *flags, f"--run_dir={files}/base")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((files / "base" / "result.json").read_text())
+    assert {f"{m}_test_accuracy" for m in ("naive_bayes", "logistic_regression", "linear_svm")} <= set(result)
+    assert "unknown" not in _fails("baselines_text", *flags, "--models=knn")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--data_path=/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
+        (["--text_fields=body"], "train.jsonl:1: no text field 'body'"),
+        (["--stop_words=klingon"], "--stop_words='klingon': use none, sklearn, nltk"),
+        (["--devices=tpu"], "--devices='tpu' is not understood"),
+        (["--num_heads=3"], "--width=16 is not a multiple of --num_heads=3"),
+        (["--devices=cpu:3", "--batch_size=8"], "not a multiple of the 3 replicas"),
+        (["--no_such_flag=1"], "Unknown command line flag 'no_such_flag'"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--learning_rate=1e9", "--clip_norm=0", "--norm=post"], "the loss became"),
+    ],
+)
+def test_mistakes_end_with_one_line(flags: list[str], args: list[str], message: str, tmp_path: Path) -> None:
+    error = _fails("train_text", *flags, *SMALL, f"--run_dir={tmp_path}/run", *args)
+    assert message in error
+    if "the loss" not in message:
+        assert not (tmp_path / "run").exists()
+
+
+def test_empty_text_after_cleaning(files: Path, flags: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_text((files / "train.jsonl").read_text() + '{"headline": "!!!", "short_description": "?", "label": 1}\n')
+    args = [*flags, *SMALL, f"--data_path={path}", f"--run_dir={tmp_path}/run", "--text_fields=headline"]
+    assert f"{path}:61: the text '!!!' is empty after cleaning" in _fails("train_text", *args)
+    done = _run("train_text", *args, "--skip_bad_rows", "--dry_run")
+    assert done.returncode == 0 and "rows left out" in done.stdout
+
+
+def test_foreign_folder_and_other_data_are_refused(files: Path, flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert "exists and is no run folder" in _fails("train_text", *flags, *SMALL, f"--run_dir={tmp_path}")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_predicting_without_a_model_or_text(trained: Path, tmp_path: Path) -> None:
+    assert "no trained model there" in _fails("predict_text", f"--run_dir={tmp_path}", "text")
+    assert "has no words left after cleaning" in _fails("predict_text", f"--run_dir={trained}", "fine", "!?")
+    assert "no text given" in _run("predict_text", f"--run_dir={trained}", stdin="").stderr
+    assert "no such file" in _fails("predict_text", f"--run_dir={trained}", f"--input={tmp_path}/none")
