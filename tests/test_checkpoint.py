@@ -31,7 +31,9 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert restored is not None
     assert (restored.step, restored.best, restored.best_step) == (7, 0.1 + 0.2, 5)
     assert restored.sums["loss"] == np.float32(0.1)
-    for one, two in zip([*model.variables, *optimizer.variables], [*other.variables, *other_optimizer.variables], strict=True):
+    for one, two in zip(
+        [*model.variables, *optimizer.variables], [*other.variables, *other_optimizer.variables], strict=True
+    ):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
     assert int(other_optimizer.iterations.numpy()) == 1
 

@@ -225,5 +225,7 @@ def test_download_without_network_says_what_to_do(tmp_path: Path, monkeypatch: p
         raise OSError("no network")
 
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
-    with pytest.raises(UserError, match=r"cannot download https.*train.csv.*put it at .*train.csv, or pass --data_path"):
+    with pytest.raises(
+        UserError, match=r"cannot download https.*train.csv.*put it at .*train.csv, or pass --data_path"
+    ):
         _load(None, "ag_news", cache_dir=tmp_path)

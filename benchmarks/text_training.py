@@ -1,0 +1,190 @@
+"""Examples per second of training the same encoder here and in PyTorch, in one call.
+
+    pip install -r benchmarks/requirements.txt
+    python -m benchmarks.text_training --data_path=../shared/data/ag_news
+
+The model: width 128, 2 pre-norm layers, 4 heads, ffn 256, GELU, dropout 0.1, vocabulary 20,000, mean pooling, AdamW
+with clipping at 1.0; the texts: AG News training rows of their real lengths, at most 128 tokens. Three sides take turns,
+each in a process of its own that idles while another runs, and every turn trains the same number of examples:
+
+* ours: the engine's own step and batches, as ``train_text`` runs them;
+* torch fixed: ``nn.TransformerEncoder``, every text padded to 128;
+* torch sorted: the same, as a good user writes it: batches of similar length, padded to their longest, fused AdamW.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("data_path", "../shared/data/ag_news", "Folder with train.csv or train_subset.csv, and test.csv.")
+flags.DEFINE_integer("batch_size", 64, "Rows of a batch.")
+flags.DEFINE_integer("steps", 40, "Training steps a turn.")
+flags.DEFINE_integer("rounds", 7, "Turns of each side.")
+flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
+flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
+flags.DEFINE_string("arrays", "", "Internal: the encoded texts.")
+
+VOCABULARY, MAX_LENGTH, WIDTH, LAYERS, HEADS, FFN, CLASSES, DROPOUT = 20000, 128, 128, 2, 4, 256, 4, 0.1
+SIDES = ("ours", "torch fixed", "torch sorted")
+Turn = Callable[[], int]  # trains FLAGS.steps batches, returns the examples in them
+
+
+def prepare(path: Path) -> None:
+    """Encodes the texts once, the same ids for every side."""
+    from text_cls.batches import encode
+    from text_cls.data import Source, load
+    from text_cls.preprocess import Cleaner, tokenise
+    from text_cls.vocabulary import Vocabulary
+
+    texts = load(Source("ag_news", Path(FLAGS.data_path))).train
+    corpus = tokenise(texts.fields, Cleaner())
+    encoded = encode(corpus, Vocabulary.build(corpus, VOCABULARY), texts.labels, MAX_LENGTH)
+    lengths = encoded.lengths
+    print(f"{len(lengths):,} texts, {lengths.mean():.1f} tokens on average, {lengths.max()} at most")
+    np.savez(path, ids=encoded.ids, offsets=encoded.offsets, labels=encoded.labels)
+
+
+def ours(arrays: dict[str, np.ndarray]) -> Turn:
+    """The engine's own train step over its own batches."""
+    import tensorflow as tf
+
+    from text_cls.batches import Encoded, training_batches
+    from text_cls.objective import make_loss_fn
+    from text_cls.transformer import TransformerConfig, build_classifier
+    from training.loop import Job, Settings, make_train_step
+    from training.optimizer import AdamW
+    from training.strategy import make_strategy
+
+    placement = make_strategy("cpu")
+    config = TransformerConfig(VOCABULARY, CLASSES, MAX_LENGTH, WIDTH, LAYERS, HEADS, FFN, DROPOUT)
+    model = build_classifier(config)
+    optimizer = AdamW(1e-3)
+    optimizer.build(model.trainable_variables)
+    encoded = Encoded(arrays["ids"], arrays["offsets"], arrays["labels"])
+    dataset = training_batches(encoded, FLAGS.batch_size, seed=0)
+    job = Job(model, optimizer, make_loss_fn(model), lambda step: dataset, dict)
+    step = make_train_step(job, placement, Settings(1), dataset.element_spec)
+    batches = iter(dataset)
+
+    def turn() -> int:
+        sums = [step(next(batches), tf.constant(i, tf.int64)) for i in range(FLAGS.steps)]
+        return int(sum(float(s["count"]) for s in sums))
+
+    return turn
+
+
+def torch_side(arrays: dict[str, np.ndarray], sort: bool) -> Turn:
+    """The peer; ``sort`` makes it the good user's version."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(FLAGS.threads)
+    lengths = np.diff(arrays["offsets"])
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = nn.Embedding(VOCABULARY, WIDTH)
+            layer = nn.TransformerEncoderLayer(WIDTH, HEADS, FFN, DROPOUT, "gelu", batch_first=True, norm_first=True)
+            self.encoder = nn.TransformerEncoder(layer, LAYERS, nn.LayerNorm(WIDTH), enable_nested_tensor=False)
+            self.positions = nn.Buffer(torch.randn(MAX_LENGTH, WIDTH))
+            self.drop, self.head = nn.Dropout(DROPOUT), nn.Linear(WIDTH, CLASSES)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            padding = tokens == 0
+            x = self.drop(self.tokens(tokens) * WIDTH**0.5 + self.positions[: tokens.shape[1]])
+            x = self.encoder(x, src_key_padding_mask=padding)
+            weight = (~padding).unsqueeze(-1).float()
+            return self.head(self.drop((x * weight).sum(1) / weight.sum(1)))
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        rng = np.random.default_rng(0)
+        while True:
+            order = rng.permutation(len(lengths))
+            if sort:  # by length within pools of 50 batches, then the batches shuffled
+                pools = np.array_split(order, max(1, len(order) // (50 * FLAGS.batch_size)))
+                order = np.concatenate([pool[np.argsort(lengths[pool])] for pool in pools])
+            starts = np.arange(0, len(order) - FLAGS.batch_size + 1, FLAGS.batch_size)
+            for start in rng.permutation(starts):
+                rows = order[start : start + FLAGS.batch_size]
+                padded = int(lengths[rows].max()) if sort else MAX_LENGTH
+                tokens = np.zeros((len(rows), padded), np.int64)
+                for place, row in enumerate(rows):
+                    tokens[place, : lengths[row]] = arrays["ids"][arrays["offsets"][row] : arrays["offsets"][row + 1]]
+                yield torch.from_numpy(tokens), torch.from_numpy(arrays["labels"][rows].astype(np.int64))
+
+    model = Classifier().train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.01, fused=sort)
+    criterion, stream = nn.CrossEntropyLoss(), batches()
+
+    def turn() -> int:
+        examples = 0
+        for _ in range(FLAGS.steps):
+            tokens, labels = next(stream)
+            optimizer.zero_grad(set_to_none=True)
+            criterion(model(tokens), labels).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            examples += len(labels)
+        return examples
+
+    return turn
+
+
+def play(side: str) -> None:
+    """Answers every line on standard input with a turn's examples per second."""
+    with np.load(FLAGS.arrays) as file:
+        arrays = dict(file)
+    turn = ours(arrays) if side == "ours" else torch_side(arrays, sort=side == "torch sorted")
+    turn()  # tracing, allocation
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        examples = turn()
+        print(examples / (time.perf_counter() - start), flush=True)
+
+
+def main(argv: list[str]) -> None:
+    """Lets the sides take turns and prints medians and ratios."""
+    if FLAGS.side:
+        play(FLAGS.side)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = Path(folder) / "arrays.npz"
+        prepare(arrays)
+        base = [sys.executable, "-m", "benchmarks.text_training", f"--arrays={arrays}"]
+        base += [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "steps", "threads")]
+        players = {
+            side: subprocess.Popen(
+                [*base, f"--side={side}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                text=True, bufsize=1,
+            )
+            for side in SIDES
+        }  # fmt: skip
+        for player in players.values():
+            assert player.stdout is not None and player.stdout.readline().strip() == "ready"
+        speeds: dict[str, list[float]] = {side: [] for side in SIDES}
+        for number in range(FLAGS.rounds):
+            for side, player in players.items():
+                assert player.stdin is not None and player.stdout is not None
+                player.stdin.write("go\n")
+                speeds[side].append(float(player.stdout.readline()))
+            print(f"round {number + 1}: " + ", ".join(f"{s} {v[-1]:.0f}" for s, v in speeds.items()), flush=True)
+        for player in players.values():
+            player.kill()
+    best = median(speeds["ours"])
+    for side in SIDES:
+        middle = median(speeds[side])
+        print(f"{side:13s} {middle:7.0f} examples/s, median of {FLAGS.rounds}; ours is {best / middle:.2f} × this")
+
+
+if __name__ == "__main__":
+    app.run(main)
