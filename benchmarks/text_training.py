@@ -4,8 +4,8 @@
     python -m benchmarks.text_training --data_path=../shared/data/ag_news
 
 The model: width 128, 2 pre-norm layers, 4 heads, ffn 256, GELU, dropout 0.1, vocabulary 20,000, mean pooling, AdamW
-with clipping at 1.0; the texts: AG News training rows of their real lengths, at most 128 tokens. Three sides take turns,
-each in a process of its own that idles while another runs, and every turn trains the same number of examples:
+with clipping at 1.0; the texts: AG News training rows of their real lengths, at most 128 tokens. Three sides take
+turns, each in a process of its own that idles while another runs, and every turn trains the same number of examples:
 
 * ours: the engine's own step and batches, as ``train_text`` runs them;
 * torch fixed: ``nn.TransformerEncoder``, every text padded to 128;

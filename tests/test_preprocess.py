@@ -13,7 +13,7 @@ from training.errors import UserError
     [
         (Cleaner(), "Don't <br />PANIC, it&amp;s 3.5€!", ["don't", "panic", "it", "s", "3", "5"]),
         (Cleaner(lower_case=False), "The BBC’s Café", ["The", "BBC's", "Café"]),
-        (Cleaner(), "oil at #36;50, it #39;s up", ["oil", "at", "50", "it", "'s"][:4] + ["s", "up"]),
+        (Cleaner(), "oil at #36;50, it #39;s up", ["oil", "at", "50", "it", "s", "up"]),
         (Cleaner(), r"second\team under_score", ["second", "team", "under", "score"]),
         (Cleaner(keep_punctuation=True), "No! (yes) €5", ["no", "!", "(", "yes", ")", "5"]),
         (Cleaner(keep_special=True), "No! €5 a_b", ["no", "€", "5", "a", "b"]),
@@ -43,7 +43,7 @@ def test_stop_words_from_a_file_and_their_errors(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match="use none, sklearn, nltk, or a file"):
         load_stop_words("nothing")
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
-    with pytest.raises(UserError, match="python -m nltk.downloader stopwords"):
+    with pytest.raises(UserError, match=r"python -m nltk\.downloader stopwords"):
         load_stop_words("nltk")
     with pytest.raises(UserError, match="use none, snowball or porter"):
         Cleaner(stemmer="lancaster").words(("x",))

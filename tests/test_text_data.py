@@ -84,7 +84,7 @@ def test_missing_file_unknown_data_set_and_share(tmp_path: Path) -> None:
         _load(None)
     with pytest.raises(UserError, match="--dataset='mnist' is not known: use one of bbc_news"):
         _load(None, "mnist")
-    with pytest.raises(UserError, match="--test_share=1.5 must lie between 0 and 1"):
+    with pytest.raises(UserError, match=r"--test_share=1\.5 must lie between 0 and 1"):
         load(Source("csv", tmp_path), test_share=1.5)
 
 
@@ -225,7 +225,5 @@ def test_download_without_network_says_what_to_do(tmp_path: Path, monkeypatch: p
         raise OSError("no network")
 
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
-    with pytest.raises(
-        UserError, match=r"cannot download https.*train.csv.*put it at .*train.csv, or pass --data_path"
-    ):
+    with pytest.raises(UserError, match=r"cannot download https.*put it at .*train.csv, or pass --data_path"):
         _load(None, "ag_news", cache_dir=tmp_path)
