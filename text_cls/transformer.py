@@ -15,6 +15,7 @@ from text_cls.vocabulary import MASK_ID, PAD_ID, SPECIAL, UNK_ID
 
 register = keras.saving.register_keras_serializable("triptych")
 NORM_EPSILON = 1e-6
+EMBEDDING_STD = 0.1  # after scaling by √D; small, so that words seen once or twice add little noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ class TokenEmbedding(layers.Layer):
         self.position, self.bigram_buckets = position, bigram_buckets
 
     def build(self, tokens_shape: Any) -> None:
-        normal = keras.initializers.RandomNormal(stddev=self.width**-0.5)
+        normal = keras.initializers.RandomNormal(stddev=EMBEDDING_STD * self.width**-0.5)
         self.table = layers.Embedding(self.vocabulary_size, self.width, normal, name="tokens")
         self.table.build(tokens_shape)
         if self.position == "learned":
@@ -255,7 +256,7 @@ class Pooling(layers.Layer):
 
 
 def build_encoder(config: TransformerConfig) -> keras.Model:
-    """Token ids [B, T] → hidden vectors [B, T, D]."""
+    """Token ids [B, T] → hidden vectors [B, T, D]; with ``norm="pre"`` they are not normalised yet."""
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     masked = TokenDropout(config.token_dropout, name="token_dropout")(tokens)
     x = TokenEmbedding(
@@ -278,8 +279,6 @@ def build_encoder(config: TransformerConfig) -> keras.Model:
             config.activation,
             name=f"block_{i}",
         )(x, bias)
-    if config.norm == "pre":
-        x = layers.LayerNormalization(epsilon=NORM_EPSILON, name="final_norm")(x)
     return keras.Model(tokens, x, name="encoder")
 
 
@@ -288,6 +287,8 @@ def build_classifier(config: TransformerConfig) -> keras.Model:
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     hidden = build_encoder(config)(tokens)
     pooled = Pooling(config.pooling, name="pooling")(hidden, tokens)
+    if config.norm == "pre":  # after pooling, so that a word can weigh in the mean by the length of its vector
+        pooled = layers.LayerNormalization(epsilon=NORM_EPSILON, name="final_norm")(pooled)
     pooled = layers.Dropout(config.dropout, seed=0, name="head_dropout")(pooled)
     logits = layers.Dense(config.num_classes, dtype="float32", name="head")(pooled)
     return keras.Model(tokens, logits, name="classifier")
