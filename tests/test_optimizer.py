@@ -60,3 +60,20 @@ def test_average_by_hand_and_swap() -> None:
     with optimizer.averaged():
         np.testing.assert_allclose(variable.numpy(), [expected], rtol=1e-5)
     np.testing.assert_array_equal(variable.numpy(), own)
+
+
+def test_average_of_resting_rows_equals_the_average_of_every_step() -> None:
+    variables = _variables()[:1]
+    optimizer = AdamW(0.1, ema_decay=0.7)
+    optimizer.build(variables)
+    expected = variables[0].numpy().astype(np.float64)
+    rng = np.random.default_rng(4)
+    for t in range(1, 60):
+        rows = np.unique(rng.integers(0, 3, 2)) if t < 40 else np.array([5])  # rows 3 and 4 never move
+        values = tf.constant(rng.normal(size=(len(rows), 3)).astype("float32"))
+        optimizer.apply([tf.IndexedSlices(values, tf.constant(rows))], variables)
+        decay = min(0.7, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * variables[0].numpy()
+        if t in (1, 15, 59):
+            with optimizer.averaged():
+                np.testing.assert_allclose(variables[0].numpy(), expected, atol=2e-5)
