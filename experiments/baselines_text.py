@@ -24,6 +24,7 @@ flags.DEFINE_float("strength", 1.0, "Factor of the default fit strength (C, or 1
 
 def main() -> None:
     """Data, features, models, report; the test split is scored once, after fitting on the training rows."""
+    from experiments import plots
     from text_cls.baselines import MODELS, features, run_baseline
     from text_cls.metrics import as_text, flat, report
 
@@ -56,6 +57,7 @@ def main() -> None:
         }
         run.say(f"{name}, {seconds:.1f} s, validation {reports[name]['validation']['accuracy']:.4f}; test split:")
         run.say(as_text(reports[name]["test"]))
+        plots.confusion(reports[name]["test"]["confusion"], splits.classes, run.path / f"confusion_{name}.png")
         result |= {f"{name}_train_seconds": seconds}
         for split, short in (("validation", "val"), ("test", "test")):
             result |= {f"{name}_{short}_{key}": value for key, value in flat(reports[name][split]).items()}

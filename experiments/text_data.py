@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def tokenise_splits(splits: "Splits", cleaner: "Cleaner") -> tuple["Splits", dic
     changes: dict[str, Any] = {}
     notes = splits.notes
     for name, texts in splits.parts().items():
-        corpus = _cached(texts, cleaner)
+        corpus = _cached(name, texts, cleaner)
         empty = np.flatnonzero(corpus.lengths == 0)
         if len(empty):
             message = f"{texts.where[empty[0]]}: the text {texts.fields[empty[0]][0][:40]!r} is empty after cleaning"
@@ -106,7 +107,7 @@ def tokenise_splits(splits: "Splits", cleaner: "Cleaner") -> tuple["Splits", dic
     return dataclasses.replace(splits, notes=notes, **changes), corpora
 
 
-def _cached(texts: "Texts", cleaner: "Cleaner") -> "Corpus":
+def _cached(name: str, texts: "Texts", cleaner: "Cleaner") -> "Corpus":
     from text_cls.preprocess import Corpus, load_stop_words, tokenise
 
     stop_words = ",".join(sorted(load_stop_words(cleaner.stop_words)))
@@ -114,7 +115,12 @@ def _cached(texts: "Texts", cleaner: "Cleaner") -> "Corpus":
     path = cache_dir() / "tokenised" / f"{key}.npz"
     if path.exists():
         return Corpus.load(path)
+    start = time.monotonic()
     corpus = tokenise(texts.fields, cleaner)
+    print(
+        f"cleaned {len(texts):,} {name} texts, {len(corpus.ids):,} words, in {time.monotonic() - start:.1f} s",
+        flush=True,
+    )
     if not FLAGS.dry_run:
         corpus.save(path)
     return corpus

@@ -164,9 +164,10 @@ def _train_and_report(
     start = time.monotonic()
     run.say(_summary(job, splits, encoded, settings))
     state = fit(job, placement, run, settings)
+    run.say(f"scoring {len(encoded['test']):,} test texts with the weights of step {state.best_step}")
     validation = report(predictor.probabilities(encoded["validation"]), encoded["validation"].labels, splits.classes)
     test = report(predictor.probabilities(encoded["test"]), encoded["test"].labels, splits.classes)
-    run.say(f"best validation {settings.select} {abs(state.best or 0.0):.4f} at step {state.best_step}; test split:")
+    run.say(f"best validation {settings.select} {abs(state.best or 0.0):.4f}; test split:")
     run.say(as_text(test))
     predictor.save(run.path / "model")
     if "unlabeled" in encoded:

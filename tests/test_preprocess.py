@@ -34,6 +34,8 @@ def test_each_step_by_hand(cleaner: Cleaner, text: str, words: list[str]) -> Non
 
 def test_fields_are_joined_by_sep() -> None:
     assert Cleaner().words(("Head line", "short text")) == ["head", "line", SEP, "short", "text"]
+    assert Cleaner().words(("", "a", "!", "b")) == ["a", SEP, "b"]
+    assert Cleaner().words(("", "?")) == []
 
 
 def test_stop_words_from_a_file_and_their_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,13 @@ def test_foreign_folder_and_other_data_are_refused(files: Path, flags: list[str]
     (tmp_path / "thesis.txt").write_text("mine")
     assert "exists and is no run folder" in _fails("train_text", *flags, *SMALL, f"--run_dir={tmp_path}")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    data, run_dir = tmp_path / "d.jsonl", tmp_path / "run"
+    data.write_text((files / "train.jsonl").read_text())
+    args = [*flags, *SMALL, f"--data_path={data}", f"--run_dir={run_dir}", "--num_epochs=1"]
+    assert _run("train_text", *args).returncode == 0
+    (run_dir / "result.json").unlink()  # as if it had stopped before the end
+    data.write_text(data.read_text().replace("number 7", "number 77"))
+    assert "was trained on other data" in _fails("train_text", *args)
 
 
 def test_predicting_without_a_model_or_text(trained: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -170,11 +170,12 @@ def tokenise(texts: Sequence[Fields], cleaner: Cleaner, workers: int = 0) -> Cor
     return _normalise(_merge(parts), cleaner)
 
 
-def _joined(cleaner: Cleaner, fields: Fields) -> Iterable[str]:
-    for place, field in enumerate(fields):
-        if place:
-            yield SEP
-        yield from cleaner.split(field)
+def _joined(cleaner: Cleaner, fields: Fields) -> list[str]:
+    """The words of every field that has any, with <SEP> in between."""
+    joined: list[str] = []
+    for words in filter(None, map(cleaner.split, fields)):
+        joined += [SEP, *words] if joined else words
+    return joined
 
 
 def _tokenise_chunk(cleaner: Cleaner, texts: Sequence[Fields]) -> Corpus:
