@@ -140,9 +140,11 @@ class PaddingBias(layers.Layer):
 class SelfAttention(layers.Layer):
     """Multi-head scaled dot-product self-attention with one fused query-key-value product (Eq. 1, Vaswani et al.)."""
 
-    def __init__(self, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, num_heads: int, dropout: float = 0.0, out_initializer: str = "glorot_uniform", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads, self.dropout, self.out_initializer = num_heads, dropout, out_initializer
 
     def build(self, x_shape: Any, bias_shape: Any = None) -> None:
         width = x_shape[-1]
@@ -150,7 +152,7 @@ class SelfAttention(layers.Layer):
             raise ValueError(f"width {width} is not a multiple of {self.num_heads} heads")
         self.qkv = layers.Dense(3 * width, name="qkv")
         self.qkv.build(x_shape)
-        self.out = layers.Dense(width, name="out")
+        self.out = layers.Dense(width, kernel_initializer=self.out_initializer, name="out")
         self.out.build(x_shape)
         self.drop = layers.Dropout(self.dropout, seed=0)
 
@@ -170,7 +172,8 @@ class SelfAttention(layers.Layer):
         return x_shape
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"num_heads": self.num_heads, "dropout": self.dropout}
+        names = ("num_heads", "dropout", "out_initializer")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @register
@@ -194,11 +197,13 @@ class EncoderBlock(layers.Layer):
         self.attention_dropout, self.norm, self.activation = attention_dropout, norm, activation
 
     def build(self, x_shape: Any, bias_shape: Any = None) -> None:
-        self.attention = SelfAttention(self.num_heads, self.attention_dropout, name="attention")
+        # A pre-norm block starts as the identity: random branches of size 1 would drown the small embeddings.
+        last = "zeros" if self.norm == "pre" else "glorot_uniform"
+        self.attention = SelfAttention(self.num_heads, self.attention_dropout, last, name="attention")
         self.attention.build(x_shape, bias_shape)
         self.widen = layers.Dense(self.ffn_width, activation=self.activation, name="widen")
         self.widen.build(x_shape)
-        self.narrow = layers.Dense(x_shape[-1], name="narrow")
+        self.narrow = layers.Dense(x_shape[-1], kernel_initializer=last, name="narrow")
         self.narrow.build((*x_shape[:-1], self.ffn_width))
         self.norms = [layers.LayerNormalization(epsilon=NORM_EPSILON, name=f"norm_{i}") for i in (1, 2)]
         for norm in self.norms:
