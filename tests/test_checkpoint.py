@@ -1,5 +1,6 @@
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -61,28 +62,25 @@ def test_damaged_and_missing(tmp_path: Path) -> None:
         load_weights(tmp_path / "none.safetensors", model)
 
 
-@pytest.fixture
-def no_room() -> Iterator[None]:
+@contextmanager
+def _no_room() -> Iterator[None]:
     """No file may grow past 100 bytes: what a full disk looks like to the program that writes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_full_disk_is_an_error(tmp_path: Path, no_room: None) -> None:
-    model, optimizer = _model()
-    with pytest.raises(UserError, match="cannot write the checkpoint"):
-        Checkpointer(tmp_path, model, optimizer).save(State())
-    assert not (tmp_path / "last.safetensors").exists()
-
-
-def test_full_disk_keeps_the_checkpoint_before(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     model, optimizer = _model()
     checkpointer = Checkpointer(tmp_path, model, optimizer)
+    with pytest.raises(UserError, match="cannot write the checkpoint"), _no_room():
+        checkpointer.save(State(step=1))
+    assert not (tmp_path / "last.safetensors").exists()
     checkpointer.save(State(step=1))
-    request.getfixturevalue("no_room")
-    with pytest.raises(UserError, match="what was saved before is untouched"):
+    with pytest.raises(UserError, match="what was saved before is untouched"), _no_room():
         checkpointer.save(State(step=2))
     restored = checkpointer.restore()
     assert restored is not None and restored.step == 1
