@@ -116,7 +116,7 @@ def _cached(name: str, texts: "Texts", cleaner: "Cleaner") -> "Corpus":
     if path.exists():
         return Corpus.load(path)
     start = time.monotonic()
-    corpus = tokenise(texts.fields, cleaner)
+    corpus = tokenise(texts.fields, cleaner, workers=0)
     print(
         f"cleaned {len(texts):,} {name} texts, {len(corpus.ids):,} words, in {time.monotonic() - start:.1f} s",
         flush=True,

@@ -24,6 +24,6 @@ def test_fifty_thousand_reviews_cleaned_in_time(shared: Path) -> None:
     texts = [fields for part in splits.parts().values() for fields in part.fields]
     assert len(texts) == 50000
     start = time.monotonic()
-    corpus = tokenise(texts, Cleaner(stop_words="sklearn", stemmer="snowball"))
+    corpus = tokenise(texts, Cleaner(stop_words="sklearn", stemmer="snowball"), workers=0)
     print(f"50,000 reviews, {len(corpus.ids):,} words in {time.monotonic() - start:.1f} s")
     assert len(corpus) == 50000 and corpus.lengths.min() > 0

@@ -157,8 +157,11 @@ class Corpus:
             return cls(text.split("\n") if text else [], file["ids"], file["offsets"])
 
 
-def tokenise(texts: Sequence[Fields], cleaner: Cleaner, workers: int = 0) -> Corpus:
-    """Cleans and tokenises texts; large corpora are shared between ``workers`` processes (0: one a core)."""
+def tokenise(texts: Sequence[Fields], cleaner: Cleaner, workers: int = 1) -> Corpus:
+    """Cleans and tokenises texts; large corpora are shared between ``workers`` processes (0: one a core).
+
+    More than one worker needs the caller's script to guard its main part (``if __name__ == "__main__":``).
+    """
     chunks = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
     workers = min(workers or os.cpu_count() or 1, len(chunks))
     if workers < 2:
