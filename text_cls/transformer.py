@@ -137,6 +137,16 @@ class PaddingBias(layers.Layer):
 
 
 @register
+def gelu_tanh(x: Any) -> Any:
+    """GELU in the tanh form of google-research/bert, up to 5e-4 from the exact one."""
+    return ops.gelu(x, approximate=True)
+
+
+# Keras' own, by name; "gelu" is the exact form with erf.
+ACTIVATIONS: dict[str, Any] = {"gelu": "gelu", "gelu_tanh": gelu_tanh, "relu": "relu", "silu": "silu"}
+
+
+@register
 class SelfAttention(layers.Layer):
     """Multi-head scaled dot-product self-attention with one fused query-key-value product (Eq. 1, Vaswani et al.)."""
 
@@ -156,17 +166,26 @@ class SelfAttention(layers.Layer):
         self.out.build(x_shape)
         self.drop = layers.Dropout(self.dropout, seed=0)
 
-    def call(self, x: Any, bias: Any, training: bool = False) -> Any:
-        """[B, T, D] and [B, 1, 1, T] → [B, T, D]."""
-        batch, length, width = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
-        depth = width // self.num_heads
-        qkv = ops.reshape(self.qkv(x), (batch, length, 3, self.num_heads, depth))
-        q, k, v = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3, axis=0)  # each [B, H, T, D/H]
-        scores = ops.matmul(q * depth**-0.5, ops.swapaxes(k, 2, 3))  # [B, H, T, T]
+    def call(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
+        """[B, T, D] and [B, 1, 1, T] → [B, Q, D]; Q is T, or ``queries``: only the first tokens ask, all are asked."""
+        width = x.shape[-1]
+        if queries is None:
+            q, k, v = self._heads(self.qkv(x), 3)  # each [B, H, T, D/H]
+        else:
+            kernel, shift = self.qkv.kernel, self.qkv.bias
+            (q,) = self._heads(ops.matmul(x[:, :queries], kernel[:, :width]) + shift[:width], 1)
+            k, v = self._heads(ops.matmul(x, kernel[:, width:]) + shift[width:], 2)
+        scores = ops.matmul(q * (width // self.num_heads) ** -0.5, ops.swapaxes(k, 2, 3))  # [B, H, Q, T]
         weights = ops.softmax(ops.cast(scores, "float32") + bias)
         weights = self.drop(ops.cast(weights, v.dtype), training=training)
-        mixed = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))  # [B, T, H, D/H]
-        return self.out(ops.reshape(mixed, (batch, length, width)))
+        mixed = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))  # [B, Q, H, D/H]
+        return self.out(ops.reshape(mixed, (ops.shape(mixed)[0], ops.shape(mixed)[1], width)))
+
+    def _heads(self, x: Any, parts: int) -> Any:
+        """[B, T, parts · D] → that many [B, H, T, D/H]."""
+        depth = x.shape[-1] // (parts * self.num_heads)
+        x = ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], parts, self.num_heads, depth))
+        return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), parts, axis=0)
 
     def compute_output_shape(self, x_shape: Any, bias_shape: Any = None) -> Any:
         return x_shape
@@ -188,49 +207,54 @@ class EncoderBlock(layers.Layer):
         attention_dropout: float = 0.0,
         norm: str = "pre",
         activation: str = "gelu",
+        norm_epsilon: float = NORM_EPSILON,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if norm not in ("pre", "post"):
             raise ValueError(f"norm={norm!r}: use pre or post")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation!r}: use one of {', '.join(ACTIVATIONS)}")
         self.num_heads, self.ffn_width, self.dropout = num_heads, ffn_width, dropout
         self.attention_dropout, self.norm, self.activation = attention_dropout, norm, activation
+        self.norm_epsilon = norm_epsilon
 
     def build(self, x_shape: Any, bias_shape: Any = None) -> None:
         # A pre-norm block starts as the identity: random branches of size 1 would drown the small embeddings.
         last = "zeros" if self.norm == "pre" else "glorot_uniform"
         self.attention = SelfAttention(self.num_heads, self.attention_dropout, last, name="attention")
         self.attention.build(x_shape, bias_shape)
-        self.widen = layers.Dense(self.ffn_width, activation=self.activation, name="widen")
+        self.widen = layers.Dense(self.ffn_width, activation=ACTIVATIONS[self.activation], name="widen")
         self.widen.build(x_shape)
         self.narrow = layers.Dense(x_shape[-1], kernel_initializer=last, name="narrow")
         self.narrow.build((*x_shape[:-1], self.ffn_width))
-        self.norms = [layers.LayerNormalization(epsilon=NORM_EPSILON, name=f"norm_{i}") for i in (1, 2)]
+        self.norms = [layers.LayerNormalization(epsilon=self.norm_epsilon, name=f"norm_{i}") for i in (1, 2)]
         for norm in self.norms:
             norm.build(x_shape)
         self.drops = [layers.Dropout(self.dropout, seed=0) for _ in range(2)]
 
-    def call(self, x: Any, bias: Any, training: bool = False) -> Any:
-        """[B, T, D] and [B, 1, 1, T] → [B, T, D]."""
+    def call(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
+        """[B, T, D] and [B, 1, 1, T] → [B, Q, D]; Q is T, or ``queries``: the first so many tokens."""
 
         def attend(y: Any) -> Any:
-            return self.attention(y, bias, training=training)
+            return self.attention(y, bias, training=training, queries=queries)
 
         def feed_forward(y: Any) -> Any:
             return self.narrow(self.widen(y))
 
         for branch, norm, drop in zip((attend, feed_forward), self.norms, self.drops, strict=True):
+            kept = x if queries is None else x[:, :queries]
             if self.norm == "pre":
-                x = x + drop(branch(norm(x)), training=training)
+                x = kept + drop(branch(norm(x)), training=training)
             else:
-                x = norm(x + drop(branch(x), training=training))
+                x = norm(kept + drop(branch(x), training=training))
         return x
 
     def compute_output_shape(self, x_shape: Any, bias_shape: Any = None) -> Any:
         return x_shape
 
     def get_config(self) -> dict[str, Any]:
-        names = ("num_heads", "ffn_width", "dropout", "attention_dropout", "norm", "activation")
+        names = ("num_heads", "ffn_width", "dropout", "attention_dropout", "norm", "activation", "norm_epsilon")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 

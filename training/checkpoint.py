@@ -117,7 +117,24 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: damaged checkpoint ({error}); remove it to start from the one before") from error
+        raise UserError(f"{path}: damaged checkpoint ({error}); put a whole one in its place") from error
+
+
+def read_tf1(prefix: Path) -> dict[str, np.ndarray]:
+    """The variables of a TensorFlow 1 checkpoint (``prefix.index`` and ``prefix.data-…``), by name.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    import tensorflow as tf
+
+    if not prefix.with_name(prefix.name + ".index").is_file():
+        raise UserError(f"{prefix}: no such TensorFlow checkpoint ({prefix.name}.index is missing)")
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError(f"{prefix}: damaged TensorFlow checkpoint ({str(error).splitlines()[0]})") from error
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -1,0 +1,205 @@
+"""The BERT family's encoder and a classifier on it, in the layers of ``transformer.py``.
+
+BERT, DistilBERT and MiniLM are post-norm encoders with learned positions; they differ in sizes, in segment embeddings
+(DistilBERT has none) and in key names, which ``checkpoints.py`` knows. Texts are one segment, the first.
+
+Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``K`` classes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, register
+from training.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """What fixes an encoder's shape and arithmetic.
+
+    Attributes:
+        vocabulary_size: word pieces.
+        width: D.
+        num_layers, num_heads, ffn_width: encoder blocks, heads a block, hidden width of the feed-forward net.
+        max_positions: longest text in pieces, [CLS] and [SEP] included.
+        num_segments: rows of the segment table; 0 where there is none.
+        activation: ``gelu`` (exact), ``gelu_tanh``, ``relu`` or ``silu``.
+        norm_epsilon: ε of the layer norms.
+        dropout, attention_dropout: of embeddings and block outputs, and of attention weights.
+    """
+
+    vocabulary_size: int = 30522
+    width: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    ffn_width: int = 3072
+    max_positions: int = 512
+    num_segments: int = 2
+    activation: str = "gelu"
+    norm_epsilon: float = 1e-12
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+@register
+class BertEmbedding(layers.Layer):
+    """Word piece plus position plus first segment, normalised: [B, T] → [B, T, D]."""
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        width: int,
+        max_positions: int,
+        num_segments: int,
+        norm_epsilon: float,
+        dropout: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocabulary_size, self.width, self.max_positions = vocabulary_size, width, max_positions
+        self.num_segments, self.norm_epsilon, self.dropout = num_segments, norm_epsilon, dropout
+
+    def build(self, tokens_shape: Any) -> None:
+        normal = keras.initializers.TruncatedNormal(stddev=0.02)
+        self.words = layers.Embedding(self.vocabulary_size, self.width, normal, name="words")
+        self.words.build(tokens_shape)
+        self.positions = self.add_weight(shape=(self.max_positions, self.width), initializer=normal, name="positions")
+        if self.num_segments:
+            self.segments = self.add_weight(shape=(self.num_segments, self.width), initializer=normal, name="segments")
+        self.norm = layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm")
+        self.norm.build((*tokens_shape, self.width))
+        self.drop = layers.Dropout(self.dropout, seed=0)
+
+    def call(self, tokens: Any, training: bool = False) -> Any:
+        place = self.positions[: ops.shape(tokens)[1]]  # [T, D]
+        if self.num_segments:
+            place = place + self.segments[:1]
+        return self.drop(self.norm(self.words(tokens) + place), training=training)
+
+    def compute_output_shape(self, tokens_shape: Any) -> Any:
+        return (*tokens_shape, self.width)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("vocabulary_size", "width", "max_positions", "num_segments", "norm_epsilon", "dropout")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+def build_encoder(config: BertConfig, outputs: Sequence[int] | None = None, cls_only: bool = False) -> keras.Model:
+    """Word pieces [B, T] → the hidden states asked for, a list of [B, T, D].
+
+    Args:
+        config: see ``BertConfig``.
+        outputs: numbers of hidden states: 0 is the embeddings', i that of block i; None is the last alone.
+        cls_only: give [B, 1, D], the vector of [CLS]; blocks above the last output are left out, and the last block
+            computes no other token.
+    """
+    outputs = (config.num_layers,) if outputs is None else tuple(outputs)
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    x = BertEmbedding(
+        config.vocabulary_size,
+        config.width,
+        config.max_positions,
+        config.num_segments,
+        config.norm_epsilon,
+        config.dropout,
+        name="embedding",
+    )(tokens)
+    bias = PaddingBias(name="padding_bias", dtype="float32")(tokens)
+    states = [x]
+    for i in range(max(outputs)):
+        block = EncoderBlock(
+            config.num_heads,
+            config.ffn_width,
+            config.dropout,
+            config.attention_dropout,
+            "post",
+            config.activation,
+            config.norm_epsilon,
+            name=f"block_{i}",
+        )
+        last = cls_only and i + 1 == max(outputs)
+        states.append(block(states[-1], bias, queries=1 if last else None))
+    chosen = [states[place] for place in outputs]
+    return keras.Model(tokens, [state[:, :1] for state in chosen] if cls_only else chosen, name="encoder")
+
+
+def build_classifier(
+    config: BertConfig, num_classes: int, pooling: str = "cls", head_dropout: float | None = None
+) -> keras.Model:
+    """Word pieces [B, T] → float32 logits [B, K].
+
+    Args:
+        config: of the encoder, which is the layer ``encoder`` of the result.
+        num_classes: K.
+        pooling: ``cls``, ``mean`` or ``max`` of the last hidden state; ``pooler`` is [CLS] through BERT's dense tanh
+            layer.
+        head_dropout: of the pooled vector; None: as in the encoder.
+    """
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    from_cls = pooling in ("cls", "pooler")
+    (hidden,) = build_encoder(config, cls_only=from_cls)(tokens)
+    pooled = Pooling("cls" if from_cls else pooling, name="pooling")(hidden, tokens)
+    small = keras.initializers.TruncatedNormal(stddev=0.02)
+    if pooling == "pooler":
+        pooled = layers.Dense(config.width, "tanh", kernel_initializer=small, name="pooler")(pooled)
+    rate = config.dropout if head_dropout is None else head_dropout
+    pooled = layers.Dropout(rate, seed=0, name="head_dropout")(pooled)
+    logits = layers.Dense(num_classes, kernel_initializer=small, dtype="float32", name="head")(pooled)
+    return keras.Model(tokens, logits, name="classifier")
+
+
+def blocks(encoder: keras.Model) -> list[EncoderBlock]:
+    """The encoder's blocks, lowest first."""
+    return [layer for layer in encoder.layers if isinstance(layer, EncoderBlock)]
+
+
+def freeze(encoder: keras.Model, lowest: int) -> None:
+    """Keeps the embeddings and the ``lowest`` blocks as they are; 0 freezes nothing.
+
+    Raises:
+        UserError: there are fewer blocks.
+    """
+    there = blocks(encoder)
+    if lowest > len(there):
+        raise UserError(f"--freeze_layers={lowest}: the encoder has {len(there)} layers")
+    for layer in (encoder.get_layer("embedding"), *there[:lowest]) if lowest else ():
+        layer.trainable = False
+
+
+def layerwise_rates(encoder: keras.Model, decay: float) -> Callable[[keras.Variable], float]:
+    """variable → factor of the learning rate: ``decay`` to the power of its distance from the head (Sun et al. 2019)."""
+    order = [encoder.get_layer("embedding"), *blocks(encoder)]
+    factors = {
+        id(variable): decay ** (len(order) - place) for place, layer in enumerate(order) for variable in layer.variables
+    }
+    return lambda variable: factors.get(id(variable), 1.0)
+
+
+def add_lora(encoder: keras.Model, rank: int) -> None:
+    """Freezes the encoder and adds low-rank updates W + A·B to every dense kernel of its blocks (Hu et al. 2022).
+
+    The layers' own ``enable_lora`` does the work; B starts at 0, so nothing changes at first.
+    """
+    for variable in encoder.variables:
+        variable.trainable = False
+    for layer in _lora_layers(encoder):
+        layer.enable_lora(rank)
+
+
+def merge_lora(encoder: keras.Model) -> None:
+    """Adds the low-rank updates to the kernels for good and sets them to zero."""
+    for layer in _lora_layers(encoder):
+        if layer.lora_enabled:
+            layer._kernel.assign(layer.kernel)
+            layer.lora_kernel_b.assign(ops.zeros_like(layer.lora_kernel_b))
+
+
+def _lora_layers(encoder: keras.Model) -> list[layers.Dense]:
+    found = []
+    for block in blocks(encoder):
+        found += [block.attention.qkv, block.attention.out, block.widen, block.narrow]
+    return found

