@@ -12,16 +12,15 @@ turns, each in a process of its own that idles while another runs, and every tur
 * torch sorted: the same, as a good user writes it: batches of similar length, padded to their longest, fused AdamW.
 """
 
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from absl import app, flags
+
+from benchmarks.turns import Turn, answer, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", "../shared/data/ag_news", "Folder with train.csv or train_subset.csv, and test.csv.")
@@ -34,7 +33,6 @@ flags.DEFINE_string("arrays", "", "Internal: the encoded texts.")
 
 VOCABULARY, MAX_LENGTH, WIDTH, LAYERS, HEADS, FFN, CLASSES, DROPOUT = 20000, 128, 128, 2, 4, 256, 4, 0.1
 SIDES = ("ours", "torch fixed", "torch sorted")
-Turn = Callable[[], int]  # trains FLAGS.steps batches, returns the examples in them
 
 
 def prepare(path: Path) -> None:
@@ -143,13 +141,7 @@ def play(side: str) -> None:
     """Answers every line on standard input with a turn's examples per second."""
     with np.load(FLAGS.arrays) as file:
         arrays = dict(file)
-    turn = ours(arrays) if side == "ours" else torch_side(arrays, sort=side == "torch sorted")
-    turn()  # tracing, allocation
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        examples = turn()
-        print(examples / (time.perf_counter() - start), flush=True)
+    answer(ours(arrays) if side == "ours" else torch_side(arrays, sort=side == "torch sorted"))
 
 
 def main(argv: list[str]) -> None:
@@ -162,28 +154,7 @@ def main(argv: list[str]) -> None:
         prepare(arrays)
         base = [sys.executable, "-m", "benchmarks.text_training", f"--arrays={arrays}"]
         base += [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "steps", "threads")]
-        players = {
-            side: subprocess.Popen(
-                [*base, f"--side={side}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                text=True, bufsize=1,
-            )
-            for side in SIDES
-        }  # fmt: skip
-        for player in players.values():
-            assert player.stdout is not None and player.stdout.readline().strip() == "ready"
-        speeds: dict[str, list[float]] = {side: [] for side in SIDES}
-        for number in range(FLAGS.rounds):
-            for side, player in players.items():
-                assert player.stdin is not None and player.stdout is not None
-                player.stdin.write("go\n")
-                speeds[side].append(float(player.stdout.readline()))
-            print(f"round {number + 1}: " + ", ".join(f"{s} {v[-1]:.0f}" for s, v in speeds.items()), flush=True)
-        for player in players.values():
-            player.kill()
-    best = median(speeds["ours"])
-    for side in SIDES:
-        middle = median(speeds[side])
-        print(f"{side:13s} {middle:7.0f} examples/s, median of {FLAGS.rounds}; ours is {best / middle:.2f} × this")
+        take_turns({side: [*base, f"--side={side}"] for side in SIDES}, FLAGS.rounds, "examples")
 
 
 if __name__ == "__main__":

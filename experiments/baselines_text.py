@@ -15,6 +15,7 @@ FLAGS = flags.FLAGS
 
 launch.define_shared_flags()
 text_data.define_data_flags()
+text_data.define_cleaning_flags()
 flags.adopt_module_key_flags(launch)
 flags.adopt_module_key_flags(text_data)
 flags.DEFINE_list("models", ["naive_bayes", "logistic_regression", "linear_svm"], "Which to fit.")
@@ -36,7 +37,7 @@ def main() -> None:
         from training.run import Run
 
         Run.check(path, launch.run_flags())
-    splits, corpora = text_data.tokenise_splits(text_data.load_splits(), text_data.make_cleaner())
+    splits, corpora = text_data.clean_splits(text_data.load_splits(), text_data.make_cleaner())
     train, validation, test = features(corpora["train"], [corpora["validation"], corpora["test"]], FLAGS.max_ngram)
     print(f"{FLAGS.dataset}: {train.shape[0]:,} train, {test.shape[0]:,} test rows; {train.shape[1]:,} n-grams")
     if FLAGS.dry_run:

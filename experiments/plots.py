@@ -10,6 +10,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from training.errors import UserError
+
 
 def _save(figure: plt.Figure, path: Path) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
@@ -49,3 +51,32 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], path: Pat
             colour = "white" if share[row, column] > 0.5 else "black"
             axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=font)
     _save(figure, path)
+
+
+def scatter_3d(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """[N, 3] points coloured by class, from two sides."""
+    figure = plt.figure(figsize=(12, 5.5))
+    for place, azimuth in enumerate((-60, 30)):
+        axis = figure.add_subplot(1, 2, place + 1, projection="3d")
+        for label, name in enumerate(classes):
+            own = points[labels == label]
+            axis.scatter(*own.T, s=8, label=name, color=plt.get_cmap("tab20")(label % 20))
+        axis.view_init(elev=20, azim=azimuth)
+        axis.tick_params(labelsize=6)
+    if len(classes) <= 20:
+        figure.axes[0].legend(fontsize=8, loc="upper left")
+    _save(figure, path)
+
+
+def scatter_3d_html(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """The same, to turn in a browser; needs plotly."""
+    try:
+        import plotly.graph_objects as go
+    except ImportError as error:
+        raise UserError("--interactive needs plotly: pip install plotly") from error
+    data = [
+        go.Scatter3d(**dict(zip("xyz", points[labels == label].T, strict=True)), mode="markers", name=name,
+                     marker={"size": 3})
+        for label, name in enumerate(classes)
+    ]  # fmt: skip
+    go.Figure(data).write_html(path, include_plotlyjs=True)

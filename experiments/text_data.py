@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from text_cls.preprocess import Cleaner, Corpus
 
 FLAGS = flags.FLAGS
+Tokenise = Callable[[Sequence[tuple[str, ...]], int], "Corpus"]
 
 
-def define_data_flags() -> None:
-    """Flags that say what is read and how it is cleaned."""
+def define_data_flags(join_fields: str = "sep") -> None:
+    """Flags that say what is read and split."""
     flags.DEFINE_string("dataset", "bbc_news", "bbc_news, ag_news, news_category, imdb, csv, jsonl or folder.")
     flags.DEFINE_string("data_path", "", "File or folder of the data set; ag_news and imdb can be downloaded.")
     flags.DEFINE_string("test_path", "", "File of test rows; without labels they are predicted, not scored.")
@@ -30,8 +32,17 @@ def define_data_flags() -> None:
     flags.DEFINE_bool("skip_bad_rows", False, "Count unusable rows and go on, instead of stopping at the first.")
     flags.DEFINE_float("validation_share", 0.1, "Of the training rows, stratified.")
     flags.DEFINE_float("test_share", 0.1, "Of all rows, stratified, where the data set has no test rows.")
+    flags.DEFINE_integer("train_rows", 0, "Use only so many training rows, drawn by class and seed; 0: all.", 0)
+    flags.DEFINE_integer("test_rows", 0, "The same for test rows.", 0)
+    flags.DEFINE_bool("balanced_rows", False, "Draw them as many of each class; otherwise by the classes' shares.")
     flags.DEFINE_bool("drop_duplicates", False, "Drop training texts that are in validation or test as well.")
-    flags.DEFINE_enum("join_fields", "sep", ["sep", "space"], "Between headline and description: <SEP> or nothing.")
+    flags.DEFINE_enum(
+        "join_fields", join_fields, ["sep", "space"], "Between headline and description: <SEP> or nothing."
+    )
+
+
+def define_cleaning_flags() -> None:
+    """Flags that say how text becomes words."""
     flags.DEFINE_bool("lower_case", True, "Fold case.")
     flags.DEFINE_bool("strip_html", True, "Drop tags, resolve entities.")
     flags.DEFINE_bool("keep_punctuation", False, "Punctuation marks are words; otherwise they are dropped.")
@@ -42,7 +53,7 @@ def define_data_flags() -> None:
 
 def load_splits() -> "Splits":
     """The data set of the flags."""
-    from text_cls.data import Source, load
+    from text_cls.data import Source, draw_rows, load
 
     source = Source(
         dataset=FLAGS.dataset,
@@ -56,6 +67,10 @@ def load_splits() -> "Splits":
         cache_dir=cache_dir(),
     )
     splits = load(source, FLAGS.validation_share, FLAGS.test_share, FLAGS.seed, FLAGS.drop_duplicates)
+    for name, count in (("train", FLAGS.train_rows), ("test", FLAGS.test_rows)):
+        if count:
+            drawn = draw_rows(splits.parts()[name], count, FLAGS.balanced_rows, FLAGS.seed, name)
+            splits = dataclasses.replace(splits, **{name: drawn})  # type: ignore[arg-type]
     return _joined(splits) if FLAGS.join_fields == "space" else splits
 
 
@@ -80,8 +95,13 @@ def make_cleaner() -> "Cleaner":
     )
 
 
-def tokenise_splits(splits: "Splits", cleaner: "Cleaner") -> tuple["Splits", dict[str, "Corpus"]]:
-    """Cleans and tokenises every split once; the result is kept in the cache.
+def tokenise_splits(splits: "Splits", tokenise: Tokenise, key: str) -> tuple["Splits", dict[str, "Corpus"]]:
+    """Tokenises every split once; the result is kept in the cache.
+
+    Args:
+        splits: the data set.
+        tokenise: (texts, workers) → corpus.
+        key: what its result depends on besides the texts.
 
     Returns:
         The splits without texts that are empty after cleaning (an error unless --skip_bad_rows), and the words of
@@ -93,7 +113,7 @@ def tokenise_splits(splits: "Splits", cleaner: "Cleaner") -> tuple["Splits", dic
     changes: dict[str, Any] = {}
     notes = splits.notes
     for name, texts in splits.parts().items():
-        corpus = _cached(name, texts, cleaner)
+        corpus = _cached(name, texts, tokenise, key)
         empty = np.flatnonzero(corpus.lengths == 0)
         if len(empty):
             message = f"{texts.where[empty[0]]}: the text {texts.fields[empty[0]][0][:40]!r} is empty after cleaning"
@@ -107,18 +127,24 @@ def tokenise_splits(splits: "Splits", cleaner: "Cleaner") -> tuple["Splits", dic
     return dataclasses.replace(splits, notes=notes, **changes), corpora
 
 
-def _cached(name: str, texts: "Texts", cleaner: "Cleaner") -> "Corpus":
-    from text_cls.preprocess import Corpus, load_stop_words, tokenise
+def clean_splits(splits: "Splits", cleaner: "Cleaner") -> tuple["Splits", dict[str, "Corpus"]]:
+    """``tokenise_splits`` with a cleaner."""
+    from text_cls.preprocess import cleaning_key, tokenise
 
-    stop_words = ",".join(sorted(load_stop_words(cleaner.stop_words)))
-    key = hashlib.sha256(f"1 {texts.fingerprint()} {cleaner} {stop_words}".encode()).hexdigest()[:24]
-    path = cache_dir() / "tokenised" / f"{key}.npz"
+    return tokenise_splits(splits, lambda texts, workers: tokenise(texts, cleaner, workers), cleaning_key(cleaner))
+
+
+def _cached(name: str, texts: "Texts", tokenise: Tokenise, key: str) -> "Corpus":
+    from text_cls.preprocess import Corpus
+
+    digest = hashlib.sha256(f"{texts.fingerprint()} {key}".encode()).hexdigest()[:24]
+    path = cache_dir() / "tokenised" / f"{digest}.npz"
     if path.exists():
         return Corpus.load(path)
     start = time.monotonic()
-    corpus = tokenise(texts.fields, cleaner, workers=0)
+    corpus = tokenise(texts.fields, 0)
     print(
-        f"cleaned {len(texts):,} {name} texts, {len(corpus.ids):,} words, in {time.monotonic() - start:.1f} s",
+        f"tokenised {len(texts):,} {name} texts, {len(corpus.ids):,} tokens, in {time.monotonic() - start:.1f} s",
         flush=True,
     )
     if not FLAGS.dry_run:

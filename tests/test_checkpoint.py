@@ -41,11 +41,11 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 
 def test_another_model_is_refused_before_anything_is_assigned(tmp_path: Path) -> None:
     model, _ = _model(3)
-    write_weights(tmp_path / "w.safetensors", model)
+    write_weights(tmp_path / "w.safetensors", model.variables)
     other, _ = _model(4)
     before = other.get_weights()
     with pytest.raises(UserError, match=r"checkpoint of another model.*\(2, 4\) in the model"):
-        load_weights(tmp_path / "w.safetensors", other)
+        load_weights(tmp_path / "w.safetensors", other.variables)
     for one, two in zip(before, other.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -59,7 +59,7 @@ def test_damaged_and_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"last\.safetensors: damaged checkpoint"):
         Checkpointer(tmp_path, model, optimizer).restore()
     with pytest.raises(UserError, match="no such checkpoint"):
-        load_weights(tmp_path / "none.safetensors", model)
+        load_weights(tmp_path / "none.safetensors", model.variables)
 
 
 @contextmanager

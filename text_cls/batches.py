@@ -5,8 +5,9 @@ replaying the ones before. ``B`` batch, ``T`` tokens.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ import tensorflow as tf
 
 from text_cls.preprocess import Corpus
 from text_cls.vocabulary import CLS_ID, PAD_ID, Vocabulary, frame
+
+Rows = int | Callable[[int], int]  # of a batch: a number, or padded length → number
 
 
 class Batch(NamedTuple):
@@ -47,11 +50,28 @@ def encode(
 ) -> Encoded:
     """Words → ids, framed by <CLS> and cut to ``max_length``; labels None becomes 0."""
     ids = vocabulary.ids(corpus.lexicon)[corpus.ids] if len(corpus.ids) else corpus.ids
-    bounds = zip(corpus.offsets[:-1], corpus.offsets[1:], strict=True)
-    texts = [frame(ids[start:stop], max_length, truncate) for start, stop in bounds]
-    offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
+    return framed(ids, corpus.offsets, labels, max_length, truncate)
+
+
+def framed(
+    ids: np.ndarray,
+    offsets: np.ndarray,
+    labels: np.ndarray | None,
+    max_length: int,
+    truncate: str = "head",
+    first: int = CLS_ID,
+    last: int | None = None,
+) -> Encoded:
+    """Bare ids, all texts end to end, → texts framed and cut as ``vocabulary.frame`` says; labels None becomes 0."""
+    texts = [frame(ids[start:stop], max_length, truncate, first, last) for start, stop in pairwise(offsets)]
+    ends = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
     flat = np.concatenate(texts) if texts else np.zeros(0, np.int32)
-    return Encoded(flat, offsets, np.zeros(len(texts), np.int32) if labels is None else labels)
+    return Encoded(flat, ends, np.zeros(len(texts), np.int32) if labels is None else labels)
+
+
+def token_budget(tokens: int, multiple: int = 1) -> Callable[[int], int]:
+    """Padded length → rows of a batch of at most ``tokens`` positions, in multiples of ``multiple`` (at least one)."""
+    return lambda padded: max(1, tokens // (padded * multiple)) * multiple
 
 
 def bucket_lengths(max_length: int) -> np.ndarray:
@@ -64,7 +84,7 @@ def bucket_lengths(max_length: int) -> np.ndarray:
 
 
 def _plan(
-    lengths: np.ndarray, batch_size: int, buckets: np.ndarray, shuffle: np.random.Generator | None
+    lengths: np.ndarray, rows_at: Callable[[int], int], buckets: np.ndarray, shuffle: np.random.Generator | None
 ) -> list[tuple[int, np.ndarray]]:
     """Batches as (padded length, rows).
 
@@ -76,23 +96,24 @@ def _plan(
     plan: list[tuple[int, np.ndarray]] = []
     waiting = np.zeros(0, np.int64)
     for place, padded in enumerate(buckets):
+        size = rows_at(int(padded))
         rows = np.flatnonzero(bucket_of == place)
         if shuffle is not None:
             rows = np.concatenate([waiting, shuffle.permutation(rows)])
-            full = len(rows) // batch_size * batch_size if place < len(buckets) - 1 else len(rows)
+            full = len(rows) // size * size if place < len(buckets) - 1 else len(rows)
             rows, waiting = rows[:full], rows[full:]
-        plan += [(int(padded), rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+        plan += [(int(padded), rows[i : i + size]) for i in range(0, len(rows), size)]
     return [plan[i] for i in shuffle.permutation(len(plan))] if shuffle is not None else plan
 
 
-def _batch(encoded: Encoded, rows: np.ndarray, batch_size: int, padded: int) -> Batch:
-    """One batch of ``batch_size`` rows, filled up where there are fewer."""
-    tokens = np.full((batch_size, padded), PAD_ID, np.int32)
-    tokens[:, 0] = CLS_ID  # filler too: attention over nothing is not a number
+def _batch(encoded: Encoded, rows: np.ndarray, size: int, padded: int) -> Batch:
+    """One batch of ``size`` rows, filled up where there are fewer."""
+    tokens = np.full((size, padded), PAD_ID, np.int32)
+    tokens[:, 0] = encoded.ids[0]  # the opening token, in filler too: attention over nothing is not a number
     for place, row in enumerate(rows):
         start, stop = encoded.offsets[row], encoded.offsets[row + 1]
         tokens[place, : stop - start] = encoded.ids[start:stop]
-    filler = batch_size - len(rows)
+    filler = size - len(rows)
     return Batch(
         tokens,
         np.pad(encoded.labels[rows], (0, filler)).astype(np.int32),
@@ -101,39 +122,66 @@ def _batch(encoded: Encoded, rows: np.ndarray, batch_size: int, padded: int) -> 
     )
 
 
-def _dataset(batches: Any, batch_size: int) -> tf.data.Dataset:
+def _dataset(batches: Any, rows: Rows) -> tf.data.Dataset:
+    size = rows if isinstance(rows, int) else None
     signature = Batch(
-        tf.TensorSpec([batch_size, None], tf.int32),
-        tf.TensorSpec([batch_size], tf.int32),
-        tf.TensorSpec([batch_size], tf.int32),
-        tf.TensorSpec([batch_size], tf.float32),
+        tf.TensorSpec([size, None], tf.int32),
+        tf.TensorSpec([size], tf.int32),
+        tf.TensorSpec([size], tf.int32),
+        tf.TensorSpec([size], tf.float32),
     )
     return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(8)
 
 
-def steps_per_epoch(encoded: Encoded, batch_size: int) -> int:
+def _function(rows: Rows) -> Callable[[int], int]:
+    return (lambda padded: rows) if isinstance(rows, int) else rows
+
+
+def steps_per_epoch(encoded: Encoded, rows: Rows) -> int:
     """Training batches in one pass over the examples."""
-    return -(-len(encoded) // batch_size)
+    buckets = bucket_lengths(int(encoded.lengths.max()))
+    return len(_plan(encoded.lengths, _function(rows), buckets, np.random.default_rng(0)))
 
 
-def training_batches(encoded: Encoded, batch_size: int, seed: int, first_step: int = 0) -> tf.data.Dataset:
+def training_batches(encoded: Encoded, rows: Rows, seed: int, first_step: int = 0) -> tf.data.Dataset:
     """The endless stream of training batches from ``first_step`` on, shuffled anew in every epoch."""
     buckets = bucket_lengths(int(encoded.lengths.max()))
-    per_epoch = steps_per_epoch(encoded, batch_size)
+    per_epoch, rows_at = steps_per_epoch(encoded, rows), _function(rows)
 
     def batches() -> Iterator[Batch]:
         step = first_step
         while True:
             epoch, place = divmod(step, per_epoch)
-            plan = _plan(encoded.lengths, batch_size, buckets, np.random.default_rng([seed, epoch]))
-            for padded, rows in plan[place:]:
-                yield _batch(encoded, rows, batch_size, padded)
+            plan = _plan(encoded.lengths, rows_at, buckets, np.random.default_rng([seed, epoch]))
+            for padded, chosen in plan[place:]:
+                yield _batch(encoded, chosen, rows_at(padded), padded)
                 step += 1
 
-    return _dataset(batches, batch_size)
+    return _dataset(batches, rows)
 
 
-def evaluation_batches(encoded: Encoded, batch_size: int, max_length: int) -> tf.data.Dataset:
+def evaluation_batches(encoded: Encoded, rows: Rows, max_length: int) -> tf.data.Dataset:
     """Every example once, in order of length."""
-    plan = _plan(encoded.lengths, batch_size, bucket_lengths(max_length), None)
-    return _dataset(lambda: (_batch(encoded, rows, batch_size, padded) for padded, rows in plan), batch_size)
+    rows_at = _function(rows)
+    plan = _plan(encoded.lengths, rows_at, bucket_lengths(max_length), None)
+    return _dataset(lambda: (_batch(encoded, chosen, rows_at(padded), padded) for padded, chosen in plan), rows)
+
+
+def sorted_batches(encoded: Encoded, rows: Rows, first_batch: int = 0) -> tf.data.Dataset:
+    """Every example once, the longest first, each batch padded to its own longest: the least padding there can be.
+
+    Where a text stands in a batch depends on the others, so that rounding may differ in the last bit.
+    """
+    rows_at = _function(rows)
+    order = np.argsort(-encoded.lengths, kind="stable")
+
+    def batches() -> Iterator[Batch]:
+        start = number = 0
+        while start < len(order):
+            padded = int(encoded.lengths[order[start]])
+            size = rows_at(padded)
+            if number >= first_batch:
+                yield _batch(encoded, order[start : start + size], size, padded)
+            start, number = start + size, number + 1
+
+    return _dataset(batches, rows)

@@ -45,6 +45,24 @@ class BertConfig:
     attention_dropout: float = 0.1
 
 
+@dataclasses.dataclass(frozen=True)
+class BertClassifierConfig:
+    """An encoder with a classification head.
+
+    Attributes:
+        encoder: its configuration.
+        num_classes: K.
+        pooling: ``cls``, ``mean`` or ``max`` of the last hidden state; ``pooler`` is [CLS] through BERT's dense tanh
+            layer.
+        head_dropout: of the pooled vector.
+    """
+
+    encoder: BertConfig
+    num_classes: int
+    pooling: str = "cls"
+    head_dropout: float = 0.1
+
+
 @register
 class BertEmbedding(layers.Layer):
     """Word piece plus position plus first segment, normalised: [B, T] → [B, T, D]."""
@@ -89,7 +107,7 @@ class BertEmbedding(layers.Layer):
 
 
 def build_encoder(config: BertConfig, outputs: Sequence[int] | None = None, cls_only: bool = False) -> keras.Model:
-    """Word pieces [B, T] → the hidden states asked for, a list of [B, T, D].
+    """Word pieces [B, T] → the hidden states asked for, each [B, T, D]: a list, or the bare one if it is alone.
 
     Args:
         config: see ``BertConfig``.
@@ -123,32 +141,21 @@ def build_encoder(config: BertConfig, outputs: Sequence[int] | None = None, cls_
         )
         last = cls_only and i + 1 == max(outputs)
         states.append(block(states[-1], bias, queries=1 if last else None))
-    chosen = [states[place] for place in outputs]
-    return keras.Model(tokens, [state[:, :1] for state in chosen] if cls_only else chosen, name="encoder")
+    chosen = [states[place][:, :1] if cls_only else states[place] for place in outputs]
+    return keras.Model(tokens, chosen if len(chosen) > 1 else chosen[0], name="encoder")
 
 
-def build_classifier(
-    config: BertConfig, num_classes: int, pooling: str = "cls", head_dropout: float | None = None
-) -> keras.Model:
-    """Word pieces [B, T] → float32 logits [B, K].
-
-    Args:
-        config: of the encoder, which is the layer ``encoder`` of the result.
-        num_classes: K.
-        pooling: ``cls``, ``mean`` or ``max`` of the last hidden state; ``pooler`` is [CLS] through BERT's dense tanh
-            layer.
-        head_dropout: of the pooled vector; None: as in the encoder.
-    """
+def build_classifier(config: BertClassifierConfig) -> keras.Model:
+    """Word pieces [B, T] → float32 logits [B, K]; the encoder is its layer ``encoder``, of one output."""
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    from_cls = pooling in ("cls", "pooler")
-    (hidden,) = build_encoder(config, cls_only=from_cls)(tokens)
-    pooled = Pooling("cls" if from_cls else pooling, name="pooling")(hidden, tokens)
+    from_cls = config.pooling in ("cls", "pooler")
+    hidden = build_encoder(config.encoder, cls_only=from_cls)(tokens)
+    pooled = Pooling("cls" if from_cls else config.pooling, name="pooling")(hidden, tokens)
     small = keras.initializers.TruncatedNormal(stddev=0.02)
-    if pooling == "pooler":
-        pooled = layers.Dense(config.width, "tanh", kernel_initializer=small, name="pooler")(pooled)
-    rate = config.dropout if head_dropout is None else head_dropout
-    pooled = layers.Dropout(rate, seed=0, name="head_dropout")(pooled)
-    logits = layers.Dense(num_classes, kernel_initializer=small, dtype="float32", name="head")(pooled)
+    if config.pooling == "pooler":
+        pooled = layers.Dense(config.encoder.width, "tanh", kernel_initializer=small, name="pooler")(pooled)
+    pooled = layers.Dropout(config.head_dropout, seed=0, name="head_dropout")(pooled)
+    logits = layers.Dense(config.num_classes, kernel_initializer=small, dtype="float32", name="head")(pooled)
     return keras.Model(tokens, logits, name="classifier")
 
 
@@ -171,7 +178,7 @@ def freeze(encoder: keras.Model, lowest: int) -> None:
 
 
 def layerwise_rates(encoder: keras.Model, decay: float) -> Callable[[keras.Variable], float]:
-    """variable → factor of the learning rate: ``decay`` to the power of its distance from the head (Sun et al. 2019)."""
+    """variable → factor of its learning rate: ``decay`` to the power of its distance from the head (Sun et al.)."""
     order = [encoder.get_layer("embedding"), *blocks(encoder)]
     factors = {
         id(variable): decay ** (len(order) - place) for place, layer in enumerate(order) for variable in layer.variables

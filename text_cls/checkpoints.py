@@ -5,6 +5,7 @@ Every form is first brought to one: a dictionary with BERT's Hugging Face names 
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -60,6 +61,14 @@ class Checkpoint(NamedTuple):
     tensors: Tensors  # by BERT's Hugging Face names
     wordpiece: dict[str, Any]  # arguments of WordPiece
 
+    def fingerprint(self) -> str:
+        """SHA-256 over names and weights."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            digest.update(name.encode())
+            digest.update(self.tensors[name].tobytes())
+        return digest.hexdigest()
+
     def tokeniser(self, backend: str = "python") -> WordPiece:
         """The checkpoint's tokeniser."""
         return WordPiece(**self.wordpiece, backend=backend)
@@ -87,8 +96,8 @@ def resolve(name: str, cache: Path) -> Path:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a folder, or a weights file beside its ``config.json`` and ``vocab.txt``.
 
-    Weights are safetensors, PyTorch's ``.bin``/``.pth`` (read without PyTorch, nothing in them is run) or a TensorFlow 1
-    checkpoint (``bert_config.json``, ``bert_model.ckpt``).
+    Weights are safetensors, PyTorch's ``.bin``/``.pth`` (read without PyTorch, nothing in them is run) or a
+    TensorFlow 1 checkpoint (``bert_config.json``, ``bert_model.ckpt``).
 
     Raises:
         UserError: a file is missing or damaged, or config, vocabulary and weights do not fit one another.
@@ -141,7 +150,9 @@ def read_config(folder: Path, tf1: bool = False) -> BertConfig:
         if kind not in ("bert", "distilbert"):
             raise UserError(f"{path}: model_type {kind!r}; bert and distilbert are supported")
         if raw.get("position_embedding_type", "absolute") != "absolute":
-            raise UserError(f"{path}: position_embedding_type {raw['position_embedding_type']!r}; only absolute is supported")
+            raise UserError(
+                f"{path}: position_embedding_type {raw['position_embedding_type']!r}; only absolute is supported"
+            )
         config = _from_distilbert(raw) if kind == "distilbert" else _from_bert(raw)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
@@ -243,7 +254,9 @@ def _layout(encoder: keras.Model) -> Iterator[tuple[keras.Variable, tuple[str, .
         ):
             yield layer._kernel, tuple(f"{name}.weight" for name in names)
             yield layer.bias, tuple(f"{name}.bias" for name in names)
-        for norm, name in zip(block.norms, (f"{root}.attention.output.LayerNorm", f"{root}.output.LayerNorm"), strict=True):
+        for norm, name in zip(
+            block.norms, (f"{root}.attention.output.LayerNorm", f"{root}.output.LayerNorm"), strict=True
+        ):
             yield norm.gamma, (f"{name}.weight",)
             yield norm.beta, (f"{name}.bias",)
 
@@ -270,14 +283,18 @@ def load_encoder(checkpoint: Checkpoint, encoder: keras.Model) -> None:
     left_out = range(len(blocks(encoder)), checkpoint.config.num_layers)  # the encoder may be built without its top
     unexpected = sorted(name for name in tensors.keys() - expected.keys() if not _is_ignored(name, left_out))
     if missing or unexpected:
-        parts = [f"{kind}: {_some(names)}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names]
+        parts = [
+            f"{kind}: {_some(names)}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names
+        ]
         raise UserError(f"{checkpoint.path}: keys do not fit the configuration; " + "; ".join(parts))
-    other = [f"{name} {tensors[name].shape}, not {shape}" for name, shape in expected.items() if tensors[name].shape != shape]
+    other = [
+        f"{name} {tensors[name].shape}, not {shape}" for name, shape in expected.items() if tensors[name].shape != shape
+    ]
     if other:
         raise UserError(f"{checkpoint.path}: weights disagree with the configuration: {_some(other)}")
     for variable, names in layout:
-        parts = [tensors[name].T if _is_kernel(variable) else tensors[name] for name in names]
-        variable.assign(np.concatenate(parts, axis=-1).astype(np.float32))
+        arrays = [tensors[name].T if _is_kernel(variable) else tensors[name] for name in names]
+        variable.assign(np.concatenate(arrays, axis=-1).astype(np.float32))
 
 
 def _is_ignored(name: str, left_out: range) -> bool:
@@ -297,7 +314,9 @@ def load_pooler(checkpoint: Checkpoint, pooler: keras.layers.Dense) -> None:
     """
     kernel, bias = (checkpoint.tensors.get(f"pooler.dense.{part}") for part in ("weight", "bias"))
     if kernel is None or bias is None or kernel.T.shape != tuple(pooler.kernel.shape):
-        raise UserError(f"{checkpoint.path}: no pooler of width {pooler.kernel.shape[0]} in it; use --pooling=cls or mean")
+        raise UserError(
+            f"{checkpoint.path}: no pooler of width {pooler.kernel.shape[0]} in it; use --pooling=cls or mean"
+        )
     pooler.kernel.assign(kernel.T)
     pooler.bias.assign(bias)
 

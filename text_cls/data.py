@@ -322,6 +322,28 @@ def load(
     return Splits(classes, train, validation, test, unlabeled, tuple(notes + more))
 
 
+def draw_rows(texts: Texts, count: int, balanced: bool, seed: int, name: str) -> Texts:
+    """``count`` of the texts, in the original order: each class by its share, or as many of each.
+
+    Raises:
+        UserError: there are not that many.
+    """
+    assert texts.labels is not None
+    rng = np.random.default_rng(seed)
+    present, counts = np.unique(texts.labels, return_counts=True)
+    shares = np.full(len(present), 1 / len(present)) if balanced else counts / len(texts)
+    ends = np.round(np.concatenate([[0.0], np.cumsum(shares)]) * count).astype(int)
+    wanted = np.diff(ends)
+    if (wanted > counts).any():
+        raise UserError(
+            f"--{name}_rows={count}: there are {len(texts)} {name} rows, {counts.min()} of the rarest class"
+        )
+    rows = [
+        rng.permutation(np.flatnonzero(texts.labels == label))[:n] for label, n in zip(present, wanted, strict=True)
+    ]
+    return texts.take(np.sort(np.concatenate(rows)))
+
+
 def _texts(rows: Iterable[Row], found: Found, classes: Sequence[str], bad: BadRows, left_out: Counter[str]) -> Texts:
     """Rows → texts with class numbers."""
     number = {name: i for i, name in enumerate(classes)}

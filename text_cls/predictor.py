@@ -1,6 +1,6 @@
 """Text in, labels out: the artefact a training run leaves behind.
 
-A predictor is one folder with ``config.json``, ``vocabulary.txt`` and ``weights.safetensors``; copy it and it works
+A predictor is one folder with ``config.json``, a vocabulary and ``weights.safetensors``; copy it and it works
 elsewhere. Evaluation runs through it too, over batches of the same fixed shapes, so that a text gets the same numbers
 alone as it got in its split.
 """
@@ -9,21 +9,45 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
-from text_cls.batches import Encoded, encode, evaluation_batches
+from text_cls import bert, transformer
+from text_cls.batches import Encoded, evaluation_batches
 from text_cls.objective import make_predict_fn
-from text_cls.preprocess import Cleaner, Fields, tokenise
-from text_cls.transformer import TransformerConfig, build_classifier
-from text_cls.vocabulary import Vocabulary
+from text_cls.preprocess import Fields
+from text_cls.tokenisers import PieceTokeniser, Tokeniser, WordTokeniser
 from training.checkpoint import load_weights, write_weights
 from training.errors import UserError
 from training.loop import make_evaluator
 from training.run import write_text
 from training.strategy import Placement
+
+Config = transformer.TransformerConfig | bert.BertClassifierConfig
+
+
+class Kind(NamedTuple):
+    """How one kind of classifier is built, and read from ``config.json``."""
+
+    build: Callable[[Any], keras.Model]
+    tokeniser: type[WordTokeniser] | type[PieceTokeniser]
+    read: Callable[[dict[str, Any]], Config]
+
+
+KINDS: dict[type, Kind] = {
+    transformer.TransformerConfig: Kind(
+        transformer.build_classifier, WordTokeniser, lambda raw: transformer.TransformerConfig(**raw)
+    ),
+    bert.BertClassifierConfig: Kind(
+        bert.build_classifier,
+        PieceTokeniser,
+        lambda raw: bert.BertClassifierConfig(**raw | {"encoder": bert.BertConfig(**raw["encoder"])}),
+    ),
+}
 
 
 class Predictor:
@@ -31,18 +55,15 @@ class Predictor:
 
     def __init__(
         self,
-        config: TransformerConfig,
-        vocabulary: Vocabulary,
-        cleaner: Cleaner,
+        config: Config,
+        tokeniser: Tokeniser,
         classes: Sequence[str],
         placement: Placement,
-        truncate: str = "head",
         batch_size: int = 64,
     ) -> None:
-        self.config, self.vocabulary, self.cleaner, self.classes = config, vocabulary, cleaner, tuple(classes)
-        self.truncate, self.batch_size = truncate, batch_size
+        self.config, self.tokeniser, self.classes, self.batch_size = config, tokeniser, tuple(classes), batch_size
         with placement.strategy.scope():
-            self.model = build_classifier(config)
+            self.model = KINDS[type(config)].build(config)
         self._evaluate = make_evaluator(make_predict_fn(self.model), placement)
 
     def encode(self, texts: Sequence[Fields]) -> Encoded:
@@ -51,35 +72,36 @@ class Predictor:
         Raises:
             UserError: a text has no words left after cleaning.
         """
-        corpus = tokenise(texts, self.cleaner)
+        corpus = self.tokeniser.tokenise(texts)
         empty = np.flatnonzero(corpus.lengths == 0)
         if len(empty):
             text = " ".join(texts[empty[0]])[:60]
             raise UserError(f"text {empty[0] + 1} ({text!r}) has no words left after cleaning: nothing to classify")
-        return encode(corpus, self.vocabulary, None, self.config.max_length, self.truncate)
+        return self.tokeniser.encode(corpus)
 
     def probabilities(self, encoded: Encoded) -> np.ndarray:
         """[N, K] class probabilities, in the order of the examples."""
         if not len(encoded):
             return np.zeros((0, len(self.classes)), np.float32)
-        values = self._evaluate(evaluation_batches(encoded, self.batch_size, self.config.max_length))
+        values = self._evaluate(evaluation_batches(encoded, self.batch_size, self.tokeniser.max_length))
         result = np.empty_like(values["probabilities"])
         result[values["row"]] = values["probabilities"]
         return result
 
     def save(self, folder: Path) -> None:
-        """Writes the folder."""
+        """Writes the folder; low-rank updates are added to the weights they belong to."""
         folder.mkdir(parents=True, exist_ok=True)
         config = {
+            "kind": type(self.config).__name__,
             "classes": self.classes,
-            "truncate": self.truncate,
             "batch_size": self.batch_size,
-            "cleaner": dataclasses.asdict(self.cleaner),
+            "tokeniser": self.tokeniser.save(folder),
             "model": dataclasses.asdict(self.config),
         }
         write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        self.vocabulary.save(folder / "vocabulary.txt")
-        write_weights(folder / "weights.safetensors", self.model)
+        if isinstance(self.config, bert.BertClassifierConfig):
+            bert.merge_lora(self.model.get_layer("encoder"))
+        write_weights(folder / "weights.safetensors", [v for v in self.model.variables if "lora" not in v.name])
 
     @classmethod
     def load(cls, folder: Path, placement: Placement) -> "Predictor":
@@ -88,15 +110,13 @@ class Predictor:
         if not path.is_file():
             raise UserError(f"{folder}: no trained model there (config.json is missing); did the run finish?")
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            model, cleaner = TransformerConfig(**config["model"]), Cleaner(**config["cleaner"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            (kind,) = (kind for config, kind in KINDS.items() if config.__name__ == raw["kind"])
+            tokeniser = kind.tokeniser.load(folder, raw["tokeniser"])
+            predictor = cls(kind.read(raw["model"]), tokeniser, raw["classes"], placement, raw["batch_size"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a predictor's configuration ({error})") from error
-        vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-        predictor = cls(
-            model, vocabulary, cleaner, config["classes"], placement, config["truncate"], config["batch_size"]
-        )
-        load_weights(folder / "weights.safetensors", predictor.model)
+        load_weights(folder / "weights.safetensors", predictor.model.variables)
         return predictor
 
 

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from training.errors import UserError
 
 SEP = "<SEP>"  # between the fields of a text; no word can be spelled so
 Fields = tuple[str, ...]
+T = TypeVar("T")
 
 _WORD = r"[^\W_]+(?:['’][^\W_]+)*"
 _PUNCTUATION = r"[!-/:-@\[-`{-~¡§«·»¿‐-‧‰-⁞、-〃]"
@@ -80,6 +82,11 @@ class Cleaner:
         if self.keep_special:
             parts.append(rf"(?!{_PUNCTUATION})[^\w\s]")
         return re.compile("|".join(parts))  # re keeps compiled patterns
+
+
+def cleaning_key(cleaner: Cleaner) -> str:
+    """What the result of ``tokenise`` depends on besides the texts."""
+    return f"1 {cleaner} {','.join(sorted(load_stop_words(cleaner.stop_words)))}"
 
 
 def load_stop_words(name: str) -> frozenset[str]:
@@ -162,15 +169,20 @@ def tokenise(texts: Sequence[Fields], cleaner: Cleaner, workers: int = 1) -> Cor
 
     More than one worker needs the caller's script to guard its main part (``if __name__ == "__main__":``).
     """
+    return _normalise(_merge(map_chunks(_tokenise_chunk, cleaner, texts, workers)), cleaner)
+
+
+def map_chunks(
+    function: Callable[[Any, Sequence[Fields]], T], tool: Any, texts: Sequence[Fields], workers: int
+) -> list[T]:
+    """``function(tool, chunk)`` for every chunk of the texts, in order, in ``workers`` processes (0: one a core)."""
     chunks = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
     workers = min(workers or os.cpu_count() or 1, len(chunks))
     if workers < 2:
-        parts = [_tokenise_chunk(cleaner, chunk) for chunk in chunks]
-    else:
-        # spawn: a fork of a process with TensorFlow's threads may hang.
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            parts = list(pool.map(_tokenise_chunk, [cleaner] * len(chunks), chunks))
-    return _normalise(_merge(parts), cleaner)
+        return [function(tool, chunk) for chunk in chunks]
+    # spawn: a fork of a process with TensorFlow's threads may hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(function, [tool] * len(chunks), chunks))
 
 
 def _joined(cleaner: Cleaner, fields: Fields) -> list[str]:

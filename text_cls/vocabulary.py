@@ -1,7 +1,7 @@
 """Words ↔ ids, with the special tokens first."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -56,18 +56,21 @@ class Vocabulary:
         return cls(words)
 
 
-def frame(ids: Sequence[int] | np.ndarray, max_length: int, truncate: str = "head") -> np.ndarray:
-    """<CLS> and then at most ``max_length − 1`` ids of a text.
+def frame(
+    ids: np.ndarray, max_length: int, truncate: str = "head", first: int = CLS_ID, last: int | None = None
+) -> np.ndarray:
+    """<CLS>, as many ids of a text as there is room for, and, where there is one, the closing token.
 
     Args:
         ids: the words' ids.
         max_length: longest result.
         truncate: what a longer text keeps: ``head``, or ``head_tail`` (its first quarter and its last three; long
             reviews say what they think at the end, Sun et al. 2019).
+        first, last: the framing ids; ``last`` None for none.
     """
-    room = max_length - 1
-    ids = np.asarray(ids, np.int32)
+    closing = [] if last is None else [last]
+    room = max_length - 1 - len(closing)
     if len(ids) > room:
         head = room if truncate == "head" else room // 4
         ids = np.concatenate([ids[:head], ids[len(ids) - (room - head) :]])
-    return np.concatenate([np.array([CLS_ID], np.int32), ids])
+    return np.concatenate([[first], ids, closing]).astype(np.int32)

@@ -10,13 +10,14 @@ What a word becomes is looked up once and kept, so a large corpus costs little m
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from text_cls.preprocess import Corpus, Fields, map_chunks
 from training.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -256,11 +257,24 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
     return tuple(words)
 
 
-def pieces_of(wordpiece: WordPiece, texts: Iterable[Sequence[str]], join: str = " ") -> tuple[np.ndarray, np.ndarray]:
-    """Texts of one or more fields → (ids int32, all texts end to end; offsets [N + 1] int64)."""
-    ids: list[int] = []
-    offsets = [0]
-    for fields in texts:
-        ids += wordpiece.pieces(join.join(fields))
-        offsets.append(len(ids))
-    return np.array(ids, np.int32), np.array(offsets, np.int64)
+def tokenise_pieces(texts: Sequence[Fields], wordpiece: WordPiece, join: str = " ", workers: int = 1) -> Corpus:
+    """Texts → word pieces without [CLS] and [SEP], as ``preprocess.tokenise`` does for words.
+
+    Args:
+        texts: of one or more fields.
+        wordpiece: the tokeniser; its vocabulary is the result's lexicon.
+        join: what stands between the fields.
+        workers: processes; 0 is one a core.
+    """
+    parts = map_chunks(_chunk_pieces, (wordpiece, join), texts, workers)
+    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
+    counts = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
+    return Corpus(list(wordpiece.words), ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def _chunk_pieces(tool: tuple[WordPiece, str], texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
+    """All pieces end to end, and how many each text has."""
+    wordpiece, join = tool
+    pieces = [wordpiece.pieces(join.join(fields)) for fields in texts]
+    flat = np.fromiter((piece for text in pieces for piece in text), np.int32)
+    return flat, np.array([len(text) for text in pieces], np.int64)

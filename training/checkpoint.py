@@ -77,7 +77,7 @@ class Checkpointer:
 
     def save_best(self) -> None:
         """Writes the model's present weights as the best."""
-        write_weights(self.folder / "best.safetensors", self.model)
+        write_weights(self.folder / "best.safetensors", self.model.variables)
 
     def restore(self) -> State | None:
         """Loads ``last`` into model and optimizer; None if there is none."""
@@ -91,21 +91,21 @@ class Checkpointer:
 
     def load_best(self) -> None:
         """Loads the best weights into the model."""
-        load_weights(self.folder / "best.safetensors", self.model)
+        load_weights(self.folder / "best.safetensors", self.model.variables)
 
 
-def write_weights(path: Path, model: keras.Model) -> None:
-    """Writes the model's weights."""
-    write_tensors(path, _named("model", model.variables), {})
+def write_weights(path: Path, variables: list[keras.Variable]) -> None:
+    """Writes a model's variables."""
+    write_tensors(path, _named("model", variables), {})
 
 
-def load_weights(path: Path, model: keras.Model) -> None:
-    """Loads the model's weights from a file that ``Checkpointer`` wrote.
+def load_weights(path: Path, variables: list[keras.Variable]) -> None:
+    """Loads a model's variables from a file that ``Checkpointer`` or ``write_weights`` wrote.
 
     Raises:
         UserError: the file is missing, damaged, or of another model.
     """
-    _assign(path, "model", model.variables, read_tensors(path)[0])
+    _assign(path, "model", variables, read_tensors(path)[0])
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

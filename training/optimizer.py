@@ -11,7 +11,7 @@ Three things differ from ``keras.optimizers.AdamW``:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ class AdamW(keras.optimizers.AdamW):
         beta_1, beta_2, epsilon: as in Keras.
         ema_decay: keep an exponential moving average of the weights with this decay, warmed up as
             min(decay, (1+t)/(10+t)); 0 keeps none.
+        rate_of: variable → factor of its learning rate, asked once, in ``build``.
     """
 
     def __init__(
@@ -38,8 +39,11 @@ class AdamW(keras.optimizers.AdamW):
         beta_2: float = 0.999,
         epsilon: float = 1e-6,
         ema_decay: float = 0.0,
+        rate_of: Callable[[keras.Variable], float] = lambda variable: 1.0,
     ) -> None:
         super().__init__(learning_rate, weight_decay, beta_1, beta_2, epsilon)
+        self.rate_of = rate_of
+        self._rates: list[float] = []
         self.ema_decay = ema_decay
         self.averages: list[keras.Variable] = []
         self._averaged_at: list[keras.Variable | None] = []  # [rows] step up to which each row's average is right
@@ -49,6 +53,7 @@ class AdamW(keras.optimizers.AdamW):
         if self.built:
             return
         super().build(variables)
+        self._rates = [self.rate_of(variable) for variable in variables]
         self.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
         if self.ema_decay:
             self.averages = self.add_optimizer_variables(variables, "average")
@@ -64,7 +69,7 @@ class AdamW(keras.optimizers.AdamW):
         """One variable's update; ``gradient`` is dense, or ``IndexedSlices`` with unique indices."""
         index = self._get_variable_index(variable)
         m, v = self._momentums[index].value, self._velocities[index].value
-        learning_rate = tf.cast(learning_rate, variable.dtype)
+        learning_rate = self._rates[index] * tf.cast(learning_rate, variable.dtype)
         t = tf.cast(self.iterations.value + 1, variable.dtype)
         decay = learning_rate * self.weight_decay if self._use_weight_decay(variable) else None
         powers = tf.pow(tf.cast(self.beta_1, t.dtype), t), tf.pow(tf.cast(self.beta_2, t.dtype), t)

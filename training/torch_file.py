@@ -105,9 +105,9 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         tensors = {name: tensor.array() for name, tensor in _state_dict(content).items()}
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
             struct.error, zipfile.BadZipFile, OverflowError) as error:  # fmt: skip
-        raise UserError(f"{path}: not a PyTorch file of tensors, or a damaged one ({error}); nothing in it was run") from (
-            error
-        )
+        raise UserError(
+            f"{path}: not a PyTorch file of tensors, or a damaged one ({error}); nothing in it was run"
+        ) from (error)
     if not tensors:
         raise UserError(f"{path}: no tensors in it")
     return tensors

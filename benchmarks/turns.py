@@ -1,0 +1,64 @@
+"""Sides of a comparison take turns, each in a process of its own that idles while another runs."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+Turn = Callable[[], int]  # does a turn's work, returns how many examples it handled
+
+
+def answer(turn: Turn) -> None:
+    """The side's part: one turn to warm up, then one for every line on standard input, answered by its rate."""
+    turn()  # tracing, allocation
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        examples = turn()
+        print(examples / (time.perf_counter() - start), flush=True)
+
+
+def take_turns(commands: dict[str, list[str]], rounds: int, unit: str) -> dict[str, float]:
+    """Starts every side, lets them take turns, prints each round and the medians beside the first side's.
+
+    Args:
+        commands: side → command line; the process calls ``answer``.
+        rounds: turns of each side.
+        unit: what is counted.
+
+    Returns:
+        side → median rate.
+    """
+    environment = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"} | dict(os.environ)  # as in experiments
+    players = {
+        side: subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            bufsize=1,
+            env=environment,
+        )
+        for side, command in commands.items()
+    }
+    speeds: dict[str, list[float]] = {side: [] for side in players}
+    for side, player in players.items():
+        assert player.stdout is not None
+        if player.stdout.readline().strip() != "ready":
+            raise RuntimeError(f"{side} did not start: run {' '.join(commands[side])} to see why")
+    for number in range(rounds):
+        for side, player in players.items():
+            assert player.stdin is not None and player.stdout is not None
+            player.stdin.write("go\n")
+            speeds[side].append(float(player.stdout.readline()))
+        print(f"round {number + 1}: " + ", ".join(f"{s} {v[-1]:.1f}" for s, v in speeds.items()), flush=True)
+    for player in players.values():
+        player.kill()
+    medians = {side: median(values) for side, values in speeds.items()}
+    first = next(iter(medians))
+    for side, rate in medians.items():
+        print(f"{side:13s} {rate:8.1f} {unit}/s, median of {rounds}; {first} is {medians[first] / rate:.2f} × this")
+    return medians

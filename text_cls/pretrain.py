@@ -1,0 +1,120 @@
+"""Masked language modelling on the task's own texts, before fine-tuning (Devlin et al. 2019; Sun et al. 2019).
+
+Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``M`` masked places of a text, ``V`` vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from text_cls.batches import Batch
+from text_cls.bert import BertConfig, build_encoder
+from text_cls.transformer import ACTIVATIONS, register
+from text_cls.vocabulary import PAD_ID
+from training.objectives import seeded_call
+
+SHARE = 15  # per cent of the positions
+
+
+@register
+class MaskTokens(layers.Layer):
+    """Chooses 15 % of the positions and hides most of them: 80 % become [MASK], 10 % a random piece, 10 % stay.
+
+    [B, T] → tokens [B, T], chosen places [B, M], what stood there [B, M], and 1 where the place is a real one [B, M]
+    (short texts have fewer than M). Training draws anew in every call; evaluation always draws the same.
+    """
+
+    def __init__(self, mask_id: int, special_ids: tuple[int, ...], vocabulary_size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mask_id, self.special_ids, self.vocabulary_size = mask_id, tuple(special_ids), vocabulary_size
+        self.seed_generators = [keras.random.SeedGenerator(i) for i in range(3)]
+
+    def call(self, tokens: Any, training: bool = False) -> Any:
+        seeds: list[Any] = list(self.seed_generators) if training else [0, 1, 2]
+        special = ops.equal(tokens, PAD_ID)
+        for token in self.special_ids:
+            special = ops.logical_or(special, ops.equal(tokens, token))
+        shape = ops.shape(tokens)
+        length = ops.cast(ops.sum(ops.cast(ops.not_equal(tokens, PAD_ID), "int32"), axis=1), "float32")  # [B]
+        score = ops.where(special, -1.0, keras.random.uniform(shape, seed=seeds[0]))
+        most = ops.maximum(1, (shape[1] * SHARE + 99) // 100)
+        best, places = ops.top_k(score, most)  # [B, M]
+        wanted = ops.maximum(1.0, ops.round(length * (SHARE / 100)))[:, None]
+        rank = ops.cast(ops.arange(most), "float32")[None]
+        weight = ops.cast(ops.logical_and(best >= 0.0, rank < wanted), "float32")
+        targets = ops.take_along_axis(tokens, places, axis=1)
+        fate = keras.random.uniform(ops.shape(places), seed=seeds[1])
+        other = keras.random.randint(ops.shape(places), 0, self.vocabulary_size, seed=seeds[2])
+        hidden = ops.where(fate < 0.8, self.mask_id, ops.where(fate < 0.9, other, targets))
+        hidden = ops.where(weight > 0.0, hidden, targets)
+        rows = ops.broadcast_to(ops.arange(shape[0])[:, None], ops.shape(places))
+        index = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(places, (-1,))], axis=1)
+        masked = ops.scatter_update(tokens, index, ops.reshape(hidden, (-1,)))
+        return masked, places, targets, weight
+
+    def compute_output_spec(self, tokens: Any, training: bool = False) -> Any:
+        pairs = [keras.KerasTensor((None, None), dtype=d) for d in ("int32", "int32", "float32")]
+        return keras.KerasTensor(tokens.shape, dtype="int32"), *pairs
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("mask_id", "special_ids", "vocabulary_size")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+class MaskedLM(keras.Model):
+    """An encoder with BERT's masked-language-model head, whose output kernel is the word table itself."""
+
+    def __init__(self, encoder: keras.Model, config: BertConfig, mask: MaskTokens) -> None:
+        super().__init__(name="masked_lm")
+        self.encoder, self.mask = encoder, mask
+        small = keras.initializers.TruncatedNormal(stddev=0.02)
+        activation = ACTIVATIONS[config.activation]
+        self.transform = layers.Dense(config.width, activation, kernel_initializer=small, name="transform")
+        self.transform.build((None, None, config.width))
+        self.norm = layers.LayerNormalization(epsilon=config.norm_epsilon, name="transform_norm")
+        self.norm.build((None, None, config.width))
+        self.bias = self.add_weight(shape=(config.vocabulary_size,), initializer="zeros", name="output_bias")
+        self.built = True
+
+    def call(self, tokens: Any, training: bool = False) -> Any:
+        """[B, T] → logits [B, M, V] float32, targets [B, M], weight [B, M]."""
+        masked, places, targets, weight = self.mask(tokens, training=training)
+        hidden = self.encoder(masked, training=training)  # [B, T, D]
+        x = ops.take_along_axis(hidden, places[:, :, None], axis=1)  # [B, M, D]
+        x = self.norm(self.transform(x))
+        table = self.encoder.get_layer("embedding").words.embeddings  # [V, D]
+        logits = ops.matmul(x, ops.transpose(ops.cast(table, x.dtype)))
+        return ops.cast(logits, "float32") + self.bias, targets, weight
+
+
+def build_masked_lm(config: BertConfig, mask_id: int, special_ids: tuple[int, ...]) -> MaskedLM:
+    """An encoder of this configuration with a fresh head; load its ``encoder`` from a checkpoint before training."""
+    mask = MaskTokens(mask_id, special_ids, config.vocabulary_size, name="mask")
+    return MaskedLM(build_encoder(config), config, mask)
+
+
+def make_masked_lm_loss(model: MaskedLM) -> Callable[..., dict[str, Any]]:
+    """``loss_fn``: per text, the mean cross-entropy and accuracy over its masked places; counts tokens too."""
+
+    def loss_fn(batch: Batch, training: bool, seed: Any) -> dict[str, Any]:
+        logits, targets, weight = seeded_call(model, batch.tokens, training, seed)
+        losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)  # [B, M]
+        right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(targets, "int32")), "float32")
+        count = ops.maximum(ops.sum(weight, axis=1), 1.0)
+        real = ops.cast(ops.not_equal(batch.tokens, PAD_ID), "float32")
+        return {
+            "loss": ops.sum(losses * weight, axis=1) / count,
+            "accuracy": ops.sum(right * weight, axis=1) / count,
+            "tokens": ops.sum(real, axis=1),
+            "positions": ops.sum(ops.ones_like(real), axis=1),
+        }
+
+    return loss_fn
+
+
+def mean_figures(values: dict[str, np.ndarray]) -> dict[str, float]:
+    """Per-example arrays → their means, ``loss`` and ``accuracy``."""
+    return {name: float(values[name].mean()) for name in ("loss", "accuracy")}
