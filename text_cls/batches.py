@@ -130,7 +130,11 @@ def _dataset(batches: Any, rows: Rows) -> tf.data.Dataset:
         tf.TensorSpec([size], tf.int32),
         tf.TensorSpec([size], tf.float32),
     )
-    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(8)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(8)
+    options = tf.data.Options()
+    # Nothing here is tuned, and the tuner's thread sleeps for seconds while the end of the data waits for it.
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _function(rows: Rows) -> Callable[[int], int]:
