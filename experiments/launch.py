@@ -122,7 +122,7 @@ def make_placement() -> "Placement":
     """Where the script runs, from --devices."""
     from training.strategy import make_strategy
 
-    return make_strategy(FLAGS.devices, FLAGS.get_flag_value("shards", 0))
+    return make_strategy(FLAGS.devices, FLAGS.shards if "shards" in FLAGS else 0)
 
 
 def prepare_devices() -> "Placement":

@@ -15,6 +15,7 @@ from training.errors import UserError
 if TYPE_CHECKING:
     from text_cls.data import Splits, Texts
     from text_cls.preprocess import Cleaner, Corpus
+    from text_cls.readers import Keep
 
 FLAGS = flags.FLAGS
 Tokenise = Callable[[Sequence[tuple[str, ...]], int], "Corpus"]
@@ -32,6 +33,7 @@ def define_data_flags(join_fields: str = "sep") -> None:
     flags.DEFINE_bool("skip_bad_rows", False, "Count unusable rows and go on, instead of stopping at the first.")
     flags.DEFINE_float("validation_share", 0.1, "Of the training rows, stratified.")
     flags.DEFINE_float("test_share", 0.1, "Of all rows, stratified, where the data set has no test rows.")
+    flags.DEFINE_string("keep_rows", "", "COLUMN=VALUE or COLUMN=VALUE|VALUE: use only such rows of --data_path.")
     flags.DEFINE_integer("train_rows", 0, "Use only so many training rows, drawn by class and seed; 0: all.", 0)
     flags.DEFINE_integer("test_rows", 0, "The same for test rows.", 0)
     flags.DEFINE_bool("balanced_rows", False, "Draw them as many of each class; otherwise by the classes' shares.")
@@ -64,6 +66,7 @@ def load_splits() -> "Splits":
         split_field=FLAGS.split_field,
         id_field=FLAGS.id_field,
         skip_bad_rows=FLAGS.skip_bad_rows,
+        keep=_keep(),
         cache_dir=cache_dir(),
     )
     splits = load(source, FLAGS.validation_share, FLAGS.test_share, FLAGS.seed, FLAGS.drop_duplicates)
@@ -72,6 +75,15 @@ def load_splits() -> "Splits":
             drawn = draw_rows(splits.parts()[name], count, FLAGS.balanced_rows, FLAGS.seed, name)
             splits = dataclasses.replace(splits, **{name: drawn})  # type: ignore[arg-type]
     return _joined(splits) if FLAGS.join_fields == "space" else splits
+
+
+def _keep() -> "Keep | None":
+    from text_cls.readers import Keep
+
+    field, equals, values = FLAGS.keep_rows.partition("=")
+    if FLAGS.keep_rows and not (field and equals):
+        raise UserError(f"--keep_rows={FLAGS.keep_rows!r}: write COLUMN=VALUE, several values with | between them")
+    return Keep(field, tuple(values.split("|"))) if FLAGS.keep_rows else None
 
 
 def _joined(splits: "Splits") -> "Splits":

@@ -124,7 +124,7 @@ def finished(path: Path) -> bool:
 def open_run(path: Path, splits: "Splits") -> "Run":
     """The run folder, for this data: writes the fingerprints, or compares them with those of the run it resumes."""
     run = launch.open_run(path)
-    run.writer = launch.tensorboard_writer(path) if FLAGS.get_flag_value("tensorboard", False) else None
+    run.writer = launch.tensorboard_writer(path) if "tensorboard" in FLAGS and FLAGS.tensorboard else None
     now = json.loads(json.dumps(splits.describe()))
     before = run.read_json("data.json")
     if before is not None and before != now:

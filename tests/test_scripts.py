@@ -108,7 +108,7 @@ def test_dry_run_writes_nothing(files: Path, flags: list[str]) -> None:
 
 
 def test_help_does_not_import_tensorflow() -> None:
-    for script in ("train_text", "predict_text", "baselines_text"):
+    for script in ("train_text", "predict_text", "baselines_text", "finetune_bert", "embed_text"):
         code = f"import sys, experiments.{script}; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
         assert "--run_dir" in _run(script, "--help").stdout
@@ -170,3 +170,66 @@ def test_predicting_without_a_model_or_text(trained: Path, tmp_path: Path) -> No
     assert "has no words left after cleaning" in _fails("predict_text", f"--run_dir={trained}", "fine", "!?")
     assert "no text given" in _run("predict_text", f"--run_dir={trained}", stdin="").stderr
     assert "no such file" in _fails("predict_text", f"--run_dir={trained}", f"--input={tmp_path}/none")
+
+
+TINY = ROOT / "tests" / "golden" / "tiny"
+BERT = [f"--encoder={TINY}/bert", "--max_length=12", "--devices=cpu"]
+FINETUNE = [*BERT, "--batch_size=8", "--num_epochs=8", "--learning_rate=0.01", "--dropout=0"]
+
+
+def test_finetune_with_everything(files: Path, flags: list[str], tmp_path: Path) -> None:
+    """Masked language modelling, low rank, accumulation, export; then prediction, and the export as an encoder."""
+    run_dir = tmp_path / "run"
+    args = [*flags, *FINETUNE, "--text_fields=short_description", "--mlm_epochs=0.5", "--lora_rank=2", "--accumulate=2", "--export", "--tsne=20"]
+    done = _run("finetune_bert", *args, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((run_dir / "result.json").read_text())
+    assert result["test_accuracy"] >= 0.8
+    for name in ("tsne.png", "curves.png", "confusion.png", "predictions.csv", "mlm/metrics.jsonl"):
+        assert (run_dir / name).stat().st_size > 0
+    texts = [json.loads(line) for line in (files / "test.jsonl").read_text().splitlines()]
+    answers = _run("predict_text", f"--run_dir={run_dir}", *(t["short_description"] for t in texts))
+    assert answers.returncode == 0, answers.stderr
+    expected = (run_dir / "predictions.csv").read_text().splitlines()
+    assert [a.split(",", 1)[1] for a in answers.stdout.splitlines()] == [e.split(",", 1)[1] for e in expected]
+    again = _run("finetune_bert", *args, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
+    assert again.returncode == 0 and "finished before" in again.stdout
+    export = [*flags, *FINETUNE[1:], f"--encoder={run_dir}/encoder", "--dry_run", "--freeze_layers=1"]
+    done = _run("finetune_bert", *export, "--batch_tokens=96", "--layer_decay=0.9", "--pooling=mean")
+    assert done.returncode == 0, done.stderr
+    assert "trained" in done.stdout and "at most 96 positions" in done.stdout
+
+
+def test_embed(files: Path, flags: list[str], tmp_path: Path) -> None:
+    import numpy as np
+
+    args = [*flags, *BERT, "--layers=1,-1", "--pooling=mean", f"--run_dir={tmp_path}/run"]
+    done = _run("embed_text", *args)
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "validation", "test"):
+        array, labels = (np.load(tmp_path / "run" / f"{split}{end}.npy") for end in ("", "_labels"))
+        assert array.shape == (len(labels), 2, 16) and np.isfinite(array).all() and array.std() > 0.1
+    before = (tmp_path / "run" / "train.npy").stat().st_mtime_ns
+    assert _run("embed_text", *args).returncode == 0
+    assert (tmp_path / "run" / "train.npy").stat().st_mtime_ns == before
+    assert "belongs to a run with other flags" in _fails("embed_text", *args, "--max_length=8")
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "message"),
+    [
+        ("finetune_bert", ["--encoder=/nowhere"], "--encoder=/nowhere: no such file or folder"),
+        ("finetune_bert", ["--max_length=13"], "--max_length=13: the encoder has 12 positions"),
+        ("finetune_bert", ["--freeze_layers=9"], "--freeze_layers=9: the encoder has 3 layers"),
+        ("finetune_bert", ["--freeze_layers=1", "--lora_rank=1"], "leave out --freeze_layers"),
+        ("finetune_bert", ["--pooling=pooler", f"--encoder={TINY}/distilbert"], "no pooler of width 16"),
+        ("finetune_bert", ["--batch_size=8", "--accumulate=3"], "replicas × --accumulate=3"),
+        ("finetune_bert", ["--train_rows=9999"], "--train_rows=9999: there are"),
+        ("embed_text", ["--layers=7"], "--layers=7: use different numbers from 0 to 3"),
+        ("embed_text", ["--layers=last"], "--layers=last: use numbers from 0 to 3"),
+    ],
+)
+def test_mistakes_about_encoders(flags: list[str], script: str, args: list[str], message: str, tmp_path: Path) -> None:
+    error = _fails(script, *flags, *BERT, f"--run_dir={tmp_path}/run", *args)
+    assert message in error
+    assert not (tmp_path / "run").exists()

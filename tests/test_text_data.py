@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import zstandard
 
-from text_cls.data import HUFFPOST_15, Source, load
+from text_cls.data import HUFFPOST_15, Source, Texts, draw_rows, load
+from text_cls.readers import Keep
 from training.errors import UserError
 
 
@@ -225,5 +226,34 @@ def test_download_without_network_says_what_to_do(tmp_path: Path, monkeypatch: p
         raise OSError("no network")
 
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
-    with pytest.raises(UserError, match=r"cannot download https.*put it at .*train.csv, or pass --data_path"):
+    with pytest.raises(UserError, match=r"cannot download https.*put it at .*train.csv, or pass the path of your own copy"):
         _load(None, "ag_news", cache_dir=tmp_path)
+
+
+def test_drawn_rows() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10]).astype(np.int32)
+    texts = Texts([(str(i),) for i in range(100)], labels, [str(i) for i in range(100)], [""] * 100)
+    for balanced, counts in ((False, [12, 6, 2]), (True, [7, 6, 7])):
+        drawn = draw_rows(texts, 20, balanced, 0, "train")
+        assert np.bincount(drawn.labels).tolist() == counts
+        rows = [int(i) for i in drawn.ids]
+        assert rows == sorted(set(rows))
+        assert rows == [int(i) for i in draw_rows(texts, 20, balanced, 0, "train").ids]
+        assert rows != [int(i) for i in draw_rows(texts, 20, balanced, 1, "train").ids]
+    with pytest.raises(UserError, match="--train_rows=101: there are 100 train rows, 10 of the rarest class"):
+        draw_rows(texts, 101, False, 0, "train")
+    with pytest.raises(UserError, match="10 of the rarest class"):
+        draw_rows(texts, 60, True, 0, "train")
+
+
+def test_kept_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f"text {i},{i % 2},{'abc'[i % 3]}" for i in range(60)]
+    path.write_text("text,label,source\n" + "\n".join(rows) + "\n")
+    splits = _load(path, keep=Keep("source", ("a", "c")))
+    kept = [f[0] for part in (splits.train, splits.validation, splits.test) for f in part.fields]
+    assert sorted(kept) == sorted(f"text {i}" for i in range(60) if i % 3 != 1)
+    with pytest.raises(UserError, match=r"a.csv:2: no column 'sauce' \(it has text, label, source\); set --keep_rows"):
+        _load(path, keep=Keep("sauce", ("a",)))
+    with pytest.raises(UserError, match="has no columns to choose by"):
+        _load(None, "bbc_news", keep=Keep("source", ("a",)))

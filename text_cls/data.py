@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from text_cls.readers import COMPRESSED, BadRows, Row, open_text, read_csv, read_folder, read_json
+from text_cls.readers import COMPRESSED, BadRows, Keep, Row, open_text, read_csv, read_folder, read_json
 from training.download import fetch
 from training.errors import UserError
 
@@ -106,6 +106,7 @@ class Source(NamedTuple):
     split_field: str = ""
     id_field: str = "id"
     skip_bad_rows: bool = False
+    keep: Keep | None = None  # of the training file's rows
     cache_dir: Path = Path()
 
 
@@ -165,17 +166,18 @@ def _ag_news(source: Source, bad: BadRows) -> Found:
             for split, stems in names.items()
         }
     names_by_number = {str(i + 1): name for i, name in enumerate(AG_NEWS_CLASSES)}
-    rows = {split: _ag_news_rows(file, bad) for split, file in files.items()}
-    return Found(rows["train"], rows["test"], None, AG_NEWS_CLASSES, names_by_number)
+    train, test = _ag_news_rows(files["train"], bad, source.keep), _ag_news_rows(files["test"], bad)
+    return Found(train, test, None, AG_NEWS_CLASSES, names_by_number)
 
 
-def _ag_news_rows(path: Path, bad: BadRows) -> Iterable[Row]:
+def _ag_news_rows(path: Path, bad: BadRows, keep: Keep | None = None) -> Iterable[Row]:
     with open_text(path) as file:
         first = file.readline().strip().replace('"', "").split(",")
     if first[0].isdigit():
-        return read_csv(path, ("title", "description"), "label", bad, header=("label", "title", "description"))
+        header = ("label", "title", "description")
+        return read_csv(path, ("title", "description"), "label", bad, header, keep=keep)
     fields = ("text",) if "text" in first else ("title", "description")
-    return read_csv(path, fields, "label" if "label" in first else first[0], bad)
+    return read_csv(path, fields, "label" if "label" in first else first[0], bad, keep=keep)
 
 
 def _news_category(source: Source, bad: BadRows) -> Found:
@@ -234,11 +236,11 @@ def _own_files(read: Callable) -> Callable[[Source, BadRows], Found]:
     def found(source: Source, bad: BadRows) -> Found:
         path = _need(source.data_path, f"--dataset={source.dataset} needs --data_path")
 
-        def rows(file: Path) -> list[Row]:
-            columns = {"split_field": source.split_field, "id_field": source.id_field}
+        def rows(file: Path, keep: Keep | None = None) -> list[Row]:
+            columns = {"split_field": source.split_field, "id_field": source.id_field, "keep": keep}
             return list(read(file, source.text_fields, source.label_field, bad, **columns))
 
-        result = _by_split(rows(path))
+        result = _by_split(rows(path, source.keep))
         return _with_test(result, rows(source.test_path)) if source.test_path else result
 
     return found
@@ -294,6 +296,8 @@ def load(
     """
     if source.dataset not in DATASETS:
         raise UserError(f"--dataset={source.dataset!r} is not known: use one of {', '.join(DATASETS)}")
+    if source.keep and source.dataset not in ("ag_news", "csv", "jsonl"):
+        raise UserError(f"--keep_rows={source.keep.field}=…: --dataset={source.dataset} has no columns to choose by")
     for name, share in (("validation", validation_share), ("test", test_share)):
         if not 0 < share < 1:
             raise UserError(f"--{name}_share={share} must lie between 0 and 1")

@@ -9,7 +9,7 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -29,6 +29,18 @@ class Row(NamedTuple):
     where: str  # file:line
     id: str
     split: str = ""
+
+
+class Keep(NamedTuple):
+    """Which rows of a file are wanted: those whose column has one of the values."""
+
+    field: str
+    values: tuple[str, ...]
+
+    def __call__(self, row: Mapping[str, Any], where: str) -> bool:
+        if self.field not in row:
+            raise UserError(f"{where}: no column {self.field!r} (it has {', '.join(row)}); set --keep_rows")
+        return str(row[self.field]) in self.values
 
 
 class BadRows:
@@ -75,6 +87,7 @@ def read_csv(
     header: Sequence[str] | None = None,
     split_field: str = "",
     id_field: str = "",
+    keep: Keep | None = None,
 ) -> Iterator[Row]:
     """Rows of a CSV file.
 
@@ -85,6 +98,7 @@ def read_csv(
         bad: told of rows that lack a column.
         header: the columns of a file without a header row.
         split_field, id_field: columns of the row's split and id; "" for none.
+        keep: which rows are wanted; None for all.
     """
     with open_text(path) as file:
         reader = csv.reader(_checked(file, path))
@@ -101,12 +115,20 @@ def read_csv(
                 bad(f"{where}: row has {len(values)} columns, not {len(columns)}")
                 continue
             row = dict(zip(columns, values, strict=True))
+            if keep and not keep(row, where):
+                continue
             texts = tuple(row[name] for name in text_fields)
             yield Row(texts, row.get(label_field), where, row.get(id_field, str(number)), row.get(split_field, ""))
 
 
 def read_json(
-    path: Path, text_fields: Sequence[str], label_field: str, bad: BadRows, split_field: str = "", id_field: str = "id"
+    path: Path,
+    text_fields: Sequence[str],
+    label_field: str,
+    bad: BadRows,
+    split_field: str = "",
+    id_field: str = "id",
+    keep: Keep | None = None,
 ) -> Iterator[Row]:
     """Rows of a file with one JSON object a line, or one array of objects; arguments as in ``read_csv``."""
     with open_text(path) as file:
@@ -117,6 +139,8 @@ def read_json(
         for number, where, item in objects:
             if not isinstance(item, dict):
                 bad(f"{where}: a JSON object was expected, not {str(item)[:40]!r}")
+                continue
+            if keep and not keep(item, where):
                 continue
             missing = [name for name in text_fields if not isinstance(item.get(name), str)]
             if missing:

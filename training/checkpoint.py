@@ -133,7 +133,7 @@ def read_tf1(prefix: Path) -> dict[str, np.ndarray]:
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    except (tf.errors.OpError, ValueError) as error:
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:  # the reader raises all of them
         raise UserError(f"{prefix}: damaged TensorFlow checkpoint ({str(error).splitlines()[0]})") from error
 
 

@@ -1,0 +1,112 @@
+"""Our WordPiece against the reference's ids, by golden file and side by side."""
+
+import pickle
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.golden.lines import COUNT, lines
+from text_cls.preprocess import Corpus
+from text_cls.wordpiece import WordPiece, tokenise_pieces
+from training.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY = GOLDEN / "tiny" / "vocab.txt"
+
+
+def _assert_equals_golden(name: str, vocab: Path, lower_case: bool) -> None:
+    wordpiece = WordPiece(vocab, lower_case)
+    expected = np.load(GOLDEN / "wordpiece.npz")[name]
+    assert len(expected) == COUNT >= 10_000
+    wrong = [
+        line
+        for line, checksum in zip(lines(), expected, strict=True)
+        if zlib.crc32(np.array(wordpiece.encode(line), "<i4").tobytes()) != checksum
+    ]
+    assert not wrong, f"{len(wrong)} lines, the first: {wrong[0]!r}"
+
+
+@pytest.mark.parametrize(("name", "lower_case"), [("tiny", True), ("tiny_cased", False)])
+def test_small_vocabulary_gives_the_reference_ids(name: str, lower_case: bool) -> None:
+    _assert_equals_golden(name, TINY, lower_case)
+
+
+@pytest.mark.parametrize(("name", "lower_case"), [("minilm", True), ("minilm_cased", False)])
+def test_minilm_vocabulary_gives_the_reference_ids(name: str, lower_case: bool, minilm: Path) -> None:
+    _assert_equals_golden(name, minilm / "vocab.txt", lower_case)
+
+
+def test_by_hand() -> None:
+    wordpiece = WordPiece(TINY)
+
+    def words(text: str) -> list[str]:
+        return [wordpiece.words[i] for i in wordpiece.encode(text)]
+
+    assert words("Running the unaffable") == [
+        "[CLS]", "run", "##ning", "the", "un", "##aff", "##able", "[SEP]"
+    ]  # fmt: skip
+    assert words("the[SEP]of [mask]") == ["[CLS]", "the", "[SEP]", "of", "[", "m", "##a", "##s", "##k", "]", "[SEP]"]
+    assert words("a\x00b\u200bc") == ["[CLS]", "a", "##b", "##c", "[SEP]"]
+    assert words("ÀÉ") == ["[CLS]", "a", "##e", "[SEP]"]
+    assert words("a中b") == ["[CLS]", "a", "中", "b", "[SEP]"]
+    assert words("x" * 100 + " " + "x" * 101)[1:-1] == ["x", *["##x"] * 99, "[UNK]"]
+    assert words("") == ["[CLS]", "[SEP]"]
+
+
+def test_python_equals_the_library() -> None:
+    pytest.importorskip("tokenizers")
+    hypothesis = pytest.importorskip("hypothesis")
+    st = hypothesis.strategies
+    pairs = [
+        (WordPiece(TINY, lower, accents, cjk), WordPiece(TINY, lower, accents, cjk, "tokenizers"))
+        for lower in (True, False)
+        for accents in (None, not lower)
+        for cjk in (True, False)
+    ]
+    parts = st.sampled_from(["[SEP]", "[MASK]", "[", " ", "the", "é", "É", "Σ", "中", "-", "\x85", "\u0301", "running"])
+    texts = st.lists(st.one_of(parts, st.text(max_size=8)), max_size=8).map("".join)
+
+    @hypothesis.settings(max_examples=400, deadline=None, derandomize=True)
+    @hypothesis.given(texts)
+    def agree(text: str) -> None:
+        for ours, library in pairs:
+            assert ours.encode(text) == library.encode(text)
+
+    agree()
+
+
+def test_texts_of_several_fields_in_several_processes() -> None:
+    wordpiece = WordPiece(TINY)
+    texts = [("the run", "of"), ("", "and"), ("un", "")] * 700
+    corpus = tokenise_pieces(texts, wordpiece, " [SEP] ", workers=2)
+    assert isinstance(corpus, Corpus) and len(corpus) == len(texts)
+    for row in (0, 1, 2, 2099):
+        ids = corpus.ids[corpus.offsets[row] : corpus.offsets[row + 1]].tolist()
+        assert ids == wordpiece.pieces(" [SEP] ".join(texts[row]))
+    again = pickle.loads(pickle.dumps(wordpiece))
+    assert again.encode("the run") == wordpiece.encode("the run")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\nb\n", "not a BERT vocabulary"),
+        (b"x\n[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n", "only vocabularies with [PAD] as id 0"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n", "'a' stands there twice"),
+        (b"[PAD]\n\xff\xfe\n", "not UTF-8 at byte 6"),
+    ],
+)
+def test_bad_vocabularies(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "vocab.txt").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        WordPiece(tmp_path / "vocab.txt")
+    assert message in str(error.value)
+
+
+def test_missing_vocabulary_and_unknown_backend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such vocabulary"):
+        WordPiece(tmp_path / "none.txt")
+    with pytest.raises(UserError, match="use python or tokenizers"):
+        WordPiece(TINY, backend="rust")
