@@ -51,6 +51,7 @@ def main() -> None:
     tokeniser = bert_flags.make_tokeniser(checkpoint)
     splits, corpora = bert_flags.tokenise(tokeniser)
 
+    from text_cls.bert import add_lora
     from text_cls.predictor import Predictor
 
     encoded = {name: tokeniser.encode(corpus, getattr(splits, name).labels) for name, corpus in corpora.items()}
@@ -58,14 +59,14 @@ def main() -> None:
     predictor = Predictor(config, tokeniser, splits.classes, placement, FLAGS.batch_size)
     encoder = _prepare(predictor.model, checkpoint)
     job = text_job.TextJob(splits, encoded, predictor, placement, _rate_of(predictor.model))
-    if FLAGS.dry_run:
-        _restrict(encoder)
+    run = None if FLAGS.dry_run else text_job.open_run(path, splits)
+    if run and FLAGS.mlm_epochs:
+        encoder.set_weights(_pretrain(run, checkpoint, tokeniser, encoded, placement))
+    if FLAGS.lora_rank:
+        add_lora(encoder, FLAGS.lora_rank)
+    if run is None:
         text_job.dry_run(job)
         return
-    run = text_job.open_run(path, splits)
-    if FLAGS.mlm_epochs:
-        encoder.set_weights(_pretrain(run, checkpoint, tokeniser, encoded, placement))
-    _restrict(encoder)
     text_job.train_and_report(run, job)
     if FLAGS.tsne:
         _draw_tsne(run, job)
@@ -89,23 +90,16 @@ def _config(checkpoint: "Checkpoint", num_classes: int) -> Any:
 
 
 def _prepare(model: "keras.Model", checkpoint: "Checkpoint") -> "keras.Model":
-    """The classifier's encoder, with the checkpoint's weights."""
+    """The classifier's encoder, with the checkpoint's weights and its lowest layers frozen."""
+    from text_cls.bert import freeze
     from text_cls.checkpoints import load_encoder, load_pooler
 
     encoder = model.get_layer("encoder")
     load_encoder(checkpoint, encoder)
+    freeze(encoder, FLAGS.freeze_layers)
     if FLAGS.pooling == "pooler":
         load_pooler(checkpoint, model.get_layer("pooler"))
     return encoder
-
-
-def _restrict(encoder: "keras.Model") -> None:
-    """What of the encoder is trained."""
-    from text_cls.bert import add_lora, freeze
-
-    freeze(encoder, FLAGS.freeze_layers)
-    if FLAGS.lora_rank:
-        add_lora(encoder, FLAGS.lora_rank)
 
 
 def _rate_of(model: "keras.Model") -> Any:

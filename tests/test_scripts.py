@@ -180,7 +180,17 @@ FINETUNE = [*BERT, "--batch_size=8", "--num_epochs=8", "--learning_rate=0.01", "
 def test_finetune_with_everything(files: Path, flags: list[str], tmp_path: Path) -> None:
     """Masked language modelling, low rank, accumulation, export; then prediction, and the export as an encoder."""
     run_dir = tmp_path / "run"
-    args = [*flags, *FINETUNE, "--text_fields=short_description", "--mlm_epochs=0.5", "--lora_rank=2", "--accumulate=2", "--export", "--tsne=20"]
+    args = [
+        *flags,
+        *FINETUNE,
+        "--text_fields=short_description",
+        "--pooling=mean",
+        "--mlm_epochs=0.5",
+        "--lora_rank=2",
+        "--accumulate=2",
+        "--export",
+        "--tsne=20",
+    ]
     done = _run("finetune_bert", *args, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
     assert done.returncode == 0, done.stderr
     result = json.loads((run_dir / "result.json").read_text())

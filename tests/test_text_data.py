@@ -226,7 +226,9 @@ def test_download_without_network_says_what_to_do(tmp_path: Path, monkeypatch: p
         raise OSError("no network")
 
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
-    with pytest.raises(UserError, match=r"cannot download https.*put it at .*train.csv, or pass the path of your own copy"):
+    with pytest.raises(
+        UserError, match=r"cannot download https.*put it at .*train.csv, or pass the path of your own copy"
+    ):
         _load(None, "ag_news", cache_dir=tmp_path)
 
 

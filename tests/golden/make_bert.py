@@ -48,8 +48,9 @@ def hidden_states(model: torch.nn.Module, tokens: np.ndarray) -> np.ndarray:
 def randomise(model: torch.nn.Module) -> None:
     """Weights large enough for every part to matter, biases and norms included."""
     torch.manual_seed(0)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, 0.0, 0.3)
+    for name, parameter in model.named_parameters():
+        mean = 1.0 if name.lower().endswith("norm.weight") else 0.0
+        torch.nn.init.normal_(parameter, mean, 0.3)
 
 
 def make_tiny(size: int) -> None:
