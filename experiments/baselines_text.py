@@ -33,10 +33,7 @@ def main() -> None:
     if unknown:
         raise UserError(f"--models={','.join(unknown)} is not known: use {', '.join(MODELS)}")
     path = launch.run_dir(f"baselines_text-{FLAGS.dataset}")
-    if path.exists():
-        from training.run import Run
-
-        Run.check(path, launch.run_flags())
+    launch.check_run(path)
     splits, corpora = text_data.clean_splits(text_data.load_splits(), text_data.make_cleaner())
     train, validation, test = features(corpora["train"], [corpora["validation"], corpora["test"]], FLAGS.max_ngram)
     print(f"{FLAGS.dataset}: {train.shape[0]:,} train, {test.shape[0]:,} test rows; {train.shape[1]:,} n-grams")

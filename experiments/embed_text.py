@@ -28,10 +28,7 @@ def main() -> None:
     import numpy as np
 
     path = launch.run_dir(f"embed_text-{FLAGS.dataset}")
-    if path.exists():
-        from training.run import Run
-
-        Run.check(path, launch.run_flags())
+    launch.check_run(path)
     placement = launch.make_placement()
     checkpoint = bert_flags.read_encoder()
     layers = _layers(checkpoint.config.num_layers)
@@ -50,9 +47,10 @@ def main() -> None:
         print("nothing was written")
         return
     run = text_job.open_run(path, splits)
+    of_all = f"{checkpoint.fingerprint()} {tokeniser.key} {FLAGS.max_length} {FLAGS.truncate} {layers}"
     for name, texts in splits.parts().items():
         progress = keras.utils.Progbar(len(texts), unit_name="text")
-        key = f"{checkpoint.fingerprint()} {texts.fingerprint()} {FLAGS.max_length} {FLAGS.truncate} {layers}"
+        key = f"{texts.fingerprint()} {of_all}"
         array = embed(encoder, tokeniser.encode(corpora[name]), FLAGS.pooling, placement, path / f"{name}.npy", rows,
                       FLAGS.dtype, key, progress.update)  # fmt: skip
         if texts.labels is not None:

@@ -3,12 +3,13 @@
 python -m experiments.finetune_bert --flagfile=experiments/flags/bbc_news_minilm.flags
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from experiments import bert_flags, launch, text_data, text_job
-from training.errors import UserError
+from training.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     import keras
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from text_cls.checkpoints import Checkpoint
     from text_cls.tokenisers import PieceTokeniser
     from training.run import Run
-    from training.strategy import Placement
 
 FLAGS = flags.FLAGS
 
@@ -59,21 +59,17 @@ def main() -> None:
     predictor = Predictor(config, tokeniser, splits.classes, placement, FLAGS.batch_size)
     encoder = _prepare(predictor.model, checkpoint)
     job = text_job.TextJob(splits, encoded, predictor, placement, _rate_of(predictor.model))
+    job.settings()  # refuses what cannot be before the folder is made
     run = None if FLAGS.dry_run else text_job.open_run(path, splits)
     if run and FLAGS.mlm_epochs:
-        encoder.set_weights(_pretrain(run, checkpoint, tokeniser, encoded, placement))
+        encoder.set_weights(_pretrain(run, job, checkpoint, tokeniser))
     if FLAGS.lora_rank:
-        add_lora(encoder, FLAGS.lora_rank)
+        with placement.strategy.scope():
+            add_lora(encoder, FLAGS.lora_rank)
     if run is None:
         text_job.dry_run(job)
         return
-    text_job.train_and_report(run, job)
-    if FLAGS.tsne:
-        _draw_tsne(run, job)
-    if FLAGS.export:
-        from text_cls.checkpoints import save_encoder
-
-        save_encoder(run.path / "encoder", config.encoder, encoder, tokeniser.wordpiece)
+    text_job.train_and_report(run, job, lambda: _draw_and_export(run, job, tokeniser))
 
 
 def _config(checkpoint: "Checkpoint", num_classes: int) -> Any:
@@ -81,8 +77,12 @@ def _config(checkpoint: "Checkpoint", num_classes: int) -> Any:
 
     from text_cls.bert import BertClassifierConfig
 
-    if FLAGS.lora_rank and FLAGS.freeze_layers:
-        raise UserError("--lora_rank keeps the whole encoder as it is: leave out --freeze_layers")
+    if FLAGS.lora_rank and (FLAGS.freeze_layers or FLAGS.layer_decay != 1.0):
+        raise UserError("--lora_rank keeps the whole encoder as it is: leave out --freeze_layers and --layer_decay")
+    if FLAGS.mlm_epochs and FLAGS.freeze_layers:
+        raise UserError("--mlm_epochs trains every layer: leave out --freeze_layers")
+    if FLAGS.interactive and find_spec("plotly") is None:
+        raise UserError("--interactive needs plotly: pip install plotly")
     encoder = checkpoint.config
     if FLAGS.dropout is not None:
         encoder = dataclasses.replace(encoder, dropout=FLAGS.dropout, attention_dropout=FLAGS.dropout)
@@ -111,7 +111,7 @@ def _rate_of(model: "keras.Model") -> Any:
 
 
 def _pretrain(
-    run: "Run", checkpoint: "Checkpoint", tokeniser: "PieceTokeniser", encoded: dict[str, Any], placement: "Placement"
+    run: "Run", text_classification: text_job.TextJob, checkpoint: "Checkpoint", tokeniser: "PieceTokeniser"
 ) -> list[Any]:
     """Masked language modelling on the training texts, a run of its own in ``mlm/``; the encoder's weights."""
     import dataclasses
@@ -124,12 +124,13 @@ def _pretrain(
     from training.optimizer import AdamW
     from training.schedules import Schedule
 
-    wordpiece = tokeniser.wordpiece
-    train, validation = encoded["train"], encoded["validation"]
-    per_epoch = steps_per_epoch(train, FLAGS.batch_size)
+    wordpiece, placement, rows = tokeniser.wordpiece, text_classification.placement, text_classification.rows()
+    train, validation = (text_classification.encoded[name] for name in ("train", "validation"))
+    config: Any = text_classification.predictor.config
+    per_epoch = steps_per_epoch(train, rows)
     num_steps = max(1, round(FLAGS.mlm_epochs * per_epoch))
     with placement.strategy.scope():
-        model = build_masked_lm(checkpoint.config, wordpiece.mask_id, (wordpiece.cls_id, wordpiece.sep_id))
+        model = build_masked_lm(config.encoder, wordpiece.mask_id, (wordpiece.cls_id, wordpiece.sep_id))
         load_encoder(checkpoint, model.encoder)
         optimizer = AdamW(Schedule("linear", FLAGS.mlm_learning_rate, num_steps // 10, num_steps), FLAGS.weight_decay)
         optimizer.build(model.trainable_variables)
@@ -139,7 +140,7 @@ def _pretrain(
         model=model,
         optimizer=optimizer,
         loss_fn=loss_fn,
-        train=lambda step: training_batches(train, FLAGS.batch_size, FLAGS.seed, step),
+        train=lambda step: training_batches(train, rows, FLAGS.seed, step),
         evaluate=lambda: mean_figures(score(evaluation_batches(validation, FLAGS.batch_size, FLAGS.max_length))),
         rates=token_rates,
     )
@@ -147,9 +148,26 @@ def _pretrain(
         launch.settings(per_epoch), num_steps=num_steps, select="loss", minimize=True, patience=0
     )
     stage = launch.open_run(run.path / "mlm")
-    stage.say(f"masked language modelling on {len(train):,} texts, {num_steps:,} steps of {FLAGS.batch_size} examples")
-    fit(job, placement, stage, settings)
+    stage.say(f"masked language modelling on {len(train):,} texts, {num_steps:,} steps")
+    try:
+        fit(job, placement, stage, settings)
+    except Interrupted as stopped:
+        raise Interrupted(
+            f"stopped in masked language modelling; go on with the same flags and --run_dir={run.path}"
+        ) from stopped
     return model.encoder.get_weights()
+
+
+def _draw_and_export(run: "Run", job: text_job.TextJob, tokeniser: "PieceTokeniser") -> None:
+    config: Any = job.predictor.config
+    if FLAGS.tsne:
+        _draw_tsne(run, job)
+    if FLAGS.export:
+        from text_cls.checkpoints import save_encoder
+
+        save_encoder(
+            run.path / "encoder", config.encoder, job.predictor.model.get_layer("encoder"), tokeniser.wordpiece
+        )
 
 
 def _draw_tsne(run: "Run", job: text_job.TextJob) -> None:
@@ -163,20 +181,21 @@ def _draw_tsne(run: "Run", job: text_job.TextJob) -> None:
     from training.loop import make_evaluator
 
     model, test = job.predictor.model, job.encoded["test"]
+    texts = test.take(np.random.default_rng(FLAGS.seed).permutation(len(test))[: FLAGS.tsne])
+    if len(texts) < 5:
+        run.say(f"no t-SNE of {len(texts)} test texts: it needs five")
+        return
     pooled = keras.Model(model.input, model.get_layer("head_dropout").input)
     found = make_evaluator(
         lambda batch: {"vector": pooled(batch.tokens, training=False), "row": batch.row}, job.placement
-    )(sorted_batches(test, FLAGS.batch_size))
-    chosen = np.random.default_rng(FLAGS.seed).permutation(len(test))[: FLAGS.tsne]
-    rows = np.argsort(found["row"])[chosen]
-    perplexity = min(30.0, max(1.0, (len(rows) - 1) / 3))
-    points = TSNE(3, perplexity=perplexity, random_state=FLAGS.seed, init="pca").fit_transform(found["vector"][rows])
-    plots.scatter_3d(points, test.labels[chosen], job.splits.classes, run.path / "tsne.png")
-    names = "tsne.png"
+    )(sorted_batches(texts, FLAGS.batch_size))
+    vectors = found["vector"][np.argsort(found["row"])].astype(np.float32)
+    perplexity = min(30.0, (len(texts) - 1) / 3)
+    points = TSNE(3, perplexity=perplexity, random_state=FLAGS.seed, init="pca").fit_transform(vectors)
+    plots.scatter_3d(points, texts.labels, job.splits.classes, run.path / "tsne.png")
     if FLAGS.interactive:
-        plots.scatter_3d_html(points, test.labels[chosen], job.splits.classes, run.path / "tsne.html")
-        names += ", tsne.html"
-    run.say(f"t-SNE of {len(rows):,} test texts: {names}")
+        plots.scatter_3d_html(points, texts.labels, job.splits.classes, run.path / "tsne.html")
+    run.say(f"t-SNE of {len(texts):,} test texts: tsne.png{', tsne.html' if FLAGS.interactive else ''}")
 
 
 if __name__ == "__main__":

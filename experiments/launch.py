@@ -172,6 +172,13 @@ def make_optimizer(num_steps: int, **options: Any) -> Any:
     return AdamW(schedule, FLAGS.weight_decay, ema_decay=FLAGS.ema_decay, **options)
 
 
+def check_run(path: Path) -> None:
+    """Refuses a folder that belongs to something else, before any work."""
+    from training.run import Run
+
+    Run.check(path, run_flags())
+
+
 def open_run(path: Path) -> "Run":
     """The run folder, made or found."""
     from training.run import Run

@@ -10,8 +10,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from training.errors import UserError
-
 
 def _save(figure: plt.Figure, path: Path) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
@@ -70,10 +68,8 @@ def scatter_3d(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], p
 
 def scatter_3d_html(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
     """The same, to turn in a browser; needs plotly."""
-    try:
-        import plotly.graph_objects as go
-    except ImportError as error:
-        raise UserError("--interactive needs plotly: pip install plotly") from error
+    import plotly.graph_objects as go
+
     data = [
         go.Scatter3d(**dict(zip("xyz", points[labels == label].T, strict=True)), mode="markers", name=name,
                      marker={"size": 3})

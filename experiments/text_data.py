@@ -26,7 +26,7 @@ def define_data_flags(join_fields: str = "sep") -> None:
     flags.DEFINE_string("dataset", "bbc_news", "bbc_news, ag_news, news_category, imdb, csv, jsonl or folder.")
     flags.DEFINE_string("data_path", "", "File or folder of the data set; ag_news and imdb can be downloaded.")
     flags.DEFINE_string("test_path", "", "File of test rows; without labels they are predicted, not scored.")
-    flags.DEFINE_list("text_fields", ["text"], "csv, jsonl: columns of the text; several are joined by <SEP>.")
+    flags.DEFINE_list("text_fields", ["text"], "csv, jsonl: columns of the text; several: see --join_fields.")
     flags.DEFINE_string("label_field", "label", "csv, jsonl: column of the label.")
     flags.DEFINE_string("split_field", "", "csv, jsonl: column that says 'test' for test rows.")
     flags.DEFINE_string("id_field", "id", "csv, jsonl: column of the row's id, for predictions.csv.")

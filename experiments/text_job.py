@@ -64,6 +64,12 @@ class TextJob:
 
         replicas = self.placement.strategy.num_replicas_in_sync
         multiple = replicas * self.placement.shards * FLAGS.accumulate
+        longest = int(self.encoded["train"].lengths.max())
+        if 0 < FLAGS.batch_tokens < multiple * longest:
+            raise UserError(
+                f"--batch_tokens={FLAGS.batch_tokens} is too few: {multiple} rows (replicas, shards, --accumulate) of "
+                f"{longest} tokens are {multiple * longest}; raise it, or lower --max_length or --shards"
+            )
         return token_budget(FLAGS.batch_tokens, multiple) if FLAGS.batch_tokens else FLAGS.batch_size
 
     def settings(self) -> "Settings":
@@ -113,8 +119,7 @@ def finished(path: Path) -> bool:
     from training.run import Run
 
     if not (path / "result.json").exists():
-        if path.exists():
-            Run.check(path, launch.run_flags())
+        Run.check(path, launch.run_flags())
         return False
     result = Run.open(path, launch.run_flags()).read_json("result.json") or {}
     print(f"{path}: finished before, test accuracy {result['test_accuracy']:.4f}; nothing to do")
@@ -135,8 +140,11 @@ def open_run(path: Path, splits: "Splits") -> "Run":
     return run
 
 
-def train_and_report(run: "Run", text_job: TextJob) -> None:
-    """Trains, scores the test split once, and leaves everything in the run folder."""
+def train_and_report(run: "Run", text_job: TextJob, more: Callable[[], None] = lambda: None) -> None:
+    """Trains, scores the test split once, and leaves everything in the run folder.
+
+    ``more`` is what a script adds; ``result.json``, which says that a run is finished, is written after it.
+    """
     from experiments import plots
     from text_cls.batches import steps_per_epoch
     from text_cls.metrics import as_text, flat, report
@@ -170,6 +178,7 @@ def train_and_report(run: "Run", text_job: TextJob) -> None:
         "best_step": state.best_step,
         "seed": FLAGS.seed,
     }
+    more()
     run.write_json("result.json", result)
     run.say(f"everything is in {run.path}: result.json, report.json, curves.png, confusion.png, model/")
 

@@ -118,6 +118,10 @@ def test_keys_that_do_not_fit_are_listed(copy: Path) -> None:
         ({"intermediate_size": 32}, "encoder.layer.0.intermediate.dense.weight (24, 16), not (32, 16)"),
         ({"vocab_size": 99}, "vocab.txt has 118 pieces and the configuration says 99"),
         ({"num_attention_heads": 3}, "width 16 is not a multiple of 3 heads"),
+        ({"num_attention_heads": 0}, "num_heads is 0, which cannot be"),
+        ({"hidden_size": "16"}, "width is '16', which cannot be"),
+        ({"hidden_dropout_prob": 1.5}, "dropout is 1.5, which cannot be"),
+        ({"hidden_act": ["gelu"]}, "activation ['gelu']; known are"),
         ({"hidden_act": "mish"}, "activation 'mish'; known are gelu"),
         ({"model_type": "roberta"}, "model_type 'roberta'; bert and distilbert are supported"),
         ({"position_embedding_type": "relative_key"}, "only absolute is supported"),
@@ -187,3 +191,23 @@ def test_a_file_that_is_not_the_one_asked_for_is_not_used(tmp_path: Path, monkey
     ):
         download.fetch_wheel("some==1", "00", "folder", tmp_path / "target")
     assert not (tmp_path / "target").exists() and not list(tmp_path.iterdir())
+
+
+def test_casing_without_a_tokenizer_config(copy: Path) -> None:
+    assert read_checkpoint(copy).tokeniser().lower_case
+    path = copy / "vocab.txt"
+    path.write_text(path.read_text().replace("transform\n", "Transform\n"))
+    assert not read_checkpoint(copy).tokeniser().lower_case
+    (copy / "tokenizer_config.json").write_text('{"do_lower_case": true, "strip_accents": false}')
+    wordpiece = read_checkpoint(copy).tokeniser()
+    assert wordpiece.lower_case and not wordpiece.strip_accents
+
+
+def test_the_folder_of_the_shell_and_numbered_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(shutil.copytree(TINY / "tf1", tmp_path / "tf1"))
+    for path in folder.glob("bert_model.ckpt.*"):
+        path.rename(folder / path.name.replace("bert_model.ckpt", "model.ckpt-20"))
+    expected = np.load(TINY / "tf1" / "hidden.npy")
+    monkeypatch.chdir(folder)
+    for path in (Path("."), folder / "model.ckpt-20", folder / "model.ckpt-20.index"):
+        np.testing.assert_allclose(_states(path, TOKENS)[-1][0], expected[-1][0], atol=1e-5)

@@ -39,6 +39,12 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows: np.ndarray) -> "Encoded":
+        """The examples at ``rows``."""
+        texts = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
+        return Encoded(np.concatenate(texts), offsets, self.labels[rows])
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """[N] tokens of each example."""
@@ -171,8 +177,10 @@ def evaluation_batches(encoded: Encoded, rows: Rows, max_length: int) -> tf.data
     return _dataset(lambda: (_batch(encoded, chosen, rows_at(padded), padded) for padded, chosen in plan), rows)
 
 
-def sorted_batches(encoded: Encoded, rows: Rows, first_batch: int = 0) -> tf.data.Dataset:
+def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> tf.data.Dataset:
     """Every example once, the longest first, each batch padded to its own longest: the least padding there can be.
+
+    ``first`` examples are left out, those that would come first.
 
     Where a text stands in a batch depends on the others, so that rounding may differ in the last bit.
     """
@@ -180,12 +188,11 @@ def sorted_batches(encoded: Encoded, rows: Rows, first_batch: int = 0) -> tf.dat
     order = np.argsort(-encoded.lengths, kind="stable")
 
     def batches() -> Iterator[Batch]:
-        start = number = 0
+        start = first
         while start < len(order):
             padded = int(encoded.lengths[order[start]])
             size = rows_at(padded)
-            if number >= first_batch:
-                yield _batch(encoded, order[start : start + size], size, padded)
-            start, number = start + size, number + 1
+            yield _batch(encoded, order[start : start + size], size, padded)
+            start += size
 
     return _dataset(batches, rows)

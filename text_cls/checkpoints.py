@@ -32,7 +32,7 @@ _BERT_BASE = {
     "model.safetensors": "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
 }
 _MINILM = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt.index")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt*.index")
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
                 "relu": "relu", "silu": "silu", "swish": "silu"}  # fmt: skip
 _RENAMES = (
@@ -62,8 +62,8 @@ class Checkpoint(NamedTuple):
     wordpiece: dict[str, Any]  # arguments of WordPiece
 
     def fingerprint(self) -> str:
-        """SHA-256 over names and weights."""
-        digest = hashlib.sha256()
+        """SHA-256 over configuration, names and weights."""
+        digest = hashlib.sha256(str(self.config).encode())
         for name in sorted(self.tensors):
             digest.update(name.encode())
             digest.update(self.tensors[name].tobytes())
@@ -88,7 +88,7 @@ def resolve(name: str, cache: Path) -> Path:
     if not Path(name).exists() and not Path(name + ".index").exists():
         raise UserError(
             f"--encoder={name}: no such file or folder, and no name known here ({', '.join(NAMED)}); download the "
-            "checkpoint (config.json, vocab.txt, model.safetensors) and pass its folder"
+            "checkpoint (config.json, vocab.txt, tokenizer_config.json, model.safetensors) and pass its folder"
         )
     return Path(name)
 
@@ -102,9 +102,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: a file is missing or damaged, or config, vocabulary and weights do not fit one another.
     """
-    weights = _find_weights(path)
+    weights = _find_weights(path.resolve())
     folder = weights.parent
-    tf1 = weights.suffix == ".ckpt"
+    tf1 = weights.with_name(weights.name + ".index").is_file()
     config = read_config(folder, tf1)
     vocabulary = read_vocabulary(folder / "vocab.txt")
     if len(vocabulary) != config.vocabulary_size:
@@ -117,7 +117,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     else:
         found = read_tensors(weights)[0] if weights.suffix == ".safetensors" else read_torch(weights)
         tensors = {_renamed(name): array for name, array in found.items()}
-    return Checkpoint(weights, config, tensors, {"vocab_file": folder / "vocab.txt"} | _read_casing(folder))
+    casing = _read_casing(folder, vocabulary)
+    return Checkpoint(weights, config, tensors, {"vocab_file": folder / "vocab.txt"} | casing)
 
 
 def _find_weights(path: Path) -> Path:
@@ -158,12 +159,27 @@ def read_config(folder: Path, tf1: bool = False) -> BertConfig:
         raise UserError(f"{path}: not JSON ({error})") from error
     except (KeyError, AttributeError) as error:
         raise UserError(f"{path}: not a BERT configuration, {error} is missing") from error
-    if config.activation not in _ACTIVATIONS:
+    _check_numbers(path, config)
+    if not isinstance(config.activation, str) or config.activation not in _ACTIVATIONS:
         raise UserError(f"{path}: activation {config.activation!r}; known are {', '.join(_ACTIVATIONS)}")
     activation = "gelu_tanh" if tf1 and config.activation == "gelu" else _ACTIVATIONS[config.activation]
     if config.width % config.num_heads:
         raise UserError(f"{path}: width {config.width} is not a multiple of {config.num_heads} heads")
     return dataclasses.replace(config, activation=activation)
+
+
+def _check_numbers(path: Path, config: BertConfig) -> None:
+    """Whole numbers are whole and positive, shares are shares."""
+    for name, value in dataclasses.asdict(config).items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if name == "activation":
+            continue
+        if name in ("dropout", "attention_dropout", "norm_epsilon"):
+            right = (whole or isinstance(value, float)) and 0 <= value < 1
+        else:
+            right = whole and value >= (0 if name == "num_segments" else 1)
+        if not right:
+            raise UserError(f"{path}: {name} is {value!r}, which cannot be")
 
 
 def _from_bert(raw: dict[str, Any]) -> BertConfig:
@@ -198,11 +214,14 @@ def _from_distilbert(raw: dict[str, Any]) -> BertConfig:
     )
 
 
-def _read_casing(folder: Path) -> dict[str, Any]:
-    """How the tokeniser folds text, from ``tokenizer_config.json``; without one, as the original uncased BERT."""
+def _read_casing(folder: Path, vocabulary: tuple[str, ...]) -> dict[str, Any]:
+    """How the tokeniser folds text, from ``tokenizer_config.json``.
+
+    Without one the vocabulary tells: it is a cased one if it holds a capital letter outside the special tokens.
+    """
     path = folder / "tokenizer_config.json"
     if not path.is_file():
-        return {}
+        return {"lower_case": not any(word != word.lower() for word in vocabulary if not word.startswith("["))}
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return {

@@ -307,6 +307,9 @@ def load(
     classes = found.classes or tuple(sorted({row.label for row in train_rows if row.label}))
     left_out: Counter[str] = Counter()
     labelled = _texts(train_rows, found, classes, bad, left_out)
+    if not len(labelled):
+        chosen = f"; none has {source.keep.field}={'|'.join(source.keep.values)}" if source.keep else ""
+        raise UserError(f"{source.data_path or source.dataset}: no training rows{chosen}")
     if len(classes) < 2:
         raise UserError(
             f"{source.data_path}: {len(classes)} class(es) in the training rows ({', '.join(classes)}); "

@@ -86,27 +86,28 @@ def embed(
     shape = (len(encoded), len(encoder.outputs), encoder.outputs[0].shape[-1])
     note = path.with_suffix(".json")
     what = {"key": key, "pooling": pooling, "shape": list(shape), "dtype": dtype}
-    batches, done = _resume(path, note, what)
-    if not batches:
-        write_text(note, json.dumps(what | {"batches": 0, "done": 0}))
-    array = np.lib.format.open_memmap(path, "r+" if batches else "w+", dtype, shape)
-    for result in make_mapper(make_feature_fn(encoder, pooling), placement)(sorted_batches(encoded, rows, batches)):
+    done = _resume(path, note, what)
+    if not done:
+        write_text(note, json.dumps(what | {"done": 0}))
+    array = np.lib.format.open_memmap(path, "r+" if done else "w+", dtype, shape)
+    stream = make_mapper(make_feature_fn(encoder, pooling), placement)
+    for number, result in enumerate(stream(sorted_batches(encoded, rows, done)), start=1):
         array[result["row"]] = result["features"]
-        batches, done = batches + 1, done + len(result["row"])
-        if batches % _SAVE_EVERY == 0 or done == len(encoded):
+        done += len(result["row"])
+        if number % _SAVE_EVERY == 0 or done == len(encoded):
             array.flush()
-            write_text(note, json.dumps(what | {"batches": batches, "done": done}))
+            write_text(note, json.dumps(what | {"done": done}))
         on_progress(done)
     return np.load(path, mmap_mode="r")
 
 
-def _resume(path: Path, note: Path, what: dict[str, Any]) -> tuple[int, int]:
-    """Batches and texts done before."""
+def _resume(path: Path, note: Path, what: dict[str, Any]) -> int:
+    """Texts done before."""
     if not path.exists():
-        return 0, 0
+        return 0
     try:
         before = json.loads(note.read_text())
-        batches, done = before.pop("batches"), before.pop("done")
+        done = before.pop("done")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} exists and {note.name} does not say what it is; move it away") from error
     if before != what:
@@ -114,4 +115,4 @@ def _resume(path: Path, note: Path, what: dict[str, Any]) -> tuple[int, int]:
         raise UserError(
             f"{path} holds other features ({other} {before.get(other)!r}, not {what[other]!r}); move it away"
         )
-    return batches, done
+    return done

@@ -112,12 +112,25 @@ class Predictor:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             (kind,) = (kind for config, kind in KINDS.items() if config.__name__ == raw["kind"])
+            _check(raw)
             tokeniser = kind.tokeniser.load(folder, raw["tokeniser"])
             predictor = cls(kind.read(raw["model"]), tokeniser, raw["classes"], placement, raw["batch_size"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise UserError(f"{path}: not a predictor's configuration ({error})") from error
         load_weights(folder / "weights.safetensors", predictor.model.variables)
         return predictor
+
+
+def _check(raw: dict[str, Any]) -> None:
+    """Raises ValueError for what would otherwise be found out much later."""
+    tokeniser, classes = raw["tokeniser"], raw["classes"]
+    for name, value in (("batch_size", raw["batch_size"]), ("max_length", tokeniser["max_length"])):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}")
+    if tokeniser["truncate"] not in ("head", "head_tail"):
+        raise ValueError(f"truncate is {tokeniser['truncate']!r}")
+    if not isinstance(classes, list) or len(classes) != raw["model"]["num_classes"]:
+        raise ValueError(f"classes are {classes!r}, and the model has {raw['model']['num_classes']}")
 
 
 def predictions_csv(ids: Sequence[str], probabilities: np.ndarray, classes: Sequence[str], top: int = 1) -> str:

@@ -87,7 +87,7 @@ class PieceTokeniser:
         """What the pieces depend on besides the texts."""
         w = self.wordpiece
         words = hashlib.sha256("\n".join(w.words).encode()).hexdigest()
-        return f"pieces 1 {words} {w.lower_case} {w.strip_accents} {w.split_cjk} {self.join!r}"
+        return f"pieces 2 {words} {w.lower_case} {w.strip_accents} {w.split_cjk} {self.join!r}"
 
     def save(self, folder: Path) -> dict[str, Any]:
         write_text(folder / "vocab.txt", "\n".join(self.wordpiece.words) + "\n")

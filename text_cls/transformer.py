@@ -176,7 +176,7 @@ class SelfAttention(layers.Layer):
             (q,) = self._heads(ops.matmul(x[:, :queries], kernel[:, :width]) + shift[:width], 1)
             k, v = self._heads(ops.matmul(x, kernel[:, width:]) + shift[width:], 2)
         scores = ops.matmul(q * (width // self.num_heads) ** -0.5, ops.swapaxes(k, 2, 3))  # [B, H, Q, T]
-        weights = ops.softmax(ops.cast(scores, "float32") + bias)
+        weights = ops.softmax(ops.cast(scores, "float32") + ops.cast(bias, "float32"))
         weights = self.drop(ops.cast(weights, v.dtype), training=training)
         mixed = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))  # [B, Q, H, D/H]
         return self.out(ops.reshape(mixed, (ops.shape(mixed)[0], ops.shape(mixed)[1], width)))

@@ -263,7 +263,7 @@ def tokenise_pieces(texts: Sequence[Fields], wordpiece: WordPiece, join: str = "
     Args:
         texts: of one or more fields.
         wordpiece: the tokeniser; its vocabulary is the result's lexicon.
-        join: what stands between the fields.
+        join: what stands between the fields that have any text.
         workers: processes; 0 is one a core.
     """
     parts = map_chunks(_chunk_pieces, (wordpiece, join), texts, workers)
@@ -275,6 +275,6 @@ def tokenise_pieces(texts: Sequence[Fields], wordpiece: WordPiece, join: str = "
 def _chunk_pieces(tool: tuple[WordPiece, str], texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
     """All pieces end to end, and how many each text has."""
     wordpiece, join = tool
-    pieces = [wordpiece.pieces(join.join(fields)) for fields in texts]
+    pieces = [wordpiece.pieces(join.join(field for field in fields if field.strip())) for fields in texts]
     flat = np.fromiter((piece for text in pieces for piece in text), np.int32)
     return flat, np.array([len(text) for text in pieces], np.int64)

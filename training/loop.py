@@ -157,7 +157,7 @@ def make_train_step(job: Job, placement: Placement, settings: Settings, element_
 
 
 def _shards(shards: int, batch: Any, turns: int = 1) -> int:
-    """As many shards as asked for, or the largest number below that divides what each turn gets of the batch.
+    """As many shards as asked for, or as many as both they and what each turn gets of the batch can be divided by.
 
     Batches whose number of rows differs are made of multiples of replicas, turns and shards.
     """
@@ -269,7 +269,7 @@ def _train(
             state.seconds += elapsed
             state.window_seconds += elapsed
             checkpointer.save(state)
-        if stop.is_set() and not last:
+        if stop.is_set():
             raise Interrupted(f"stopped after step {state.step}; go on with the same flags and --run_dir={run.path}")
 
 

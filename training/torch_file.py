@@ -9,6 +9,7 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,10 +105,11 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
         tensors = {name: tensor.array() for name, tensor in _state_dict(content).items()}
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
-            struct.error, zipfile.BadZipFile, OverflowError) as error:  # fmt: skip
+            RuntimeError, MemoryError, OverflowError, OSError, struct.error, zlib.error,
+            zipfile.BadZipFile) as error:  # fmt: skip  # whatever damage can make of zip, pickle and array
         raise UserError(
             f"{path}: not a PyTorch file of tensors, or a damaged one ({error}); nothing in it was run"
-        ) from (error)
+        ) from error
     if not tensors:
         raise UserError(f"{path}: no tensors in it")
     return tensors
@@ -158,7 +160,7 @@ def _read_stream(path: Path) -> Any:
         for key in _Unpickler(file, load).load():
             (count,) = struct.unpack("<q", file.read(8))
             size = count * (2 if dtypes[key] == "bfloat16" else np.dtype(dtypes[key]).itemsize)
-            contents[key] = file.read(size)
-            if len(contents[key]) != size:
+            if not 0 <= size <= path.stat().st_size - file.tell():
                 raise EOFError("it ends in the middle of a tensor")
+            contents[key] = file.read(size)
     return content
