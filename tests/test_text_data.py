@@ -57,7 +57,8 @@ def test_compressed_files_read_the_same_and_damaged_ones_are_named(tmp_path: Pat
     ("content", "message"),
     [
         ("", "the file is empty"),
-        ("text,label\n", r"0 class\(es\)"),
+        ("text,label\n", "d.csv: no training rows"),
+        ("text,label\nx,a\ny,a\n", r"1 class\(es\) in the training rows \(a\); is --label_field=label right"),
         ("a,b\n1,2\n", "no column 'text'; it has a, b: set --text_fields"),
         ("text,label\nx,a\ny\n", r"d.csv:3: row has 1 columns, not 2; mend the row, or .* --skip_bad_rows"),
         ("text,label\nx,a\ny,\n", r"d.csv:3: row has no label"),
