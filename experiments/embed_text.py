@@ -46,7 +46,7 @@ def main() -> None:
     if FLAGS.dry_run:
         print("nothing was written")
         return
-    run = text_job.open_run(path, splits)
+    run = launch.open_data_run(path, splits)
     of_all = f"{checkpoint.fingerprint()} {tokeniser.key} {FLAGS.max_length} {FLAGS.truncate} {layers}"
     for name, texts in splits.parts().items():
         progress = keras.utils.Progbar(len(texts), unit_name="text")

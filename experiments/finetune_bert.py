@@ -44,7 +44,7 @@ flags.DEFINE_bool("export", False, "Write the fine-tuned encoder as a checkpoint
 def main() -> None:
     """Checkpoint, data, model, training, report."""
     path = launch.run_dir(f"finetune_bert-{FLAGS.dataset}")
-    if not FLAGS.dry_run and text_job.finished(path):
+    if not FLAGS.dry_run and launch.finished(path, "test_accuracy"):
         return
     placement = launch.prepare_devices()
     checkpoint = bert_flags.read_encoder()
@@ -60,7 +60,7 @@ def main() -> None:
     encoder = _prepare(predictor.model, checkpoint)
     job = text_job.TextJob(splits, encoded, predictor, placement, _rate_of(predictor.model))
     job.settings()  # refuses what cannot be before the folder is made
-    run = None if FLAGS.dry_run else text_job.open_run(path, splits)
+    run = None if FLAGS.dry_run else launch.open_data_run(path, splits)
     if run and FLAGS.mlm_epochs:
         encoder.set_weights(_pretrain(run, job, checkpoint, tokeniser))
     if FLAGS.lora_rank:

@@ -1,6 +1,7 @@
 """Shared flags, and the one way a script starts and ends. Imports nothing heavy, so that ``--help`` is quick."""
 
 import errno
+import json
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from absl import app, flags
 from training.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
-    from training.loop import Settings
+    from training.loop import Job, Settings
     from training.run import Run, Writer
     from training.strategy import Placement
 
@@ -39,15 +40,20 @@ def define_training_flags(**defaults: Any) -> None:
 
     flags.DEFINE_integer("batch_size", default("batch_size", 64), "Examples in one update, over all replicas.", 1)
     flags.DEFINE_float("num_epochs", default("num_epochs", 10.0), "Passes over the training examples.", 0.0)
+    flags.DEFINE_integer("num_steps", default("num_steps", 0), "Updates; 0: by --num_epochs.", 0)
     flags.DEFINE_float("learning_rate", default("learning_rate", 1e-3), "Peak learning rate.", 0.0)
-    flags.DEFINE_enum("schedule", "linear", ["linear", "cosine", "noam", "constant"], "After warm-up.")
+    flags.DEFINE_enum("schedule", default("schedule", "linear"), ["linear", "cosine", "noam", "constant"], "After warm-up.")
     flags.DEFINE_float("warmup", default("warmup", 0.1), "Share of the steps (below 1), or steps, of warm-up.", 0.0)
     flags.DEFINE_float("weight_decay", default("weight_decay", 0.01), "Decoupled; none on biases and norms.", 0.0)
     flags.DEFINE_float("clip_norm", 1.0, "Bound on the global gradient norm; 0 for none.", 0.0)
     flags.DEFINE_float("ema_decay", default("ema_decay", 0.0), "Average the weights with this decay; 0: no.", 0.0, 1.0)
     flags.DEFINE_integer("log_every", 50, "Steps between log lines.", 1)
-    flags.DEFINE_integer("eval_every", 0, "Steps between evaluations and checkpoints; 0: once an epoch.", 0)
-    flags.DEFINE_string("select", "accuracy", "Validation figure that picks the best weights.")
+    flags.DEFINE_integer(
+        "eval_every", default("eval_every", 0), "Steps between evaluations and checkpoints; 0: once an epoch.", 0
+    )
+    flags.DEFINE_string(
+        "select", default("select", "accuracy"), "Validation figure that picks the best weights; empty: the last."
+    )
     flags.DEFINE_integer("patience", 0, "Stop after this many evaluations without improvement; 0: never.", 0)
     flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the layers' arithmetic.")
     flags.DEFINE_bool("xla", False, "Compile forward and backward pass with XLA.")
@@ -149,7 +155,7 @@ def settings(steps_per_epoch: int) -> "Settings":
     from training.loop import Settings
 
     return Settings(
-        num_steps=max(1, round(FLAGS.num_epochs * steps_per_epoch)),
+        num_steps=FLAGS.num_steps or max(1, round(FLAGS.num_epochs * steps_per_epoch)),
         log_every=FLAGS.log_every,
         eval_every=FLAGS.eval_every or steps_per_epoch,
         clip_norm=FLAGS.clip_norm,
@@ -184,6 +190,56 @@ def open_run(path: Path) -> "Run":
     from training.run import Run
 
     return Run.open(path, run_flags())
+
+
+def finished(path: Path, figure: str) -> bool:
+    """Whether the run folder holds a finished run of these flags; refuses one of other flags before any work."""
+    from training.run import Run
+
+    if not (path / "result.json").exists():
+        Run.check(path, run_flags())
+        return False
+    result = Run.open(path, run_flags()).read_json("result.json") or {}
+    print(f"{path}: finished before, {figure.replace('_', ' ')} {result[figure]:.4f}; nothing to do")
+    return True
+
+
+def open_data_run(path: Path, splits: Any) -> "Run":
+    """The run folder, for this data: writes the fingerprints, or compares them with those of the run it resumes.
+
+    ``splits`` describes itself (``describe()``) and has ``notes``.
+    """
+    run = open_run(path)
+    run.writer = tensorboard_writer(path) if "tensorboard" in FLAGS and FLAGS.tensorboard else None
+    now = json.loads(json.dumps(splits.describe()))
+    before = run.read_json("data.json")
+    if before is not None and before != now:
+        raise UserError(f"--run_dir={run.path} was trained on other data (see its data.json); choose another folder")
+    run.write_json("data.json", now)
+    for note in splits.notes:
+        run.say(f"note: {note}")
+    return run
+
+
+def first_step(job: "Job", placement: "Placement", settings: "Settings") -> tuple[dict[str, float], str]:
+    """Takes one step: its sums, and what it cost."""
+    import tensorflow as tf
+
+    from training.loop import make_train_step
+
+    dataset = placement.strategy.experimental_distribute_dataset(job.train(0))
+    train_step = make_train_step(job, placement, settings, dataset.element_spec)
+    batch = next(iter(dataset))
+    start = time.monotonic()
+    train_step.get_concrete_function(batch, tf.constant(0, tf.int64))
+    traced = time.monotonic()
+    sums = {name: float(value) for name, value in train_step(batch, tf.constant(0, tf.int64)).items()}
+    seconds = time.monotonic() - traced
+    state = sum(v.value.dtype.size * int(tf.size(v.value)) for v in (*job.model.variables, *job.optimizer.variables))
+    return sums, (
+        f"{seconds:.2f} s (the first, after {traced - start:.1f} s of tracing), "
+        f"loss {sums['loss'] / sums['count']:.4f}; {state / 2**20:,.0f} MiB of weights and optimizer state"
+    )
 
 
 def tensorboard_writer(path: Path) -> "Writer":

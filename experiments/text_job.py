@@ -1,7 +1,6 @@
 """Training a text classifier, whatever its model: the flags, the run, the report and the dry run that scripts share."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,32 +113,6 @@ class TextJob:
         )
 
 
-def finished(path: Path) -> bool:
-    """Whether the run folder holds a finished run of these flags; refuses one of other flags before any work."""
-    from training.run import Run
-
-    if not (path / "result.json").exists():
-        Run.check(path, launch.run_flags())
-        return False
-    result = Run.open(path, launch.run_flags()).read_json("result.json") or {}
-    print(f"{path}: finished before, test accuracy {result['test_accuracy']:.4f}; nothing to do")
-    return True
-
-
-def open_run(path: Path, splits: "Splits") -> "Run":
-    """The run folder, for this data: writes the fingerprints, or compares them with those of the run it resumes."""
-    run = launch.open_run(path)
-    run.writer = launch.tensorboard_writer(path) if "tensorboard" in FLAGS and FLAGS.tensorboard else None
-    now = json.loads(json.dumps(splits.describe()))
-    before = run.read_json("data.json")
-    if before is not None and before != now:
-        raise UserError(f"--run_dir={run.path} was trained on other data (see its data.json); choose another folder")
-    run.write_json("data.json", now)
-    for note in splits.notes:
-        run.say(f"note: {note}")
-    return run
-
-
 def train_and_report(run: "Run", text_job: TextJob, more: Callable[[], None] = lambda: None) -> None:
     """Trains, scores the test split once, and leaves everything in the run folder.
 
@@ -158,7 +131,8 @@ def train_and_report(run: "Run", text_job: TextJob, more: Callable[[], None] = l
     run.say(f"scoring {len(encoded['test']):,} test texts with the weights of step {state.best_step}")
     validation = report(predictor.probabilities(encoded["validation"]), encoded["validation"].labels, splits.classes)
     test = report(predictor.probabilities(encoded["test"]), encoded["test"].labels, splits.classes)
-    run.say(f"best validation {settings.select} {abs(state.best or 0.0):.4f}; test split:")
+    best = f"best validation {settings.select} {abs(state.best or 0.0):.4f}; " if settings.select else ""
+    run.say(f"{best}test split:")
     run.say(as_text(test))
     predictor.save(run.path / "model")
     if "unlabeled" in encoded:
@@ -185,29 +159,12 @@ def train_and_report(run: "Run", text_job: TextJob, more: Callable[[], None] = l
 
 def dry_run(text_job: TextJob) -> None:
     """Prints sizes and the cost of one step, and writes nothing."""
-    import tensorflow as tf
-
-    from training.loop import make_train_step
-
     settings = text_job.settings()
     print(text_job.summary(settings))
     for note in text_job.splits.notes:
         print(f"note: {note}")
-    job = text_job.build(settings)
-    dataset = text_job.placement.strategy.experimental_distribute_dataset(job.train(0))
-    train_step = make_train_step(job, text_job.placement, settings, dataset.element_spec)
-    batch = next(iter(dataset))
-    start = time.monotonic()
-    train_step.get_concrete_function(batch, tf.constant(0, tf.int64))
-    traced = time.monotonic()
-    sums = {name: float(value) for name, value in train_step(batch, tf.constant(0, tf.int64)).items()}
-    seconds = time.monotonic() - traced
-    state = sum(v.value.dtype.size * int(tf.size(v.value)) for v in (*job.model.variables, *job.optimizer.variables))
-    print(
-        f"one step: {sums['tokens']:,.0f} tokens in {sums['positions']:,.0f} positions, {seconds:.2f} s "
-        f"(the first, after {traced - start:.1f} s of tracing), loss {sums['loss'] / sums['count']:.4f}; "
-        f"{state / 2**20:,.0f} MiB of weights and optimizer state; nothing was written"
-    )
+    sums, cost = launch.first_step(text_job.build(settings), text_job.placement, settings)
+    print(f"one step: {sums['tokens']:,.0f} tokens in {sums['positions']:,.0f} positions, {cost}; nothing was written")
 
 
 def _write_predictions(path: Path, predictor: "Predictor", splits: "Splits", encoded: "Encoded") -> None:

@@ -39,7 +39,7 @@ flags.DEFINE_integer("bigram_buckets", 0, "Rows of a table of hashed word pairs;
 def main() -> None:
     """Data, vocabulary, model, training, report."""
     path = launch.run_dir(f"train_text-{FLAGS.dataset}")
-    if not FLAGS.dry_run and text_job.finished(path):
+    if not FLAGS.dry_run and launch.finished(path, "test_accuracy"):
         return
     placement = launch.prepare_devices()
     cleaner = text_data.make_cleaner()
@@ -58,7 +58,7 @@ def main() -> None:
     if FLAGS.dry_run:
         text_job.dry_run(job)
         return
-    text_job.train_and_report(text_job.open_run(path, splits), job)
+    text_job.train_and_report(launch.open_data_run(path, splits), job)
 
 
 def _config(vocabulary_size: int, num_classes: int) -> Any:

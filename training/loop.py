@@ -74,7 +74,7 @@ class Settings:
         num_steps: updates in all.
         log_every, eval_every: steps between log lines and between evaluations; a checkpoint goes with each evaluation.
         clip_norm: bound on the global gradient norm, after the reduction over replicas; 0 for none.
-        select: the validation figure that picks the best weights.
+        select: the validation figure that picks the best weights; "" takes the last.
         minimize: whether less of it is better.
         patience: evaluations without improvement after which training stops; 0 never stops early.
         seed: of dropout and its like.
@@ -292,9 +292,9 @@ def _log_train(job: Job, run: Run, settings: Settings, state: State, clock: floa
 def _evaluate(job: Job, run: Run, settings: Settings, checkpointer: Checkpointer, state: State) -> None:
     with job.optimizer.averaged():
         figures = job.evaluate()
-        if settings.select not in figures:
+        if settings.select and settings.select not in figures:
             raise UserError(f"--select={settings.select} is no validation figure: use one of {', '.join(figures)}")
-        value = figures[settings.select] * (-1.0 if settings.minimize else 1.0)
+        value = figures[settings.select] * (-1.0 if settings.minimize else 1.0) if settings.select else state.step
         if state.best is None or value > state.best:
             state.best, state.best_step, state.evaluations_since_best = value, state.step, 0
             checkpointer.save_best()

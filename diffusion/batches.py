@@ -1,0 +1,94 @@
+"""Images → tf.data batches. Which images stand in batch n is a pure function of the seed and n. ``B`` batch."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from diffusion.data import Images
+
+
+class ImageBatch(NamedTuple):
+    """One batch; rows beyond the last image are filler."""
+
+    image: Any  # [B, H, W, C] uint8
+    label: Any  # [B] int32, 0 where there are none
+    index: Any  # [B] int32 images before it since the start: what its time and noise are drawn by
+    mask: Any  # [B] float32, 1 for an image and 0 for filler
+
+
+class SampleBatch(NamedTuple):
+    """Images to be made; rows beyond the last are filler."""
+
+    index: Any  # [B] int32 number of the image: its noise follows from the seed and this
+    label: Any  # [B] int32
+    mix: Any  # [B] float32 share of the second seed's noise, where there is one
+    mask: Any  # [B] float32, 1 for an image and 0 for filler
+
+
+def _dataset(batches: Any, like: Any) -> tf.data.Dataset:
+    """Batches of the same shapes as ``like``."""
+    signature = type(like)(*(tf.TensorSpec(field.shape, field.dtype) for field in like))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
+def training_batches(images: Images, size: int, seed: int, flip: bool, first_step: int = 0) -> tf.data.Dataset:
+    """The endless stream of full batches from ``first_step`` on: every image once an epoch, mirrored half the time."""
+
+    def draw(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng([seed, epoch])
+        return generator.permutation(len(images)), generator.random(len(images)) < (0.5 if flip else 0.0)
+
+    def batches() -> Iterator[ImageBatch]:
+        index = np.arange(first_step * size, (first_step + 1) * size)
+        epoch, place = divmod(first_step * size, len(images))
+        rows, flips = draw(epoch)
+        while True:
+            chosen, mirrored = rows[place : place + size], flips[place : place + size]
+            place += size
+            while len(chosen) < size:  # the batch goes on in the next epoch
+                epoch, place = epoch + 1, size - len(chosen)
+                rows, flips = draw(epoch)
+                chosen = np.concatenate([chosen, rows[:place]])
+                mirrored = np.concatenate([mirrored, flips[:place]])
+            pixels = images.pixels[chosen]
+            pixels[mirrored] = pixels[mirrored, :, ::-1]
+            yield ImageBatch(pixels, images.label(chosen), index.astype(np.int32), np.ones(size, np.float32))
+            index += size
+
+    return _dataset(batches, next(batches()))
+
+
+def evaluation_batches(images: Images, size: int) -> tf.data.Dataset:
+    """Every image once, in order; ``index`` is its place in the split."""
+
+    def batches() -> Iterator[ImageBatch]:
+        for start in range(0, len(images), size):
+            rows = np.arange(start, min(start + size, len(images)))
+            filler = size - len(rows)
+            mask = np.pad(np.ones(len(rows), np.float32), (0, filler))
+            rows = np.pad(rows, (0, filler), mode="edge")
+            yield ImageBatch(images.pixels[rows], images.label(rows), rows.astype(np.int32), mask)
+
+    return _dataset(batches, next(batches()))
+
+
+def sample_batches(index: np.ndarray, label: np.ndarray, mix: np.ndarray, size: int) -> tf.data.Dataset:
+    """Images to be made, in order, ``size`` at a time."""
+
+    def batches() -> Iterator[SampleBatch]:
+        for start in range(0, len(index), size):
+            part = slice(start, start + size)
+            filler = (0, size - len(index[part]))
+            yield SampleBatch(
+                np.pad(index[part], filler).astype(np.int32),
+                np.pad(label[part], filler).astype(np.int32),
+                np.pad(mix[part], filler).astype(np.float32),
+                np.pad(np.ones(len(index[part]), np.float32), filler),
+            )
+
+    return _dataset(batches, next(batches()))

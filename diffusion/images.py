@@ -1,0 +1,164 @@
+"""Image files → arrays: folders and archives of any nesting, any format that Pillow reads."""
+
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from itertools import islice
+from multiprocessing.pool import ThreadPool
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import zstandard
+from PIL import Image, ImageOps
+
+from training.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip")
+_GRAY = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
+_AT_ONCE = 512  # files in memory before they are decoded
+
+
+class Entry(NamedTuple):
+    """One image file, not decoded."""
+
+    name: PurePosixPath  # below the folder or in the archive
+    content: Callable[[], bytes]
+
+
+class Loaded(NamedTuple):
+    """Images of one size, in order of their names."""
+
+    names: list[PurePosixPath]
+    pixels: np.ndarray  # [N, H, W, C] uint8
+    notes: list[str]  # files left out
+
+
+def read_images(
+    path: Path,
+    size: int = 0,
+    channels: int = 0,
+    skip_bad: bool = False,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Loaded:
+    """Every image below a folder or in an archive.
+
+    Args:
+        path: a folder, or a file with a suffix in ``ARCHIVES``.
+        size: crop the middle square and resize it (antialiased) to this; 0 keeps the images as they are.
+        channels: 1 or 3; 0 for what the files have.
+        skip_bad: leave out files that cannot be read, and note them.
+        on_progress: told the number of images read.
+
+    Raises:
+        UserError: nothing there, a damaged file (named), or images of different sizes or channels.
+    """
+    names: list[PurePosixPath] = []
+    arrays: list[np.ndarray] = []
+    notes: list[str] = []
+    entries = _entries(path)
+    with ThreadPool(os.cpu_count()) as pool:
+        while chunk := list(islice(entries, _AT_ONCE)):
+            for entry, result in zip(chunk, pool.map(lambda e: _decode(e, size, channels), chunk), strict=True):
+                if isinstance(result, str):
+                    message = f"{path / entry.name}: not a readable image ({result})"
+                    if not skip_bad:
+                        raise UserError(f"{message}; mend or remove it, or leave such files out with --skip_bad_images")
+                    notes.append(message)
+                    continue
+                _check_like_first(path, names, arrays, entry.name, result)
+                names.append(entry.name)
+                arrays.append(result)
+            on_progress(len(names))
+    if not names:
+        raise UserError(f"{path}: no images there (looked for {', '.join(SUFFIXES)}, in any case)")
+    order = sorted(range(len(names)), key=lambda place: names[place].parts)
+    return Loaded([names[i] for i in order], np.stack([arrays[i] for i in order]), notes)
+
+
+def _check_like_first(
+    path: Path, names: list[PurePosixPath], arrays: list[np.ndarray], name: PurePosixPath, pixels: np.ndarray
+) -> None:
+    if not arrays or arrays[0].shape == pixels.shape:
+        return
+    first, what = arrays[0].shape, pixels.shape
+    remedy = "set --channels to 1 or 3" if first[:2] == what[:2] else "set --image_size"
+    raise UserError(
+        f"{path}: images differ: {names[0]} is {first[1]}×{first[0]} with {first[2]} channel(s), {name} is "
+        f"{what[1]}×{what[0]} with {what[2]}; {remedy}"
+    )
+
+
+def _decode(entry: Entry, size: int, channels: int) -> np.ndarray | str:
+    """[H, W, C] uint8, or what is wrong."""
+    try:
+        with Image.open(io.BytesIO(entry.content())) as opened:
+            image: Image.Image = ImageOps.exif_transpose(opened)
+            return _to_array(image, size, channels or (1 if image.mode in _GRAY else 3))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # Pillow raises them all
+        return str(error).replace(os.linesep, " ") or type(error).__name__
+
+
+def _to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits: Pillow's own conversion would clip them
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if size:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box) if side != size else image.crop(box)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    if path.is_dir():
+        found = (Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names)
+        for file in sorted(file for file in found if _is_image(file)):
+            yield Entry(PurePosixPath(file.relative_to(path)), file.read_bytes)
+        return
+    if not path.is_file():
+        raise UserError(f"{path}: no such folder or archive")
+    if not path.name.lower().endswith(ARCHIVES):
+        raise UserError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)})")
+    try:
+        yield from _zip_entries(path) if path.suffix.lower() == ".zip" else _tar_entries(path)
+    except (tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError, EOFError, OSError) as error:
+        raise UserError(f"{path}: damaged or truncated archive ({error}); fetch it again") from error
+
+
+def _zip_entries(path: Path) -> Iterator[Entry]:
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if _is_image(PurePosixPath(name)):
+                yield _held(PurePosixPath(name), archive.read(name))
+
+
+def _tar_entries(path: Path) -> Iterator[Entry]:
+    with path.open("rb") as raw:
+        stream: Any = raw
+        mode = "r|*"
+        if path.suffix.lower() == ".zst":
+            stream, mode = zstandard.ZstdDecompressor().stream_reader(raw), "r|"
+        with tarfile.open(fileobj=stream, mode=mode) as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                if member.isfile() and _is_image(name):
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    yield _held(name, file.read())
+
+
+def _held(name: PurePosixPath, content: bytes) -> Entry:
+    return Entry(name, lambda: content)
+
+
+def _is_image(name: PurePosixPath | Path) -> bool:
+    return name.suffix.lower() in SUFFIXES and not name.name.startswith("._")  # macOS leaves such shadows

@@ -1,0 +1,75 @@
+"""Algorithm 1 (Ho et al. 2020) as a per-example loss. ``B`` batch, ``H, W, C`` image."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from diffusion import noise
+from diffusion.batches import ImageBatch
+from diffusion.process import DiffusionProcess
+from training.objectives import seeded_call
+
+_TIME, _NOISE, _LABEL, _EVALUATION = 0, 1, 2, 3  # streams of random numbers
+NUM_BUCKETS = 8
+
+
+def to_model(pixels: Any) -> Any:
+    """uint8 0 … 255 → float32 −1 … 1."""
+    return ops.cast(pixels, "float32") / 127.5 - 1.0
+
+
+def make_loss_fn(
+    model: keras.Model,
+    process: DiffusionProcess,
+    num_classes: int = 0,
+    label_dropout: float = 0.1,
+    min_snr_gamma: float = 0.0,
+) -> Callable[..., dict[str, Any]]:
+    """``loss_fn`` of a U-Net: weighted mean squared error of the target at a random time, one number an image.
+
+    Args:
+        model: (x_t, t[, label]) → prediction; label ``num_classes`` means none.
+        process: the forward process and its target.
+        num_classes: 0 for a model without labels.
+        label_dropout: share of labels left out in training, for classifier-free guidance (Ho & Salimans 2022).
+        min_snr_gamma: γ of min-SNR weighting; 0 weighs all times alike.
+    """
+    weight = process.min_snr_weight(min_snr_gamma) if min_snr_gamma else np.ones(process.num_steps + 1)
+
+    def loss_fn(batch: ImageBatch, training: bool, seed: Any) -> dict[str, Any]:
+        x0 = to_model(batch.image)  # [B, H, W, C]
+        # By the image's index, not its place in the batch: replicas and shards change nothing.
+        u = noise.uniform(seed[0], batch.index, _TIME, 1)[:, 0] if training else _spread(batch.index)
+        t = 1 + ops.cast(ops.floor(u * process.num_steps), "int32")
+        eps = noise.normal(seed[0], batch.index, _NOISE if training else _EVALUATION, tuple(x0.shape[1:]))
+        inputs = [process.q_sample(x0, t, eps), t]
+        if num_classes:
+            dropped = noise.uniform(seed[0], batch.index, _LABEL, 1)[:, 0] < (label_dropout if training else 0.0)
+            inputs.append(ops.where(dropped, num_classes, batch.label))
+        output = seeded_call(model, inputs, training, seed)
+        error = ops.square(process.target_of(x0, t, eps) - ops.cast(output, "float32"))
+        mse = ops.mean(error, axis=tuple(range(1, len(x0.shape))))  # [B]
+        values = {"loss": mse * ops.take(ops.convert_to_tensor(weight, "float32"), t)}
+        return values if training else values | {"mse": mse, "t": t}
+
+    return loss_fn
+
+
+def _spread(index: Any) -> Any:
+    """[B] numbers in [0, 1) that cover it evenly (multiples of the golden ratio), so that few images suffice."""
+    golden = ops.cast(index, "float32") * 0.6180339887
+    return golden - ops.floor(golden)
+
+
+def by_time(values: dict[str, np.ndarray], num_steps: int) -> dict[str, float]:
+    """Mean ``loss``, and the mean squared error by bucket of time: ``mse_1_125``, …; empty buckets are left out."""
+    edges = np.linspace(0, num_steps, NUM_BUCKETS + 1).round().astype(int)
+    figures = {"loss": float(values["loss"].mean())}
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        inside = (values["t"] > low) & (values["t"] <= high)
+        if inside.any():
+            figures[f"mse_{low + 1}_{high}"] = float(values["mse"][inside].mean())
+    return figures
