@@ -5,6 +5,7 @@ Image i of seed s is the same in any batch, on any number of devices: all its no
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,6 +130,13 @@ class Generator:
     def images(self, sampler: SamplerConfig, wish: Wish, seed: int = 0, batch_size: int = 64) -> np.ndarray:
         """[N, H, W, C] uint8: ``stream``, collected."""
         return np.concatenate([part["image"] for part in self.stream(sampler, wish, seed, batch_size)])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights and what goes with them."""
+        digest = hashlib.sha256(repr((self.config, self.process, self.classes)).encode())
+        for variable in self.model.variables:
+            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)))
+        return digest.hexdigest()
 
     def _round_up(self, count: int) -> int:
         multiple = self.placement.strategy.num_replicas_in_sync * self.placement.shards

@@ -3,7 +3,6 @@
 Shapes: ``N`` texts, ``B`` batch, ``L`` layers asked for, ``D`` width.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from text_cls.batches import Batch, Encoded, Rows, sorted_batches
 from text_cls.bert import BertConfig, build_encoder
 from text_cls.checkpoints import Checkpoint, load_encoder
 from text_cls.transformer import Pooling
+from training.arrays import GrowingArray
 from training.errors import UserError
 from training.loop import make_mapper
-from training.run import write_text
 from training.strategy import Placement
 
 _SAVE_EVERY = 50  # batches between notes of how far it is
@@ -83,36 +82,15 @@ def embed(
     Raises:
         UserError: ``path`` holds something else.
     """
+    what = {"key": key, "pooling": pooling}
     shape = (len(encoded), len(encoder.outputs), encoder.outputs[0].shape[-1])
-    note = path.with_suffix(".json")
-    what = {"key": key, "pooling": pooling, "shape": list(shape), "dtype": dtype}
-    done = _resume(path, note, what)
-    if not done:
-        write_text(note, json.dumps(what | {"done": 0}))
-    array = np.lib.format.open_memmap(path, "r+" if done else "w+", dtype, shape)
+    file = GrowingArray(path, shape, dtype, what)
+    done = file.done
     stream = make_mapper(make_feature_fn(encoder, pooling), placement)
     for number, result in enumerate(stream(sorted_batches(encoded, rows, done)), start=1):
-        array[result["row"]] = result["features"]
+        file.array[result["row"]] = result["features"]
         done += len(result["row"])
         if number % _SAVE_EVERY == 0 or done == len(encoded):
-            array.flush()
-            write_text(note, json.dumps(what | {"done": done}))
+            file.save(done)
         on_progress(done)
     return np.load(path, mmap_mode="r")
-
-
-def _resume(path: Path, note: Path, what: dict[str, Any]) -> int:
-    """Texts done before."""
-    if not path.exists():
-        return 0
-    try:
-        before = json.loads(note.read_text())
-        done = before.pop("done")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} exists and {note.name} does not say what it is; move it away") from error
-    if before != what:
-        other = next(name for name in what if before.get(name) != what[name])
-        raise UserError(
-            f"{path} holds other features ({other} {before.get(other)!r}, not {what[other]!r}); move it away"
-        )
-    return done

@@ -1,0 +1,52 @@
+"""A ``.npy`` file that is filled bit by bit, is never whole in memory, and knows how far it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.errors import UserError
+from training.run import write_text
+
+
+class GrowingArray:
+    """A memory-mapped array; beside it, a ``.json`` with what it is and how many of its rows are done.
+
+    Attributes:
+        array: the rows, to be written to.
+        done: rows that an earlier call finished.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, what: dict[str, Any]) -> None:
+        """Opens or creates ``path``; ``what`` says all that its content depends on.
+
+        Raises:
+            UserError: ``path`` holds something else.
+        """
+        self._note = path.with_suffix(".json")
+        self._what = json.loads(json.dumps(what | {"shape": shape, "dtype": dtype}))
+        self.done = self._resume(path)
+        if not self.done:
+            self.save(0)
+        self.array = np.lib.format.open_memmap(path, "r+" if self.done else "w+", dtype, shape)
+
+    def save(self, done: int) -> None:
+        """Writes down that ``done`` rows are there."""
+        if done:
+            self.array.flush()
+        write_text(self._note, json.dumps(self._what | {"done": done}, indent=2))
+        self.done = done
+
+    def _resume(self, path: Path) -> int:
+        if not path.exists():
+            return 0
+        try:
+            before = json.loads(self._note.read_text())
+            done = int(before.pop("done"))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} exists and {self._note.name} does not say what it is; move it away") from error
+        for name, value in self._what.items():
+            if before.get(name) != value:
+                raise UserError(f"{path} holds something else ({name} {before.get(name)!r}, not {value!r}); move it away")
+        return done
