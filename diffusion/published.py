@@ -1,0 +1,150 @@
+"""Published U-Nets in diffusers' layout (``google/ddpm-cifar10-32`` and its like) → our weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from diffusion.generator import Generator
+from diffusion.process import DiffusionProcess
+from diffusion.unet import UNetConfig
+from training.checkpoint import read_tensors
+from training.errors import UserError
+from training.strategy import Placement
+from training.torch_file import read_torch
+
+_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_PARTS = {
+    "norm_1": "norm1",
+    "conv_1": "conv1",
+    "time": "time_emb_proj",
+    "norm_2": "norm2",
+    "conv_2": "conv2",
+    "shortcut": "conv_shortcut",
+}
+_NAMES = {
+    "conv_in": "conv_in",
+    "time_1": "time_embedding.linear_1",
+    "time_2": "time_embedding.linear_2",
+    "norm_out": "conv_norm_out",
+    "conv_out": "conv_out",
+    "middle_attention": "mid_block.attentions.0",
+    "middle_attention_norm": "mid_block.attentions.0.group_norm",
+}
+_OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def load_generator(folder: Path, placement: Placement) -> Generator:
+    """A pipeline's folder (``unet/`` and ``scheduler/`` below it, or a U-Net's files alone) → a generator.
+
+    Raises:
+        UserError: files are missing or damaged, or the network is not of the reference's form.
+    """
+    unet = folder / "unet" if (folder / "unet").is_dir() else folder
+    raw = _read_json(unet / "config.json")
+    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json") if (folder / "scheduler").is_dir() else {}
+    target = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+    try:
+        process = DiffusionProcess(
+            scheduler.get("num_train_timesteps", 1000), "linear", False, target[scheduler.get("prediction_type", "epsilon")]
+        )
+        config = read_config(raw)
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{unet / 'config.json'}: not a UNet2DModel of the reference's form ({error})") from error
+    path = next((unet / name for name in _FILES if (unet / name).is_file()), None)
+    if path is None:
+        raise UserError(f"{unet}: no weights there ({' or '.join(_FILES)})")
+    state = read_tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
+    generator = Generator(config, process, (), placement)
+    load_unet(state, generator.model, path)
+    return generator
+
+
+def read_config(raw: dict[str, Any]) -> UNetConfig:
+    """diffusers' ``config.json`` → ours; KeyError for what we have no equal for."""
+    widths, size = raw["block_out_channels"], raw["sample_size"]
+    for name, only in (("act_fn", "silu"), ("time_embedding_type", "positional"), ("flip_sin_to_cos", False)):
+        if raw.get(name, only) != only:
+            raise KeyError(f"{name} is {raw[name]!r}, not {only!r}")
+    head_width = raw.get("attention_head_dim")
+    return UNetConfig(
+        size,
+        size,
+        raw["in_channels"],
+        widths[0],
+        tuple(width // widths[0] for width in widths),
+        raw["layers_per_block"],
+        tuple(size >> level for level, kind in enumerate(raw["down_block_types"]) if kind == "AttnDownBlock2D"),
+        max(1, widths[-1] // head_width) if head_width else 1,
+        raw.get("dropout", 0.0),
+        raw.get("norm_num_groups", 32),
+    )
+
+
+def load_unet(state: dict[str, np.ndarray], model: keras.Model, where: Path | str = "state") -> None:
+    """Assigns every weight of ``model`` from a state dict; nothing is assigned where one is missing or of another shape.
+
+    Raises:
+        UserError: names the first such weight.
+    """
+    levels = sum(layer.name.endswith("_double") for layer in model.layers) + 1
+    values = []
+    for layer in model.layers:
+        for variable in layer.weights:
+            if "seed_generator" in variable.path:
+                continue
+            value = _find(state, layer.name, variable.path.split("/")[1:], levels)
+            if value is None or value.shape != tuple(variable.shape):
+                what = "is missing" if value is None else f"has shape {value.shape}, not {tuple(variable.shape)}"
+                raise UserError(f"{where}: the weight of {variable.path} {what}; is it a checkpoint of this network?")
+            values.append((variable, value))
+    for variable, value in values:
+        variable.assign(value)
+
+
+def _find(state: dict[str, np.ndarray], layer: str, path: list[str], levels: int) -> np.ndarray | None:
+    """One variable's value, in our layout."""
+    prefix = _prefix(layer, levels)
+    kind = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}[path[-1]]
+    if path[0] == "qkv":
+        parts = [_get(state, f"{prefix}.{name}", kind) for name in ("to_q", "to_k", "to_v")]
+        return None if any(part is None for part in parts) else np.concatenate(parts, axis=-1)  # type: ignore[arg-type]
+    return _get(state, f"{prefix}.to_out.0" if path[0] == "out" else prefix, kind)
+
+
+def _get(state: dict[str, np.ndarray], name: str, kind: str) -> np.ndarray | None:
+    """A tensor, under its name of today or of old, with inputs before outputs."""
+    for now, old in {"": "", **_OLD}.items():
+        value = state.get(f"{name.replace(now, old) if now else name}.{kind}")
+        if value is not None:
+            if value.ndim == 4:
+                return value.transpose(2, 3, 1, 0)  # [out, in, h, w] → [h, w, in, out]
+            return value.T if value.ndim == 2 else value
+    return None
+
+
+def _prefix(layer: str, levels: int) -> str:
+    """Our layer's name → theirs."""
+    if layer in _NAMES:
+        return _NAMES[layer]
+    where, *rest = layer.split("_")
+    if where == "middle":
+        return f"mid_block.resnets.{rest[0]}.{_PARTS['_'.join(rest[1:])]}"
+    level = int(rest[0]) if where == "down" else levels - 1 - int(rest[0])
+    block = f"{where}_blocks.{level}"
+    if rest[1] in ("halve", "conv"):
+        return f"{block}.{'downsamplers' if where == 'down' else 'upsamplers'}.0.conv"
+    if rest[2] == "attention":
+        return f"{block}.attentions.{rest[1]}{'.group_norm' if rest[3:] else ''}"
+    return f"{block}.resnets.{rest[1]}.{_PARTS['_'.join(rest[2:])]}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error

@@ -1,0 +1,109 @@
+"""The U-Net equals the reference: parameters, an independent implementation's output, and what it refuses."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from diffusion.published import load_unet, read_config
+from diffusion.unet import GroupNorm, UNetConfig, build_unet
+from tests.golden.unet_config import CONFIG
+from training.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden" / "unet.npz"
+TINY = UNetConfig(8, 8, 1, 8, (1, 2), 1, (4,), num_groups=4)
+
+
+def _golden() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    arrays = dict(np.load(GOLDEN))
+    state = {name[6:]: arrays.pop(name).astype(np.float32) for name in list(arrays) if name.startswith("state/")}
+    return state, arrays
+
+
+def test_the_cifar10_network_has_the_papers_number_of_parameters() -> None:
+    assert build_unet(UNetConfig()).count_params() == 35_746_307
+
+
+def test_equals_an_independent_implementation() -> None:
+    state, arrays = _golden()
+    model = build_unet(read_config(CONFIG))
+    load_unet(state, model)
+    output = model([arrays["x"], arrays["t"] + 1], training=False)  # the reference counts its times from 0
+    np.testing.assert_allclose(output, arrays["y"], atol=2e-5)
+
+
+def test_older_names_of_attention_weights_are_read() -> None:
+    state, _ = _golden()
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    old = {}
+    for name, value in state.items():
+        for now, before in names.items():
+            name = name.replace(now, before)
+        old[name] = value
+    models = [build_unet(read_config(CONFIG)) for _ in range(2)]
+    load_unet(state, models[0])
+    load_unet(old, models[1])
+    for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_missing_or_wrong_weight_is_named_and_nothing_assigned() -> None:
+    state, _ = _golden()
+    model = build_unet(read_config(CONFIG))
+    before = model.get_weights()
+    with pytest.raises(UserError, match=r"down_0_0_conv_1/kernel is missing"):
+        load_unet({k: v for k, v in state.items() if k != "down_blocks.0.resnets.0.conv1.weight"}, model)
+    with pytest.raises(UserError, match=r"conv_out/kernel has shape \(3, 3, 8, 1\), not \(3, 3, 8, 3\)"):
+        load_unet(state | {"conv_out.weight": state["conv_out.weight"][:1]}, model)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("silu", [False, True])
+def test_group_norm_equals_keras(silu: bool) -> None:
+    x = np.random.default_rng(0).normal(2.0, 3.0, (2, 5, 4, 12)).astype(np.float32)
+    ours, theirs = GroupNorm(3, silu=silu), keras.layers.GroupNormalization(3, epsilon=1e-6)
+    ours.build(x.shape)
+    theirs.build(x.shape)
+    gamma, beta = np.linspace(0.5, 2, 12), np.linspace(-1, 1, 12)
+    ours.set_weights([gamma, beta])
+    theirs.set_weights([gamma, beta])
+    expected = theirs(x)
+    np.testing.assert_allclose(ours(x), keras.ops.silu(expected) if silu else expected, atol=2e-5)
+
+
+def test_a_fresh_network_predicts_nothing_and_labels_matter_once_trained() -> None:
+    config = UNetConfig(8, 8, 1, 8, (1, 2), 1, (4,), num_groups=4, num_classes=3)
+    model = build_unet(config)
+    x, t = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32), np.array([5, 900])
+    np.testing.assert_array_equal(model([x, t, np.array([0, 3])]), np.zeros((2, 8, 8, 1)))  # zero-initialised output
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.normal(0, 0.3, w.shape) if w.dtype == np.float32 else w for w in model.get_weights()])
+    a, b = (np.asarray(model([x, t, np.array(label)])) for label in ([0, 3], [1, 3]))
+    assert np.abs(a[0] - b[0]).max() > 1e-3
+    np.testing.assert_allclose(a[1], b[1], atol=1e-6)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    model = build_unet(TINY)
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.normal(0, 0.3, w.shape) if w.dtype == np.float32 else w for w in model.get_weights()])
+    model.save(tmp_path / "m.keras")
+    x, t = rng.normal(size=(2, 8, 8, 1)).astype(np.float32), np.array([5, 900])
+    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "m.keras")([x, t]), model([x, t]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"height": 30}, "30×32 cannot be halved 3 times"),
+        ({"base_width": 100}, r"100 channels \(base width × 1\) are not a multiple of the 32 groups"),
+        ({"attention_sizes": (15,)}, r"attention at heights \[15\], and the levels have heights \[32, 16, 8, 4\]"),
+        ({"multipliers": ()}, "needs levels"),
+        ({"base_width": 33, "num_groups": 1}, "odd"),
+    ],
+)
+def test_impossible_networks(changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        UNetConfig(**changes)
