@@ -229,9 +229,9 @@ def _npz(source: Source) -> Found:
     """Arrays ``images`` (or ``x_train``, ``arr_0``) and perhaps ``labels`` (``y_train``, ``arr_1``), ``x_test``, …."""
     path = _need_path(source)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable npz file ({error})") from error
     train = _from_arrays(path, arrays, ("x_train", "images", "arr_0"), ("y_train", "labels", "arr_1"))
     if train is None:

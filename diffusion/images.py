@@ -113,8 +113,7 @@ def _to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
     if size:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.BICUBIC, box) if side != size else image.crop(box)
+        image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 

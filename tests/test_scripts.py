@@ -8,21 +8,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.scripts import ROOT, fails, run
+
 SMALL = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--batch_size=8", "--num_epochs=4",
          "--learning_rate=0.02", "--max_length=16", "--min_count=1", "--devices=cpu"]  # fmt: skip
-
-
-def _run(script: str, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", f"experiments.{script}", *args]
-    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=300)
-
-
-def _fails(script: str, *args: str) -> str:
-    done = _run(script, *args)
-    assert done.returncode not in (0, None), done.stdout
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +39,7 @@ def flags(files: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def trained(files: Path, flags: list[str]) -> Path:
     run_dir = files / "run"
-    done = _run("train_text", *flags, *SMALL, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
+    done = run("train_text", *flags, *SMALL, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
     assert done.returncode == 0, done.stderr
     return run_dir
 
@@ -75,32 +64,32 @@ def test_prediction_gives_what_evaluation_gave(trained: Path, files: Path) -> No
     command = ["predict_text", f"--run_dir={trained}", "--separator=|"]
     (files / "lines.txt").write_text("\n".join(lines))
     for done in (
-        _run(*command, *lines),
-        _run(*command, stdin="\n".join(lines)),
-        _run(*command, f"--input={files}/lines.txt"),
+        run(*command, *lines),
+        run(*command, stdin="\n".join(lines)),
+        run(*command, f"--input={files}/lines.txt"),
     ):
         assert done.returncode == 0, done.stderr
         answers = [line.split(",", 1)[1] for line in done.stdout.splitlines()[1:]]
         assert answers == [line.split(",", 1)[1] for line in expected]
-    alone = _run(*command, lines[3])
+    alone = run(*command, lines[3])
     assert alone.stdout.splitlines()[1].split(",", 1)[1] == expected[3].split(",", 1)[1]
 
 
 def test_a_finished_run_is_not_run_again(trained: Path, files: Path, flags: list[str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
     same = [*flags, *SMALL, f"--test_path={files}/test.jsonl", f"--run_dir={trained}"]
-    done = _run("train_text", *same)
+    done = run("train_text", *same)
     assert done.returncode == 0 and "finished before" in done.stdout
-    replay = _run("train_text", f"--flagfile={trained}/flags.txt", f"--run_dir={trained}")
+    replay = run("train_text", f"--flagfile={trained}/flags.txt", f"--run_dir={trained}")
     assert replay.returncode == 0 and "finished before" in replay.stdout
-    error = _fails("train_text", *same, "--seed=1")
+    error = fails("train_text", *same, "--seed=1")
     assert "belongs to a run with other flags (--seed=0 there, 1 here)" in error
     assert {p: p.stat().st_mtime_ns for p in trained.rglob("*")} == before
 
 
 def test_dry_run_writes_nothing(files: Path, flags: list[str]) -> None:
     cache = files / "dry"
-    done = _run("train_text", *flags, *SMALL, "--dry_run", f"--run_dir={files}/dry_run", f"--cache_dir={cache}")
+    done = run("train_text", *flags, *SMALL, "--dry_run", f"--run_dir={files}/dry_run", f"--cache_dir={cache}")
     assert done.returncode == 0, done.stderr
     assert "48 train, 6 validation, 6 test" in done.stdout.replace("49 train, 5", "48 train, 6")
     assert "parameters" in done.stdout and "nothing was written" in done.stdout
@@ -111,15 +100,15 @@ def test_help_does_not_import_tensorflow() -> None:
     for script in ("train_text", "predict_text", "baselines_text", "finetune_bert", "embed_text"):
         code = f"import sys, experiments.{script}; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
-        assert "--run_dir" in _run(script, "--help").stdout
+        assert "--run_dir" in run(script, "--help").stdout
 
 
 def test_baselines(files: Path, flags: list[str]) -> None:
-    done = _run("baselines_text", *flags, f"--run_dir={files}/base")
+    done = run("baselines_text", *flags, f"--run_dir={files}/base")
     assert done.returncode == 0, done.stderr
     result = json.loads((files / "base" / "result.json").read_text())
     assert {f"{m}_test_accuracy" for m in ("naive_bayes", "logistic_regression", "linear_svm")} <= set(result)
-    assert "unknown" not in _fails("baselines_text", *flags, "--models=knn")
+    assert "unknown" not in fails("baselines_text", *flags, "--models=knn")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +126,7 @@ def test_baselines(files: Path, flags: list[str]) -> None:
     ],
 )
 def test_mistakes_end_with_one_line(flags: list[str], args: list[str], message: str, tmp_path: Path) -> None:
-    error = _fails("train_text", *flags, *SMALL, f"--run_dir={tmp_path}/run", *args)
+    error = fails("train_text", *flags, *SMALL, f"--run_dir={tmp_path}/run", *args)
     assert message in error
     if "the loss" not in message:
         assert not (tmp_path / "run").exists()
@@ -147,29 +136,29 @@ def test_empty_text_after_cleaning(files: Path, flags: list[str], tmp_path: Path
     path = tmp_path / "e.jsonl"
     path.write_text((files / "train.jsonl").read_text() + '{"headline": "!!!", "short_description": "?", "label": 1}\n')
     args = [*flags, *SMALL, f"--data_path={path}", f"--run_dir={tmp_path}/run", "--text_fields=headline"]
-    assert f"{path}:61: the text '!!!' is empty after cleaning" in _fails("train_text", *args)
-    done = _run("train_text", *args, "--skip_bad_rows", "--dry_run")
+    assert f"{path}:61: the text '!!!' is empty after cleaning" in fails("train_text", *args)
+    done = run("train_text", *args, "--skip_bad_rows", "--dry_run")
     assert done.returncode == 0 and "rows left out" in done.stdout
 
 
 def test_foreign_folder_and_other_data_are_refused(files: Path, flags: list[str], tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    assert "exists and is no run folder" in _fails("train_text", *flags, *SMALL, f"--run_dir={tmp_path}")
+    assert "exists and is no run folder" in fails("train_text", *flags, *SMALL, f"--run_dir={tmp_path}")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
     data, run_dir = tmp_path / "d.jsonl", tmp_path / "run"
     data.write_text((files / "train.jsonl").read_text())
     args = [*flags, *SMALL, f"--data_path={data}", f"--run_dir={run_dir}", "--num_epochs=1"]
-    assert _run("train_text", *args).returncode == 0
+    assert run("train_text", *args).returncode == 0
     (run_dir / "result.json").unlink()  # as if it had stopped before the end
     data.write_text(data.read_text().replace("number 7", "number 77"))
-    assert "was trained on other data" in _fails("train_text", *args)
+    assert "was trained on other data" in fails("train_text", *args)
 
 
 def test_predicting_without_a_model_or_text(trained: Path, tmp_path: Path) -> None:
-    assert "no trained model there" in _fails("predict_text", f"--run_dir={tmp_path}", "text")
-    assert "has no words left after cleaning" in _fails("predict_text", f"--run_dir={trained}", "fine", "!?")
-    assert "no text given" in _run("predict_text", f"--run_dir={trained}", stdin="").stderr
-    assert "no such file" in _fails("predict_text", f"--run_dir={trained}", f"--input={tmp_path}/none")
+    assert "no trained model there" in fails("predict_text", f"--run_dir={tmp_path}", "text")
+    assert "has no words left after cleaning" in fails("predict_text", f"--run_dir={trained}", "fine", "!?")
+    assert "no text given" in run("predict_text", f"--run_dir={trained}", stdin="").stderr
+    assert "no such file" in fails("predict_text", f"--run_dir={trained}", f"--input={tmp_path}/none")
 
 
 TINY = ROOT / "tests" / "golden" / "tiny"
@@ -191,21 +180,21 @@ def test_finetune_with_everything(files: Path, flags: list[str], tmp_path: Path)
         "--export",
         "--tsne=20",
     ]
-    done = _run("finetune_bert", *args, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
+    done = run("finetune_bert", *args, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
     assert done.returncode == 0, done.stderr
     result = json.loads((run_dir / "result.json").read_text())
     assert result["test_accuracy"] >= 0.8
     for name in ("tsne.png", "curves.png", "confusion.png", "predictions.csv", "mlm/metrics.jsonl"):
         assert (run_dir / name).stat().st_size > 0
     texts = [json.loads(line) for line in (files / "test.jsonl").read_text().splitlines()]
-    answers = _run("predict_text", f"--run_dir={run_dir}", *(t["short_description"] for t in texts))
+    answers = run("predict_text", f"--run_dir={run_dir}", *(t["short_description"] for t in texts))
     assert answers.returncode == 0, answers.stderr
     expected = (run_dir / "predictions.csv").read_text().splitlines()
     assert [a.split(",", 1)[1] for a in answers.stdout.splitlines()] == [e.split(",", 1)[1] for e in expected]
-    again = _run("finetune_bert", *args, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
+    again = run("finetune_bert", *args, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
     assert again.returncode == 0 and "finished before" in again.stdout
     export = [*flags, *FINETUNE[1:], f"--encoder={run_dir}/encoder", "--dry_run", "--freeze_layers=1"]
-    done = _run("finetune_bert", *export, "--batch_tokens=96", "--layer_decay=0.9", "--pooling=mean")
+    done = run("finetune_bert", *export, "--batch_tokens=96", "--layer_decay=0.9", "--pooling=mean")
     assert done.returncode == 0, done.stderr
     assert "trained" in done.stdout and "at most 96 positions" in done.stdout
 
@@ -214,15 +203,15 @@ def test_embed(files: Path, flags: list[str], tmp_path: Path) -> None:
     import numpy as np
 
     args = [*flags, *BERT, "--layers=1,-1", "--pooling=mean", f"--run_dir={tmp_path}/run"]
-    done = _run("embed_text", *args)
+    done = run("embed_text", *args)
     assert done.returncode == 0, done.stderr
     for split in ("train", "validation", "test"):
         array, labels = (np.load(tmp_path / "run" / f"{split}{end}.npy") for end in ("", "_labels"))
         assert array.shape == (len(labels), 2, 16) and np.isfinite(array).all() and array.std() > 0.1
     before = (tmp_path / "run" / "train.npy").stat().st_mtime_ns
-    assert _run("embed_text", *args).returncode == 0
+    assert run("embed_text", *args).returncode == 0
     assert (tmp_path / "run" / "train.npy").stat().st_mtime_ns == before
-    assert "belongs to a run with other flags" in _fails("embed_text", *args, "--max_length=8")
+    assert "belongs to a run with other flags" in fails("embed_text", *args, "--max_length=8")
 
 
 @pytest.mark.parametrize(
@@ -243,6 +232,6 @@ def test_embed(files: Path, flags: list[str], tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_about_encoders(flags: list[str], script: str, args: list[str], message: str, tmp_path: Path) -> None:
-    error = _fails(script, *flags, *BERT, f"--run_dir={tmp_path}/run", *args)
+    error = fails(script, *flags, *BERT, f"--run_dir={tmp_path}/run", *args)
     assert message in error
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,148 @@
+"""Algorithm 1: its batches, its loss by hand, and nothing that depends on how the work is cut."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from diffusion.batches import ImageBatch, evaluation_batches, training_batches
+from diffusion.data import Images
+from diffusion.objective import by_time, make_loss_fn, to_model
+from diffusion.process import DiffusionProcess
+from diffusion.unet import UNetConfig, build_unet
+from training.loop import Job, Settings, fit
+from training.optimizer import AdamW
+from training.run import Run
+from training.strategy import Placement
+
+PROCESS = DiffusionProcess(1000)
+
+
+def _images(count: int = 10) -> Images:
+    rng = np.random.default_rng(0)
+    return Images(rng.integers(0, 256, (count, 4, 4, 1), np.uint8), np.arange(count, dtype=np.int32) % 3)
+
+
+def _take(dataset: tf.data.Dataset, count: int) -> list[ImageBatch]:
+    return [ImageBatch(*(np.asarray(field) for field in batch)) for batch in dataset.take(count)]
+
+
+def test_every_image_once_an_epoch_and_the_stream_goes_on_anywhere() -> None:
+    images = _images()
+    whole = _take(training_batches(images, 4, 0, flip=True), 10)
+    seen = np.concatenate([batch.label for batch in whole])
+    assert np.bincount(seen[:10]).tolist() == np.bincount(seen[10:20]).tolist() == np.bincount(images.labels).tolist()
+    assert np.concatenate([batch.index for batch in whole]).tolist() == list(range(40))
+    for first in (1, 3, 7):
+        for a, b in zip(_take(training_batches(images, 4, 0, True, first), 3), whole[first : first + 3], strict=True):
+            for x, y in zip(a, b, strict=True):
+                np.testing.assert_array_equal(x, y)
+
+
+def test_half_of_the_images_are_mirrored_and_the_data_stays_as_it_was() -> None:
+    images = _images(200)
+    before = images.pixels.copy()
+    (batch,) = _take(training_batches(images, 200, 0, flip=True), 1)
+    plain = {image.tobytes() for image in images.pixels}
+    mirrored = {image[:, ::-1].tobytes() for image in images.pixels}
+    kept = sum(image.tobytes() in plain for image in batch.image)
+    assert 70 < kept < 130 and all(i.tobytes() in plain | mirrored for i in batch.image)
+    np.testing.assert_array_equal(images.pixels, before)
+    (batch,) = _take(training_batches(images, 200, 0, flip=False), 1)
+    assert all(image.tobytes() in plain for image in batch.image)
+
+
+def test_a_batch_larger_than_the_data() -> None:
+    (batch,) = _take(training_batches(_images(3), 8, 0, False), 1)
+    assert np.bincount(batch.label).min() >= 2
+
+
+def test_evaluation_shows_every_image_once() -> None:
+    batches = _take(evaluation_batches(_images(), 4), 5)
+    assert [batch.mask.sum() for batch in batches] == [4, 4, 2]
+    assert np.concatenate([b.index[b.mask > 0] for b in batches]).tolist() == list(range(10))
+
+
+class _Spy(keras.Model):
+    """Predicts a constant and keeps what it was given."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value, self.given = value, None
+
+    def call(self, inputs: list, training: bool = False) -> tf.Tensor:
+        self.given = inputs
+        return ops.full_like(inputs[0], self.value)
+
+
+def test_the_loss_by_hand() -> None:
+    (batch,) = _take(evaluation_batches(_images(), 10), 1)
+    for target in ("eps", "x0", "v"):
+        process = DiffusionProcess(1000, target=target)
+        model = _Spy(0.25)
+        values = make_loss_fn(model, process, min_snr_gamma=5.0)(batch, False, (0, 0))
+        x_t, t = (np.asarray(part) for part in model.given)
+        x0 = np.asarray(to_model(batch.image))
+        alpha, sigma = (table[t].reshape(-1, 1, 1, 1) for table in (process.alpha, process.sigma))
+        eps = (x_t - alpha * x0) / sigma
+        wanted = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[target]
+        mse = ((wanted - 0.25) ** 2).mean(axis=(1, 2, 3))
+        weight = np.minimum(process.snr[t], 5.0) / {"eps": process.snr[t], "x0": 1.0, "v": process.snr[t] + 1}[target]
+        np.testing.assert_allclose(values["mse"], mse, rtol=1e-2)
+        np.testing.assert_allclose(values["loss"], mse * weight, rtol=1e-2)
+        assert abs(eps.std() - 1) < 0.2 and t.min() >= 1 and t.max() <= 1000
+
+
+def test_training_times_are_uniform_and_labels_are_dropped() -> None:
+    count = 3000
+    batch = ImageBatch(np.zeros((count, 2, 2, 1), np.uint8), np.ones(count, np.int32), np.arange(count), np.ones(count))
+    model = _Spy(0.0)
+    loss_fn = make_loss_fn(model, PROCESS, num_classes=3, label_dropout=0.25)
+    loss_fn(batch, True, ops.convert_to_tensor([5, 0], "int64"))
+    _, t, label = (np.asarray(part) for part in model.given)
+    assert abs(t.mean() - 500.5) < 30 and t.min() < 10 and t.max() > 990
+    assert set(label) == {1, 3} and abs((label == 3).mean() - 0.25) < 0.03
+    loss_fn(batch, False, (5, 0))
+    assert set(np.asarray(model.given[2])) == {1}
+
+
+def test_buckets_of_time() -> None:
+    values = {"loss": np.array([1.0, 2, 3]), "mse": np.array([1.0, 5, 3]), "t": np.array([1, 125, 126])}
+    assert by_time(values, 1000) == {"loss": 2.0, "mse_1_125": 3.0, "mse_126_250": 3.0}
+
+
+def _train(path: Path, placement: Placement, steps: int, upto: int = 0) -> tuple[list[np.ndarray], dict]:
+    keras.utils.set_random_seed(0)
+    images = _images(20)
+    with placement.strategy.scope():
+        model = build_unet(UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4, dropout=0.0, num_classes=3))
+        optimizer = AdamW(1e-3, 0.0, ema_decay=0.9)
+        optimizer.build(model.trainable_variables)
+    loss_fn = make_loss_fn(model, PROCESS, 3)
+    train = lambda step: training_batches(images, 8, 0, True, step)  # noqa: E731
+    job = Job(model, optimizer, loss_fn, train, lambda: {"loss": 0.0})
+    run = Run.open(path, {})
+    settings = Settings(upto or steps, log_every=1, eval_every=3, select="")
+    fit(job, placement, run, settings)
+    return model.get_weights(), (run.path / "metrics.jsonl").read_text()
+
+
+def test_replicas_and_shards_change_nothing(tmp_path: Path, one_replica: Placement, two_replicas: Placement) -> None:
+    one, _ = _train(tmp_path / "1", one_replica, 3)
+    two, _ = _train(tmp_path / "2", two_replicas, 3)
+    shards, _ = _train(tmp_path / "3", one_replica._replace(shards=2), 3)
+    for a, b, c in zip(one, two, shards, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+        np.testing.assert_allclose(a, c, atol=2e-5)
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path, one_replica: Placement) -> None:
+    whole, lines = _train(tmp_path / "a", one_replica, 6)
+    _train(tmp_path / "b", one_replica, 6, upto=3)
+    resumed, others = _train(tmp_path / "b", one_replica, 6)
+    for a, b in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    strip = lambda text: [line.split('"examples_per_second"')[0] for line in text.splitlines()]  # noqa: E731
+    assert strip(lines) == strip(others)
