@@ -14,14 +14,14 @@ class ImageBatch(NamedTuple):
 
     image: Any  # [B, H, W, C] uint8
     label: Any  # [B] int32, 0 where there are none
-    index: Any  # [B] int32 images before it since the start: what its time and noise are drawn by
+    number: Any  # [B] int32 images before it since the start: what its time and noise are drawn by
     mask: Any  # [B] float32, 1 for an image and 0 for filler
 
 
 class SampleBatch(NamedTuple):
     """Images to be made; rows beyond the last are filler."""
 
-    index: Any  # [B] int32 number of the image: its noise follows from the seed and this
+    number: Any  # [B] int32 number of the image: its noise follows from the seed and this
     label: Any  # [B] int32
     mix: Any  # [B] float32 share of the second seed's noise, where there is one
     mask: Any  # [B] float32, 1 for an image and 0 for filler
@@ -44,7 +44,7 @@ def training_batches(images: Images, size: int, seed: int, flip: bool, first_ste
         return generator.permutation(len(images)), generator.random(len(images)) < (0.5 if flip else 0.0)
 
     def batches() -> Iterator[ImageBatch]:
-        index = np.arange(first_step * size, (first_step + 1) * size)
+        number = np.arange(first_step * size, (first_step + 1) * size)
         epoch, place = divmod(first_step * size, len(images))
         rows, flips = draw(epoch)
         while True:
@@ -57,14 +57,14 @@ def training_batches(images: Images, size: int, seed: int, flip: bool, first_ste
                 mirrored = np.concatenate([mirrored, flips[:place]])
             pixels = images.pixels[chosen]
             pixels[mirrored] = pixels[mirrored, :, ::-1]
-            yield ImageBatch(pixels, images.label(chosen), index.astype(np.int32), np.ones(size, np.float32))
-            index += size
+            yield ImageBatch(pixels, images.label(chosen), number.astype(np.int32), np.ones(size, np.float32))
+            number += size
 
     return _dataset(batches, next(batches()))
 
 
 def evaluation_batches(images: Images, size: int) -> tf.data.Dataset:
-    """Every image once, in order; ``index`` is its place in the split."""
+    """Every image once, in order; ``number`` is its place in the split."""
 
     def batches() -> Iterator[ImageBatch]:
         for start in range(0, len(images), size):
@@ -77,18 +77,18 @@ def evaluation_batches(images: Images, size: int) -> tf.data.Dataset:
     return _dataset(batches, next(batches()))
 
 
-def sample_batches(index: np.ndarray, label: np.ndarray, mix: np.ndarray, size: int) -> tf.data.Dataset:
+def sample_batches(number: np.ndarray, label: np.ndarray, mix: np.ndarray, size: int) -> tf.data.Dataset:
     """Images to be made, in order, ``size`` at a time."""
 
     def batches() -> Iterator[SampleBatch]:
-        for start in range(0, len(index), size):
+        for start in range(0, len(number), size):
             part = slice(start, start + size)
-            filler = (0, size - len(index[part]))
+            filler = (0, size - len(number[part]))
             yield SampleBatch(
-                np.pad(index[part], filler).astype(np.int32),
+                np.pad(number[part], filler).astype(np.int32),
                 np.pad(label[part], filler).astype(np.int32),
                 np.pad(mix[part], filler).astype(np.float32),
-                np.pad(np.ones(len(index[part]), np.float32), filler),
+                np.pad(np.ones(len(number[part]), np.float32), filler),
             )
 
     return _dataset(batches, next(batches()))

@@ -47,9 +47,9 @@ class Images:
     def fingerprint(self) -> str:
         """SHA-256 of pixels and labels."""
         digest = hashlib.sha256(repr(self.pixels.shape).encode())
-        digest.update(np.ascontiguousarray(self.pixels))
+        digest.update(np.ascontiguousarray(self.pixels).data)
         if self.labels is not None:
-            digest.update(self.labels.astype("<i4"))
+            digest.update(self.labels.astype("<i4").data)
         return digest.hexdigest()
 
 
@@ -217,7 +217,9 @@ def _keras(name: str, classes: tuple[str, ...]) -> Found:
         raise UserError(
             f"cannot download {name} ({str(error).splitlines()[0]}); fetch its files by hand and set --data_path"
         ) from error
-    parts = [Images(_four(pixels), labels.reshape(-1).astype(np.int32)) for pixels, labels in ((x, y), (x_test, y_test))]
+    parts = [
+        Images(_four(pixels), labels.reshape(-1).astype(np.int32)) for pixels, labels in ((x, y), (x_test, y_test))
+    ]
     return Found(parts[0], parts[1], classes)
 
 
@@ -264,7 +266,7 @@ def _from_arrays(
 
 
 def _folder(source: Source) -> Found:
-    """An image folder or archive: CLASS/…/image, or train/… and test/… of such; images without folders have no label."""
+    """Folder or archive: CLASS/…/image, or train/… and test/… of such; without class folders, no labels."""
     path = _need_path(source)
     loaded = read_images(path, source.image_size, source.channels, source.skip_bad_images, source.on_progress)
     names = loaded.names

@@ -31,12 +31,12 @@ class Wish(NamedTuple):
     """Which images are asked for.
 
     Attributes:
-        index: [N] numbers of the images.
+        number: [N] numbers of the images.
         label: [N] classes, or None for images of no class in particular.
         mix: [N] shares of ``to_seed``'s noise in x_T, or None.
     """
 
-    index: np.ndarray
+    number: np.ndarray
     label: np.ndarray | None = None
     mix: np.ndarray | None = None
 
@@ -122,10 +122,10 @@ class Generator:
         key = (sampler, seed, to_seed, num_frames)
         if key not in self._compiled:
             self._compiled[key] = make_mapper(self._make_sample_fn(*key), self.placement)
-        count = len(wish.index)
+        count = len(wish.number)
         label = np.full(count, len(self.classes)) if wish.label is None else wish.label
         mix = np.zeros(count) if wish.mix is None else wish.mix
-        return self._compiled[key](sample_batches(wish.index, label, mix, min(batch_size, self._round_up(count))))
+        return self._compiled[key](sample_batches(wish.number, label, mix, min(batch_size, self._round_up(count))))
 
     def images(self, sampler: SamplerConfig, wish: Wish, seed: int = 0, batch_size: int = 64) -> np.ndarray:
         """[N, H, W, C] uint8: ``stream``, collected."""
@@ -135,7 +135,7 @@ class Generator:
         """SHA-256 of the weights and what goes with them."""
         digest = hashlib.sha256(repr((self.config, self.process, self.classes)).encode())
         for variable in self.model.variables:
-            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)))
+            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).data)
         return digest.hexdigest()
 
     def _round_up(self, count: int) -> int:
@@ -145,8 +145,10 @@ class Generator:
     def _check(self, sampler: SamplerConfig, wish: Wish) -> None:
         if wish.label is not None and not self.classes:
             raise UserError("this model was trained without classes: it cannot be asked for one")
-        if wish.label is not None and len(wish.label) and not 0 <= wish.label.min() <= wish.label.max() < len(
-            self.classes
+        if (
+            wish.label is not None
+            and len(wish.label)
+            and not 0 <= wish.label.min() <= wish.label.max() < len(self.classes)
         ):
             raise UserError(f"class numbers must lie between 0 and {len(self.classes) - 1}")
         if sampler.guidance != 1.0 and wish.label is None:
@@ -156,12 +158,12 @@ class Generator:
         table = config.table(self.process)
 
         def sample_fn(batch: SampleBatch) -> dict[str, Any]:
-            x = noise.normal(seed, batch.index, 0, self.shape)
+            x = noise.normal(seed, batch.number, 0, self.shape)
             if to_seed is not None:
-                x = slerp(x, noise.normal(to_seed, batch.index, 0, self.shape), batch.mix)
+                x = slerp(x, noise.normal(to_seed, batch.number, 0, self.shape), batch.mix)
             predict_x0 = make_predict_x0(self.model, self.process, config, batch.label, len(self.classes))
             image, frames = sample(
-                table, predict_x0, lambda row: noise.normal(seed, batch.index, row + 1, self.shape), x, num_frames
+                table, predict_x0, lambda row: noise.normal(seed, batch.number, row + 1, self.shape), x, num_frames
             )
             values = {"image": to_pixels(image)}
             return values | {"frames": to_pixels(ops.swapaxes(frames, 0, 1))} if num_frames else values

@@ -98,7 +98,13 @@ def _decode(entry: Entry, size: int, channels: int) -> np.ndarray | str:
         with Image.open(io.BytesIO(entry.content())) as opened:
             image: Image.Image = ImageOps.exif_transpose(opened)
             return _to_array(image, size, channels or (1 if image.mode in _GRAY else 3))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:  # Pillow raises them all
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        Image.DecompressionBombError,
+    ) as error:  # Pillow raises them all
         return str(error).replace(os.linesep, " ") or type(error).__name__
 
 
@@ -142,11 +148,9 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
 
 def _tar_entries(path: Path) -> Iterator[Entry]:
     with path.open("rb") as raw:
-        stream: Any = raw
-        mode = "r|*"
-        if path.suffix.lower() == ".zst":
-            stream, mode = zstandard.ZstdDecompressor().stream_reader(raw), "r|"
-        with tarfile.open(fileobj=stream, mode=mode) as archive:
+        packed = path.suffix.lower() == ".zst"
+        stream: Any = zstandard.ZstdDecompressor().stream_reader(raw) if packed else raw
+        with tarfile.open(fileobj=stream, mode="r|*") as archive:
             for member in archive:
                 name = PurePosixPath(member.name)
                 if member.isfile() and _is_image(name):

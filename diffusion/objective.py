@@ -1,6 +1,7 @@
 """Algorithm 1 (Ho et al. 2020) as a per-example loss. ``B`` batch, ``H, W, C`` image."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -41,13 +42,13 @@ def make_loss_fn(
 
     def loss_fn(batch: ImageBatch, training: bool, seed: Any) -> dict[str, Any]:
         x0 = to_model(batch.image)  # [B, H, W, C]
-        # By the image's index, not its place in the batch: replicas and shards change nothing.
-        u = noise.uniform(seed[0], batch.index, _TIME, 1)[:, 0] if training else _spread(batch.index)
+        # By the image's number, not its place in the batch: replicas and shards change nothing.
+        u = noise.uniform(seed[0], batch.number, _TIME, 1)[:, 0] if training else _spread(batch.number)
         t = 1 + ops.cast(ops.floor(u * process.num_steps), "int32")
-        eps = noise.normal(seed[0], batch.index, _NOISE if training else _EVALUATION, tuple(x0.shape[1:]))
+        eps = noise.normal(seed[0], batch.number, _NOISE if training else _EVALUATION, tuple(x0.shape[1:]))
         inputs = [process.q_sample(x0, t, eps), t]
         if num_classes:
-            dropped = noise.uniform(seed[0], batch.index, _LABEL, 1)[:, 0] < (label_dropout if training else 0.0)
+            dropped = noise.uniform(seed[0], batch.number, _LABEL, 1)[:, 0] < (label_dropout if training else 0.0)
             inputs.append(ops.where(dropped, num_classes, batch.label))
         output = seeded_call(model, inputs, training, seed)
         error = ops.square(process.target_of(x0, t, eps) - ops.cast(output, "float32"))
@@ -58,9 +59,9 @@ def make_loss_fn(
     return loss_fn
 
 
-def _spread(index: Any) -> Any:
+def _spread(number: Any) -> Any:
     """[B] numbers in [0, 1) that cover it evenly (multiples of the golden ratio), so that few images suffice."""
-    golden = ops.cast(index, "float32") * 0.6180339887
+    golden = ops.cast(number, "float32") * 0.6180339887
     return golden - ops.floor(golden)
 
 
@@ -68,7 +69,7 @@ def by_time(values: dict[str, np.ndarray], num_steps: int) -> dict[str, float]:
     """Mean ``loss``, and the mean squared error by bucket of time: ``mse_1_125``, …; empty buckets are left out."""
     edges = np.linspace(0, num_steps, NUM_BUCKETS + 1).round().astype(int)
     figures = {"loss": float(values["loss"].mean())}
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (values["t"] > low) & (values["t"] <= high)
         if inside.any():
             figures[f"mse_{low + 1}_{high}"] = float(values["mse"][inside].mean())

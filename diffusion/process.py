@@ -117,7 +117,7 @@ class DiffusionProcess:
         return np.concatenate([[0.0], weight])
 
     def posterior(self, t: int, s: int) -> tuple[float, float, float]:
-        """Factors of x_0 and x_t in the mean of q(x_s | x_t, x_0), and its variance β̃ (Eqs. 6 and 7, with s for t−1)."""
+        """Factors of x_0 and x_t in the mean of q(x_s | x_t, x_0), and its variance β̃ (Eqs. 6, 7 with s for t−1)."""
         ratio = self.alpha_bar[t] / self.alpha_bar[s]
         beta, rest = 1.0 - ratio, 1.0 - self.alpha_bar[t]
         before = 1.0 - self.alpha_bar[s]

@@ -48,7 +48,10 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
     target = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
     try:
         process = DiffusionProcess(
-            scheduler.get("num_train_timesteps", 1000), "linear", False, target[scheduler.get("prediction_type", "epsilon")]
+            scheduler.get("num_train_timesteps", 1000),
+            "linear",
+            False,
+            target[scheduler.get("prediction_type", "epsilon")],
         )
         config = read_config(raw)
     except (KeyError, TypeError, IndexError) as error:
@@ -84,7 +87,7 @@ def read_config(raw: dict[str, Any]) -> UNetConfig:
 
 
 def load_unet(state: dict[str, np.ndarray], model: keras.Model, where: Path | str = "state") -> None:
-    """Assigns every weight of ``model`` from a state dict; nothing is assigned where one is missing or of another shape.
+    """Assigns every weight of ``model`` from a state dict; none at all where one is missing or of another shape.
 
     Raises:
         UserError: names the first such weight.

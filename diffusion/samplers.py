@@ -15,6 +15,7 @@ predictions the table looks back on, ``B`` batch.
 
 import dataclasses
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def ancestral(process: DiffusionProcess, times: np.ndarray, variance: str = "lar
     if variance not in ("large", "small"):
         raise UserError(f"variance {variance!r} is not known: use large or small")
     rows = _Rows(times[:-1], 1)
-    for row, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for row, (t, s) in enumerate(pairwise(times)):
         of_x0, of_x, posterior = process.posterior(t, s)
         beta = 1.0 - process.alpha_bar[t] / process.alpha_bar[s]
         chosen = 0.0 if s == 0 else beta if variance == "large" else posterior
@@ -124,7 +125,7 @@ def ancestral(process: DiffusionProcess, times: np.ndarray, variance: str = "lar
 def ddim(process: DiffusionProcess, times: np.ndarray, eta: float = 0.0) -> Table:
     """DDIM (Eq. 12 with the σ of Eq. 16, Song et al. 2021); η = 0 is deterministic, η = 1 ancestral with β̃."""
     rows = _Rows(times[:-1], 1)
-    for row, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for row, (t, s) in enumerate(pairwise(times)):
         noise = eta * np.sqrt(process.posterior(t, s)[2])
         direction = np.sqrt(max(0.0, 1.0 - process.alpha_bar[s] - noise**2)) / process.sigma[t]  # of x − α_t m
         rows.weights[row, 0] = direction, 0.0, process.alpha[s] - direction * process.alpha[t], noise
@@ -139,7 +140,7 @@ def heun(process: DiffusionProcess, times: np.ndarray) -> Table:
     """
     euler = ddim(process, times).weights[:, 0]
     kept: list[tuple[int, list, list]] = []
-    for step, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for step, (t, s) in enumerate(pairwise(times)):
         _, _, of_m, _ = euler[step]
         first = [euler[step][0], 0.0, of_m, 0.0, 0.0]
         if s == 0 or process.alpha[t] == 0:

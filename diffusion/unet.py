@@ -197,9 +197,9 @@ def build_unet(config: UNetConfig) -> keras.Model:
             x = layers.UpSampling2D(2, interpolation="nearest", name=f"up_{level}_double")(x)
             x = _conv(width, f"up_{level}_conv")(x)
     x = GroupNorm(config.num_groups, silu=True, name="norm_out")(x)
-    x = layers.Conv2D(
-        config.channels, 3, padding="same", kernel_initializer="zeros", dtype="float32", name="conv_out"
-    )(x)
+    x = layers.Conv2D(config.channels, 3, padding="same", kernel_initializer="zeros", dtype="float32", name="conv_out")(
+        x
+    )
     return keras.Model(inputs, x, name="unet")
 
 

@@ -106,10 +106,11 @@ def _config(splits: "Splits") -> Any:
 
 
 def _integers(name: str) -> tuple[int, ...]:
+    texts: list[str] = FLAGS[name].value or []
     try:
-        return tuple(int(text) for text in FLAGS[name].value if text)
+        return tuple(int(text) for text in texts if text)
     except ValueError as error:
-        raise UserError(f"--{name}={','.join(FLAGS[name].value)}: use integers") from error
+        raise UserError(f"--{name}={','.join(texts)}: use integers") from error
 
 
 def _summary(splits: "Splits", generator: "Generator", settings: "Settings") -> str:
@@ -118,7 +119,7 @@ def _summary(splits: "Splits", generator: "Generator", settings: "Settings") -> 
     return (
         f"{FLAGS.dataset}: {len(splits.train):,} images of {width}×{height}×{channels}{classes}, "
         f"{len(splits.test):,} held out\n"
-        f"model: {generator.model.count_params():,} parameters; {settings.num_steps:,} steps of {FLAGS.batch_size} images"
+        f"model: {generator.model.count_params():,} parameters; {settings.num_steps:,} steps of {FLAGS.batch_size}"
     )
 
 
@@ -169,8 +170,8 @@ def _train(run: "Run", splits: "Splits", generator: "Generator", settings: "Sett
     run.say(_summary(splits, generator, settings))
     generator.save_config(run.path / "model")
     sampler, count = sampler_flags.make_config(), FLAGS.num_samples
-    index = np.arange(count)
-    wish = Wish(index, index % len(generator.classes) if generator.classes else None)
+    number = np.arange(count)
+    wish = Wish(number, number % len(generator.classes) if generator.classes else None)
 
     def draw() -> None:
         """A grid from the averaged weights, named by how far training is."""

@@ -37,7 +37,11 @@ def source(dataset: str, data_path: str) -> "Source":
         FLAGS.image_size,
         int(FLAGS.channels),
         FLAGS.skip_bad_images,
-        lambda done: print(f"\r{done:,} images read", end="", flush=True) if done % 512 == 0 else print(f"\r{done:,} images read"),
+        lambda done: (
+            print(f"\r{done:,} images read", end="", flush=True)
+            if done % 512 == 0
+            else print(f"\r{done:,} images read")
+        ),
     )
 
 

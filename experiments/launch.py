@@ -42,7 +42,9 @@ def define_training_flags(**defaults: Any) -> None:
     flags.DEFINE_float("num_epochs", default("num_epochs", 10.0), "Passes over the training examples.", 0.0)
     flags.DEFINE_integer("num_steps", default("num_steps", 0), "Updates; 0: by --num_epochs.", 0)
     flags.DEFINE_float("learning_rate", default("learning_rate", 1e-3), "Peak learning rate.", 0.0)
-    flags.DEFINE_enum("schedule", default("schedule", "linear"), ["linear", "cosine", "noam", "constant"], "After warm-up.")
+    flags.DEFINE_enum(
+        "schedule", default("schedule", "linear"), ["linear", "cosine", "noam", "constant"], "After warm-up."
+    )
     flags.DEFINE_float("warmup", default("warmup", 0.1), "Share of the steps (below 1), or steps, of warm-up.", 0.0)
     flags.DEFINE_float("weight_decay", default("weight_decay", 0.01), "Decoupled; none on biases and norms.", 0.0)
     flags.DEFINE_float("clip_norm", 1.0, "Bound on the global gradient norm; 0 for none.", 0.0)

@@ -88,7 +88,9 @@ def scatter_3d_html(points: np.ndarray, labels: np.ndarray, classes: Sequence[st
 def loss_by_time(metrics: Path, path: Path) -> None:
     """Mean squared error by bucket of t, one line a bucket, over the steps."""
     lines = [line for line in _lines(metrics) if line["split"] == "validation"]
-    names = sorted({name for line in lines for name in line if name.startswith("mse_")}, key=lambda n: int(n.split("_")[1]))
+    names = sorted(
+        {name for line in lines for name in line if name.startswith("mse_")}, key=lambda n: int(n.split("_")[1])
+    )
     figure, axis = plt.subplots(figsize=(7, 4))
     for place, name in enumerate(names):
         points = [(line["step"], line[name]) for line in lines if name in line]

@@ -71,7 +71,7 @@ def _wish(generator: "Generator") -> "Wish":
 
     from diffusion.generator import Wish
 
-    index = np.arange(FLAGS.first_image, FLAGS.first_image + FLAGS.num_images)
+    number = np.arange(FLAGS.first_image, FLAGS.first_image + FLAGS.num_images)
     unknown = sorted(set(FLAGS.classes) - set(generator.classes))
     if unknown:
         raise UserError(
@@ -79,9 +79,9 @@ def _wish(generator: "Generator") -> "Wish":
             f"{', '.join(generator.classes) or 'no classes'}"
         )
     if FLAGS.unconditional or not generator.classes:
-        return Wish(index)
+        return Wish(number)
     wanted = [generator.classes.index(name) for name in FLAGS.classes or generator.classes]
-    return Wish(index, np.array(wanted)[index % len(wanted)])
+    return Wish(number, np.array(wanted)[number % len(wanted)])
 
 
 def _grid(generator: "Generator", sampler: Any, wish: "Wish", out: Path) -> None:
@@ -131,15 +131,15 @@ def _write_many(generator: "Generator", sampler: Any, wish: "Wish", out: Path) -
     done = file.done
     progress = keras.utils.Progbar(FLAGS.num_images, unit_name="image")
     progress.update(done)
-    rest = type(wish)(wish.index[done:], None if wish.label is None else wish.label[done:])
-    if len(rest.index):
+    rest = type(wish)(wish.number[done:], None if wish.label is None else wish.label[done:])
+    if len(rest.number):
         for part in generator.stream(sampler, rest, FLAGS.seed, FLAGS.batch_size):
             images = part["image"]
             file.array[done : done + len(images)] = images
             done += len(images)
             file.save(done)
             progress.update(done)
-    labels = {} if wish.label is None else {"labels": wish.label.astype(np.int32)}
+    labels: dict[str, Any] = {} if wish.label is None else {"labels": wish.label.astype(np.int32)}
     if FLAGS.format == "npz":
         draft = out / "images.tmp.npz"
         np.savez(draft, images=file.array, **labels)
@@ -157,7 +157,7 @@ def _write_pngs(array: Any, wish: "Wish", classes: tuple[str, ...], out: Path) -
         folder = out / "png" / (classes[wish.label[place]] if wish.label is not None else "")
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
-            folder / f"{wish.index[place]:06d}.png"
+            folder / f"{wish.number[place]:06d}.png"
         )
     print(f"{out / 'png'}: {len(array):,} files")
 

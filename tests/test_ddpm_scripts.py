@@ -55,7 +55,9 @@ def test_interrupted_it_goes_on_exactly_and_unfinished_it_can_be_sampled(trained
     )
     stopped = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert stopped.returncode and not (path / "result.json").exists(), stopped.stderr
-    assert "training has not ended" in succeeds("sample_ddpm", f"--run_dir={path}", "--sampling_steps=2", "--devices=cpu")
+    assert "training has not ended" in succeeds(
+        "sample_ddpm", f"--run_dir={path}", "--sampling_steps=2", "--devices=cpu"
+    )
     succeeds("ddpm", *flags)
     assert _metrics(path) == _metrics(trained)
     assert (path / "model" / "weights.safetensors").read_bytes() == (
@@ -124,7 +126,9 @@ def test_conditioning_needs_classes(tmp_path: Path) -> None:
 def test_a_run_folder_of_another_network_is_refused(trained: Path) -> None:
     flags = [flag for flag in TINY if "base_width" not in flag]
     before = sorted((p, p.stat().st_mtime_ns) for p in trained.rglob("*"))
-    message = fails("ddpm", *flags, "--base_width=16", "--by_class", "--num_steps=4", "--eval_every=2", f"--run_dir={trained}")
+    message = fails(
+        "ddpm", *flags, "--base_width=16", "--by_class", "--num_steps=4", "--eval_every=2", f"--run_dir={trained}"
+    )
     assert "belongs to a run with other flags (--base_width=8 there, 16 here)" in message
     assert sorted((p, p.stat().st_mtime_ns) for p in trained.rglob("*")) == before
     assert "no trained model there" in fails("sample_ddpm", "--run_dir=nowhere")

@@ -34,7 +34,7 @@ def test_every_image_once_an_epoch_and_the_stream_goes_on_anywhere() -> None:
     whole = _take(training_batches(images, 4, 0, flip=True), 10)
     seen = np.concatenate([batch.label for batch in whole])
     assert np.bincount(seen[:10]).tolist() == np.bincount(seen[10:20]).tolist() == np.bincount(images.labels).tolist()
-    assert np.concatenate([batch.index for batch in whole]).tolist() == list(range(40))
+    assert np.concatenate([batch.number for batch in whole]).tolist() == list(range(40))
     for first in (1, 3, 7):
         for a, b in zip(_take(training_batches(images, 4, 0, True, first), 3), whole[first : first + 3], strict=True):
             for x, y in zip(a, b, strict=True):
@@ -62,7 +62,7 @@ def test_a_batch_larger_than_the_data() -> None:
 def test_evaluation_shows_every_image_once() -> None:
     batches = _take(evaluation_batches(_images(), 4), 5)
     assert [batch.mask.sum() for batch in batches] == [4, 4, 2]
-    assert np.concatenate([b.index[b.mask > 0] for b in batches]).tolist() == list(range(10))
+    assert np.concatenate([b.number[b.mask > 0] for b in batches]).tolist() == list(range(10))
 
 
 class _Spy(keras.Model):

@@ -46,6 +46,6 @@ def test_normal_numbers_are_normal() -> None:
 def test_uniform_numbers_are_inside_and_even() -> None:
     u = np.asarray(noise.uniform(0, np.arange(1000), 0, 101))
     assert u.shape == (1000, 101)
-    assert 0 < u.min() and u.max() < 1
+    assert u.min() > 0 and u.max() < 1
     counts = np.histogram(u, 20, (0, 1))[0]
     assert ((counts - u.size / 20) ** 2 / (u.size / 20)).sum() < 50  # χ² of 19 degrees of freedom: p < 1e-4

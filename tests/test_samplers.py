@@ -124,7 +124,9 @@ def test_the_two_variances_are_exact_at_their_ends() -> None:
 
 def test_ancestral_sampling_of_a_mixture() -> None:
     rng = np.random.default_rng(0)
-    found = run(samplers.ancestral(LINEAR, spaced_times(LINEAR, 1000)), rng.standard_normal(20000), mixture(LINEAR), rng)
+    found = run(
+        samplers.ancestral(LINEAR, spaced_times(LINEAR, 1000)), rng.standard_normal(20000), mixture(LINEAR), rng
+    )
     assert abs((found > 0).mean() - 0.6) < 0.02
     for side, mean in ((found < 0, -0.6), (found > 0, 0.5)):
         assert abs(found[side].mean() - mean) < 0.02 and abs(found[side].std() - SPREAD) < 0.02

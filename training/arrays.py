@@ -48,5 +48,7 @@ class GrowingArray:
             raise UserError(f"{path} exists and {self._note.name} does not say what it is; move it away") from error
         for name, value in self._what.items():
             if before.get(name) != value:
-                raise UserError(f"{path} holds something else ({name} {before.get(name)!r}, not {value!r}); move it away")
+                raise UserError(
+                    f"{path} holds something else ({name} {before.get(name)!r}, not {value!r}); move it away"
+                )
         return done

@@ -14,6 +14,7 @@ from diffusers import UNet2DModel
 
 from tests.golden.unet_config import CONFIG
 
+
 def main() -> None:
     torch.manual_seed(0)
     model = UNet2DModel(**CONFIG).eval()
