@@ -27,7 +27,7 @@ from benchmarks.turns import Turn, answer, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("task", "train", ["train", "sample"], "What is measured.")
-flags.DEFINE_enum("model", "cifar10", ["cifar10", "digits"], "The reference U-Net, or that of digits.flags.")
+flags.DEFINE_enum("model", "cifar10", ["cifar10", "digits"], "The reference U-Net, or that of the digits.")
 flags.DEFINE_integer("batch_size", 0, "Images; 0: 16 for cifar10, 64 for digits.")
 flags.DEFINE_integer("steps", 0, "Steps of a turn; 0: 2 for cifar10, 20 for digits.")
 flags.DEFINE_integer("rounds", 5, "Turns of each side.")

@@ -1,6 +1,6 @@
-"""Train a denoising diffusion model on images.
+"""Train a denoising diffusion model on images; as it stands, on scikit-learn's handwritten digits.
 
-python -m experiments.ddpm --flagfile=experiments/flags/digits.flags
+python -m experiments.ddpm
 """
 
 import time
@@ -21,28 +21,35 @@ FLAGS = flags.FLAGS
 
 launch.define_shared_flags()
 launch.define_training_flags(
-    learning_rate=2e-4, schedule="constant", weight_decay=0.0, ema_decay=0.9999, eval_every=2000, select=""
+    num_steps=3000,
+    learning_rate=1e-3,
+    schedule="cosine",
+    warmup=200.0,
+    weight_decay=0.0,
+    ema_decay=0.998,
+    eval_every=1000,
+    select="",
 )
 image_data.define_data_flags()
 sampler_flags.define_flags()
 for module in (launch, image_data, sampler_flags):
     flags.adopt_module_key_flags(module)
 flags.DEFINE_bool("flip", False, "Mirror half of the training images, left to right.")
-flags.DEFINE_bool("by_class", False, "Condition on the classes; sample them with --guidance.")
+flags.DEFINE_bool("by_class", True, "Condition on the classes; sample them with --guidance.")
 flags.DEFINE_float("label_dropout", 0.1, "Share of labels left out in training, for guidance.", 0.0, 1.0)
-flags.DEFINE_integer("base_width", 128, "Channels of the first level.", 1)
-flags.DEFINE_list("multipliers", ["1", "2", "2", "2"], "Channels of each level, as multiples of --base_width.")
+flags.DEFINE_integer("base_width", 32, "Channels of the first level.", 1)
+flags.DEFINE_list("multipliers", ["1", "2"], "Channels of each level, as multiples of --base_width.")
 flags.DEFINE_integer("num_blocks", 2, "Residual blocks of a level.", 1)
-flags.DEFINE_list("attention_sizes", ["16"], "Heights of the feature maps that have attention.")
+flags.DEFINE_list("attention_sizes", ["4"], "Heights of the feature maps that have attention.")
 flags.DEFINE_integer("num_heads", 1, "Attention heads.", 1)
-flags.DEFINE_integer("num_groups", 32, "Of the group norms.", 1)
+flags.DEFINE_integer("num_groups", 8, "Of the group norms.", 1)
 flags.DEFINE_float("dropout", 0.1, "Inside residual blocks.", 0.0, 0.99)
 flags.DEFINE_integer("diffusion_steps", 1000, "T.", 2)
-flags.DEFINE_enum("noise_schedule", "linear", ["linear", "cosine"], "Of ᾱ_t.")
+flags.DEFINE_enum("noise_schedule", "cosine", ["linear", "cosine"], "Of ᾱ_t.")
 flags.DEFINE_bool("zero_terminal_snr", False, "x_T is pure noise; needs --target=v or x0.")
 flags.DEFINE_enum("target", "eps", ["eps", "x0", "v"], "What the network predicts.")
 flags.DEFINE_float("min_snr_gamma", 0.0, "γ of min-SNR weighting (5 is usual); 0: all times weigh alike.", 0.0)
-flags.DEFINE_integer("num_samples", 64, "Images of the grids.", 1)
+flags.DEFINE_integer("num_samples", 100, "Images of the grids.", 1)
 flags.DEFINE_integer("eval_images", 1000, "Held-out images that evaluations look at; 0: all.", 0)
 
 
@@ -75,9 +82,9 @@ def main() -> None:
 
 def _check_classes(splits: "Splits") -> None:
     if splits.train.labels is None:
-        raise UserError(f"--by_class: {FLAGS.data_path or FLAGS.dataset} has no labels (class folders, or an array)")
+        raise UserError(f"--by_class: {FLAGS.data_path or FLAGS.dataset} has no labels (class folders, or an array); use --noby_class")
     if len(splits.classes) < 2:
-        raise UserError(f"--by_class: {FLAGS.data_path} has one class, {splits.classes[0]!r}; leave the flag out")
+        raise UserError(f"--by_class: {FLAGS.data_path} has one class, {splits.classes[0]!r}; use --noby_class")
 
 
 def _process() -> Any:
