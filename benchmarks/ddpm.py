@@ -139,6 +139,7 @@ def lucidrains_unet() -> Any:
 def peer(side: str) -> Turn:
     """The same work around a peer's network."""
     import torch
+    from diffusers import DDIMScheduler  # before lucidrains' stand-ins for torchvision
 
     torch.set_num_threads(FLAGS.threads)
     torch.manual_seed(0)
@@ -149,16 +150,15 @@ def peer(side: str) -> Turn:
         model = lucidrains_unet()
         predict = model
     print(side, sum(p.numel() for p in model.parameters()), "parameters", file=sys.stderr)
-    return _peer_sampling(model, predict) if FLAGS.task == "sample" else _peer_training(model, predict, side)
+    scheduler = DDIMScheduler(1000, 1e-4, 0.02, "linear")
+    return _peer_sampling(model, predict, scheduler) if FLAGS.task == "sample" else _peer_training(model, predict, side)
 
 
-def _peer_sampling(model: Any, predict: Any) -> Turn:
+def _peer_sampling(model: Any, predict: Any, scheduler: Any) -> Turn:
     import torch
-    from diffusers import DDIMScheduler
 
     size, channels, *_ = SHAPES[FLAGS.model]
     batch, steps = sizes()
-    scheduler = DDIMScheduler(1000, 1e-4, 0.02, "linear")
     scheduler.set_timesteps(steps)
     model.eval()
 
