@@ -36,6 +36,11 @@ _NAMES = {
 _OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
+def is_published(folder: Path) -> bool:
+    """Whether the folder holds a U-Net in diffusers' layout."""
+    return any((folder / below / name).is_file() for below in ("", "unet") for name in _FILES)
+
+
 def load_generator(folder: Path, placement: Placement) -> Generator:
     """A pipeline's folder (``unet/`` and ``scheduler/`` below it, or a U-Net's files alone) → a generator.
 

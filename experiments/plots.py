@@ -127,3 +127,14 @@ def animation(frames: np.ndarray, path: Path, smallest: int = 32) -> None:
     pictures = [_tiled(images, columns, smallest) for images in frames]
     times = [80] * (len(pictures) - 1) + [2000]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0)
+
+
+def lines(x: Sequence[float], ys: np.ndarray, names: Sequence[str], x_name: str, y_name: str, path: Path) -> None:
+    """One line for each row of ``ys`` [lines, points], on logarithmic axes."""
+    figure, axis = plt.subplots(figsize=(6, 4))
+    for y, name in zip(ys, names, strict=True):
+        axis.plot(x, y, "o-", markersize=3, label=name)
+    axis.set(xlabel=x_name, ylabel=y_name, xscale="log", yscale="log")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    _save(figure, path)

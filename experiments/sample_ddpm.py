@@ -57,8 +57,11 @@ def main() -> None:
 
 def load_generator(run_dir: Path, placement: Any) -> "Generator":
     """The model of a run folder; of an unfinished run, the averaged weights of its last evaluation."""
+    from diffusion import published
     from diffusion.generator import Generator
 
+    if published.is_published(run_dir):
+        return published.load_generator(run_dir, placement)
     weights = run_dir / "model" / "weights.safetensors"
     if not weights.is_file() and (run_dir / "checkpoints" / "best.safetensors").is_file():
         weights = run_dir / "checkpoints" / "best.safetensors"

@@ -8,6 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from diffusion import noise, samplers
+from diffusion.process import DiffusionProcess
+from diffusion.unet import UNetConfig, build_unet
 from text_cls import bert, transformer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,3 +43,43 @@ def test_jax_gives_the_same_logits(tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-c", _SCRIPT, *(str(tmp_path / name) for name in ("m.keras", "x.npy", "y.npy"))]
     subprocess.run(command, cwd=ROOT, check=True, env={"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"})
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), keras.ops.convert_to_numpy(model(tokens)), atol=1e-5)
+
+
+_SAMPLING = """
+import sys, numpy as np, keras
+assert keras.backend.backend() == "jax"
+import diffusion.unet
+from diffusion import noise, samplers
+from diffusion.process import DiffusionProcess
+model, process = keras.saving.load_model(sys.argv[1]), DiffusionProcess(50)
+table = samplers.SamplerConfig("ancestral", 5, variance="small").table(process)
+number = np.arange(3)
+predict = lambda x, t: process.predict_x0(model([x, keras.ops.broadcast_to(t, (3,))]), x, keras.ops.broadcast_to(t, (3,)))
+x = noise.normal(7, number, 0, (4, 4, 1))
+y, _ = samplers.sample(table, predict, lambda row: noise.normal(7, number, row + 1, (4, 4, 1)), x)
+np.save(sys.argv[2], np.asarray(y))
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_jax_samples_the_same_images(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    model, process = build_unet(UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)), DiffusionProcess(50)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.2, w.shape) if w.dtype == np.float32 else w for w in model.get_weights()])
+    model.save(tmp_path / "m.keras")
+    command = [sys.executable, "-c", _SAMPLING, str(tmp_path / "m.keras"), str(tmp_path / "y.npy")]
+    subprocess.run(command, cwd=ROOT, check=True, env={"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"})
+    number = np.arange(3)
+
+    def predict(x, t):
+        times = keras.ops.broadcast_to(t, (3,))
+        return process.predict_x0(model([x, times]), x, times)
+
+    y, _ = samplers.sample(
+        samplers.SamplerConfig("ancestral", 5, variance="small").table(process),
+        predict,
+        lambda row: noise.normal(7, number, row + 1, (4, 4, 1)),
+        noise.normal(7, number, 0, (4, 4, 1)),
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), y, atol=2e-4)
