@@ -1,6 +1,6 @@
 """Seconds an image against sampling steps and batch size, printed and plotted.
 
-    python -m benchmarks.sampling_cost --run_dir=runs/ddpm-digits-… --out=cost.png
+python -m benchmarks.sampling_cost --run_dir=runs/ddpm-digits-… --out=cost.png
 """
 
 import time
@@ -37,7 +37,9 @@ def main(argv: list[str]) -> None:
             seconds.append(time.perf_counter() - start)
         cost[row, column] = np.median(seconds) / batches[row]
     for batch, line in zip(batches, cost, strict=True):
-        print(f"batch {batch:4d}: " + "  ".join(f"{s} steps {1e3 * c:.2f} ms" for s, c in zip(steps, line, strict=True)))
+        print(
+            f"batch {batch:4d}: " + "  ".join(f"{s} steps {1e3 * c:.2f} ms" for s, c in zip(steps, line, strict=True))
+        )
     plots.lines(steps, 1e3 * cost, [f"batch {b}" for b in batches], "sampling steps", "ms an image", Path(FLAGS.out))
 
 

@@ -1,12 +1,14 @@
 """Images → tf.data batches. Which images stand in batch n is a pure function of the seed and n. ``B`` batch."""
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from diffusion.data import Images
+from training.errors import UserError
 
 
 class ImageBatch(NamedTuple):
@@ -75,6 +77,24 @@ def evaluation_batches(images: Images, size: int) -> tf.data.Dataset:
             yield ImageBatch(images.pixels[rows], images.label(rows), rows.astype(np.int32), mask)
 
     return _dataset(batches, next(batches()))
+
+
+def stream_batches(images: Iterator[np.ndarray], size: int) -> tf.data.Dataset:
+    """Images [H, W, C] that come one by one, ``size`` at a time; ``number`` is 0."""
+    first = next(images, None)
+    if first is None:
+        raise UserError("no images")
+    stream = chain([first], images)
+
+    def batches() -> Iterator[ImageBatch]:
+        while chosen := list(islice(stream, size)):
+            filler = size - len(chosen)
+            mask = np.pad(np.ones(len(chosen), np.float32), (0, filler))
+            zeros = np.zeros(size, np.int32)
+            yield ImageBatch(np.stack([*chosen, *[chosen[-1]] * filler]), zeros, zeros, mask)
+
+    like = ImageBatch(np.stack([first] * size), *(np.zeros(size, t) for t in (np.int32, np.int32, np.float32)))
+    return _dataset(batches, like)
 
 
 def sample_batches(number: np.ndarray, label: np.ndarray, mix: np.ndarray, size: int) -> tf.data.Dataset:

@@ -186,6 +186,13 @@ class Generator:
         write_weights(folder / "weights.safetensors", self.model.variables)
 
     @classmethod
+    def of_run(cls, run_dir: Path, placement: Placement) -> "Generator":
+        """The model of a run folder; of an unfinished run, the averaged weights of its last evaluation."""
+        weights = run_dir / "model" / "weights.safetensors"
+        unfinished = run_dir / "checkpoints" / "best.safetensors"
+        return cls.load(run_dir / "model", placement, weights if weights.is_file() else unfinished)
+
+    @classmethod
     def load(cls, folder: Path, placement: Placement, weights: Path | None = None) -> "Generator":
         """Reads a folder that ``save`` wrote; ``weights`` in place of its own, where training has not ended.
 

@@ -59,37 +59,59 @@ def read_images(
     names: list[PurePosixPath] = []
     arrays: list[np.ndarray] = []
     notes: list[str] = []
-    entries = _entries(path)
-    with ThreadPool(os.cpu_count()) as pool:
-        while chunk := list(islice(entries, _AT_ONCE)):
-            for entry, result in zip(chunk, pool.map(lambda e: _decode(e, size, channels), chunk), strict=True):
-                if isinstance(result, str):
-                    message = f"{path / entry.name}: not a readable image ({result})"
-                    if not skip_bad:
-                        raise UserError(f"{message}; mend or remove it, or leave such files out with --skip_bad_images")
-                    notes.append(message)
-                    continue
-                _check_like_first(path, names, arrays, entry.name, result)
-                names.append(entry.name)
-                arrays.append(result)
+    for name, pixels in stream_images(path, size, channels, notes if skip_bad else None):
+        names.append(name)
+        arrays.append(pixels)
+        if len(names) % _AT_ONCE == 0:
             on_progress(len(names))
-    if not names:
-        raise UserError(f"{path}: no images there (looked for {', '.join(SUFFIXES)}, in any case)")
+    on_progress(len(names))
     order = sorted(range(len(names)), key=lambda place: names[place].parts)
     return Loaded([names[i] for i in order], np.stack([arrays[i] for i in order]), notes)
 
 
+def stream_images(
+    path: Path, size: int = 0, channels: int = 0, notes: list[str] | None = None, skip: int = 0
+) -> Iterator[tuple[PurePosixPath, np.ndarray]]:
+    """The images of ``read_images`` one by one, in the order of the folder or archive; few are in memory at a time.
+
+    ``notes`` takes the place of errors about single files; ``skip`` files are passed over unread.
+    """
+    first: tuple[PurePosixPath, np.ndarray] | None = None
+    entries = islice(_entries(path), skip, None)
+    found = bool(skip)
+    with ThreadPool(os.cpu_count()) as pool:
+        while chunk := list(islice(entries, _AT_ONCE)):
+            found = True
+            for entry, result in zip(chunk, pool.map(lambda e: _decode(e, size, channels), chunk), strict=True):
+                if isinstance(result, str):
+                    message = f"{path / entry.name}: not a readable image ({result})"
+                    if notes is None:
+                        raise UserError(f"{message}; mend or remove it, or leave such files out with --skip_bad_images")
+                    notes.append(message)
+                    continue
+                first = first or (entry.name, result)
+                _check_like_first(path, first, entry.name, result)
+                yield entry.name, result
+    if not found or (first is None and not skip):
+        raise UserError(f"{path}: no images there (looked for {', '.join(SUFFIXES)}, in any case)")
+
+
+def list_images(path: Path) -> list[tuple[str, int]]:
+    """Name and size in bytes of every image file, in the order of ``stream_images``; nothing is decoded."""
+    if path.is_dir():
+        return [(str(name), (path / name).stat().st_size) for name, _ in _entries(path)]
+    return [(str(name), len(content())) for name, content in _entries(path)]
+
+
 def _check_like_first(
-    path: Path, names: list[PurePosixPath], arrays: list[np.ndarray], name: PurePosixPath, pixels: np.ndarray
+    path: Path, first: tuple[PurePosixPath, np.ndarray], name: PurePosixPath, pixels: np.ndarray
 ) -> None:
-    if not arrays or arrays[0].shape == pixels.shape:
-        return
-    first, what = arrays[0].shape, pixels.shape
-    remedy = "set --channels to 1 or 3" if first[:2] == what[:2] else "set --image_size"
-    raise UserError(
-        f"{path}: images differ: {names[0]} is {first[1]}×{first[0]} with {first[2]} channel(s), {name} is "
-        f"{what[1]}×{what[0]} with {what[2]}; {remedy}"
-    )
+    a, b = first[1].shape, pixels.shape
+    if a != b:
+        raise UserError(
+            f"{path}: images differ: {first[0]} is {a[1]}×{a[0]} with {a[2]} channel(s), {name} is {b[1]}×{b[0]} with "
+            f"{b[2]}; {'set --channels to 1 or 3' if a[:2] == b[:2] else 'set --image_size'}"
+        )
 
 
 def _decode(entry: Entry, size: int, channels: int) -> np.ndarray | str:

@@ -82,7 +82,9 @@ def main() -> None:
 
 def _check_classes(splits: "Splits") -> None:
     if splits.train.labels is None:
-        raise UserError(f"--by_class: {FLAGS.data_path or FLAGS.dataset} has no labels (class folders, or an array); use --noby_class")
+        raise UserError(
+            f"--by_class: {FLAGS.data_path or FLAGS.dataset} has no labels (folders, or an array); use --noby_class"
+        )
     if len(splits.classes) < 2:
         raise UserError(f"--by_class: {FLAGS.data_path} has one class, {splits.classes[0]!r}; use --noby_class")
 

@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from experiments import launch
+
 if TYPE_CHECKING:
     from diffusion.data import Source, Splits
+    from diffusion.inception import Extractor
 
 FLAGS = flags.FLAGS
 NAMES = ["digits", "mnist", "fashion_mnist", "cifar10", "folder", "npz"]
@@ -50,3 +53,19 @@ def load_splits() -> "Splits":
     from diffusion.data import load
 
     return load(source(FLAGS.dataset, FLAGS.data_path), FLAGS.test_share, FLAGS.seed)
+
+
+def define_feature_flags() -> None:
+    """Which features a Fréchet distance is taken of."""
+    flags.DEFINE_string("features", "tf2015", "tf2015 (published numbers), keras, or the path of a .keras model.")
+    flags.DEFINE_string("weights", "", "Their file; empty: downloaded; random or random:SEED for random ones.")
+
+
+def build_extractor() -> "Extractor":
+    """The extractor of the flags."""
+    import tensorflow as tf
+
+    from diffusion.inception import build_extractor
+
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # features, and so distances, depend on it
+    return build_extractor(FLAGS.features, FLAGS.weights, launch.cache_dir())

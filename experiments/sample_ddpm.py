@@ -62,11 +62,9 @@ def load_generator(run_dir: Path, placement: Any) -> "Generator":
 
     if published.is_published(run_dir):
         return published.load_generator(run_dir, placement)
-    weights = run_dir / "model" / "weights.safetensors"
-    if not weights.is_file() and (run_dir / "checkpoints" / "best.safetensors").is_file():
-        weights = run_dir / "checkpoints" / "best.safetensors"
-        print(f"note: training has not ended; weights of its last evaluation ({weights})")
-    return Generator.load(run_dir / "model", placement, weights)
+    if not (run_dir / "result.json").is_file():
+        print("note: training has not ended; the weights are those of its last evaluation")
+    return Generator.of_run(run_dir, placement)
 
 
 def _wish(generator: "Generator") -> "Wish":

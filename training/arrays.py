@@ -1,6 +1,7 @@
 """A ``.npy`` file that is filled bit by bit, is never whole in memory, and knows how far it is."""
 
 import json
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,13 @@ import numpy as np
 
 from training.errors import UserError
 from training.run import write_text
+
+
+def release(array: np.ndarray) -> None:
+    """Lets the pages of a memory-mapped array go, where the system can; they are read again when they are needed."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class GrowingArray:
@@ -35,6 +43,7 @@ class GrowingArray:
         """Writes down that ``done`` rows are there."""
         if done:
             self.array.flush()
+            release(self.array)
         write_text(self._note, json.dumps(self._what | {"done": done}, indent=2))
         self.done = done
 

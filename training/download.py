@@ -22,7 +22,7 @@ def fetch(url: str, file_hash: str, cache: Path, unpack: str = "", folder: str =
 
     Args:
         url: the public address.
-        file_hash: MD5 or SHA-256 that the file must have.
+        file_hash: MD5 or SHA-256 that the file must have, or the start of its SHA-256 where no more is public.
         cache: where it is kept.
         unpack: the folder that the archive at ``url`` holds; its path is returned in place of the file's.
         folder: below ``cache``.
@@ -35,8 +35,16 @@ def fetch(url: str, file_hash: str, cache: Path, unpack: str = "", folder: str =
     name = url.rsplit("/", 1)[1]
     try:
         path = keras.utils.get_file(
-            name, url, file_hash=file_hash, cache_dir=str(cache), cache_subdir=folder, extract=bool(unpack)
+            name,
+            url,
+            file_hash=file_hash if len(file_hash) >= 32 else None,
+            cache_dir=str(cache),
+            cache_subdir=folder,
+            extract=bool(unpack),
         )
+        if len(file_hash) < 32 and not _sha256(Path(path)).startswith(file_hash):
+            Path(path).unlink()
+            raise ValueError(f"its SHA-256 does not start with {file_hash}")
     except Exception as error:  # get_file raises bare Exception for a failed address and ValueError for a wrong hash
         raise UserError(
             f"cannot download {url} ({str(error).splitlines()[0]}): fetch it by hand and put it at "
@@ -44,6 +52,11 @@ def fetch(url: str, file_hash: str, cache: Path, unpack: str = "", folder: str =
         ) from error
     path = Path(path)
     return path / unpack if unpack and path.name != unpack and (path / unpack).is_dir() else path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch_wheel(requirement: str, sha256: str, member: str, target: Path) -> Path:

@@ -1,0 +1,81 @@
+"""A stream of images → features and logits on disk. ``N`` images, ``D`` features, ``K`` logits."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from diffusion.batches import ImageBatch, stream_batches
+from diffusion.inception import Extractor
+from training.arrays import GrowingArray
+from training.loop import make_mapper
+from training.strategy import Placement
+
+_SAVE_EVERY = 10  # batches between notes of how far it is
+
+
+class Features(NamedTuple):
+    """Memory-mapped.
+
+    Attributes:
+        features: [N, D] float32.
+        logits: [N, K] float32, or None.
+    """
+
+    features: np.ndarray
+    logits: np.ndarray | None
+
+
+def image_features(
+    extractor: Extractor,
+    images: Callable[[int], Iterator[np.ndarray]],
+    count: int,
+    placement: Placement,
+    path: Path,
+    what: dict[str, Any],
+    batch_size: int = 32,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Features:
+    """Features of ``count`` images, streamed into ``path`` and never whole in memory; interrupted, it goes on there.
+
+    Args:
+        extractor: from ``build_extractor``.
+        images: how many to leave out → the rest, uint8 [H, W, C], one by one.
+        count: N.
+        placement: where it runs.
+        path: of the array; features and logits stand side by side in it.
+        what: what the images depend on.
+        batch_size: images at a time.
+        on_progress: told the number of images done.
+
+    Raises:
+        UserError: ``path`` holds something else, or features that are not finite.
+    """
+    width, num_logits = extractor.widths
+    what = what | {"mode": extractor.mode, "weights_hash": extractor.weights_hash}
+    file = GrowingArray(path, (count, width + num_logits), "float32", what)
+    done = file.done
+    on_progress(done)
+    if done < count:
+        stream = make_mapper(make_feature_fn(extractor), placement)
+        for number, values in enumerate(stream(stream_batches(images(done), batch_size)), start=1):
+            part = values["features"]
+            file.array[done : done + len(part)] = part
+            done += len(part)
+            if number % _SAVE_EVERY == 0 or done == count:
+                file.save(done)
+            on_progress(done)
+    array = np.load(path, mmap_mode="r")
+    return Features(array[:, :width], array[:, width:] if num_logits else None)
+
+
+def make_feature_fn(extractor: Extractor) -> Callable[[ImageBatch], dict[str, Any]]:
+    """Batch → ``features`` [B, D + K]."""
+
+    def feature_fn(batch: ImageBatch) -> dict[str, Any]:
+        features, logits = extractor.call(batch.image)
+        return {"features": features if logits is None else ops.concatenate([features, logits], axis=1)}
+
+    return feature_fn
