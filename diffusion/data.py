@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -113,6 +114,7 @@ def load(source: Source, test_share: float = 0.1, seed: int = 0) -> Splits:
         raise UserError(f"--dataset={source.dataset!r} is not known: use one of {', '.join(DATASETS)}")
     if not 0 < test_share < 1:
         raise UserError(f"--test_share={test_share} must lie between 0 and 1")
+    _check_flags(source)
     found = DATASETS[source.dataset](source)
     where = source.data_path or source.dataset
     train, test = found.train, found.test
@@ -130,7 +132,28 @@ def load(source: Source, test_share: float = 0.1, seed: int = 0) -> Splits:
             f"{where}: training images are {train.pixels.shape[1:]} and test images {test.pixels.shape[1:]}; "
             "set --image_size"
         )
+    _check_labels(where, found.classes, train, test)
     return Splits(found.classes, train, test, found.notes)
+
+
+def _check_flags(source: Source) -> None:
+    """Refuses what a data set would ignore."""
+    if source.dataset == "digits" and source.data_path:
+        raise UserError(f"--dataset=digits comes with scikit-learn; for {source.data_path} set --dataset=folder or npz")
+    from_files = source.dataset == "folder" or (source.dataset == "cifar10" and source.data_path)
+    for name, value in (("image_size", source.image_size), ("channels", source.channels)):
+        if value and not from_files:
+            raise UserError(f"--{name}={value}: --dataset={source.dataset} is arrays, which are used as they are")
+
+
+def _check_labels(where: Path | str, classes: tuple[str, ...], train: Images, test: Images) -> None:
+    if (train.labels is None) != (test.labels is None):
+        raise UserError(f"{where}: of training and test images one has labels and the other has not")
+    for images in (train, test):
+        if images.labels is not None and not 0 <= images.labels.min() <= images.labels.max() < len(classes):
+            raise UserError(
+                f"{where}: labels from {images.labels.min()} to {images.labels.max()}, and {len(classes)} classes"
+            )
 
 
 def _digits(source: Source) -> Found:
@@ -173,7 +196,7 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> np.ndarray:
         if content[:4] != bytes([0, 0, 8, dimensions]):
             raise ValueError(f"it starts with {content[:4].hex()}")
         return np.frombuffer(content, np.uint8, -1, 4 + 4 * dimensions).reshape(shape)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}: not an idx file of {dimensions} dimension(s) ({error}); fetch it again") from error
 
 
@@ -233,14 +256,15 @@ def _npz(source: Source) -> Found:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable npz file ({error})") from error
     train = _from_arrays(path, arrays, ("x_train", "images", "arr_0"), ("y_train", "labels", "arr_1"))
     if train is None:
         raise UserError(f"{path}: no array 'images', 'x_train' or 'arr_0'; it has {', '.join(arrays)}")
     test = _from_arrays(path, arrays, ("x_test",), ("y_test",))
-    labels = train.labels
-    return Found(train, test, () if labels is None else tuple(str(k) for k in range(int(labels.max()) + 1)))
+    labels = [part.labels for part in (train, test) if part is not None and part.labels is not None and len(part)]
+    count = max((int(part.max()) + 1 for part in labels), default=0)
+    return Found(train, test, tuple(str(k) for k in range(count)))
 
 
 def _from_arrays(
@@ -289,10 +313,9 @@ def _folder(source: Source) -> Found:
 
 
 def _common_folder(names: list[PurePosixPath]) -> int:
-    """Folders that hold everything and are no class: an archive's own top folder above train/ and test/."""
+    """1 where one folder holds everything and so is no class, such as an archive's own: photos/cat/1.png, …; else 0."""
     first = {name.parts[0] for name in names}
-    second = {name.parts[1] for name in names if len(name.parts) > 2}
-    return 1 if len(first) == 1 and bool(second & set(_TRAIN)) else 0
+    return int(len(first) == 1 and all(len(name.parts) > 2 for name in names))
 
 
 def _need_path(source: Source) -> Path:

@@ -8,8 +8,12 @@ import numpy as np
 from keras import ops
 
 from diffusion.batches import ImageBatch, stream_batches
+from diffusion.fid import frechet_distance_of_features
+from diffusion.generator import Generator, Wish
 from diffusion.inception import Extractor
+from diffusion.samplers import SamplerConfig
 from training.arrays import GrowingArray
+from training.errors import UserError
 from training.loop import make_mapper
 from training.strategy import Placement
 
@@ -60,15 +64,64 @@ def image_features(
     on_progress(done)
     if done < count:
         stream = make_mapper(make_feature_fn(extractor), placement)
-        for number, values in enumerate(stream(stream_batches(images(done), batch_size)), start=1):
-            part = values["features"]
-            file.array[done : done + len(part)] = part
-            done += len(part)
-            if number % _SAVE_EVERY == 0 or done == count:
-                file.save(done)
-            on_progress(done)
+        failures: list[UserError] = []
+        try:
+            for number, values in enumerate(stream(stream_batches(_noting(images(done), failures), batch_size)), 1):
+                part = values["features"]
+                file.array[done : done + len(part)] = part
+                done += len(part)
+                if number % _SAVE_EVERY == 0 or done == count:
+                    file.save(done)
+                on_progress(done)
+        except Exception:
+            if failures:  # tf.data wraps what a generator raises in an error of its own
+                raise failures[0] from None
+            raise
     array = np.load(path, mmap_mode="r")
     return Features(array[:, :width], array[:, width:] if num_logits else None)
+
+
+def _noting(images: Iterator[np.ndarray], failures: list[UserError]) -> Iterator[np.ndarray]:
+    try:
+        yield from images
+    except UserError as error:
+        failures.append(error)
+        raise
+
+
+def make_fid_meter(
+    extractor: Extractor,
+    train: np.ndarray,
+    generator: Generator,
+    sampler: SamplerConfig,
+    wish: Wish,
+    path: Path,
+    what: dict[str, Any],
+    batch_size: int = 32,
+) -> Callable[[], float]:
+    """What measures a model while it trains: () → FID of the wished-for images against the training images.
+
+    Args:
+        extractor: of the features.
+        train: [N, H, W, C] uint8; their features are computed once, into ``path``.
+        generator: whose weights, as they are at each call, make the images.
+        sampler, wish: which images; the same noise every time.
+        path, what: as in ``image_features``.
+        batch_size: images at a time.
+    """
+    placement = generator.placement
+    real = image_features(
+        extractor, lambda skip: iter(train[skip:]), len(train), placement, path, what, batch_size
+    ).features
+    stream = make_mapper(make_feature_fn(extractor), placement)
+    width = extractor.widths[0]
+
+    def measure() -> float:
+        images = (image for part in generator.stream(sampler, wish, 0, batch_size) for image in part["image"])
+        fake = np.concatenate([part["features"] for part in stream(stream_batches(images, batch_size))])
+        return frechet_distance_of_features(real, fake[:, :width])
+
+    return measure
 
 
 def make_feature_fn(extractor: Extractor) -> Callable[[ImageBatch], dict[str, Any]]:

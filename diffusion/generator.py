@@ -118,7 +118,7 @@ class Generator:
         Raises:
             UserError: classes asked of a model without, unknown classes, or guidance without classes.
         """
-        self._check(sampler, wish)
+        self.check(sampler, wish)
         key = (sampler, seed, to_seed, num_frames)
         if key not in self._compiled:
             self._compiled[key] = make_mapper(self._make_sample_fn(*key), self.placement)
@@ -134,7 +134,7 @@ class Generator:
     def fingerprint(self) -> str:
         """SHA-256 of the weights and what goes with them."""
         digest = hashlib.sha256(repr((self.config, self.process, self.classes)).encode())
-        for variable in self.model.variables:
+        for variable in self.model.trainable_variables:
             digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).data)
         return digest.hexdigest()
 
@@ -142,7 +142,9 @@ class Generator:
         multiple = self.placement.strategy.num_replicas_in_sync * self.placement.shards
         return -(-count // multiple) * multiple
 
-    def _check(self, sampler: SamplerConfig, wish: Wish) -> None:
+    def check(self, sampler: SamplerConfig, wish: Wish) -> None:
+        """Raises UserError for what ``stream`` would refuse."""
+        sampler.table(self.process)
         if wish.label is not None and not self.classes:
             raise UserError("this model was trained without classes: it cannot be asked for one")
         if (
@@ -205,8 +207,11 @@ class Generator:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             process, classes = DiffusionProcess(**raw["process"]), tuple(raw["classes"])
-            generator = cls(UNetConfig(**raw["unet"]), process, classes, placement)
-        except (KeyError, TypeError, ValueError) as error:
+            config = UNetConfig(**raw["unet"])
+            if config.num_classes != len(classes) or not isinstance(process.num_steps, int):
+                raise ValueError(f"{config.num_classes} classes and the names {classes}, T = {process.num_steps}")
+            generator = cls(config, process, classes, placement)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise UserError(f"{path}: not a generator's configuration ({error})") from error
         load_weights(weights or folder / "weights.safetensors", generator.model.variables)
         return generator

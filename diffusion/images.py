@@ -1,9 +1,11 @@
 """Image files → arrays: folders and archives of any nesting, any format that Pillow reads."""
 
 import io
+import lzma
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from multiprocessing.pool import ThreadPool
@@ -16,7 +18,11 @@ from PIL import Image, ImageOps
 
 from training.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+Image.init()
+_NO_PICTURES = ("MPEG", "HDF5", "EPS", "PDF", "GRIB", "BUFR", "WMF", "FITS")  # films, documents, data
+SUFFIXES = tuple(
+    s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in _NO_PICTURES
+)
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip")
 _GRAY = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 _AT_ONCE = 512  # files in memory before they are decoded
@@ -93,7 +99,7 @@ def stream_images(
                 _check_like_first(path, first, entry.name, result)
                 yield entry.name, result
     if not found or (first is None and not skip):
-        raise UserError(f"{path}: no images there (looked for {', '.join(SUFFIXES)}, in any case)")
+        raise UserError(f"{path}: no images there (looked for .png, .jpg and whatever else Pillow reads, in any case)")
 
 
 def list_images(path: Path) -> list[tuple[str, int]]:
@@ -131,7 +137,9 @@ def _decode(entry: Entry, size: int, channels: int) -> np.ndarray | str:
 
 
 def _to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits: Pillow's own conversion would clip them
+    if image.mode in ("F", "I"):
+        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no known range; save them with 8 or 16")
+    if image.mode.startswith("I;16"):  # Pillow's own conversion would clip them
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -147,8 +155,7 @@ def _to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
 
 def _entries(path: Path) -> Iterator[Entry]:
     if path.is_dir():
-        found = (Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names)
-        for file in sorted(file for file in found if _is_image(file)):
+        for file in sorted(file for file in _walk(path) if _is_image(file)):
             yield Entry(PurePosixPath(file.relative_to(path)), file.read_bytes)
         return
     if not path.is_file():
@@ -157,8 +164,21 @@ def _entries(path: Path) -> Iterator[Entry]:
         raise UserError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)})")
     try:
         yield from _zip_entries(path) if path.suffix.lower() == ".zip" else _tar_entries(path)
-    except (tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError, EOFError, OSError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError, OSError,
+            RuntimeError, NotImplementedError) as error:  # fmt: skip
         raise UserError(f"{path}: damaged or truncated archive ({error}); fetch it again") from error
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Every file below, through links too, but no folder twice."""
+    seen: set[str] = set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        yield from (Path(folder) / name for name in names)
 
 
 def _zip_entries(path: Path) -> Iterator[Entry]:

@@ -110,6 +110,10 @@ class DiffusionProcess:
         min(SNR, γ)/SNR for ε and min(SNR, γ)/(SNR + 1) for v; the entry of t = 0 is not used.
         """
         snr = self.snr[1:]
+        if self.zero_terminal_snr:
+            raise UserError(
+                "min-SNR weights are 0 where the SNR is: with a zero terminal SNR, t = T would not be learned"
+            )
         clipped = np.minimum(snr, gamma)
         weight = {"x0": clipped, "v": clipped / (snr + 1.0)}.get(self.target)
         if weight is None:

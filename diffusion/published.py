@@ -33,6 +33,24 @@ _NAMES = {
     "middle_attention": "mid_block.attentions.0",
     "middle_attention_norm": "mid_block.attentions.0.group_norm",
 }
+_ONLY = (  # what we have no equal for: name, the only value, diffusers' own default
+    ("act_fn", "silu", "silu"),
+    ("time_embedding_type", "positional", "positional"),
+    ("flip_sin_to_cos", False, True),
+    ("freq_shift", 1, 0),
+    ("downsample_padding", 0, 1),
+    ("downsample_type", "conv", "conv"),
+    ("upsample_type", "conv", "conv"),
+    ("norm_eps", 1e-6, 1e-5),
+    ("mid_block_scale_factor", 1, 1),
+    ("center_input_sample", False, False),
+    ("resnet_time_scale_shift", "default", "default"),
+    ("add_attention", True, True),
+    ("class_embed_type", None, None),
+    ("num_class_embeds", None, None),
+    ("attn_norm_num_groups", None, None),
+)
+_SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 _OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -49,15 +67,19 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
     """
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     raw = _read_json(unet / "config.json")
-    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json") if (folder / "scheduler").is_dir() else {}
+    places = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
+    scheduler = next((_read_json(path) for path in places if path.is_file()), {})
     target = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
     try:
         process = DiffusionProcess(
             scheduler.get("num_train_timesteps", 1000),
-            "linear",
+            _SCHEDULES[scheduler.get("beta_schedule", "linear")],
             False,
             target[scheduler.get("prediction_type", "epsilon")],
         )
+        for name, only in (("beta_start", 1e-4), ("beta_end", 0.02), ("trained_betas", None)):
+            if scheduler.get(name, only) != only:
+                raise KeyError(f"{name} is {scheduler[name]!r}, not {only!r}")
         config = read_config(raw)
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"{unet / 'config.json'}: not a UNet2DModel of the reference's form ({error})") from error
@@ -73,10 +95,13 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
 def read_config(raw: dict[str, Any]) -> UNetConfig:
     """diffusers' ``config.json`` → ours; KeyError for what we have no equal for."""
     widths, size = raw["block_out_channels"], raw["sample_size"]
-    for name, only in (("act_fn", "silu"), ("time_embedding_type", "positional"), ("flip_sin_to_cos", False)):
-        if raw.get(name, only) != only:
-            raise KeyError(f"{name} is {raw[name]!r}, not {only!r}")
-    head_width = raw.get("attention_head_dim")
+    for name, only, usual in _ONLY:
+        if raw.get(name, usual) != only:
+            raise KeyError(f"{name} is {raw.get(name, usual)!r}, not {only!r}")
+    head_width = raw.get("attention_head_dim", 8)
+    with_attention = [w for w, kind in zip(widths, raw["down_block_types"], strict=True) if kind == "AttnDownBlock2D"]
+    if head_width and len({*with_attention, widths[-1]}) > 1:
+        raise KeyError(f"attention_head_dim is {head_width} at widths that differ, which makes other numbers of heads")
     return UNetConfig(
         size,
         size,

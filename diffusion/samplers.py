@@ -135,15 +135,15 @@ def ddim(process: DiffusionProcess, times: np.ndarray, eta: float = 0.0) -> Tabl
 def heun(process: DiffusionProcess, times: np.ndarray) -> Table:
     """Heun's method on dx̄/dσ̄ = ε with x̄ = x/α and σ̄ = σ/α (Karras et al. 2022): two evaluations a step.
 
-    The last step, to t = 0, has σ̄ = 0 at its end, where ε is not defined, and the first one of a zero terminal SNR
-    begins at σ̄ = ∞: both are DDIM's.
+    The last step, to t = 0, has σ̄ = 0 at its end, where ε is not defined, and the first begins where x̄ is next to
+    infinite, so that the difference of two ε would be blown up a thousandfold: both are DDIM's. Order 2 remains.
     """
     euler = ddim(process, times).weights[:, 0]
     kept: list[tuple[int, list, list]] = []
     for step, (t, s) in enumerate(pairwise(times)):
         _, _, of_m, _ = euler[step]
         first = [euler[step][0], 0.0, of_m, 0.0, 0.0]
-        if s == 0 or process.alpha[t] == 0:
+        if s == 0 or step == 0:
             kept.append((t, first, first))
             continue
         kept.append((t, first, [1.0, 0.0, 0.0, 0.0, 0.0]))  # y ← where the step began
@@ -302,7 +302,7 @@ def sample(table: Table, predict_x0: PredictX0, draw_noise: DrawNoise, x: Any, n
         predict_x0: the network, with guidance and clipping.
         draw_noise: called only where the sampler draws any.
         x: [B, …] x_T, standard normal.
-        num_frames: how often to look on, at equal distances.
+        num_frames: how often to look on, at equal distances; at most once a row.
 
     Returns:
         The sample [B, …], and [num_frames, B, …] predictions of x_0 on the way (None without frames).
@@ -310,6 +310,7 @@ def sample(table: Table, predict_x0: PredictX0, draw_noise: DrawNoise, x: Any, n
     times = ops.convert_to_tensor(table.times, "int32")
     weights = ops.convert_to_tensor(table.weights, "float32")
     num_rows = len(table.times)
+    num_frames = min(num_frames, num_rows)
     frames = [ops.zeros((num_frames, *x.shape), x.dtype)] if num_frames else []
 
     def row(index: Any, state: tuple) -> tuple:

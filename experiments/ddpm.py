@@ -3,6 +3,7 @@
 python -m experiments.ddpm
 """
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,11 @@ from experiments import image_data, launch, sampler_flags
 from training.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from diffusion.data import Images, Splits
-    from diffusion.generator import Generator
+    from diffusion.generator import Generator, Wish
+    from diffusion.inception import Extractor
     from training.loop import Job, Settings
     from training.run import Run
 
@@ -21,7 +25,7 @@ FLAGS = flags.FLAGS
 
 launch.define_shared_flags()
 launch.define_training_flags(
-    num_steps=3000,
+    num_steps=3500,
     learning_rate=1e-3,
     schedule="cosine",
     warmup=200.0,
@@ -32,6 +36,7 @@ launch.define_training_flags(
 )
 image_data.define_data_flags()
 sampler_flags.define_flags()
+image_data.define_feature_flags()
 for module in (launch, image_data, sampler_flags):
     flags.adopt_module_key_flags(module)
 flags.DEFINE_bool("flip", False, "Mirror half of the training images, left to right.")
@@ -50,6 +55,8 @@ flags.DEFINE_bool("zero_terminal_snr", False, "x_T is pure noise; needs --target
 flags.DEFINE_enum("target", "eps", ["eps", "x0", "v"], "What the network predicts.")
 flags.DEFINE_float("min_snr_gamma", 0.0, "γ of min-SNR weighting (5 is usual); 0: all times weigh alike.", 0.0)
 flags.DEFINE_integer("num_samples", 100, "Images of the grids.", 1)
+flags.DEFINE_integer("fid_every", 0, "Steps between FIDs, a multiple of --eval_every; 0: never.", 0)
+flags.DEFINE_integer("fid_images", 1000, "Images made for one FID.", 2)
 flags.DEFINE_integer("eval_images", 1000, "Held-out images that evaluations look at; 0: all.", 0)
 
 
@@ -66,18 +73,23 @@ def main() -> None:
     from diffusion.generator import Generator
 
     process, sampler = _process(), sampler_flags.make_config()
-    sampler.table(process)  # before any work
     generator = Generator(_config(splits), process, splits.classes if FLAGS.by_class else (), placement)
+    generator.check(sampler, _wish(generator, FLAGS.num_samples))  # before any work
+    if FLAGS.by_class and sampler.guidance != 1.0 and not FLAGS.label_dropout:
+        raise UserError("--guidance needs --label_dropout: without it, images of no class are never learned")
     settings = launch.settings(max(1, len(splits.train) // FLAGS.batch_size))
+    if FLAGS.fid_every % settings.eval_every:
+        raise UserError(f"--fid_every={FLAGS.fid_every} is not a multiple of --eval_every={settings.eval_every}")
+    extractor = image_data.build_extractor() if FLAGS.fid_every else None
     if FLAGS.dry_run:
         print(_summary(splits, generator, settings))
-        _, cost = launch.first_step(_job(splits, generator, settings), placement, settings)
+        _, cost = launch.first_step(_job(splits, generator, settings, lambda step: {}), placement, settings)
         print(f"one step: {cost}; nothing was written")
         return
     run = launch.open_data_run(path, splits)
     for warning in sampler.warnings(process):
         run.say(f"note: {warning}")
-    _train(run, splits, generator, settings)
+    _train(run, splits, generator, settings, extractor)
 
 
 def _check_classes(splits: "Splits") -> None:
@@ -132,7 +144,9 @@ def _summary(splits: "Splits", generator: "Generator", settings: "Settings") -> 
     )
 
 
-def _job(splits: "Splits", generator: "Generator", settings: "Settings", draw: Any = lambda: None) -> "Job":
+def _job(
+    splits: "Splits", generator: "Generator", settings: "Settings", look: "Callable[[int], dict[str, float]]"
+) -> "Job":
     from diffusion.batches import evaluation_batches, training_batches
     from diffusion.objective import by_time, make_loss_fn
     from training.loop import Job, make_evaluator
@@ -142,13 +156,12 @@ def _job(splits: "Splits", generator: "Generator", settings: "Settings", draw: A
         optimizer = launch.make_optimizer(settings.num_steps, epsilon=1e-8)
         optimizer.build(model.trainable_variables)
     loss_fn = make_loss_fn(model, process, len(generator.classes), FLAGS.label_dropout, FLAGS.min_snr_gamma)
-    held_out = _held_out(splits)
+    held_out = _spread(splits.test, FLAGS.eval_images)
     score = make_evaluator(lambda batch: loss_fn(batch, False, (FLAGS.seed, 0)), generator.placement)
 
     def evaluate() -> dict[str, float]:
         figures = by_time(score(evaluation_batches(held_out, FLAGS.batch_size)), process.num_steps)
-        draw()
-        return figures
+        return figures | look(int(optimizer.iterations.numpy()))
 
     return Job(
         model=model,
@@ -159,18 +172,19 @@ def _job(splits: "Splits", generator: "Generator", settings: "Settings", draw: A
     )
 
 
-def _held_out(splits: "Splits") -> "Images":
+def _spread(images: "Images", count: int) -> "Images":
+    """``count`` images from all over a split, which may be sorted by class; 0 for all."""
     import numpy as np
 
-    count = len(splits.test)
-    wanted = min(count, FLAGS.eval_images or count)
-    return splits.test.take(np.linspace(0, count - 1, wanted).round().astype(int))
+    wanted = min(len(images), count or len(images))
+    return images.take(np.linspace(0, len(images) - 1, wanted).round().astype(int))
 
 
-def _train(run: "Run", splits: "Splits", generator: "Generator", settings: "Settings") -> None:
+def _train(
+    run: "Run", splits: "Splits", generator: "Generator", settings: "Settings", extractor: "Extractor | None"
+) -> None:
     import numpy as np
 
-    from diffusion.generator import Wish
     from diffusion.neighbours import nearest
     from experiments import plots
     from training.loop import fit
@@ -179,27 +193,29 @@ def _train(run: "Run", splits: "Splits", generator: "Generator", settings: "Sett
     run.say(_summary(splits, generator, settings))
     generator.save_config(run.path / "model")
     sampler, count = sampler_flags.make_config(), FLAGS.num_samples
-    number = np.arange(count)
-    wish = Wish(number, number % len(generator.classes) if generator.classes else None)
+    wish = _wish(generator, count)
+    measure = _fid_meter(run, splits, generator, extractor) if extractor else None
 
-    def draw() -> None:
-        """A grid from the averaged weights, named by how far training is."""
+    def look(step: int) -> dict[str, float]:
+        """A grid from the averaged weights, named by how far training is, and their FID where it is due."""
         images = generator.images(sampler, wish, FLAGS.seed, FLAGS.batch_size)
-        step = int(job.optimizer.iterations.numpy())
         (run.path / "samples").mkdir(exist_ok=True)
         plots.image_grid(images, run.path / "samples" / f"step_{step:07d}.png", _columns(generator))
+        due = measure and (step % FLAGS.fid_every == 0 or step == settings.num_steps)
+        return {"fid": measure()} if measure and due else {}
 
-    job = _job(splits, generator, settings, draw)
+    job = _job(splits, generator, settings, look)
     state = fit(job, generator.placement, run, settings)
     generator.save(run.path / "model")
     images = generator.images(sampler, wish, FLAGS.seed, FLAGS.batch_size)
     plots.image_grid(images, run.path / "samples.png", _columns(generator))
-    near, near_test = nearest(images, splits.train.pixels), nearest(_held_out(splits).pixels, splits.train.pixels)
+    held_out = _spread(splits.test, count)  # as many: the least distance of more images would be less
+    near, near_test = (nearest(pixels, splits.train.pixels, FLAGS.flip) for pixels in (images, held_out.pixels))
     pairs = np.stack([images, splits.train.pixels[near.row]], axis=1)[: min(count, 20)]
     plots.image_grid(pairs.reshape(-1, *generator.shape), run.path / "nearest.png", columns=10)
     plots.training_curves(run.path / "metrics.jsonl", run.path / "curves.png")
     plots.loss_by_time(run.path / "metrics.jsonl", run.path / "loss_by_time.png")
-    figures = {f"test_{name}": value for name, value in _last_validation(run).items()}
+    figures = {f"test_{name}": value for name, value in _validation_at(run, state.best_step).items()}
     result = figures | {
         "nearest_train_of_samples": float(np.median(near.distance)),
         "nearest_train_of_test": float(np.median(near_test.distance)),
@@ -221,17 +237,35 @@ def _train(run: "Run", splits: "Splits", generator: "Generator", settings: "Sett
     )
 
 
+def _fid_meter(run: "Run", splits: "Splits", generator: "Generator", extractor: "Extractor") -> "Callable[[], float]":
+    from diffusion.features import make_fid_meter
+
+    run.say(f"FID by {extractor.mode}: {FLAGS.fid_images:,} images against {len(splits.train):,}")
+    wish = _wish(generator, FLAGS.fid_images)
+    what = {"train": splits.train.fingerprint()}
+    sampler, path = sampler_flags.make_config(), run.path / "train_features.npy"
+    return make_fid_meter(extractor, splits.train.pixels, generator, sampler, wish, path, what, FLAGS.batch_size)
+
+
+def _wish(generator: "Generator", count: int) -> "Wish":
+    """The first ``count`` images, the classes in turns."""
+    import numpy as np
+
+    from diffusion.generator import Wish
+
+    number = np.arange(count)
+    return Wish(number, number % len(generator.classes) if generator.classes else None)
+
+
 def _columns(generator: "Generator") -> int:
     """One class a column, where there are classes and not too many of them."""
     return len(generator.classes) if len(generator.classes) <= 20 else 0
 
 
-def _last_validation(run: "Run") -> dict[str, float]:
-    import json
-
+def _validation_at(run: "Run", step: int) -> dict[str, float]:
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    last = [line for line in lines if line["split"] == "validation"][-1]
-    return {name: value for name, value in last.items() if name not in ("step", "split")}
+    (at,) = [line for line in lines if line["split"] == "validation" and line["step"] == step]
+    return {name: value for name, value in at.items() if name not in ("step", "split")}
 
 
 if __name__ == "__main__":

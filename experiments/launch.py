@@ -25,7 +25,7 @@ _NOT_OF_THE_RUN = ("run_dir", "cache_dir", "dry_run", "tensorboard")
 
 def define_shared_flags() -> None:
     """Flags of every script."""
-    flags.DEFINE_integer("seed", 0, "Seed of splits, weights, shuffling and dropout.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of everything random.", lower_bound=0, upper_bound=2**32 - 1)
     flags.DEFINE_string("run_dir", "", "Folder of this run; resumed if it exists with the same flags. [runs/NAME-DATE]")
     flags.DEFINE_string("cache_dir", "", "Downloads and tokenised texts. [$TRIPTYCH_CACHE or ~/.cache/triptych]")
     flags.DEFINE_bool("dry_run", False, "Build everything, print sizes and costs, take one step, write nothing.")
@@ -156,13 +156,15 @@ def settings(steps_per_epoch: int) -> "Settings":
     """The loop's settings, from the flags."""
     from training.loop import Settings
 
+    if FLAGS.patience and not FLAGS.select:
+        raise UserError(f"--patience={FLAGS.patience} needs --select: which figure is to improve?")
     return Settings(
         num_steps=FLAGS.num_steps or max(1, round(FLAGS.num_epochs * steps_per_epoch)),
         log_every=FLAGS.log_every,
         eval_every=FLAGS.eval_every or steps_per_epoch,
         clip_norm=FLAGS.clip_norm,
         select=FLAGS.select,
-        minimize=FLAGS.select in ("loss", "calibration_error"),
+        minimize=FLAGS.select in ("loss", "calibration_error", "fid") or FLAGS.select.startswith("mse_"),
         patience=FLAGS.patience,
         seed=FLAGS.seed,
         jit_compile=FLAGS.xla,

@@ -22,9 +22,9 @@ def _lines(metrics: Path) -> list[dict]:
 
 
 def training_curves(metrics: Path, path: Path) -> None:
-    """Loss and accuracy (where there is one) by step, of training and validation, from a run's ``metrics.jsonl``."""
+    """Loss, accuracy and FID (where there are) by step, of training and validation, from a run's ``metrics.jsonl``."""
     lines = _lines(metrics)
-    shown = [name for name in ("loss", "accuracy") if any(name in line for line in lines)]
+    shown = [name for name in ("loss", "accuracy", "fid") if any(name in line for line in lines)]
     figure, grid = plt.subplots(1, len(shown), figsize=(5 * len(shown), 3.6), squeeze=False)
     axes = grid[0]
     for axis, name in zip(axes, shown, strict=True):

@@ -21,7 +21,7 @@ sampler_flags.define_flags()
 for module in (launch, sampler_flags):
     flags.adopt_module_key_flags(module)
 flags.DEFINE_string("out", "", "Folder for the images. [RUN_DIR/images]")
-flags.DEFINE_integer("num_images", 64, "How many.", 1)
+flags.DEFINE_integer("num_images", 64, "How many.", 1, 10**8)
 flags.DEFINE_integer("first_image", 0, "Number of the first: image i of a seed is always the same.", 0)
 flags.DEFINE_integer("batch_size", 64, "Images at a time; changes nothing but speed and memory.", 1)
 flags.DEFINE_list("classes", [], "Names of classes, taken in turns; empty: all in turns, where the model has any.")
@@ -29,22 +29,30 @@ flags.DEFINE_bool("unconditional", False, "No class, from a model that knows cla
 flags.DEFINE_enum("format", "grid", ["grid", "npz", "png"], "One picture, an array, or a file an image.")
 flags.DEFINE_integer("columns", 0, "Of the grid; 0: as square as it gets.", 0)
 flags.DEFINE_bool("animate", False, "Also a GIF of the denoising.")
-flags.DEFINE_integer("interpolate_to", -1, "Also a row from this seed's noise to the other's: the other seed.", -1)
+flags.DEFINE_integer(
+    "interpolate_to", -1, "Also a row from this seed's noise to the other's: the other seed.", -1, 2**32 - 1
+)
 
 
 def main() -> None:
     """Loads the model and writes what was asked for."""
     if not FLAGS.run_dir:
         raise UserError("--run_dir: name the folder of a trained model")
-    run_dir = Path(FLAGS.run_dir)
-    out = Path(FLAGS.out) if FLAGS.out else run_dir / "images"
+    run_dir = Path(FLAGS.run_dir).expanduser()
+    out = Path(FLAGS.out).expanduser() if FLAGS.out else run_dir / "images"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out} is a file; name a folder")
     generator = load_generator(run_dir, launch.make_placement())
-    sampler, wish = sampler_flags.make_config(), _wish(generator)
-    sampler.table(generator.process)
+    sampler, wish = sampler_flags.make_config(), _wish(generator, FLAGS.num_images)
+    generator.check(sampler, wish)
     for warning in sampler.warnings(generator.process):
         print(f"note: {warning}")
     if FLAGS.dry_run:
-        print(f"{FLAGS.num_images:,} images of {generator.shape} with {sampler}; nothing was written")
+        rows = len(sampler.table(generator.process).times)
+        print(
+            f"{FLAGS.num_images:,} images of {generator.shape} with {sampler}: {rows} evaluations each of a network of "
+            f"{generator.model.count_params():,} parameters; nothing was written"
+        )
         return
     out.mkdir(parents=True, exist_ok=True)
     if FLAGS.format == "grid":
@@ -67,12 +75,12 @@ def load_generator(run_dir: Path, placement: Any) -> "Generator":
     return Generator.of_run(run_dir, placement)
 
 
-def _wish(generator: "Generator") -> "Wish":
+def _wish(generator: "Generator", count: int) -> "Wish":
     import numpy as np
 
     from diffusion.generator import Wish
 
-    number = np.arange(FLAGS.first_image, FLAGS.first_image + FLAGS.num_images)
+    number = np.arange(FLAGS.first_image, FLAGS.first_image + count)
     unknown = sorted(set(FLAGS.classes) - set(generator.classes))
     if unknown:
         raise UserError(
@@ -113,9 +121,9 @@ def _interpolate(generator: "Generator", sampler: Any, out: Path) -> None:
     from experiments import plots
 
     rows, steps = 8, 11
-    wish = _wish(generator)
-    label = None if wish.label is None else np.repeat(np.resize(wish.label, rows), steps)
-    asked = Wish(np.repeat(np.arange(rows) + FLAGS.first_image, steps), label, np.tile(np.linspace(0, 1, steps), rows))
+    wish = _wish(generator, rows)
+    label = None if wish.label is None else np.repeat(wish.label, steps)
+    asked = Wish(np.repeat(wish.number, steps), label, np.tile(np.linspace(0, 1, steps), rows))
     parts = generator.stream(sampler, asked, FLAGS.seed, FLAGS.batch_size, to_seed=FLAGS.interpolate_to)
     plots.image_grid(np.concatenate([part["image"] for part in parts]), out / "interpolation.png", steps)
     print(f"{out / 'interpolation.png'}: seed {FLAGS.seed} on the left, {FLAGS.interpolate_to} on the right")

@@ -91,6 +91,9 @@ def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Pat
     succeeds("sample_ddpm", *flags, "--batch_size=4", f"--out={tmp_path / 'b'}")
     with np.load(tmp_path / "b" / "images.npz") as file:
         assert np.abs(file["images"].astype(int) - images).max() <= 1
+    whole = (tmp_path / "b" / "images.npy").read_bytes()
+    (tmp_path / "b" / "images.npy").write_bytes(whole[:-100])
+    assert "images.npy: damaged" in fails("sample_ddpm", *flags, f"--out={tmp_path / 'b'}")
     message = fails("sample_ddpm", *flags, "--seed=1", f"--out={tmp_path / 'b'}")
     assert "holds something else (seed '0', not '1')" in message
     flags[3] = "--format=png"
@@ -108,6 +111,9 @@ def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Pat
         (["--zero_terminal_snr"], "use target v or x0"),
         (["--dataset=folder"], "--dataset=folder needs --data_path"),
         (["--num_groups=3"], "are not a multiple of the 3 groups"),
+        (["--noby_class", "--guidance=2"], "guidance 2.0 needs classes to be guided to"),
+        (["--patience=2"], "--patience=2 needs --select"),
+        (["--eval_every=10", "--fid_every=15"], "--fid_every=15 is not a multiple of --eval_every=10"),
     ],
 )
 def test_wrong_flags(flags: list[str], message: str) -> None:

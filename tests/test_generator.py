@@ -1,5 +1,6 @@
 """Sampling: image i of seed s is one image, on any batch size and number of devices."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,13 @@ def test_frames_end_at_the_image(one_replica: Placement) -> None:
     assert _differ(part["frames"][:, 0], part["image"]) > 5
 
 
+def test_frames_of_fewer_rows_are_all_there(one_replica: Placement) -> None:
+    generator = _generator(one_replica)
+    (part,) = generator.stream(SamplerConfig("ddim", 3), Wish(np.arange(2), np.arange(2)), num_frames=30)
+    assert part["frames"].shape[1] == 3
+    assert all(frame.std() > 0 for frame in part["frames"].reshape(-1, 16))
+
+
 def test_saved_and_loaded_it_draws_the_same(tmp_path: Path, one_replica: Placement) -> None:
     generator, sampler = _generator(one_replica), SamplerConfig("unipc", 6)
     generator.save(tmp_path)
@@ -97,6 +105,11 @@ def test_saved_and_loaded_it_draws_the_same(tmp_path: Path, one_replica: Placeme
     with pytest.raises(UserError, match="checkpoint of another model"):
         Generator.load(tmp_path, one_replica)
     (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="not a generator's configuration"):
+        Generator.load(tmp_path, one_replica)
+    (tmp_path / "config.json").write_text(
+        json.dumps({"unet": {"num_classes": 3}, "process": {"num_steps": 10}, "classes": ["a"]})
+    )
     with pytest.raises(UserError, match="not a generator's configuration"):
         Generator.load(tmp_path, one_replica)
     with pytest.raises(UserError, match="no trained model there"):
@@ -118,4 +131,7 @@ def test_nearest_by_hand() -> None:
     query = np.full((1, 2, 2, 1), 204, np.uint8)
     found = nearest(query, train)
     assert found.row.tolist() == [1]
+    train[0, :, 1] = 200
+    assert nearest(train[:1, :, ::-1], train).distance[0] > 0.3
+    assert nearest(train[:1, :, ::-1], train, mirrored=True).distance[0] == 0
     np.testing.assert_allclose(found.distance, [51 / 255], rtol=1e-5)

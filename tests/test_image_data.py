@@ -218,7 +218,39 @@ def test_digits_are_built_in_and_the_split_follows_the_seed() -> None:
     assert sum(image.tobytes() in rows for image in a.test.pixels) == 0
 
 
+def test_an_archive_of_one_folder_of_classes(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for k in range(4):
+            archive.write(_png(tmp_path / "in.png"), f"photos/{'cat' if k % 2 else 'dog'}/{k}.png")
+    assert _folder(tmp_path / "photos.zip").classes == ("cat", "dog")
+    whole = (tmp_path / "photos.zip").read_bytes()
+    (tmp_path / "photos.zip").write_bytes(whole[:60] + bytes(20) + whole[80:])
+    with pytest.raises(UserError, match="damaged"):
+        _folder(tmp_path / "photos.zip")
+
+
+def test_links_in_a_circle_are_walked_once(tmp_path: Path) -> None:
+    for k in range(3):
+        _png(tmp_path / "a" / f"{k}.png")
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a")
+    assert len(read_images(tmp_path).names) == 3
+
+
+def test_labels_that_do_not_fit(tmp_path: Path) -> None:
+    images = np.zeros((10, 4, 4), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=np.arange(10), x_test=images)
+    with pytest.raises(UserError, match="one has labels and the other has not"):
+        load(Source("npz", tmp_path / "a.npz"))
+    np.savez(tmp_path / "b.npz", images=np.zeros((10, 32, 32, 3), np.uint8), labels=np.arange(10) + 3)
+    with pytest.raises(UserError, match=r"labels from \d to 12, and 10 classes"):
+        load(Source("cifar10", tmp_path / "b.npz"))
+
+
 def test_bad_sources(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="set --dataset=folder or npz"):
+        load(Source("digits", tmp_path))
+    with pytest.raises(UserError, match=r"--image_size=32: --dataset=digits is arrays"):
+        load(Source("digits", image_size=32))
     with pytest.raises(UserError, match="'svhn' is not known"):
         load(Source("svhn"))
     with pytest.raises(UserError, match="needs --data_path"):

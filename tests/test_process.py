@@ -62,6 +62,11 @@ def test_min_snr_weighs_the_same_error_of_x0_alike(target: str) -> None:
     np.testing.assert_allclose(found, np.minimum(process.snr[t], 5.0), rtol=1e-9)
 
 
+def test_min_snr_would_leave_pure_noise_untrained() -> None:
+    with pytest.raises(UserError, match="t = T would not be learned"):
+        DiffusionProcess(zero_terminal_snr=True, target="v").min_snr_weight(5.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

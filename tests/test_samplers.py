@@ -210,3 +210,18 @@ def test_bad_samplers_and_warnings() -> None:
     assert "leaves noise" in SamplerConfig("ancestral", 100).warnings(LINEAR)[0]
     assert not SamplerConfig("ancestral", 1000).warnings(LINEAR)
     assert not SamplerConfig("ancestral", 100, variance="small").warnings(LINEAR)
+
+
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+@pytest.mark.parametrize("process", [DiffusionProcess(1000, "cosine"), DiffusionProcess(1000), DiffusionProcess(50)])
+def test_every_sampler_at_its_defaults_makes_the_mixture(name: str, process: DiffusionProcess) -> None:
+    """Few steps, rough errors allowed; but no blow-up where α_T is next to nothing (the cosine schedule)."""
+    rng = np.random.default_rng(0)
+    config = SamplerConfig(name, min(20, process.num_steps), variance="small")
+    found = run(config.table(process), rng.standard_normal(4000), mixture(process), rng)
+    # Rounding of x̂_0 to float32 must not matter either.
+    bent = run(config.table(process), rng.standard_normal(4000), lambda x, t: np.float32(mixture(process)(x, t)), rng)
+    for sample in (found, bent):
+        assert abs(sample.mean() - SHARES @ MEANS) < 0.08
+        assert 0.45 < sample.std() < 0.7  # 0.575 exactly
+        assert np.abs(sample).max() < 2.0

@@ -1,15 +1,20 @@
 """The U-Net equals the reference: parameters, an independent implementation's output, and what it refuses."""
 
+import json
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from diffusion.published import load_unet, read_config
+from diffusion.generator import Wish
+from diffusion.published import is_published, load_generator, load_unet, read_config
+from diffusion.samplers import SamplerConfig
 from diffusion.unet import GroupNorm, UNetConfig, build_unet
 from tests.golden.unet_config import CONFIG
 from training.errors import UserError
+from training.strategy import Placement
 
 GOLDEN = Path(__file__).parent / "golden" / "unet.npz"
 TINY = UNetConfig(8, 8, 1, 8, (1, 2), 1, (4,), num_groups=4)
@@ -58,6 +63,42 @@ def test_a_missing_or_wrong_weight_is_named_and_nothing_assigned() -> None:
         load_unet(state | {"conv_out.weight": state["conv_out.weight"][:1]}, model)
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_group_norm_keeps_its_digits_under_a_large_mean() -> None:
+    x = np.random.default_rng(0).normal(1000.0, 1.0, (2, 8, 8, 12))
+    layer = GroupNorm(3)
+    layer.build(x.shape)
+    groups = x.reshape(2, 64, 3, 4)
+    expected = (groups - groups.mean(axis=(1, 3), keepdims=True)) / groups.std(axis=(1, 3), keepdims=True)
+    np.testing.assert_allclose(layer(x.astype(np.float32)), expected.reshape(x.shape), atol=2e-3)
+
+
+def test_a_published_folder_is_a_generator(tmp_path: Path, one_replica: Placement) -> None:
+    state, _ = _golden()
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "scheduler").mkdir()
+    safetensors.numpy.save_file(
+        {k: np.ascontiguousarray(v) for k, v in state.items()},
+        tmp_path / "unet" / "diffusion_pytorch_model.safetensors",
+    )
+    (tmp_path / "unet" / "config.json").write_text(json.dumps(CONFIG))
+    scheduler = {"num_train_timesteps": 50, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    assert is_published(tmp_path)
+    generator = load_generator(tmp_path, one_replica)
+    process = generator.process
+    assert (process.num_steps, process.schedule, process.target) == (50, "cosine", "v")
+    images = generator.images(SamplerConfig("ddim", 2), Wish(np.arange(2)))
+    assert images.shape == (2, 16, 16, 3) and images.std() > 0
+    for changes, message in (
+        ({"norm_eps": 1e-5}, "norm_eps is 1e-05, not 1e-06"),
+        ({"attention_head_dim": 4, "down_block_types": ["AttnDownBlock2D"] * 2}, "other numbers of heads"),
+        ({"class_embed_type": "timestep"}, "class_embed_type"),
+    ):
+        (tmp_path / "unet" / "config.json").write_text(json.dumps(CONFIG | changes))
+        with pytest.raises(UserError, match=message):
+            load_generator(tmp_path, one_replica)
 
 
 @pytest.mark.parametrize("silu", [False, True])

@@ -37,7 +37,18 @@ class GrowingArray:
         self.done = self._resume(path)
         if not self.done:
             self.save(0)
-        self.array = np.lib.format.open_memmap(path, "r+" if self.done else "w+", dtype, shape)
+        self.array: np.memmap = self._open(path, shape, dtype)
+
+    def _open(self, path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
+        if not self.done:
+            return np.lib.format.open_memmap(path, "w+", dtype, shape)
+        try:
+            array = np.load(path, mmap_mode="r+")
+        except (OSError, ValueError, EOFError) as error:  # a file cut short among them
+            raise UserError(f"{path}: damaged ({error}); move it away") from error
+        if array.shape != shape or array.dtype != dtype or self.done > shape[0]:
+            raise UserError(f"{path}: {array.dtype} {array.shape}, and {self._note.name} says otherwise; move it away")
+        return array
 
     def save(self, done: int) -> None:
         """Writes down that ``done`` rows are there."""
