@@ -1,0 +1,82 @@
+"""Does FID rise as images get worse? CIFAR-10 under noise, blur and a wrong mix of classes, printed and plotted.
+
+    python -m benchmarks.fid_corruptions --data_path=../shared/data/cifar10_jpg.tar.zst --weights=random
+
+``--weights`` as in ``experiments.fid``; without the public file, random ones say at least whether the order is right.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from scipy.ndimage import gaussian_filter
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("data_path", None, "CIFAR-10, in any form.", required=True)
+flags.DEFINE_string("features", "tf2015", "tf2015 or keras.")
+flags.DEFINE_string("weights", "", "File of the weights; random for random ones.")
+flags.DEFINE_integer("images", 400, "Of either side.")
+flags.DEFINE_string("out", "fid_corruptions.png", "The picture.")
+
+
+def noisy(pixels: np.ndarray, labels: np.ndarray, level: int) -> np.ndarray:
+    """Gaussian noise of 12·level gray levels."""
+    noise = np.random.default_rng(1).normal(0, 12 * level, pixels.shape)
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+
+
+def blurred(pixels: np.ndarray, labels: np.ndarray, level: int) -> np.ndarray:
+    """Gaussian blur of 0.4·level pixels."""
+    return gaussian_filter(pixels, (0, 0.4 * level, 0.4 * level, 0)) if level else pixels
+
+
+def one_sided(pixels: np.ndarray, labels: np.ndarray, level: int) -> np.ndarray:
+    """A quarter of the images a level are replaced by ones of the first class."""
+    swapped = pixels.copy()
+    first = pixels[labels == 0]
+    count = len(pixels) * level // 4
+    rows = np.random.default_rng(2).permutation(len(pixels))[:count]
+    swapped[rows] = first[np.arange(count) % len(first)]
+    return swapped
+
+
+def main(argv: list[str]) -> None:
+    """Four levels of three corruptions."""
+    from diffusion.batches import stream_batches
+    from diffusion.data import Source, load
+    from diffusion.features import make_feature_fn
+    from diffusion.fid import frechet_distance_of_features
+    from diffusion.inception import build_extractor
+    from experiments import plots
+    from training.download import default_cache
+    from training.loop import make_mapper
+    from training.strategy import make_strategy
+
+    placement = make_strategy("cpu")
+    extractor = build_extractor(FLAGS.features, FLAGS.weights, default_cache())
+    stream, width = make_mapper(make_feature_fn(extractor), placement), extractor.widths[0]
+
+    def features(pixels: np.ndarray) -> np.ndarray:
+        return np.concatenate([p["features"] for p in stream(stream_batches(iter(pixels), 32))])[:, :width]
+
+    data = load(Source("cifar10", Path(FLAGS.data_path))).test
+    order = np.random.default_rng(0).permutation(len(data))
+    real = features(data.pixels[order[: FLAGS.images]])
+    other = data.take(order[FLAGS.images : 2 * FLAGS.images])
+    clean = frechet_distance_of_features(real, features(other.pixels))
+    kinds = {"noise": noisy, "blur": blurred, "one class too often": one_sided}
+    table = []
+    for name, corrupt in kinds.items():
+        line = [clean]
+        for level in (1, 2, 3):
+            line.append(frechet_distance_of_features(real, features(corrupt(other.pixels, other.labels, level))))
+        rises = all(a < b for a, b in pairwise(line))
+        print(f"{name}: {' '.join(f'{v:.2f}' for v in line)}: {'rises' if rises else 'DOES NOT RISE'}", flush=True)
+        table.append(line)
+    title = f"FID ({extractor.mode})"
+    plots.lines([1, 2, 3, 4], np.array(table), list(kinds), "corruption, 1 is none", title, Path(FLAGS.out))
+
+
+if __name__ == "__main__":
+    app.run(main)
