@@ -43,7 +43,8 @@ class GrowingArray:
         if not self.done:
             return np.lib.format.open_memmap(path, "w+", dtype, shape)
         try:
-            array = np.load(path, mmap_mode="r+")
+            np.load(path, mmap_mode="r")  # refuses a file cut short, which r+ would fill up with zeros
+            array = np.lib.format.open_memmap(path, "r+")
         except (OSError, ValueError, EOFError) as error:  # a file cut short among them
             raise UserError(f"{path}: damaged ({error}); move it away") from error
         if array.shape != shape or array.dtype != dtype or self.done > shape[0]:
