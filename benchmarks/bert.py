@@ -14,15 +14,13 @@ texts, from token ids to [CLS] vectors, or to updated weights:
 of at most 128 pieces in batches of 32.
 """
 
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
 
-from benchmarks.turns import Turn, answer, take_turns
+from benchmarks.turns import Turn, answer, take_turns_on
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", "", "imdb_reviews_50k.csv.xz for embed, the AG News folder for finetune.")
@@ -190,12 +188,8 @@ def main(argv: list[str]) -> None:
     if FLAGS.side:
         play(FLAGS.side)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        arrays = Path(folder) / "arrays.npz"
-        prepare(arrays)
-        base = [sys.executable, "-m", "benchmarks.bert", f"--arrays={arrays}"]
-        base += [f"--{name}={FLAGS[name].value}" for name in ("task", "pooling", "texts", "threads")]
-        take_turns({side: [*base, f"--side={side}"] for side in SIDES}, FLAGS.rounds, "texts")
+    options = [f"--{name}={FLAGS[name].value}" for name in ("task", "pooling", "texts", "threads")]
+    take_turns_on(prepare, "benchmarks.bert", options, SIDES, FLAGS.rounds, "texts")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from benchmarks.turns import Turn, answer, take_turns
+from benchmarks.turns import Turn, answer, keep_to_cores, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("task", "train", ["train", "sample"], "What is measured.")
@@ -208,6 +208,7 @@ def _peer_training(model: Any, predict: Any, side: str) -> Turn:
 def main(argv: list[str]) -> None:
     """Lets the sides take turns and prints medians and ratios."""
     if FLAGS.side:
+        keep_to_cores(FLAGS.threads)
         answer(ours() if FLAGS.side == "ours" else peer(FLAGS.side))
         return
     base = [sys.executable, "-m", "benchmarks.ddpm"]

@@ -5,7 +5,7 @@
     python -m benchmarks.fid --task=features
 
 ``distance``: two sets of correlated features, 2048 of each image; ours from the statistics (from the features where
-there are fewer images than features, as the script does) beside ``scipy.linalg.sqrtm`` as pytorch-fid calls it, in turns.
+there are fewer images than features, as the script does) beside ``scipy.linalg.sqrtm`` as pytorch-fid calls it.
 ``features``: 32×32 images to pool_3, random weights, ours as the script runs it beside torch-fidelity's network.
 """
 
@@ -16,7 +16,7 @@ import types
 import numpy as np
 from absl import app, flags
 
-from benchmarks.turns import Turn, answer, take_turns
+from benchmarks.turns import Turn, answer, keep_to_cores, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("task", "distance", ["distance", "features"], "What is measured.")
@@ -121,6 +121,7 @@ def torch_side() -> Turn:
 def main(argv: list[str]) -> None:
     """One of the two comparisons."""
     if FLAGS.side:
+        keep_to_cores(FLAGS.threads)
         answer(ours() if FLAGS.side == "ours" else torch_side())
     elif FLAGS.task == "distance":
         compare_distances()

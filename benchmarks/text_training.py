@@ -12,15 +12,13 @@ turns, each in a process of its own that idles while another runs, and every tur
 * torch sorted: the same, as a good user writes it: batches of similar length, padded to their longest, fused AdamW.
 """
 
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
 
-from benchmarks.turns import Turn, answer, take_turns
+from benchmarks.turns import Turn, answer, take_turns_on
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", "../shared/data/ag_news", "Folder with train.csv or train_subset.csv, and test.csv.")
@@ -149,12 +147,8 @@ def main(argv: list[str]) -> None:
     if FLAGS.side:
         play(FLAGS.side)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        arrays = Path(folder) / "arrays.npz"
-        prepare(arrays)
-        base = [sys.executable, "-m", "benchmarks.text_training", f"--arrays={arrays}"]
-        base += [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "steps", "threads")]
-        take_turns({side: [*base, f"--side={side}"] for side in SIDES}, FLAGS.rounds, "examples")
+    options = [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "steps", "threads")]
+    take_turns_on(prepare, "benchmarks.text_training", options, SIDES, FLAGS.rounds, "examples")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,18 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 
 Turn = Callable[[], int]  # does a turn's work, returns how many examples it handled
+
+
+def keep_to_cores(count: int) -> None:
+    """Keeps this process to the first ``count`` cores, whatever library counts them later."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def answer(turn: Turn) -> None:
@@ -18,6 +25,17 @@ def answer(turn: Turn) -> None:
         start = time.perf_counter()
         examples = turn()
         print(examples / (time.perf_counter() - start), flush=True)
+
+
+def take_turns_on(
+    prepare: Callable[[Path], None], module: str, options: list[str], sides: Sequence[str], rounds: int, unit: str
+) -> dict[str, float]:
+    """``take_turns`` of ``python -m module`` with ``--arrays``, which ``prepare`` writes once, and ``--side``."""
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = Path(folder) / "arrays.npz"
+        prepare(arrays)
+        base = [sys.executable, "-m", module, f"--arrays={arrays}", *options]
+        return take_turns({side: [*base, f"--side={side}"] for side in sides}, rounds, unit)
 
 
 def take_turns(commands: dict[str, list[str]], rounds: int, unit: str) -> dict[str, float]:
