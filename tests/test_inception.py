@@ -10,6 +10,7 @@ import tensorflow as tf
 from diffusion.features import image_features
 from diffusion.inception import build_extractor, build_inception, copy_keras, load_torch, resize
 from tests.golden.inception_state import images, random_state
+from training.download import fetch
 from training.errors import UserError
 from training.strategy import Placement
 
@@ -129,3 +130,14 @@ def test_weights_are_never_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     random = [build_extractor("tf2015", f"random:{seed}", tmp_path) for seed in (0, 0, 1)]
     assert random[0].mode == "tf2015-random"
     assert random[0].weights_hash == random[1].weights_hash != random[2].weights_hash
+
+
+def test_a_download_is_checked_by_the_start_of_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w-ba7816bf.pth"
+    monkeypatch.setattr(keras.utils, "get_file", lambda *_, **__: str(path))
+    path.write_bytes(b"abc")  # its SHA-256 starts with ba7816bf
+    assert fetch("https://example.org/w-ba7816bf.pth", "ba7816bf", tmp_path) == path
+    path.write_bytes(b"abd")
+    with pytest.raises(UserError, match="does not start with ba7816bf"):
+        fetch("https://example.org/w-ba7816bf.pth", "ba7816bf", tmp_path)
+    assert not path.exists()
