@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.scripts import ROOT, fails, run, succeeds
+from tests.scripts import ROOT, fails, fails_each, run, succeeds
 
 TINY = ["--base_width=8", "--multipliers=1,2", "--num_blocks=1", "--attention_sizes=4", "--num_groups=4",
         "--batch_size=16", "--devices=cpu", "--diffusion_steps=50", "--sampling_steps=4", "--num_samples=11",
@@ -102,31 +102,33 @@ def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Pat
         np.testing.assert_array_equal(np.asarray(picture), images[7, :, :, 0])
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--sampling_steps=51"], "51 sampling steps of a process with T = 50"),
-        (["--multipliers=1,2,4,8,16"], "cannot be halved 4 times"),
-        (["--attention_sizes=x"], "--attention_sizes=x: use integers"),
-        (["--zero_terminal_snr"], "use target v or x0"),
-        (["--dataset=folder"], "--dataset=folder needs --data_path"),
-        (["--num_groups=3"], "are not a multiple of the 3 groups"),
-        (["--noby_class", "--guidance=2"], "guidance 2.0 needs classes to be guided to"),
-        (["--patience=2"], "--patience=2 needs --select"),
-        (["--eval_every=10", "--fid_every=15"], "--fid_every=15 is not a multiple of --eval_every=10"),
-    ],
-)
-def test_wrong_flags(flags: list[str], message: str) -> None:
-    assert message in fails("ddpm", *TINY, *flags)
+WRONG: list[tuple[list[str], str]] = [
+    (["--sampling_steps=51"], "51 sampling steps of a process with T = 50"),
+    (["--multipliers=1,2,4,8,16"], "cannot be halved 4 times"),
+    (["--attention_sizes=x"], "--attention_sizes=x: use integers"),
+    (["--zero_terminal_snr"], "use target v or x0"),
+    (["--dataset=folder"], "--dataset=folder needs --data_path"),
+    (["--num_groups=3"], "are not a multiple of the 3 groups"),
+    (["--noby_class", "--guidance=2"], "guidance 2.0 needs classes to be guided to"),
+    (["--patience=2"], "--patience=2 needs --select"),
+    (["--eval_every=10", "--fid_every=15"], "--fid_every=15 is not a multiple of --eval_every=10"),
+]
+
+
+def test_wrong_flags() -> None:
+    errors = fails_each("ddpm", [[*TINY, *flags] for flags, _ in WRONG])
+    for error, (flags, message) in zip(errors, WRONG, strict=True):
+        assert error.startswith("error: ") and message in error, flags
 
 
 def test_conditioning_needs_classes(tmp_path: Path) -> None:
     for k in range(12):
         (tmp_path / "one").mkdir(exist_ok=True)
         Image.new("L", (8, 8), k).save(tmp_path / "one" / f"{k}.png")
-    folder = ["--dataset=folder", "--by_class"]
-    assert "has one class, 'one'" in fails("ddpm", *TINY, *folder, f"--data_path={tmp_path}")
-    assert "has no labels" in fails("ddpm", *TINY, *folder, f"--data_path={tmp_path / 'one'}")
+    folder = [*TINY, "--dataset=folder", "--by_class"]
+    cases = [[*folder, f"--data_path={tmp_path}"], [*folder, f"--data_path={tmp_path / 'one'}"]]
+    one, none = fails_each("ddpm", cases)
+    assert "has one class, 'one'" in one and "has no labels" in none
 
 
 def test_a_run_folder_of_another_network_is_refused(trained: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion import statistics
 from diffusion.fid import frechet_distance
-from tests.scripts import fails, succeeds
+from tests.scripts import fails, fails_each, succeeds
 
 
 @pytest.fixture(scope="module")
@@ -86,27 +86,32 @@ def test_training_and_a_model_are_measured(world: Path) -> None:
     assert found["fid"] != measured[0]  # 24 real images there, all of them while training
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["one"], "two sets of images are needed"),
-        (["nowhere", "digits:test"], "nowhere: no such file or folder, and no data set"),
-        (["digits:valid", "digits:test"], "a split is train or test, not 'valid'"),
-        (["digits:test", "digits:test", "--num_images=1"], "have no covariance: at least two"),
-        (["digits:test", "digits:test", "--metrics=fad"], "fad is not known"),
-        (["digits:test", "digits:test", "--weights=nowhere.pth"], "nowhere.pth"),
-    ],
-)
-def test_wrong_arguments(arguments: list[str], message: str, tmp_path: Path) -> None:
-    assert message in fails("fid", *arguments, f"--run_dir={tmp_path / 'r'}", "--devices=cpu")
+WRONG: list[tuple[list[str], str]] = [
+    (["one"], "two sets of images are needed"),
+    (["nowhere", "digits:test"], "nowhere: no such file or folder, and no data set"),
+    (["digits:valid", "digits:test"], "a split is train or test, not 'valid'"),
+    (["digits:test", "digits:test", "--num_images=1"], "have no covariance: at least two"),
+    (["digits:test", "digits:test", "--metrics=fad"], "fad is not known"),
+    (["digits:test", "digits:test", "--weights=nowhere.pth"], "nowhere.pth"),
+]
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    errors = fails_each("fid", [[*case, f"--run_dir={tmp_path / 'r'}", "--devices=cpu"] for case, _ in WRONG])
+    for error, (case, message) in zip(errors, WRONG, strict=True):
+        assert error.startswith("error: ") and message in error, case
 
 
 def test_bad_images(world: Path, tmp_path: Path) -> None:
     model = f"--features={world / 'm.keras'}"
     for k, size in enumerate((8, 8, 9)):
-        Image.new("L", (size, size)).save(tmp_path / f"{k}.png")
-    message = fails("fid", str(tmp_path), "digits:test", model, f"--run_dir={tmp_path / 'r'}", "--devices=cpu")
-    assert "2.png is 9×9" in message
-    (tmp_path / "2.png").write_bytes(b"not a picture")
-    message = fails("fid", str(tmp_path), "digits:test", model, f"--run_dir={tmp_path / 's'}", "--devices=cpu")
-    assert "2.png: not a readable image" in message
+        (tmp_path / "sizes").mkdir(exist_ok=True)
+        Image.new("L", (size, size)).save(tmp_path / "sizes" / f"{k}.png")
+    (tmp_path / "damaged").mkdir()
+    for k in range(3):
+        Image.new("L", (8, 8)).save(tmp_path / "damaged" / f"{k}.png")
+    (tmp_path / "damaged" / "2.png").write_bytes(b"not a picture")
+    flags = ["digits:test", model, "--devices=cpu"]
+    sizes = fails("fid", str(tmp_path / "sizes"), *flags, f"--run_dir={tmp_path / 'r'}")
+    damaged = fails("fid", str(tmp_path / "damaged"), *flags, f"--run_dir={tmp_path / 's'}")
+    assert "2.png is 9×9" in sizes and "2.png: not a readable image" in damaged
