@@ -12,7 +12,7 @@ from PIL import Image
 from tests.scripts import ROOT, fails, fails_each, run, succeeds
 
 TINY = ["--base_width=8", "--multipliers=1,2", "--num_blocks=1", "--attention_sizes=4", "--num_groups=4",
-        "--batch_size=16", "--devices=cpu", "--diffusion_steps=50", "--sampling_steps=4", "--num_samples=11",
+        "--batch_size=16", "--devices=cpu", "--shards=1", "--diffusion_steps=50", "--sampling_steps=4", "--num_samples=11",
         "--warmup=0", "--log_every=2"]  # fmt: skip
 
 
@@ -63,7 +63,6 @@ def test_interrupted_it_goes_on_exactly_and_unfinished_it_can_be_sampled(trained
     assert (path / "model" / "weights.safetensors").read_bytes() == (
         trained / "model" / "weights.safetensors"
     ).read_bytes()
-    assert "finished before" in succeeds("ddpm", *flags)
 
 
 def test_grids_animations_and_interpolations(trained: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_training_and_a_model_are_measured(world: Path) -> None:
     run, model = world / "ddpm", f"--features={world / 'm.keras'}"
     succeeds("ddpm", "--base_width=8", "--num_blocks=1", "--num_groups=4", "--batch_size=16", "--num_steps=4",
              "--eval_every=2", "--fid_every=4", "--fid_images=24", "--sampling_steps=3", "--num_samples=10",
-             "--diffusion_steps=50", "--devices=cpu", model, f"--run_dir={run}")  # fmt: skip
+             "--diffusion_steps=50", "--devices=cpu", "--shards=1", model, f"--run_dir={run}")  # fmt: skip
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     measured = [line["fid"] for line in lines if "fid" in line]
     assert len(measured) == 1 and measured[0] == json.loads((run / "result.json").read_text())["test_fid"]
