@@ -12,8 +12,8 @@ from PIL import Image
 from tests.scripts import ROOT, fails, fails_each, run, succeeds
 
 TINY = ["--base_width=8", "--multipliers=1,2", "--num_blocks=1", "--attention_sizes=4", "--num_groups=4",
-        "--batch_size=16", "--devices=cpu", "--shards=1", "--diffusion_steps=50", "--sampling_steps=4", "--num_samples=11",
-        "--warmup=0", "--log_every=2"]  # fmt: skip
+        "--batch_size=16", "--devices=cpu", "--shards=1", "--diffusion_steps=50", "--sampling_steps=4",
+        "--num_samples=11", "--warmup=0", "--log_every=2"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
