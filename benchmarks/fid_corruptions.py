@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         for level in (1, 2, 3):
             line.append(frechet_distance_of_features(real, features(corrupt(other.pixels, other.labels, level))))
         rises = all(a < b for a, b in pairwise(line))
-        print(f"{name}: {' '.join(f'{v:.2f}' for v in line)}: {'rises' if rises else 'DOES NOT RISE'}", flush=True)
+        print(f"{name}: {' '.join(f'{v:.4g}' for v in line)}: {'rises' if rises else 'DOES NOT RISE'}", flush=True)
         table.append(line)
     title = f"FID ({extractor.mode})"
     plots.lines([1, 2, 3, 4], np.array(table), list(kinds), "corruption, 1 is none", title, Path(FLAGS.out))
