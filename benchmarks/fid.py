@@ -79,16 +79,14 @@ def ours() -> Turn:
     """``diffusion.features`` without the file."""
     from pathlib import Path
 
-    from diffusion.batches import stream_batches
-    from diffusion.features import make_feature_fn
+    from diffusion.features import make_feature_stream
     from diffusion.inception import build_extractor
-    from training.loop import make_mapper
     from training.strategy import make_strategy
 
     placement = make_strategy("cpu")
-    stream = make_mapper(make_feature_fn(build_extractor("tf2015", "random", Path())), placement)
+    stream = make_feature_stream(build_extractor("tf2015", "random", Path()), placement, FLAGS.batch_size)
     images = np.random.default_rng(0).integers(0, 256, (FLAGS.images, 32, 32, 3), np.uint8)
-    return lambda: sum(len(p["features"]) for p in stream(stream_batches(iter(images), FLAGS.batch_size)))
+    return lambda: sum(len(part) for part in stream(iter(images)))
 
 
 def torch_side() -> Turn:

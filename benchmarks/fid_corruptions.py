@@ -43,22 +43,20 @@ def one_sided(pixels: np.ndarray, labels: np.ndarray, level: int) -> np.ndarray:
 
 def main(argv: list[str]) -> None:
     """Four levels of three corruptions."""
-    from diffusion.batches import stream_batches
     from diffusion.data import Source, load
-    from diffusion.features import make_feature_fn
+    from diffusion.features import make_feature_stream
     from diffusion.fid import frechet_distance_of_features
     from diffusion.inception import build_extractor
     from experiments import plots
     from training.download import default_cache
-    from training.loop import make_mapper
     from training.strategy import make_strategy
 
     placement = make_strategy("cpu")
     extractor = build_extractor(FLAGS.features, FLAGS.weights, default_cache())
-    stream, width = make_mapper(make_feature_fn(extractor), placement), extractor.widths[0]
+    stream, width = make_feature_stream(extractor, placement, batch_size=32), extractor.widths[0]
 
     def features(pixels: np.ndarray) -> np.ndarray:
-        return np.concatenate([p["features"] for p in stream(stream_batches(iter(pixels), 32))])[:, :width]
+        return np.concatenate(list(stream(iter(pixels))))[:, :width]
 
     data = load(Source("cifar10", Path(FLAGS.data_path))).test
     order = np.random.default_rng(0).permutation(len(data))

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from diffusion.data import Images
+from training.datasets import from_batches
 from training.errors import UserError
 
 
@@ -32,10 +33,7 @@ class SampleBatch(NamedTuple):
 def _dataset(batches: Any, like: Any) -> tf.data.Dataset:
     """Batches of the same shapes as ``like``."""
     signature = type(like)(*(tf.TensorSpec(field.shape, field.dtype) for field in like))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
+    return from_batches(batches, signature, prefetch=4)
 
 
 def training_batches(images: Images, size: int, seed: int, flip: bool, first_step: int = 0) -> tf.data.Dataset:
@@ -79,12 +77,15 @@ def evaluation_batches(images: Images, size: int) -> tf.data.Dataset:
     return _dataset(batches, next(batches()))
 
 
-def stream_batches(images: Iterator[np.ndarray], size: int) -> tf.data.Dataset:
-    """Images [H, W, C] that come one by one, ``size`` at a time; ``number`` is 0."""
+def stream_batches(images: Iterator[np.ndarray], size: int, failures: list[UserError]) -> tf.data.Dataset:
+    """Images [H, W, C] that come one by one, ``size`` at a time; ``number`` is 0.
+
+    The data end at an image that cannot be had, and its error is in ``failures``: tf.data would wrap it in its own.
+    """
     first = next(images, None)
     if first is None:
         raise UserError("no images")
-    stream = chain([first], images)
+    stream = _until_failure(chain([first], images), failures)
 
     def batches() -> Iterator[ImageBatch]:
         while chosen := list(islice(stream, size)):
@@ -95,6 +96,13 @@ def stream_batches(images: Iterator[np.ndarray], size: int) -> tf.data.Dataset:
 
     like = ImageBatch(np.stack([first] * size), *(np.zeros(size, t) for t in (np.int32, np.int32, np.float32)))
     return _dataset(batches, like)
+
+
+def _until_failure(images: Iterator[np.ndarray], failures: list[UserError]) -> Iterator[np.ndarray]:
+    try:
+        yield from images
+    except UserError as error:
+        failures.append(error)
 
 
 def sample_batches(number: np.ndarray, label: np.ndarray, mix: np.ndarray, size: int) -> tf.data.Dataset:

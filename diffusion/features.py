@@ -63,30 +63,39 @@ def image_features(
     done = file.done
     on_progress(done)
     if done < count:
-        stream = make_mapper(make_feature_fn(extractor), placement)
-        failures: list[UserError] = []
-        try:
-            for number, values in enumerate(stream(stream_batches(_noting(images(done), failures), batch_size)), 1):
-                part = values["features"]
-                file.array[done : done + len(part)] = part
-                done += len(part)
-                if number % _SAVE_EVERY == 0 or done == count:
-                    file.save(done)
-                on_progress(done)
-        except Exception:
-            if failures:  # tf.data wraps what a generator raises in an error of its own
-                raise failures[0] from None
-            raise
+        stream = make_feature_stream(extractor, placement, batch_size)
+        for number, part in enumerate(stream(images(done)), 1):
+            file.array[done : done + len(part)] = part
+            done += len(part)
+            if number % _SAVE_EVERY == 0 or done == count:
+                file.save(done)
+            on_progress(done)
     array = np.load(path, mmap_mode="r")
     return Features(array[:, :width], array[:, width:] if num_logits else None)
 
 
-def _noting(images: Iterator[np.ndarray], failures: list[UserError]) -> Iterator[np.ndarray]:
-    try:
-        yield from images
-    except UserError as error:
-        failures.append(error)
-        raise
+def make_feature_stream(
+    extractor: Extractor, placement: Placement, batch_size: int
+) -> Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]:
+    """Compiles images, one by one → arrays [B, D + K], features beside logits.
+
+    An image that cannot be had raises its own error, after those before it.
+    """
+
+    def feature_fn(batch: ImageBatch) -> dict[str, Any]:
+        features, logits = extractor.call(batch.image)
+        return {"features": features if logits is None else ops.concatenate([features, logits], axis=1)}
+
+    compiled = make_mapper(feature_fn, placement)
+
+    def stream(images: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        failures: list[UserError] = []
+        for values in compiled(stream_batches(images, batch_size, failures)):
+            yield values["features"]
+        if failures:
+            raise failures.pop()
+
+    return stream
 
 
 def make_fid_meter(
@@ -113,22 +122,12 @@ def make_fid_meter(
     real = image_features(
         extractor, lambda skip: iter(train[skip:]), len(train), placement, path, what, batch_size
     ).features
-    stream = make_mapper(make_feature_fn(extractor), placement)
+    stream = make_feature_stream(extractor, placement, batch_size)
     width = extractor.widths[0]
 
     def measure() -> float:
         images = (image for part in generator.stream(sampler, wish, 0, batch_size) for image in part["image"])
-        fake = np.concatenate([part["features"] for part in stream(stream_batches(images, batch_size))])
+        fake = np.concatenate(list(stream(images)))
         return frechet_distance_of_features(real, fake[:, :width])
 
     return measure
-
-
-def make_feature_fn(extractor: Extractor) -> Callable[[ImageBatch], dict[str, Any]]:
-    """Batch → ``features`` [B, D + K]."""
-
-    def feature_fn(batch: ImageBatch) -> dict[str, Any]:
-        features, logits = extractor.call(batch.image)
-        return {"features": features if logits is None else ops.concatenate([features, logits], axis=1)}
-
-    return feature_fn

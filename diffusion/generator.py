@@ -5,7 +5,6 @@ Image i of seed s is the same in any batch, on any number of devices: all its no
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from diffusion.batches import SampleBatch, sample_batches
 from diffusion.process import DiffusionProcess
 from diffusion.samplers import PredictX0, SamplerConfig, sample
 from diffusion.unet import UNetConfig, build_unet
-from training.checkpoint import load_weights, write_weights
+from training.checkpoint import fingerprint, load_weights, write_weights
 from training.errors import UserError
 from training.loop import make_mapper
 from training.run import write_text
@@ -133,10 +132,11 @@ class Generator:
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights and what goes with them."""
-        digest = hashlib.sha256(repr((self.config, self.process, self.classes)).encode())
-        for variable in self.model.trainable_variables:
-            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).data)
-        return digest.hexdigest()
+        return fingerprint(self.model.trainable_variables, repr((self.config, self.process, self.classes)))
+
+    def wish(self, number: np.ndarray) -> Wish:
+        """Images of these numbers, the classes in turns where the model has any."""
+        return Wish(number, number % len(self.classes) if self.classes else None)
 
     def _round_up(self, count: int) -> int:
         multiple = self.placement.strategy.num_replicas_in_sync * self.placement.shards

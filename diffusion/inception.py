@@ -9,7 +9,6 @@ batch norm folded into them. ``B`` batch, ``D`` = 2048 features, ``K`` logits.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from training.checkpoint import read_tensors
+from training.checkpoint import fingerprint, read_weights
 from training.download import fetch
 from training.errors import UserError
-from training.torch_file import read_torch
 
 SIZE = 299
 BN_EPSILON = 1e-3
@@ -310,7 +308,7 @@ def build_extractor(mode: str, weights: str, cache: Path) -> Extractor:
         mode = f"{mode}-random"
     elif legacy:
         path = Path(weights).expanduser() if weights else fetch(TF2015_URL, TF2015_HASH, cache)
-        load_torch(model, read_tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path), path)
+        load_torch(model, read_weights(path), path)
     else:
         load_keras(model, weights or "imagenet")
 
@@ -321,7 +319,7 @@ def build_extractor(mode: str, weights: str, cache: Path) -> Extractor:
         return features, logits - model.get_layer("fc").bias if legacy else logits
 
     how = "bilinear to 299, " + ("TensorFlow 1 legacy" if legacy else "half pixel")
-    return Extractor(mode, _hash(model), how, call, model)
+    return Extractor(mode, fingerprint(model.variables), how, call, model)
 
 
 def _own_model(path: Path) -> Extractor:
@@ -342,15 +340,10 @@ def _own_model(path: Path) -> Extractor:
         x = resize(images, height or images.shape[1], width or images.shape[2], half_pixel=True)
         return model(x, training=False), None
 
-    return Extractor(f"model:{path.name}", _hash(model), f"bilinear to {height}×{width}, half pixel", call, model)
+    return Extractor(
+        f"model:{path.name}", fingerprint(model.variables), f"bilinear to {height}×{width}, half pixel", call, model
+    )
 
 
 def _three(images: Any) -> Any:
     return ops.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
-
-
-def _hash(model: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for variable in model.variables:
-        digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).data)
-    return digest.hexdigest()

@@ -10,10 +10,9 @@ import numpy as np
 from diffusion.generator import Generator
 from diffusion.process import DiffusionProcess
 from diffusion.unet import UNetConfig
-from training.checkpoint import read_tensors
+from training.checkpoint import read_weights
 from training.errors import UserError
 from training.strategy import Placement
-from training.torch_file import read_torch
 
 _FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _PARTS = {
@@ -59,6 +58,11 @@ def is_published(folder: Path) -> bool:
     return any((folder / below / name).is_file() for below in ("", "unet") for name in _FILES)
 
 
+def open_generator(folder: Path, placement: Placement) -> Generator:
+    """The model of a folder in diffusers' layout, or of a run's folder."""
+    return load_generator(folder, placement) if is_published(folder) else Generator.of_run(folder, placement)
+
+
 def load_generator(folder: Path, placement: Placement) -> Generator:
     """A pipeline's folder (``unet/`` and ``scheduler/`` below it, or a U-Net's files alone) → a generator.
 
@@ -86,7 +90,7 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
     path = next((unet / name for name in _FILES if (unet / name).is_file()), None)
     if path is None:
         raise UserError(f"{unet}: no weights there ({' or '.join(_FILES)})")
-    state = read_tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
+    state = read_weights(path)
     generator = Generator(config, process, (), placement)
     load_unet(state, generator.model, path)
     return generator

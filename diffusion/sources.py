@@ -11,9 +11,8 @@ import numpy as np
 
 from diffusion import statistics
 from diffusion.data import DATASETS, Images, Source, load
-from diffusion.generator import Generator, Wish
 from diffusion.images import list_images, stream_images
-from diffusion.published import is_published, load_generator
+from diffusion.published import is_published, open_generator
 from diffusion.samplers import SamplerConfig
 from diffusion.statistics import Statistics
 from training.errors import UserError
@@ -122,16 +121,11 @@ def _files(text: str, path: Path, options: Options) -> ImageSource:
 def _model(text: str, path: Path, options: Options) -> ImageSource:
     if not options.max_images:
         raise UserError(f"{text}: how many images is the model to make? set --num_images")
-    if is_published(path):
-        generator = load_generator(path, options.placement)
-    else:
-        generator = Generator.of_run(path, options.placement)
+    generator = open_generator(path, options.placement)
     count, sampler, seed = options.max_images, options.sampler, options.seed
 
     def images(skip: int) -> Iterator[np.ndarray]:
-        number = np.arange(skip, count)
-        label = number % len(generator.classes) if generator.classes else None
-        for part in generator.stream(sampler, Wish(number, label), seed, options.batch_size):
+        for part in generator.stream(sampler, generator.wish(np.arange(skip, count)), seed, options.batch_size):
             yield from part["image"]
 
     sampler.table(generator.process)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusion.data import Images, Splits
-    from diffusion.generator import Generator, Wish
+    from diffusion.generator import Generator
     from diffusion.inception import Extractor
     from training.loop import Job, Settings
     from training.run import Run
@@ -70,11 +70,13 @@ def main() -> None:
     if FLAGS.by_class:
         _check_classes(splits)
 
+    import numpy as np
+
     from diffusion.generator import Generator
 
     process, sampler = _process(), sampler_flags.make_config()
     generator = Generator(_config(splits), process, splits.classes if FLAGS.by_class else (), placement)
-    generator.check(sampler, _wish(generator, FLAGS.num_samples))  # before any work
+    generator.check(sampler, generator.wish(np.arange(FLAGS.num_samples)))  # before any work
     if FLAGS.by_class and sampler.guidance != 1.0 and not FLAGS.label_dropout:
         raise UserError("--guidance needs --label_dropout: without it, images of no class are never learned")
     settings = launch.settings(max(1, len(splits.train) // FLAGS.batch_size))
@@ -193,7 +195,7 @@ def _train(
     run.say(_summary(splits, generator, settings))
     generator.save_config(run.path / "model")
     sampler, count = sampler_flags.make_config(), FLAGS.num_samples
-    wish = _wish(generator, count)
+    wish = generator.wish(np.arange(count))
     measure = _fid_meter(run, splits, generator, extractor) if extractor else None
 
     def look(step: int) -> dict[str, float]:
@@ -238,23 +240,15 @@ def _train(
 
 
 def _fid_meter(run: "Run", splits: "Splits", generator: "Generator", extractor: "Extractor") -> "Callable[[], float]":
+    import numpy as np
+
     from diffusion.features import make_fid_meter
 
     run.say(f"FID by {extractor.mode}: {FLAGS.fid_images:,} images against {len(splits.train):,}")
-    wish = _wish(generator, FLAGS.fid_images)
+    wish = generator.wish(np.arange(FLAGS.fid_images))
     what = {"train": splits.train.fingerprint()}
     sampler, path = sampler_flags.make_config(), run.path / "train_features.npy"
     return make_fid_meter(extractor, splits.train.pixels, generator, sampler, wish, path, what, FLAGS.batch_size)
-
-
-def _wish(generator: "Generator", count: int) -> "Wish":
-    """The first ``count`` images, the classes in turns."""
-    import numpy as np
-
-    from diffusion.generator import Wish
-
-    number = np.arange(count)
-    return Wish(number, number % len(generator.classes) if generator.classes else None)
 
 
 def _columns(generator: "Generator") -> int:

@@ -43,11 +43,9 @@ flags.DEFINE_integer("bootstrap", 0, "Resamples for an interval of the distance;
 
 def main(argv: list[str]) -> None:
     """Features of both sides, their statistics, the figures."""
-    if len(argv) not in (1, 3):
-        raise UserError("two sets of images are needed: python -m experiments.fid A B; see --help")
     if len(argv) == 3:
         FLAGS["a"].value, FLAGS["b"].value = argv[1:]
-    if not FLAGS.a or not FLAGS.b:
+    if len(argv) not in (1, 3) or not FLAGS.a or not FLAGS.b:
         raise UserError("two sets of images are needed: python -m experiments.fid A B; see --help")
     unknown = sorted(set(FLAGS.metrics) - {"kid", "prdc", "is", ""})
     if unknown:

