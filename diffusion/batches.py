@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from diffusion.data import Images
-from training.datasets import from_batches
+from training.datasets import endless, from_batches
 from training.errors import UserError
 
 
@@ -45,19 +45,10 @@ def training_batches(images: Images, size: int, seed: int, flip: bool, first_ste
 
     def batches() -> Iterator[ImageBatch]:
         number = np.arange(first_step * size, (first_step + 1) * size)
-        epoch, place = divmod(first_step * size, len(images))
-        rows, flips = draw(epoch)
-        while True:
-            chosen, mirrored = rows[place : place + size], flips[place : place + size]
-            place += size
-            while len(chosen) < size:  # the batch goes on in the next epoch
-                epoch, place = epoch + 1, size - len(chosen)
-                rows, flips = draw(epoch)
-                chosen = np.concatenate([chosen, rows[:place]])
-                mirrored = np.concatenate([mirrored, flips[:place]])
-            pixels = images.pixels[chosen]
-            pixels[mirrored] = pixels[mirrored, :, ::-1]
-            yield ImageBatch(pixels, images.label(chosen), number.astype(np.int32), np.ones(size, np.float32))
+        for rows, flips in endless(draw, len(images), size, first_step):
+            pixels = images.pixels[rows]
+            pixels[flips] = pixels[flips, :, ::-1]
+            yield ImageBatch(pixels, images.label(rows), number.astype(np.int32), np.ones(size, np.float32))
             number += size
 
     return _dataset(batches, next(batches()))

@@ -24,7 +24,6 @@ flags.DEFINE_integer("batch_tokens", 8192, "Positions of a batch.", 1)
 
 def main() -> None:
     """Writes ``SPLIT.npy`` [N, layers, width] and ``SPLIT_labels.npy`` [N] for every split."""
-    import keras
     import numpy as np
 
     path = launch.run_dir(f"embed_text-{FLAGS.dataset}")
@@ -34,28 +33,24 @@ def main() -> None:
     layers = _layers(checkpoint.config.num_layers)
     tokeniser = bert_flags.make_tokeniser(checkpoint)
 
-    from text_cls.batches import token_budget
-    from text_cls.features import embed, feature_encoder
+    from text_cls.features import check_layers
 
-    with placement.strategy.scope():
-        encoder = feature_encoder(checkpoint, layers, FLAGS.pooling)
+    check_layers(checkpoint.config, layers)
     splits, corpora = bert_flags.tokenise(tokeniser)
-    rows = token_budget(FLAGS.batch_tokens, placement.shards * placement.strategy.num_replicas_in_sync)
     sizes = ", ".join(f"{len(texts):,} {name}" for name, texts in splits.parts().items())
     print(f"{FLAGS.dataset}: {sizes}; layers {layers} of {checkpoint.path}, {FLAGS.pooling}")
     if FLAGS.dry_run:
         print("nothing was written")
         return
     run = launch.open_data_run(path, splits)
-    of_all = f"{checkpoint.fingerprint()} {tokeniser.key} {FLAGS.max_length} {FLAGS.truncate} {layers}"
+    arrays = bert_flags.embed_splits(
+        splits, corpora, checkpoint, tokeniser, layers, FLAGS.pooling, placement, lambda name: path / f"{name}.npy",
+        FLAGS.dtype,
+    )  # fmt: skip
     for name, texts in splits.parts().items():
-        progress = keras.utils.Progbar(len(texts), unit_name="text")
-        key = f"{texts.fingerprint()} {of_all}"
-        array = embed(encoder, tokeniser.encode(corpora[name]), FLAGS.pooling, placement, path / f"{name}.npy", rows,
-                      FLAGS.dtype, key, progress.update)  # fmt: skip
         if texts.labels is not None:
             np.save(path / f"{name}_labels.npy", texts.labels)
-        run.say(f"{name}.npy {array.shape} {array.dtype}")
+        run.say(f"{name}.npy {arrays[name].shape} {arrays[name].dtype}")
 
 
 def _layers(depth: int) -> list[int]:

@@ -179,13 +179,16 @@ def settings(steps_per_epoch: int) -> "Settings":
     )
 
 
-def make_optimizer(num_steps: int, **options: Any) -> Any:
-    """AdamW with the schedule of the flags, and ``options`` of its own; not built yet."""
+def make_optimizer(num_steps: int, learning_rate: float = 0.0, **options: Any) -> Any:
+    """AdamW with the schedule of the flags, and ``options`` of its own; not built yet.
+
+    ``learning_rate`` is its peak; 0 takes the flag's.
+    """
     from training.optimizer import AdamW
     from training.schedules import Schedule
 
     warmup = round(FLAGS.warmup * num_steps) if FLAGS.warmup < 1 else round(FLAGS.warmup)
-    schedule = Schedule(FLAGS.schedule, FLAGS.learning_rate, warmup, num_steps)
+    schedule = Schedule(FLAGS.schedule, learning_rate or FLAGS.learning_rate, warmup, num_steps)
     return AdamW(schedule, FLAGS.weight_decay, ema_decay=FLAGS.ema_decay, **options)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -137,4 +138,98 @@ def lines(x: Sequence[float], ys: np.ndarray, names: Sequence[str], x_name: str,
     axis.set(xlabel=x_name, ylabel=y_name, xscale="log", yscale="log")
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _outline(axis: plt.Axes, corners: np.ndarray, **style: Any) -> None:
+    axis.plot(*np.concatenate([corners, corners[:1]]).T, **style)
+
+
+def layout(
+    points: np.ndarray, hull: np.ndarray, corners: np.ndarray, flat: np.ndarray, layer: np.ndarray, path: Path
+) -> None:
+    """Features [D, 2] before and after rotation, coloured by layer [D], with their hull and smallest rectangle."""
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5.5))
+    axes[0].scatter(*points.T, s=3, c=layer, cmap="viridis")
+    _outline(axes[0], hull, color="tab:orange", label="hull")
+    _outline(axes[0], corners, color="tab:red", label="smallest rectangle")
+    axes[0].legend(fontsize=8)
+    shown = axes[1].scatter(*flat.T, s=3, c=layer, cmap="viridis")
+    side = flat.max(axis=0)
+    _outline(axes[1], np.array([[0, 0], [side[0], 0], side, [0, side[1]]]), color="tab:red")
+    figure.colorbar(shown, ax=axes, label="layer")
+    for axis, title in zip(axes, ("as laid out", "turned"), strict=True):
+        axis.set_aspect("equal")
+        axis.set_title(title)
+    _save(figure, path)
+
+
+def image_rows(rows: dict[str, np.ndarray], path: Path, symmetric: bool = False) -> None:
+    """Named rows of images [N, H, W], all on one colour scale; ``symmetric`` has 0 in the middle."""
+    columns = max(len(images) for images in rows.values())
+    figure, grid = plt.subplots(
+        len(rows), columns, figsize=(2 * columns + 1, 2.1 * len(rows)), squeeze=False, layout="constrained"
+    )
+    everything = np.concatenate([images.ravel() for images in rows.values()])
+    low, high = np.percentile(everything, (0.5, 99.5))
+    if symmetric:
+        high = max(abs(low), abs(high))
+        low = -high
+    shown = None
+    for axes, (name, images) in zip(grid, rows.items(), strict=True):
+        for axis in axes:
+            axis.axis("off")
+        for axis, image in zip(axes, images, strict=False):
+            shown = axis.imshow(image, cmap="RdBu_r" if symmetric else "gray", vmin=low, vmax=high)
+        axes[0].set_title(name, fontsize=9, loc="left")
+    assert shown is not None
+    figure.colorbar(shown, ax=grid, shrink=0.8)
+    _save(figure, path)
+
+
+def feature_maps(maps: np.ndarray, path: Path, most: int = 64) -> None:
+    """The first maps of one image [h, w, K], each on its own scale."""
+    shown = np.moveaxis(np.asarray(maps, np.float32), -1, 0)[:most]
+    low, high = shown.min(axis=(1, 2), keepdims=True), shown.max(axis=(1, 2), keepdims=True)
+    gray = 255 * (shown - low) / np.maximum(high - low, 1e-12)
+    image_grid(gray.astype(np.uint8)[..., None], path, smallest=64)
+
+
+def activation(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], shares: np.ndarray, layers: Sequence[int],
+               path: Path) -> None:  # fmt: skip
+    """Images [N, H, W] with class activation [N, H, W] over them, and the layers' shares [N, layers] of it as bars."""
+    figure, grid = plt.subplots(3, len(images), figsize=(2.4 * len(images), 6.4), squeeze=False, layout="constrained")
+    for column, title in enumerate(titles):
+        grid[0, column].imshow(images[column], cmap="gray")
+        grid[1, column].imshow(images[column], cmap="gray")
+        grid[1, column].imshow(heat[column], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        grid[0, column].set_title(title, fontsize=8)
+        grid[2, column].bar(range(len(layers)), shares[column])
+        grid[2, column].set_xticks(range(len(layers)), [str(layer) for layer in layers])
+        grid[2, column].set_ylim(0, max(0.4, float(shares.max())))
+        for row in (0, 1):
+            grid[row, column].axis("off")
+    grid[2, 0].set_ylabel("share of the activation")
+    figure.supxlabel("layer of the text encoder", fontsize=9)
+    _save(figure, path)
+
+
+def accuracies(names: Sequence[str], columns: dict[str, Sequence[float | None]], path: Path, errors: str = "") -> None:
+    """Named rows with a mark for each column that has a value; ``errors`` names a column with intervals [low, high]
+    under ``NAME low`` and ``NAME high``."""
+    figure, axis = plt.subplots(figsize=(8, 0.5 * len(names) + 1.6))
+    place = np.arange(len(names))[::-1]
+    for name, values in columns.items():
+        if errors and name in (f"{errors} low", f"{errors} high"):
+            continue
+        points = [(value, y) for value, y in zip(values, place, strict=True) if value is not None]
+        axis.plot(*zip(*points, strict=True), "o", label=name)
+        if name == errors:
+            for low, high, y in zip(columns[f"{errors} low"], columns[f"{errors} high"], place, strict=True):
+                if low is not None and high is not None:
+                    axis.plot([low, high], [y, y], "-", color="gray", zorder=0)
+    axis.set_yticks(place, names)
+    axis.set_xlabel("accuracy")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
     _save(figure, path)

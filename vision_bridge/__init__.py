@@ -1,0 +1,1 @@
+"""Text features as images for frozen ImageNet networks."""

@@ -1,0 +1,42 @@
+"""Where on the image a class is seen, and which layers of the text encoder lie there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from vision_bridge.layout import PixelMap
+
+
+def class_activation(
+    head: keras.Model, maps: Any, classes: np.ndarray, with_gradient: Callable, height: int, width: int
+) -> np.ndarray:
+    """Grad-CAM (Selvaraju et al. 2017) at the encoder's last convolution.
+
+    Args:
+        head: from ``build_head``.
+        maps: [B, h, w, K] that it is fed.
+        classes: [B] whose logit is traced.
+        with_gradient: function → (value, gradient), of tensors.
+        height, width: H, W that the result is brought to.
+
+    Returns:
+        [B, H, W] float32, not negative, the greatest of each image 1 (or 0 where nothing speaks for the class).
+    """
+    last = [layer for layer in head.layers if layer.name.startswith("encoder_conv")][-1].output
+    encoder, rest = keras.Model(head.input, last), keras.Model(last, head.outputs[0])
+    one_hot = ops.one_hot(classes, head.outputs[0].shape[-1])
+    seen = encoder(maps, training=False)
+    _, gradient = with_gradient(lambda x: ops.sum(rest(x, training=False) * one_hot, axis=-1))(seen)
+    heat = ops.relu(ops.sum(ops.mean(gradient, axis=(1, 2), keepdims=True) * seen, axis=-1, keepdims=True))
+    heat = np.asarray(ops.convert_to_numpy(ops.image.resize(heat, (height, width))))[..., 0]
+    return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
+
+
+def layer_shares(pixel_map: PixelMap, heat: np.ndarray, layers: int) -> np.ndarray:
+    """[..., H, W] → [..., layers]: how the heat is shared out among the layers whose units lie under it; sums to 1."""
+    units = pixel_map.layers_of_pixels(layers)  # [layers, H, W]
+    weight = np.einsum("...hw,lhw->...l", heat, units)
+    return weight / np.maximum(weight.sum(axis=-1, keepdims=True), 1e-12)

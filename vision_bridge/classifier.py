@@ -1,0 +1,128 @@
+"""Feature maps → class: the table's convolutional encoder and dense head. ``B`` batch, ``C`` classes, ``K`` maps."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from training.errors import UserError
+from training.objectives import classification, seeded_call
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """The trained part.
+
+    Attributes:
+        kernel: side of the encoder's valid convolutions.
+        filters: of each.
+        dropout: after each convolution.
+        pooled: side that the encoder's maps are averaged to.
+        dense: widths of the hidden layers.
+        dense_dropout: after each of them.
+        reconstruction: weight of the decoder's squared error; 0 builds no decoder.
+    """
+
+    kernel: int = 4
+    filters: tuple[int, ...] = (192, 128, 64, 32)
+    dropout: float = 0.05
+    pooled: int = 10
+    dense: tuple[int, ...] = (1600, 700, 50)
+    dense_dropout: float = 0.3
+    reconstruction: float = 0.0
+
+
+def adaptive_pool_matrix(before: int, after: int) -> Any:
+    """[after, before] averages over ⌊i·n/m⌋ … ⌈(i+1)·n/m⌉, as PyTorch's adaptive pooling does; also enlarges."""
+    rows = [[0.0] * before for _ in range(after)]
+    for i in range(after):
+        start, end = i * before // after, -(-(i + 1) * before // after)
+        for j in range(start, end):
+            rows[i][j] = 1 / (end - start)
+    return rows
+
+
+@keras.saving.register_keras_serializable("triptych")
+class AdaptiveAveragePool(layers.Layer):
+    """[B, h, w, K] → [B, side, side, K]."""
+
+    def __init__(self, side: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.side = side
+
+    def call(self, x: Any) -> Any:
+        down, across = (
+            ops.convert_to_tensor(adaptive_pool_matrix(size, self.side), dtype=x.dtype) for size in x.shape[1:3]
+        )
+        return ops.einsum("ih,bhwk,jw->bijk", down, x, across)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (input_shape[0], self.side, self.side, input_shape[3])
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"side": self.side}
+
+
+def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> keras.Model:
+    """Maps [B, h, w, K] → logits [B, C], and with a decoder the maps [B, h, w, K] as it draws them again.
+
+    The "auto-encoder" of the table: valid convolutions, each with ReLU, then batch norm, then dropout; an adaptive
+    average pool; dense layers. Layers of the encoder are named ``encoder…``.
+
+    Raises:
+        UserError: the maps are too small for the convolutions.
+    """
+    sides = len(config.filters) * (config.kernel - 1)
+    if min(shape[:2]) <= sides:
+        raise UserError(
+            f"maps of {shape[0]}×{shape[1]}: {len(config.filters)} convolutions of {config.kernel}×{config.kernel} "
+            f"need at least {sides + 1}; use a larger --enlarge or a smaller --map_pool"
+        )
+    x = maps = keras.Input(shape)
+    for place, filters in enumerate(config.filters):
+        x = layers.Conv2D(filters, config.kernel, activation="relu", name=f"encoder_conv{place}")(x)
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"encoder_norm{place}")(x)
+        x = layers.Dropout(config.dropout, seed=place, name=f"encoder_dropout{place}")(x)
+    outputs = [_dense(AdaptiveAveragePool(config.pooled)(x), num_classes, config)]
+    if config.reconstruction:
+        outputs.append(_decoded(x, shape[-1], config))
+    return keras.Model(maps, outputs)
+
+
+def _dense(x: Any, num_classes: int, config: HeadConfig) -> Any:
+    x = layers.Flatten()(x)
+    for place, width in enumerate(config.dense):
+        x = layers.Dense(width, activation="relu", name=f"dense{place}")(x)
+        x = layers.Dropout(config.dense_dropout, seed=100 + place, name=f"dense_dropout{place}")(x)
+    return layers.Dense(num_classes, name="logits", dtype="float32")(x)
+
+
+def _decoded(x: Any, channels: int, config: HeadConfig) -> Any:
+    """The encoder mirrored: transposed convolutions back to the maps."""
+    for place, filters in enumerate((*config.filters[-2::-1], channels)):
+        last = place == len(config.filters) - 1
+        activation = None if last else "relu"
+        x = layers.Conv2DTranspose(filters, config.kernel, activation=activation, name=f"encoder_up{place}")(x)
+    return x
+
+
+def make_loss_fn(head: keras.Model, maps_of: Callable[[Any], Any], config: HeadConfig) -> Callable:
+    """The joint loss, (batch, training, seed) → values [B]: cross-entropy, and the weighted reconstruction error."""
+
+    def loss_fn(batch: Any, training: bool, seed: Any) -> dict[str, Any]:
+        maps = maps_of(batch.x)
+        outputs = keras.tree.flatten(seeded_call(head, maps, training, seed))
+        values = classification(outputs[0], batch.label)
+        if config.reconstruction:
+            error = ops.mean(ops.square(outputs[1] - maps), axis=(1, 2, 3))
+            values |= {"reconstruction": error, "loss": values["loss"] + config.reconstruction * error}
+        return values
+
+    return loss_fn
+
+
+def is_encoder(variable: keras.Variable) -> bool:
+    """Whether it learns at the encoder's rate."""
+    return variable.path.startswith("encoder")

@@ -1,0 +1,61 @@
+"""Distances between features from one Gram matrix, computed in blocks of rows. ``N`` rows, ``D`` features."""
+
+import numpy as np
+from scipy.linalg.blas import ssyrk
+
+from training.errors import UserError
+from vision_bridge.scaling import Scaling, blocks
+
+DISTANCES = ("euclidean", "cosine", "correlation")
+
+
+def gram_matrix(features: np.ndarray, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
+    """Inner products of the scaled columns, and their sums, in one pass over the rows.
+
+    Each block's product is a symmetric one in float32, half the work of a general one; blocks are added up in float64.
+
+    Args:
+        features: [N, D], perhaps memory-mapped.
+        scaling: of the columns.
+
+    Returns:
+        Gram matrix [D, D] and sums [D], float64.
+    """
+    width = features.shape[1]
+    gram, sums = np.zeros((width, width)), np.zeros(width)
+    for block in blocks(features):
+        block = scaling.apply(block)
+        sums += block.sum(axis=0, dtype=np.float64)
+        gram += ssyrk(1.0, block.T, lower=1).T  # Fortran's lower triangle is the upper one here
+    upper = np.triu(gram, 1)
+    gram = np.triu(gram)
+    gram += upper.T
+    return gram, sums
+
+
+def distances(gram: np.ndarray, sums: np.ndarray, rows: int, kind: str) -> np.ndarray:
+    """Distances between columns, from their inner products.
+
+    Args:
+        gram, sums: from ``gram_matrix``.
+        rows: N.
+        kind: ``euclidean``, ``cosine`` (1 − cos) or ``correlation`` (1 − r).
+
+    Returns:
+        [D, D] float32, symmetric, zero on the diagonal.
+
+    Raises:
+        UserError: ``kind`` is not known.
+    """
+    if kind not in DISTANCES:
+        raise UserError(f"distance {kind!r} is not known: use {', '.join(DISTANCES)}")
+    if kind == "correlation":
+        gram = gram - np.outer(sums, sums / rows)
+    square = np.diag(gram)
+    if kind == "euclidean":
+        result = np.sqrt(np.maximum(square[:, None] + square[None] - 2 * gram, 0))
+    else:
+        norm = np.sqrt(square)
+        result = np.clip(1 - gram / norm[:, None] / norm[None], 0, 2)
+    np.fill_diagonal(result, 0)
+    return result.astype(np.float32)

@@ -1,0 +1,37 @@
+"""Images for a network trained on photographs. ``N`` images of ``H``×``W`` pixels, ``B`` batch."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+EPSILON = 1e-8
+
+
+class Normalization(NamedTuple):
+    """What an image is z-normalised by; ``per_batch`` takes mean and deviation of the batch at hand instead."""
+
+    mean: float
+    deviation: float
+    per_batch: bool = False
+
+
+def fit_normalization(images: np.ndarray, per_batch: bool = False) -> Normalization:
+    """Mean and deviation over all pixels of the training images [N, H, W], in one pass of blocks."""
+    count = total = square = 0.0
+    for start in range(0, len(images), 1024):
+        block = np.asarray(images[start : start + 1024], np.float64)
+        count, total, square = count + block.size, total + block.sum(), square + np.square(block).sum()
+    mean = total / count
+    return Normalization(mean, float(np.sqrt(max(square / count - mean**2, 0))), per_batch)
+
+
+def prepare(images: Any, normalization: Normalization, enlarge: int) -> Any:
+    """[B, H, W] → [B, H·enlarge, W·enlarge, 3]: (x − μ) / (σ + ε), every pixel a square, gray on three channels."""
+    x = ops.cast(images, "float32")
+    mean, deviation = normalization.mean, normalization.deviation
+    if normalization.per_batch:
+        mean, deviation = ops.mean(x), ops.std(x)
+    x = (x - mean) / (deviation + EPSILON)
+    x = ops.repeat(ops.repeat(x, enlarge, axis=1), enlarge, axis=2)
+    return ops.repeat(x[..., None], 3, axis=-1)

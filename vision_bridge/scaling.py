@@ -1,0 +1,98 @@
+"""Columns of features on one scale, fitted on training rows. ``N`` rows, ``D`` features."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from training.errors import UserError
+
+BLOCK = 1024  # rows in memory at a time
+SCALINGS = ("standardize", "min_max", "log")
+
+
+def blocks(features: np.ndarray) -> Iterator[np.ndarray]:
+    """A matrix [N, D], perhaps memory-mapped, as float32 blocks of rows."""
+    for start in range(0, len(features), BLOCK):
+        yield np.asarray(features[start : start + BLOCK], dtype=np.float32)
+
+
+class Columns(NamedTuple):
+    """What one pass over the rows says of each column; float64."""
+
+    mean: np.ndarray  # [D]
+    deviation: np.ndarray  # [D], divided by N
+    low: np.ndarray  # [D]
+    high: np.ndarray  # [D]
+
+
+def describe(features: np.ndarray) -> Columns:
+    """Mean, deviation and range of every column, in one pass.
+
+    Raises:
+        UserError: fewer than two rows, or columns that are not finite or constant; names the first.
+    """
+    if features.ndim != 2 or len(features) < 2:
+        raise UserError(f"features of shape {features.shape}: [N, D] with at least two rows is needed")
+    shift = np.asarray(features[0], dtype=np.float64)  # sums about some row, or large means would cancel
+    total, square = np.zeros_like(shift), np.zeros_like(shift)
+    low, high = shift.copy(), shift.copy()
+    for block in blocks(features):
+        if not np.isfinite(block).all():
+            column = int(np.flatnonzero(~np.isfinite(block).all(axis=0))[0])
+            raise UserError(f"feature {column} is not finite in some rows: fix or leave out the column")
+        apart = block - shift
+        total += apart.sum(axis=0)
+        square += np.einsum("nd,nd->d", apart, apart)
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    constant = np.flatnonzero(high == low)
+    if len(constant):
+        raise UserError(
+            f"{len(constant)} constant feature(s), the first is {constant[0]} with value {low[constant[0]]:g}: "
+            "they say nothing and have no distance to others; leave them out"
+        )
+    mean = total / len(features)
+    return Columns(shift + mean, np.sqrt(np.maximum(square / len(features) - mean**2, 0)), low, high)
+
+
+class Scaling(NamedTuple):
+    """``(g(x) − center) / width`` with g the identity, or for ``log`` the logarithm of what exceeds the minimum."""
+
+    kind: str
+    low: np.ndarray  # [D] float32
+    center: np.ndarray  # [D] float32
+    width: np.ndarray  # [D] float32
+
+    def apply(self, block: np.ndarray) -> np.ndarray:
+        """[n, D] → [n, D] float32, a new array."""
+        if self.kind == "log":  # below the least of the training rows counts as the least
+            block = np.log(np.maximum(block, self.low) + np.abs(self.low) + 1)
+        return (block - self.center) / self.width
+
+    def invert(self, block: np.ndarray) -> np.ndarray:
+        """The features of scaled ones."""
+        block = block * self.width + self.center
+        return np.exp(block) - np.abs(self.low) - 1 if self.kind == "log" else block
+
+
+def fit_scaling(kind: str, columns: Columns) -> Scaling:
+    """A scaling of what ``describe`` saw.
+
+    Args:
+        kind: ``standardize`` (mean 0, deviation 1), ``min_max`` (0 … 1) or ``log``: log(x + |min| + 1) over the
+            greatest such value of all columns, DeepInsight's second norm (Sharma et al. 2019).
+        columns: of the training rows.
+
+    Raises:
+        UserError: ``kind`` is not known.
+    """
+    zeros = np.zeros_like(columns.mean)
+    if kind == "standardize":
+        center, width = columns.mean, columns.deviation
+    elif kind == "min_max":
+        center, width = columns.low, columns.high - columns.low
+    elif kind == "log":
+        center, width = zeros, zeros + np.log(columns.high + np.abs(columns.low) + 1).max()
+    else:
+        raise UserError(f"scaling {kind!r} is not known: use {', '.join(SCALINGS)}")
+    return Scaling(kind, *(array.astype(np.float32) for array in (columns.low, center, width)))
