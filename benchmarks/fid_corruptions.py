@@ -1,10 +1,13 @@
 """Does FID rise as images get worse? CIFAR-10 under noise, blur and a wrong mix of classes, printed and plotted.
 
-    python -m benchmarks.fid_corruptions --data_path=../shared/data/cifar10_jpg.tar.zst --weights=random
+    python -m benchmarks.fid_corruptions --data_path=../shared/data/cifar10_jpg.tar.zst \\
+        --squeezenet=../shared/weights/squeezenet1_1.npz
 
-``--weights`` as in ``experiments.fid``; without the public file, random ones say at least whether the order is right.
+``--features`` and ``--weights`` are those of ``experiments.fid``. Where InceptionV3's weights are not at hand,
+``--squeezenet`` takes the last maps of SqueezeNet 1.1, averaged (512 features), as a ``.keras`` model.
 """
 
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +19,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", None, "CIFAR-10, in any form.", required=True)
 flags.DEFINE_string("features", "tf2015", "tf2015 or keras.")
 flags.DEFINE_string("weights", "", "File of the weights; random for random ones.")
-flags.DEFINE_integer("images", 400, "Of either side.")
+flags.DEFINE_string("squeezenet", "", "File of SqueezeNet's weights, to be used instead.")
+flags.DEFINE_integer("images", 1000, "Of either side.")
 flags.DEFINE_string("out", "fid_corruptions.png", "The picture.")
 
 
@@ -41,6 +45,23 @@ def one_sided(pixels: np.ndarray, labels: np.ndarray, level: int) -> np.ndarray:
     return swapped
 
 
+def squeezenet(weights: Path, target: Path) -> str:
+    """Saves SqueezeNet as a model from images of 0 … 255 to 512 features; its path."""
+    import keras
+
+    from vision_bridge.backbones import build_backbone
+    from vision_bridge.weights import load_backbone
+
+    network = build_backbone("squeezenet1_1_whole", 128, 128)
+    load_backbone("squeezenet1_1_whole", str(weights), None, Path(), network)
+    image = keras.Input((128, 128, 3))
+    mean, deviation = 255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225])
+    x = keras.layers.Normalization(mean=mean, variance=deviation**2)(image)
+    x = keras.layers.GlobalAveragePooling2D()(network(x))
+    keras.Model(image, x).save(target)
+    return str(target)
+
+
 def main(argv: list[str]) -> None:
     """Four levels of three corruptions."""
     from diffusion.data import Source, load
@@ -52,7 +73,11 @@ def main(argv: list[str]) -> None:
     from training.strategy import make_strategy
 
     placement = make_strategy("cpu")
-    extractor = build_extractor(FLAGS.features, FLAGS.weights, default_cache())
+    with tempfile.TemporaryDirectory() as folder:
+        features_of = FLAGS.features
+        if FLAGS.squeezenet:
+            features_of = squeezenet(Path(FLAGS.squeezenet), Path(folder) / "squeezenet1_1.keras")
+        extractor = build_extractor(features_of, FLAGS.weights, default_cache())
     stream, width = make_feature_stream(extractor, placement, batch_size=32), extractor.widths[0]
 
     def features(pixels: np.ndarray) -> np.ndarray:

@@ -243,36 +243,58 @@ class Extraction:
     cached: bool
 
 
-def extract(bridge: Bridge, backbone: str, weights: str) -> Extraction:
-    """The frozen maps of every image, from the cache where they are there."""
+def load_extractor(placement: "Placement", chosen: "Choices", row: "Row", weights: str) -> "tuple[keras.Model, str]":
+    """The row's network with its weights, and what they are; refuses images too small for it."""
+    from vision_bridge.backbones import build_backbone
+    from vision_bridge.classifier import check_maps
+    from vision_bridge.maps import map_shape
+    from vision_bridge.weights import load_backbone
+
+    height, width = FLAGS.height * FLAGS.enlarge, FLAGS.width * FLAGS.enlarge
+    with placement.strategy.scope():
+        model = build_backbone(row.backbone, height, width, chosen.bn_mode)
+    check_maps(map_shape(model, FLAGS.map_pool), row.head)
+    folder = Path(FLAGS.weights_dir) if FLAGS.weights_dir else None
+    return model, load_backbone(row.backbone, weights, folder, launch.cache_dir(), model)
+
+
+def check_features(prepared: "tuple[Splits, Any, Any, Any]", chosen: "Choices") -> None:
+    """Refuses a grid or a perplexity that cannot be, before the features are computed."""
+    from vision_bridge.embedding import TSNE_ENGINES
+    from vision_bridge.layout import check_grid
+    from vision_bridge.tsne import check_perplexity
+
+    encoder = prepared[2].config
+    count = len(chosen.layers(encoder.num_layers)) * encoder.width
+    check_grid(count, _layout_config(chosen))
+    if FLAGS.engine in TSNE_ENGINES:
+        check_perplexity(count, FLAGS.perplexity)
+
+
+def extract(bridge: Bridge, model: "keras.Model", weights: str) -> Extraction:
+    """The frozen maps of every image by a network from ``load_extractor``, from the cache where they are there."""
     import keras
 
     from training.checkpoint import fingerprint
-    from vision_bridge.backbones import build_backbone
     from vision_bridge.images import fit_normalization
     from vision_bridge.maps import cache_maps, make_maps_of, map_shape
-    from vision_bridge.weights import load_backbone
 
     chosen, enlarge = bridge.choices, FLAGS.enlarge
-    with bridge.placement.strategy.scope():
-        model = build_backbone(backbone, FLAGS.height * enlarge, FLAGS.width * enlarge, chosen.bn_mode)
-    folder = Path(FLAGS.weights_dir) if FLAGS.weights_dir else None
-    name = load_backbone(backbone, weights, folder, launch.cache_dir(), model)
     normalization = fit_normalization(bridge.images.rows("train"), chosen.z_norm == "batch")
     maps_of, shape = make_maps_of(model, normalization, enlarge, FLAGS.map_pool), map_shape(model, FLAGS.map_pool)
     if chosen.z_norm == "batch" or chosen.bn_mode == "batch":  # then an image's maps depend on its batch
-        return Extraction(name, bridge.images, maps_of, shape, False)
-    what = {"images": bridge.images.key, "weights": fingerprint(model.variables, backbone), "enlarge": enlarge,
+        return Extraction(weights, bridge.images, maps_of, shape, False)
+    what = {"images": bridge.images.key, "weights": fingerprint(model.variables, model.name), "enlarge": enlarge,
             "pool": FLAGS.map_pool, "normalization": list(normalization)}  # fmt: skip
     arrays = {}
     for split in SPLITS:
         images, path = bridge.images.rows(split), _folder() / f"maps-{_key(what, split)}.npy"
-        print(f"{backbone} maps of {len(images):,} {split} images, {'×'.join(map(str, shape))}", flush=True)
+        print(f"{model.name} maps of {len(images):,} {split} images, {'×'.join(map(str, shape))}", flush=True)
         progress = keras.utils.Progbar(len(images), unit_name="image")
         arrays[split] = cache_maps(
             maps_of, shape, images, bridge.placement, path, what | {"split": split}, FLAGS.batch_size, progress.update
         )
-    return Extraction(name, Stage(_key(what), arrays), lambda x: keras.ops.cast(x, "float32"), shape, True)
+    return Extraction(weights, Stage(_key(what), arrays), lambda x: keras.ops.cast(x, "float32"), shape, True)
 
 
 def make_job(
@@ -411,19 +433,21 @@ def dry_run(prepared: "tuple[Splits, Any, Any, Any]", placement: "Placement", ro
     print(f"one step, extractor included, on made-up images: {cost}; nothing was written")
 
 
-def probes(bridge: Bridge, extraction: Extraction | None) -> dict[str, float]:
-    """Test accuracy of logistic regression on the raw features, the pixel means and the frozen maps."""
-    from vision_bridge.controls import Data, linear_probe, pooled
+def probes(bridge: Bridge, extraction: Extraction, seed: int) -> dict[str, float]:
+    """Test accuracy of simple classifiers on the raw features, the pixel means and the frozen maps."""
+    from vision_bridge.controls import Data, linear_probe, mlp_probe, pooled
 
     found = {}
-    stages: dict[str, Any] = {"features": bridge.features, "pixels": bridge.images}
-    if extraction and extraction.cached:
-        stages["maps"] = extraction.x
+    stages = {"features": bridge.features, "pixels": bridge.images} | (
+        {"maps": extraction.x} if extraction.cached else {}
+    )
     for name, stage in stages.items():
         print(f"logistic regression on {name}", flush=True)
         flat = {split: pooled(a) if name == "maps" else a.reshape(len(a), -1) for split, a in stage.arrays.items()}
-        data = (Data(flat[split], bridge.labels(split)) for split in SPLITS)
-        found[f"probe_{name}"] = linear_probe(*data).test_accuracy
+        train, validation, test = (Data(flat[split], bridge.labels(split)) for split in SPLITS)
+        found[f"probe_linear_on_{name}"] = linear_probe(train, validation, test).test_accuracy
+        if name == "pixels":
+            found["probe_mlp_on_pixels"] = mlp_probe(train, validation, test, seed).test_accuracy
     return found
 
 

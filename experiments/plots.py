@@ -1,7 +1,7 @@
 """Every picture; the only module that imports matplotlib."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,9 @@ def activation(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], shar
     _save(figure, path)
 
 
-def accuracies(names: Sequence[str], columns: dict[str, Sequence[float | None]], path: Path, errors: str = "") -> None:
+def accuracies(
+    names: Sequence[str], columns: Mapping[str, Sequence[float | None]], path: Path, errors: str = ""
+) -> None:
     """Named rows with a mark for each column that has a value; ``errors`` names a column with intervals [low, high]
     under ``NAME low`` and ``NAME high``."""
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(names) + 1.6))

@@ -13,7 +13,7 @@ from vision_bridge.weights import load_weights
 GOLDEN = Path(__file__).parent / "golden" / "backbones.npz"
 
 
-def _state(name: str) -> dict[str, np.ndarray]:
+def state_of(name: str) -> dict[str, np.ndarray]:
     with np.load(GOLDEN) as file:
         return random_state(json.loads(str(file[f"{name}.shapes"])))
 
@@ -22,7 +22,7 @@ def _state(name: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_slices_are_those_of_torchvision(name: str, bn_mode: str) -> None:
     model = build_backbone(name, 75, 75, bn_mode)
-    load_weights(model, _state(name), "golden")
+    load_weights(model, state_of(name), "golden")
     with np.load(GOLDEN) as file:
         expected = file[f"{name}.{bn_mode}"]
     found = some(np.asarray(model(images(), training=True)))  # the flag must change nothing

@@ -65,6 +65,16 @@ class AdaptiveAveragePool(layers.Layer):
         return super().get_config() | {"side": self.side}
 
 
+def check_maps(shape: tuple[int, ...], config: HeadConfig) -> None:
+    """Raises UserError for maps [h, w, K] that are too small for the convolutions."""
+    sides = len(config.filters) * (config.kernel - 1)
+    if min(shape[:2]) <= sides:
+        raise UserError(
+            f"maps of {shape[0]}×{shape[1]}: {len(config.filters)} convolutions of {config.kernel}×{config.kernel} "
+            f"need at least {sides + 1}; use a larger --enlarge or a smaller --map_pool"
+        )
+
+
 def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> keras.Model:
     """Maps [B, h, w, K] → logits [B, C], and with a decoder the maps [B, h, w, K] as it draws them again.
 
@@ -74,12 +84,7 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
     Raises:
         UserError: the maps are too small for the convolutions.
     """
-    sides = len(config.filters) * (config.kernel - 1)
-    if min(shape[:2]) <= sides:
-        raise UserError(
-            f"maps of {shape[0]}×{shape[1]}: {len(config.filters)} convolutions of {config.kernel}×{config.kernel} "
-            f"need at least {sides + 1}; use a larger --enlarge or a smaller --map_pool"
-        )
+    check_maps(shape, config)
     x = maps = keras.Input(shape)
     for place, filters in enumerate(config.filters):
         x = layers.Conv2D(filters, config.kernel, activation="relu", name=f"encoder_conv{place}")(x)

@@ -9,7 +9,7 @@ from vision_bridge.scaling import Scaling, blocks
 DISTANCES = ("euclidean", "cosine", "correlation")
 
 
-def gram_matrix(features: np.ndarray, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
+def gram_matrix(features: np.ndarray, scaling: Scaling, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Inner products of the scaled columns, and their sums, in one pass over the rows.
 
     Each block's product is a symmetric one in float32, half the work of a general one; blocks are added up in float64.
@@ -17,14 +17,21 @@ def gram_matrix(features: np.ndarray, scaling: Scaling) -> tuple[np.ndarray, np.
     Args:
         features: [N, D], perhaps memory-mapped.
         scaling: of the columns.
+        kind: of distance that is to come of it. What it does not depend on is taken away first, or it would drown what
+            it does: for ``euclidean`` each row's mean, for ``correlation`` (about) each column's.
 
     Returns:
         Gram matrix [D, D] and sums [D], float64.
     """
     width = features.shape[1]
     gram, sums = np.zeros((width, width)), np.zeros(width)
+    middle = scaling.apply(next(blocks(features))).mean(axis=0)
     for block in blocks(features):
         block = scaling.apply(block)
+        if kind == "euclidean":
+            block -= block.mean(axis=1, keepdims=True)
+        elif kind == "correlation":
+            block -= middle
         sums += block.sum(axis=0, dtype=np.float64)
         gram += ssyrk(1.0, block.T, lower=1).T  # Fortran's lower triangle is the upper one here
     upper = np.triu(gram, 1)

@@ -96,7 +96,7 @@ class PixelMap:
         """
         check_grid(features.shape[-1], config)
         scaling = fit_scaling(config.scaling, describe(features))
-        apart = distances(*gram_matrix(features, scaling), len(features), config.distance)
+        apart = distances(*gram_matrix(features, scaling, config.distance), len(features), config.distance)
         _check_duplicates(features, apart)
         points = embed_features(
             apart, config.engine, config.perplexity, config.init, config.seed, compiled, on_progress

@@ -1,0 +1,232 @@
+"""The IMDB-image table: a row an extractor, over seeds, and under it what bounds the claim.
+
+python -m experiments.imdb_table --flagfile=experiments/flags/imdb_table.flags
+"""
+
+import csv
+import dataclasses
+import io
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from experiments import bridge_job, launch
+from training.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+    from experiments.bridge_job import Bridge, Extraction
+    from training.run import Run
+    from training.strategy import Placement
+    from vision_bridge.presets import Choices
+    from vision_bridge.table import Row
+
+FLAGS = flags.FLAGS
+COLUMNS = (
+    "row", "weights", "maps", "encoder rate", "rate", "seeds", "validation", "test", "sd", "test low", "test high",
+    "original", "reproduced",
+)  # fmt: skip
+
+bridge_job.define_flags()
+flags.adopt_module_key_flags(bridge_job)
+flags.DEFINE_list(
+    "rows", ["alexnet", "wide_resnet50_2", "resnext50_32x4d", "shufflenet_v2_x1_0", "vgg16"], "Extractors, in order."
+)
+flags.DEFINE_list("weights_of", [], "ROW=FILE for rows whose weights are elsewhere.")
+flags.DEFINE_enum("missing", "error", ["error", "random"], "Weights that cannot be had: stop, or random and said so.")
+flags.DEFINE_integer("seeds", 3, "Trainings of each row, from --seed on.", 1)
+flags.DEFINE_string("control_row", "", "Extractor of the controls below the table; empty: no controls.")
+flags.DEFINE_integer("control_seeds", 5, "Trainings with random weights, beside as many with the published ones.", 2)
+flags.DEFINE_bool("ablations", True, "With controls: each choice of the other preset by itself, one training each.")
+
+
+def main() -> None:
+    """Every row's trainings, then table.md, table.csv, table.png and result.json."""
+    path = launch.run_dir(f"imdb_table-{FLAGS.dataset}")
+    bridge_job.check([*FLAGS.rows, *([FLAGS.control_row] if FLAGS.control_row else [])])
+    _weights_of()
+    if not FLAGS.dry_run and launch.finished(path, "test_accuracy"):
+        return
+    placement = launch.prepare_devices()
+    prepared = bridge_job.prepare(placement)
+    if FLAGS.dry_run:
+        from vision_bridge.table import ROWS
+
+        bridge_job.dry_run(prepared, placement, ROWS[FLAGS.rows[0]])
+        return
+    chosen = bridge_job.choices()
+    bridge_job.check_features(prepared, chosen)
+    for name in FLAGS.rows:
+        _load(placement, chosen, name, _weights_of().get(name, FLAGS.weights))
+    table = Table(launch.open_data_run(path, prepared[0]), prepared, placement)
+    lines = [table.line(row) for row in FLAGS.rows]
+    controls = table.controls() if FLAGS.control_row else []
+    _write(table.run, lines, controls)
+
+
+@dataclasses.dataclass
+class Table:
+    """Trains what the table needs; each training is a run of its own in ``runs/``, done once."""
+
+    run: "Run"
+    prepared: Any
+    placement: "Placement"
+    bridges: dict[Any, "Bridge"] = dataclasses.field(default_factory=dict)
+
+    def bridge(self, chosen: "Choices", shuffle: bool = False) -> "Bridge":
+        """Everything up to the images."""
+        key = (chosen, shuffle)
+        if key not in self.bridges:
+            self.bridges[key] = bridge_job.build(self.prepared, self.placement, chosen, shuffle)
+        return self.bridges[key]
+
+    def line(self, backbone: str) -> dict[str, Any]:
+        """One row of the table."""
+        bridge = self.bridge(bridge_job.choices(), FLAGS.shuffle_pixels)
+        results = self.trainings(backbone, "", bridge, _weights_of().get(backbone, FLAGS.weights), FLAGS.seeds)
+        row = _row(backbone)
+        rates = {"encoder rate": f"{bridge_job.encoder_rate(row):g}", "rate": f"{bridge_job.rate(row):g}"}
+        published = {"original": row.original, "reproduced": row.reproduced}
+        return _line(row.title, results) | rates | published
+
+    def trainings(self, backbone: str, name: str, bridge: "Bridge", weights: str, seeds: int) -> list[dict[str, Any]]:
+        """Results of so many seeds."""
+        folder = self.run.path / "runs"
+        paths = [folder / f"{backbone}{name and '-'}{name}-seed{FLAGS.seed + k}" for k in range(seeds)]
+        extraction: Extraction | None = None
+        results = []
+        for k, path in enumerate(paths):
+            run = launch.open_run(path)
+            result = run.read_json("result.json")
+            if result is None:
+                extraction = extraction or self.extraction(bridge, backbone, weights)
+                self.run.say(f"{path.name}: {extraction.weights} weights")
+                result, _ = bridge_job.train(run, bridge, extraction, _row(backbone), FLAGS.seed + k)
+                run.write_json("result.json", result)
+            results.append(result)
+        return results
+
+    def extraction(self, bridge: "Bridge", backbone: str, weights: str) -> "Extraction":
+        """The frozen maps."""
+        return bridge_job.extract(bridge, *_load(self.placement, bridge.choices, backbone, weights))
+
+    def controls(self) -> list[dict[str, Any]]:
+        """What bounds the claim: probes, random weights, shuffled pixels, and the other preset's choices."""
+        from vision_bridge.controls import mean_interval
+        from vision_bridge.presets import PRESETS
+
+        backbone, chosen = FLAGS.control_row, bridge_job.choices()
+        bridge = self.bridge(chosen)
+        weights = _weights_of().get(backbone, FLAGS.weights)
+        extraction = self.extraction(bridge, backbone, weights)
+        probes = bridge_job.probes(bridge, extraction, FLAGS.seed)
+        lines = [_plain(name.removeprefix("probe_").replace("_", " "), value) for name, value in probes.items()]
+        real = self.trainings(backbone, "", bridge, weights, FLAGS.control_seeds)
+        made_up = self.trainings(backbone, "random", bridge, "random", FLAGS.control_seeds)
+        lines += [_line("published weights", real), _line("random weights of the same network", made_up)]
+        gain = [a["test_accuracy"] - b["test_accuracy"] for a, b in zip(real, made_up, strict=True)]
+        low, high = mean_interval(gain)
+        self.run.say(f"published minus random weights: {sum(gain) / len(gain):+.4f} ({low:+.4f} to {high:+.4f})")
+        shuffled = self.bridge(chosen, shuffle=True)
+        lines.append(_line("shuffled pixels", self.trainings(backbone, "shuffled", shuffled, weights, 1)))
+        other = PRESETS["author" if FLAGS.preset == "corrected" else "corrected"]
+        for name, value in chosen.differences(other).items() if FLAGS.ablations else ():
+            one = self.bridge(dataclasses.replace(chosen, **{name: value}))
+            lines.append(_line(f"{name} = {value}", self.trainings(backbone, name, one, weights, 1)))
+        if FLAGS.ablations:
+            lines.append(_line("all of them", self.trainings(backbone, "other", self.bridge(other), weights, 1)))
+        return lines
+
+
+def _row(backbone: str) -> "Row":
+    from vision_bridge.table import ROWS
+
+    return ROWS[backbone]
+
+
+def _load(placement: "Placement", chosen: "Choices", backbone: str, weights: str) -> "tuple[keras.Model, str]":
+    """The extractor; with random weights if its own cannot be had and that was asked for."""
+    try:
+        return bridge_job.load_extractor(placement, chosen, _row(backbone), weights)
+    except UserError as error:
+        if FLAGS.missing == "error" or weights.startswith("random"):
+            raise
+        print(f"note: {backbone} with random weights, as --missing=random asks: {error}")
+        return bridge_job.load_extractor(placement, chosen, _row(backbone), "random")
+
+
+def _weights_of() -> dict[str, str]:
+    pairs = [text.partition("=") for text in FLAGS.weights_of]
+    for name, equals, file in pairs:
+        if name not in [*FLAGS.rows, FLAGS.control_row] or not equals or not file:
+            raise UserError(f"--weights_of={name}{equals}{file}: write ROW=FILE with a row of --rows")
+    return {name: file for name, _, file in pairs}
+
+
+def _line(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Results over seeds as a line; the interval of one seed is that of its test rows."""
+    import numpy as np
+
+    from vision_bridge.controls import mean_interval
+
+    test = [result["test_accuracy"] for result in results]
+    one = results[0]
+    low, high = mean_interval(test) if len(test) > 1 else (one["test_accuracy_low"], one["test_accuracy_high"])
+    return {
+        "row": name,
+        "weights": one["weights"],
+        "maps": one["maps"],
+        "seeds": len(results),
+        "validation": float(np.mean([result["val_accuracy"] for result in results])),
+        "test": float(np.mean(test)),
+        "sd": float(np.std(test, ddof=1)) if len(test) > 1 else None,
+        "test low": low,
+        "test high": high,
+    }
+
+
+def _plain(name: str, accuracy: float) -> dict[str, Any]:
+    return {"row": name, "test": accuracy}
+
+
+def _markdown(lines: list[dict[str, Any]]) -> str:
+    columns = [column for column in COLUMNS if any(line.get(column) is not None for line in lines)]
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return ""
+        return f"{value:.4f}".removeprefix("0") if isinstance(value, float) else str(value)
+
+    rows = ["| " + " | ".join(cell(line.get(column)) for column in columns) + " |" for line in lines]
+    return "\n".join(["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *rows]) + "\n"
+
+
+def _write(run: "Run", lines: list[dict[str, Any]], controls: list[dict[str, Any]]) -> None:
+    from experiments import plots
+    from training.run import write_text
+
+    text = _markdown(lines) + (
+        f"\nControls, {_row(FLAGS.control_row).title}:\n\n{_markdown(controls)}" if controls else ""
+    )
+    write_text(run.path / "table.md", text)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    writer.writerows(lines + controls)
+    write_text(run.path / "table.csv", file.getvalue())
+    everything = lines + controls
+    shown = {name: [line.get(name) for line in everything]
+             for name in ("test", "test low", "test high", "original", "reproduced")}  # fmt: skip
+    plots.accuracies([line["row"] for line in everything], shown, run.path / "table.png", errors="test")
+    figures = {f"test_accuracy_{name}": line["test"] for name, line in zip(FLAGS.rows, lines, strict=True)}
+    figures |= {f"control_{line['row'].replace(' ', '_')}": line["test"] for line in controls}
+    best = max(lines, key=lambda line: line["test"])
+    run.write_json(
+        "result.json", {"test_accuracy": best["test"], "best_row": best["row"], "seed": FLAGS.seed, **figures}
+    )
+    run.say(f"{text}\neverything is in {run.path}: table.md, table.csv, table.png, runs/")
+
+
+if __name__ == "__main__":
+    launch.launch(main)

@@ -1,0 +1,228 @@
+"""Images, head, activation, controls, presets and weights of the vision bridge."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests.golden.backbone_state import images
+from tests.test_backbones import state_of
+from training.errors import UserError
+from training.functions import with_gradient
+from training.strategy import Placement
+from vision_bridge.activation import class_activation, layer_shares
+from vision_bridge.backbones import build_backbone
+from vision_bridge.batches import ImageBatch, evaluation_batches, training_batches
+from vision_bridge.classifier import HeadConfig, adaptive_pool_matrix, build_head, is_encoder, make_loss_fn
+from vision_bridge.controls import Data, linear_probe, mean_interval, pooled, wilson_interval
+from vision_bridge.images import Normalization, fit_normalization, prepare
+from vision_bridge.layout import LayoutConfig, PixelMap
+from vision_bridge.maps import cache_maps, make_maps_of, map_shape
+from vision_bridge.presets import PRESETS
+from vision_bridge.scaling import Scaling
+from vision_bridge.weights import load_backbone, load_weights
+
+SMALL = HeadConfig(kernel=2, filters=(4, 3), dropout=0.0, pooled=2, dense=(5,), dense_dropout=0.0)
+
+
+def test_an_image_is_normalised_enlarged_and_gray() -> None:
+    x = np.arange(2 * 2 * 3, dtype=np.float32).reshape(2, 2, 3)
+    found = np.asarray(prepare(x, fit_normalization(x), 2))
+    z = (x - x.mean()) / x.std()
+    np.testing.assert_allclose(found, z.repeat(2, 1).repeat(2, 2)[..., None].repeat(3, -1), atol=1e-6)
+    of_batch = np.asarray(prepare(x[:1], Normalization(100.0, 1.0, per_batch=True), 1))[..., 0]
+    np.testing.assert_allclose(of_batch, (x[:1] - x[:1].mean()) / x[:1].std(), atol=1e-6)
+
+
+def test_adaptive_pooling_as_torch_defines_it() -> None:
+    np.testing.assert_allclose(adaptive_pool_matrix(5, 2), [[1 / 3, 1 / 3, 1 / 3, 0, 0], [0, 0, 1 / 3, 1 / 3, 1 / 3]])
+    np.testing.assert_allclose(adaptive_pool_matrix(2, 4), [[1, 0], [1, 0], [0, 1], [0, 1]])
+
+
+def test_batches_hold_every_row_once_and_start_anywhere() -> None:
+    x, labels = np.arange(10, dtype=np.float32)[:, None], np.arange(10)
+    stream = list(training_batches(x, labels, 4, seed=3).take(5))
+    rows = np.concatenate([batch.x[:, 0] for batch in stream]).astype(int)
+    assert sorted(rows[:10]) == list(range(10)) and sorted(rows[10:]) == list(range(10))
+    late = next(iter(training_batches(x, labels, 4, seed=3, first_step=3)))
+    np.testing.assert_array_equal(late.x, stream[3].x)
+    parts = list(evaluation_batches(x, labels, 4, start=3))
+    real = np.concatenate([part.x.numpy()[part.mask.numpy() > 0, 0] for part in parts])
+    assert real.tolist() == list(range(3, 10)) and all(part.x.shape == (4, 1) for part in parts)
+
+
+def test_the_table_s_heads() -> None:
+    head = build_head((19, 19, 116), 2, HeadConfig())
+    kernels = [tuple(v.shape) for v in head.trainable_variables if len(v.shape) > 1]
+    assert kernels == [(4, 4, 116, 192), (4, 4, 192, 128), (4, 4, 128, 64), (4, 4, 64, 32),
+                       (3200, 1600), (1600, 700), (700, 50), (50, 2)]  # fmt: skip
+    assert sum(is_encoder(v) for v in head.trainable_variables) == 4 * 4
+    with pytest.raises(UserError, match=r"maps of 12×12.*need at least 13"):
+        build_head((12, 12, 8), 2, HeadConfig())
+
+
+def test_joint_loss_with_a_decoder() -> None:
+    config = HeadConfig(2, (4, 3), 0.0, 2, (5,), 0.0, reconstruction=0.5)
+    head = build_head((6, 6, 2), 3, config)
+    maps = np.random.default_rng(0).normal(size=(4, 6, 6, 2)).astype(np.float32)
+    batch = ImageBatch(maps, np.array([0, 1, 2, 0]), np.ones(4, np.float32))
+    values = make_loss_fn(head, lambda x: x, config)(batch, False, None)
+    logits, drawn = head(maps, training=False)
+    error = np.square(np.asarray(drawn) - maps).mean(axis=(1, 2, 3))
+    log_p = np.asarray(ops.log_softmax(logits))
+    np.testing.assert_allclose(values["reconstruction"], error, rtol=1e-5)
+    np.testing.assert_allclose(values["loss"], -log_p[range(4), batch.label] + 0.5 * error, rtol=1e-5)
+
+
+def test_activation_finds_the_place_that_decides() -> None:
+    head = build_head((8, 8, 1), 2, SMALL)
+    for variable in head.trainable_variables:
+        if variable.name == "kernel":
+            variable.assign(0.1 * ops.ones_like(variable))
+    kernel = ops.convert_to_numpy(head.get_layer("logits").kernel).copy()
+    kernel[:, 0] = -1
+    head.get_layer("logits").kernel.assign(kernel)  # the second class grows with every activation, the first falls
+    maps = np.zeros((1, 8, 8, 1), np.float32)
+    maps[0, 1:3, 5:7] = 1
+    heat = class_activation(head, ops.convert_to_tensor(maps), np.array([1]), with_gradient, 16, 16)
+    row, column = np.unravel_index(heat[0].argmax(), (16, 16))
+    assert heat.max() == 1 and row < 8 and column >= 8
+    assert class_activation(head, ops.convert_to_tensor(maps), np.array([0]), with_gradient, 16, 16).max() == 0
+
+
+def test_heat_is_traced_to_layers() -> None:
+    nothing = np.zeros(4, np.float32)
+    pixels = np.array([[0, 0], [0, 1], [0, 0], [1, 1]])  # two layers of two units
+    scaling = Scaling("standardize", nothing, nothing, nothing + 1)
+    pixel_map = PixelMap(LayoutConfig(2, 2), scaling, np.zeros((4, 2)), np.zeros((4, 2)), pixels, 0.0)
+    shares = layer_shares(pixel_map, np.array([[[1.0, 2.0], [0, 1]]]), 2)
+    np.testing.assert_allclose(shares, [[3 / 5, 2 / 5]])
+
+
+def test_maps_are_cached_once_and_go_on(tmp_path: Path, one_replica: Placement) -> None:
+    model = build_backbone("squeezenet1_1", 60, 60)
+    load_backbone("squeezenet1_1", "random:1", None, tmp_path, model)
+    x = np.random.default_rng(0).normal(size=(7, 20, 20)).astype(np.float32)
+    maps_of, shape = make_maps_of(model, Normalization(0.0, 1.0), 3, pool=2), map_shape(model, 2)
+    path = tmp_path / "m.npy"
+    maps = cache_maps(maps_of, shape, x, one_replica, path, {"a": 1}, 2)
+    whole = np.asarray(ops.average_pool(model(prepare(x, Normalization(0.0, 1.0), 3)), 2, 2))
+    np.testing.assert_allclose(maps, whole, atol=2e-3 * whole.max())
+    note = path.with_suffix(".json")
+    before = np.array(maps)
+    np.lib.format.open_memmap(path, "r+")[3:] = 0
+    note.write_text(note.read_text().replace('"done": 7', '"done": 3'))
+    np.testing.assert_allclose(cache_maps(maps_of, shape, x, one_replica, path, {"a": 1}, 2), before, atol=1e-2)
+    with pytest.raises(UserError, match="holds something else"):
+        cache_maps(maps_of, shape, x, one_replica, path, {"a": 2}, 2)
+
+
+def test_probe_and_intervals_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 400)
+    x = rng.normal(size=(400, 5)) + label[:, None] * (2, 0, 0, 0, 0)
+    parts = [Data(x[i : i + 100], label[i : i + 100]) for i in (0, 200, 300)]
+    assert 0.75 < linear_probe(*parts).test_accuracy < 0.95  # Φ(1) = .84 is the best possible
+    low, high = wilson_interval(0.9, 100)
+    assert (round(low, 4), round(high, 4)) == (0.8256, 0.9448)  # Wilson's formula by hand, z = 1.95996
+    low, high = mean_interval([0.8, 0.9])
+    assert (round(low, 3), round(high, 3)) == (0.215, 1.485)  # 0.85 ± 12.706·0.0707/√2
+    maps = np.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_allclose(pooled(maps, 2), [[2.5, 4.5, 10.5, 12.5]])
+
+
+def test_presets_differ_in_every_choice() -> None:
+    corrected, author = PRESETS["corrected"], PRESETS["author"]
+    assert len(corrected.differences(author)) == 10
+    assert corrected.layers(12) == [7, 8, 9, 10, 11, 12] and author.layers(12) == [6, 7, 8, 9, 10, 11]
+    assert corrected.layers(6) == [1, 2, 3, 4, 5, 6] and author.layers(6) == [1, 2, 3, 4, 5]
+
+
+def test_caffe_s_convention_sees_the_same_image() -> None:
+    """Keras' VGG16 on BGR 0 … 255 about the mean, and ours from the same weights on torchvision's input."""
+    state = state_of("vgg16")
+    names = {"features.0": "block1_conv1", "features.2": "block1_conv2", "features.5": "block2_conv1",
+             "features.7": "block2_conv2", "features.10": "block3_conv1"}  # fmt: skip
+    caffe = {}
+    for ours, theirs in names.items():
+        caffe[f"{theirs}/kernel"] = state[f"{ours}.weight"].transpose(2, 3, 1, 0)
+        caffe[f"{theirs}/bias"] = state[f"{ours}.bias"]
+    plain, model = build_backbone("vgg16", 75, 75), build_backbone("vgg16", 75, 75)
+    load_weights(plain, state, "state")
+    load_weights(model, caffe, "caffe", names)
+    deviation = 255 * np.array([0.229, 0.224, 0.225], np.float32)
+    expected = np.asarray(plain((images() * deviation)[..., ::-1])) / deviation.mean()
+    np.testing.assert_allclose(model(images()), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_folded_batch_norms() -> None:
+    state = state_of("resnet18")
+    folded = {}
+    for name in ("conv1", *(f"layer1.{b}.conv{c}" for b in (0, 1) for c in (1, 2))):
+        norm = name.replace("conv", "bn")
+        scale = state[f"{norm}.weight"] / np.sqrt(state[f"{norm}.running_var"] + 1e-5)
+        folded[f"{name}.weight"] = state[f"{name}.weight"] * scale[:, None, None, None]
+        folded[f"{name}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+    plain, model = build_backbone("resnet18", 75, 75), build_backbone("resnet18", 75, 75)
+    load_weights(plain, state, "state")
+    load_weights(model, folded, "folded")
+    np.testing.assert_allclose(model(images()), plain(images()), atol=1e-4)
+    with pytest.raises(UserError, match="folded in, so --bn_mode=batch has nothing"):
+        load_weights(build_backbone("resnet18", 75, 75, "batch"), folded, "folded")
+
+
+def _changed(name: str, value: Any) -> dict[str, np.ndarray]:
+    state = state_of("alexnet")
+    return {key: array for key, array in (state | {name: value}).items() if array is not None}
+
+
+@pytest.mark.parametrize("name, value, message", [
+    ("features.3.weight", None, "features.3.weight is missing"),
+    ("features.3.weight", np.zeros((192, 64, 3, 3)), r"has shape \(192, 64, 3, 3\), not \(192, 64, 5, 5\)"),
+    ("features.0.bias", np.full(64, np.nan, np.float32), "features.0.bias is not finite"),
+])  # fmt: skip
+def test_bad_state_dicts_load_nothing(name: str, value: Any, message: str) -> None:
+    model = build_backbone("alexnet", 75, 75)
+    before = [array.copy() for array in model.get_weights()]
+    with pytest.raises(UserError, match=message):
+        load_weights(model, _changed(name, value), "file")
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+class _Code:
+    def __reduce__(self) -> tuple:
+        return print, ("this must not run",)
+
+
+def test_files_that_are_not_weights(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = build_backbone("alexnet", 75, 75)
+    (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(pickle.dumps({"features.0.weight": _Code()}))
+    with pytest.raises(UserError, match="nothing in it was run"):
+        load_backbone("alexnet", "", tmp_path, tmp_path, model)
+    assert "must not run" not in capsys.readouterr().out
+    (tmp_path / "w.npz").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(UserError, match=r"w\.npz: damaged"):
+        load_backbone("alexnet", str(tmp_path / "w.npz"), None, tmp_path, model)
+    with pytest.raises(UserError, match="no such"):
+        load_backbone("vgg16", "", tmp_path, tmp_path, model)
+    with pytest.raises(UserError, match="random: comes a number"):
+        load_backbone("alexnet", "random:x", None, tmp_path, model)
+    with pytest.raises(UserError, match="no network 'lenet'"):
+        build_backbone("lenet", 75, 75)
+    with pytest.raises(UserError, match="images of 8×8 are too small for alexnet"):
+        build_backbone("alexnet", 8, 8)
+
+
+def test_random_weights_follow_from_their_seed(tmp_path: Path) -> None:
+    one, two, other = (build_backbone("shufflenet_v2_x1_0", 75, 75) for _ in range(3))
+    assert load_backbone("shufflenet_v2_x1_0", "random", None, tmp_path, one) == "random"
+    load_backbone("shufflenet_v2_x1_0", "random:0", None, tmp_path, two)
+    load_backbone("shufflenet_v2_x1_0", "random:1", None, tmp_path, other)
+    x = images()
+    np.testing.assert_array_equal(one(x), two(x))
+    assert float(keras.ops.max(keras.ops.abs(one(x) - other(x)))) > 0.1

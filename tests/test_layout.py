@@ -1,0 +1,178 @@
+"""Scaling, distances, t-SNE and the pixel map."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist, squareform
+
+from training.errors import UserError
+from training.functions import compiled
+from vision_bridge.distances import DISTANCES, distances, gram_matrix
+from vision_bridge.embedding import embed_features, kernel_principal_components, principal_coordinates
+from vision_bridge.layout import LayoutConfig, PixelMap
+from vision_bridge.scaling import SCALINGS, describe, fit_scaling
+from vision_bridge.tsne import affinities, exact_tsne, kl_divergence
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+    """[300, 120] float32: twelve groups of ten columns that go together."""
+    rng = np.random.default_rng(0)
+    sources = rng.normal(size=(300, 12)).repeat(10, axis=1)
+    return (sources + 0.7 * rng.normal(size=(300, 120)) + rng.normal(0, 5, 120)).astype(np.float32)
+
+
+def test_columns_are_described_and_scaled(features: np.ndarray) -> None:
+    columns = describe(features)
+    exact = features.astype(np.float64)
+    np.testing.assert_allclose(columns.mean, exact.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(columns.deviation, exact.std(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(columns.high, exact.max(axis=0))
+    scaled = fit_scaling("standardize", columns).apply(features)
+    np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-4)
+    scaled = fit_scaling("min_max", columns).apply(features)
+    np.testing.assert_allclose((scaled.min(), scaled.max()), (0, 1), atol=1e-6)
+    low = exact.min(axis=0)
+    by_hand = np.log(exact + np.abs(low) + 1)
+    log = fit_scaling("log", columns)
+    np.testing.assert_allclose(log.apply(features), by_hand / by_hand.max(), rtol=1e-5)
+    np.testing.assert_array_equal(log.apply(features[:1] - 1000), log.apply(low[None].astype(np.float32)))
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_distances_from_one_gram_matrix(features: np.ndarray, kind: str, scaling: str) -> None:
+    fitted = fit_scaling(scaling, describe(features))
+    found = distances(*gram_matrix(features, fitted, kind), len(features), kind)
+    expected = squareform(pdist(fitted.apply(features).astype(np.float64).T, kind))
+    np.testing.assert_allclose(found, expected, atol=2e-5 * expected.max())
+
+
+def test_affinities_have_the_perplexity(features: np.ndarray) -> None:
+    apart = squareform(pdist(features.T, "correlation")).astype(np.float32)
+    joint = affinities(apart, 10.0)
+    assert abs(joint.sum() - 1) < 1e-5 and np.allclose(joint, joint.T)
+    from sklearn.manifold import _t_sne  # its own bisection, over all pairs
+
+    expected = squareform(_t_sne._joint_probabilities(apart.astype(np.float64) ** 2, 10.0, 0))
+    np.testing.assert_allclose(joint, expected, atol=2e-7)
+
+
+def test_tsne_reaches_a_lower_divergence_than_gradient_descent(features: np.ndarray) -> None:
+    apart = squareform(pdist(features.T, "correlation")).astype(np.float32)
+    joint = affinities(apart, 10.0)
+    ours = embed_features(apart, "tsne", 10.0, "pca", 0, compiled)
+    theirs = embed_features(apart, "sklearn_exact", 10.0, "pca", 0)
+    assert kl_divergence(joint, ours) <= kl_divergence(joint, theirs) + 0.01
+    nearest = squareform(pdist(ours)) + np.diag(np.full(120, np.inf))
+    assert np.mean(nearest.argmin(axis=1) // 10 == np.arange(120) // 10) > 0.9  # columns of a group lie together
+
+
+def test_divergence_by_hand_and_its_gradient() -> None:
+    joint = np.array([[0, 0.3, 0.1], [0.3, 0, 0.1], [0.1, 0.1, 0]], np.float32)
+    points = np.array([[0.0, 0], [1, 0], [0, 2]])
+    w = 1 / (1 + squareform(pdist(points)) ** 2) - np.eye(3)
+    q = w / w.sum()
+    off = ~np.eye(3, dtype=bool)
+    by_hand = float((joint[off] * np.log(joint[off] / q[off])).sum())
+    assert kl_divergence(joint, points) == pytest.approx(by_hand, abs=1e-6)
+    reached = exact_tsne(joint, 1e-2 * points, compiled=compiled)
+    assert kl_divergence(joint, reached) < 1e-4  # three points can be laid out without loss
+
+
+def test_principal_coordinates_are_principal_components(features: np.ndarray) -> None:
+    apart = squareform(pdist(features.T)).astype(np.float32)
+    found = principal_coordinates(apart)
+    centred = features.T.astype(np.float64) - features.T.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(np.abs(found), np.abs(u[:, :2] * s[:2]), rtol=1e-2, atol=1e-2)
+    assert kernel_principal_components(apart).shape == (120, 2)
+
+
+@pytest.fixture(scope="module")
+def pixel_map(features: np.ndarray) -> PixelMap:
+    return PixelMap.fit(features, LayoutConfig(8, 13, perplexity=10.0), compiled)
+
+
+def test_images_are_means_of_scaled_features(features: np.ndarray, pixel_map: PixelMap) -> None:
+    images = pixel_map.transform(features[:5])
+    scaled = pixel_map.scaling.apply(features[:5])
+    expected = np.zeros((5, 8, 13))
+    for row in range(8):
+        for column in range(13):
+            here = [d for d in range(120) if tuple(pixel_map.pixels[d]) == (row, column)]
+            if here:
+                expected[:, row, column] = scaled[:, here].mean(axis=1)
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+    counts = pixel_map.counts()
+    assert counts.sum() == 120 and pixel_map.figures()["filled"] == (counts > 0).sum()
+    alone = counts[tuple(pixel_map.pixels.T)] == 1
+    np.testing.assert_allclose(pixel_map.inverse(images)[:, alone], features[:5, alone], atol=1e-4)
+    assert pixel_map.pixels.min(axis=0).tolist() == [0, 0] and pixel_map.pixels.max(axis=0).tolist() == [7, 12]
+    (row, column), feature = pixel_map.pixels[37], 37
+    assert divmod(feature, 40) in pixel_map.features_at(row, column, layers=3)
+    np.testing.assert_array_equal(pixel_map.layers_of_pixels(3).sum(axis=0), counts)
+
+
+def test_saved_and_loaded(tmp_path: Path, features: np.ndarray, pixel_map: PixelMap) -> None:
+    pixel_map.save(tmp_path / "m.safetensors")
+    loaded = PixelMap.load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(loaded.transform(features), pixel_map.transform(features))
+    assert loaded.config == pixel_map.config and loaded.divergence == pixel_map.divergence
+    (tmp_path / "m.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="damaged"):
+        PixelMap.load(tmp_path / "m.safetensors")
+
+
+def test_only_training_rows_are_seen(features: np.ndarray, pixel_map: PixelMap) -> None:
+    again = PixelMap.fit(features.copy(), pixel_map.config, compiled)
+    np.testing.assert_array_equal(again.pixels, pixel_map.pixels)  # repeatable
+    before = pixel_map.pixels.copy()
+    pixel_map.transform(1e6 * features[::-1])
+    np.testing.assert_array_equal(pixel_map.pixels, before)
+
+
+def test_assignment_gives_every_feature_its_pixel(features: np.ndarray) -> None:
+    config = LayoutConfig(11, 11, engine="pca", distance="euclidean", pixels="assignment")
+    pixel_map = PixelMap.fit(features, config)
+    assert pixel_map.counts().max() == 1
+    np.testing.assert_allclose(pixel_map.inverse(pixel_map.transform(features)), features, atol=1e-4)
+    shuffled = pixel_map.shuffled(0)
+    assert shuffled.counts().sum() == 120 and not np.array_equal(shuffled.pixels, pixel_map.pixels)
+    np.testing.assert_allclose(np.sort(shuffled.transform(features)[0], axis=None),
+                               np.sort(pixel_map.transform(features)[0], axis=None))  # fmt: skip
+
+
+def test_the_author_s_cells_hold_extremes_only(features: np.ndarray) -> None:
+    config = LayoutConfig(9, 9, engine="pca", distance="euclidean", pixels="points")
+    counts = PixelMap.fit(features, config).counts()
+    assert counts[-1].sum() <= 2 and counts[:, -1].sum() <= 2  # of 120
+
+
+def _with(features: np.ndarray, column: int, values: object) -> np.ndarray:
+    changed = features.copy()
+    changed[:, column] = values
+    return changed
+
+
+@pytest.mark.parametrize("change, config, message", [
+    (lambda f: _with(f, 7, 3.0), {}, "1 constant feature.*first is 7 with value 3"),
+    (lambda f: _with(f, 7, np.nan), {}, "feature 7 is not finite"),
+    (lambda f: _with(f, 7, f[:, 9]), {}, "features 7 and 9 are equal"),
+    (lambda f: f, {"perplexity": 50.0}, "120 features are too few for a perplexity of 50.*at most 39"),
+    (lambda f: f, {"pixels": "assignment"}, "8×13 = 104 pixels are too few.*a square of 11"),
+    (lambda f: f, {"engine": "umap"}, "layout by 'umap'"),
+    (lambda f: f, {"distance": "cityblock"}, "distance 'cityblock' is not known"),
+    (lambda f: f, {"scaling": "rank"}, "scaling 'rank' is not known"),
+    (lambda f: f, {"height": 0}, "0×13 pixels"),
+    (lambda f: f[:1], {}, "at least two rows"),
+])  # fmt: skip
+def test_bad_input(features: np.ndarray, change: object, config: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        PixelMap.fit(change(features), LayoutConfig(**({"height": 8, "width": 13, "perplexity": 10.0} | config)))  # type: ignore[operator]
+
+
+def test_another_number_of_features(pixel_map: PixelMap) -> None:
+    with pytest.raises(UserError, match="the map holds 120 features"):
+        pixel_map.transform(np.zeros((2, 119), np.float32))
