@@ -1,0 +1,147 @@
+"""The layout beside ``pyDeepInsight``'s on the same matrix: seconds of fit and transform, divergence, peak memory.
+
+    pip install -r benchmarks/requirements.txt && pip install --no-deps pyDeepInsight==0.2.3
+    python -m benchmarks.vision_bridge                                  # 2,304 features × 10,000 rows
+    python -m benchmarks.vision_bridge --features=4608 --rows=20000
+
+Both scale columns to 0 … 1, lay them out by t-SNE of their cosine distances (perplexity 30) and draw 50×50 images. Each
+turn is a process of its own, timed from ``fit`` to the end of ``transform``; pyDeepInsight gets the matrix scaled. The
+divergence of both layouts is computed here, over all pairs and from the same affinities. ``--matrix`` takes real
+features (a .npy file, [N, D] or [N, layers, width]).
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks.turns import keep_to_cores
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("features", 2304, "Columns of a made-up matrix.")
+flags.DEFINE_integer("rows", 10000, "Its rows.")
+flags.DEFINE_string("matrix", "", "A .npy file instead.")
+flags.DEFINE_integer("rounds", 3, "Turns of each side.")
+flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
+flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
+flags.DEFINE_string("folder", "", "Internal: where the matrix is and the layout goes.")
+
+SIDES = ("ours", "pyDeepInsight")
+
+
+def make_matrix(path: Path) -> None:
+    """[rows, features] float32: a hundred sources of falling strength, and noise."""
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(100, FLAGS.features)) * np.logspace(0, -1, 100)[:, None]
+    out = np.lib.format.open_memmap(path, "w+", np.float32, (FLAGS.rows, FLAGS.features))
+    for start in range(0, FLAGS.rows, 1000):
+        part = out[start : start + 1000]
+        part[:] = rng.normal(size=(len(part), 100)) @ mix + rng.normal(size=part.shape)
+
+
+def ours(folder: Path) -> tuple[float, np.ndarray]:
+    """``PixelMap``, the matrix by memory map."""
+    from training.functions import compiled
+    from training.strategy import make_strategy
+    from vision_bridge.layout import LayoutConfig, PixelMap
+
+    make_strategy("cpu")
+    features = np.load(folder / "matrix.npy", mmap_mode="r")
+    start = time.perf_counter()
+    pixel_map = PixelMap.fit(features, LayoutConfig(scaling="min_max", distance="cosine"), compiled)
+    images = pixel_map.transform(features)
+    seconds = time.perf_counter() - start
+    assert images.shape == (len(features), 50, 50)
+    return seconds, pixel_map.points
+
+
+def peer(folder: Path) -> tuple[float, np.ndarray]:
+    """Its transformer, loaded without the rest of the package, which wants OpenCV and more."""
+    spec = find_spec("pyDeepInsight")
+    assert spec is not None and spec.submodule_search_locations
+    for name, part in (("pyDeepInsight", ""), ("pyDeepInsight.utils", "utils")):
+        package = types.ModuleType(name)
+        package.__path__ = [str(Path(spec.submodule_search_locations[0]) / part)]
+        sys.modules[name] = package
+    from pyDeepInsight.image_transformer import ImageTransformer
+    from sklearn.manifold import TSNE
+
+    features = np.load(folder / "matrix.npy")
+    low = features.min(axis=0)
+    features -= low
+    features /= features.max(axis=0)
+    tsne = TSNE(n_components=2, metric="cosine", random_state=1701, n_jobs=FLAGS.threads)
+    start = time.perf_counter()
+    transformer = ImageTransformer(tsne, pixels=(50, 50))
+    transformer.fit(features)
+    images = transformer.transform(features, img_format="scalar")
+    seconds = time.perf_counter() - start
+    assert images.shape == (len(features), 50, 50)
+    return seconds, tsne.embedding_
+
+
+def compare(folder: Path) -> None:
+    """Turns, medians, ratios."""
+    from vision_bridge.distances import distances, gram_matrix
+    from vision_bridge.scaling import describe, fit_scaling
+    from vision_bridge.tsne import affinities, kl_divergence
+
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for number in range(FLAGS.rounds):
+        for side in SIDES:
+            command = [sys.executable, "-m", "benchmarks.vision_bridge", f"--side={side}", f"--folder={folder}"]
+            done = subprocess.run(
+                [*command, f"--threads={FLAGS.threads}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            if done.returncode:
+                raise RuntimeError(f"{side} failed: run {' '.join(command)} to see why")
+            found[side].append(json.loads(done.stdout.splitlines()[-1]))
+        line = ", ".join(f"{side} {found[side][-1]['seconds']:.1f} s" for side in SIDES)
+        print(f"round {number + 1}: {line}", flush=True)
+    features = np.load(folder / "matrix.npy", mmap_mode="r")
+    scaling = fit_scaling("min_max", describe(features))
+    apart = distances(*gram_matrix(features, scaling, "cosine"), len(features), "cosine")
+    joint = affinities(apart, 30.0)
+    seconds, memory = ({side: median(turn[k] for turn in found[side]) for side in SIDES} for k in ("seconds", "memory"))
+    for side in SIDES:
+        divergence = kl_divergence(joint, np.load(folder / f"{side}.npy"))
+        print(f"{side}: {seconds[side]:.1f} s, divergence {divergence:.4f}, {memory[side]:,.0f} MB at most")
+    first, second = SIDES
+    print(
+        f"{features.shape[1]:,} features × {len(features):,} rows: {seconds[second] / seconds[first]:.2f} × the speed, "
+        f"{memory[first] / memory[second]:.2f} of the memory, medians of {FLAGS.rounds}"
+    )
+
+
+def main(argv: list[str]) -> None:
+    """The comparison, or one side's turn."""
+    if FLAGS.side:
+        keep_to_cores(FLAGS.threads)
+        folder = Path(FLAGS.folder)
+        seconds, points = (ours if FLAGS.side == "ours" else peer)(folder)
+        np.save(folder / f"{FLAGS.side}.npy", points)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(json.dumps({"seconds": seconds, "memory": memory}))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if FLAGS.matrix:
+            features = np.load(FLAGS.matrix, mmap_mode="r")
+            np.save(folder / "matrix.npy", features.reshape(len(features), -1))
+        else:
+            make_matrix(folder / "matrix.npy")
+        compare(folder)
+
+
+if __name__ == "__main__":
+    app.run(main)
