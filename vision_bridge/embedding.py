@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse.linalg import eigsh
 
 from training.errors import UserError
-from vision_bridge.tsne import affinities, check_perplexity, exact_tsne
+from vision_bridge.tsne import affinities, check_perplexity, exact_tsne, kl_divergence
 
 TSNE_ENGINES = ("tsne", "sklearn", "sklearn_exact", "opentsne")
 ENGINES = (*TSNE_ENGINES, "kernel_pca", "pca")
@@ -43,7 +43,7 @@ def embed_features(
     seed: int,
     compiled: Callable[[Callable], Callable] = lambda function: function,
     on_progress: Callable[[int, float], None] = lambda step, divergence: None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
     """Points whose neighbours are the features' neighbours.
 
     Args:
@@ -55,7 +55,7 @@ def embed_features(
         compiled, on_progress: of our own engine.
 
     Returns:
-        [D, 2] float64.
+        [D, 2] float64, and KL(P‖Q) over all pairs of a t-SNE layout; NaN of others.
 
     Raises:
         UserError: an unknown engine or start, one that is not installed, or too few features for the perplexity.
@@ -63,22 +63,22 @@ def embed_features(
     if engine not in ENGINES or init not in ("pca", "random"):
         raise UserError(f"layout by {engine!r} from {init!r}: use {', '.join(ENGINES)}, and pca or random")
     if engine == "pca":
-        return principal_coordinates(distances).astype(np.float64)
+        return principal_coordinates(distances).astype(np.float64), float("nan")
     if engine == "kernel_pca":
-        return kernel_principal_components(distances).astype(np.float64)
+        return kernel_principal_components(distances).astype(np.float64), float("nan")
     check_perplexity(len(distances), perplexity)
     if init == "pca":
         start = principal_coordinates(distances)
         start *= 1e-4 / start[:, 0].std()
     else:
         start = 1e-4 * np.random.default_rng(seed).standard_normal((len(distances), 2))
+    joint = affinities(distances, perplexity)
     if engine == "tsne":
-        joint = affinities(distances, perplexity)
         points = exact_tsne(joint, start, compiled=compiled, on_progress=on_progress)
     else:
         peer: Any = _open_tsne if engine == "opentsne" else _scikit_tsne
         points = peer(distances, perplexity, start.astype(np.float32), seed, engine)
-    return points.astype(np.float64)
+    return points.astype(np.float64), kl_divergence(joint, points)
 
 
 def _scikit_tsne(distances: np.ndarray, perplexity: float, start: np.ndarray, seed: int, engine: str) -> np.ndarray:

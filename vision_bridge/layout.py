@@ -17,10 +17,9 @@ from scipy.spatial.distance import cdist
 from training.checkpoint import read_tensors, write_tensors
 from training.errors import UserError
 from vision_bridge.distances import distances, gram_matrix
-from vision_bridge.embedding import TSNE_ENGINES, embed_features
+from vision_bridge.embedding import embed_features
 from vision_bridge.rectangle import minimum_rectangle, mistaken_rectangle, rotation_to_horizontal
 from vision_bridge.scaling import Scaling, blocks, describe, fit_scaling
-from vision_bridge.tsne import affinities, kl_divergence
 
 RECTANGLES = {"smallest": minimum_rectangle, "mistaken": mistaken_rectangle}
 PIXELS = ("bins", "points", "assignment")
@@ -98,12 +97,9 @@ class PixelMap:
         scaling = fit_scaling(config.scaling, describe(features))
         apart = distances(*gram_matrix(features, scaling, config.distance), len(features), config.distance)
         _check_duplicates(features, apart)
-        points = embed_features(
+        points, divergence = embed_features(
             apart, config.engine, config.perplexity, config.init, config.seed, compiled, on_progress
         )
-        divergence = float("nan")
-        if config.engine in TSNE_ENGINES:
-            divergence = kl_divergence(affinities(apart, config.perplexity), points)
         corners = RECTANGLES[config.rectangle](points)
         return cls(config, scaling, points, corners, _pixels(lie_flat(points, corners), config), divergence)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from training.errors import UserError
 
-BLOCK = 1024  # rows in memory at a time
+BLOCK = 4096  # rows in memory at a time
 SCALINGS = ("standardize", "min_max", "log")
 
 
