@@ -41,13 +41,15 @@ def draw(run: "Run", bridge: "Bridge", extraction: "Extraction") -> None:
 
 def _means(images: "np.ndarray", own: "dict[str, np.ndarray]") -> "dict[str, np.ndarray]":
     """The classes' mean images; their difference for two, and from the mean of all for more."""
+    import numpy as np
+
     means = {name: images[rows].mean(axis=0) for name, rows in own.items()}
     everything = images.mean(axis=0)
     rows = {name: [mean, mean - everything] for name, mean in means.items()}
     if len(means) == 2:
         (one, first), (two, second) = means.items()
         rows = {one: [first], two: [second], f"{one} − {two}": [first - second]}
-    return {name: plots.np.stack(pictures) for name, pictures in rows.items()}
+    return {name: np.stack(pictures) for name, pictures in rows.items()}
 
 
 def _maps(extraction: "Extraction", rows: list[int]) -> Any:

@@ -1,6 +1,6 @@
 """Texts as images: frozen encoder features, laid out, through the first layers of an ImageNet network, classified.
 
-python -m experiments.imdb_images --flagfile=experiments/flags/bbc_news_images.flags
+python -m experiments.imdb_images
 """
 
 from absl import flags
