@@ -59,7 +59,10 @@ def define_flags() -> None:
     flags.DEFINE_enum("bn_mode", None, ["frozen", "batch"], "* Batch norms of the extractor.")
     flags.DEFINE_bool("early_stopping", None, "* Weights of the best validation accuracy, not the last.")
     flags.DEFINE_enum(
-        "engine", "tsne", ["tsne", "sklearn", "sklearn_exact", "opentsne", "kernel_pca", "pca"], "Of the layout."
+        "engine",
+        "tsne",
+        ["tsne", "tsne_exact", "sklearn", "sklearn_exact", "opentsne", "kernel_pca", "pca"],
+        "Of the layout.",
     )
     flags.DEFINE_float("perplexity", 30.0, "Of the t-SNE.", 1.0)
     flags.DEFINE_integer("layout_seed", 0, "Of a random start of the layout.", 0)

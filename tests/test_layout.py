@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist, squareform
 
 from training.errors import UserError
@@ -12,7 +13,9 @@ from vision_bridge.distances import DISTANCES, distances, gram_matrix
 from vision_bridge.embedding import embed_features, kernel_principal_components, principal_coordinates
 from vision_bridge.layout import LayoutConfig, PixelMap
 from vision_bridge.scaling import SCALINGS, describe, fit_scaling
-from vision_bridge.tsne import affinities, exact_tsne, kl_divergence
+from vision_bridge.tsne import affinities, descend, kl_divergence
+from vision_bridge.tsne_exact import exact
+from vision_bridge.tsne_fft import interpolated, potential
 
 
 @pytest.fixture(scope="module")
@@ -51,34 +54,81 @@ def test_distances_from_one_gram_matrix(features: np.ndarray, kind: str, scaling
 
 def test_affinities_have_the_perplexity(features: np.ndarray) -> None:
     apart = squareform(pdist(features.T, "correlation")).astype(np.float32)
-    joint = affinities(apart, 10.0)
+    joint = affinities(apart, 10.0, all_pairs=True).toarray()
     assert abs(joint.sum() - 1) < 1e-5 and np.allclose(joint, joint.T)
-    from sklearn.manifold import _t_sne  # its own bisection, over all pairs
+    from sklearn.manifold import _t_sne  # its own bisection, over all pairs and over neighbours
 
     expected = squareform(_t_sne._joint_probabilities(apart.astype(np.float64) ** 2, 10.0, 0))
     np.testing.assert_allclose(joint, expected, atol=2e-7)
+    nearest = csr_matrix(np.where(apart <= np.sort(apart, axis=1)[:, 30:31], apart**2, 0))  # and oneself
+    expected = _t_sne._joint_probabilities_nn(nearest, 10.0, 0).toarray()
+    np.testing.assert_allclose(affinities(apart, 10.0).toarray(), expected, atol=2e-7)
 
 
-def test_tsne_reaches_a_lower_divergence_than_gradient_descent(features: np.ndarray) -> None:
-    apart = squareform(pdist(features.T, "correlation")).astype(np.float32)
+def layouts(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Distances [D, D] of clouds that are hard in different ways."""
+    rng = np.random.default_rng(0)
+    clouds = {
+        "columns": features.T - features.mean(axis=0)[:, None],
+        "apart": np.concatenate([rng.normal(size=(60, 5)) + 100 * rng.normal(size=5) for _ in range(3)]),
+        "noise": rng.normal(size=(250, 80)),
+        "line": np.linspace(0, 1, 150)[:, None] + 1e-3 * rng.normal(size=(150, 3)),
+    }
+    return {name: squareform(pdist(cloud)).astype(np.float32) for name, cloud in clouds.items()}
+
+
+@pytest.mark.parametrize("init", ["pca", "random"])
+@pytest.mark.parametrize("cloud", ["columns", "apart", "noise", "line"])
+def test_tsne_reaches_the_divergence_of_gradient_descent(features: np.ndarray, cloud: str, init: str) -> None:
+    apart = layouts(features)[cloud]
     joint = affinities(apart, 10.0)
-    ours, divergence = embed_features(apart, "tsne", 10.0, "pca", 0, compiled)
+    ours, divergence = embed_features(apart, "tsne", 10.0, init, 0)
+    _, theirs = embed_features(apart, "sklearn", 10.0, init, 0)
+    assert divergence == kl_divergence(joint, ours) and divergence <= 1.02 * theirs + 0.05
+    if cloud == "columns":
+        nearest = squareform(pdist(ours)) + np.diag(np.full(120, np.inf))
+        assert np.mean(nearest.argmin(axis=1) // 10 == np.arange(120) // 10) > 0.9  # columns of a group lie together
+
+
+def test_exact_engine_over_all_pairs(features: np.ndarray) -> None:
+    apart = squareform(pdist(features.T, "correlation")).astype(np.float32)
+    ours, divergence = embed_features(apart, "tsne_exact", 10.0, "pca", 0, compiled)
     _, theirs = embed_features(apart, "sklearn_exact", 10.0, "pca", 0)
-    assert divergence == kl_divergence(joint, ours) and divergence <= theirs + 0.01
-    nearest = squareform(pdist(ours)) + np.diag(np.full(120, np.inf))
-    assert np.mean(nearest.argmin(axis=1) // 10 == np.arange(120) // 10) > 0.9  # columns of a group lie together
+    assert divergence == kl_divergence(affinities(apart, 10.0, True), ours) and divergence <= theirs + 0.05
 
 
 def test_divergence_by_hand_and_its_gradient() -> None:
-    joint = np.array([[0, 0.3, 0.1], [0.3, 0, 0.1], [0.1, 0.1, 0]], np.float32)
+    p = np.array([[0, 0.3, 0.1], [0.3, 0, 0.1], [0.1, 0.1, 0]], np.float32)
+    joint = csr_matrix(p)
     points = np.array([[0.0, 0], [1, 0], [0, 2]])
     w = 1 / (1 + squareform(pdist(points)) ** 2) - np.eye(3)
     q = w / w.sum()
     off = ~np.eye(3, dtype=bool)
-    by_hand = float((joint[off] * np.log(joint[off] / q[off])).sum())
+    by_hand = float((p[off] * np.log(p[off] / q[off])).sum())
     assert kl_divergence(joint, points) == pytest.approx(by_hand, abs=1e-6)
-    reached = exact_tsne(joint, 1e-2 * points, compiled=compiled)
-    assert kl_divergence(joint, reached) < 1e-4  # three points can be laid out without loss
+    difference = points[:, None] - points
+    gradient = 4 * np.einsum("ij,ijk->ik", (p - q) * w, difference)  # Eq. 5
+    value, slope = exact(joint)(points)
+    assert value == pytest.approx(-float((p[off] * np.log(q[off])).sum()), abs=1e-6)
+    np.testing.assert_allclose(slope, gradient, atol=1e-6)
+    for objective in (exact(joint, compiled), interpolated(joint)):
+        reached = descend(joint, 1e-1 * points, objective)
+        assert kl_divergence(joint, reached) < 1e-3  # three points can be laid out without loss
+
+
+@pytest.mark.parametrize("width", [0.3, 3.0, 10.0])
+def test_interpolated_potential_and_its_derivative(width: float) -> None:
+    points = width * np.random.default_rng(0).normal(size=(500, 2))
+    value, slope = potential(points)
+    difference = points[:, None] - points
+    kernel = 1 / (1 + np.square(difference).sum(axis=-1))
+    np.testing.assert_allclose(value, kernel.sum(axis=1), rtol=4e-3, atol=0.02)
+    assert abs(value.sum() / kernel.sum() - 1) < 3e-3
+    expected = -2 * np.einsum("ij,ijk->ik", np.square(kernel), difference)
+    assert np.linalg.norm(slope - expected) < 0.03 * np.linalg.norm(expected)
+    step = 1e-2 * np.random.default_rng(1).normal(size=points.shape)  # twice the slope: both points of a pair move
+    change = potential(points + step)[0].sum() - potential(points - step)[0].sum()
+    assert change == pytest.approx(4 * float((slope * step).sum()), rel=2e-3, abs=1e-2)
 
 
 def test_principal_coordinates_are_principal_components(features: np.ndarray) -> None:

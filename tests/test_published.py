@@ -10,8 +10,8 @@ import pytest
 
 from text_cls.bert import build_encoder
 from text_cls.checkpoints import load_encoder, read_checkpoint, resolve, save_encoder
-from training.checkpoint import read_tensors, write_tensors
 from training.errors import UserError
+from training.tensor_files import read_tensors, write_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.checkpoint import read_tensors
 from training.errors import UserError
+from training.tensor_files import read_tensors
 from training.torch_file import read_torch
 
 TINY = Path(__file__).parent / "golden" / "tiny"

@@ -17,10 +17,10 @@ import numpy as np
 
 from text_cls.bert import BertConfig, blocks
 from text_cls.wordpiece import WordPiece, read_vocabulary
-from training.checkpoint import read_tf1, read_weights, write_tensors
 from training.download import fetch, fetch_wheel
 from training.errors import UserError
 from training.run import write_text
+from training.tensor_files import read_tf1, read_weights, write_tensors
 
 Tensors = dict[str, np.ndarray]
 _HUB = "https://huggingface.co/google-bert/bert-base-uncased/resolve/86b5e0934494bd15c9632b12f734a8a67f723594/"

