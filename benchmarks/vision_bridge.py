@@ -51,14 +51,11 @@ def make_matrix(path: Path) -> None:
 
 def ours(folder: Path) -> tuple[float, np.ndarray]:
     """``PixelMap``, the matrix by memory map."""
-    from training.functions import compiled
-    from training.strategy import make_strategy
     from vision_bridge.layout import LayoutConfig, PixelMap
 
-    make_strategy("cpu")
     features = np.load(folder / "matrix.npy", mmap_mode="r")
     start = time.perf_counter()
-    pixel_map = PixelMap.fit(features, LayoutConfig(scaling="min_max", distance="cosine"), compiled)
+    pixel_map = PixelMap.fit(features, LayoutConfig(scaling="min_max", distance="cosine"))
     images = pixel_map.transform(features)
     seconds = time.perf_counter() - start
     assert images.shape == (len(features), 50, 50)
@@ -111,7 +108,7 @@ def compare(folder: Path) -> None:
     features = np.load(folder / "matrix.npy", mmap_mode="r")
     scaling = fit_scaling("min_max", describe(features))
     apart = distances(*gram_matrix(features, scaling, "cosine"), len(features), "cosine")
-    joint = affinities(apart, 30.0)
+    joint = affinities(apart, 30.0, all_pairs=True)
     seconds, memory = ({side: median(turn[k] for turn in found[side]) for side in SIDES} for k in ("seconds", "memory"))
     for side in SIDES:
         divergence = kl_divergence(joint, np.load(folder / f"{side}.npy"))

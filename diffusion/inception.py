@@ -17,9 +17,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from training.checkpoint import fingerprint, read_weights
+from training.checkpoint import fingerprint
 from training.download import fetch
 from training.errors import UserError
+from training.tensor_files import read_weights
 
 SIZE = 299
 BN_EPSILON = 1e-3

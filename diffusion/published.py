@@ -10,9 +10,9 @@ import numpy as np
 from diffusion.generator import Generator
 from diffusion.process import DiffusionProcess
 from diffusion.unet import UNetConfig
-from training.checkpoint import read_weights
 from training.errors import UserError
 from training.strategy import Placement
+from training.tensor_files import read_weights
 
 _FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _PARTS = {

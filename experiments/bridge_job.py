@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from training.loop import Job, Settings
     from training.run import Run
     from training.strategy import Placement
+    from vision_bridge.classifier import HeadConfig
     from vision_bridge.layout import LayoutConfig, PixelMap
     from vision_bridge.presets import Choices
     from vision_bridge.table import Row
@@ -74,7 +75,14 @@ def define_flags() -> None:
     flags.DEFINE_string("weights_dir", "", "Folder of torchvision's files, instead of downloading them.")
     flags.DEFINE_integer("map_pool", 1, "Average the maps over squares of this side: less to store and to train on.", 1)
     flags.DEFINE_float("encoder_rate", 0.0, "Learning rate of the convolutional encoder; 0: the table's.", 0.0)
-    flags.DEFINE_float("reconstruction", 0.0, "Weight of a decoder's squared error; 0: no decoder.", 0.0)
+    flags.DEFINE_list("head_filters", None, "Of the head's convolutions, in order; empty: none. [the table's]")
+    flags.DEFINE_integer("head_kernel", None, "Side of the head's convolutions. [the table's]", 1)
+    flags.DEFINE_integer("head_pooled", None, "Side that its maps are averaged to; 0: as they are. [the table's]", 0)
+    flags.DEFINE_list("head_dense", None, "Widths of its hidden layers; empty: none. [the table's]")
+    flags.DEFINE_float("head_map_dropout", None, "Dropout of the frozen maps. [0]", 0.0, 0.99)
+    flags.DEFINE_float("head_dropout", None, "Dropout after its convolutions. [the table's]", 0.0, 0.99)
+    flags.DEFINE_float("head_dense_dropout", None, "Dropout after its hidden layers. [the table's]", 0.0, 0.99)
+    flags.DEFINE_float("head_reconstruction", None, "Weight of a decoder's squared error; 0: no decoder. [0]", 0.0)
     flags.DEFINE_integer("batch_tokens", 8192, "Positions of a batch of the text encoder.", 1)
 
 
@@ -94,6 +102,21 @@ def rate(row: "Row") -> float:
 def encoder_rate(row: "Row") -> float:
     """The convolutional encoder's."""
     return FLAGS.encoder_rate or row.encoder_rate
+
+
+def head_config(row: "Row") -> "HeadConfig":
+    """The classifier's shape: the row's, with the flags that were given in place of its own.
+
+    Raises:
+        UserError: a width that is not a whole number above 0.
+    """
+    given: dict[str, Any] = {field.name: FLAGS[f"head_{field.name}"].value for field in dataclasses.fields(row.head)}
+    for name in ("filters", "dense"):
+        if given[name] is not None:
+            if not all(width.isdecimal() and int(width) for width in given[name]):
+                raise UserError(f"--head_{name}={','.join(given[name])}: whole numbers above 0 are needed, or none")
+            given[name] = tuple(int(width) for width in given[name])
+    return dataclasses.replace(row.head, **{name: value for name, value in given.items() if value is not None})
 
 
 def _key(*parts: Any) -> str:
@@ -256,7 +279,7 @@ def load_extractor(placement: "Placement", chosen: "Choices", row: "Row", weight
     height, width = FLAGS.height * FLAGS.enlarge, FLAGS.width * FLAGS.enlarge
     with placement.strategy.scope():
         model = build_backbone(row.backbone, height, width, chosen.bn_mode)
-    check_maps(map_shape(model, FLAGS.map_pool), row.head)
+    check_maps(map_shape(model, FLAGS.map_pool), head_config(row))
     folder = Path(FLAGS.weights_dir) if FLAGS.weights_dir else None
     return model, load_backbone(row.backbone, weights, folder, launch.cache_dir(), model)
 
@@ -313,7 +336,7 @@ def make_job(
     from vision_bridge.classifier import build_head, is_encoder, make_loss_fn
 
     keras.utils.set_random_seed(settings.seed)
-    config = dataclasses.replace(row.head, reconstruction=FLAGS.reconstruction)
+    config = head_config(row)
     ratio = encoder_rate(row) / rate(row)
     with placement.strategy.scope():
         head = build_head(extraction.shape, num_classes, config)

@@ -13,7 +13,7 @@ from vision_bridge.layout import PixelMap
 def class_activation(
     head: keras.Model, maps: Any, classes: np.ndarray, with_gradient: Callable, height: int, width: int
 ) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al. 2017) at the encoder's last convolution.
+    """Grad-CAM (Selvaraju et al. 2017) at the encoder's last convolution, or at the maps where it has none.
 
     Args:
         head: from ``build_head``.
@@ -25,7 +25,8 @@ def class_activation(
     Returns:
         [B, H, W] float32, not negative, the greatest of each image 1 (or 0 where nothing speaks for the class).
     """
-    last = [layer for layer in head.layers if layer.name.startswith("encoder_conv")][-1].output
+    convolutions = [layer for layer in head.layers if layer.name.startswith("encoder_conv")]
+    last = convolutions[-1].output if convolutions else head.input
     encoder, rest = keras.Model(head.input, last), keras.Model(last, head.outputs[0])
     one_hot = ops.one_hot(classes, head.outputs[0].shape[-1])
     seen = encoder(maps, training=False)

@@ -17,11 +17,12 @@ class HeadConfig:
 
     Attributes:
         kernel: side of the encoder's valid convolutions.
-        filters: of each.
+        filters: of each; none leaves the maps as they are.
         dropout: after each convolution.
-        pooled: side that the encoder's maps are averaged to.
-        dense: widths of the hidden layers.
+        pooled: side that the encoder's maps are averaged to; 0 leaves them as they are.
+        dense: widths of the hidden layers; without any, and without filters, the head is a logistic regression.
         dense_dropout: after each of them.
+        map_dropout: of the frozen maps.
         reconstruction: weight of the decoder's squared error; 0 builds no decoder.
     """
 
@@ -31,6 +32,7 @@ class HeadConfig:
     pooled: int = 10
     dense: tuple[int, ...] = (1600, 700, 50)
     dense_dropout: float = 0.3
+    map_dropout: float = 0.0
     reconstruction: float = 0.0
 
 
@@ -85,12 +87,13 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
         UserError: the maps are too small for the convolutions.
     """
     check_maps(shape, config)
-    x = maps = keras.Input(shape)
+    maps = keras.Input(shape)
+    x = layers.Dropout(config.map_dropout, seed=200, name="map_dropout")(maps) if config.map_dropout else maps
     for place, filters in enumerate(config.filters):
         x = layers.Conv2D(filters, config.kernel, activation="relu", name=f"encoder_conv{place}")(x)
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"encoder_norm{place}")(x)
         x = layers.Dropout(config.dropout, seed=place, name=f"encoder_dropout{place}")(x)
-    outputs = [_dense(AdaptiveAveragePool(config.pooled)(x), num_classes, config)]
+    outputs = [_dense(AdaptiveAveragePool(config.pooled)(x) if config.pooled else x, num_classes, config)]
     if config.reconstruction:
         outputs.append(_decoded(x, shape[-1], config))
     return keras.Model(maps, outputs)
