@@ -25,14 +25,14 @@ def gram_matrix(features: np.ndarray, scaling: Scaling, kind: str) -> tuple[np.n
     """
     width = features.shape[1]
     gram, sums = np.zeros((width, width)), np.zeros(width)
-    middle = scaling.apply(next(blocks(features))).mean(axis=0)
+    middle = scaling.apply(next(blocks(features, 256))).mean(axis=0)
     for block in blocks(features):
         block = scaling.apply(block)
         if kind == "euclidean":
             block -= block.mean(axis=1, keepdims=True)
         elif kind == "correlation":
             block -= middle
-        sums += block.sum(axis=0, dtype=np.float64)
+        sums += block.sum(axis=0)
         gram += ssyrk(1.0, block.T, lower=1).T  # Fortran's lower triangle is the upper one here
     upper = np.triu(gram, 1)
     gram = np.triu(gram)

@@ -131,7 +131,7 @@ class PixelMap:
     def transform(self, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """[N, D] → images [N, H, W] float32: the mean of the scaled features on a pixel, 0 where there are none.
 
-        One product with a sparse matrix [D, H·W]; ``out`` may be memory-mapped.
+        One product with a sparse matrix [H·W, D]; ``out`` may be memory-mapped.
 
         Raises:
             UserError: another number of features than the map was fitted to.
@@ -141,8 +141,11 @@ class PixelMap:
         images = np.empty((len(features), *self.shape), np.float32) if out is None else out
         spread = self._spread()
         done = 0
-        for block in blocks(features):
-            images[done : done + len(block)] = (self.scaling.apply(block) @ spread).reshape(-1, *self.shape)
+        for block in blocks(
+            features, 128
+        ):  # columns first: a block in the cache turns five times as fast as a large one
+            columns = np.ascontiguousarray(self.scaling.apply(block).T)
+            images[done : done + len(block)] = (spread @ columns).T.reshape(-1, *self.shape)
             done += len(block)
         return images
 
@@ -196,7 +199,7 @@ class PixelMap:
     def _spread(self) -> csr_matrix:
         places, counts = self._places(), self.counts().ravel()
         share = (1 / counts[places]).astype(np.float32)
-        return csr_matrix((share, (np.arange(len(places)), places)), (len(places), len(counts)))
+        return csr_matrix((share, (places, np.arange(len(places)))), (len(counts), len(places)))
 
 
 def lie_flat(points: np.ndarray, corners: np.ndarray) -> np.ndarray:

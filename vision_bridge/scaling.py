@@ -11,10 +11,10 @@ BLOCK = 4096  # rows in memory at a time
 SCALINGS = ("standardize", "min_max", "log")
 
 
-def blocks(features: np.ndarray) -> Iterator[np.ndarray]:
-    """A matrix [N, D], perhaps memory-mapped, as float32 blocks of rows."""
-    for start in range(0, len(features), BLOCK):
-        yield np.asarray(features[start : start + BLOCK], dtype=np.float32)
+def blocks(features: np.ndarray, rows: int = BLOCK) -> Iterator[np.ndarray]:
+    """A matrix [N, D], perhaps memory-mapped, as float32 blocks of so many rows."""
+    for start in range(0, len(features), rows):
+        yield np.asarray(features[start : start + rows], dtype=np.float32)
 
 
 class Columns(NamedTuple):
@@ -67,7 +67,9 @@ class Scaling(NamedTuple):
         """[n, D] → [n, D] float32, a new array."""
         if self.kind == "log":  # below the least of the training rows counts as the least
             block = np.log(np.maximum(block, self.low) + np.abs(self.low) + 1)
-        return (block - self.center) / self.width
+        block = block - self.center
+        block /= self.width
+        return block
 
     def invert(self, block: np.ndarray) -> np.ndarray:
         """The features of scaled ones."""

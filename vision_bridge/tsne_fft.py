@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft
 from scipy.interpolate import BSpline, PPoly
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, triu
 
 from vision_bridge.tsne import Objective, attraction, spread
 
@@ -26,15 +26,17 @@ _WEIGHT, _CHANGE = (  # of each node, and its derivative: powers of the place be
 
 def interpolated(joint: csr_matrix) -> Objective:
     """The objective of ``descend`` for these affinities."""
+    once = triu(joint, format="csr")  # each pair
 
     def objective(points: np.ndarray) -> tuple[float, np.ndarray]:
-        apart = spread(joint, points)
-        pull = csr_matrix((joint.data / apart, joint.indices, joint.indptr), joint.shape)
-        sums = pull @ np.column_stack([np.ones(len(points)), points])
+        apart = spread(once, points)
+        weight = csr_matrix((once.data / apart, once.indices, once.indptr), once.shape)
+        table = np.column_stack([np.ones(len(points)), points])
+        sums = weight @ table + weight.T @ table
         value, slope = potential(points)
         total = value.sum() - len(points)  # each point's own kernel is 1
         gradient = 4 * (sums[:, :1] * points - sums[:, 1:]) + 2 * slope / total
-        return attraction(joint, apart) + float(np.log(total)), gradient
+        return 2 * attraction(once, apart) + float(np.log(total)), gradient
 
     return objective
 
