@@ -79,6 +79,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("head_kernel", None, "Side of the head's convolutions. [the table's]", 1)
     flags.DEFINE_integer("head_pooled", None, "Side that its maps are averaged to; 0: as they are. [the table's]", 0)
     flags.DEFINE_list("head_dense", None, "Widths of its hidden layers; empty: none. [the table's]")
+    flags.DEFINE_bool("head_map_norm", None, "Normalise the frozen maps by batch. [false]")
     flags.DEFINE_float("head_map_dropout", None, "Dropout of the frozen maps. [0]", 0.0, 0.99)
     flags.DEFINE_float("head_dropout", None, "Dropout after its convolutions. [the table's]", 0.0, 0.99)
     flags.DEFINE_float("head_dense_dropout", None, "Dropout after its hidden layers. [the table's]", 0.0, 0.99)
@@ -215,10 +216,10 @@ def _layout(features: Stage, chosen: "Choices") -> "tuple[PixelMap, str]":
     import numpy as np
 
     from training.functions import compiled
-    from vision_bridge.layout import PixelMap
+    from vision_bridge.layout import ALGORITHM, PixelMap
 
     config = _layout_config(chosen)
-    key = _key(features.key, dataclasses.asdict(config), chosen.fit_rows)
+    key = _key(features.key, dataclasses.asdict(config), chosen.fit_rows, ALGORITHM)
     path = _folder() / f"layout-{key}.safetensors"
     if not path.exists():
         rows = features.rows("train")

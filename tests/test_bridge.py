@@ -65,6 +65,21 @@ def test_the_table_s_heads() -> None:
         build_head((12, 12, 8), 2, HeadConfig())
 
 
+def test_a_head_of_no_layers_is_a_logistic_regression_on_normalised_maps() -> None:
+    config = HeadConfig(filters=(), pooled=0, dense=(), map_norm=True)
+    head = build_head((3, 4, 2), 2, config)
+    assert [tuple(v.shape) for v in head.trainable_variables] == [(24, 2), (2,)]
+    rng = np.random.default_rng(0)
+    maps = rng.normal(3, 2, size=(5, 3, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(head(maps, training=False), np.zeros((5, 2)))  # it says nothing before it has learnt
+    weight = rng.normal(size=(24, 2)).astype(np.float32)
+    head.get_layer("logits").kernel.assign(weight)
+    normal = (maps - maps.mean(axis=(0, 1, 2))) / np.sqrt(maps.var(axis=(0, 1, 2)) + 1e-3)
+    np.testing.assert_allclose(head(maps, training=True), normal.reshape(5, -1) @ weight, rtol=1e-4, atol=1e-4)
+    heat = class_activation(head, ops.convert_to_tensor(maps), np.zeros(5, int), with_gradient, 12, 12)
+    assert heat.shape == (5, 12, 12) and heat.min() >= 0
+
+
 def test_joint_loss_with_a_decoder() -> None:
     config = HeadConfig(2, (4, 3), 0.0, 2, (5,), 0.0, reconstruction=0.5)
     head = build_head((6, 6, 2), 3, config)

@@ -85,6 +85,7 @@ WRONG = [
     ("imdb_images", ["--height=2", "--width=2", "--pixels=assignment"], "are too few to give each"),
     ("imdb_images", ["--perplexity=100"], "too few for a perplexity of 100"),
     ("imdb_images", ["--enlarge=2"], "maps of 3×3: 4 convolutions of 4×4 need at least 13"),
+    ("imdb_images", ["--head_dense=10,x"], "--head_dense=10,x: whole numbers above 0 are needed, or none"),
     ("imdb_table", ["--rows=alexnet", "--weights_of=vgg16"], "write ROW=FILE"),
 ]  # fmt: skip
 

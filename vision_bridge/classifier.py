@@ -22,6 +22,7 @@ class HeadConfig:
         pooled: side that the encoder's maps are averaged to; 0 leaves them as they are.
         dense: widths of the hidden layers; without any, and without filters, the head is a logistic regression.
         dense_dropout: after each of them.
+        map_norm: whether the maps are brought to mean 0 and deviation 1, each over batch and places.
         map_dropout: of the frozen maps.
         reconstruction: weight of the decoder's squared error; 0 builds no decoder.
     """
@@ -32,6 +33,7 @@ class HeadConfig:
     pooled: int = 10
     dense: tuple[int, ...] = (1600, 700, 50)
     dense_dropout: float = 0.3
+    map_norm: bool = False
     map_dropout: float = 0.0
     reconstruction: float = 0.0
 
@@ -87,8 +89,11 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
         UserError: the maps are too small for the convolutions.
     """
     check_maps(shape, config)
-    maps = keras.Input(shape)
-    x = layers.Dropout(config.map_dropout, seed=200, name="map_dropout")(maps) if config.map_dropout else maps
+    x = maps = keras.Input(shape)
+    if config.map_norm:
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3, center=False, scale=False, name="map_norm")(x)
+    if config.map_dropout:
+        x = layers.Dropout(config.map_dropout, seed=200, name="map_dropout")(x)
     for place, filters in enumerate(config.filters):
         x = layers.Conv2D(filters, config.kernel, activation="relu", name=f"encoder_conv{place}")(x)
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"encoder_norm{place}")(x)
@@ -104,7 +109,8 @@ def _dense(x: Any, num_classes: int, config: HeadConfig) -> Any:
     for place, width in enumerate(config.dense):
         x = layers.Dense(width, activation="relu", name=f"dense{place}")(x)
         x = layers.Dropout(config.dense_dropout, seed=100 + place, name=f"dense_dropout{place}")(x)
-    return layers.Dense(num_classes, name="logits", dtype="float32")(x)
+    start = "glorot_uniform" if config.dense else "zeros"  # of so many maps, random weights would say something already
+    return layers.Dense(num_classes, kernel_initializer=start, name="logits", dtype="float32")(x)
 
 
 def _decoded(x: Any, channels: int, config: HeadConfig) -> Any:

@@ -23,6 +23,7 @@ from vision_bridge.scaling import Scaling, blocks, describe, fit_scaling
 
 RECTANGLES = {"smallest": minimum_rectangle, "mistaken": mistaken_rectangle}
 PIXELS = ("bins", "points", "assignment")
+ALGORITHM = 2  # raised when the same features and choices give another layout: cached ones are then made again
 
 
 @dataclasses.dataclass(frozen=True)

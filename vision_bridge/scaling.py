@@ -37,7 +37,7 @@ def describe(features: np.ndarray) -> Columns:
     shift = np.asarray(features[0], dtype=np.float64)  # sums about some row, or large means would cancel
     total, square = np.zeros_like(shift), np.zeros_like(shift)
     low, high = shift.copy(), shift.copy()
-    for block in blocks(features):
+    for block in blocks(features, 256):  # small enough for the cache
         if not np.isfinite(block).all():
             column = int(np.flatnonzero(~np.isfinite(block).all(axis=0))[0])
             raise UserError(f"feature {column} is not finite in some rows: fix or leave out the column")
