@@ -34,9 +34,10 @@ def gram_matrix(features: np.ndarray, scaling: Scaling, kind: str) -> tuple[np.n
             block -= middle
         sums += block.sum(axis=0)
         gram += ssyrk(1.0, block.T, lower=1).T  # Fortran's lower triangle is the upper one here
-    upper = np.triu(gram, 1)
-    gram = np.triu(gram)
-    gram += upper.T
+    for start in range(0, width, 256):  # the lower triangle, tile by tile
+        rows = slice(start, start + 256)
+        gram[rows, :start] = gram[:start, rows].T
+        gram[rows, rows] = np.triu(gram[rows, rows]) + np.triu(gram[rows, rows], 1).T
     return gram, sums
 
 

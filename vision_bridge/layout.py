@@ -245,7 +245,7 @@ def _pixels(flat: np.ndarray, config: LayoutConfig) -> np.ndarray:
 
 def _check_duplicates(features: np.ndarray, apart: np.ndarray) -> None:
     """Refuses equal columns: nothing can tell them apart, and each would count twice."""
-    near = np.argwhere(np.triu(apart <= 1e-3 * np.median(apart), 1))
+    near = np.argwhere(np.triu(apart <= 1e-3 * np.median(apart[:64]), 1))
     start = np.asarray(features[:64])  # most differ there already
     for first, second in near:
         if np.array_equal(start[:, first], start[:, second]) and np.array_equal(
