@@ -84,25 +84,25 @@ class Table:
     def line(self, backbone: str) -> dict[str, Any]:
         """One row of the table."""
         bridge = self.bridge(bridge_job.choices(), FLAGS.shuffle_pixels)
-        results = self.trainings(backbone, "", bridge, _weights_of().get(backbone, FLAGS.weights), FLAGS.seeds)
+        weights = _weights_of().get(backbone, FLAGS.weights)
+        results = self.trainings(backbone, "", bridge, [weights] * FLAGS.seeds)
         row = _row(backbone)
         rates = {"encoder rate": f"{bridge_job.encoder_rate(row):g}", "rate": f"{bridge_job.rate(row):g}"}
         published = {"original": row.original, "reproduced": row.reproduced}
         return _line(row.title, results) | rates | published
 
-    def trainings(self, backbone: str, name: str, bridge: "Bridge", weights: str, seeds: int) -> list[dict[str, Any]]:
-        """Results of so many seeds."""
-        folder = self.run.path / "runs"
-        paths = [folder / f"{backbone}{name and '-'}{name}-seed{FLAGS.seed + k}" for k in range(seeds)]
-        extraction: Extraction | None = None
+    def trainings(self, backbone: str, name: str, bridge: "Bridge", weights: list[str]) -> list[dict[str, Any]]:
+        """Results of a training for each of the extractor's weights, each with a seed of its own."""
+        extractions: dict[str, Extraction] = {}
         results = []
-        for k, path in enumerate(paths):
-            run = launch.open_run(path)
+        for seed, source in enumerate(weights, FLAGS.seed):
+            run = launch.open_run(self.run.path / "runs" / f"{backbone}{name and '-'}{name}-seed{seed}")
             result = run.read_json("result.json")
             if result is None:
-                extraction = extraction or self.extraction(bridge, backbone, weights)
-                self.run.say(f"{path.name}: {extraction.weights} weights")
-                result, _ = bridge_job.train(run, bridge, extraction, _row(backbone), FLAGS.seed + k)
+                if source not in extractions:
+                    extractions = {source: self.extraction(bridge, backbone, source)}
+                self.run.say(f"{run.path.name}: {extractions[source].weights} weights")
+                result, _ = bridge_job.train(run, bridge, extractions[source], _row(backbone), seed)
                 run.write_json("result.json", result)
             results.append(result)
         return results
@@ -122,20 +122,21 @@ class Table:
         extraction = self.extraction(bridge, backbone, weights)
         probes = bridge_job.probes(bridge, extraction, FLAGS.seed)
         lines = [_plain(name.removeprefix("probe_").replace("_", " "), value) for name, value in probes.items()]
-        real = self.trainings(backbone, "", bridge, weights, FLAGS.control_seeds)
-        made_up = self.trainings(backbone, "random", bridge, "random", FLAGS.control_seeds)
-        lines += [_line("published weights", real), _line("random weights of the same network", made_up)]
+        seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.control_seeds)
+        real = self.trainings(backbone, "", bridge, [weights for _ in seeds])
+        made_up = self.trainings(backbone, "random", bridge, [f"random:{seed}" for seed in seeds])
+        lines += [_line("published weights", real), _line("as many networks of random weights", made_up)]
         gain = [a["test_accuracy"] - b["test_accuracy"] for a, b in zip(real, made_up, strict=True)]
         low, high = mean_interval(gain)
         self.run.say(f"published minus random weights: {sum(gain) / len(gain):+.4f} ({low:+.4f} to {high:+.4f})")
         shuffled = self.bridge(chosen, shuffle=True)
-        lines.append(_line("shuffled pixels", self.trainings(backbone, "shuffled", shuffled, weights, 1)))
+        lines.append(_line("shuffled pixels", self.trainings(backbone, "shuffled", shuffled, [weights])))
         other = PRESETS["author" if FLAGS.preset == "corrected" else "corrected"]
         for name, value in chosen.differences(other).items() if FLAGS.ablations else ():
             one = self.bridge(dataclasses.replace(chosen, **{name: value}))
-            lines.append(_line(f"{name} = {value}", self.trainings(backbone, name, one, weights, 1)))
+            lines.append(_line(f"{name} = {value}", self.trainings(backbone, name, one, [weights])))
         if FLAGS.ablations:
-            lines.append(_line("all of them", self.trainings(backbone, "other", self.bridge(other), weights, 1)))
+            lines.append(_line("all of them", self.trainings(backbone, "other", self.bridge(other), [weights])))
         return lines
 
 

@@ -7,21 +7,34 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from diffusion import noise, samplers
 from diffusion.process import DiffusionProcess
 from diffusion.unet import UNetConfig, build_unet
 from text_cls import bert, transformer
+from vision_bridge.backbones import build_backbone
+from vision_bridge.classifier import HeadConfig, build_head
+from vision_bridge.images import Normalization, prepare
+from vision_bridge.tsne_exact import exact
+from vision_bridge.weights import set_random_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 _SCRIPT = """
-import sys, numpy as np, keras
-assert keras.backend.backend() == "jax"
+import numpy as np
 import text_cls.bert
 model = keras.saving.load_model(sys.argv[1])
-np.save(sys.argv[3], np.asarray(model(np.load(sys.argv[2]))))
-assert "tensorflow" not in sys.modules
-"""
+np.save(sys.argv[3], np.asarray(model(np.load(sys.argv[2]))))"""
+
+
+def _jax(script: str, *arguments: Path) -> None:
+    """Runs a script on the other backend, where TensorFlow must not be loaded."""
+    pytest.importorskip("jax")
+    script = (
+        f"import sys, keras\nassert keras.backend.backend() == 'jax'\n{script}\nassert 'tensorflow' not in sys.modules"
+    )
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    subprocess.run(command, cwd=ROOT, check=True, env={"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"})
 
 
 def _models() -> dict[str, keras.Model]:
@@ -35,19 +48,16 @@ def _models() -> dict[str, keras.Model]:
 
 @pytest.mark.parametrize("name", ["transformer", "bert"])
 def test_jax_gives_the_same_logits(tmp_path: Path, name: str) -> None:
-    pytest.importorskip("jax")
     model = _models()[name]
     tokens = np.array([[2, 7, 9, 11, 30, 0], [2, 5, 6, 0, 0, 0]], np.int32)
     model.save(tmp_path / "m.keras")
     np.save(tmp_path / "x.npy", tokens)
-    command = [sys.executable, "-c", _SCRIPT, *(str(tmp_path / name) for name in ("m.keras", "x.npy", "y.npy"))]
-    subprocess.run(command, cwd=ROOT, check=True, env={"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"})
+    _jax(_SCRIPT, *(tmp_path / name for name in ("m.keras", "x.npy", "y.npy")))
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), keras.ops.convert_to_numpy(model(tokens)), atol=1e-5)
 
 
 _SAMPLING = """
-import sys, numpy as np, keras
-assert keras.backend.backend() == "jax"
+import numpy as np
 import diffusion.unet
 from diffusion import noise, samplers
 from diffusion.process import DiffusionProcess
@@ -58,19 +68,15 @@ many = lambda t: keras.ops.broadcast_to(t, (3,))
 predict = lambda x, t: process.predict_x0(model([x, many(t)]), x, many(t))
 x = noise.normal(7, number, 0, (4, 4, 1))
 y, _ = samplers.sample(table, predict, lambda row: noise.normal(7, number, row + 1, (4, 4, 1)), x)
-np.save(sys.argv[2], np.asarray(y))
-assert "tensorflow" not in sys.modules
-"""
+np.save(sys.argv[2], np.asarray(y))"""
 
 
 def test_jax_samples_the_same_images(tmp_path: Path) -> None:
-    pytest.importorskip("jax")
     model, process = build_unet(UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)), DiffusionProcess(50)
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(0, 0.2, w.shape) if w.dtype == np.float32 else w for w in model.get_weights()])
     model.save(tmp_path / "m.keras")
-    command = [sys.executable, "-c", _SAMPLING, str(tmp_path / "m.keras"), str(tmp_path / "y.npy")]
-    subprocess.run(command, cwd=ROOT, check=True, env={"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"})
+    _jax(_SAMPLING, tmp_path / "m.keras", tmp_path / "y.npy")
     number = np.arange(3)
 
     def predict(x, t):
@@ -84,3 +90,42 @@ def test_jax_samples_the_same_images(tmp_path: Path) -> None:
         noise.normal(7, number, 0, (4, 4, 1)),
     )
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), y, atol=2e-4)
+
+
+_BRIDGE = """
+import numpy as np, jax
+from scipy.sparse import csr_matrix
+import vision_bridge.classifier
+from vision_bridge.backbones import build_backbone
+from vision_bridge.images import Normalization, prepare
+from vision_bridge.tsne_exact import exact
+from vision_bridge.weights import set_random_weights
+images = np.load(sys.argv[1])
+slice = build_backbone("shufflenet_v2_x1_0", 150, 150)
+set_random_weights(slice, 3)
+maps = slice(prepare(images, Normalization(0.5, 2.0, False), 3))
+logits = keras.saving.load_model(sys.argv[2])(maps, training=False)
+value, slope = exact(csr_matrix(np.load(sys.argv[3])), jax.jit)(np.load(sys.argv[4]))
+np.savez(sys.argv[5], maps=maps, logits=logits, value=value, slope=slope)
+"""
+
+
+def test_jax_draws_the_same_maps_and_lays_out_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 50, 50)).astype(np.float32)
+    joint, points = rng.random((9, 9)).astype(np.float32), rng.normal(size=(9, 2))
+    joint = (joint + joint.T) * (1 - np.eye(9, dtype=np.float32))
+    joint /= joint.sum()
+    network = build_backbone("shufflenet_v2_x1_0", 150, 150)
+    set_random_weights(network, 3)
+    head = build_head((19, 19, 116), 3, HeadConfig(2, (4,), 0.1, 5, (6,)))
+    head.save(tmp_path / "head.keras")
+    for name, array in (("images", images), ("joint", joint), ("points", points)):
+        np.save(tmp_path / f"{name}.npy", array)
+    _jax(_BRIDGE, *(tmp_path / name for name in ("images.npy", "head.keras", "joint.npy", "points.npy", "y.npz")))
+    maps = network(prepare(images, Normalization(0.5, 2.0, False), 3))
+    value, slope = exact(csr_matrix(joint))(points)
+    expected = {"maps": maps, "logits": head(maps, training=False), "value": value, "slope": slope}
+    with np.load(tmp_path / "y.npz") as found:
+        for name, array in expected.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)

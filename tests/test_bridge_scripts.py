@@ -75,7 +75,7 @@ def test_the_table_with_controls(flags: list[str], tmp_path: Path) -> None:
     seeds = [runs[f"squeezenet1_1-seed{k}"]["test_accuracy"] for k in (0, 1)]
     assert float(lines["SqueezeNet 1.1"]["test"]) == pytest.approx(np.mean(seeds))
     assert lines["SqueezeNet 1.1"]["weights"] == "random"
-    assert {"linear on features", "random weights of the same network", "shuffled pixels"} <= set(lines)  # fmt: skip
+    assert {"linear on features", "as many networks of random weights", "shuffled pixels"} <= set(lines)  # fmt: skip
     assert "| SqueezeNet 1.1 | random |" in (run / "table.md").read_text() and (run / "table.png").exists()
 
 
