@@ -112,11 +112,10 @@ def descend(
     value, slope = objective(y)
     values, rate, lowest = [value], 1.0, entropy(joint)
     pairs: deque = deque(maxlen=MEMORY)
-    factor = _factored_laplacian(joint, y)
     for step in range(max_steps):
         if step % RENEW == 0:
             on_progress(step, value - lowest)
-            factor = _factored_laplacian(joint, y) if step else factor
+            factor = _factored_laplacian(joint, y)
         direction = -_quasi_newton(slope, pairs, factor)
         direction -= direction.mean(axis=0)  # moving all alike changes nothing
         fall = float(np.vdot(direction, slope))
