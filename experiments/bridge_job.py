@@ -91,8 +91,7 @@ def choices() -> "Choices":
     """The preset, with the flags that were given in place of its own choices."""
     from vision_bridge.presets import PRESETS, Choices
 
-    given = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Choices)}
-    return dataclasses.replace(PRESETS[FLAGS.preset], **{k: v for k, v in given.items() if v is not None})
+    return dataclasses.replace(PRESETS[FLAGS.preset], **_given(Choices))
 
 
 def rate(row: "Row") -> float:
@@ -111,13 +110,18 @@ def head_config(row: "Row") -> "HeadConfig":
     Raises:
         UserError: a width that is not a whole number above 0.
     """
-    given: dict[str, Any] = {field.name: FLAGS[f"head_{field.name}"].value for field in dataclasses.fields(row.head)}
-    for name in ("filters", "dense"):
-        if given[name] is not None:
-            if not all(width.isdecimal() and int(width) for width in given[name]):
-                raise UserError(f"--head_{name}={','.join(given[name])}: whole numbers above 0 are needed, or none")
-            given[name] = tuple(int(width) for width in given[name])
-    return dataclasses.replace(row.head, **{name: value for name, value in given.items() if value is not None})
+    given = _given(type(row.head), "head_")
+    for name in {"filters", "dense"} & given.keys():
+        if not all(width.isdecimal() and int(width) for width in given[name]):
+            raise UserError(f"--head_{name}={','.join(given[name])}: whole numbers above 0 are needed, or none")
+        given[name] = tuple(int(width) for width in given[name])
+    return dataclasses.replace(row.head, **given)
+
+
+def _given(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The fields of a dataclass whose flags were given."""
+    values = {field.name: FLAGS[prefix + field.name].value for field in dataclasses.fields(config)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _key(*parts: Any) -> str:

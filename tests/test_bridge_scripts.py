@@ -86,6 +86,7 @@ WRONG = [
     ("imdb_images", ["--perplexity=100"], "too few for a perplexity of 100"),
     ("imdb_images", ["--enlarge=2"], "maps of 3×3: 4 convolutions of 4×4 need at least 13"),
     ("imdb_images", ["--head_dense=10,x"], "--head_dense=10,x: whole numbers above 0 are needed, or none"),
+    ("imdb_images", ["--head_filters=", "--head_reconstruction=1"], "a decoder mirrors the head's convolutions"),
     ("imdb_table", ["--rows=alexnet", "--weights_of=vgg16"], "write ROW=FILE"),
 ]  # fmt: skip
 

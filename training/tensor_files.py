@@ -1,4 +1,4 @@
-"""Files of named tensors: safetensors, and what other frameworks wrote. No framework is loaded to read them."""
+"""Files of named tensors: safetensors, and what other frameworks wrote. Only TensorFlow's own take a framework."""
 
 import os
 from pathlib import Path

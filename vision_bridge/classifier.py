@@ -70,7 +70,9 @@ class AdaptiveAveragePool(layers.Layer):
 
 
 def check_maps(shape: tuple[int, ...], config: HeadConfig) -> None:
-    """Raises UserError for maps [h, w, K] that are too small for the convolutions."""
+    """Raises UserError for maps [h, w, K] that are too small for the convolutions, or a decoder without any."""
+    if config.reconstruction and not config.filters:
+        raise UserError("a decoder mirrors the head's convolutions and there are none: leave out --head_reconstruction")
     sides = len(config.filters) * (config.kernel - 1)
     if min(shape[:2]) <= sides:
         raise UserError(
