@@ -473,9 +473,9 @@ def probes(bridge: Bridge, extraction: Extraction, seed: int) -> dict[str, float
         {"maps": extraction.x} if extraction.cached else {}
     )
     for name, stage in stages.items():
-        print(f"logistic regression on {name}", flush=True)
-        flat = {split: pooled(a) if name == "maps" else a.reshape(len(a), -1) for split, a in stage.arrays.items()}
-        train, validation, test = (Data(flat[split], bridge.labels(split)) for split in SPLITS)
+        arrays = {split: pooled(stage.rows(split)) if name == "maps" else stage.rows(split) for split in SPLITS}
+        print(f"logistic regression on {name}, {'×'.join(map(str, arrays['train'].shape[1:]))}", flush=True)
+        train, validation, test = (Data(a.reshape(len(a), -1), bridge.labels(split)) for split, a in arrays.items())
         found[f"probe_linear_on_{name}"] = linear_probe(train, validation, test).test_accuracy
         if name == "pixels":
             found["probe_mlp_on_pixels"] = mlp_probe(train, validation, test, seed).test_accuracy

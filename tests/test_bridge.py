@@ -147,7 +147,8 @@ def test_probe_and_intervals_by_hand() -> None:
     low, high = mean_interval([0.8, 0.9])
     assert (round(low, 3), round(high, 3)) == (0.215, 1.485)  # 0.85 ± 12.706·0.0707/√2
     maps = np.arange(16.0).reshape(1, 4, 4, 1)
-    np.testing.assert_allclose(pooled(maps, 2), [[2.5, 4.5, 10.5, 12.5]])
+    np.testing.assert_allclose(pooled(maps, 4)[0, ..., 0], [[2.5, 4.5], [10.5, 12.5]])
+    np.testing.assert_array_equal(pooled(maps, 30), maps)
 
 
 def test_presets_differ_in_every_choice() -> None:

@@ -1,5 +1,6 @@
 """Probes and intervals that bound what the images can claim. ``N`` rows, ``D`` columns."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the logistic regression's C, tried on the validation rows
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the logistic regression's C, tried on the validation rows
+MAP_COLUMNS = 16_384  # of the frozen maps that it is fitted to: the whole of 19×19×40, an 8×8 average of 256 maps
 
 
 class Data(NamedTuple):
@@ -51,9 +53,10 @@ def _best(settings: Sequence[float], make: Callable[[float], Any], train: Data, 
     return max(probes, key=lambda probe: probe.validation_accuracy)
 
 
-def pooled(maps: np.ndarray, side: int = 4, block: int = 256) -> np.ndarray:
-    """Maps [N, h, w, K] → [N, side·side·K] float32, averaged over nearly equal cells."""
+def pooled(maps: np.ndarray, columns: int = MAP_COLUMNS, block: int = 256) -> np.ndarray:
+    """Maps [N, h, w, K] → [N, side, side, K] float32, averaged over equal cells; at most ``columns`` values."""
     _, height, width, channels = maps.shape
+    side = min(height, width, max(1, math.isqrt(columns // channels)))
     rows, columns = (np.linspace(0, size, side + 1).round().astype(int) for size in (height, width))
     result = np.empty((len(maps), side, side, channels), np.float32)
     for start in range(0, len(maps), block):
@@ -62,7 +65,7 @@ def pooled(maps: np.ndarray, side: int = 4, block: int = 256) -> np.ndarray:
             for j in range(side):
                 cell = part[:, rows[i] : rows[i + 1], columns[j] : columns[j + 1]]
                 result[start : start + block, i, j] = cell.mean(axis=(1, 2))
-    return result.reshape(len(maps), -1)
+    return result
 
 
 def wilson_interval(accuracy: float, count: int, level: float = 0.95) -> tuple[float, float]:
