@@ -35,10 +35,10 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list("weights_of", [], "ROW=FILE for rows whose weights are elsewhere.")
 flags.DEFINE_enum("missing", "error", ["error", "random"], "Weights that cannot be had: stop, or random and said so.")
-flags.DEFINE_integer("seeds", 3, "Trainings of each row, from --seed on.", 1)
+flags.DEFINE_integer("seeds", 3, "Trainings of each row and control, from --seed on.", 1)
 flags.DEFINE_string("control_row", "", "Extractor of the controls below the table; empty: no controls.")
 flags.DEFINE_integer("control_seeds", 5, "Trainings with random weights, beside as many with the published ones.", 2)
-flags.DEFINE_bool("ablations", True, "With controls: each choice of the other preset by itself, one training each.")
+flags.DEFINE_bool("ablations", True, "With controls: each choice of the other preset by itself.")
 
 
 def main() -> None:
@@ -129,14 +129,15 @@ class Table:
         gain = [a["test_accuracy"] - b["test_accuracy"] for a, b in zip(real, made_up, strict=True)]
         low, high = mean_interval(gain)
         self.run.say(f"published minus random weights: {sum(gain) / len(gain):+.4f} ({low:+.4f} to {high:+.4f})")
-        shuffled = self.bridge(chosen, shuffle=True)
-        lines.append(_line("shuffled pixels", self.trainings(backbone, "shuffled", shuffled, [weights])))
-        other = PRESETS["author" if FLAGS.preset == "corrected" else "corrected"]
-        for name, value in chosen.differences(other).items() if FLAGS.ablations else ():
-            one = self.bridge(dataclasses.replace(chosen, **{name: value}))
-            lines.append(_line(f"{name} = {value}", self.trainings(backbone, name, one, [weights])))
+        variants = [("shuffled", "shuffled pixels", chosen, True)]
         if FLAGS.ablations:
-            lines.append(_line("all of them", self.trainings(backbone, "other", self.bridge(other), [weights])))
+            other = PRESETS["author" if FLAGS.preset == "corrected" else "corrected"]
+            for name, value in chosen.differences(other).items():
+                variants.append((name, f"{name} = {value}", dataclasses.replace(chosen, **{name: value}), False))
+            variants.append(("other", "all of them", other, False))
+        for name, title, variant, shuffle in variants:
+            results = self.trainings(backbone, name, self.bridge(variant, shuffle), [weights] * FLAGS.seeds)
+            lines.append(_line(title, results))
         return lines
 
 

@@ -57,13 +57,13 @@ def pooled(maps: np.ndarray, columns: int = MAP_COLUMNS, block: int = 256) -> np
     """Maps [N, h, w, K] → [N, side, side, K] float32, averaged over equal cells; at most ``columns`` values."""
     _, height, width, channels = maps.shape
     side = min(height, width, max(1, math.isqrt(columns // channels)))
-    rows, columns = (np.linspace(0, size, side + 1).round().astype(int) for size in (height, width))
+    down, across = (np.linspace(0, size, side + 1).round().astype(int) for size in (height, width))
     result = np.empty((len(maps), side, side, channels), np.float32)
     for start in range(0, len(maps), block):
         part = np.asarray(maps[start : start + block], np.float32)
         for i in range(side):
             for j in range(side):
-                cell = part[:, rows[i] : rows[i + 1], columns[j] : columns[j + 1]]
+                cell = part[:, down[i] : down[i + 1], across[j] : across[j + 1]]
                 result[start : start + block, i, j] = cell.mean(axis=(1, 2))
     return result
 
