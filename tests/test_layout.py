@@ -52,6 +52,20 @@ def test_distances_from_one_gram_matrix(features: np.ndarray, kind: str, scaling
     np.testing.assert_allclose(found, expected, atol=2e-5 * expected.max())
 
 
+@pytest.mark.parametrize("kind", ["cosine", "correlation"])
+def test_columns_of_any_size_have_a_direction(features: np.ndarray, kind: str) -> None:
+    """Dead units of a published encoder are about 1e-32; their squares are 0 in float32."""
+    features = features - features.min(axis=0)
+    features[:, ::3] *= 1e-32
+    fitted = fit_scaling("log", describe(features))
+    found = distances(*gram_matrix(features, fitted, kind), len(features), kind)
+    expected = squareform(pdist(np.log1p(features.astype(np.float64)).T, kind))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    gram = np.diag([1.0, 0.0, 1.0])
+    with pytest.raises(UserError, match="the first is 1: there is no"):
+        distances(gram, np.zeros(3), 10, kind)
+
+
 def test_affinities_have_the_perplexity(features: np.ndarray) -> None:
     apart = squareform(pdist(features.T, "correlation")).astype(np.float32)
     joint = affinities(apart, 10.0, all_pairs=True).toarray()

@@ -18,20 +18,25 @@ def gram_matrix(features: np.ndarray, scaling: Scaling, kind: str) -> tuple[np.n
         features: [N, D], perhaps memory-mapped.
         scaling: of the columns.
         kind: of distance that is to come of it. What it does not depend on is taken away first, or it would drown what
-            it does: for ``euclidean`` each row's mean, for ``correlation`` (about) each column's.
+            it does, or vanish in float32: for ``euclidean`` each row's mean, for ``correlation`` (about) each column's
+            mean, for it and ``cosine`` (about) each column's size.
 
     Returns:
         Gram matrix [D, D] and sums [D], float64.
     """
     width = features.shape[1]
     gram, sums = np.zeros((width, width)), np.zeros(width)
-    middle = scaling.apply(next(blocks(features, 256))).mean(axis=0)
+    first = scaling.apply(next(blocks(features, 256)))
+    middle = first.mean(axis=0) if kind == "correlation" else np.float32(0)
+    size = np.abs(first - middle).max(axis=0)
+    size[size == 0] = 1
     for block in blocks(features):
         block = scaling.apply(block)
         if kind == "euclidean":
             block -= block.mean(axis=1, keepdims=True)
-        elif kind == "correlation":
+        else:
             block -= middle
+            block /= size
         sums += block.sum(axis=0)
         gram += ssyrk(1.0, block.T, lower=1).T  # Fortran's lower triangle is the upper one here
     for start in range(0, width, 256):  # the lower triangle, tile by tile
@@ -53,7 +58,7 @@ def distances(gram: np.ndarray, sums: np.ndarray, rows: int, kind: str) -> np.nd
         [D, D] float32, symmetric, zero on the diagonal.
 
     Raises:
-        UserError: ``kind`` is not known.
+        UserError: ``kind`` is not known, or a column has no direction: nothing is left of it after scaling.
     """
     if kind not in DISTANCES:
         raise UserError(f"distance {kind!r} is not known: use {', '.join(DISTANCES)}")
@@ -63,6 +68,12 @@ def distances(gram: np.ndarray, sums: np.ndarray, rows: int, kind: str) -> np.nd
     if kind == "euclidean":
         result = np.sqrt(np.maximum(square[:, None] + square[None] - 2 * gram, 0))
     else:
+        empty = np.flatnonzero(square <= 0)
+        if len(empty):
+            raise UserError(
+                f"{len(empty)} feature(s) vary too little for float32 once scaled, the first is {empty[0]}: "
+                f"there is no {kind} with others; use the scaling standardize, or leave them out"
+            )
         norm = np.sqrt(square)
         result = np.clip(1 - gram / norm[:, None] / norm[None], 0, 2)
     np.fill_diagonal(result, 0)

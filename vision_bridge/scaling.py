@@ -66,7 +66,7 @@ class Scaling(NamedTuple):
     def apply(self, block: np.ndarray) -> np.ndarray:
         """[n, D] → [n, D] float32, a new array."""
         if self.kind == "log":  # below the least of the training rows counts as the least
-            block = np.log(np.maximum(block, self.low) + np.abs(self.low) + 1)
+            block = np.log1p(np.maximum(block, self.low) + np.abs(self.low))
         block = block - self.center
         block /= self.width
         return block
@@ -74,7 +74,7 @@ class Scaling(NamedTuple):
     def invert(self, block: np.ndarray) -> np.ndarray:
         """The features of scaled ones."""
         block = block * self.width + self.center
-        return np.exp(block) - np.abs(self.low) - 1 if self.kind == "log" else block
+        return np.expm1(block) - np.abs(self.low) if self.kind == "log" else block
 
 
 def fit_scaling(kind: str, columns: Columns) -> Scaling:
@@ -94,7 +94,7 @@ def fit_scaling(kind: str, columns: Columns) -> Scaling:
     elif kind == "min_max":
         center, width = columns.low, columns.high - columns.low
     elif kind == "log":
-        center, width = zeros, zeros + np.log(columns.high + np.abs(columns.low) + 1).max()
+        center, width = zeros, zeros + np.log1p(columns.high + np.abs(columns.low)).max()
     else:
         raise UserError(f"scaling {kind!r} is not known: use {', '.join(SCALINGS)}")
     return Scaling(kind, *(array.astype(np.float32) for array in (columns.low, center, width)))
