@@ -3,6 +3,7 @@
     pip install -r benchmarks/requirements.txt && pip install --no-deps pyDeepInsight==0.2.3
     python -m benchmarks.vision_bridge                                  # 2,304 features × 10,000 rows
     python -m benchmarks.vision_bridge --features=4608 --rows=20000
+    python -m benchmarks.vision_bridge --features=4608 --rows=50000 --sides=ours --rounds=1
 
 Both scale columns to 0 … 1, lay them out by t-SNE of their cosine distances (perplexity 30) and draw 50×50 images. Each
 turn is a process of its own, timed from ``fit`` to the end of ``transform``; pyDeepInsight gets the matrix scaled. The
@@ -31,12 +32,11 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("features", 2304, "Columns of a made-up matrix.")
 flags.DEFINE_integer("rows", 10000, "Its rows.")
 flags.DEFINE_string("matrix", "", "A .npy file instead.")
+flags.DEFINE_list("sides", ["ours", "pyDeepInsight"], "Who takes turns.")
 flags.DEFINE_integer("rounds", 3, "Turns of each side.")
 flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
 flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
 flags.DEFINE_string("folder", "", "Internal: where the matrix is and the layout goes.")
-
-SIDES = ("ours", "pyDeepInsight")
 
 
 def make_matrix(path: Path) -> None:
@@ -93,9 +93,9 @@ def compare(folder: Path) -> None:
     from vision_bridge.scaling import describe, fit_scaling
     from vision_bridge.tsne import affinities, kl_divergence
 
-    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in FLAGS.sides}
     for number in range(FLAGS.rounds):
-        for side in SIDES:
+        for side in FLAGS.sides:
             command = [sys.executable, "-m", "benchmarks.vision_bridge", f"--side={side}", f"--folder={folder}"]
             done = subprocess.run(
                 [*command, f"--threads={FLAGS.threads}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -103,21 +103,26 @@ def compare(folder: Path) -> None:
             if done.returncode:
                 raise RuntimeError(f"{side} failed: run {' '.join(command)} to see why")
             found[side].append(json.loads(done.stdout.splitlines()[-1]))
-        line = ", ".join(f"{side} {found[side][-1]['seconds']:.1f} s" for side in SIDES)
+        line = ", ".join(f"{side} {found[side][-1]['seconds']:.1f} s" for side in FLAGS.sides)
         print(f"round {number + 1}: {line}", flush=True)
     features = np.load(folder / "matrix.npy", mmap_mode="r")
     scaling = fit_scaling("min_max", describe(features))
     apart = distances(*gram_matrix(features, scaling, "cosine"), len(features), "cosine")
     joint = affinities(apart, 30.0, all_pairs=True)
-    seconds, memory = ({side: median(turn[k] for turn in found[side]) for side in SIDES} for k in ("seconds", "memory"))
-    for side in SIDES:
+    seconds, memory = (
+        {side: median(turn[figure] for turn in turns) for side, turns in found.items()}
+        for figure in ("seconds", "memory")
+    )
+    for side in FLAGS.sides:
         divergence = kl_divergence(joint, np.load(folder / f"{side}.npy"))
         print(f"{side}: {seconds[side]:.1f} s, divergence {divergence:.4f}, {memory[side]:,.0f} MB at most")
-    first, second = SIDES
-    print(
-        f"{features.shape[1]:,} features × {len(features):,} rows: {seconds[second] / seconds[first]:.2f} × the speed, "
-        f"{memory[first] / memory[second]:.2f} of the memory, medians of {FLAGS.rounds}"
-    )
+    line = f"{features.shape[1]:,} features × {len(features):,} rows, medians of {FLAGS.rounds}"
+    first, *others = FLAGS.sides
+    for other in others:
+        line += (
+            f"; {seconds[other] / seconds[first]:.2f} × the speed, {memory[first] / memory[other]:.2f} of the memory"
+        )
+    print(line)
 
 
 def main(argv: list[str]) -> None:

@@ -56,7 +56,10 @@ def tokenise(tokeniser: "PieceTokeniser") -> tuple["Splits", dict[str, "Corpus"]
 
 def features_key(checkpoint: "Checkpoint", tokeniser: "PieceTokeniser", layers: list[int]) -> str:
     """All that features depend on besides the texts and the pooling."""
-    return f"{checkpoint.fingerprint()} {tokeniser.key} {FLAGS.max_length} {FLAGS.truncate} {layers}"
+    import keras
+
+    policy = keras.config.dtype_policy().name
+    return f"{checkpoint.fingerprint()} {tokeniser.key} {FLAGS.max_length} {FLAGS.truncate} {layers} {policy}"
 
 
 def embed_splits(

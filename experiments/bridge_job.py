@@ -7,6 +7,7 @@ table, finds what it needs.
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +40,8 @@ def define_flags() -> None:
     """Flags of the data, the encoder and every stage."""
     launch.define_shared_flags()
     launch.define_training_flags(
-        batch_size=32, num_epochs=15.0, learning_rate=0.0, schedule="constant", warmup=0.0, weight_decay=0.0
-    )
+        batch_size=32, num_epochs=15.0, learning_rate=0.0, schedule="constant", warmup=0.0, weight_decay=0.0, shards=1
+    )  # one shard: batch norms are to see the batch, not as much of it as falls to a core
     text_data.define_data_flags(join_fields="space")
     text_job.define_length_flags(max_length=256)
     bert_flags.define_flags()
@@ -88,10 +89,17 @@ def define_flags() -> None:
 
 
 def choices() -> "Choices":
-    """The preset, with the flags that were given in place of its own choices."""
+    """The preset, with the flags that were given in place of its own choices.
+
+    Raises:
+        UserError: flags that contradict each other.
+    """
     from vision_bridge.presets import PRESETS, Choices
 
-    return dataclasses.replace(PRESETS[FLAGS.preset], **_given(Choices))
+    chosen = dataclasses.replace(PRESETS[FLAGS.preset], **_given(Choices))
+    if FLAGS.patience and not chosen.early_stopping:
+        raise UserError(f"--patience={FLAGS.patience} without early stopping: add --early_stopping, or leave it out")
+    return chosen
 
 
 def rate(row: "Row") -> float:
@@ -172,7 +180,9 @@ def prepare(placement: "Placement") -> "tuple[Splits, Any, Any, Any]":
     checkpoint = bert_flags.read_encoder()
     tokeniser = bert_flags.make_tokeniser(checkpoint)
     splits, corpora = bert_flags.tokenise(tokeniser)
-    return dataclasses.replace(splits, unlabeled=None), corpora, checkpoint, tokeniser
+    if splits.unlabeled is not None:
+        raise UserError(f"--test_path={FLAGS.test_path} has no labels, and this script predicts none: leave it out")
+    return splits, corpora, checkpoint, tokeniser
 
 
 def build(
@@ -273,6 +283,13 @@ class Extraction:
     shape: tuple[int, int, int]
     cached: bool
 
+    def remove(self) -> None:
+        """Deletes the maps from the cache."""
+        for array in self.x.arrays.values() if self.cached else ():
+            file = Path(array.filename)  # type: ignore[attr-defined]
+            file.with_suffix(".json").unlink()
+            file.unlink()
+
 
 def load_extractor(placement: "Placement", chosen: "Choices", row: "Row", weights: str) -> "tuple[keras.Model, str]":
     """The row's network with its weights, and what they are; refuses images too small for it."""
@@ -307,16 +324,18 @@ def extract(bridge: Bridge, model: "keras.Model", weights: str) -> Extraction:
     import keras
 
     from training.checkpoint import fingerprint
+    from vision_bridge.backbones import has_norms
     from vision_bridge.images import fit_normalization
     from vision_bridge.maps import cache_maps, make_maps_of, map_shape
 
     chosen, enlarge = bridge.choices, FLAGS.enlarge
     normalization = fit_normalization(bridge.images.rows("train"), chosen.z_norm == "batch")
     maps_of, shape = make_maps_of(model, normalization, enlarge, FLAGS.map_pool), map_shape(model, FLAGS.map_pool)
-    if chosen.z_norm == "batch" or chosen.bn_mode == "batch":  # then an image's maps depend on its batch
+    of_batch = chosen.z_norm == "batch" or (chosen.bn_mode == "batch" and has_norms(model))
+    if of_batch:  # then an image's maps depend on the others
         return Extraction(weights, bridge.images, maps_of, shape, False)
     what = {"images": bridge.images.key, "weights": fingerprint(model.variables, model.name), "enlarge": enlarge,
-            "pool": FLAGS.map_pool, "normalization": list(normalization)}  # fmt: skip
+            "pool": FLAGS.map_pool, "precision": FLAGS.precision, "normalization": list(normalization)}  # fmt: skip
     arrays = {}
     for split in SPLITS:
         images, path = bridge.images.rows(split), _folder() / f"maps-{_key(what, split)}.npy"
@@ -427,8 +446,8 @@ def summary(bridge: Bridge) -> str:
     )
 
 
-def dry_run(prepared: "tuple[Splits, Any, Any, Any]", placement: "Placement", row: "Row") -> None:
-    """Prints sizes and the cost of a step on made-up images, and writes nothing."""
+def dry_run(prepared: "tuple[Splits, Any, Any, Any]", placement: "Placement", rows: "list[Row]") -> None:
+    """Prints sizes and the cost of a step of the first row on made-up images, and writes nothing."""
     import numpy as np
 
     from vision_bridge.backbones import build_backbone
@@ -439,8 +458,10 @@ def dry_run(prepared: "tuple[Splits, Any, Any, Any]", placement: "Placement", ro
     splits, _, checkpoint, _ = prepared
     chosen = choices()
     layers = chosen.layers(checkpoint.config.num_layers)
+    height, width = FLAGS.height * FLAGS.enlarge, FLAGS.width * FLAGS.enlarge
     with placement.strategy.scope():
-        model = build_backbone(row.backbone, FLAGS.height * FLAGS.enlarge, FLAGS.width * FLAGS.enlarge, chosen.bn_mode)
+        models = [build_backbone(row.backbone, height, width, chosen.bn_mode) for row in rows]
+    row, model = rows[0], models[0]
     set_random_weights(model, FLAGS.seed)
     maps_of = make_maps_of(model, Normalization(0, 1, chosen.z_norm == "batch"), FLAGS.enlarge, FLAGS.map_pool)
     images = np.random.default_rng(0).standard_normal((FLAGS.batch_size, FLAGS.height, FLAGS.width), np.float32)
@@ -450,18 +471,22 @@ def dry_run(prepared: "tuple[Splits, Any, Any, Any]", placement: "Placement", ro
     settings = loop_settings(len(splits.train), chosen, FLAGS.seed)
     job, _ = make_job(x, labels, len(splits.classes), extraction, row, placement, settings)
     sizes = ", ".join(f"{len(texts):,} {name}" for name, texts in splits.parts().items())
-    height, width, channels = extraction.shape
-    gigabytes = height * width * channels * 2 * sum(len(texts) for texts in splits.parts().values()) / 2**30
+    examples = sum(len(texts) for texts in splits.parts().values())
     print(
         f"{FLAGS.dataset}: {sizes}; {len(splits.classes)} classes; "
         f"{len(layers) * checkpoint.config.width:,} features, [CLS] of layers {layers}\n"
-        f"maps: {height}×{width}×{channels} of {row.backbone}, {gigabytes:.1f} GiB in the cache\n"
-        f"model: {job.model.count_params():,} parameters; {settings.num_steps:,} steps of {FLAGS.batch_size}"
+        + "".join(_size(map_shape(model, FLAGS.map_pool), model.name, examples) for model in models)
+        + f"model: {job.model.count_params():,} parameters; {settings.num_steps:,} steps of {FLAGS.batch_size}"
     )
     for note in splits.notes:
         print(f"note: {note}")
     _, cost = launch.first_step(job, placement, settings)
     print(f"one step, extractor included, on made-up images: {cost}; nothing was written")
+
+
+def _size(shape: tuple[int, int, int], name: str, examples: int) -> str:
+    gigabytes = 2 * math.prod(shape) * examples / 2**30
+    return f"maps: {'×'.join(map(str, shape))} of {name}, {gigabytes:.1f} GiB in the cache\n"
 
 
 def probes(bridge: Bridge, extraction: Extraction, seed: int) -> dict[str, float]:

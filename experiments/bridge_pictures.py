@@ -28,7 +28,7 @@ def draw(run: "Run", bridge: "Bridge", extraction: "Extraction") -> None:
     layer = np.asarray(bridge.layers)[np.arange(len(pixel_map.pixels)) // units]
     hull = convex_hull(pixel_map.points)
     plots.layout(pixel_map.points, hull, pixel_map.corners, pixel_map.flat, layer, run.path / "layout.png")
-    own = {name: np.flatnonzero(labels == k) for k, name in enumerate(bridge.splits.classes)}
+    own = {bridge.splits.classes[k]: np.flatnonzero(labels == k) for k in np.unique(labels)}
     some = {name: np.stack([images[row] for row in rows[:5]]) for name, rows in own.items()}
     plots.image_rows(some, run.path / "images.png")
     plots.image_rows(_means(images, own), run.path / "class_means.png", symmetric=True)
@@ -68,7 +68,7 @@ def draw_activation(run: "Run", bridge: "Bridge", extraction: "Extraction", head
     from vision_bridge.activation import class_activation, layer_shares
 
     labels, classes = bridge.labels("test"), bridge.splits.classes
-    rows = np.concatenate([np.flatnonzero(labels == k)[:2] for k in range(min(3, len(classes)))])
+    rows = np.concatenate([np.flatnonzero(labels == k)[:2] for k in np.unique(labels)[:3]])
     maps = keras.ops.convert_to_tensor(_maps(extraction, rows.tolist()))
     guess = np.asarray(keras.ops.convert_to_numpy(keras.tree.flatten(head(maps, training=False))[0])).argmax(axis=1)
     height, width = bridge.pixel_map.shape

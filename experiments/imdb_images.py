@@ -27,7 +27,7 @@ def main() -> None:
     placement, row = launch.prepare_devices(), ROWS[FLAGS.backbone]
     prepared = bridge_job.prepare(placement)
     if FLAGS.dry_run:
-        bridge_job.dry_run(prepared, placement, row)
+        bridge_job.dry_run(prepared, placement, [row])
         return
     chosen = bridge_job.choices()
     bridge_job.check_features(prepared, chosen)

@@ -60,7 +60,9 @@ def define_training_flags(**defaults: Any) -> None:
     flags.DEFINE_integer("patience", 0, "Stop after this many evaluations without improvement; 0: never.", 0)
     flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the layers' arithmetic.")
     flags.DEFINE_bool("xla", False, "Compile forward and backward pass with XLA.")
-    flags.DEFINE_integer("shards", 0, "Parts of a batch computed side by side; 0: one a core on CPU, 1 on GPU.", 0)
+    flags.DEFINE_integer(
+        "shards", default("shards", 0), "Parts of a batch computed side by side; 0: one a core on CPU, 1 on GPU.", 0
+    )
     flags.DEFINE_integer("accumulate", 1, "Parts of a batch computed one after another, to save memory.", 1)
     flags.DEFINE_bool("deterministic", False, "Only operations that are repeatable on GPUs too; slower there.")
     flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events into the run folder.")

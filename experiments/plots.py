@@ -225,6 +225,8 @@ def accuracies(
         if errors and name in (f"{errors} low", f"{errors} high"):
             continue
         points = [(value, y) for value, y in zip(values, place, strict=True) if value is not None]
+        if not points:
+            continue
         axis.plot(*zip(*points, strict=True), "o", label=name)
         if name == errors:
             for low, high, y in zip(columns[f"{errors} low"], columns[f"{errors} high"], place, strict=True):

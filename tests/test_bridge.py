@@ -1,5 +1,7 @@
 """Images, head, activation, controls, presets and weights of the vision bridge."""
 
+import dataclasses
+import errno
 import pickle
 from pathlib import Path
 from typing import Any
@@ -7,12 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from tests.golden.backbone_state import images
 from tests.test_backbones import state_of
+from training.arrays import GrowingArray
 from training.errors import UserError
 from training.functions import with_gradient
+from training.loop import Job, Settings, make_train_step
+from training.optimizer import AdamW
 from training.strategy import Placement
 from vision_bridge.activation import class_activation, layer_shares
 from vision_bridge.backbones import build_backbone
@@ -134,6 +140,39 @@ def test_maps_are_cached_once_and_go_on(tmp_path: Path, one_replica: Placement) 
     np.testing.assert_allclose(cache_maps(maps_of, shape, x, one_replica, path, {"a": 1}, 2), before, atol=1e-2)
     with pytest.raises(UserError, match="holds something else"):
         cache_maps(maps_of, shape, x, one_replica, path, {"a": 2}, 2)
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*m\.npy"):
+        GrowingArray(tmp_path / "m.npy", (5, 2), "float32", {})
+    monkeypatch.undo()
+    assert GrowingArray(tmp_path / "m.npy", (5, 2), "float32", {}).done == 0
+
+
+def test_batch_norms_see_the_batch_of_all_replicas(one_replica: Placement, two_replicas: Placement) -> None:
+    rng = np.random.default_rng(0)
+    maps, labels = rng.normal(size=(16, 8, 8, 3)).astype(np.float32), np.arange(16) % 2
+
+    def after_steps(placement: Placement) -> list[np.ndarray]:
+        keras.utils.set_random_seed(0)
+        with placement.strategy.scope():
+            head = build_head((8, 8, 3), 2, dataclasses.replace(SMALL, map_norm=True))
+            optimizer = AdamW(0.01)
+            optimizer.build(head.trainable_variables)
+        loss_fn = make_loss_fn(head, lambda x: x, SMALL)
+        job = Job(head, optimizer, loss_fn, lambda step: training_batches(maps, labels, 8, 0, step), dict)
+        stream = placement.strategy.experimental_distribute_dataset(job.train(0))
+        step = make_train_step(job, placement, Settings(num_steps=3), stream.element_spec)
+        for number, batch in zip(range(3), stream, strict=False):
+            step(batch, tf.constant(number, tf.int64))
+        return [np.asarray(v) for v in head.variables if "seed" not in v.path]
+
+    for one, two in zip(after_steps(one_replica), after_steps(two_replicas), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
 
 
 def test_probe_and_intervals_by_hand() -> None:

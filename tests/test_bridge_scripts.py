@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.scripts import ROOT, fails_each, succeeds
+from tests.test_backbones import state_of
 
 ENCODER = ROOT / "tests" / "golden" / "tiny" / "bert"
 NAMES = ("layout", "images", "class_means", "z_norm", "maps", "curves", "activation")
@@ -51,6 +52,10 @@ def test_every_stage_the_pictures_and_the_result(flags: list[str], tmp_path: Pat
     same = [name for name in result if "seconds" not in name and "per_second" not in name]
     assert {name: result[name] for name in same} == {name: repeated[name] for name in same}
     assert "finished before" in succeeds("imdb_images", *flags, *more)
+    half = succeeds("imdb_images", *flags, "--backbone=squeezenet1_1", "--precision=mixed_bfloat16", "--engine=pca",
+                    "--head_reconstruction=0.1", f"--run_dir={tmp_path / 'half'}")  # fmt: skip
+    assert "/text" in half and "/text" not in again  # features of another precision are not those in the cache
+    assert "layout_kl_divergence" not in json.loads((tmp_path / "half" / "result.json").read_text())
 
 
 def test_the_author_s_preset(flags: list[str], tmp_path: Path) -> None:
@@ -63,20 +68,25 @@ def test_the_author_s_preset(flags: list[str], tmp_path: Path) -> None:
 
 def test_the_table_with_controls(flags: list[str], tmp_path: Path) -> None:
     run = tmp_path / "table"
-    given = [flag for flag in flags if not flag.startswith(("--weights", "--num_epochs"))]
-    more = [*given, "--rows=squeezenet1_1", "--seeds=2", "--control_row=squeezenet1_1", "--control_seeds=2",
-            "--noablations", "--missing=random", f"--weights_dir={tmp_path}", f"--run_dir={run}",
-            "--num_epochs=1"]  # fmt: skip
+    given = [flag for flag in flags if not flag.startswith(("--weights", "--num_epochs", "--cache_dir"))]
+    np.savez(tmp_path / "squeezenet.npz", **state_of("squeezenet1_1"))
+    cache = tmp_path / "cache"
+    more = [*given, "--rows=squeezenet1_1,alexnet", "--seeds=2", "--control_row=squeezenet1_1", "--control_seeds=2",
+            "--noablations", "--missing=random", f"--weights_of=squeezenet1_1={tmp_path / 'squeezenet.npz'}",
+            f"--weights_dir={tmp_path}", f"--cache_dir={cache}", f"--run_dir={run}", "--num_epochs=1"]  # fmt: skip
     out = succeeds("imdb_table", *more)
-    assert "squeezenet1_1 with random weights, as --missing=random asks" in out
+    assert "alexnet with random weights, as --missing=random asks" in out and "published minus random weights" in out
+    assert len(list(cache.glob("bridge/maps-*.npy"))) == 2 * 3  # of the rows; those of the controls are removed
     with open(run / "table.csv", newline="") as file:
         lines = {line["row"]: line for line in csv.DictReader(file)}
     runs = {path.parent.name: json.loads(path.read_text()) for path in run.glob("runs/*/result.json")}
     seeds = [runs[f"squeezenet1_1-seed{k}"]["test_accuracy"] for k in (0, 1)]
     assert float(lines["SqueezeNet 1.1"]["test"]) == pytest.approx(np.mean(seeds))
-    assert lines["SqueezeNet 1.1"]["weights"] == "random"
+    assert (lines["SqueezeNet 1.1"]["weights"], lines["AlexNet"]["weights"]) == ("squeezenet.npz", "random")
     assert {"linear on features", "as many networks of random weights", "shuffled pixels"} <= set(lines)  # fmt: skip
-    assert "| SqueezeNet 1.1 | random |" in (run / "table.md").read_text() and (run / "table.png").exists()
+    assert "| AlexNet | random |" in (run / "table.md").read_text() and (run / "table.png").exists()
+    best = max(lines["SqueezeNet 1.1"], lines["AlexNet"], key=lambda line: float(line["validation"]))
+    assert json.loads((run / "result.json").read_text())["test_accuracy"] == pytest.approx(float(best["test"]))
 
 
 WRONG = [
@@ -87,7 +97,12 @@ WRONG = [
     ("imdb_images", ["--enlarge=2"], "maps of 3×3: 4 convolutions of 4×4 need at least 13"),
     ("imdb_images", ["--head_dense=10,x"], "--head_dense=10,x: whole numbers above 0 are needed, or none"),
     ("imdb_images", ["--head_filters=", "--head_reconstruction=1"], "a decoder mirrors the head's convolutions"),
+    ("imdb_images", ["--last_layer=3"], "--last_layer=3 of an encoder of 3 layers"),
+    ("imdb_images", ["--preset=author", "--patience=3"], "--patience=3 without early stopping"),
     ("imdb_table", ["--rows=alexnet", "--weights_of=vgg16"], "write ROW=FILE"),
+    ("imdb_table", ["--rows="], "--rows=: name at least one extractor"),
+    ("imdb_table", ["--rows=alexnet", "--control_row=vgg16", "--shuffle_pixels"], "shuffled pixels are one of"),
+    ("imdb_table", ["--rows=squeezenet1_1", "--control_row=lenet"], "no extractor 'lenet'"),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 import mmap
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ def release(array: np.ndarray) -> None:
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _reserve(path: Path) -> None:
+    """Takes the file's place on the disk at once: a full disk is an error here, and kills the process later."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class GrowingArray:
@@ -41,7 +52,9 @@ class GrowingArray:
 
     def _open(self, path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
         if not self.done:
-            return np.lib.format.open_memmap(path, "w+", dtype, shape)
+            array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+            _reserve(path)
+            return array
         try:
             np.load(path, mmap_mode="r")  # refuses a file cut short, which r+ would fill up with zeros
             array = np.lib.format.open_memmap(path, "r+")

@@ -10,6 +10,7 @@ import keras
 from keras import layers, ops
 
 from training.errors import UserError
+from vision_bridge.images import batch_moments
 
 BN_MODES = ("frozen", "batch")
 
@@ -23,7 +24,7 @@ class Norm(layers.Layer):
 
     def __init__(self, mode: str = "frozen", epsilon: float = 1e-5, of: str = "", **kwargs: Any) -> None:
         """``of`` names the convolution before it, for files in which the two are one."""
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**(kwargs | {"trainable": False}))
         self.mode, self.epsilon, self.of = mode, epsilon, of
 
     def build(self, input_shape: tuple) -> None:
@@ -35,12 +36,17 @@ class Norm(layers.Layer):
     def call(self, x: Any) -> Any:
         mean, variance = self.mean, self.variance
         if self.mode == "batch":
-            mean, variance = ops.moments(x, axes=(0, 1, 2))
+            mean, variance = batch_moments(x, (0, 1, 2))
         scale = self.gamma * ops.rsqrt(variance + self.epsilon)
         return x * scale + (self.beta - mean * scale)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"mode": self.mode, "epsilon": self.epsilon, "of": self.of}
+
+
+def has_norms(model: keras.Model) -> bool:
+    """Whether the network has batch norms, so that ``bn_mode`` makes a difference."""
+    return any(isinstance(layer, Norm) for layer in model.layers)
 
 
 class Builder(NamedTuple):

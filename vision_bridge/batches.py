@@ -41,12 +41,12 @@ def training_batches(x: np.ndarray, labels: np.ndarray, size: int, seed: int, fi
 
 
 def evaluation_batches(x: np.ndarray, labels: np.ndarray, size: int, start: int = 0) -> tf.data.Dataset:
-    """Every row from ``start`` on, once and in order."""
+    """Every row from ``start`` on, once and in order; filler are other rows, so that they too look like a batch."""
 
     def batches() -> Iterator[ImageBatch]:
         for first in range(start, len(x), size):
             rows = np.arange(first, first + size)
-            inside = np.minimum(rows, len(x) - 1)
+            inside = rows % len(x)
             yield ImageBatch(x[inside], labels[inside].astype(np.int32), (rows < len(x)).astype(np.float32))
 
     return _dataset(batches, x, size)

@@ -93,17 +93,24 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
     check_maps(shape, config)
     x = maps = keras.Input(shape)
     if config.map_norm:
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3, center=False, scale=False, name="map_norm")(x)
+        x = _batch_norm("map_norm", epsilon=1e-3, center=False, scale=False)(x)
     if config.map_dropout:
         x = layers.Dropout(config.map_dropout, seed=200, name="map_dropout")(x)
     for place, filters in enumerate(config.filters):
         x = layers.Conv2D(filters, config.kernel, activation="relu", name=f"encoder_conv{place}")(x)
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"encoder_norm{place}")(x)
+        x = _batch_norm(f"encoder_norm{place}", epsilon=1e-5)(x)
         x = layers.Dropout(config.dropout, seed=place, name=f"encoder_dropout{place}")(x)
     outputs = [_dense(AdaptiveAveragePool(config.pooled)(x) if config.pooled else x, num_classes, config)]
     if config.reconstruction:
         outputs.append(_decoded(x, shape[-1], config))
     return keras.Model(maps, outputs)
+
+
+def _batch_norm(name: str, **options: Any) -> layers.Layer:
+    """Over all replicas' parts of a batch, where the backend has replicas."""
+    return layers.BatchNormalization(
+        momentum=0.9, synchronized=keras.backend.backend() == "tensorflow", name=name, **options
+    )
 
 
 def _dense(x: Any, num_classes: int, config: HeadConfig) -> Any:
@@ -132,7 +139,7 @@ def make_loss_fn(head: keras.Model, maps_of: Callable[[Any], Any], config: HeadC
         outputs = keras.tree.flatten(seeded_call(head, maps, training, seed))
         values = classification(outputs[0], batch.label)
         if config.reconstruction:
-            error = ops.mean(ops.square(outputs[1] - maps), axis=(1, 2, 3))
+            error = ops.mean(ops.square(ops.cast(outputs[1], "float32") - maps), axis=(1, 2, 3))
             values |= {"reconstruction": error, "loss": values["loss"] + config.reconstruction * error}
         return values
 

@@ -1,7 +1,9 @@
 """Images for a network trained on photographs. ``N`` images of ``H``×``W`` pixels, ``B`` batch."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -14,6 +16,11 @@ class Normalization(NamedTuple):
     mean: float
     deviation: float
     per_batch: bool = False
+
+
+def batch_moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
+    """Mean and variance over axes of a batch, of all replicas' parts of it under ``tf.distribute``."""
+    return ops.moments(x, axes, synchronized=keras.backend.backend() == "tensorflow")
 
 
 def fit_normalization(images: np.ndarray, per_batch: bool = False) -> Normalization:
@@ -31,7 +38,8 @@ def prepare(images: Any, normalization: Normalization, enlarge: int) -> Any:
     x = ops.cast(images, "float32")
     mean, deviation = normalization.mean, normalization.deviation
     if normalization.per_batch:
-        mean, deviation = ops.mean(x), ops.std(x)
+        mean, variance = batch_moments(x, (0, 1, 2))
+        deviation = ops.sqrt(variance)
     x = (x - mean) / (deviation + EPSILON)
     x = ops.repeat(ops.repeat(x, enlarge, axis=1), enlarge, axis=2)
     return ops.repeat(x[..., None], 3, axis=-1)

@@ -126,8 +126,7 @@ class PixelMap:
             "fill": float((counts > 0).mean()),
             "sharing": int(counts[counts > 1].sum()),
             "most_on_a_pixel": int(counts.max()),
-            "kl_divergence": self.divergence,
-        }
+        } | ({"kl_divergence": self.divergence} if np.isfinite(self.divergence) else {})
 
     def transform(self, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """[N, D] → images [N, H, W] float32: the mean of the scaled features on a pixel, 0 where there are none.

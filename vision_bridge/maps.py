@@ -23,7 +23,7 @@ def make_maps_of(
     """Images [B, H, W] → maps [B, h, w, K] float32, averaged over squares of ``pool``."""
 
     def maps_of(images: Any) -> Any:
-        maps = backbone(prepare(images, normalization, enlarge), training=False)
+        maps = ops.cast(backbone(prepare(images, normalization, enlarge), training=False), "float32")
         return ops.average_pool(maps, pool, pool, "valid") if pool > 1 else maps
 
     return maps_of

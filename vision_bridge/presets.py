@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from training.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
@@ -35,6 +37,8 @@ class Choices:
     def layers(self, depth: int, count: int = 6) -> list[int]:
         """The hidden states of an encoder of ``depth`` layers; never 0, whose [CLS] is the same for every text."""
         last = depth - self.last_layer
+        if last < 1:
+            raise UserError(f"--last_layer={self.last_layer} of an encoder of {depth} layers: use less than {depth}")
         return list(range(max(1, last - count + 1), last + 1))
 
     def differences(self, other: "Choices") -> dict[str, Any]:

@@ -134,7 +134,10 @@ def read_state(path: Path) -> State:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
+        with path.open("rb") as content:
+            file = np.load(content, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise UserError(f"{path}: a single array; named ones are needed")
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged ({error}); put a whole one in its place") from error
