@@ -1,5 +1,6 @@
 """A ``.npy`` file that is filled bit by bit, is never whole in memory, and knows how far it is."""
 
+import errno
 import json
 import mmap
 import os
@@ -26,7 +27,8 @@ def _reserve(path: Path) -> None:
             try:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from error
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # not: the file system cannot reserve
+                    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class GrowingArray:
