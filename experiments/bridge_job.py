@@ -285,10 +285,10 @@ class Extraction:
 
     def remove(self) -> None:
         """Deletes the maps from the cache."""
+        from training.arrays import remove
+
         for array in self.x.arrays.values() if self.cached else ():
-            file = Path(array.filename)  # type: ignore[attr-defined]
-            file.with_suffix(".json").unlink()
-            file.unlink()
+            remove(array)
 
 
 def load_extractor(placement: "Placement", chosen: "Choices", row: "Row", weights: str) -> "tuple[keras.Model, str]":
@@ -335,7 +335,7 @@ def extract(bridge: Bridge, model: "keras.Model", weights: str) -> Extraction:
     if of_batch:  # then an image's maps depend on the others
         return Extraction(weights, bridge.images, maps_of, shape, False)
     what = {"images": bridge.images.key, "weights": fingerprint(model.variables, model.name), "enlarge": enlarge,
-            "pool": FLAGS.map_pool, "precision": FLAGS.precision, "normalization": list(normalization)}  # fmt: skip
+            "pool": FLAGS.map_pool, "normalization": list(normalization)}  # fmt: skip
     arrays = {}
     for split in SPLITS:
         images, path = bridge.images.rows(split), _folder() / f"maps-{_key(what, split)}.npy"
@@ -475,7 +475,7 @@ def dry_run(prepared: "tuple[Splits, Any, Any, Any]", placement: "Placement", ro
     print(
         f"{FLAGS.dataset}: {sizes}; {len(splits.classes)} classes; "
         f"{len(layers) * checkpoint.config.width:,} features, [CLS] of layers {layers}\n"
-        + "".join(_size(map_shape(model, FLAGS.map_pool), model.name, examples) for model in models)
+        + "".join(_size(map_shape(one, FLAGS.map_pool), one.name, examples) for one in models)
         + f"model: {job.model.count_params():,} parameters; {settings.num_steps:,} steps of {FLAGS.batch_size}"
     )
     for note in splits.notes:

@@ -199,18 +199,15 @@ def _variants(placement: "Placement", chosen: "Choices", weights: str) -> list[V
     variants = [Variant("shuffled", "shuffled pixels", chosen, shuffle=True)]
     if FLAGS.ablations:
         other = PRESETS["author" if FLAGS.preset == "corrected" else "corrected"]
-        for name, value in chosen.differences(other).items():
-            variants.append(Variant(name, f"{name} = {value}", dataclasses.replace(chosen, **{name: value})))
-        variants.append(Variant("other", "all of them", other))
-    kept = []
-    for variant in variants:
-        try:
-            model, _ = bridge_job.load_extractor(placement, variant.choices, _row(FLAGS.control_row), weights)
+        try:  # of all choices, the extractor depends on bn_mode alone
+            model, _ = bridge_job.load_extractor(placement, other, _row(FLAGS.control_row), weights)
         except UserError as error:
-            raise UserError(f"control {variant.title!r}: {error}; --noablations leaves it out") from error
-        if variant.name != "bn_mode" or has_norms(model):
-            kept.append(variant)
-    return kept
+            raise UserError(f"control 'bn_mode = {other.bn_mode}': {error}; --noablations leaves it out") from error
+        for name, value in chosen.differences(other).items():
+            if name != "bn_mode" or has_norms(model):
+                variants.append(Variant(name, f"{name} = {value}", dataclasses.replace(chosen, **{name: value})))
+        variants.append(Variant("other", "all of them", other))
+    return variants
 
 
 def _weights_of() -> dict[str, str]:

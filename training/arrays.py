@@ -20,6 +20,17 @@ def release(array: np.ndarray) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def remove(array: np.ndarray) -> None:
+    """Deletes the file that a memory-mapped array was read from, and its note."""
+    path = Path(array.filename)  # type: ignore[attr-defined]
+    _note_of(path).unlink()
+    path.unlink()
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
 def _reserve(path: Path) -> None:
     """Takes the file's place on the disk at once: a full disk is an error here, and kills the process later."""
     if hasattr(os, "posix_fallocate"):
@@ -45,7 +56,7 @@ class GrowingArray:
         Raises:
             UserError: ``path`` holds something else.
         """
-        self._note = path.with_suffix(".json")
+        self._note = _note_of(path)
         self._what = json.loads(json.dumps(what | {"shape": shape, "dtype": dtype}))
         self.done = self._resume(path)
         if not self.done:

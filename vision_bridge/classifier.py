@@ -9,6 +9,7 @@ from keras import layers, ops
 
 from training.errors import UserError
 from training.objectives import classification, seeded_call
+from vision_bridge.images import SYNCHRONIZED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +109,7 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
 
 def _batch_norm(name: str, **options: Any) -> layers.Layer:
     """Over all replicas' parts of a batch, where the backend has replicas."""
-    return layers.BatchNormalization(
-        momentum=0.9, synchronized=keras.backend.backend() == "tensorflow", name=name, **options
-    )
+    return layers.BatchNormalization(momentum=0.9, synchronized=SYNCHRONIZED, name=name, **options)
 
 
 def _dense(x: Any, num_classes: int, config: HeadConfig) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 EPSILON = 1e-8
+SYNCHRONIZED = keras.backend.backend() == "tensorflow"  # the backend whose batches are cut over replicas
 
 
 class Normalization(NamedTuple):
@@ -20,7 +21,7 @@ class Normalization(NamedTuple):
 
 def batch_moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
     """Mean and variance over axes of a batch, of all replicas' parts of it under ``tf.distribute``."""
-    return ops.moments(x, axes, synchronized=keras.backend.backend() == "tensorflow")
+    return ops.moments(x, axes, synchronized=SYNCHRONIZED)
 
 
 def fit_normalization(images: np.ndarray, per_batch: bool = False) -> Normalization:
