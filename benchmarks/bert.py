@@ -37,8 +37,8 @@ BATCH, CLASSES = 32, 4
 
 
 def _folder() -> Path:
+    from files.download import default_cache
     from text_cls.checkpoints import resolve
-    from training.download import default_cache
 
     return resolve("minilm", default_cache())
 
@@ -46,11 +46,12 @@ def _folder() -> Path:
 def prepare(path: Path) -> None:
     """Encodes the texts once, the same ids for every side."""
     from text_cls.checkpoints import read_checkpoint
-    from text_cls.data import Source, draw_rows, load
+    from text_cls.config import DataConfig
+    from text_cls.data import draw_rows, load
     from text_cls.tokenisers import PieceTokeniser
 
     dataset, length = ("imdb", 256) if FLAGS.task == "embed" else ("ag_news", 128)
-    texts = draw_rows(load(Source(dataset, Path(FLAGS.data_path))).train, FLAGS.texts, True, 0, "train")
+    texts = draw_rows(load(DataConfig(dataset, Path(FLAGS.data_path))).train, FLAGS.texts, True, 0, "train")
     tokeniser = PieceTokeniser(read_checkpoint(_folder()).tokeniser(), length)
     encoded = tokeniser.encode(tokeniser.tokenise(texts.fields), texts.labels)
     print(f"{len(texts):,} texts, {encoded.lengths.mean():.1f} pieces on average, {encoded.lengths.max()} at most")
@@ -59,10 +60,11 @@ def prepare(path: Path) -> None:
 
 def ours_embed(arrays: dict[str, np.ndarray]) -> Turn:
     """``text_cls.features`` without the file."""
-    from text_cls.batches import Encoded, sorted_batches
+    from text_cls.batches import sorted_batches
     from text_cls.checkpoints import read_checkpoint
+    from text_cls.encoding import Encoded
     from text_cls.features import feature_encoder, make_feature_fn
-    from training.loop import make_evaluator
+    from training.evaluation import make_evaluator
     from training.strategy import make_strategy
 
     placement = make_strategy("cpu")
@@ -77,13 +79,17 @@ def ours_finetune(arrays: dict[str, np.ndarray]) -> Turn:
     """The engine's own train step over its own batches, as ``finetune_bert`` runs them."""
     import tensorflow as tf
 
-    from text_cls.batches import Encoded, training_batches
-    from text_cls.bert import BertClassifierConfig, build_classifier
+    from text_cls.batches import training_batches
+    from text_cls.bert import build_classifier
     from text_cls.checkpoints import load_encoder, read_checkpoint
+    from text_cls.config import BertClassifierConfig
+    from text_cls.encoding import Encoded
     from text_cls.objective import make_loss_fn
-    from training.loop import Job, Settings, make_train_step
-    from training.optimizer import AdamW
+    from training.adamw import AdamW
+    from training.config import TrainingConfig
+    from training.job import Job
     from training.strategy import make_strategy
+    from training.train_step import make_train_step
 
     placement = make_strategy("cpu")
     checkpoint = read_checkpoint(_folder())
@@ -94,7 +100,7 @@ def ours_finetune(arrays: dict[str, np.ndarray]) -> Turn:
     encoded = Encoded(arrays["ids"], arrays["offsets"], arrays["labels"])
     dataset = training_batches(encoded, BATCH, seed=0)
     job = Job(model, optimizer, make_loss_fn(model), lambda step: dataset, dict)
-    step = make_train_step(job, placement, Settings(1), dataset.element_spec)
+    step = make_train_step(job, placement, TrainingConfig(num_steps=1), dataset.element_spec)
     batches = iter(dataset)
 
     def turn() -> int:

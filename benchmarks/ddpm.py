@@ -60,24 +60,25 @@ def ours() -> Turn:
     import tensorflow as tf
 
     from diffusion.batches import training_batches
-    from diffusion.data import Images
-    from diffusion.generator import Generator, Wish
+    from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
+    from diffusion.generator import Generator
     from diffusion.objective import make_loss_fn
     from diffusion.process import DiffusionProcess
-    from diffusion.samplers import SamplerConfig
-    from diffusion.unet import UNetConfig
-    from training.loop import Job, Settings, make_train_step
-    from training.optimizer import AdamW
+    from diffusion.readers import Images
+    from training.adamw import AdamW
+    from training.config import TrainingConfig
+    from training.job import Job
     from training.strategy import make_strategy
+    from training.train_step import make_train_step
 
     size, channels, width, multipliers, attention, groups, dropout = SHAPES[FLAGS.model]
     placement = make_strategy("cpu", FLAGS.shards)
     config = UNetConfig(size, size, channels, width, multipliers, 2, attention, 1, dropout, groups)
-    generator = Generator(config, DiffusionProcess(), (), placement)
+    generator = Generator(config, DiffusionProcess(ProcessConfig()), (), placement)
     batch, steps = sizes()
     if FLAGS.task == "sample":
         sampler = SamplerConfig("ddim", steps)
-        return lambda: steps * len(generator.images(sampler, Wish(np.arange(batch)), 0, batch))
+        return lambda: steps * len(generator.images(sampler, generator.request(np.arange(batch)), batch))
     model = generator.model
     optimizer = AdamW(2e-4, 0.0, epsilon=1e-8, ema_decay=0.9999)
     optimizer.build(model.trainable_variables)
@@ -85,7 +86,7 @@ def ours() -> Turn:
     loss_fn = make_loss_fn(model, generator.process)
     job = Job(model, optimizer, loss_fn, lambda step: training_batches(data, batch, 0, True, step), dict)
     dataset = job.train(0)
-    train_step = make_train_step(job, placement, Settings(10**9, jit_compile=FLAGS.xla), dataset.element_spec)
+    train_step = make_train_step(job, placement, TrainingConfig(xla=FLAGS.xla), dataset.element_spec)
     stream, count = iter(dataset), iter(range(10**9))
 
     def turn() -> int:

@@ -23,16 +23,16 @@ flags.DEFINE_integer("seed", 0, "Of the noise; the run's own seed draws the spli
 
 def main(argv: list[str]) -> None:
     """Prints the figures."""
-    from diffusion.data import Source, load
-    from diffusion.generator import Generator, Wish
+    from diffusion.config import DataConfig, SamplerConfig
+    from diffusion.data import load
+    from diffusion.generator import Generator, ImageRequest
     from diffusion.neighbours import nearest
-    from diffusion.samplers import SamplerConfig
     from training.strategy import make_strategy
 
     run_dir = Path(FLAGS.run_dir)
     run_seed = next(int(line[7:]) for line in (run_dir / "flags.txt").read_text().splitlines() if "--seed=" in line)
     generator = Generator.load(run_dir / "model", make_strategy("cpu"))
-    splits = load(Source("digits"), seed=run_seed)
+    splits = load(DataConfig(), run_seed)
     flat = lambda pixels: pixels.reshape(len(pixels), -1) / 255.0 * 16.0  # noqa: E731
     judge = SVC(gamma=0.001, C=10.0).fit(flat(splits.train.pixels), splits.train.labels)
     print(f"the judge reads {judge.score(flat(splits.test.pixels), splits.test.labels):.4f} of held-out real digits")
@@ -40,12 +40,13 @@ def main(argv: list[str]) -> None:
     number = np.arange(FLAGS.num_images)
     asked = number % 10
     sampler = SamplerConfig(FLAGS.sampler, FLAGS.sampling_steps, guidance=FLAGS.guidance)
-    images = generator.images(sampler, Wish(number, asked), FLAGS.seed, 100)
+    images = generator.images(sampler, ImageRequest(number, asked, FLAGS.seed), 100)
     agree = judge.predict(flat(images)) == asked
     by_class = [f"{agree[asked == k].mean():.2f}" for k in range(10)]
     print(f"samples read as the class asked for: {agree.mean():.4f} of {len(asked)} ({' '.join(by_class)})")
 
-    free = generator.images(SamplerConfig(FLAGS.sampler, FLAGS.sampling_steps), Wish(number), FLAGS.seed + 1, 100)
+    plain = SamplerConfig(FLAGS.sampler, FLAGS.sampling_steps)
+    free = generator.images(plain, ImageRequest(number, seed=FLAGS.seed + 1), 100)
     share = np.bincount(judge.predict(flat(free)), minlength=10) / len(free)
     print(f"classes of samples of no class: {share.min():.3f} to {share.max():.3f} each ({' '.join(map(str, share))})")
 

@@ -52,10 +52,10 @@ def usual_distance(mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, co
 
 def compare_distances() -> None:
     """Prints seconds and values of both, and the ratio of the medians."""
-    from diffusion.fid import frechet_distance, frechet_distance_of_features, statistics
+    from diffusion.fid import fit_gaussian, frechet_distance, frechet_distance_of_features
 
     x, y = random_features(0), random_features(1)
-    arguments = (*statistics(x), *statistics(y))
+    arguments = (*fit_gaussian(x), *fit_gaussian(y))
     few = FLAGS.count < WIDTH
     sides = {
         "ours": lambda: frechet_distance_of_features(x, y) if few else frechet_distance(*arguments),
@@ -79,12 +79,14 @@ def ours() -> Turn:
     """``diffusion.features`` without the file."""
     from pathlib import Path
 
+    from diffusion.config import FeatureConfig
+    from diffusion.extractors import build_extractor
     from diffusion.features import make_feature_stream
-    from diffusion.inception import build_extractor
     from training.strategy import make_strategy
 
     placement = make_strategy("cpu")
-    stream = make_feature_stream(build_extractor("tf2015", "random", Path()), placement, FLAGS.batch_size)
+    extractor = build_extractor(FeatureConfig("tf2015", "random"), Path())
+    stream = make_feature_stream(extractor, placement, FLAGS.batch_size)
     images = np.random.default_rng(0).integers(0, 256, (FLAGS.images, 32, 32, 3), np.uint8)
     return lambda: sum(len(part) for part in stream(iter(images)))
 

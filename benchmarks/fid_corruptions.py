@@ -64,12 +64,13 @@ def squeezenet(weights: Path, target: Path) -> str:
 
 def main(argv: list[str]) -> None:
     """Four levels of three corruptions."""
-    from diffusion.data import Source, load
+    from diffusion import plots
+    from diffusion.config import DataConfig, FeatureConfig
+    from diffusion.data import load
+    from diffusion.extractors import build_extractor
     from diffusion.features import make_feature_stream
     from diffusion.fid import frechet_distance_of_features
-    from diffusion.inception import build_extractor
-    from experiments import plots
-    from training.download import default_cache
+    from files.download import default_cache
     from training.strategy import make_strategy
 
     placement = make_strategy("cpu")
@@ -77,13 +78,13 @@ def main(argv: list[str]) -> None:
         features_of = FLAGS.features
         if FLAGS.squeezenet:
             features_of = squeezenet(Path(FLAGS.squeezenet), Path(folder) / "squeezenet1_1.keras")
-        extractor = build_extractor(features_of, FLAGS.weights, default_cache())
-    stream, width = make_feature_stream(extractor, placement, batch_size=32), extractor.widths[0]
+        extractor = build_extractor(FeatureConfig(features_of, FLAGS.weights), default_cache())
+    stream, width = make_feature_stream(extractor, placement, batch_size=32), extractor.width
 
     def features(pixels: np.ndarray) -> np.ndarray:
         return np.concatenate(list(stream(iter(pixels))))[:, :width]
 
-    data = load(Source("cifar10", Path(FLAGS.data_path))).test
+    data = load(DataConfig(dataset="cifar10", data_path=Path(FLAGS.data_path))).test
     order = np.random.default_rng(0).permutation(len(data))
     real = features(data.pixels[order[: FLAGS.images]])
     other = data.take(order[FLAGS.images : 2 * FLAGS.images])

@@ -19,21 +19,21 @@ flags.DEFINE_string("out", "sampling_cost.png", "The picture.")
 
 def main(argv: list[str]) -> None:
     """Measures and draws."""
-    from diffusion.generator import Generator, Wish
-    from diffusion.samplers import SamplerConfig
-    from experiments import plots
+    from diffusion import plots
+    from diffusion.config import SamplerConfig
+    from diffusion.generator import Generator, ImageRequest
     from training.strategy import make_strategy
 
     generator = Generator.load(Path(FLAGS.run_dir) / "model", make_strategy("cpu"))
     steps, batches = ([int(text) for text in values] for values in (FLAGS.steps, FLAGS.batches))
     cost = np.zeros((len(batches), len(steps)))
     for (row, column), _ in np.ndenumerate(cost):
-        sampler, number = SamplerConfig("ddim", steps[column]), np.arange(batches[row])
-        generator.images(sampler, Wish(number), 0, batches[row])  # traces
+        sampler, request = SamplerConfig("ddim", steps[column]), ImageRequest(np.arange(batches[row]))
+        generator.images(sampler, request, batches[row])  # traces
         seconds = []
         for _ in range(FLAGS.rounds):
             start = time.perf_counter()
-            generator.images(sampler, Wish(number), 0, batches[row])
+            generator.images(sampler, request, batches[row])
             seconds.append(time.perf_counter() - start)
         cost[row, column] = np.median(seconds) / batches[row]
     for batch, line in zip(batches, cost, strict=True):

@@ -35,14 +35,16 @@ SIDES = ("ours", "torch fixed", "torch sorted")
 
 def prepare(path: Path) -> None:
     """Encodes the texts once, the same ids for every side."""
-    from text_cls.batches import encode
-    from text_cls.data import Source, load
+    from text_cls.config import DataConfig
+    from text_cls.data import load
     from text_cls.preprocess import Cleaner, tokenise
+    from text_cls.tokenisers import WordTokeniser
     from text_cls.vocabulary import Vocabulary
 
-    texts = load(Source("ag_news", Path(FLAGS.data_path))).train
+    texts = load(DataConfig("ag_news", Path(FLAGS.data_path))).train
     corpus = tokenise(texts.fields, Cleaner())
-    encoded = encode(corpus, Vocabulary.build(corpus, VOCABULARY), texts.labels, MAX_LENGTH)
+    tokeniser = WordTokeniser(Cleaner(), Vocabulary.build(corpus, VOCABULARY), MAX_LENGTH)
+    encoded = tokeniser.encode(corpus, texts.labels)
     lengths = encoded.lengths
     print(f"{len(lengths):,} texts, {lengths.mean():.1f} tokens on average, {lengths.max()} at most")
     np.savez(path, ids=encoded.ids, offsets=encoded.offsets, labels=encoded.labels)
@@ -52,12 +54,16 @@ def ours(arrays: dict[str, np.ndarray]) -> Turn:
     """The engine's own train step over its own batches."""
     import tensorflow as tf
 
-    from text_cls.batches import Encoded, training_batches
+    from text_cls.batches import training_batches
+    from text_cls.config import TransformerConfig
+    from text_cls.encoding import Encoded
     from text_cls.objective import make_loss_fn
-    from text_cls.transformer import TransformerConfig, build_classifier
-    from training.loop import Job, Settings, make_train_step
-    from training.optimizer import AdamW
+    from text_cls.transformer import build_classifier
+    from training.adamw import AdamW
+    from training.config import TrainingConfig
+    from training.job import Job
     from training.strategy import make_strategy
+    from training.train_step import make_train_step
 
     placement = make_strategy("cpu")
     config = TransformerConfig(VOCABULARY, CLASSES, MAX_LENGTH, WIDTH, LAYERS, HEADS, FFN, DROPOUT)
@@ -67,7 +73,7 @@ def ours(arrays: dict[str, np.ndarray]) -> Turn:
     encoded = Encoded(arrays["ids"], arrays["offsets"], arrays["labels"])
     dataset = training_batches(encoded, FLAGS.batch_size, seed=0)
     job = Job(model, optimizer, make_loss_fn(model), lambda step: dataset, dict)
-    step = make_train_step(job, placement, Settings(1), dataset.element_spec)
+    step = make_train_step(job, placement, TrainingConfig(num_steps=1), dataset.element_spec)
     batches = iter(dataset)
 
     def turn() -> int:
@@ -77,13 +83,30 @@ def ours(arrays: dict[str, np.ndarray]) -> Turn:
     return turn
 
 
+def torch_batches(arrays: dict[str, np.ndarray], sort: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Token ids [B, T] and labels [B], without end; ``sort`` puts texts of similar length together."""
+    lengths, rng = np.diff(arrays["offsets"]), np.random.default_rng(0)
+    while True:
+        order = rng.permutation(len(lengths))
+        if sort:  # by length within pools of 50 batches, then the batches shuffled
+            pools = np.array_split(order, max(1, len(order) // (50 * FLAGS.batch_size)))
+            order = np.concatenate([pool[np.argsort(lengths[pool])] for pool in pools])
+        starts = np.arange(0, len(order) - FLAGS.batch_size + 1, FLAGS.batch_size)
+        for start in rng.permutation(starts):
+            rows = order[start : start + FLAGS.batch_size]
+            padded = int(lengths[rows].max()) if sort else MAX_LENGTH
+            tokens = np.zeros((len(rows), padded), np.int64)
+            for place, row in enumerate(rows):
+                tokens[place, : lengths[row]] = arrays["ids"][arrays["offsets"][row] : arrays["offsets"][row + 1]]
+            yield tokens, arrays["labels"][rows].astype(np.int64)
+
+
 def torch_side(arrays: dict[str, np.ndarray], sort: bool) -> Turn:
     """The peer; ``sort`` makes it the good user's version."""
     import torch
     from torch import nn
 
     torch.set_num_threads(FLAGS.threads)
-    lengths = np.diff(arrays["offsets"])
 
     class Classifier(nn.Module):
         def __init__(self) -> None:
@@ -101,30 +124,14 @@ def torch_side(arrays: dict[str, np.ndarray], sort: bool) -> Turn:
             weight = (~padding).unsqueeze(-1).float()
             return self.head(self.drop((x * weight).sum(1) / weight.sum(1)))
 
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        rng = np.random.default_rng(0)
-        while True:
-            order = rng.permutation(len(lengths))
-            if sort:  # by length within pools of 50 batches, then the batches shuffled
-                pools = np.array_split(order, max(1, len(order) // (50 * FLAGS.batch_size)))
-                order = np.concatenate([pool[np.argsort(lengths[pool])] for pool in pools])
-            starts = np.arange(0, len(order) - FLAGS.batch_size + 1, FLAGS.batch_size)
-            for start in rng.permutation(starts):
-                rows = order[start : start + FLAGS.batch_size]
-                padded = int(lengths[rows].max()) if sort else MAX_LENGTH
-                tokens = np.zeros((len(rows), padded), np.int64)
-                for place, row in enumerate(rows):
-                    tokens[place, : lengths[row]] = arrays["ids"][arrays["offsets"][row] : arrays["offsets"][row + 1]]
-                yield torch.from_numpy(tokens), torch.from_numpy(arrays["labels"][rows].astype(np.int64))
-
     model = Classifier().train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.01, fused=sort)
-    criterion, stream = nn.CrossEntropyLoss(), batches()
+    criterion, stream = nn.CrossEntropyLoss(), torch_batches(arrays, sort)
 
     def turn() -> int:
         examples = 0
         for _ in range(FLAGS.steps):
-            tokens, labels = next(stream)
+            tokens, labels = map(torch.from_numpy, next(stream))
             optimizer.zero_grad(set_to_none=True)
             criterion(model(tokens), labels).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -29,7 +29,7 @@ from absl import app, flags
 from benchmarks.turns import keep_to_cores
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("features", 2304, "Columns of a made-up matrix.")
+flags.DEFINE_integer("features", 2304, "Columns of a random matrix.")
 flags.DEFINE_integer("rows", 10000, "Its rows.")
 flags.DEFINE_string("matrix", "", "A .npy file instead.")
 flags.DEFINE_list("sides", ["ours", "pyDeepInsight"], "Who takes turns.")
@@ -51,7 +51,8 @@ def make_matrix(path: Path) -> None:
 
 def ours(folder: Path) -> tuple[float, np.ndarray]:
     """``PixelMap``, the matrix by memory map."""
-    from vision_bridge.layout import LayoutConfig, PixelMap
+    from vision_bridge.config import LayoutConfig
+    from vision_bridge.layout import PixelMap
 
     features = np.load(folder / "matrix.npy", mmap_mode="r")
     start = time.perf_counter()
@@ -107,7 +108,7 @@ def compare(folder: Path) -> None:
         print(f"round {number + 1}: {line}", flush=True)
     features = np.load(folder / "matrix.npy", mmap_mode="r")
     scaling = fit_scaling("min_max", describe(features))
-    apart = distances(*gram_matrix(features, scaling, "cosine"), len(features), "cosine")
+    apart = distances(gram_matrix(features, scaling, "cosine"), "cosine")
     joint = affinities(apart, 30.0, all_pairs=True)
     seconds, memory = (
         {side: median(turn[figure] for turn in turns) for side, turns in found.items()}

@@ -1,5 +1,9 @@
-"""Images → tf.data batches. Which images stand in batch n is a pure function of the seed and n. ``B`` batch."""
+"""Images, and requests for images → tf.data batches. ``B`` batch.
 
+Which images are in batch n is a pure function of the seed and n.
+"""
+
+import dataclasses
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -7,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from diffusion.data import Images
+from diffusion.readers import Images
+from files.errors import UserError
 from training.datasets import endless, from_batches
-from training.errors import UserError
 
 
 class ImageBatch(NamedTuple):
@@ -21,12 +25,41 @@ class ImageBatch(NamedTuple):
     mask: Any  # [B] float32, 1 for an image and 0 for filler
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageRequest:
+    """Which images are asked of a generator.
+
+    Attributes:
+        number: [N] numbers of the images.
+        label: [N] classes, or None for images of no class in particular.
+        seed: of all noise.
+        to_seed: the other end of an interpolation of x_T, or None.
+        mix: [N] shares of ``to_seed``'s noise in x_T, or None.
+    """
+
+    number: np.ndarray
+    label: np.ndarray | None = None
+    seed: int = 0
+    to_seed: int | None = None
+    mix: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def after(self, done: int) -> "ImageRequest":
+        """The rest, once ``done`` images are there."""
+        label, mix = (None if field is None else field[done:] for field in (self.label, self.mix))
+        return dataclasses.replace(self, number=self.number[done:], label=label, mix=mix)
+
+
 class SampleBatch(NamedTuple):
     """Images to be made; rows beyond the last are filler."""
 
     number: Any  # [B] int32 number of the image: its noise follows from the seed and this
     label: Any  # [B] int32
-    mix: Any  # [B] float32 share of the second seed's noise, where there is one
+    seed: Any  # [B] uint32, the same for all, so that one graph serves every seed
+    to_seed: Any  # [B] uint32 of the other end of an interpolation, where there is one
+    mix: Any  # [B] float32 share of that seed's noise
     mask: Any  # [B] float32, 1 for an image and 0 for filler
 
 
@@ -71,7 +104,7 @@ def evaluation_batches(images: Images, size: int) -> tf.data.Dataset:
 def stream_batches(images: Iterator[np.ndarray], size: int, failures: list[UserError]) -> tf.data.Dataset:
     """Images [H, W, C] that come one by one, ``size`` at a time; ``number`` is 0.
 
-    The data end at an image that cannot be had, and its error is in ``failures``: tf.data would wrap it in its own.
+    The data end at an image that cannot be read, and its error is in ``failures``: tf.data would wrap it in its own.
     """
     first = next(images, None)
     if first is None:
@@ -96,18 +129,23 @@ def _until_failure(images: Iterator[np.ndarray], failures: list[UserError]) -> I
         failures.append(error)
 
 
-def sample_batches(number: np.ndarray, label: np.ndarray, mix: np.ndarray, size: int) -> tf.data.Dataset:
-    """Images to be made, in order, ``size`` at a time."""
+def sample_batches(request: ImageRequest, no_class: int, size: int) -> tf.data.Dataset:
+    """The images of a request, in order, ``size`` at a time; ``no_class`` is the label of those that ask for none."""
+    count = len(request)
+    label = np.full(count, no_class) if request.label is None else request.label
+    mix = np.zeros(count) if request.mix is None else request.mix
 
     def batches() -> Iterator[SampleBatch]:
-        for start in range(0, len(number), size):
+        for start in range(0, count, size):
             part = slice(start, start + size)
-            filler = (0, size - len(number[part]))
+            filler = (0, size - len(label[part]))
             yield SampleBatch(
-                np.pad(number[part], filler).astype(np.int32),
+                np.pad(request.number[part], filler).astype(np.int32),
                 np.pad(label[part], filler).astype(np.int32),
+                np.full(size, request.seed, np.uint32),
+                np.full(size, request.to_seed or 0, np.uint32),
                 np.pad(mix[part], filler).astype(np.float32),
-                np.pad(np.ones(len(number[part]), np.float32), filler),
+                np.pad(np.ones(len(label[part]), np.float32), filler),
             )
 
     return _dataset(batches, next(batches()))

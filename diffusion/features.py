@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from diffusion.batches import ImageBatch, stream_batches
+from diffusion.batches import ImageBatch, ImageRequest, stream_batches
+from diffusion.config import SamplerConfig
+from diffusion.extractors import Extractor
 from diffusion.fid import frechet_distance_of_features
-from diffusion.generator import Generator, Wish
-from diffusion.inception import Extractor
-from diffusion.samplers import SamplerConfig
-from training.arrays import GrowingArray
-from training.errors import UserError
-from training.loop import make_mapper
+from diffusion.generator import Generator
+from diffusion.sources import ImageSource
+from files.arrays import GrowingArray
+from files.errors import UserError
+from training.evaluation import make_mapper
+from training.session import full_products
 from training.strategy import Placement
 
 _SAVE_EVERY = 10  # batches between notes of how far it is
@@ -34,44 +36,41 @@ class Features(NamedTuple):
 
 def image_features(
     extractor: Extractor,
-    images: Callable[[int], Iterator[np.ndarray]],
-    count: int,
+    source: ImageSource,
     placement: Placement,
     path: Path,
-    what: dict[str, Any],
     batch_size: int = 32,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
-    """Features of ``count`` images, streamed into ``path`` and never whole in memory; interrupted, it goes on there.
+    """Features of a source's images, streamed into ``path`` and never whole in memory; interrupted, it resumes there.
 
     Args:
         extractor: from ``build_extractor``.
-        images: how many to leave out → the rest, uint8 [H, W, C], one by one.
-        count: N.
+        source: the images.
         placement: where it runs.
-        path: of the array; features and logits stand side by side in it.
-        what: what the images depend on.
+        path: of the array, which holds features and, beside them, logits.
         batch_size: images at a time.
         on_progress: told the number of images done.
 
     Raises:
-        UserError: ``path`` holds something else, or features that are not finite.
+        UserError: ``path`` holds something else.
     """
-    width, num_logits = extractor.widths
-    what = what | {"mode": extractor.mode, "weights_hash": extractor.weights_hash}
-    file = GrowingArray(path, (count, width + num_logits), "float32", what)
+    shape = (source.count, extractor.width + extractor.num_logits)
+    depends_on = source.depends_on | {"mode": extractor.mode, "weights_hash": extractor.weights_hash}
+    file = GrowingArray(path, shape, "float32", depends_on)
     done = file.done
     on_progress(done)
-    if done < count:
+    if done < source.count:
         stream = make_feature_stream(extractor, placement, batch_size)
-        for number, part in enumerate(stream(images(done)), 1):
-            file.array[done : done + len(part)] = part
-            done += len(part)
-            if number % _SAVE_EVERY == 0 or done == count:
-                file.save(done)
-            on_progress(done)
+        with full_products():
+            for number, part in enumerate(stream(source.images(done)), 1):
+                file.array[done : done + len(part)] = part
+                done += len(part)
+                if number % _SAVE_EVERY == 0 or done == source.count:
+                    file.save(done)
+                on_progress(done)
     array = np.load(path, mmap_mode="r")
-    return Features(array[:, :width], array[:, width:] if num_logits else None)
+    return Features(array[:, : extractor.width], array[:, extractor.width :] if extractor.num_logits else None)
 
 
 def make_feature_stream(
@@ -79,7 +78,7 @@ def make_feature_stream(
 ) -> Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]:
     """Compiles images, one by one → arrays [B, D + K], features beside logits.
 
-    An image that cannot be had raises its own error, after those before it.
+    An image that cannot be read raises its own error, after those before it.
     """
 
     def feature_fn(batch: ImageBatch) -> dict[str, Any]:
@@ -98,36 +97,38 @@ def make_feature_stream(
     return stream
 
 
-def make_fid_meter(
-    extractor: Extractor,
-    train: np.ndarray,
-    generator: Generator,
-    sampler: SamplerConfig,
-    wish: Wish,
-    path: Path,
-    what: dict[str, Any],
-    batch_size: int = 32,
-) -> Callable[[], float]:
-    """What measures a model while it trains: () → FID of the wished-for images against the training images.
+class FidMeter:
+    """Measures a model while it trains: FID of the images of a request against the training images."""
 
-    Args:
-        extractor: of the features.
-        train: [N, H, W, C] uint8; their features are computed once, into ``path``.
-        generator: whose weights, as they are at each call, make the images.
-        sampler, wish: which images; the same noise every time.
-        path, what: as in ``image_features``.
-        batch_size: images at a time.
-    """
-    placement = generator.placement
-    real = image_features(
-        extractor, lambda skip: iter(train[skip:]), len(train), placement, path, what, batch_size
-    ).features
-    stream = make_feature_stream(extractor, placement, batch_size)
-    width = extractor.widths[0]
+    def __init__(
+        self,
+        extractor: Extractor,
+        train: ImageSource,
+        generator: Generator,
+        sampler: SamplerConfig,
+        request: ImageRequest,
+        path: Path,
+        batch_size: int = 32,
+    ) -> None:
+        """Computes the features of the training images, once, into ``path``.
 
-    def measure() -> float:
-        images = (image for part in generator.stream(sampler, wish, 0, batch_size) for image in part["image"])
-        fake = np.concatenate(list(stream(images)))
-        return frechet_distance_of_features(real, fake[:, :width])
+        Args:
+            extractor: of the features.
+            train: the training images.
+            generator: whose weights, as they are at each call, make the images.
+            sampler, request: which images; the same noise every time.
+            path: of the array of features.
+            batch_size: images at a time.
+        """
+        self._generator, self._sampler, self._request = generator, sampler, request
+        self._width, self._batch_size = extractor.width, batch_size
+        self._real = image_features(extractor, train, generator.placement, path, batch_size).features
+        self._stream = make_feature_stream(extractor, generator.placement, batch_size)
 
-    return measure
+    def __call__(self) -> float:
+        """The distance."""
+        parts = self._generator.stream(self._sampler, self._request, self._batch_size)
+        images = (image for part in parts for image in part["image"])
+        with full_products():
+            fake = np.concatenate(list(self._stream(images)))
+        return frechet_distance_of_features(self._real, fake[:, : self._width])

@@ -7,11 +7,25 @@ No matrix square root is ever taken. Tr (Σ_1 Σ_2)^½ is the sum of the square 
 matrices, which is small. Both are real and finite for every input.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.linalg
 
-from training.arrays import release
-from training.errors import UserError
+from files.arrays import release
+from files.errors import UserError
+
+
+class Gaussian(NamedTuple):
+    """What a Fréchet distance sees of features.
+
+    Attributes:
+        mean: [D] μ.
+        covariance: [D, D] Σ, over N − 1.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
 
 
 class Moments:
@@ -86,31 +100,40 @@ def frechet_distance_of_features(features_1: np.ndarray, features_2: np.ndarray)
     """The same from the features [N, D], [M, D] themselves; the faster and more exact way for few images."""
     few = min(len(features_1), len(features_2)) < features_1.shape[1]
     if not few or min(len(features_1), len(features_2)) < 2:
-        (mean_1, cov_1), (mean_2, cov_2) = (statistics(features) for features in (features_1, features_2))
-        return frechet_distance(mean_1, cov_1, mean_2, cov_2)
-    (mean_1, x), (mean_2, y) = (_centred(features) for features in (features_1, features_2))
-    if len(x) > x.shape[1]:
-        x = scipy.linalg.qr(x, mode="r", check_finite=False)[0][: x.shape[1]]  # same Σ, no more rows than features
-    if len(y) > y.shape[1]:
-        y = scipy.linalg.qr(y, mode="r", check_finite=False)[0][: y.shape[1]]
+        return frechet_distance(*fit_gaussian(features_1), *fit_gaussian(features_2))
+    one, two = _centred(features_1), _centred(features_2)
+    x, y = _no_more_rows_than_features(one.rows), _no_more_rows_than_features(two.rows)
     nuclear = scipy.linalg.svdvals(x @ y.T, overwrite_a=True, check_finite=False).sum()
-    return _assemble(mean_1, (x * x).sum(), mean_2, (y * y).sum(), nuclear)
+    return _assemble(one.mean, (x * x).sum(), two.mean, (y * y).sum(), nuclear)
 
 
-def statistics(features: np.ndarray, block: int = 4096) -> tuple[np.ndarray, np.ndarray]:
-    """μ [D] and Σ [D, D] of features [N, D], which may be memory-mapped."""
+def fit_gaussian(features: np.ndarray, block: int = 4096) -> Gaussian:
+    """μ and Σ of features [N, D], which may be memory-mapped."""
     moments = Moments()
     for start in range(0, len(features), block):
         moments.add(features[start : start + block])
         release(features)
-    return moments.mean(), moments.covariance()
+    return Gaussian(moments.mean(), moments.covariance())
 
 
-def _centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean, and rows whose products sum to Σ."""
+class _Centred(NamedTuple):
+    """The mean [D] of features, and rows [N, D] about it whose products sum to Σ."""
+
+    mean: np.ndarray
+    rows: np.ndarray
+
+
+def _centred(features: np.ndarray) -> _Centred:
     features = np.asarray(features, np.float64)
     mean = features.mean(axis=0)
-    return mean, (features - mean) / np.sqrt(len(features) - 1)
+    return _Centred(mean, (features - mean) / np.sqrt(len(features) - 1))
+
+
+def _no_more_rows_than_features(rows: np.ndarray) -> np.ndarray:
+    """Rows whose products have the same sum."""
+    if len(rows) <= rows.shape[1]:
+        return rows
+    return scipy.linalg.qr(rows, mode="r", check_finite=False)[0][: rows.shape[1]]
 
 
 def _cholesky(cov: np.ndarray) -> np.ndarray:

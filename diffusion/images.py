@@ -1,5 +1,6 @@
 """Image files → arrays: folders and archives of any nesting, any format that Pillow reads."""
 
+import hashlib
 import io
 import lzma
 import os
@@ -10,13 +11,16 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import zstandard
 from PIL import Image, ImageOps
 
-from training.errors import UserError
+from files.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusion.config import ReadingConfig
 
 Image.init()
 _NO_PICTURES = ("MPEG", "HDF5", "EPS", "PDF", "GRIB", "BUFR", "WMF", "FITS")  # films, documents, data
@@ -35,6 +39,13 @@ class Entry(NamedTuple):
     content: Callable[[], bytes]
 
 
+class NamedImage(NamedTuple):
+    """One image, decoded."""
+
+    name: PurePosixPath
+    pixels: np.ndarray  # [H, W, C] uint8
+
+
 class Loaded(NamedTuple):
     """Images of one size, in order of their names."""
 
@@ -43,89 +54,97 @@ class Loaded(NamedTuple):
     notes: list[str]  # files left out
 
 
-def read_images(
-    path: Path,
-    size: int = 0,
-    channels: int = 0,
-    skip_bad: bool = False,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> Loaded:
+class Listing(NamedTuple):
+    """The image files of a folder or archive, none of them decoded."""
+
+    num_files: int
+    sha256: str  # of their names and sizes in bytes
+
+
+OnProgress = Callable[[int], None]  # is told the number of images read
+
+
+def ignore(done: int) -> None:
+    """Progress that nobody follows."""
+
+
+def read_images(path: Path, reading: "ReadingConfig", on_progress: OnProgress = ignore) -> Loaded:
     """Every image below a folder or in an archive.
 
     Args:
         path: a folder, or a file with a suffix in ``ARCHIVES``.
-        size: crop the middle square and resize it (antialiased) to this; 0 keeps the images as they are.
-        channels: 1 or 3; 0 for what the files have.
-        skip_bad: leave out files that cannot be read, and note them.
+        reading: size and channels of the images, and whether files that cannot be read are left out, and noted.
         on_progress: told the number of images read.
 
     Raises:
         UserError: nothing there, a damaged file (named), or images of different sizes or channels.
     """
-    names: list[PurePosixPath] = []
-    arrays: list[np.ndarray] = []
+    found: list[NamedImage] = []
     notes: list[str] = []
-    for name, pixels in stream_images(path, size, channels, notes if skip_bad else None):
-        names.append(name)
-        arrays.append(pixels)
-        if len(names) % _AT_ONCE == 0:
-            on_progress(len(names))
-    on_progress(len(names))
-    order = sorted(range(len(names)), key=lambda place: names[place].parts)
-    return Loaded([names[i] for i in order], np.stack([arrays[i] for i in order]), notes)
+    for image in stream_images(path, reading, notes):
+        found.append(image)
+        if len(found) % _AT_ONCE == 0:
+            on_progress(len(found))
+    on_progress(len(found))
+    found.sort(key=lambda image: image.name.parts)
+    return Loaded([image.name for image in found], np.stack([image.pixels for image in found]), notes)
 
 
 def stream_images(
-    path: Path, size: int = 0, channels: int = 0, notes: list[str] | None = None, skip: int = 0
-) -> Iterator[tuple[PurePosixPath, np.ndarray]]:
+    path: Path, reading: "ReadingConfig", notes: list[str] | None = None, skip: int = 0
+) -> Iterator[NamedImage]:
     """The images of ``read_images`` one by one, in the order of the folder or archive; few are in memory at a time.
 
-    ``notes`` takes the place of errors about single files; ``skip`` files are passed over unread.
+    Where ``reading.skip_bad_images``, errors about single files are appended to ``notes``; ``skip`` files are passed
+    over unread.
     """
-    first: tuple[PurePosixPath, np.ndarray] | None = None
+    first: NamedImage | None = None
     entries = islice(_entries(path), skip, None)
     found = bool(skip)
     with ThreadPool(os.cpu_count()) as pool:
         while chunk := list(islice(entries, _AT_ONCE)):
             found = True
-            for entry, result in zip(chunk, pool.map(lambda e: _decode(e, size, channels), chunk), strict=True):
+            for entry, result in zip(chunk, pool.map(lambda e: _decode(e, reading), chunk), strict=True):
                 if isinstance(result, str):
                     message = f"{path / entry.name}: not a readable image ({result})"
-                    if notes is None:
-                        raise UserError(f"{message}; mend or remove it, or leave such files out with --skip_bad_images")
-                    notes.append(message)
+                    if not reading.skip_bad_images:
+                        raise UserError(f"{message}; fix or remove it, or leave such files out with --skip_bad_images")
+                    if notes is not None:
+                        notes.append(message)
                     continue
-                first = first or (entry.name, result)
-                _check_like_first(path, first, entry.name, result)
-                yield entry.name, result
+                image = NamedImage(entry.name, result)
+                first = first or image
+                _check_like_first(path, first, image)
+                yield image
     if not found or (first is None and not skip):
         raise UserError(f"{path}: no images there (looked for .png, .jpg and whatever else Pillow reads, in any case)")
 
 
-def list_images(path: Path) -> list[tuple[str, int]]:
-    """Name and size in bytes of every image file, in the order of ``stream_images``; nothing is decoded."""
+def list_images(path: Path) -> Listing:
+    """The image files in the order of ``stream_images``."""
     if path.is_dir():
-        return [(str(name), (path / name).stat().st_size) for name, _ in _entries(path)]
-    return [(str(name), len(content())) for name, content in _entries(path)]
+        listed = [(str(entry.name), (path / entry.name).stat().st_size) for entry in _entries(path)]
+    else:
+        listed = [(str(entry.name), len(entry.content())) for entry in _entries(path)]
+    return Listing(len(listed), hashlib.sha256(repr(listed).encode()).hexdigest())
 
 
-def _check_like_first(
-    path: Path, first: tuple[PurePosixPath, np.ndarray], name: PurePosixPath, pixels: np.ndarray
-) -> None:
-    a, b = first[1].shape, pixels.shape
+def _check_like_first(path: Path, first: NamedImage, image: NamedImage) -> None:
+    a, b = first.pixels.shape, image.pixels.shape
     if a != b:
         raise UserError(
-            f"{path}: images differ: {first[0]} is {a[1]}×{a[0]} with {a[2]} channel(s), {name} is {b[1]}×{b[0]} with "
-            f"{b[2]}; {'set --channels to 1 or 3' if a[:2] == b[:2] else 'set --image_size'}"
+            f"{path}: images differ: {first.name} is {a[1]}×{a[0]} with {a[2]} channel(s), {image.name} is "
+            f"{b[1]}×{b[0]} with {b[2]}; {'set --channels to 1 or 3' if a[:2] == b[:2] else 'set --image_size'}"
         )
 
 
-def _decode(entry: Entry, size: int, channels: int) -> np.ndarray | str:
+def _decode(entry: Entry, reading: "ReadingConfig") -> np.ndarray | str:
     """[H, W, C] uint8, or what is wrong."""
     try:
         with Image.open(io.BytesIO(entry.content())) as opened:
             image: Image.Image = ImageOps.exif_transpose(opened)
-            return _to_array(image, size, channels or (1 if image.mode in _GRAY else 3))
+            channels = reading.channels or (1 if image.mode in _GRAY else 3)
+            return _to_array(image, reading.image_size, channels)
     except (
         OSError,
         ValueError,

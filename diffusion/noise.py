@@ -31,8 +31,9 @@ def uniform(seed: Any, which: Any, stream: Any, count: int) -> Any:
     """[B, count] numbers in (0, 1): of the examples ``which`` [B], from ``stream``, under ``seed``.
 
     Args:
-        seed, stream: integers, or scalar tensors of them.
+        seed: an integer, or a tensor of one, or [B] one an example.
         which: [B] integers.
+        stream: an integer, or a tensor of one.
         count: numbers an example.
     """
     return ops.concatenate(_pairs(seed, which, stream, (count + 1) // 2), axis=1)[:, :count]
@@ -49,7 +50,7 @@ def normal(seed: Any, which: Any, stream: Any, shape: tuple[int, ...]) -> Any:
 
 def _pairs(seed: Any, which: Any, stream: Any, count: int) -> tuple[Any, Any]:
     """Two [B, count] arrays of uniform numbers."""
-    key = _word(seed), ops.reshape(ops.cast(which, "uint32"), (-1, 1))
+    key = ops.reshape(_word(seed), (-1, 1)), ops.reshape(ops.cast(which, "uint32"), (-1, 1))
     words = threefry(key, (_word(stream), _word(np.arange(count)[None])))
     return _to_unit(words[0]), _to_unit(words[1])
 

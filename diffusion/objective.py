@@ -11,6 +11,7 @@ from keras import ops
 from diffusion import noise
 from diffusion.batches import ImageBatch
 from diffusion.process import DiffusionProcess
+from training.figures import Cost
 from training.objectives import seeded_call
 
 _TIME, _NOISE, _LABEL, _EVALUATION = 0, 1, 2, 3  # streams of random numbers
@@ -68,9 +69,9 @@ def _spread(number: Any) -> Any:
 def by_time(values: dict[str, np.ndarray], num_steps: int) -> dict[str, float]:
     """Mean ``loss``, and the mean squared error by bucket of time: ``mse_1_125``, …; empty buckets are left out."""
     edges = np.linspace(0, num_steps, NUM_BUCKETS + 1).round().astype(int)
-    figures = {"loss": float(values["loss"].mean())}
+    figures: dict[str, float] = {"loss": Cost(values["loss"].mean())}
     for low, high in pairwise(edges):
         inside = (values["t"] > low) & (values["t"] <= high)
         if inside.any():
-            figures[f"mse_{low + 1}_{high}"] = float(values["mse"][inside].mean())
+            figures[f"mse_{low + 1}_{high}"] = Cost(values["mse"][inside].mean())
     return figures

@@ -6,14 +6,15 @@ Times are integers t = 0 … T; t = 0 is the image. ``B`` batch.
 import dataclasses
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from keras import ops
 
-from training.errors import UserError
+from files.errors import UserError
+from training.lazy import ops
 
-TARGETS = ("eps", "x0", "v")
+if TYPE_CHECKING:
+    from diffusion.config import ProcessConfig
 
 
 def linear(num_steps: int) -> np.ndarray:
@@ -38,37 +39,79 @@ def zero_terminal(alpha_bar: np.ndarray) -> np.ndarray:
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
 
-@dataclasses.dataclass(frozen=True)
-class DiffusionProcess:
-    """q(x_t | x_0) = N(α_t x_0, σ_t² I) with α_t = √ᾱ_t and σ_t = √(1 − ᾱ_t).
+class Coefficients(NamedTuple):
+    """Factors of the image and of the noise in x_t, to be multiplied with images: α_t and σ_t."""
+
+    alpha: Any
+    sigma: Any
+
+
+class Target(NamedTuple):
+    """What a network may predict; ``at`` are the coefficients of its time.
 
     Attributes:
-        num_steps: T.
-        schedule: a name in ``SCHEDULES``.
-        zero_terminal_snr: x_T is pure noise; needs target v or x0.
-        target: what the network predicts: ``eps``, ``x0`` or ``v`` = α_t ε − σ_t x_0 (Salimans & Ho 2022).
+        of: (at, x_0, ε) → what it should predict.
+        x0: (at, prediction, x_t) → the image that a prediction implies.
+        min_snr: (SNR, min(SNR, γ)) → factor of its squared error that makes it min(SNR, γ)·|x_0 − x̂_0|².
+        tells_x0_from_noise: whether it says anything of x_0 where x_t is pure noise.
     """
 
-    num_steps: int = 1000
-    schedule: str = "linear"
-    zero_terminal_snr: bool = False
-    target: str = "eps"
+    of: Callable[[Coefficients, Any, Any], Any]
+    x0: Callable[[Coefficients, Any, Any], Any]
+    min_snr: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    tells_x0_from_noise: bool = True
 
-    def __post_init__(self) -> None:
-        if self.num_steps < 2:
-            raise UserError(f"T={self.num_steps} diffusion steps are too few: use 2 or more")
-        if self.schedule not in SCHEDULES:
-            raise UserError(f"schedule {self.schedule!r} is not known: use one of {', '.join(SCHEDULES)}")
-        if self.target not in TARGETS:
-            raise UserError(f"target {self.target!r} is not known: use one of {', '.join(TARGETS)}")
-        if self.zero_terminal_snr and self.target == "eps":
-            raise UserError("with a zero terminal SNR, ε says nothing about x_0 at t = T: use target v or x0")
+
+# ``v`` = α_t ε − σ_t x_0 is that of Salimans & Ho (2022).
+TARGETS: dict[str, Target] = {
+    "eps": Target(
+        of=lambda at, x0, noise: noise,
+        x0=lambda at, output, x: (x - at.sigma * output) / at.alpha,
+        min_snr=lambda snr, clipped: clipped / snr,
+        tells_x0_from_noise=False,
+    ),
+    "x0": Target(
+        of=lambda at, x0, noise: x0,
+        x0=lambda at, output, x: output,
+        min_snr=lambda snr, clipped: clipped,
+    ),
+    "v": Target(
+        of=lambda at, x0, noise: at.alpha * noise - at.sigma * x0,
+        x0=lambda at, output, x: at.alpha * x - at.sigma * output,
+        min_snr=lambda snr, clipped: clipped / (snr + 1.0),
+    ),
+}
+
+
+class Posterior(NamedTuple):
+    """q(x_s | x_t, x_0): factors of x_0 and x_t in its mean, and its variance β̃."""
+
+    of_x0: float
+    of_x: float
+    variance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionProcess:
+    """q(x_t | x_0) = N(α_t x_0, σ_t² I) with α_t = √ᾱ_t and σ_t = √(1 − ᾱ_t)."""
+
+    config: "ProcessConfig"
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        return self.config.diffusion_steps
+
+    @property
+    def target(self) -> Target:
+        """What the network predicts."""
+        return TARGETS[self.config.target]
 
     @cached_property
     def alpha_bar(self) -> np.ndarray:
         """[T + 1] ᾱ_0 = 1, ᾱ_1, …, ᾱ_T."""
-        later = SCHEDULES[self.schedule](self.num_steps)
-        return np.concatenate([[1.0], zero_terminal(later) if self.zero_terminal_snr else later])
+        later = SCHEDULES[self.config.noise_schedule](self.num_steps)
+        return np.concatenate([[1.0], zero_terminal(later) if self.config.zero_terminal_snr else later])
 
     @cached_property
     def alpha(self) -> np.ndarray:
@@ -86,48 +129,51 @@ class DiffusionProcess:
         with np.errstate(divide="ignore"):
             return self.alpha_bar / (1.0 - self.alpha_bar)
 
+    @cached_property
+    def lambdas(self) -> np.ndarray:
+        """[T + 1] λ_t = log(α_t/σ_t), half the log of the signal-to-noise ratio; infinite at t = 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.alpha) - np.log(self.sigma)
+
+    def at(self, t: Any, like: Any) -> Coefficients:
+        """α_t and σ_t at t [B], as float32 [B, 1, …] to multiply ``like``."""
+        return Coefficients(*(_entries(table, t, like) for table in (self.alpha, self.sigma)))
+
     def q_sample(self, x0: Any, t: Any, noise: Any) -> Any:
         """x_t = α_t x_0 + σ_t ε (Eq. 4, Ho et al. 2020); t [B]."""
-        return _at(self.alpha, t, x0) * x0 + _at(self.sigma, t, x0) * noise
+        at = self.at(t, x0)
+        return at.alpha * x0 + at.sigma * noise
 
     def target_of(self, x0: Any, t: Any, noise: Any) -> Any:
         """What the network should predict, [B, …]."""
-        if self.target == "v":
-            return _at(self.alpha, t, x0) * noise - _at(self.sigma, t, x0) * x0
-        return noise if self.target == "eps" else x0
+        return self.target.of(self.at(t, x0), x0, noise)
 
     def predict_x0(self, output: Any, x: Any, t: Any) -> Any:
         """The image that a prediction at x_t implies, [B, …]."""
-        if self.target == "v":
-            return _at(self.alpha, t, x) * x - _at(self.sigma, t, x) * output
-        if self.target == "eps":
-            return (x - _at(self.sigma, t, x) * output) / _at(self.alpha, t, x)
-        return output
+        return self.target.x0(self.at(t, x), output, x)
 
     def min_snr_weight(self, gamma: float) -> np.ndarray:
         """[T + 1] factors of the target's squared error that make it min(SNR, γ)·|x_0 − x̂_0|² (Hang et al. 2023).
 
         min(SNR, γ)/SNR for ε and min(SNR, γ)/(SNR + 1) for v; the entry of t = 0 is not used.
+
+        Raises:
+            UserError: an SNR is 0.
         """
-        snr = self.snr[1:]
-        if self.zero_terminal_snr:
+        if self.config.zero_terminal_snr:
             raise UserError(
                 "min-SNR weights are 0 where the SNR is: with a zero terminal SNR, t = T would not be learned"
             )
-        clipped = np.minimum(snr, gamma)
-        weight = {"x0": clipped, "v": clipped / (snr + 1.0)}.get(self.target)
-        if weight is None:
-            weight = np.minimum(1.0, gamma / snr)
-        return np.concatenate([[0.0], weight])
+        snr = self.snr[1:]
+        return np.concatenate([[0.0], self.target.min_snr(snr, np.minimum(snr, gamma))])
 
-    def posterior(self, t: int, s: int) -> tuple[float, float, float]:
-        """Factors of x_0 and x_t in the mean of q(x_s | x_t, x_0), and its variance β̃ (Eqs. 6, 7 with s for t−1)."""
+    def posterior(self, t: int, s: int) -> Posterior:
+        """q(x_s | x_t, x_0) (Eqs. 6, 7 with s for t−1)."""
         ratio = self.alpha_bar[t] / self.alpha_bar[s]
         beta, rest = 1.0 - ratio, 1.0 - self.alpha_bar[t]
         before = 1.0 - self.alpha_bar[s]
-        return self.alpha[s] * beta / rest, np.sqrt(ratio) * before / rest, beta * before / rest
+        return Posterior(self.alpha[s] * beta / rest, np.sqrt(ratio) * before / rest, beta * before / rest)
 
 
-def _at(table: np.ndarray, t: Any, like: Any) -> Any:
-    """The table's entries at t [B], as float32 [B, 1, …] to multiply ``like``."""
+def _entries(table: np.ndarray, t: Any, like: Any) -> Any:
     return ops.reshape(ops.take(ops.convert_to_tensor(table, "float32"), t), (-1,) + (1,) * (len(like.shape) - 1))

@@ -7,12 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from diffusion.config import ProcessConfig, UNetConfig
 from diffusion.generator import Generator
 from diffusion.process import DiffusionProcess
-from diffusion.unet import UNetConfig
-from training.errors import UserError
+from files.errors import UserError
+from files.tensors import read_weights
 from training.strategy import Placement
-from training.tensor_files import read_weights
 
 _FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _PARTS = {
@@ -50,6 +50,7 @@ _ONLY = (  # what we have no equal for: name, the only value, diffusers' own def
     ("attn_norm_num_groups", None, None),
 )
 _SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
+_TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -73,27 +74,29 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
     raw = _read_json(unet / "config.json")
     places = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
     scheduler = next((_read_json(path) for path in places if path.is_file()), {})
-    target = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
     try:
-        process = DiffusionProcess(
-            scheduler.get("num_train_timesteps", 1000),
-            _SCHEDULES[scheduler.get("beta_schedule", "linear")],
-            False,
-            target[scheduler.get("prediction_type", "epsilon")],
-        )
-        for name, only in (("beta_start", 1e-4), ("beta_end", 0.02), ("trained_betas", None)):
-            if scheduler.get(name, only) != only:
-                raise KeyError(f"{name} is {scheduler[name]!r}, not {only!r}")
-        config = read_config(raw)
-    except (KeyError, TypeError, IndexError) as error:
+        process, config = read_process(scheduler), read_config(raw)
+    except (KeyError, TypeError, IndexError, UserError) as error:
         raise UserError(f"{unet / 'config.json'}: not a UNet2DModel of the reference's form ({error})") from error
     path = next((unet / name for name in _FILES if (unet / name).is_file()), None)
     if path is None:
         raise UserError(f"{unet}: no weights there ({' or '.join(_FILES)})")
     state = read_weights(path)
-    generator = Generator(config, process, (), placement)
+    generator = Generator(config, DiffusionProcess(process), (), placement)
     load_unet(state, generator.model, path)
     return generator
+
+
+def read_process(scheduler: dict[str, Any]) -> ProcessConfig:
+    """diffusers' ``scheduler_config.json`` → ours; KeyError for what we have no equal for."""
+    for name, only in (("beta_start", 1e-4), ("beta_end", 0.02), ("trained_betas", None)):
+        if scheduler.get(name, only) != only:
+            raise KeyError(f"{name} is {scheduler[name]!r}, not {only!r}")
+    return ProcessConfig(
+        diffusion_steps=scheduler.get("num_train_timesteps", 1000),
+        noise_schedule=_SCHEDULES[scheduler.get("beta_schedule", "linear")],
+        target=_TARGETS[scheduler.get("prediction_type", "epsilon")],
+    )
 
 
 def read_config(raw: dict[str, Any]) -> UNetConfig:
@@ -107,16 +110,18 @@ def read_config(raw: dict[str, Any]) -> UNetConfig:
     if head_width and len({*with_attention, widths[-1]}) > 1:
         raise KeyError(f"attention_head_dim is {head_width} at widths that differ, which makes other numbers of heads")
     return UNetConfig(
-        size,
-        size,
-        raw["in_channels"],
-        widths[0],
-        tuple(width // widths[0] for width in widths),
-        raw["layers_per_block"],
-        tuple(size >> level for level, kind in enumerate(raw["down_block_types"]) if kind == "AttnDownBlock2D"),
-        max(1, widths[-1] // head_width) if head_width else 1,
-        raw.get("dropout", 0.0),
-        raw.get("norm_num_groups", 32),
+        height=size,
+        width=size,
+        channels=raw["in_channels"],
+        base_width=widths[0],
+        channel_multipliers=tuple(width // widths[0] for width in widths),
+        num_blocks=raw["layers_per_block"],
+        attention_resolutions=tuple(
+            size >> level for level, kind in enumerate(raw["down_block_types"]) if kind == "AttnDownBlock2D"
+        ),
+        num_heads=max(1, widths[-1] // head_width) if head_width else 1,
+        dropout=raw.get("dropout", 0.0),
+        num_groups=raw.get("norm_num_groups", 32),
     )
 
 
@@ -134,8 +139,8 @@ def load_unet(state: dict[str, np.ndarray], model: keras.Model, where: Path | st
                 continue
             value = _find(state, layer.name, variable.path.split("/")[1:], levels)
             if value is None or value.shape != tuple(variable.shape):
-                what = "is missing" if value is None else f"has shape {value.shape}, not {tuple(variable.shape)}"
-                raise UserError(f"{where}: the weight of {variable.path} {what}; is it a checkpoint of this network?")
+                wrong = "is missing" if value is None else f"has shape {value.shape}, not {tuple(variable.shape)}"
+                raise UserError(f"{where}: the weight of {variable.path} {wrong}; is it a checkpoint of this network?")
             values.append((variable, value))
     for variable, value in values:
         variable.assign(value)

@@ -2,20 +2,37 @@
 sure a Fréchet distance is. ``N`` real and ``M`` generated images, ``D`` features, ``K`` logits.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from diffusion.fid import frechet_distance_of_features
-from training.errors import UserError
+from files.errors import UserError
 
 _BLOCK = 2048
+_NEIGHBOURS, _SPLITS = 5, 10
+
+
+class Estimate(NamedTuple):
+    """A figure, and how sure it is."""
+
+    value: float
+    deviation: float
+
+
+class Interval(NamedTuple):
+    """Where a figure lies, of a confidence level."""
+
+    low: float
+    high: float
 
 
 def kernel_inception_distance(
     real: np.ndarray, fake: np.ndarray, seed: int = 0, subsets: int = 100, size: int = 1000
-) -> tuple[float, float]:
-    """KID and its standard error over subsets (Bińkowski et al. 2018): unbiased MMD² with kernel (xᵀy/D + 1)³.
+) -> Estimate:
+    """KID, and its standard error over subsets (Bińkowski et al. 2018): unbiased MMD² with kernel (xᵀy/D + 1)³.
 
     Args:
         real: [N, D].
@@ -32,7 +49,8 @@ def kernel_inception_distance(
     for _ in range(subsets):
         x, y = (_rows(part, rng.choice(len(part), size, replace=False)) for part in (real, fake))
         values.append(_mmd(x, y))
-    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(subsets)) if subsets > 1 else 0.0
+    error = float(np.std(values, ddof=1) / np.sqrt(subsets)) if subsets > 1 else 0.0
+    return Estimate(float(np.mean(values)), error)
 
 
 def _mmd(x: np.ndarray, y: np.ndarray) -> float:
@@ -42,7 +60,7 @@ def _mmd(x: np.ndarray, y: np.ndarray) -> float:
     return float(within - 2.0 * xy.mean())
 
 
-def precision_recall_density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
+def precision_recall_density_coverage(real: np.ndarray, fake: np.ndarray, k: int = _NEIGHBOURS) -> dict[str, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
     Balls reach from every image to its k-th neighbour in its own set. Distances are taken in blocks.
@@ -88,8 +106,8 @@ def _kth_distance(features: np.ndarray, k: int) -> np.ndarray:
     return radius
 
 
-def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
-    """exp of the mean divergence of p(y|x) from p(y): mean and deviation over splits (Salimans et al. 2016)."""
+def inception_score(logits: np.ndarray, splits: int = _SPLITS) -> Estimate:
+    """exp of the mean divergence of p(y|x) from p(y): mean, and deviation over splits (Salimans et al. 2016)."""
     if len(logits) < splits:
         raise UserError(f"{len(logits)} images are too few for {splits} splits of the Inception Score")
     scores = []
@@ -99,7 +117,7 @@ def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]
         log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
         p = np.exp(log_p)
         scores.append(np.exp((p * (log_p - np.log(p.mean(axis=0)))).sum(axis=1).mean()))
-    return float(np.mean(scores)), float(np.std(scores))
+    return Estimate(float(np.mean(scores)), float(np.std(scores)))
 
 
 Distance = Callable[[np.ndarray, np.ndarray], float]
@@ -131,7 +149,7 @@ def bootstrap_interval(
     resamples: int = 20,
     level: float = 0.95,
     distance: Distance = frechet_distance_of_features,
-) -> tuple[float, float]:
+) -> Interval:
     """Basic bootstrap interval of the distance over the choice of generated images.
 
     Resampling itself raises the distance, as fewer different images do; the basic interval reflects that away.
@@ -140,4 +158,45 @@ def bootstrap_interval(
     whole = distance(real, fake)
     values = [distance(real, fake[np.sort(rng.integers(0, len(fake), len(fake)))]) for _ in range(resamples)]
     low, high = np.quantile(values, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(2.0 * whole - high), float(2.0 * whole - low)
+    return Interval(float(2.0 * whole - high), float(2.0 * whole - low))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compared:
+    """What there is of the two sets; None of a side that is saved statistics.
+
+    Attributes:
+        real: [N, D] features.
+        fake: [M, D] features.
+        logits: [M, K] of the generated images.
+        seed: of random subsets.
+    """
+
+    real: np.ndarray | None
+    fake: np.ndarray | None
+    logits: np.ndarray | None
+    seed: int = 0
+
+
+def _kid(compared: Compared) -> dict[str, float]:
+    if compared.real is None or compared.fake is None:
+        return {}
+    kid = kernel_inception_distance(compared.real, compared.fake, compared.seed)
+    return {"kid": kid.value, "kid_standard_error": kid.deviation}
+
+
+def _prdc(compared: Compared) -> dict[str, float]:
+    if compared.real is None or compared.fake is None or min(len(compared.real), len(compared.fake)) <= _NEIGHBOURS:
+        return {}
+    return precision_recall_density_coverage(compared.real, compared.fake)
+
+
+def _is(compared: Compared) -> dict[str, float]:
+    if compared.logits is None or len(compared.logits) < _SPLITS:
+        return {}
+    score = inception_score(compared.logits)
+    return {"inception_score": score.value, "inception_score_sd": score.deviation}
+
+
+# By name: the two sets → figures, none where what they need is not there. They are computed in this order.
+METRICS: dict[str, Callable[[Compared], dict[str, float]]] = {"kid": _kid, "prdc": _prdc, "is": _is}

@@ -1,4 +1,4 @@
-"""Samplers as tables: one compiled loop runs them all.
+"""Samplers as tables: ``sampling.sample`` runs them all in one compiled loop. NumPy only.
 
 Every sampler here is linear in what it has seen. Row r of its table evaluates the network at time t_r, turns its
 output into a prediction m_r of x_0, and sets
@@ -16,13 +16,16 @@ predictions the table looks back on, ``B`` batch.
 import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from keras import ops
 
-from diffusion.process import DiffusionProcess
-from training.errors import UserError
+from diffusion.spacings import spaced_times
+from files.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusion.config import SamplerConfig
+    from diffusion.process import DiffusionProcess
 
 # Places of a row's coefficients; predictions take the places from M0 on, and noise the last.
 X, Y, M0 = 0, 1, 2
@@ -63,56 +66,11 @@ class _Rows:
         return Table(self.times, self.weights)
 
 
-def spaced_times(process: DiffusionProcess, steps: int, spacing: str = "uniform") -> np.ndarray:
-    """``steps`` decreasing times from T to 1, and 0: [steps + 1].
-
-    Args:
-        process: whose T and λ are meant.
-        steps: evaluations' times.
-        spacing: ``uniform`` and ``quadratic`` in t (Song et al. 2021, App. D.2), or ``logsnr``, uniform in λ
-            (Lu et al. 2022).
-
-    Raises:
-        UserError: more steps than times, or an unknown spacing.
-    """
-    last = process.num_steps
-    if not 1 <= steps <= last:
-        raise UserError(f"{steps} sampling steps of a process with T = {last}: use 1 to {last}")
-    if spacing == "uniform":
-        times = np.linspace(last, 1, steps)
-    elif spacing == "quadratic":
-        times = np.linspace(np.sqrt(last), 1, steps) ** 2
-    elif spacing == "logsnr":
-        lambdas = _lambda(process)[1:]
-        finite = np.isfinite(lambdas)
-        wanted = np.linspace(lambdas[finite].min(), lambdas[0], steps)
-        times = np.interp(-wanted, -lambdas[finite], np.arange(1, last + 1)[finite])
-        times[0] = last
-    else:
-        raise UserError(f"spacing {spacing!r} is not known: use uniform, quadratic or logsnr")
-    return np.append(_distinct(np.rint(times).astype(int)), 0)
-
-
-def _distinct(times: np.ndarray) -> np.ndarray:
-    """Moves times that fell on one another up, as little as keeps them decreasing and all of them."""
-    rising = np.maximum.accumulate(times[::-1] - np.arange(len(times))) + np.arange(len(times))
-    top = times[0] - np.arange(len(times))
-    return np.minimum(rising[::-1], top)
-
-
-def _lambda(process: DiffusionProcess) -> np.ndarray:
-    """[T + 1] half the log of the signal-to-noise ratio."""
-    with np.errstate(divide="ignore"):
-        return np.log(process.alpha) - np.log(process.sigma)
-
-
-def ancestral(process: DiffusionProcess, times: np.ndarray, variance: str = "large") -> Table:
+def ancestral(process: "DiffusionProcess", times: np.ndarray, variance: str = "large") -> Table:
     """Algorithm 2 (Ho et al. 2020) over any subset of times.
 
     ``variance`` is the reverse process's σ²: ``large`` is β, ``small`` is β̃, the posterior's.
     """
-    if variance not in ("large", "small"):
-        raise UserError(f"variance {variance!r} is not known: use large or small")
     rows = _Rows(times[:-1], 1)
     for row, (t, s) in enumerate(pairwise(times)):
         of_x0, of_x, posterior = process.posterior(t, s)
@@ -122,17 +80,17 @@ def ancestral(process: DiffusionProcess, times: np.ndarray, variance: str = "lar
     return rows.table()
 
 
-def ddim(process: DiffusionProcess, times: np.ndarray, eta: float = 0.0) -> Table:
+def ddim(process: "DiffusionProcess", times: np.ndarray, eta: float = 0.0) -> Table:
     """DDIM (Eq. 12 with the σ of Eq. 16, Song et al. 2021); η = 0 is deterministic, η = 1 ancestral with β̃."""
     rows = _Rows(times[:-1], 1)
     for row, (t, s) in enumerate(pairwise(times)):
-        noise = eta * np.sqrt(process.posterior(t, s)[2])
+        noise = eta * np.sqrt(process.posterior(t, s).variance)
         direction = np.sqrt(max(0.0, 1.0 - process.alpha_bar[s] - noise**2)) / process.sigma[t]  # of x − α_t m
         rows.weights[row, 0] = direction, 0.0, process.alpha[s] - direction * process.alpha[t], noise
     return rows.table()
 
 
-def heun(process: DiffusionProcess, times: np.ndarray) -> Table:
+def heun(process: "DiffusionProcess", times: np.ndarray) -> Table:
     """Heun's method on dx̄/dσ̄ = ε with x̄ = x/α and σ̄ = σ/α (Karras et al. 2022): two evaluations a step.
 
     The last step, to t = 0, has σ̄ = 0 at its end, where ε is not defined, and the first begins where x̄ is next to
@@ -157,7 +115,7 @@ def heun(process: DiffusionProcess, times: np.ndarray) -> Table:
     return rows.table()
 
 
-def dpm_solver_pp(process: DiffusionProcess, times: np.ndarray, order: int = 2) -> Table:
+def dpm_solver_pp(process: "DiffusionProcess", times: np.ndarray, order: int = 2) -> Table:
     """DPM-Solver++, multistep, of order 2 or 3, with the first steps and the last of lower order (Lu et al. 2022).
 
     Order 2 is Algorithm 2 (2M). Order 3 integrates the parabola through three predictions exactly; the φ_3 term of the
@@ -166,7 +124,7 @@ def dpm_solver_pp(process: DiffusionProcess, times: np.ndarray, order: int = 2) 
     if order not in (2, 3):
         raise UserError(f"DPM-Solver++ of order {order} is not known: use 2 or 3")
     rows = _Rows(times[:-1], order)
-    lambdas = _lambda(process)
+    lambdas = process.lambdas
     for row in range(len(times) - 1):
         t, s = times[row], times[row + 1]
         nodes = _usable(lambdas, times, row, order)
@@ -181,16 +139,14 @@ def dpm_solver_pp(process: DiffusionProcess, times: np.ndarray, order: int = 2) 
     return rows.table()
 
 
-def unipc(process: DiffusionProcess, times: np.ndarray, order: int = 3) -> Table:
+def unipc(process: "DiffusionProcess", times: np.ndarray, order: int = 3) -> Table:
     """UniPC: a predictor of this order and a corrector of one more, at one evaluation a step (Zhao et al. 2023).
 
     Both integrate the polynomial through their predictions of x_0 exactly (the paper's coefficients solve the same
     equations; its code replaces them by ½ at order 2). After the last evaluation there is nothing to correct with.
     """
-    if order not in (1, 2, 3):
-        raise UserError(f"UniPC of order {order} is not known: use 1, 2 or 3")
     rows = _Rows(times[:-1], order + 1)
-    lambdas = _lambda(process)
+    lambdas = process.lambdas
     for row in range(len(times) - 1):
         t, s = times[row], times[row + 1]
         corrected = np.zeros(rows.weights.shape[-1])
@@ -220,7 +176,7 @@ def _usable(lambdas: np.ndarray, times: np.ndarray, row: int, order: int) -> np.
     return nodes[: max(1, int(finite.sum()))]
 
 
-def _integral(process: DiffusionProcess, lambdas: np.ndarray, nodes: np.ndarray, t: int, s: int) -> np.ndarray:
+def _integral(process: "DiffusionProcess", lambdas: np.ndarray, nodes: np.ndarray, t: int, s: int) -> np.ndarray:
     """Weights of predictions at ``nodes`` in x_s − (σ_s/σ_t) x_t = σ_s ∫ e^λ m(λ) dλ over λ_t … λ_s.
 
     m is the polynomial through the predictions; Gauss-Legendre quadrature is exact to rounding, and unlike the usual
@@ -239,91 +195,53 @@ def _integral(process: DiffusionProcess, lambdas: np.ndarray, nodes: np.ndarray,
     return np.array(weights)
 
 
-@dataclasses.dataclass(frozen=True)
-class SamplerConfig:
+def _warn_of_large_variance(config: "SamplerConfig", process: "DiffusionProcess") -> list[str]:
+    if config.variance == "large" and 0 < config.sampling_steps < process.num_steps:
+        return [
+            f"the large variance is meant for all T = {process.num_steps} steps; with {config.sampling_steps} it "
+            "leaves noise in the images (CIFAR-10: FID 46 at 100 steps against 11 with the small one); use variance "
+            "small, or dpm++, unipc or ddim"
+        ]
+    return []
+
+
+class Sampler(NamedTuple):
     """A sampler by name.
 
     Attributes:
-        name: a key of ``SAMPLERS``.
-        steps: times at which the network is evaluated (Heun evaluates twice); 0 for all T.
-        spacing: of the times: uniform, quadratic or logsnr; "" for the sampler's own: logsnr for the multistep ones.
-        variance: of ``ancestral``: large or small.
-        eta: of ``ddim``.
-        order: of ``dpm++`` and ``unipc``.
-        guidance: 1 takes the network as it is; w moves its prediction w times as far from the one without a label
-            (Ho & Salimans 2022, whose w is this minus 1).
-        clip: keep predictions of x_0 within −1 … 1.
+        table: its choices, the process and the times → its table.
+        spacing: of its times, unless the user chooses another.
+        warnings: what is allowed and hardly ever meant.
     """
 
-    name: str = "ancestral"
-    steps: int = 0
-    spacing: str = ""
-    variance: str = "large"
-    eta: float = 0.0
-    order: int = 2
-    guidance: float = 1.0
-    clip: bool = True
-
-    def table(self, process: DiffusionProcess) -> Table:
-        """The coefficients for a process."""
-        if self.name not in SAMPLERS:
-            raise UserError(f"sampler {self.name!r} is not known: use one of {', '.join(SAMPLERS)}")
-        spacing = self.spacing or ("logsnr" if self.name in ("dpm++", "unipc") else "uniform")
-        return SAMPLERS[self.name](self, process, spaced_times(process, self.steps or process.num_steps, spacing))
-
-    def warnings(self, process: DiffusionProcess) -> list[str]:
-        """What is allowed and hardly ever meant."""
-        if self.name == "ancestral" and self.variance == "large" and 0 < self.steps < process.num_steps:
-            return [
-                f"the large variance is meant for all T = {process.num_steps} steps; with {self.steps} it leaves noise "
-                "in the images (CIFAR-10: FID 46 at 100 steps against 11 with the small one); use variance small, "
-                "or dpm++, unipc or ddim"
-            ]
-        return []
+    table: Callable[["SamplerConfig", "DiffusionProcess", np.ndarray], Table]
+    spacing: str = "uniform"
+    warnings: Callable[["SamplerConfig", "DiffusionProcess"], list[str]] = lambda config, process: []
 
 
-SAMPLERS: dict[str, Callable[[SamplerConfig, DiffusionProcess, np.ndarray], Table]] = {
-    "ancestral": lambda config, process, times: ancestral(process, times, config.variance),
-    "ddim": lambda config, process, times: ddim(process, times, config.eta),
-    "heun": lambda config, process, times: heun(process, times),
-    "dpm++": lambda config, process, times: dpm_solver_pp(process, times, config.order),
-    "unipc": lambda config, process, times: unipc(process, times, config.order),
+# Multistep samplers take even steps in λ: evenly in t, the last steps are so long in λ that order 3 is worse than 1.
+SAMPLERS: dict[str, Sampler] = {
+    "ancestral": Sampler(
+        lambda config, process, times: ancestral(process, times, config.variance), warnings=_warn_of_large_variance
+    ),
+    "ddim": Sampler(lambda config, process, times: ddim(process, times, config.eta)),
+    "heun": Sampler(lambda config, process, times: heun(process, times)),
+    "dpm++": Sampler(lambda config, process, times: dpm_solver_pp(process, times, config.order), spacing="logsnr"),
+    "unipc": Sampler(lambda config, process, times: unipc(process, times, config.order), spacing="logsnr"),
 }
 
-PredictX0 = Callable[[Any, Any], Any]  # (x [B, …], scalar t) → x̂_0 [B, …]
-DrawNoise = Callable[[Any], Any]  # row → z [B, …]
 
+def make_table(config: "SamplerConfig", process: "DiffusionProcess") -> Table:
+    """The coefficients of a sampler for a process.
 
-def sample(table: Table, predict_x0: PredictX0, draw_noise: DrawNoise, x: Any, num_frames: int = 0) -> tuple[Any, Any]:
-    """Runs a table as one loop in the graph.
-
-    Args:
-        table: the sampler.
-        predict_x0: the network, with guidance and clipping.
-        draw_noise: called only where the sampler draws any.
-        x: [B, …] x_T, standard normal.
-        num_frames: how often to look on, at equal distances; at most once a row.
-
-    Returns:
-        The sample [B, …], and [num_frames, B, …] predictions of x_0 on the way (None without frames).
+    Raises:
+        UserError: more steps than the process has, or an order that the sampler does not have.
     """
-    times = ops.convert_to_tensor(table.times, "int32")
-    weights = ops.convert_to_tensor(table.weights, "float32")
-    num_rows = len(table.times)
-    num_frames = min(num_frames, num_rows)
-    frames = [ops.zeros((num_frames, *x.shape), x.dtype)] if num_frames else []
+    sampler = SAMPLERS[config.sampler]
+    times = spaced_times(process, config.sampling_steps or process.num_steps, config.spacing or sampler.spacing)
+    return sampler.table(config, process, times)
 
-    def row(index: Any, state: tuple) -> tuple:
-        x, y, older, frames = state
-        predictions = [predict_x0(x, ops.take(times, index)), *older]
-        seen = [x, y, *predictions] + ([draw_noise(index)] if table.stochastic else [])
-        w = ops.take(weights, index, axis=0)  # [2, 3 + M]
-        x, y = (sum(w[target, place] * value for place, value in enumerate(seen)) for target in (0, 1))
-        if frames:  # later rows of the same frame overwrite it
-            frame = [index * num_frames // num_rows, *(0 for _ in x.shape)]
-            frames = [ops.slice_update(frames[0], frame, predictions[0][None])]
-        return x, y, predictions[: table.memory - 1], frames
 
-    older = [ops.zeros_like(x) for _ in range(table.memory - 1)]
-    x, _, _, frames = ops.fori_loop(0, num_rows, row, (x, x, older, frames))
-    return x, frames[0] if frames else None
+def warnings(config: "SamplerConfig", process: "DiffusionProcess") -> list[str]:
+    """What is allowed and hardly ever meant."""
+    return SAMPLERS[config.sampler].warnings(config, process)

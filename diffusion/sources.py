@@ -1,71 +1,67 @@
 """What a Fréchet distance is taken between: image folders, arrays, data sets, saved statistics, trained models."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from diffusion import statistics
-from diffusion.data import DATASETS, Images, Source, load
+from diffusion.config import DataConfig, FidConfig
+from diffusion.data import DATASETS, load
 from diffusion.images import list_images, stream_images
 from diffusion.published import is_published, open_generator
-from diffusion.samplers import SamplerConfig
+from diffusion.readers import Images, read_npz
+from diffusion.samplers import make_table
 from diffusion.statistics import Statistics
-from training.errors import UserError
+from files.errors import UserError
 from training.strategy import Placement
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSource:
-    """Images that can be had one by one, any number of times, the same.
+    """Images that are read or made one by one, the same every time.
 
     Attributes:
         name: as the user wrote it.
         count: N.
         images: how many to leave out → the rest, uint8 [H, W, C].
-        what: all that the images depend on; part of every result.
+        depends_on: all that the images depend on; part of every result.
+        notes: files left out.
     """
 
     name: str
     count: int
     images: Callable[[int], Iterator[np.ndarray]]
-    what: dict[str, Any]
+    depends_on: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
-class Options(NamedTuple):
-    """How sources are read and models sampled.
-
-    Attributes:
-        max_images: of each source; 0 for all. A model makes this many.
-        image_size, channels: as in ``read_images``.
-        sampler, seed, batch_size: of models.
-        placement: where models run.
-    """
-
-    max_images: int
-    image_size: int
-    channels: int
-    sampler: SamplerConfig
-    seed: int
-    batch_size: int
-    placement: Placement
-
-
-def open_source(text: str, options: Options) -> ImageSource | Statistics:
+def open_source(text: str, config: FidConfig, placement: Placement) -> ImageSource | Statistics:
     """A source by what the user wrote: a path, or ``NAME:SPLIT``, or ``NAME:SPLIT@PATH`` for a named data set.
 
+    Args:
+        text: ``config.a`` or ``config.b``.
+        config: how many images, how they are read, and how models are sampled.
+        placement: where models run.
+
     Raises:
-        UserError: nothing of the kind is there.
+        UserError: nothing of the kind is there, or a single image.
     """
+    source = _open(text, config, placement)
+    if isinstance(source, ImageSource) and source.count < 2:
+        raise UserError(f"{text}: {source.count} image(s) have no covariance: at least two are needed")
+    return source
+
+
+def _open(text: str, config: FidConfig, placement: Placement) -> ImageSource | Statistics:
     path = Path(text).expanduser()
     name, _, rest = text.partition(":")
     if not path.exists() and name in DATASETS:
         split, _, data_path = rest.partition("@")
-        return _data_set(text, name, split or "train", data_path, options)
+        return _data_set(text, name, split or "train", data_path, config)
     if not path.exists():
         raise UserError(
             f"{text}: no such file or folder, and no data set ({', '.join(DATASETS)}); data sets are written "
@@ -74,60 +70,63 @@ def open_source(text: str, options: Options) -> ImageSource | Statistics:
     if path.is_file() and path.suffix == ".npz":
         if statistics.is_statistics(path):
             return statistics.load(path)
-        found = DATASETS["npz"](Source("npz", path))
-        return _arrays(text, found.train, options)
+        return array_source(text, read_npz(path).train, config.num_images)
     if (path / "model" / "config.json").is_file() or is_published(path):
-        return _model(text, path, options)
-    return _files(text, path, options)
+        return _model(text, path, config, placement)
+    return _files(text, path, config)
 
 
-def _limited(count: int, options: Options) -> int:
-    return min(count, options.max_images or count)
-
-
-def _arrays(text: str, images: Images, options: Options, **what: Any) -> ImageSource:
-    count = _limited(len(images), options)
+def array_source(name: str, images: Images, most: int = 0, **depends_on: Any) -> ImageSource:
+    """Images that are in memory, the first ``most`` of them; 0 for all."""
+    count = min(len(images), most or len(images))
     return ImageSource(
-        text,
+        name,
         count,
         lambda skip: iter(images.pixels[skip:count]),
-        {"sha256": images.fingerprint(), "count": count} | what,
+        {"sha256": images.fingerprint(), "count": count} | depends_on,
     )
 
 
-def _data_set(text: str, name: str, split: str, data_path: str, options: Options) -> ImageSource:
+def _data_set(text: str, name: str, split: str, data_path: str, config: FidConfig) -> ImageSource:
     if split not in ("train", "test"):
         raise UserError(f"{text}: a split is train or test, not {split!r}")
-    path = Path(data_path).expanduser() if data_path else None
-    splits = load(Source(name, path, options.image_size, options.channels), seed=options.seed)
-    return _arrays(text, getattr(splits, split), options, split=split)
+    reading = dataclasses.asdict(config.reading)
+    splits = load(DataConfig(dataset=name, data_path=Path(data_path) if data_path else None, **reading), config.seed)
+    source = array_source(text, getattr(splits, split), config.num_images, split=split)
+    return dataclasses.replace(source, notes=splits.notes)
 
 
-def _files(text: str, path: Path, options: Options) -> ImageSource:
-    listed = list_images(path)
-    count = _limited(len(listed), options)
+def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
+    listing = list_images(path)
+    notes: list[str] = []
+    available = listing.num_files
+    if config.reading.skip_bad_images:  # how many there are is known only once all have been read
+        available = len([image.name for image in stream_images(path, config.reading, notes)])
+    count = min(available, config.num_images or available)
     if not count:
         raise UserError(f"{path}: no images there")
-    digest = hashlib.sha256(repr(listed).encode()).hexdigest()
 
     def images(skip: int) -> Iterator[np.ndarray]:
-        stream = stream_images(path, options.image_size, options.channels, skip=skip)
-        return (pixels for _, pixels in islice(stream, count - skip))
+        passed_over = 0 if config.reading.skip_bad_images else skip  # files; an image's number is not its file's there
+        stream = stream_images(path, config.reading, skip=passed_over)
+        return (image.pixels for image in islice(stream, skip - passed_over, count - passed_over))
 
-    what = {"files": digest, "count": count, "image_size": options.image_size, "channels": options.channels}
-    return ImageSource(text, count, images, what)
+    depends_on = {"files": listing.sha256, "count": count}
+    depends_on |= {"image_size": config.reading.image_size, "channels": config.reading.channels}
+    return ImageSource(text, count, images, depends_on, tuple(notes))
 
 
-def _model(text: str, path: Path, options: Options) -> ImageSource:
-    if not options.max_images:
+def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> ImageSource:
+    count, sampler = config.num_images, config.sampler
+    if not count:
         raise UserError(f"{text}: how many images is the model to make? set --num_images")
-    generator = open_generator(path, options.placement)
-    count, sampler, seed = options.max_images, options.sampler, options.seed
+    generator = open_generator(path, placement)
+    make_table(sampler, generator.process)  # refuses what cannot be, before any work
 
     def images(skip: int) -> Iterator[np.ndarray]:
-        for part in generator.stream(sampler, generator.wish(np.arange(skip, count)), seed, options.batch_size):
+        request = generator.request(np.arange(skip, count), config.seed)
+        for part in generator.stream(sampler, request, config.batch_size):
             yield from part["image"]
 
-    sampler.table(generator.process)
-    what = {"model": generator.fingerprint(), "sampler": repr(sampler), "seed": seed, "count": count}
-    return ImageSource(text, count, images, what)
+    depends_on = {"model": generator.fingerprint(), "sampler": repr(sampler), "seed": config.seed, "count": count}
+    return ImageSource(text, count, images, depends_on)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from training.errors import UserError
+from files.errors import UserError
 
 FOREIGN = "foreign"  # mode of files that do not say theirs
 

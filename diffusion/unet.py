@@ -3,70 +3,15 @@
 Shapes: ``B`` batch, ``H, W`` height and width, ``C`` channels, ``N = H·W`` places, ``E`` width of the embedding of t.
 """
 
-import dataclasses
 import math
 from typing import Any
 
 import keras
 from keras import layers, ops
 
-from training.errors import UserError
+from diffusion.config import UNetConfig
 
 register = keras.saving.register_keras_serializable("triptych.diffusion")
-
-
-@dataclasses.dataclass(frozen=True)
-class UNetConfig:
-    """Everything that shapes the network; the defaults are the reference's for CIFAR-10: 35,746,307 parameters.
-
-    Attributes:
-        height, width, channels: of the images; every level but the first halves height and width.
-        base_width: channels of the first level.
-        multipliers: channels of each level, as multiples of ``base_width``.
-        num_blocks: residual blocks of a level on the way down; one more on the way up.
-        attention_sizes: heights at which self-attention follows every block; the middle always has it.
-        num_heads: of the attention.
-        dropout: inside residual blocks.
-        num_groups: of the group norms.
-        num_classes: 0 for a network without labels; label ``num_classes`` means none.
-    """
-
-    height: int = 32
-    width: int = 32
-    channels: int = 3
-    base_width: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    num_blocks: int = 2
-    attention_sizes: tuple[int, ...] = (16,)
-    num_heads: int = 1
-    dropout: float = 0.1
-    num_groups: int = 32
-    num_classes: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        object.__setattr__(self, "attention_sizes", tuple(self.attention_sizes))
-        halvings = 2 ** (len(self.multipliers) - 1)
-        if not self.multipliers or min(self.multipliers) < 1 or self.num_blocks < 1:
-            raise UserError(f"a U-Net needs levels and blocks: multipliers are {self.multipliers}")
-        if self.height % halvings or self.width % halvings:
-            raise UserError(
-                f"images of {self.height}×{self.width} cannot be halved {len(self.multipliers) - 1} times: use fewer "
-                f"multipliers, or a size that {halvings} divides"
-            )
-        for multiplier in self.multipliers:
-            if self.base_width * multiplier % self.num_groups or self.base_width * multiplier % self.num_heads:
-                raise UserError(
-                    f"{self.base_width * multiplier} channels (base width × {multiplier}) are not a multiple of the "
-                    f"{self.num_groups} groups and {self.num_heads} heads"
-                )
-        if self.base_width % 2:
-            raise UserError(f"the base width {self.base_width} is odd: half of the time embedding are sines")
-        possible = [self.height >> level for level in range(len(self.multipliers))]
-        if set(self.attention_sizes) - set(possible):
-            raise UserError(
-                f"attention at heights {list(self.attention_sizes)}, and the levels have heights {possible}"
-            )
 
 
 @register
@@ -161,11 +106,15 @@ class PlaceAttention(layers.Layer):
 
 
 def build_unet(config: UNetConfig) -> keras.Model:
-    """(x_t [B, H, W, C], t [B][, label [B]]) → prediction [B, H, W, C] float32."""
+    """(x_t [B, H, W, C], t [B][, label [B]]) → prediction [B, H, W, C] float32.
+
+    Raises:
+        UserError: images that the levels do not fit.
+    """
+    config.check_size()
     x_t = keras.Input((config.height, config.width, config.channels), name="x_t")
     t = keras.Input((), dtype="int32", name="t")
     inputs = [x_t, t]
-    widths = [config.base_width * multiplier for multiplier in config.multipliers]
     embedding_width = 4 * config.base_width
     emb = TimeEmbedding(config.base_width, name="time_embedding")(t)
     emb = _dense(embedding_width, "time_1")(emb)
@@ -175,7 +124,17 @@ def build_unet(config: UNetConfig) -> keras.Model:
         inputs.append(label)
         emb = emb + layers.Embedding(config.num_classes + 1, embedding_width, name="label_embedding")(label)
     emb = ops.silu(emb)
+    x = _down_and_up(config, x_t, emb)
+    x = GroupNorm(config.num_groups, silu=True, name="norm_out")(x)
+    last = layers.Conv2D(
+        config.channels, 3, padding="same", kernel_initializer="zeros", dtype="float32", name="conv_out"
+    )
+    return keras.Model(inputs, last(x), name="unet")
 
+
+def _down_and_up(config: UNetConfig, x_t: Any, emb: Any) -> Any:
+    """Levels down, each block's output kept; the middle; levels up, each block beside what was kept."""
+    widths = [config.base_width * multiplier for multiplier in config.channel_multipliers]
     x = _conv(config.base_width, "conv_in")(x_t)
     skips = [x]
     for level, width in enumerate(widths):
@@ -195,11 +154,7 @@ def build_unet(config: UNetConfig) -> keras.Model:
         if level:
             x = layers.UpSampling2D(2, interpolation="nearest", name=f"up_{level}_double")(x)
             x = _conv(width, f"up_{level}_conv")(x)
-    x = GroupNorm(config.num_groups, silu=True, name="norm_out")(x)
-    x = layers.Conv2D(config.channels, 3, padding="same", kernel_initializer="zeros", dtype="float32", name="conv_out")(
-        x
-    )
-    return keras.Model(inputs, x, name="unet")
+    return x
 
 
 def _fan_avg(scale: float = 1.0) -> keras.initializers.Initializer:
@@ -217,7 +172,7 @@ def _dense(width: int, name: str) -> layers.Dense:
 
 def _block(config: UNetConfig, x: Any, emb: Any, width: int, name: str) -> Any:
     x = _residual(config, x, emb, width, name)
-    return _attention(config, x, f"{name}_attention") if x.shape[1] in config.attention_sizes else x
+    return _attention(config, x, f"{name}_attention") if x.shape[1] in config.attention_resolutions else x
 
 
 def _residual(config: UNetConfig, x: Any, emb: Any, width: int, name: str) -> Any:

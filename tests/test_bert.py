@@ -8,9 +8,8 @@ import keras
 import numpy as np
 import pytest
 
+from files.errors import UserError
 from text_cls.bert import (
-    BertClassifierConfig,
-    BertConfig,
     add_lora,
     blocks,
     build_classifier,
@@ -19,11 +18,13 @@ from text_cls.bert import (
     layerwise_rates,
     merge_lora,
 )
-from training.errors import UserError
-from training.loop import Job, Settings, make_train_step
+from text_cls.config import BertClassifierConfig, BertConfig
+from training.adamw import AdamW
+from training.config import TrainingConfig
+from training.job import Job
 from training.objectives import classification, seeded_call
-from training.optimizer import AdamW
 from training.strategy import Placement
+from training.train_step import make_train_step
 
 TOKENS = np.array([[2, 9, 17, 30, 11, 3], [2, 8, 3, 0, 0, 0]], np.int32)
 CONFIG = BertConfig(40, 16, 3, 2, 24, 12, dropout=0.0, attention_dropout=0.0)
@@ -67,7 +68,7 @@ def _step(model: keras.Model, placement: Placement, **options: object) -> None:
 
     batch = Batch(tf.constant(TOKENS), tf.constant([0, 2]), tf.constant([0, 1]), tf.ones(2))
     spec = tf.nest.map_structure(tf.TensorSpec.from_tensor, batch)
-    step = make_train_step(Job(model, optimizer, loss_fn, None, None), placement, Settings(1), spec)
+    step = make_train_step(Job(model, optimizer, loss_fn, None, None), placement, TrainingConfig(num_steps=1), spec)
     step(batch, tf.constant(0, tf.int64))
 
 

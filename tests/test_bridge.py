@@ -6,30 +6,36 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
 
+from files.arrays import GrowingArray
+from files.errors import UserError
 from tests.golden.backbone_state import images
 from tests.test_backbones import state_of
-from training.arrays import GrowingArray
-from training.errors import UserError
+from training.adamw import AdamW
+from training.config import TrainingConfig
 from training.functions import with_gradient
-from training.loop import Job, Settings, make_train_step
-from training.optimizer import AdamW
+from training.job import Job
+from training.options import partial
+from training.randomness import seeded
 from training.strategy import Placement
-from vision_bridge.activation import class_activation, layer_shares
+from training.train_step import make_train_step
+from vision_bridge.activation import class_activation, group_shares
 from vision_bridge.backbones import build_backbone
 from vision_bridge.batches import ImageBatch, evaluation_batches, training_batches
-from vision_bridge.classifier import HeadConfig, adaptive_pool_matrix, build_head, is_encoder, make_loss_fn
+from vision_bridge.cache import Cache
+from vision_bridge.classifier import adaptive_pool_matrix, build_head, is_encoder, make_loss_fn
+from vision_bridge.config import PRESETS, BridgeConfig, Choices, HeadConfig, LayoutConfig
 from vision_bridge.controls import Data, linear_probe, mean_interval, pooled, wilson_interval
+from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.images import Normalization, fit_normalization, prepare
-from vision_bridge.layout import LayoutConfig, PixelMap
-from vision_bridge.maps import cache_maps, make_maps_of, map_shape
-from vision_bridge.presets import PRESETS
+from vision_bridge.layout import PixelMap
+from vision_bridge.maps import fill_maps, make_maps_of, make_stream, map_shape
 from vision_bridge.scaling import Scaling
+from vision_bridge.table import ablations
 from vision_bridge.weights import load_backbone, load_weights
 
 SMALL = HeadConfig(kernel=2, filters=(4, 3), dropout=0.0, pooled=2, dense=(5,), dense_dropout=0.0)
@@ -115,12 +121,12 @@ def test_activation_finds_the_place_that_decides() -> None:
     assert class_activation(head, ops.convert_to_tensor(maps), np.array([0]), with_gradient, 16, 16).max() == 0
 
 
-def test_heat_is_traced_to_layers() -> None:
+def test_heat_is_traced_to_groups() -> None:
     nothing = np.zeros(4, np.float32)
-    pixels = np.array([[0, 0], [0, 1], [0, 0], [1, 1]])  # two layers of two units
+    pixels = np.array([[0, 0], [0, 1], [0, 0], [1, 1]])  # two groups of two
     scaling = Scaling("standardize", nothing, nothing, nothing + 1)
     pixel_map = PixelMap(LayoutConfig(2, 2), scaling, np.zeros((4, 2)), np.zeros((4, 2)), pixels, 0.0)
-    shares = layer_shares(pixel_map, np.array([[[1.0, 2.0], [0, 1]]]), 2)
+    shares = group_shares(pixel_map, np.array([[[1.0, 2.0], [0, 1]]]), 2)
     np.testing.assert_allclose(shares, [[3 / 5, 2 / 5]])
 
 
@@ -129,17 +135,23 @@ def test_maps_are_cached_once_and_go_on(tmp_path: Path, one_replica: Placement) 
     load_backbone("squeezenet1_1", "random:1", None, tmp_path, model)
     x = np.random.default_rng(0).normal(size=(7, 20, 20)).astype(np.float32)
     maps_of, shape = make_maps_of(model, Normalization(0.0, 1.0), 3, pool=2), map_shape(model, 2)
-    path = tmp_path / "m.npy"
-    maps = cache_maps(maps_of, shape, x, one_replica, path, {"a": 1}, 2)
+    stream, cache = make_stream(maps_of, one_replica), Cache(tmp_path)
+
+    def maps(**depends_on: Any) -> np.ndarray:
+        fill = lambda split, file: fill_maps(stream, x, file, 2)  # noqa: E731
+        return cache.stage("maps", depends_on, {"train": x}, shape, "float16", fill).arrays["train"]
+
     whole = np.asarray(ops.average_pool(model(prepare(x, Normalization(0.0, 1.0), 3)), 2, 2))
-    np.testing.assert_allclose(maps, whole, atol=2e-3 * whole.max())
+    before = np.array(maps(a=1))
+    np.testing.assert_allclose(before, whole, atol=2e-3 * whole.max())
+    (path,) = tmp_path.glob("maps-*.npy")
     note = path.with_suffix(".json")
-    before = np.array(maps)
     np.lib.format.open_memmap(path, "r+")[3:] = 0
     note.write_text(note.read_text().replace('"done": 7', '"done": 3'))
-    np.testing.assert_allclose(cache_maps(maps_of, shape, x, one_replica, path, {"a": 1}, 2), before, atol=1e-2)
-    with pytest.raises(UserError, match="holds something else"):
-        cache_maps(maps_of, shape, x, one_replica, path, {"a": 2}, 2)
+    np.testing.assert_allclose(maps(a=1), before, atol=1e-2)
+    np.lib.format.open_memmap(path, "r+")[3:] = 0
+    assert not maps(a=1)[3:].any()  # what is done is not done again
+    assert maps(a=2)[3:].any() and len(list(tmp_path.glob("maps-*.npy"))) == 2  # and what depends on something else is
 
 
 def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,16 +170,15 @@ def test_batch_norms_see_the_batch_of_all_replicas(one_replica: Placement, two_r
     maps, labels = rng.normal(size=(16, 8, 8, 3)).astype(np.float32), np.arange(16) % 2
 
     def after_steps(placement: Placement) -> list[np.ndarray]:
-        keras.utils.set_random_seed(0)
-        with placement.strategy.scope():
+        with placement.strategy.scope(), seeded(0):
             head = build_head((8, 8, 3), 2, dataclasses.replace(SMALL, map_norm=True))
             optimizer = AdamW(0.01)
             optimizer.build(head.trainable_variables)
         loss_fn = make_loss_fn(head, lambda x: x, SMALL)
         job = Job(head, optimizer, loss_fn, lambda step: training_batches(maps, labels, 8, 0, step), dict)
         stream = placement.strategy.experimental_distribute_dataset(job.train(0))
-        step = make_train_step(job, placement, Settings(num_steps=3), stream.element_spec)
-        for number, batch in zip(range(3), stream, strict=False):
+        step = make_train_step(job, placement, TrainingConfig(), stream.element_spec)
+        for number, batch in zip(range(2), stream, strict=False):
             step(batch, tf.constant(number, tf.int64))
         return [np.asarray(v) for v in head.variables if "seed" not in v.path]
 
@@ -192,9 +203,27 @@ def test_probe_and_intervals_by_hand() -> None:
 
 def test_presets_differ_in_every_choice() -> None:
     corrected, author = PRESETS["corrected"], PRESETS["author"]
-    assert len(corrected.differences(author)) == 10
+    assert list(corrected.differences(author)) == [field.name for field in dataclasses.fields(Choices)]
     assert corrected.layers(12) == [7, 8, 9, 10, 11, 12] and author.layers(12) == [6, 7, 8, 9, 10, 11]
     assert corrected.layers(6) == [1, 2, 3, 4, 5, 6] and author.layers(6) == [1, 2, 3, 4, 5]
+    titles = [variant.title for variant in ablations(corrected, author, norms=False)]
+    assert titles[0] == "last_layer = 1" and titles[-1] == "all of them" and "bn_mode = batch" not in titles
+    assert len(ablations(corrected, author, norms=True)) == len(titles) + 1 == 11
+
+
+def test_what_is_given_goes_over_the_preset_and_the_table() -> None:
+    given = BridgeConfig(preset="author", choices=Choices(pixels="assignment"), layout_seed=3, head=SMALL)
+    assert given.chosen == Choices(pixels="assignment")  # all choices at once
+    some = BridgeConfig(preset="author", choices=partial(Choices)(pixels="assignment")).chosen
+    assert some == dataclasses.replace(PRESETS["author"], pixels="assignment")
+    partly = BridgeConfig().choosing(PRESETS["author"], shuffle=True)
+    assert partly.chosen == PRESETS["author"] and partly.shuffle_pixels and partly.preset == "corrected"
+    layout = given.layout()
+    assert (layout.pixels, layout.scaling, layout.seed) == ("assignment", "standardize", 3)
+    alexnet = EXTRACTORS["alexnet"]
+    assert given.head_of(alexnet) == SMALL and BridgeConfig().head_of(alexnet) == alexnet.head
+    assert BridgeConfig().rates_of(alexnet) == (1e-5, 5e-4)
+    assert BridgeConfig(encoder_learning_rate=0.5).rates_of(alexnet) == (0.5, 5e-4)
 
 
 def test_caffe_s_convention_sees_the_same_image() -> None:
@@ -274,10 +303,12 @@ def test_files_that_are_not_weights(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_random_weights_follow_from_their_seed(tmp_path: Path) -> None:
-    one, two, other = (build_backbone("shufflenet_v2_x1_0", 75, 75) for _ in range(3))
-    assert load_backbone("shufflenet_v2_x1_0", "random", None, tmp_path, one) == "random"
-    load_backbone("shufflenet_v2_x1_0", "random:0", None, tmp_path, two)
-    load_backbone("shufflenet_v2_x1_0", "random:1", None, tmp_path, other)
-    x = images()
-    np.testing.assert_array_equal(one(x), two(x))
-    assert float(keras.ops.max(keras.ops.abs(one(x) - other(x)))) > 0.1
+    model = build_backbone("shufflenet_v2_x1_0", 75, 75)
+
+    def kernels(weights: str) -> list[np.ndarray]:
+        assert load_backbone("shufflenet_v2_x1_0", weights, None, tmp_path, model) == "random"
+        return [array.copy() for array in model.get_weights() if array.ndim == 4]
+
+    for one, two, other in zip(kernels("random"), kernels("random:0"), kernels("random:1"), strict=True):
+        np.testing.assert_array_equal(one, two)
+        assert np.abs(one - other).max() > 0.01

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from files.errors import UserError
+from training.adamw import AdamW
 from training.checkpoint import Checkpointer, State, load_weights, write_weights
-from training.errors import UserError
-from training.optimizer import AdamW
 
 
 def _model(width: int = 3) -> tuple[keras.Model, AdamW]:

@@ -1,25 +1,44 @@
-"""The diffusion scripts as a user runs them, on the built-in digits and a network of a few thousand weights."""
+"""Training, sampling and measuring a diffusion model, by script and from Python: one tiny run for all of it."""
 
+import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.scripts import ROOT, fails, fails_each, run, succeeds
+from diffusion.config import DdpmConfig, FeatureConfig, ProcessConfig, SamplerConfig, UNetConfig
+from diffusion.data import load
+from diffusion.fid import frechet_distance_of_features
+from diffusion.task import train_ddpm
+from tests.scripts import fails, fails_each, succeeds
+from training.checkpoint import Checkpointer
+from training.config import TrainingConfig
 
-TINY = ["--base_width=8", "--multipliers=1,2", "--num_blocks=1", "--attention_sizes=4", "--num_groups=4",
+TINY = ["--base_width=8", "--channel_multipliers=1", "--num_blocks=1", "--attention_resolutions=", "--num_groups=4",
         "--batch_size=16", "--devices=cpu", "--shards=1", "--diffusion_steps=50", "--sampling_steps=4",
-        "--num_samples=11", "--warmup=0", "--log_every=2"]  # fmt: skip
+        "--num_samples=11", "--warmup=0", "--log_every=2", "--num_steps=4", "--eval_every=2"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quarters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose features are the means of the quarters of an image."""
+    path = tmp_path_factory.mktemp("features") / "quarters.keras"
+    image = keras.Input((8, 8, 1))
+    keras.Model(image, keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(image))).save(path)
+    return path
+
+
+def _measured(quarters: Path) -> list[str]:
+    return ["--fid_every=4", "--fid_images=24", f"--features={quarters}"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, quarters: Path) -> Path:
     path = tmp_path_factory.mktemp("ddpm") / "run"
-    succeeds("ddpm", *TINY, "--by_class", "--num_steps=4", "--eval_every=2", f"--run_dir={path}")
+    succeeds("ddpm", *TINY, *_measured(quarters), f"--run_dir={path}")
     return path
 
 
@@ -36,33 +55,60 @@ def test_the_run_folder_has_everything(trained: Path) -> None:
             assert np.asarray(picture).std() > 0
     last = [line for line in _metrics(trained) if line["split"] == "validation"][-1]
     assert sum(name.startswith("mse_") for name in last) == 8
+    replayed = succeeds("ddpm", f"--flagfile={trained / 'flags.txt'}", f"--run_dir={trained}")
+    assert "finished before, test loss" in replayed
 
 
-def test_interrupted_it_goes_on_exactly_and_unfinished_it_can_be_sampled(trained: Path, tmp_path: Path) -> None:
+def test_stopped_it_can_be_sampled_and_python_goes_on_exactly(
+    trained: Path, quarters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "run"
-    flags = [*TINY, "--by_class", "--num_steps=4", "--eval_every=2", f"--run_dir={path}"]
-    assert succeeds("ddpm", *flags, "--dry_run").count("nothing was written") == 1 and not path.exists()
-    code = (
-        "import os, sys\n"
-        "os.environ['TF_ENABLE_ONEDNN_OPTS'] = '1'  # as the scripts do, before TensorFlow starts\n"
-        "import training.loop as loop\n"
-        "save = loop.Checkpointer.save\n"
-        "def stop(self, state):\n    save(self, state)\n    raise KeyboardInterrupt\n"
-        "loop.Checkpointer.save = stop\n"
-        "from experiments import ddpm, launch\n"
-        f"sys.argv = ['ddpm', *{flags!r}]\n"
-        "launch.launch(ddpm.main)\n"
+
+    def stop_at_the_first(self: Checkpointer, state: object) -> None:
+        save(self, state)
+        raise KeyboardInterrupt
+
+    save = Checkpointer.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, "save", stop_at_the_first)
+        assert "interrupted" in fails("ddpm", *TINY, *_measured(quarters), f"--run_dir={path}")
+    assert not (path / "result.json").exists()
+    sampled = succeeds("sample_ddpm", f"--run_dir={path}", "--sampling_steps=2", "--num_images=4", "--devices=cpu")
+    assert "training has not ended" in sampled
+    config = DdpmConfig(
+        devices="cpu",
+        unet=UNetConfig(base_width=8, channel_multipliers=(1,), num_blocks=1, attention_resolutions=(), num_groups=4),
+        process=ProcessConfig(50, "cosine"),
+        sampler=SamplerConfig(sampling_steps=4),
+        num_samples=11,
+        features=FeatureConfig(str(quarters)),
+        fid_every=4,
+        fid_images=24,
     )
-    stopped = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert stopped.returncode and not (path / "result.json").exists(), stopped.stderr
-    assert "training has not ended" in succeeds(
-        "sample_ddpm", f"--run_dir={path}", "--sampling_steps=2", "--devices=cpu"
-    )
-    succeeds("ddpm", *flags)
+    how = TrainingConfig(
+        batch_size=16, shards=1, num_steps=4, eval_every=2, log_every=2, warmup=0.0, weight_decay=0.0,
+        ema_decay=0.998, schedule="cosine", select="",
+    )  # fmt: skip
+    result = train_ddpm(dataclasses.replace(config, training=how), path)
+    assert result == json.loads((path / "result.json").read_text())
     assert _metrics(path) == _metrics(trained)
-    assert (path / "model" / "weights.safetensors").read_bytes() == (
-        trained / "model" / "weights.safetensors"
-    ).read_bytes()
+    for name in ("samples.png", "nearest.png", "flags.txt", "config.json"):
+        assert (path / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_training_and_a_model_are_measured(trained: Path, quarters: Path, tmp_path: Path) -> None:
+    measured = [line["fid"] for line in _metrics(trained) if "fid" in line]
+    assert len(measured) == 1 and measured[0] == json.loads((trained / "result.json").read_text())["test_fid"]
+    folder = tmp_path / "fid"
+    flags = ["--devices=cpu", "--num_images=24", f"--features={quarters}", f"--run_dir={folder}"]
+    succeeds("fid", "digits:train", str(trained), *flags, "--sampling_steps=4", "--batch_size=16")
+    found = json.loads((folder / "result.json").read_text())
+    assert found["b_count"] == 24 and len(found["b_model"]) == 64
+    # All training images while training, 24 of them here; the images of the model are the same.
+    real = load(DdpmConfig().data).train.pixels.astype(np.float32).reshape(-1, 2, 4, 2, 4).mean(axis=(2, 4))
+    fake = np.load(folder / "b_features.npy")
+    assert frechet_distance_of_features(real.reshape(-1, 4), fake) == pytest.approx(measured[0], rel=1e-4)
+    assert found["fid"] == pytest.approx(frechet_distance_of_features(real.reshape(-1, 4)[:24], fake), rel=1e-4)
 
 
 def test_grids_animations_and_interpolations(trained: Path, tmp_path: Path) -> None:
@@ -78,8 +124,8 @@ def test_grids_animations_and_interpolations(trained: Path, tmp_path: Path) -> N
 
 
 def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Path) -> None:
-    flags = [f"--run_dir={trained}", "--num_images=10", "--sampling_steps=3", "--format=npz", "--devices=cpu"]
-    succeeds("sample_ddpm", *flags, "--batch_size=10", f"--out={tmp_path / 'a'}")
+    flags = [f"--run_dir={trained}", "--num_images=10", "--sampling_steps=3", "--devices=cpu"]
+    succeeds("sample_ddpm", *flags, "--format=npz", "--batch_size=10", f"--out={tmp_path / 'a'}")
     with np.load(tmp_path / "a" / "images.npz") as file:
         images, labels = file["images"], file["labels"]
     assert images.shape == (10, 8, 8, 1) and labels.tolist() == list(range(10))
@@ -87,28 +133,39 @@ def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Pat
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "b" / "images.npy", np.concatenate([images[:4], np.zeros_like(images[4:])]))
     (tmp_path / "b" / "images.json").write_text(json.dumps(note | {"done": 4}))
-    succeeds("sample_ddpm", *flags, "--batch_size=4", f"--out={tmp_path / 'b'}")
+    succeeds("sample_ddpm", *flags, "--format=npz", "--batch_size=4", f"--out={tmp_path / 'b'}")
     with np.load(tmp_path / "b" / "images.npz") as file:
         assert np.abs(file["images"].astype(int) - images).max() <= 1
     whole = (tmp_path / "b" / "images.npy").read_bytes()
     (tmp_path / "b" / "images.npy").write_bytes(whole[:-100])
-    assert "images.npy: damaged" in fails("sample_ddpm", *flags, f"--out={tmp_path / 'b'}")
-    message = fails("sample_ddpm", *flags, "--seed=1", f"--out={tmp_path / 'b'}")
-    assert "holds something else (seed '0', not '1')" in message
-    flags[3] = "--format=png"
-    succeeds("sample_ddpm", *flags, f"--out={tmp_path / 'a'}")
+    damaged, other = ([*flags, *more, "--format=npz", f"--out={tmp_path / 'b'}"] for more in ([], ["--seed=1"]))
+    assert "images.npy: damaged" in fails("sample_ddpm", *damaged)
+    assert "holds something else (seed '0', not '1')" in fails("sample_ddpm", *other)
+    succeeds("sample_ddpm", *flags, "--format=png", f"--out={tmp_path / 'a'}")
     with Image.open(tmp_path / "a" / "png" / "7" / "000007.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), images[7, :, :, 0])
 
 
+def test_dry_runs_write_nothing(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert "one step: " in succeeds("ddpm", *TINY, f"--run_dir={path}", "--dry_run") and not path.exists()
+    before = sorted(trained.rglob("*"))
+    printed = succeeds("sample_ddpm", f"--run_dir={trained}", "--devices=cpu", "--dry_run", "--sampling_steps=9")
+    assert "9 evaluations each" in printed and sorted(trained.rglob("*")) == before
+
+
 WRONG: list[tuple[list[str], str]] = [
     (["--sampling_steps=51"], "51 sampling steps of a process with T = 50"),
-    (["--multipliers=1,2,4,8,16"], "cannot be halved 4 times"),
-    (["--attention_sizes=x"], "--attention_sizes=x: use integers"),
+    (["--channel_multipliers=1,2,4,8,16"], "cannot be halved 4 times"),
+    (["--attention_resolutions=x"], "--attention_resolutions=x"),
+    (["--attention_sizes=4"], "--attention_sizes has another name now: --attention_resolutions"),
+    (["--noby_class"], "another name now: --class_conditional"),
     (["--zero_terminal_snr"], "use target v or x0"),
+    (["--zero_terminal_snr", "--target=v", "--min_snr_gamma=5"], "t = T would not be learned"),
     (["--dataset=folder"], "--dataset=folder needs --data_path"),
     (["--num_groups=3"], "are not a multiple of the 3 groups"),
-    (["--noby_class", "--guidance=2"], "guidance 2.0 needs classes to be guided to"),
+    (["--noclass_conditional", "--guidance=2"], "guidance 2.0 needs classes to be guided to"),
+    (["--label_dropout=0", "--guidance=2"], "--guidance needs --label_dropout"),
     (["--patience=2"], "--patience=2 needs --select"),
     (["--eval_every=10", "--fid_every=15"], "--fid_every=15 is not a multiple of --eval_every=10"),
 ]
@@ -124,20 +181,18 @@ def test_conditioning_needs_classes(tmp_path: Path) -> None:
     for k in range(12):
         (tmp_path / "one").mkdir(exist_ok=True)
         Image.new("L", (8, 8), k).save(tmp_path / "one" / f"{k}.png")
-    folder = [*TINY, "--dataset=folder", "--by_class"]
+    folder = [*TINY, "--dataset=folder", "--class_conditional"]
     cases = [[*folder, f"--data_path={tmp_path}"], [*folder, f"--data_path={tmp_path / 'one'}"]]
     one, none = fails_each("ddpm", cases)
     assert "has one class, 'one'" in one and "has no labels" in none
 
 
-def test_a_run_folder_of_another_network_is_refused(trained: Path) -> None:
-    flags = [flag for flag in TINY if "base_width" not in flag]
+def test_a_run_folder_of_another_network_is_refused(trained: Path, quarters: Path) -> None:
+    flags = [*TINY, *_measured(quarters), "--base_width=16"]  # the last of two counts
     before = sorted((p, p.stat().st_mtime_ns) for p in trained.rglob("*"))
-    message = fails(
-        "ddpm", *flags, "--base_width=16", "--by_class", "--num_steps=4", "--eval_every=2", f"--run_dir={trained}"
-    )
+    message = fails("ddpm", *flags, f"--run_dir={trained}")
     assert "belongs to a run with other flags (--base_width=8 there, 16 here)" in message
     assert sorted((p, p.stat().st_mtime_ns) for p in trained.rglob("*")) == before
     assert "no trained model there" in fails("sample_ddpm", "--run_dir=nowhere")
     assert "the model does not know cat" in fails("sample_ddpm", f"--run_dir={trained}", "--classes=cat")
-    assert "--run_dir: name the folder" in run("sample_ddpm").stderr
+    assert "--run_dir: name the folder" in fails("sample_ddpm")

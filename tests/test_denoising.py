@@ -1,23 +1,25 @@
 """Algorithm 1: its batches, its loss by hand, and nothing that depends on how the work is cut."""
 
-from pathlib import Path
-
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from diffusion.batches import ImageBatch, evaluation_batches, training_batches
-from diffusion.data import Images
+from diffusion.config import ProcessConfig
 from diffusion.objective import by_time, make_loss_fn, to_model
 from diffusion.process import DiffusionProcess
-from diffusion.unet import UNetConfig, build_unet
-from training.loop import Job, Settings, fit
-from training.optimizer import AdamW
-from training.run import Run
+from diffusion.readers import Images
+from diffusion.unet import GroupNorm, TimeEmbedding
+from training.adamw import AdamW
+from training.config import TrainingConfig
+from training.figures import Cost
+from training.job import Job
+from training.randomness import seeded
 from training.strategy import Placement
+from training.train_step import make_train_step
 
-PROCESS = DiffusionProcess(1000)
+PROCESS = DiffusionProcess(ProcessConfig(1000))
 
 
 def _images(count: int = 10) -> Images:
@@ -80,7 +82,7 @@ class _Spy(keras.Model):
 def test_the_loss_by_hand() -> None:
     (batch,) = _take(evaluation_batches(_images(), 10), 1)
     for target in ("eps", "x0", "v"):
-        process = DiffusionProcess(1000, target=target)
+        process = DiffusionProcess(ProcessConfig(1000, target=target))
         model = _Spy(0.25)
         values = make_loss_fn(model, process, min_snr_gamma=5.0)(batch, False, (0, 0))
         x_t, t = (np.asarray(part) for part in model.given)
@@ -110,39 +112,39 @@ def test_training_times_are_uniform_and_labels_are_dropped() -> None:
 
 def test_buckets_of_time() -> None:
     values = {"loss": np.array([1.0, 2, 3]), "mse": np.array([1.0, 5, 3]), "t": np.array([1, 125, 126])}
-    assert by_time(values, 1000) == {"loss": 2.0, "mse_1_125": 3.0, "mse_126_250": 3.0}
+    figures = by_time(values, 1000)
+    assert figures == {"loss": 2.0, "mse_1_125": 3.0, "mse_126_250": 3.0}
+    assert all(isinstance(value, Cost) for value in figures.values())  # the smaller, the better
 
 
-def _train(path: Path, placement: Placement, steps: int, upto: int = 0) -> tuple[list[np.ndarray], dict]:
-    keras.utils.set_random_seed(0)
+def _small_network() -> keras.Model:
+    """A U-Net's inputs and kinds of layers, in one level."""
+    x_t, t, label = (
+        keras.Input(shape, dtype=kind) for shape, kind in (((4, 4, 1), "float32"), ((), "int32"), ((), "int32"))
+    )
+    emb = keras.layers.Dense(8)(TimeEmbedding(8)(t)) + keras.layers.Embedding(4, 8)(label)
+    x = keras.layers.Conv2D(8, 3, padding="same")(x_t) + ops.expand_dims(emb, (1, 2))
+    return keras.Model([x_t, t, label], keras.layers.Conv2D(1, 3, padding="same")(GroupNorm(4, silu=True)(x)))
+
+
+def _train(placement: Placement, steps: int) -> list[np.ndarray]:
+    """Weights after a few steps of the engine."""
     images = _images(20)
-    with placement.strategy.scope():
-        model = build_unet(UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4, dropout=0.0, num_classes=3))
+    with seeded(0), placement.strategy.scope():
+        model = _small_network()
         optimizer = AdamW(1e-3, 0.0, ema_decay=0.9)
         optimizer.build(model.trainable_variables)
     loss_fn = make_loss_fn(model, PROCESS, 3)
-    train = lambda step: training_batches(images, 8, 0, True, step)  # noqa: E731
-    job = Job(model, optimizer, loss_fn, train, lambda: {"loss": 0.0})
-    run = Run.open(path, {})
-    settings = Settings(upto or steps, log_every=1, eval_every=3, select="")
-    fit(job, placement, run, settings)
-    return model.get_weights(), (run.path / "metrics.jsonl").read_text()
+    job = Job(model, optimizer, loss_fn, lambda step: training_batches(images, 8, 0, True, step), dict)
+    dataset = placement.strategy.experimental_distribute_dataset(job.train(0))
+    train_step = make_train_step(job, placement, TrainingConfig(), dataset.element_spec)
+    for step, batch in zip(range(steps), dataset, strict=False):
+        train_step(batch, tf.constant(step, tf.int64))
+    return model.get_weights()
 
 
-def test_replicas_and_shards_change_nothing(tmp_path: Path, one_replica: Placement, two_replicas: Placement) -> None:
-    one, _ = _train(tmp_path / "1", one_replica, 3)
-    two, _ = _train(tmp_path / "2", two_replicas, 3)
-    shards, _ = _train(tmp_path / "3", one_replica._replace(shards=2), 3)
-    for a, b, c in zip(one, two, shards, strict=True):
+def test_replicas_and_shards_change_nothing(one_replica: Placement, two_replicas: Placement) -> None:
+    one, two, both = (_train(place, 3) for place in (one_replica, two_replicas, two_replicas._replace(shards=2)))
+    for a, b, c in zip(one, two, both, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
         np.testing.assert_allclose(a, c, atol=2e-5)
-
-
-def test_resumed_equals_uninterrupted(tmp_path: Path, one_replica: Placement) -> None:
-    whole, lines = _train(tmp_path / "a", one_replica, 6)
-    _train(tmp_path / "b", one_replica, 6, upto=3)
-    resumed, others = _train(tmp_path / "b", one_replica, 6)
-    for a, b in zip(whole, resumed, strict=True):
-        np.testing.assert_array_equal(a, b)
-    strip = lambda text: [line.split('"examples_per_second"')[0] for line in text.splitlines()]  # noqa: E731
-    assert strip(lines) == strip(others)

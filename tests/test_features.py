@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from text_cls.batches import Encoded, token_budget
+from files.errors import UserError
+from text_cls.batches import token_budget
 from text_cls.bert import build_encoder
 from text_cls.checkpoints import load_encoder, read_checkpoint
+from text_cls.encoding import Encoded
 from text_cls.features import embed, feature_encoder
-from training.errors import UserError
 from training.strategy import Placement
 
 TINY = Path(__file__).parent / "golden" / "tiny" / "bert"

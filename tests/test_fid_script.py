@@ -1,5 +1,6 @@
 """The FID script as a user runs it, with a small Keras model for its features."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 from PIL import Image
 
 from diffusion import statistics
+from diffusion.config import FeatureConfig, FidConfig
 from diffusion.fid import frechet_distance
+from diffusion.fid_task import measure_fid
+from files.errors import UserError
 from tests.scripts import fails, fails_each, succeeds
 
 
@@ -33,10 +37,9 @@ def _quarters(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_folder_against_npz_by_hand(world: Path) -> None:
-    model = f"--features={world / 'm.keras'}"
-    run = world / "run"
-    out = succeeds("fid", str(world / "folder"), str(world / "images.npz"), model, f"--run_dir={run}", "--devices=cpu",
-                   "--extrapolate=false", "--bootstrap=5")  # fmt: skip
+    sides, run = [str(world / "folder"), str(world / "images.npz")], world / "run"
+    flags = [f"--features={world / 'm.keras'}", "--devices=cpu", "--bootstrap=5"]
+    out = succeeds("fid", *sides, *flags, f"--run_dir={run}")
     files = sorted((world / "folder").iterdir())
     a = _quarters(np.stack([np.asarray(Image.open(file)) for file in files]))
     with np.load(world / "images.npz") as file:
@@ -45,45 +48,33 @@ def test_folder_against_npz_by_hand(world: Path) -> None:
     result = json.loads((run / "result.json").read_text())
     assert result["fid"] == pytest.approx(expected, rel=1e-5) and "fid" in out
     assert (result["a_count"], result["b_count"], result["mode"]) == (30, 40, "model:m.keras")
-    assert {
-        "kid",
-        "kid_standard_error",
-        "precision",
-        "coverage",
-        "fid_interval_low",
-        "a_weights_hash",
-        "b_resize",
-    } <= set(result)
-    assert "finished before" in succeeds(
-        "fid",
-        str(world / "folder"),
-        str(world / "images.npz"),
-        model,
-        f"--run_dir={run}",
-        "--devices=cpu",
-        "--bootstrap=5",
-    )
-    saved = succeeds("fid", str(run / "a.npz"), str(run / "b.npz"), f"--run_dir={world / 'saved'}", "--devices=cpu")
-    assert json.loads((world / "saved" / "result.json").read_text())["fid"] == pytest.approx(expected, rel=1e-5), saved
-    other = statistics.load(run / "a.npz")
-    statistics.save(world / "other.npz", statistics.Statistics(other.mean, other.covariance, 30, {"mode": "keras"}))
-    message = fails("fid", str(world / "other.npz"), str(run / "b.npz"), f"--run_dir={world / 'no'}", "--devices=cpu")
+    assert {"kid", "kid_standard_error", "precision", "coverage", "fid_interval_low", "a_weights_hash",
+            "b_resize"} <= set(result)  # fmt: skip
+    assert "finished before" in succeeds("fid", f"--flagfile={run / 'flags.txt'}", f"--run_dir={run}")
+    config = FidConfig(devices="cpu", a=sides[0], b=sides[1], bootstrap=5)
+    config = dataclasses.replace(config, features=FeatureConfig(str(world / "m.keras")))
+    assert measure_fid(config, run) == result  # the same configuration, from Python
+
+
+def test_saved_statistics(world: Path, tmp_path: Path) -> None:
+    config = FidConfig(devices="cpu", a=str(world / "folder"), b=str(world / "images.npz"), metrics=("kid",))
+    config = dataclasses.replace(config, features=FeatureConfig(str(world / "m.keras")))
+    found = measure_fid(config, tmp_path / "images")
+    a, b = (str(tmp_path / "images" / name) for name in ("a.npz", "b.npz"))
+    saved = measure_fid(FidConfig(devices="cpu", a=a, b=b), tmp_path / "saved")
+    assert saved["fid"] == pytest.approx(found["fid"], rel=1e-6) and "kid" in found and "kid" not in saved
+    other = statistics.load(Path(a))
+    statistics.save(tmp_path / "other.npz", statistics.Statistics(other.mean, other.covariance, 30, {"mode": "keras"}))
+    message = fails("fid", str(tmp_path / "other.npz"), b, f"--run_dir={tmp_path / 'no'}", "--devices=cpu")
     assert "statistics of different modes, keras and model:m.keras" in message
+    with pytest.raises(UserError, match="need images on both sides, not statistics"):
+        measure_fid(FidConfig(devices="cpu", a=a, b=b, extrapolate=True), tmp_path / "none")
 
 
-def test_training_and_a_model_are_measured(world: Path) -> None:
-    run, model = world / "ddpm", f"--features={world / 'm.keras'}"
-    succeeds("ddpm", "--base_width=8", "--num_blocks=1", "--num_groups=4", "--batch_size=16", "--num_steps=4",
-             "--eval_every=2", "--fid_every=4", "--fid_images=24", "--sampling_steps=3", "--num_samples=10",
-             "--diffusion_steps=50", "--devices=cpu", "--shards=1", model, f"--run_dir={run}")  # fmt: skip
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    measured = [line["fid"] for line in lines if "fid" in line]
-    assert len(measured) == 1 and measured[0] == json.loads((run / "result.json").read_text())["test_fid"]
-    succeeds("fid", "digits:train", str(run), model, f"--run_dir={world / 'of_run'}", "--devices=cpu",
-             "--num_images=24", "--sampling_steps=3")  # fmt: skip
-    found = json.loads((world / "of_run" / "result.json").read_text())
-    assert (found["b_count"] == 24 and "model" in found["b_model"]) or len(found["b_model"]) == 64
-    assert found["fid"] != measured[0]  # 24 real images there, all of them while training
+def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:
+    flags = [f"--features={world / 'm.keras'}", f"--run_dir={tmp_path / 'r'}", "--devices=cpu", "--dry_run"]
+    out = succeeds("fid", str(world / "folder"), "digits:test", *flags)
+    assert "30 images against 180 images; model:m.keras; nothing was written" in out and not list(tmp_path.iterdir())
 
 
 WRONG: list[tuple[list[str], str]] = [
@@ -91,7 +82,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["nowhere", "digits:test"], "nowhere: no such file or folder, and no data set"),
     (["digits:valid", "digits:test"], "a split is train or test, not 'valid'"),
     (["digits:test", "digits:test", "--num_images=1"], "have no covariance: at least two"),
-    (["digits:test", "digits:test", "--metrics=fad"], "fad is not known"),
+    (["digits:test", "digits:test", "--metrics=fad"], "--metrics=fad: value should be one of <kid|prdc|is>"),
+    (["one", "two", "three"], "two sets of images are needed"),
     (["digits:test", "digits:test", "--weights=nowhere.pth"], "nowhere.pth"),
 ]
 
@@ -115,3 +107,6 @@ def test_bad_images(world: Path, tmp_path: Path) -> None:
     sizes = fails("fid", str(tmp_path / "sizes"), *flags, f"--run_dir={tmp_path / 'r'}")
     damaged = fails("fid", str(tmp_path / "damaged"), *flags, f"--run_dir={tmp_path / 's'}")
     assert "2.png is 9×9" in sizes and "2.png: not a readable image" in damaged
+    left_out = succeeds("fid", str(tmp_path / "damaged"), *flags, f"--run_dir={tmp_path / 't'}", "--skip_bad_images")
+    result = json.loads((tmp_path / "t" / "result.json").read_text())
+    assert "2.png: not a readable image" in left_out and result["a_count"] == 2

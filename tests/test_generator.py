@@ -1,29 +1,39 @@
 """Sampling: image i of seed s is one image, on any batch size and number of devices."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from diffusion.generator import Generator, Wish, slerp
+from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
+from diffusion.generator import Generator, ImageRequest
 from diffusion.neighbours import nearest
 from diffusion.process import DiffusionProcess
-from diffusion.samplers import SamplerConfig
-from diffusion.unet import UNetConfig
-from training.errors import UserError
+from diffusion.sampling import slerp
+from files.errors import UserError
 from training.strategy import Placement
 
 CLASSES = ("a", "b", "c")
+UNET = UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)
+PROCESS = DiffusionProcess(ProcessConfig(50, "cosine"))
+DDIM = SamplerConfig("ddim", 6)
 
 
 def _generator(placement: Placement, classes: tuple[str, ...] = CLASSES) -> Generator:
-    config = UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4, num_classes=len(classes))
-    generator = Generator(config, DiffusionProcess(50, "cosine"), classes, placement)
+    generator = Generator(dataclasses.replace(UNET, num_classes=len(classes)), PROCESS, classes, placement)
     rng = np.random.default_rng(0)
     weights = [rng.normal(0, 0.3, w.shape) if w.dtype == np.float32 else w for w in generator.model.get_weights()]
     generator.model.set_weights(weights)
     return generator
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    """One for all tests: it keeps the graphs that it has compiled."""
+    return _generator(Placement(tf.distribute.get_strategy(), 1))
 
 
 def _differ(a: np.ndarray, b: np.ndarray) -> int:
@@ -31,43 +41,39 @@ def _differ(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b.astype(int)).max())
 
 
-@pytest.mark.parametrize("sampler", [SamplerConfig("ancestral", 20, variance="small"), SamplerConfig("dpm++", 8)])
-def test_an_image_is_the_same_in_any_batch_and_on_any_devices(
-    sampler: SamplerConfig, one_replica: Placement, two_replicas: Placement
-) -> None:
-    generator = _generator(one_replica)
-    wish = Wish(np.arange(7), np.arange(7) % 3)
-    expected = generator.images(sampler, wish, seed=3, batch_size=7)
+def test_an_image_is_the_same_in_any_batch_and_on_any_devices(generator: Generator, two_replicas: Placement) -> None:
+    """With noise in every step; what a sampler does with its predictions is the table's, see test_samplers."""
+    sampler = SamplerConfig("ancestral", 20, variance="small")
+    request = ImageRequest(np.arange(7), np.arange(7) % 3, seed=3)
+    expected = generator.images(sampler, request, batch_size=7)
     assert len(np.unique(expected.reshape(7, -1), axis=0)) == 7
-    alone = generator.images(sampler, Wish(np.array([5]), np.array([2])), seed=3)
+    alone = generator.images(sampler, ImageRequest(np.array([5]), np.array([2]), seed=3))
+    both = two_replicas._replace(shards=2)
     for found, wanted in (
-        (generator.images(sampler, wish, 3, 2), expected),
+        (generator.images(sampler, request, 2), expected),
         (alone, expected[5:6]),
-        (_generator(one_replica._replace(shards=2)).images(sampler, wish, 3, 4), expected),
-        (_generator(two_replicas).images(sampler, wish, 3, 4), expected),
+        (generator.images(sampler, request.after(4), 2), expected[4:]),
+        (_generator(both).images(sampler, request, 4), expected),
     ):
         assert found.shape == wanted.shape and _differ(found, wanted) <= 1
-    assert _differ(generator.images(sampler, wish, 4), expected) > 20
+    assert _differ(generator.images(sampler, dataclasses.replace(request, seed=4), 7), expected) > 20
 
 
-def test_guidance_extrapolates_from_the_unconditional_prediction(one_replica: Placement) -> None:
-    generator = _generator(one_replica)
+def test_guidance_extrapolates_from_the_unconditional_prediction(generator: Generator) -> None:
     index, label = np.arange(4), np.array([0, 1, 2, 0])
     one_step = [SamplerConfig("ddim", 1, guidance=w, clip=False) for w in (0.0, 1.0, 2.0)]
     # One DDIM step returns x̂_0, which is linear in the guidance until it is cut to the range of pixels.
-    none, full, more = (generator.images(config, Wish(index, label)).astype(float) for config in one_step)
-    np.testing.assert_allclose(none, generator.images(one_step[1], Wish(index)), atol=1)
+    none, full, more = (generator.images(config, ImageRequest(index, label)).astype(float) for config in one_step)
+    np.testing.assert_allclose(none, generator.images(one_step[1], ImageRequest(index)), atol=1)
     inside = (more > 2) & (more < 253) & (full > 0) & (full < 255) & (none > 0) & (none < 255)
     np.testing.assert_allclose(more[inside], (2 * full - none)[inside], atol=2)
 
 
-def test_interpolation_has_the_two_seeds_at_its_ends(one_replica: Placement) -> None:
-    generator, sampler = _generator(one_replica), SamplerConfig("ddim", 10)
-    wish = Wish(np.full(5, 2), np.zeros(5, int), np.linspace(0, 1, 5))
-    row = np.concatenate([part["image"] for part in generator.stream(sampler, wish, seed=0, to_seed=9)])
-    one = Wish(np.array([2]), np.array([0]))
-    assert _differ(row[:1], generator.images(sampler, one, 0)) <= 1
-    assert _differ(row[-1:], generator.images(sampler, one, 9)) <= 1
+def test_interpolation_has_the_two_seeds_at_its_ends(generator: Generator) -> None:
+    row = generator.images(DDIM, ImageRequest(np.full(5, 2), np.zeros(5, int), 0, 9, np.linspace(0, 1, 5)))
+    ends = [generator.images(DDIM, ImageRequest(np.array([2]), np.array([0]), seed)) for seed in (0, 9)]
+    assert _differ(row[:1], ends[0]) <= 1
+    assert _differ(row[-1:], ends[1]) <= 1
     assert _differ(row[2:3], row[:1]) > 5
 
 
@@ -77,52 +83,64 @@ def test_slerp_by_hand() -> None:
     np.testing.assert_allclose(half, [[[0.5**0.5, 2 * 0.5**0.5]]], rtol=1e-6)
 
 
-def test_frames_end_at_the_image(one_replica: Placement) -> None:
-    generator, sampler = _generator(one_replica), SamplerConfig("ddim", 12)
-    (part,) = generator.stream(sampler, Wish(np.arange(3), np.arange(3)), num_frames=4)
-    assert part["frames"].shape == (3, 4, 4, 4, 1)
+def test_frames_end_at_the_image_and_are_no_more_than_rows(generator: Generator) -> None:
+    (part,) = generator.stream(DDIM, generator.request(np.arange(3)), num_frames=30)
+    assert part["frames"].shape == (3, 6, 4, 4, 1)
+    assert all(frame.std() > 0 for frame in part["frames"].reshape(-1, 16))
     np.testing.assert_array_equal(part["frames"][:, -1], part["image"])  # DDIM's last step returns x̂_0
     assert _differ(part["frames"][:, 0], part["image"]) > 5
 
 
-def test_frames_of_fewer_rows_are_all_there(one_replica: Placement) -> None:
-    generator = _generator(one_replica)
-    (part,) = generator.stream(SamplerConfig("ddim", 3), Wish(np.arange(2), np.arange(2)), num_frames=30)
-    assert part["frames"].shape[1] == 3
-    assert all(frame.std() > 0 for frame in part["frames"].reshape(-1, 16))
-
-
-def test_saved_and_loaded_it_draws_the_same(tmp_path: Path, one_replica: Placement) -> None:
-    generator, sampler = _generator(one_replica), SamplerConfig("unipc", 6)
+def test_saved_and_loaded_it_draws_the_same(tmp_path: Path, generator: Generator, one_replica: Placement) -> None:
     generator.save(tmp_path)
     loaded = Generator.load(tmp_path, one_replica)
     assert (loaded.config, loaded.process, loaded.classes) == (generator.config, generator.process, generator.classes)
     assert loaded.fingerprint() == generator.fingerprint()
-    wish = Wish(np.arange(3), np.arange(3))
-    np.testing.assert_array_equal(loaded.images(sampler, wish), generator.images(sampler, wish))
-    other = Generator(UNetConfig(4, 4, 1, 8, (1, 1), 1, (2,), num_groups=4), generator.process, (), one_replica)
-    other.save_config(tmp_path)
+    request = generator.request(np.arange(3))
+    np.testing.assert_array_equal(loaded.images(DDIM, request), generator.images(DDIM, request))
+
+
+def test_a_model_of_an_earlier_version_is_read(tmp_path: Path, generator: Generator, one_replica: Placement) -> None:
+    generator.save(tmp_path)
+    earlier = {
+        "unet": {"height": 4, "width": 4, "channels": 1, "base_width": 8, "multipliers": [1, 2], "num_blocks": 1,
+                 "attention_sizes": [2], "num_heads": 1, "dropout": 0.1, "num_groups": 4, "num_classes": 3},
+        "process": {"num_steps": 50, "schedule": "cosine", "zero_terminal_snr": False, "target": "eps"},
+        "classes": ["a", "b", "c"],
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(earlier))
+    assert Generator.load(tmp_path, one_replica).fingerprint() == generator.fingerprint()
+
+
+def test_folders_that_hold_no_model(tmp_path: Path, generator: Generator, one_replica: Placement) -> None:
+    generator.save(tmp_path)
+    other = dataclasses.replace(UNET, channel_multipliers=(1, 1), attention_resolutions=(2,))
+    Generator(other, PROCESS, (), one_replica).save_config(tmp_path)
     with pytest.raises(UserError, match="checkpoint of another model"):
         Generator.load(tmp_path, one_replica)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="not a generator's configuration"):
-        Generator.load(tmp_path, one_replica)
-    (tmp_path / "config.json").write_text(
-        json.dumps({"unet": {"num_classes": 3}, "process": {"num_steps": 10}, "classes": ["a"]})
-    )
-    with pytest.raises(UserError, match="not a generator's configuration"):
-        Generator.load(tmp_path, one_replica)
+    for content in (
+        {},
+        {"unet": {"num_classes": 3}, "process": {"num_steps": 10}, "classes": ["a"]},
+        {"unet": {"base_width": "8"}, "process": {"num_steps": 10}, "classes": []},
+        {"unet": {}, "process": {"num_steps": 1.5}, "classes": []},
+        {"unet": {"wheels": 4}, "process": {"num_steps": 10}, "classes": []},
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="not a generator's configuration"):
+            Generator.load(tmp_path, one_replica)
     with pytest.raises(UserError, match="no trained model there"):
         Generator.load(tmp_path / "nowhere", one_replica)
 
 
-def test_wishes_that_cannot_come_true(one_replica: Placement) -> None:
+def test_requests_that_cannot_be_met(generator: Generator, one_replica: Placement) -> None:
     with pytest.raises(UserError, match="class numbers must lie between 0 and 2"):
-        _generator(one_replica).images(SamplerConfig("ddim", 2), Wish(np.arange(1), np.array([3])))
+        generator.images(DDIM, ImageRequest(np.arange(1), np.array([3])))
     with pytest.raises(UserError, match="needs classes to be guided to"):
-        _generator(one_replica).images(SamplerConfig("ddim", 2, guidance=2.0), Wish(np.arange(1)))
+        generator.images(dataclasses.replace(DDIM, guidance=2.0), ImageRequest(np.arange(1)))
+    with pytest.raises(UserError, match="51 sampling steps of a process with T = 50"):
+        generator.images(SamplerConfig("ddim", 51), ImageRequest(np.arange(1)))
     with pytest.raises(UserError, match="trained without classes"):
-        _generator(one_replica, ()).images(SamplerConfig("ddim", 2), Wish(np.arange(1), np.array([0])))
+        _generator(one_replica, ()).images(DDIM, ImageRequest(np.arange(1), np.array([0])))
 
 
 def test_nearest_by_hand() -> None:

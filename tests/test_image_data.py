@@ -11,9 +11,11 @@ import pytest
 import zstandard
 from PIL import Image
 
-from diffusion.data import Source, Splits, load
+from diffusion.config import DataConfig, ReadingConfig
+from diffusion.data import Splits, load
 from diffusion.images import read_images
-from training.errors import UserError
+from diffusion.readers import Images
+from files.errors import UserError
 
 
 def _png(path: Path, pixels: np.ndarray | None = None, mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> Path:
@@ -24,7 +26,11 @@ def _png(path: Path, pixels: np.ndarray | None = None, mode: str = "RGB", size: 
 
 
 def _folder(path: Path, **options: object) -> Splits:
-    return load(Source("folder", path, **options))  # type: ignore[arg-type]
+    return load(DataConfig(dataset="folder", data_path=path, **options))  # type: ignore[arg-type]
+
+
+def _read(path: Path, **options: object) -> np.ndarray:
+    return read_images(path, ReadingConfig(**options)).pixels  # type: ignore[arg-type]
 
 
 def test_class_folders_of_any_depth_and_case(tmp_path: Path) -> None:
@@ -83,29 +89,29 @@ def test_sizes_and_channels(tmp_path: Path) -> None:
     wide = np.zeros((10, 20), np.uint8)
     wide[:, 5:15] = 200  # the middle square
     _png(tmp_path / "b.png", wide)
-    assert read_images(tmp_path).pixels.shape == (2, 10, 20, 1)
-    cropped = read_images(tmp_path, size=5).pixels
+    assert _read(tmp_path).shape == (2, 10, 20, 1)
+    cropped = _read(tmp_path, image_size=5)
     assert cropped.shape == (2, 5, 5, 1) and (cropped[1] == 200).all()
-    assert read_images(tmp_path, channels=3).pixels.shape == (2, 10, 20, 3)
+    assert _read(tmp_path, channels=3).shape == (2, 10, 20, 3)
     checks = (np.indices((16, 16)).sum(axis=0) % 2 * 255).astype(np.uint8)
     _png(tmp_path / "c" / "x.png", checks)
-    small = read_images(tmp_path / "c", size=4).pixels
+    small = _read(tmp_path / "c", image_size=4)
     assert abs(small.astype(int) - 127).max() < 20  # antialiased: without, it would be all black or all white
 
 
 def test_pixel_formats(tmp_path: Path) -> None:
     deep = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
     _png(tmp_path / "16" / "x.png", deep)
-    np.testing.assert_array_equal(read_images(tmp_path / "16").pixels[0, ..., 0], deep >> 8)
+    np.testing.assert_array_equal(_read(tmp_path / "16")[0, ..., 0], deep >> 8)
     clear = np.zeros((4, 4, 4), np.uint8)
     clear[0, :, 3] = 255  # one opaque black row; the rest shows the white behind it
     _png(tmp_path / "alpha" / "x.png", clear)
-    shown = read_images(tmp_path / "alpha").pixels[0]
+    shown = _read(tmp_path / "alpha")[0]
     assert (shown[0] == 0).all() and (shown[1:] == 255).all()
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_images(_alone(tmp_path / "turned.jpg")).pixels.shape == (1, 6, 4, 3)
+    assert _read(_alone(tmp_path / "turned.jpg")).shape == (1, 6, 4, 3)
 
 
 def _alone(path: Path) -> Path:
@@ -158,17 +164,17 @@ def test_idx_files(tmp_path: Path) -> None:
     for stem, suffix in (("train", ".gz"), ("t10k", "")):
         _idx(tmp_path / f"{stem}-images-idx3-ubyte{suffix}", images)
         _idx(tmp_path / f"{stem}-labels-idx1-ubyte{suffix}", labels)
-    splits = load(Source("fashion_mnist", tmp_path))
+    splits = load(DataConfig(dataset="fashion_mnist", data_path=tmp_path))
     np.testing.assert_array_equal(splits.train.pixels[..., 0], images)
     assert splits.test.labels is not None and splits.test.labels.tolist() == labels.tolist()
     assert splits.classes[9] == "ankle boot"
     path = tmp_path / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(UserError, match="t10k-images-idx3-ubyte: not an idx file of 3"):
-        load(Source("fashion_mnist", tmp_path))
+        load(DataConfig(dataset="fashion_mnist", data_path=tmp_path))
     path.unlink()
     with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\[.gz\]: no such file"):
-        load(Source("fashion_mnist", tmp_path))
+        load(DataConfig(dataset="fashion_mnist", data_path=tmp_path))
 
 
 def test_cifar10_binary_version(tmp_path: Path) -> None:
@@ -177,22 +183,22 @@ def test_cifar10_binary_version(tmp_path: Path) -> None:
     records = np.concatenate([np.arange(4, dtype=np.uint8)[:, None], pixels.transpose(0, 3, 1, 2).reshape(4, -1)], 1)
     for name in ("data_batch_1.bin", "data_batch_2.bin", "test_batch.bin"):
         (tmp_path / name).write_bytes(records.tobytes())
-    splits = load(Source("cifar10", tmp_path))
+    splits = load(DataConfig(dataset="cifar10", data_path=tmp_path))
     np.testing.assert_array_equal(splits.train.pixels, np.concatenate([pixels, pixels]))
     assert splits.test.labels is not None and splits.test.labels.tolist() == [0, 1, 2, 3]
     (tmp_path / "test_batch.bin").write_bytes(b"123")
     with pytest.raises(UserError, match=r"test_batch\.bin: not a file of CIFAR-10's binary version"):
-        load(Source("cifar10", tmp_path))
+        load(DataConfig(dataset="cifar10", data_path=tmp_path))
     (tmp_path / "py").mkdir()
     (tmp_path / "py" / "data_batch_1").write_bytes(b"x")
     with pytest.raises(UserError, match="Python version, which are pickles"):
-        load(Source("cifar10", tmp_path / "py"))
+        load(DataConfig(dataset="cifar10", data_path=tmp_path / "py"))
 
 
 def test_npz(tmp_path: Path) -> None:
     images = np.arange(10 * 16, dtype=np.uint8).reshape(10, 4, 4)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(10) % 3)
-    splits = load(Source("npz", tmp_path / "a.npz"), test_share=0.2)
+    splits = load(DataConfig(dataset="npz", data_path=tmp_path / "a.npz", test_share=0.2))
     assert splits.train.pixels.shape == (8, 4, 4, 1) and splits.classes == ("0", "1", "2")
     for name, arrays, message in (
         ("b", {"images": images / 255.0}, r"images is float64 .* must be uint8"),
@@ -204,14 +210,14 @@ def test_npz(tmp_path: Path) -> None:
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)
         with pytest.raises(UserError, match=message):
-            load(Source("npz", tmp_path / f"{name}.npz"))
+            load(DataConfig(dataset="npz", data_path=tmp_path / f"{name}.npz"))
     (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:300])
     with pytest.raises(UserError, match="not a readable npz"):
-        load(Source("npz", tmp_path / "a.npz"))
+        load(DataConfig(dataset="npz", data_path=tmp_path / "a.npz"))
 
 
 def test_digits_are_built_in_and_the_split_follows_the_seed() -> None:
-    a, b, c = (load(Source("digits"), seed=seed) for seed in (0, 0, 1))
+    a, b, c = (load(DataConfig(), seed) for seed in (0, 0, 1))
     assert a.train.pixels.shape == (1617, 8, 8, 1) and a.train.pixels.max() == 255
     assert a.describe() == b.describe() != c.describe()
     rows = {image.tobytes() for image in a.train.pixels}
@@ -233,27 +239,33 @@ def test_links_in_a_circle_are_walked_once(tmp_path: Path) -> None:
     for k in range(3):
         _png(tmp_path / "a" / f"{k}.png")
     (tmp_path / "a" / "again").symlink_to(tmp_path / "a")
-    assert len(read_images(tmp_path).names) == 3
+    assert len(_read(tmp_path)) == 3
 
 
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
     images = np.zeros((10, 4, 4), np.uint8)
     np.savez(tmp_path / "a.npz", x_train=images, y_train=np.arange(10), x_test=images)
     with pytest.raises(UserError, match="one has labels and the other has not"):
-        load(Source("npz", tmp_path / "a.npz"))
+        load(DataConfig(dataset="npz", data_path=tmp_path / "a.npz"))
     np.savez(tmp_path / "b.npz", images=np.zeros((10, 32, 32, 3), np.uint8), labels=np.arange(10) + 3)
     with pytest.raises(UserError, match=r"labels from \d to 12, and 10 classes"):
-        load(Source("cifar10", tmp_path / "b.npz"))
+        load(DataConfig(dataset="cifar10", data_path=tmp_path / "b.npz"))
 
 
 def test_bad_sources(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="set --dataset=folder or npz"):
-        load(Source("digits", tmp_path))
+        load(DataConfig(dataset="digits", data_path=tmp_path))
     with pytest.raises(UserError, match=r"--image_size=32: --dataset=digits is arrays"):
-        load(Source("digits", image_size=32))
+        load(DataConfig(image_size=32))
     with pytest.raises(UserError, match="'svhn' is not known"):
-        load(Source("svhn"))
+        DataConfig(dataset="svhn")
     with pytest.raises(UserError, match="needs --data_path"):
-        load(Source("folder"))
-    with pytest.raises(UserError, match="--test_share=0 must"):
-        load(Source("digits"), test_share=0)
+        load(DataConfig(dataset="folder"))
+    with pytest.raises(UserError, match=r"--test_share=0\.0 must"):
+        DataConfig(test_share=0)
+
+
+def test_a_part_of_a_split_is_from_all_over_it() -> None:
+    images = Images(np.zeros((10, 2, 2, 1), np.uint8), np.arange(10, dtype=np.int32))
+    parts = [images.spread(count).labels for count in (4, 0, 99)]
+    assert [part.tolist() for part in parts if part is not None] == [[0, 3, 6, 9], list(range(10)), list(range(10))]

@@ -1,5 +1,7 @@
 """Inception features: the reference network's, TensorFlow 1's resize, and never weights that nobody asked for."""
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -7,14 +9,27 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from diffusion.config import FeatureConfig
+from diffusion.extractors import EXTRACTORS, Extractor, build_extractor
 from diffusion.features import image_features
-from diffusion.inception import build_extractor, build_inception, copy_keras, load_torch, resize
+from diffusion.inception import build_inception
+from diffusion.inception_weights import copy_keras, load_torch
+from diffusion.resizing import resize
+from diffusion.sources import ImageSource
+from files.download import fetch
+from files.errors import UserError
 from tests.golden.inception_state import images, random_state
-from training.download import fetch
-from training.errors import UserError
 from training.strategy import Placement
 
 GOLDEN = Path(__file__).parent / "golden" / "inception.npz"
+
+
+def _build(features: Path | str, weights: str, cache: Path) -> Extractor:
+    return build_extractor(FeatureConfig(str(features), weights), cache)
+
+
+def _source(pixels: np.ndarray, **depends_on: str) -> ImageSource:
+    return ImageSource("some images", len(pixels), lambda skip: iter(pixels[skip:]), depends_on)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (50, 41), (299, 299), (301, 640)])
@@ -25,35 +40,30 @@ def test_resizes_are_tensorflows(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(resize(x, 299, 299, True) / 128, tf.image.resize(x, (299, 299)) / 128, atol=1e-6)
 
 
-def test_the_reference_networks_features(
-    tmp_path: Path, one_replica: Placement, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """64 images through the public layout's weights, from a PyTorch file to pool_3, as torch-fidelity computes it."""
+def test_the_reference_networks_features(tmp_path: Path, one_replica: Placement) -> None:
+    """Images through the public layout's weights, from a file to pool_3, as torch-fidelity computes it."""
     state = random_state()
-    gammaless = {name: value for name, value in state.items() if not name.endswith("fc.bias")}
     model = build_inception("max", 1008)
     with pytest.raises(UserError, match=r"weights.pth: fc.bias is missing; is it pt_inception"):
-        load_torch(model, gammaless, "weights.pth")
+        load_torch(model, {name: value for name, value in state.items() if name != "fc.bias"}, "weights.pth")
     with pytest.raises(UserError, match=r"Conv2d_1a_3x3.conv.weight has shape \(1,\)"):
         load_torch(model, state | {"Conv2d_1a_3x3.conv.weight": np.zeros(1)}, "weights.pth")
     import safetensors.numpy
 
     safetensors.numpy.save_file(state, tmp_path / "w.safetensors")
-    extractor = build_extractor("tf2015", str(tmp_path / "w.safetensors"), tmp_path)
-    pixels = images()
-    found = image_features(
-        extractor, lambda skip: iter(pixels[skip:]), 64, one_replica, tmp_path / "f.npy", {}, batch_size=24
-    )
+    extractor = _build("tf2015", str(tmp_path / "w.safetensors"), tmp_path)
+    source = _source(images()[:16])
+    found = image_features(extractor, source, one_replica, tmp_path / "f.npy", batch_size=6)
     with np.load(GOLDEN) as golden:
-        np.testing.assert_allclose(found.features[:, ::16], golden["features"], atol=1e-4)
+        np.testing.assert_allclose(found.features[:, ::16], golden["features"][:16], atol=1e-4)
         assert found.logits is not None
-        np.testing.assert_allclose(found.logits[:, ::8], golden["logits"], atol=1e-4)
+        np.testing.assert_allclose(found.logits[:, ::8], golden["logits"][:16], atol=1e-4)
         assert np.abs(golden["features"]).max() > 0.5
-    again = image_features(extractor, _never, 64, one_replica, tmp_path / "f.npy", {}, batch_size=24)
+    again = image_features(extractor, dataclasses.replace(source, images=_never), one_replica, tmp_path / "f.npy")
     np.testing.assert_array_equal(again.features, found.features)
 
 
-def _never(skip: int) -> None:
+def _never(skip: int) -> Iterator[np.ndarray]:
     raise AssertionError("finished features are not computed again")
 
 
@@ -80,15 +90,15 @@ def _small_model(path: Path) -> Path:
 
 
 def test_your_own_model(tmp_path: Path, one_replica: Placement) -> None:
-    extractor = build_extractor(str(_small_model(tmp_path / "m.keras")), "", tmp_path)
+    extractor = _build(_small_model(tmp_path / "m.keras"), "", tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
-    found = image_features(extractor, lambda skip: iter(pixels[skip:]), 5, one_replica, tmp_path / "f.npy", {}, 2)
+    found = image_features(extractor, _source(pixels), one_replica, tmp_path / "f.npy", 2)
     np.testing.assert_allclose(found.features, pixels.mean(axis=-1).reshape(5, 16), rtol=1e-6)
     assert found.logits is None and extractor.mode == "model:m.keras"
 
 
 def test_interrupted_features_go_on(tmp_path: Path, one_replica: Placement) -> None:
-    extractor = build_extractor(str(_small_model(tmp_path / "m.keras")), "", tmp_path)
+    extractor = _build(_small_model(tmp_path / "m.keras"), "", tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 1), np.uint8)
     asked: list[int] = []
 
@@ -99,35 +109,36 @@ def test_interrupted_features_go_on(tmp_path: Path, one_replica: Placement) -> N
                 raise KeyboardInterrupt
             yield image
 
-    arguments = (extractor, stopping, 60, one_replica, tmp_path / "f.npy", {"who": "me"}, 2)
+    source = dataclasses.replace(_source(pixels, who="me"), images=stopping)
+    arguments = (extractor, source, one_replica, tmp_path / "f.npy", 2)
     with pytest.raises((KeyboardInterrupt, tf.errors.OpError)):
         image_features(*arguments)
     found = image_features(*arguments)
     assert asked[1] >= 20  # two batches an image; noted every ten
     np.testing.assert_array_equal(found.features, pixels.reshape(60, 16))
     with pytest.raises(UserError, match="holds something else"):
-        image_features(extractor, stopping, 60, one_replica, tmp_path / "f.npy", {"who": "you"}, 2)
+        image_features(extractor, _source(pixels, who="you"), one_replica, tmp_path / "f.npy", 2)
 
 
-def test_weights_are_never_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_random_only_where_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise Exception("URL fetch failure: no network")
 
     monkeypatch.setattr(keras.utils, "get_file", offline)
     with pytest.raises(UserError, match=r"cannot download .*pt_inception.* put it at"):
-        build_extractor("tf2015", "", tmp_path)
+        _build("tf2015", "", tmp_path)
     with pytest.raises(UserError, match="no such"):
-        build_extractor("tf2015", str(tmp_path / "no.pth"), tmp_path)
+        _build("tf2015", str(tmp_path / "no.pth"), tmp_path)
     with pytest.raises(UserError, match="Keras' InceptionV3 weights cannot be had"):
-        build_extractor("keras", str(tmp_path / "no.h5"), tmp_path)
-    with pytest.raises(UserError, match="is not known: use tf2015, keras"):
-        build_extractor("vgg", "", tmp_path)
+        _build("keras", str(tmp_path / "no.h5"), tmp_path)
+    with pytest.raises(UserError, match=f"is not known: use {', '.join(EXTRACTORS)}, or the path"):
+        _build("vgg", "", tmp_path)
     with pytest.raises(UserError, match=r"nothing\.keras: no such file"):
-        build_extractor("nothing.keras", "", tmp_path)
+        _build("nothing.keras", "", tmp_path)
     (tmp_path / "x.keras").write_bytes(b"x")
     with pytest.raises(UserError, match="Keras cannot load it"):
-        build_extractor(str(tmp_path / "x.keras"), "", tmp_path)
-    random = [build_extractor("tf2015", f"random:{seed}", tmp_path) for seed in (0, 0, 1)]
+        _build(tmp_path / "x.keras", "", tmp_path)
+    random = [_build("tf2015", weights, tmp_path) for weights in ("random", "random:0", "random:1")]
     assert random[0].mode == "tf2015-random"
     assert random[0].weights_hash == random[1].weights_hash != random[2].weights_hash
 

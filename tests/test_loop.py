@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.errors import Interrupted, UserError
-from training.loop import Job, Settings, fit, make_evaluator
+from files.errors import Interrupted, UserError
+from training.adamw import AdamW
+from training.config import TaskConfig, TrainingConfig
+from training.evaluation import make_evaluator
+from training.figures import Cost
+from training.job import Job
+from training.learning_rate import Schedule
+from training.loop import fit
 from training.objectives import classification, seeded_call
-from training.optimizer import AdamW
 from training.run import Run
-from training.schedules import Schedule
 from training.strategy import Placement
 
 N, WORDS, BATCH = 37, 30, 8  # 37 = 4·8 + 5: every epoch ends on a ragged batch
@@ -76,7 +80,7 @@ def _job(placement: Placement, steps: int, dropout: float = 0.0, rate: float = 0
 def _fit(path: Path, placement: Placement, steps: int = 20, dropout: float = 0.0, **settings: Any) -> Job:
     job = _job(placement, steps, dropout)
     given = {"num_steps": steps, "log_every": 4, "eval_every": 6, "clip_norm": 0.5} | settings
-    fit(job, placement, Run.open(path, {}), Settings(**given))
+    fit(job, placement, Run.open(path, TaskConfig()), TrainingConfig(**given))
     return job
 
 
@@ -85,19 +89,19 @@ def _metrics(path: Path) -> list[str]:
     return [line.split(', "examples_per_second"')[0] for line in lines]
 
 
-def test_replicas_shards_and_turns_make_no_difference(
+def test_replicas_shards_and_micro_batches_make_no_difference(
     tmp_path: Path, one_replica: Placement, two_replicas: Placement
 ) -> None:
     weights = []
-    for name, placement, turns in (
+    for name, placement, accumulate in (
         ("one", one_replica, 1),
         ("two", two_replicas, 1),
         ("shards", Placement(one_replica.strategy, 2), 1),
         ("both", Placement(two_replicas.strategy, 2), 1),
-        ("turns", one_replica, 4),
+        ("micro-batches", one_replica, 4),
         ("everything", Placement(two_replicas.strategy, 2), 2),
     ):
-        job = _fit(tmp_path / name, placement, accumulate=turns)
+        job = _fit(tmp_path / name, placement, accumulate=accumulate)
         assert int(job.optimizer.iterations.numpy()) == 20
         averages = [np.asarray(job.optimizer.average_of(i)) for i in range(len(job.optimizer.averages))]
         weights.append([*job.model.get_weights(), *averages])
@@ -177,10 +181,23 @@ def test_best_weights_are_left_in_the_model_and_patience_stops(tmp_path: Path, o
         return {"accuracy": next(figures)}
 
     job = Job(job.model, job.optimizer, job.loss_fn, job.train, evaluate)
-    state = fit(job, one_replica, Run.open(tmp_path / "run", {}), Settings(100, eval_every=3, patience=2))
+    state = fit(
+        job,
+        one_replica,
+        Run.open(tmp_path / "run", TaskConfig()),
+        TrainingConfig(num_steps=100, eval_every=3, patience=2),
+    )
     assert (state.step, state.best_step, state.stopped) == (12, 6, True)
     for one, two in zip(seen[1], job.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("figure", "best"), [(Cost, 9), (float, 6)])
+def test_a_figure_says_whether_less_is_better(tmp_path: Path, one_replica: Placement, figure: type, best: int) -> None:
+    job, values = _job(one_replica, 20), iter([0.5, 0.7, 0.1, 0.6])
+    job = Job(job.model, job.optimizer, job.loss_fn, job.train, lambda: {"any": figure(next(values))})
+    training = TrainingConfig(num_steps=12, eval_every=3, select="any")
+    assert fit(job, one_replica, Run.open(tmp_path, TaskConfig()), training).best_step == best
 
 
 def test_unknown_figure_and_infinite_loss(tmp_path: Path, one_replica: Placement) -> None:
@@ -189,7 +206,7 @@ def test_unknown_figure_and_infinite_loss(tmp_path: Path, one_replica: Placement
     job = _job(one_replica, 10)
     job.model.trainable_variables[-1].assign([np.nan] * 3)
     with pytest.raises(UserError, match="loss became nan before step 4"):
-        fit(job, one_replica, Run.open(tmp_path / "b", {}), Settings(10, log_every=4))
+        fit(job, one_replica, Run.open(tmp_path / "b", TaskConfig()), TrainingConfig(num_steps=10, log_every=4))
 
 
 def test_evaluator_drops_filler_and_keeps_order(one_replica: Placement, two_replicas: Placement) -> None:

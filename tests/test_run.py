@@ -1,40 +1,94 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from training.errors import UserError
+from files.errors import UserError
+from training.config import TaskConfig, TrainingConfig
+from training.options import nested, option
 from training.run import Run
 from training.strategy import make_strategy
 
 
-def test_same_flags_open_again_and_others_are_refused(tmp_path: Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Config(TaskConfig):
+    name: str = option("a", "A text.", was=("title",))
+    rate: float | None = option(None, "Perhaps a number.")
+    training: TrainingConfig = nested(TrainingConfig, batch_size=8)
+
+
+class _Data:
+    def __init__(self, rows: int) -> None:
+        self.rows, self.notes = rows, ("one row left out",)
+
+    def describe(self) -> dict:
+        return {"rows": self.rows, "classes": ("a", "b")}
+
+
+def test_same_configuration_opens_again_and_others_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a" / "run"
-    Run.open(path, {"seed": "0", "name": "x=y"})
-    assert (path / "flags.txt").read_text() == "--name=x=y\n--seed=0\n"
-    Run.open(path, {"name": "x=y", "seed": "0"})
-    with pytest.raises(UserError, match="--seed=0 there, 1 here"):
-        Run.open(path, {"name": "x=y", "seed": "1"})
-    with pytest.raises(UserError, match="--name=x=y there, None here"):
-        Run.open(path, {"seed": "0"})
+    config = _Config(name="x=y", cache_dir=tmp_path)
+    assert not Run.check(path, config) and not path.exists()
+    Run.open(path, config)
+    lines = (path / "flags.txt").read_text().splitlines()
+    assert "--name=x=y" in lines and "--batch_size=8" in lines and lines == sorted(lines)
+    assert not any(line.startswith(("--rate", "--cache_dir")) for line in lines)  # not given; not of the run
+    raw = json.loads((path / "config.json").read_text())
+    assert raw["task"] == "_Config" and raw["config"]["training"]["batch_size"] == 8
+    Run.open(path, dataclasses.replace(config, cache_dir=None))
+    for other, message in (
+        (_Config(name="x=y", seed=1), "--seed=0 there, 1 here"),
+        (_Config(name="x=y", rate=0.5), "--rate=None there, 0.5 here"),
+        (_Config(), "--name=x=y there, a here"),
+        (TaskConfig(), "belongs to another task, _Config"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Run.open(path, other)
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(UserError, match="exists and is no run folder"):
-        Run.open(file, {})
+        Run.open(file, config)
     assert file.read_text() == "mine"
     with pytest.raises(UserError, match="cannot be written"):
-        Run.open(Path("/proc/run"), {})
+        Run.open(Path("/proc/run"), config)
+
+
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """What it does not say had its default; what had another name then is known by it; None was not given."""
+    (tmp_path / "flags.txt").write_text("--seed=3\n--title=x\n--rate=None\n")
+    assert Run.check(tmp_path, _Config(seed=3, name="x"))
+    for other in (_Config(seed=3), _Config(name="x"), _Config(seed=3, name="x", rate=1.0)):
+        with pytest.raises(UserError, match="belongs to a run with other flags"):
+            Run.check(tmp_path, other)
+    (tmp_path / "flags.txt").write_text("--seed=3\n--colour=red\n")  # of another script
+    with pytest.raises(UserError, match="--colour=red there, None here"):
+        Run.check(tmp_path, _Config(seed=3))
+
+
+def test_finished_and_other_data(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = Run.open(tmp_path, _Config(), _Data(3))
+    assert "note: one row left out" in (tmp_path / "log.txt").read_text()
+    assert Run.finished(tmp_path, _Config(), "test_accuracy") is None
+    Run.open(tmp_path, _Config(), _Data(3))
+    with pytest.raises(UserError, match="was trained on other data"):
+        Run.open(tmp_path, _Config(), _Data(4))
+    run.write_json("result.json", {"test_accuracy": 0.5})
+    assert Run.finished(tmp_path, _Config(), "test_accuracy") == {"test_accuracy": 0.5}
+    assert "finished before, test accuracy 0.5000" in capsys.readouterr().out
+    with pytest.raises(UserError, match="other flags"):
+        Run.finished(tmp_path, _Config(seed=1), "test_accuracy")
 
 
 def test_figures_past_the_step_are_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run = Run.open(tmp_path, {})
+    run = Run.open(tmp_path, TaskConfig())
     run.resume_at(0, 100)
     for step in (10, 20, 30):
         run.log(step, "train", {"loss": 0.1 + 0.2, "small": 1e-7})
     assert "loss 0.3  small 1.00e-07  left" in capsys.readouterr().out
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 40, "spl')  # cut off in the middle of a line
-    again = Run.open(tmp_path, {})
+    again = Run.open(tmp_path, TaskConfig())
     again.resume_at(20, 100)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20]
@@ -42,7 +96,7 @@ def test_figures_past_the_step_are_forgotten(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_writer_gets_the_figures(tmp_path: Path) -> None:
-    run = Run.open(tmp_path, {})
+    run = Run.open(tmp_path, TaskConfig())
     seen = []
     run.writer = lambda step, split, figures: seen.append((step, split, figures))
     run.log(3, "validation", {"accuracy": 0.5})

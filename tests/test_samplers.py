@@ -1,17 +1,23 @@
 """Samplers, by mathematics: with the exact x̂_0 of a known distribution they must land on it, as fast as they claim."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from diffusion import samplers
+from diffusion.config import ProcessConfig, SamplerConfig
 from diffusion.process import DiffusionProcess
-from diffusion.samplers import M0, SamplerConfig, Table, X, spaced_times
-from training.errors import UserError
+from diffusion.samplers import M0, Table, X, make_table
+from diffusion.sampling import sample
+from diffusion.spacings import CHOICES, SPACINGS, spaced_times
+from files.errors import UserError
+from tests.scripts import ROOT
 
-PROCESS = DiffusionProcess(20000)  # so many that whole times are no restriction
-LINEAR = DiffusionProcess()
+PROCESS = DiffusionProcess(ProcessConfig(20000))  # so many that whole times are no restriction
+LINEAR = DiffusionProcess(ProcessConfig())
 MEANS, SPREAD, SHARES = np.array([-0.6, 0.5]), 0.2, np.array([0.4, 0.6])
 
 
@@ -124,9 +130,7 @@ def test_the_two_variances_are_exact_at_their_ends() -> None:
 
 def test_ancestral_sampling_of_a_mixture() -> None:
     rng = np.random.default_rng(0)
-    found = run(
-        samplers.ancestral(LINEAR, spaced_times(LINEAR, 1000)), rng.standard_normal(20000), mixture(LINEAR), rng
-    )
+    found = run(samplers.ancestral(LINEAR, spaced_times(LINEAR, 1000)), rng.standard_normal(5000), mixture(LINEAR), rng)
     assert abs((found > 0).mean() - 0.6) < 0.02
     for side, mean in ((found < 0, -0.6), (found > 0, 0.5)):
         assert abs(found[side].mean() - mean) < 0.02 and abs(found[side].std() - SPREAD) < 0.02
@@ -149,11 +153,11 @@ def test_dpm_solver_2m_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
-@pytest.mark.parametrize("spacing", ["", "uniform", "quadratic", "logsnr"])
+@pytest.mark.parametrize("spacing", CHOICES)
 def test_every_sampler_runs_from_pure_noise(name: str, spacing: str) -> None:
     """Zero terminal SNR: λ_T = −∞, and no coefficient may notice. A prediction that is right from the start is kept."""
-    process = DiffusionProcess(1000, "cosine", True, "v")
-    table = SamplerConfig(name, 17, spacing, order=3).table(process)
+    process = DiffusionProcess(ProcessConfig(1000, "cosine", True, "v"))
+    table = make_table(SamplerConfig(name, 17, spacing, order=3), process)
     assert np.isfinite(table.weights).all() and len(np.unique(table.times)) == 17
     found = run(table, np.random.default_rng(0).standard_normal(5), lambda x, t: np.full(5, 0.25))
     np.testing.assert_allclose(found, 0.25, atol=1e-9)
@@ -161,7 +165,7 @@ def test_every_sampler_runs_from_pure_noise(name: str, spacing: str) -> None:
 
 @pytest.mark.parametrize("config", [SamplerConfig("ancestral", 9), SamplerConfig("heun", 6), SamplerConfig("unipc", 9)])
 def test_the_compiled_loop_is_the_table(config: SamplerConfig) -> None:
-    table = config.table(LINEAR)
+    table = make_table(config, LINEAR)
     x = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
     z = np.random.default_rng(1).standard_normal((len(table.times), 6, 2)).astype(np.float32)
     import tensorflow as tf
@@ -170,7 +174,7 @@ def test_the_compiled_loop_is_the_table(config: SamplerConfig) -> None:
 
     @tf.function
     def loop(x: tf.Tensor) -> tuple:
-        return samplers.sample(table, bend, lambda row: tf.gather(z, row), x, num_frames=3)
+        return sample(table, bend, lambda row: tf.gather(z, row), x, num_frames=3)
 
     found, frames = loop(x)
     rows = iter(z)
@@ -187,7 +191,7 @@ def test_the_compiled_loop_is_the_table(config: SamplerConfig) -> None:
         np.testing.assert_allclose(frames[-1], bend(last, 0), atol=2e-5)
 
 
-@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "logsnr"])
+@pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [1, 2, 10, 50, 999, 1000])
 def test_times_fall_strictly_from_the_last_to_zero(spacing: str, steps: int) -> None:
     times = spaced_times(LINEAR, steps, spacing)
@@ -197,31 +201,55 @@ def test_times_fall_strictly_from_the_last_to_zero(spacing: str, steps: int) -> 
 
 
 def test_bad_samplers_and_warnings() -> None:
-    for config, message in (
-        (SamplerConfig("euler"), "'euler' is not known: use one of ancestral"),
-        (SamplerConfig("ddim", 1001), "1001 sampling steps of a process with T = 1000"),
-        (SamplerConfig("ddim", 10, "cubic"), "'cubic' is not known"),
-        (SamplerConfig("dpm++", 10, order=1), "order 1 is not known: use 2 or 3"),
-        (SamplerConfig("unipc", 10, order=4), "order 4"),
-        (SamplerConfig("ancestral", 10, variance="huge"), "'huge'"),
+    for fields, message in (
+        ({"sampler": "euler"}, "'euler' is not known: use one of ancestral"),
+        ({"spacing": "cubic"}, "'cubic' is not known: use one of , uniform"),
+        ({"order": 4}, "order=4 is not known: use one of 1, 2, 3"),
+        ({"variance": "huge"}, "'huge' is not known"),
+        ({"eta": 1.5}, "eta=1.5: 1.0 or less"),
     ):
         with pytest.raises(UserError, match=message):
-            config.table(LINEAR)
-    assert "leaves noise" in SamplerConfig("ancestral", 100).warnings(LINEAR)[0]
-    assert not SamplerConfig("ancestral", 1000).warnings(LINEAR)
-    assert not SamplerConfig("ancestral", 100, variance="small").warnings(LINEAR)
+            SamplerConfig(**fields)  # type: ignore[arg-type]
+    for config, message in (
+        (SamplerConfig("ddim", 1001), "1001 sampling steps of a process with T = 1000"),
+        (SamplerConfig("dpm++", 10, order=1), "order 1 is not known: use 2 or 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_table(config, LINEAR)
+    assert "leaves noise" in samplers.warnings(SamplerConfig("ancestral", 100), LINEAR)[0]
+    assert not samplers.warnings(SamplerConfig("ancestral", 1000), LINEAR)
+    assert not samplers.warnings(SamplerConfig("ancestral", 0), LINEAR)
+    assert not samplers.warnings(SamplerConfig("ancestral", 100, variance="small"), LINEAR)
+    assert not samplers.warnings(SamplerConfig("ddim", 100), LINEAR)
+
+
+def test_tables_and_configurations_need_neither_keras_nor_tensorflow() -> None:
+    code = (
+        "import sys, diffusion.data\n"
+        "from diffusion.config import DdpmConfig, FidConfig, SampleConfig\n"
+        "from diffusion.process import DiffusionProcess\n"
+        "from diffusion.samplers import make_table\n"
+        "config = DdpmConfig()\n"
+        "make_table(config.sampler, DiffusionProcess(config.process))\n"
+        "SampleConfig(), FidConfig()\n"
+        "assert not {'keras', 'tensorflow', 'matplotlib', 'absl'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
-@pytest.mark.parametrize("process", [DiffusionProcess(1000, "cosine"), DiffusionProcess(1000), DiffusionProcess(50)])
-def test_every_sampler_at_its_defaults_makes_the_mixture(name: str, process: DiffusionProcess) -> None:
+@pytest.mark.parametrize("choices", [ProcessConfig(1000, "cosine"), ProcessConfig(1000), ProcessConfig(50)])
+def test_every_sampler_at_its_defaults_makes_the_mixture(name: str, choices: ProcessConfig) -> None:
     """Few steps, rough errors allowed; but no blow-up where α_T is next to nothing (the cosine schedule)."""
-    rng = np.random.default_rng(0)
+    rng, process = np.random.default_rng(0), DiffusionProcess(choices)
     config = SamplerConfig(name, min(20, process.num_steps), variance="small")
-    found = run(config.table(process), rng.standard_normal(4000), mixture(process), rng)
+    found = run(make_table(config, process), rng.standard_normal(4000), mixture(process), rng)
     # Rounding of x̂_0 to float32 must not matter either.
-    bent = run(config.table(process), rng.standard_normal(4000), lambda x, t: np.float32(mixture(process)(x, t)), rng)
-    for sample in (found, bent):
-        assert abs(sample.mean() - SHARES @ MEANS) < 0.08
-        assert 0.45 < sample.std() < 0.7  # 0.575 exactly
-        assert np.abs(sample).max() < 2.0
+    bent = run(
+        make_table(config, process), rng.standard_normal(4000), lambda x, t: np.float32(mixture(process)(x, t)), rng
+    )
+    for x in (found, bent):
+        assert abs(x.mean() - SHARES @ MEANS) < 0.08
+        assert 0.45 < x.std() < 0.7  # 0.575 exactly
+        assert np.abs(x).max() < 2.0

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from training.errors import UserError
-from training.schedules import Schedule
+from files.errors import UserError
+from training.learning_rate import Schedule
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,19 @@
-"""The scripts as a user runs them: in a process of their own, on small files."""
+"""The text scripts as a user runs them, on small files."""
 
 import csv
+import dataclasses
 import json
-import subprocess
-import sys
+import random
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 
-from tests.scripts import ROOT, fails, run
+from files.errors import UserError
+from files.tensors import read_weights
+from tests.scripts import ROOT, fails, fails_each, run, run_process
+from training.options import load
 
 SMALL = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--batch_size=8", "--num_epochs=4",
          "--learning_rate=0.02", "--max_length=16", "--min_count=1", "--devices=cpu"]  # fmt: skip
@@ -64,7 +69,7 @@ def test_prediction_gives_what_evaluation_gave(trained: Path, files: Path) -> No
     command = ["predict_text", f"--run_dir={trained}", "--separator=|"]
     (files / "lines.txt").write_text("\n".join(lines))
     for done in (
-        run(*command, *lines),
+        run_process(*command, *lines),  # of its own: the numbers do not depend on what ran before
         run(*command, stdin="\n".join(lines)),
         run(*command, f"--input={files}/lines.txt"),
     ):
@@ -87,6 +92,35 @@ def test_a_finished_run_is_not_run_again(trained: Path, files: Path, flags: list
     assert {p: p.stat().st_mtime_ns for p in trained.rglob("*")} == before
 
 
+def _metrics(path: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
+
+
+def _global_state() -> tuple:
+    return random.getstate(), np.random.get_state()[1].tolist(), keras.config.dtype_policy().name
+
+
+def test_from_python_the_same_twice_and_nothing_is_left_behind(trained: Path, files: Path, tmp_path: Path) -> None:
+    from text_cls.config import ClassifierConfig
+    from text_cls.task import train_classifier
+
+    config = load(trained / "config.json", ClassifierConfig(cache_dir=files / "cache"))
+    before = _global_state()
+    results = [train_classifier(config, tmp_path / name) for name in ("a", "b")]
+    assert _global_state() == before
+    assert _metrics(tmp_path / "a") == _metrics(tmp_path / "b") == _metrics(trained)
+    assert results[0]["test_accuracy"] == json.loads((trained / "result.json").read_text())["test_accuracy"]
+    first, again = (
+        list(read_weights(path / "model" / "weights.safetensors").values()) for path in (trained, tmp_path / "b")
+    )
+    for one, two in zip(first, again, strict=True):  # in their order: Keras counts on in the names
+        np.testing.assert_array_equal(one, two)
+    assert train_classifier(config, tmp_path / "a")["test_loss"] == results[0]["test_loss"]  # finished before
+    with pytest.raises(UserError, match=r"--run_dir=.* belongs to a run with other flags"):
+        train_classifier(dataclasses.replace(config, seed=1), tmp_path / "a")
+
+
 def test_dry_run_writes_nothing(files: Path, flags: list[str]) -> None:
     cache = files / "dry"
     done = run("train_text", *flags, *SMALL, "--dry_run", f"--run_dir={files}/dry_run", f"--cache_dir={cache}")
@@ -96,40 +130,47 @@ def test_dry_run_writes_nothing(files: Path, flags: list[str]) -> None:
     assert not cache.exists() and not (files / "dry_run").exists()
 
 
-def test_help_does_not_import_tensorflow() -> None:
-    for script in ("train_text", "predict_text", "baselines_text", "finetune_bert", "embed_text"):
-        code = f"import sys, experiments.{script}; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
-        assert "--run_dir" in run(script, "--help").stdout
-
-
 def test_baselines(files: Path, flags: list[str]) -> None:
     done = run("baselines_text", *flags, f"--run_dir={files}/base")
     assert done.returncode == 0, done.stderr
     result = json.loads((files / "base" / "result.json").read_text())
     assert {f"{m}_test_accuracy" for m in ("naive_bayes", "logistic_regression", "linear_svm")} <= set(result)
-    assert "unknown" not in fails("baselines_text", *flags, "--models=knn")
+    again = run("baselines_text", f"--flagfile={files}/base/flags.txt", f"--run_dir={files}/again")
+    assert again.returncode == 0, again.stderr
+    repeated = json.loads((files / "again" / "result.json").read_text())
+    assert {k: v for k, v in repeated.items() if "seconds" not in k} == {
+        k: v for k, v in result.items() if "seconds" not in k
+    }
+    assert "--models=knn: value should be one of" in fails("baselines_text", *flags, "--models=knn")
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--data_path=/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
-        (["--text_fields=body"], "train.jsonl:1: no text field 'body'"),
-        (["--stop_words=klingon"], "--stop_words='klingon': use none, sklearn, nltk"),
-        (["--devices=tpu"], "--devices='tpu' is not understood"),
-        (["--num_heads=3"], "--width=16 is not a multiple of --num_heads=3"),
-        (["--devices=cpu:3", "--batch_size=8"], "not a multiple of the 3 replicas"),
-        (["--no_such_flag=1"], "Unknown command line flag 'no_such_flag'"),
-        (["stray"], "unexpected argument 'stray'"),
-        (["--learning_rate=1e9", "--clip_norm=0", "--norm=post"], "the loss became"),
-    ],
-)
-def test_mistakes_end_with_one_line(flags: list[str], args: list[str], message: str, tmp_path: Path) -> None:
-    error = fails("train_text", *flags, *SMALL, f"--run_dir={tmp_path}/run", *args)
-    assert message in error
-    if "the loss" not in message:
-        assert not (tmp_path / "run").exists()
+MISTAKES = [
+    (["--data_path=/nowhere.jsonl"], "/nowhere.jsonl: no such file"),
+    (["--text_fields=body"], "train.jsonl:1: no text field 'body'"),
+    (["--stop_words=klingon"], "--stop_words='klingon': use none, sklearn, nltk"),
+    (["--devices=tpu"], "--devices='tpu' is not understood"),
+    (["--num_heads=3"], "--width=16 is not a multiple of --num_heads=3"),
+    (["--devices=cpu:2", "--batch_size=7"], "not a multiple of the 2 replicas"),
+    (["--no_such_flag=1"], "Unknown command line flag 'no_such_flag'"),
+    (["--schedule=lineer"], "--schedule=lineer: value should be one of <linear|cosine|noam|constant>"),
+    (["stray"], "unexpected argument 'stray'"),
+    (["--patience=3", "--select="], "--patience=3 needs --select"),
+]
+
+
+def test_mistakes_end_with_one_line(flags: list[str], tmp_path: Path) -> None:
+    base = [*flags, *SMALL, f"--run_dir={tmp_path}/run"]
+    errors = fails_each("train_text", [[*base, *args] for args, _ in MISTAKES])
+    for error, (args, message) in zip(errors, MISTAKES, strict=True):
+        assert error.startswith("error: ") and message in error and error.count("\n") == 1, args
+    assert not (tmp_path / "run").exists()
+    assert "the loss became" in fails("train_text", *base, "--learning_rate=1e9", "--clip_norm=0", "--norm=post")
+
+
+def test_a_real_process_ends_as_promised(flags: list[str], tmp_path: Path) -> None:
+    done = run_process("train_text", *flags, *SMALL, f"--run_dir={tmp_path}/run", "--text_fields=body")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "no text field 'body'" in done.stderr
 
 
 def test_empty_text_after_cleaning(files: Path, flags: list[str], tmp_path: Path) -> None:
@@ -163,7 +204,7 @@ def test_predicting_without_a_model_or_text(trained: Path, tmp_path: Path) -> No
 
 TINY = ROOT / "tests" / "golden" / "tiny"
 BERT = [f"--encoder={TINY}/bert", "--max_length=12", "--devices=cpu"]
-FINETUNE = [*BERT, "--batch_size=8", "--num_epochs=8", "--learning_rate=0.01", "--dropout=0"]
+FINETUNE = [*BERT, "--shards=1", "--batch_size=8", "--num_epochs=8", "--learning_rate=0.01", "--dropout=0"]
 
 
 def test_finetune_with_everything(files: Path, flags: list[str], tmp_path: Path) -> None:
@@ -191,7 +232,7 @@ def test_finetune_with_everything(files: Path, flags: list[str], tmp_path: Path)
     assert answers.returncode == 0, answers.stderr
     expected = (run_dir / "predictions.csv").read_text().splitlines()
     assert [a.split(",", 1)[1] for a in answers.stdout.splitlines()] == [e.split(",", 1)[1] for e in expected]
-    again = run("finetune_bert", *args, f"--test_path={files}/test.jsonl", f"--run_dir={run_dir}")
+    again = run("finetune_bert", f"--flagfile={run_dir}/flags.txt", f"--run_dir={run_dir}")
     assert again.returncode == 0 and "finished before" in again.stdout
     export = [*flags, *FINETUNE[1:], f"--encoder={run_dir}/encoder", "--dry_run", "--freeze_layers=1"]
     done = run("finetune_bert", *export, "--batch_tokens=96", "--layer_decay=0.9", "--pooling=mean")
@@ -200,8 +241,6 @@ def test_finetune_with_everything(files: Path, flags: list[str], tmp_path: Path)
 
 
 def test_embed(files: Path, flags: list[str], tmp_path: Path) -> None:
-    import numpy as np
-
     args = [*flags, *BERT, "--layers=1,-1", "--pooling=mean", f"--run_dir={tmp_path}/run"]
     done = run("embed_text", *args)
     assert done.returncode == 0, done.stderr
@@ -209,29 +248,28 @@ def test_embed(files: Path, flags: list[str], tmp_path: Path) -> None:
         array, labels = (np.load(tmp_path / "run" / f"{split}{end}.npy") for end in ("", "_labels"))
         assert array.shape == (len(labels), 2, 16) and np.isfinite(array).all() and array.std() > 0.1
     before = (tmp_path / "run" / "train.npy").stat().st_mtime_ns
-    assert run("embed_text", *args).returncode == 0
+    assert run("embed_text", f"--flagfile={tmp_path}/run/flags.txt", args[-1]).returncode == 0
     assert (tmp_path / "run" / "train.npy").stat().st_mtime_ns == before
     assert "belongs to a run with other flags" in fails("embed_text", *args, "--max_length=8")
 
 
-@pytest.mark.parametrize(
-    ("script", "args", "message"),
-    [
-        ("finetune_bert", ["--encoder=/nowhere"], "--encoder=/nowhere: no such file or folder"),
-        ("finetune_bert", ["--max_length=13"], "--max_length=13: the encoder has 12 positions"),
-        ("finetune_bert", ["--freeze_layers=9"], "--freeze_layers=9: the encoder has 3 layers"),
-        ("finetune_bert", ["--freeze_layers=1", "--lora_rank=1"], "leave out --freeze_layers"),
-        ("finetune_bert", ["--freeze_layers=1", "--mlm_epochs=1"], "--mlm_epochs trains every layer"),
-        ("finetune_bert", ["--batch_tokens=10"], "--batch_tokens=10 is too few"),
-        ("finetune_bert", ["--devices=cpu:2", "--lora_rank=2", "--layer_decay=0.9"], "leave out --freeze_layers and"),
-        ("finetune_bert", ["--pooling=pooler", f"--encoder={TINY}/distilbert"], "no pooler of width 16"),
-        ("finetune_bert", ["--batch_size=8", "--accumulate=3"], "replicas × --accumulate=3"),
-        ("finetune_bert", ["--train_rows=9999"], "--train_rows=9999: there are"),
-        ("embed_text", ["--layers=7"], "--layers=7: use different numbers from 0 to 3"),
-        ("embed_text", ["--layers=last"], "--layers=last: use numbers from 0 to 3"),
-    ],
-)
-def test_mistakes_about_encoders(flags: list[str], script: str, args: list[str], message: str, tmp_path: Path) -> None:
-    error = fails(script, *flags, *BERT, f"--run_dir={tmp_path}/run", *args)
-    assert message in error
+ENCODER_MISTAKES = [
+    ("finetune_bert", ["--encoder=/nowhere"], "--encoder=/nowhere: no such file or folder"),
+    ("finetune_bert", ["--max_length=13"], "--max_length=13: the encoder has 12 positions"),
+    ("finetune_bert", ["--freeze_layers=9"], "--freeze_layers=9: the encoder has 3 layers"),
+    ("finetune_bert", ["--freeze_layers=1", "--lora_rank=1"], "leave out --freeze_layers"),
+    ("finetune_bert", ["--freeze_layers=1", "--mlm_epochs=1"], "--mlm_epochs trains every layer"),
+    ("finetune_bert", ["--batch_tokens=10"], "--batch_tokens=10 is too few"),
+    ("finetune_bert", ["--devices=cpu:2", "--lora_rank=2", "--layer_decay=0.9"], "leave out --freeze_layers and"),
+    ("finetune_bert", ["--pooling=pooler", f"--encoder={TINY}/distilbert"], "no pooler of width 16"),
+    ("finetune_bert", ["--batch_size=8", "--accumulate=3"], "replicas × --accumulate=3"),
+    ("finetune_bert", ["--train_rows=9999"], "--train_rows=9999: there are"),
+    ("embed_text", ["--layers=7"], "--layers=7: use different numbers from 0 to 3"),
+    ("embed_text", ["--layers=last"], "flag --layers=last: invalid literal"),
+]
+
+
+def test_mistakes_about_encoders(flags: list[str], tmp_path: Path) -> None:
+    for script, args, message in ENCODER_MISTAKES:
+        assert message in fails(script, *flags, *BERT, f"--run_dir={tmp_path}/run", *args), args
     assert not (tmp_path / "run").exists()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import zstandard
 
-from text_cls.data import HUFFPOST_15, Source, Texts, draw_rows, load
-from text_cls.readers import Keep
-from training.errors import UserError
+from files.errors import UserError
+from text_cls.config import DataConfig
+from text_cls.data import Texts, draw_rows, load
+from text_cls.datasets import HUFFPOST_15
 
 
 def _csv(path: Path, rows: int = 40, extra: str = "") -> Path:
@@ -18,8 +19,9 @@ def _csv(path: Path, rows: int = 40, extra: str = "") -> Path:
     return path
 
 
-def _load(path: Path | None, dataset: str = "csv", **options):
-    return load(Source(dataset, path, **options), 0.2, 0.25, seed=0)
+def _load(path: Path | None, dataset: str = "csv", seed: int = 0, cache: Path = Path(), **options):
+    config = DataConfig(dataset, path, validation_share=0.2, test_share=0.25, **options)
+    return load(config, seed, cache)
 
 
 def test_csv_is_split_by_class_and_seed(tmp_path: Path) -> None:
@@ -36,8 +38,8 @@ def test_csv_is_split_by_class_and_seed(tmp_path: Path) -> None:
             assert fields[0].split(",")[0] in line
     everything = [f for part in (splits.train, splits.validation, splits.test) for f in part.fields]
     assert len(set(everything)) == 40
-    again = load(Source("csv", path), 0.2, 0.25, seed=0)
-    other = load(Source("csv", path), 0.2, 0.25, seed=1)
+    again = _load(path)
+    other = _load(path, seed=1)
     assert again.train.fingerprint() == splits.train.fingerprint() != other.train.fingerprint()
 
 
@@ -60,7 +62,7 @@ def test_compressed_files_read_the_same_and_damaged_ones_are_named(tmp_path: Pat
         ("text,label\n", "d.csv: no training rows"),
         ("text,label\nx,a\ny,a\n", r"1 class\(es\) in the training rows \(a\); is --label_field=label right"),
         ("a,b\n1,2\n", "no column 'text'; it has a, b: set --text_fields"),
-        ("text,label\nx,a\ny\n", r"d.csv:3: row has 1 columns, not 2; mend the row, or .* --skip_bad_rows"),
+        ("text,label\nx,a\ny\n", r"d.csv:3: row has 1 columns, not 2; fix the row, or .* --skip_bad_rows"),
         ("text,label\nx,a\ny,\n", r"d.csv:3: row has no label"),
         ("text,label\nx,a\n" + "y,b\n" * 40, "class 'a' has 1 row"),
         (b"text,label\n\xff\xfe,a\n", "not UTF-8"),
@@ -84,10 +86,10 @@ def test_missing_file_unknown_data_set_and_share(tmp_path: Path) -> None:
         _load(tmp_path / "none.csv")
     with pytest.raises(UserError, match="--dataset=csv needs --data_path"):
         _load(None)
-    with pytest.raises(UserError, match="--dataset='mnist' is not known: use one of bbc_news"):
+    with pytest.raises(UserError, match="dataset='mnist' is not known: use one of bbc_news"):
         _load(None, "mnist")
     with pytest.raises(UserError, match=r"--test_share=1\.5 must lie between 0 and 1"):
-        load(Source("csv", tmp_path), test_share=1.5)
+        DataConfig("csv", tmp_path, test_share=1.5)
 
 
 def _news(folder: Path, array: bool = False) -> list[dict]:
@@ -196,8 +198,8 @@ def test_folder_with_latin_1(tmp_path: Path) -> None:
 def test_duplicates_across_splits_are_reported_and_dropped(tmp_path: Path) -> None:
     test = tmp_path / "t.csv"
     test.write_text("text,label\nbad  FILM 0,neg\nnew one,pos\n")
-    source = Source("csv", _csv(tmp_path / "d.csv"), test)
-    kept, dropped = load(source, 0.2), load(source, 0.2, drop_duplicates=True)
+    path = _csv(tmp_path / "d.csv")
+    kept, dropped = (_load(path, test_path=test, drop_duplicates=drop) for drop in (False, True))
     note = [n for n in kept.notes if "also in" in n]
     assert len(note) == 1 and "kept (--drop_duplicates drops them)" in note[0]
     assert len(kept.train) + len(kept.validation) == len(dropped.train) + len(dropped.validation) + 1
@@ -209,12 +211,12 @@ def test_unlabelled_test_file_is_for_prediction(tmp_path: Path) -> None:
     test.write_text('{"id": "x7", "text": "good"}\n')
     data = tmp_path / "d.jsonl"
     data.write_text("".join(json.dumps({"text": f"t {i}", "label": i % 2}) + "\n" for i in range(40)))
-    splits = load(Source("jsonl", data, test))
+    splits = load(DataConfig("jsonl", data, test))
     assert splits.unlabeled is not None and splits.unlabeled.ids == ["x7"] and len(splits.test) == 4
 
 
 def test_bbc_news_is_all_there() -> None:
-    splits = load(Source("bbc_news"))
+    splits = load(DataConfig("bbc_news"))
     assert splits.classes == ("business", "entertainment", "politics", "sports", "tech")
     counts = sum(np.bincount(s.labels) for s in (splits.train, splits.validation, splits.test) if s.labels is not None)
     assert counts.tolist() == [510, 386, 417, 511, 401]
@@ -230,7 +232,7 @@ def test_download_without_network_says_what_to_do(tmp_path: Path, monkeypatch: p
     with pytest.raises(
         UserError, match=r"cannot download https.*put it at .*train.csv, or pass the path of your own copy"
     ):
-        _load(None, "ag_news", cache_dir=tmp_path)
+        _load(None, "ag_news", cache=tmp_path)
 
 
 def test_drawn_rows() -> None:
@@ -253,10 +255,10 @@ def test_kept_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     rows = [f"text {i},{i % 2},{'abc'[i % 3]}" for i in range(60)]
     path.write_text("text,label,source\n" + "\n".join(rows) + "\n")
-    splits = _load(path, keep=Keep("source", ("a", "c")))
+    splits = _load(path, keep_rows="source=a|c")
     kept = [f[0] for part in (splits.train, splits.validation, splits.test) for f in part.fields]
     assert sorted(kept) == sorted(f"text {i}" for i in range(60) if i % 3 != 1)
     with pytest.raises(UserError, match=r"a.csv:2: no column 'sauce' \(it has text, label, source\); set --keep_rows"):
-        _load(path, keep=Keep("sauce", ("a",)))
+        _load(path, keep_rows="sauce=a")
     with pytest.raises(UserError, match="has no columns to choose by"):
-        _load(None, "bbc_news", keep=Keep("source", ("a",)))
+        _load(None, "bbc_news", keep_rows="source=a")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.errors import UserError
-from training.tensor_files import read_tensors
-from training.torch_file import read_torch
+from files.errors import UserError
+from files.tensors import read_tensors
+from files.torch_file import read_torch
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 

@@ -7,13 +7,14 @@ import keras
 import numpy as np
 import pytest
 
+from files.errors import UserError
+from text_cls.config import TransformerConfig
 from text_cls.transformer import (
     EncoderBlock,
     Pooling,
     SelfAttention,
     TokenDropout,
     TokenEmbedding,
-    TransformerConfig,
     build_classifier,
     sinusoids,
 )
@@ -167,7 +168,7 @@ def test_bad_arguments() -> None:
         ({"position": "rotary"}, "position='rotary'"),
         ({"norm": "both"}, "norm='both'"),
         ({"pooling": "last"}, "pooling='last'"),
-        ({"num_heads": 3}, "width 8 is not a multiple of 3 heads"),
+        ({"num_heads": 3}, "--width=8 is not a multiple of --num_heads=3"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             build_classifier(dataclasses.replace(CONFIG, **change))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from diffusion.generator import Wish
+from diffusion.config import SamplerConfig, UNetConfig
+from diffusion.generator import ImageRequest
 from diffusion.published import is_published, load_generator, load_unet, read_config
-from diffusion.samplers import SamplerConfig
-from diffusion.unet import GroupNorm, UNetConfig, build_unet
+from diffusion.unet import GroupNorm, build_unet
+from files.errors import UserError
 from tests.golden.unet_config import CONFIG
-from training.errors import UserError
 from training.strategy import Placement
 
 GOLDEN = Path(__file__).parent / "golden" / "unet.npz"
@@ -87,14 +87,15 @@ def test_a_published_folder_is_a_generator(tmp_path: Path, one_replica: Placemen
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
     assert is_published(tmp_path)
     generator = load_generator(tmp_path, one_replica)
-    process = generator.process
-    assert (process.num_steps, process.schedule, process.target) == (50, "cosine", "v")
-    images = generator.images(SamplerConfig("ddim", 2), Wish(np.arange(2)))
+    process = generator.process.config
+    assert (process.diffusion_steps, process.noise_schedule, process.target) == (50, "cosine", "v")
+    images = generator.images(SamplerConfig("ddim", 2), ImageRequest(np.arange(2)))
     assert images.shape == (2, 16, 16, 3) and images.std() > 0
     for changes, message in (
         ({"norm_eps": 1e-5}, "norm_eps is 1e-05, not 1e-06"),
         ({"attention_head_dim": 4, "down_block_types": ["AttnDownBlock2D"] * 2}, "other numbers of heads"),
         ({"class_embed_type": "timestep"}, "class_embed_type"),
+        ({"layers_per_block": "one"}, r"config\.json: not a UNet2DModel .*num_blocks='one'"),
     ):
         (tmp_path / "unet" / "config.json").write_text(json.dumps(CONFIG | changes))
         with pytest.raises(UserError, match=message):
@@ -140,11 +141,15 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     [
         ({"height": 30}, "30×32 cannot be halved 3 times"),
         ({"base_width": 100}, r"100 channels \(base width × 1\) are not a multiple of the 32 groups"),
-        ({"attention_sizes": (15,)}, r"attention at heights \[15\], and the levels have heights \[32, 16, 8, 4\]"),
-        ({"multipliers": ()}, "needs levels"),
+        (
+            {"attention_resolutions": (15,)},
+            r"attention at heights \[15\], and the levels have heights \[32, 16, 8, 4\]",
+        ),
+        ({"channel_multipliers": ()}, "needs levels"),
+        ({"channel_multipliers": (1, 0)}, "channel_multipliers=0: 1 or more"),
         ({"base_width": 33, "num_groups": 1}, "odd"),
     ],
 )
 def test_impossible_networks(changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        UNetConfig(**changes)
+        UNetConfig(**changes).check_size()

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from files.errors import UserError
 from tests.golden.lines import COUNT, lines
 from text_cls.preprocess import Corpus
 from text_cls.wordpiece import WordPiece, tokenise_pieces
-from training.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny" / "vocab.txt"
@@ -94,7 +94,7 @@ def test_texts_of_several_fields_in_several_processes() -> None:
     [
         (b"a\nb\n", "not a BERT vocabulary"),
         (b"x\n[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n", "only vocabularies with [PAD] as id 0"),
-        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n", "'a' stands there twice"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n", "'a' appears twice"),
         (b"[PAD]\n\xff\xfe\n", "not UTF-8 at byte 6"),
     ],
 )

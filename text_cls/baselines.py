@@ -5,17 +5,34 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import MultinomialNB
-from sklearn.svm import LinearSVC
 
 from text_cls.preprocess import Corpus
 
+# scikit-learn is imported where it is used: the names are listed by --help.
+
+
+def _naive_bayes(strength: float) -> Any:
+    from sklearn.naive_bayes import MultinomialNB
+
+    return MultinomialNB(alpha=0.1 / strength)
+
+
+def _logistic_regression(strength: float) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=10.0 * strength, max_iter=1000)
+
+
+def _linear_svm(strength: float) -> Any:
+    from sklearn.svm import LinearSVC
+
+    return LinearSVC(C=strength)
+
+
 MODELS: dict[str, Callable[[float], Any]] = {
-    "naive_bayes": lambda strength: MultinomialNB(alpha=0.1 / strength),
-    "logistic_regression": lambda strength: LogisticRegression(C=10.0 * strength, max_iter=1000),
-    "linear_svm": lambda strength: LinearSVC(C=strength),
+    "naive_bayes": _naive_bayes,
+    "logistic_regression": _logistic_regression,
+    "linear_svm": _linear_svm,
 }
 
 
@@ -34,6 +51,8 @@ def run_baseline(
 
 def features(train: Corpus, others: Sequence[Corpus], max_ngram: int = 2) -> list[csr_matrix]:
     """TF-IDF matrices of word n-grams (sublinear tf, fitted on ``train``), the training one first."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(analyzer=_analyzer(max_ngram), sublinear_tf=True, dtype=np.float32)
     return [vectorizer.fit_transform(_words(train)), *(vectorizer.transform(_words(corpus)) for corpus in others)]
 

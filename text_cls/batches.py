@@ -1,20 +1,17 @@
 """Encoded texts → tf.data batches of fixed shapes, bucketed by length.
 
-Which rows stand in batch n of training is a pure function of the seed and n, so a run resumes at any step without
+Which rows are in batch n of training is a pure function of the seed and n, so a run resumes at any step without
 replaying the ones before. ``B`` batch, ``T`` tokens.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from text_cls.preprocess import Corpus
-from text_cls.vocabulary import CLS_ID, PAD_ID, Vocabulary, frame
+from text_cls.encoding import Encoded
+from text_cls.vocabulary import PAD_ID
 from training.datasets import from_batches
 
 Rows = int | Callable[[int], int]  # of a batch: a number, or padded length → number
@@ -27,53 +24,6 @@ class Batch(NamedTuple):
     label: Any  # [B] int32
     row: Any  # [B] int32 place of the example in its split, -1 for filler
     mask: Any  # [B] float32, 1 for an example and 0 for filler
-
-
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """Token ids of every example of a split: ``ids[offsets[i]:offsets[i + 1]]``, with <CLS> in front."""
-
-    ids: np.ndarray  # int32, all texts end to end
-    offsets: np.ndarray  # [N + 1] int64
-    labels: np.ndarray  # [N] int32
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, rows: np.ndarray) -> "Encoded":
-        """The examples at ``rows``."""
-        texts = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in rows]
-        offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
-        return Encoded(np.concatenate(texts), offsets, self.labels[rows])
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """[N] tokens of each example."""
-        return np.diff(self.offsets)
-
-
-def encode(
-    corpus: Corpus, vocabulary: Vocabulary, labels: np.ndarray | None, max_length: int, truncate: str = "head"
-) -> Encoded:
-    """Words → ids, framed by <CLS> and cut to ``max_length``; labels None becomes 0."""
-    ids = vocabulary.ids(corpus.lexicon)[corpus.ids] if len(corpus.ids) else corpus.ids
-    return framed(ids, corpus.offsets, labels, max_length, truncate)
-
-
-def framed(
-    ids: np.ndarray,
-    offsets: np.ndarray,
-    labels: np.ndarray | None,
-    max_length: int,
-    truncate: str = "head",
-    first: int = CLS_ID,
-    last: int | None = None,
-) -> Encoded:
-    """Bare ids, all texts end to end, → texts framed and cut as ``vocabulary.frame`` says; labels None becomes 0."""
-    texts = [frame(ids[start:stop], max_length, truncate, first, last) for start, stop in pairwise(offsets)]
-    ends = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
-    flat = np.concatenate(texts) if texts else np.zeros(0, np.int32)
-    return Encoded(flat, ends, np.zeros(len(texts), np.int32) if labels is None else labels)
 
 
 def token_budget(tokens: int, multiple: int = 1) -> Callable[[int], int]:
@@ -95,7 +45,7 @@ def _plan(
 ) -> list[tuple[int, np.ndarray]]:
     """Batches as (padded length, rows).
 
-    With ``shuffle``, rows that do not fill a bucket's last batch go up to the next bucket, so that only the very last
+    With ``shuffle``, rows left over from a bucket are padded to the next bucket's length, so that only the very last
     batch is ragged, and the number of batches is the same in every epoch. Without, each row is padded to its own
     bucket: what a text is padded to then depends on nothing but itself.
     """
@@ -179,7 +129,7 @@ def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> tf.data.Data
 
     ``first`` examples are left out, those that would come first.
 
-    Where a text stands in a batch depends on the others, so that rounding may differ in the last bit.
+    The place of a text in a batch depends on the others, so that rounding may differ in the last bit.
     """
     rows_at = _function(rows)
     order = np.argsort(-encoded.lengths, kind="stable")

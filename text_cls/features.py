@@ -11,13 +11,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from text_cls.batches import Batch, Encoded, Rows, sorted_batches
-from text_cls.bert import BertConfig, build_encoder
+from files.arrays import GrowingArray
+from files.download import cache_of
+from files.errors import UserError
+from text_cls.batches import Batch, Rows, sorted_batches, token_budget
+from text_cls.bert import build_encoder
 from text_cls.checkpoints import Checkpoint, load_encoder
+from text_cls.config import BertConfig, EmbeddingConfig
+from text_cls.encoding import Encoded
+from text_cls.prepared import PreparedTexts, read_encoder, tokenise_texts
 from text_cls.transformer import Pooling
-from training.arrays import GrowingArray
-from training.errors import UserError
-from training.loop import make_mapper
+from training.evaluation import make_mapper
+from training.run import Run
+from training.session import session
 from training.strategy import Placement
 
 _SAVE_EVERY = 50  # batches between notes of how far it is
@@ -63,7 +69,7 @@ def embed(
 ) -> np.ndarray:
     """Computes the features of every text into ``path``, a ``.npy`` file that is never whole in memory.
 
-    An interrupted call is taken up where it was; a finished one is not repeated.
+    An interrupted call is resumed; a finished one is not repeated.
 
     Args:
         encoder: from ``feature_encoder`` with the same ``pooling``.
@@ -73,7 +79,7 @@ def embed(
         path: of the array; beside it, ``.json`` says how far it is.
         rows: texts of a batch.
         dtype: of the array, float32 or float16.
-        key: what the result depends on (encoder, texts, layers); another key refuses to go on in the same file.
+        key: all that the result depends on (encoder, texts, layers); another key refuses to go on in the same file.
         on_progress: told the number of texts done.
 
     Returns:
@@ -82,9 +88,9 @@ def embed(
     Raises:
         UserError: ``path`` holds something else.
     """
-    what = {"key": key, "pooling": pooling}
+    depends_on = {"key": key, "pooling": pooling}
     shape = (len(encoded), len(encoder.outputs), encoder.outputs[0].shape[-1])
-    file = GrowingArray(path, shape, dtype, what)
+    file = GrowingArray(path, shape, dtype, depends_on)
     done = file.done
     stream = make_mapper(make_feature_fn(encoder, pooling), placement)
     for number, result in enumerate(stream(sorted_batches(encoded, rows, done)), start=1):
@@ -94,3 +100,73 @@ def embed(
             file.save(done)
         on_progress(done)
     return np.load(path, mmap_mode="r")
+
+
+def features_key(prepared: PreparedTexts, layers: Sequence[int], pooling: str) -> str:
+    """All that features depend on besides the texts."""
+    tokeniser, policy = prepared.tokeniser, keras.config.dtype_policy().name
+    lengths = f"{tokeniser.max_length} {tokeniser.truncate}"
+    return f"{prepared.checkpoint.fingerprint()} {tokeniser.key} {lengths} {list(layers)} {pooling} {policy}"
+
+
+def embed_splits(
+    prepared: PreparedTexts,
+    layers: Sequence[int],
+    pooling: str,
+    placement: Placement,
+    path_of: Callable[[str], Path],
+    batch_tokens: int,
+    dtype: str = "float32",
+) -> dict[str, np.ndarray]:
+    """Features [N, layers, width] of every split, streamed into the file that ``path_of`` names for it."""
+    with placement.strategy.scope():
+        encoder = feature_encoder(prepared.checkpoint, layers, pooling)
+    rows = token_budget(batch_tokens, placement.shards * placement.strategy.num_replicas_in_sync)
+    key, arrays = features_key(prepared, layers, pooling), {}
+    for name, texts in prepared.splits.parts().items():
+        encoded, progress = (
+            prepared.tokeniser.encode(prepared.corpora[name]),
+            keras.utils.Progbar(len(texts), unit_name="text"),
+        )
+        of_split = f"{texts.fingerprint()} {key}"
+        arrays[name] = embed(
+            encoder, encoded, pooling, placement, path_of(name), rows, dtype, of_split, progress.update
+        )  # fmt: skip
+    return arrays
+
+
+def embed_texts(config: EmbeddingConfig, run_dir: Path | str, dry_run: bool = False) -> dict[str, np.ndarray]:
+    """Writes ``SPLIT.npy`` [N, layers, width] and ``SPLIT_labels.npy`` [N] for every split.
+
+    Args:
+        config: texts, encoder and layers.
+        run_dir: the folder; interrupted, the same call goes on there.
+        dry_run: only print what would be computed, and return nothing.
+
+    Returns:
+        The arrays by split, memory-mapped.
+    """
+    path = Path(run_dir)
+    Run.check(path, config)
+    with session(config) as placement:
+        cache = cache_of(config.cache_dir)
+        checkpoint = read_encoder(config.encoder, cache)
+        depth = checkpoint.config.num_layers
+        layers = [depth + 1 + layer if layer < 0 else layer for layer in config.layers]
+        check_layers(checkpoint.config, layers)
+        prepared = tokenise_texts(checkpoint, config.data, config.encoder, config.seed, cache, dry_run)
+        sizes = ", ".join(f"{len(texts):,} {name}" for name, texts in prepared.splits.parts().items())
+        print(f"{config.data.dataset}: {sizes}; layers {layers} of {checkpoint.path}, {config.pooling}")
+        if dry_run:
+            print("nothing was written")
+            return {}
+        run = Run.open(path, config, prepared.splits)
+        arrays = embed_splits(
+            prepared, layers, config.pooling, placement, lambda name: path / f"{name}.npy", config.batch_tokens,
+            config.dtype,
+        )  # fmt: skip
+        for name, texts in prepared.splits.parts().items():
+            if texts.labels is not None:
+                np.save(path / f"{name}_labels.npy", texts.labels)
+            run.say(f"{name}.npy {arrays[name].shape} {arrays[name].dtype}")
+    return arrays

@@ -1,10 +1,48 @@
 """What a classifier's predictions are worth."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from training.figures import Cost
+
+
+class Predictions(NamedTuple):
+    """What figures are computed of.
+
+    Attributes:
+        probabilities: [N, K], rows sum to 1.
+        labels: [N] class numbers.
+        by_class: precision, recall, F1 [K] each; of a class that was never predicted, precision is 0.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    by_class: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """[N] the likeliest class of each row."""
+        return self.probabilities.argmax(axis=1)
+
+
+def _loss(p: Predictions) -> Cost:
+    """Mean negative log-likelihood."""
+    likelihood = np.clip(p.probabilities[np.arange(len(p.labels)), p.labels].astype(np.float64), 1e-12, 1.0)
+    return Cost(-np.log(likelihood).mean())
+
+
+# What a classifier is judged by; a ``Cost`` is better when it is smaller. Macro averages are over all K classes.
+FIGURES: dict[str, Callable[[Predictions], float]] = {
+    "accuracy": lambda p: float(np.mean(p.predicted == p.labels)),
+    "loss": _loss,
+    "macro_precision": lambda p: float(p.by_class[0].mean()),
+    "macro_recall": lambda p: float(p.by_class[1].mean()),
+    "macro_f1": lambda p: float(p.by_class[2].mean()),
+    "calibration_error": lambda p: Cost(calibration_error(p.probabilities, p.labels)),
+}
 
 
 def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
@@ -16,21 +54,14 @@ def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         classes: K names.
 
     Returns:
-        ``accuracy``, ``loss`` (mean negative log-likelihood), ``macro_precision``, ``macro_recall``, ``macro_f1``
-        (over all K classes; one that was never predicted has precision 0), ``calibration_error``; ``per_class``
-        {name: precision, recall, f1, support}; ``confusion`` [K][K] counts, rows true, columns predicted.
+        ``FIGURES``; ``per_class`` {name: precision, recall, f1, support}; ``confusion`` [K][K] counts, rows true,
+        columns predicted.
     """
-    every = np.arange(len(classes))
-    predicted = probabilities.argmax(axis=1)
+    every, predicted = np.arange(len(classes)), probabilities.argmax(axis=1)
     precision, recall, f1, support = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
-    likelihood = np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-12, 1.0)
+    predictions = Predictions(probabilities, labels, np.stack([precision, recall, f1]))
     return {
-        "accuracy": float(np.mean(predicted == labels)),
-        "loss": float(-np.log(likelihood).mean()),
-        "macro_precision": float(precision.mean()),
-        "macro_recall": float(recall.mean()),
-        "macro_f1": float(f1.mean()),
-        "calibration_error": calibration_error(probabilities, labels),
+        **{name: figure(predictions) for name, figure in FIGURES.items()},
         "per_class": {
             name: {
                 "precision": float(precision[i]),

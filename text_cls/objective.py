@@ -40,9 +40,3 @@ def token_rates(figures: dict[str, float], examples_per_second: float) -> dict[s
     rest = {name: value for name, value in figures.items() if name not in ("tokens", "positions")}
     padding = 1.0 - figures["tokens"] / figures["positions"]
     return rest | {"tokens_per_second": figures["tokens"] * examples_per_second, "padding": padding}
-
-
-def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """[K] weights in inverse proportion to the classes' frequencies, 1 on average over the examples."""
-    counts = np.bincount(labels, minlength=num_classes)
-    return np.where(counts > 0, len(labels) / (num_classes * np.maximum(counts, 1)), 0.0).astype(np.float32)

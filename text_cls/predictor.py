@@ -16,18 +16,20 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from files.errors import UserError
+from files.text import write_text
 from text_cls import bert, transformer
-from text_cls.batches import Encoded, evaluation_batches
+from text_cls.batches import evaluation_batches
+from text_cls.config import BertClassifierConfig, BertConfig, TransformerConfig
+from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields
 from text_cls.tokenisers import PieceTokeniser, Tokeniser, WordTokeniser
 from training.checkpoint import load_weights, write_weights
-from training.errors import UserError
-from training.loop import make_evaluator
-from training.run import write_text
+from training.evaluation import make_evaluator
 from training.strategy import Placement
 
-Config = transformer.TransformerConfig | bert.BertClassifierConfig
+ModelConfig = TransformerConfig | BertClassifierConfig
 
 
 class Kind(NamedTuple):
@@ -35,17 +37,15 @@ class Kind(NamedTuple):
 
     build: Callable[[Any], keras.Model]
     tokeniser: type[WordTokeniser] | type[PieceTokeniser]
-    read: Callable[[dict[str, Any]], Config]
+    read: Callable[[dict[str, Any]], ModelConfig]
 
 
 KINDS: dict[type, Kind] = {
-    transformer.TransformerConfig: Kind(
-        transformer.build_classifier, WordTokeniser, lambda raw: transformer.TransformerConfig(**raw)
-    ),
-    bert.BertClassifierConfig: Kind(
+    TransformerConfig: Kind(transformer.build_classifier, WordTokeniser, lambda raw: TransformerConfig(**raw)),
+    BertClassifierConfig: Kind(
         bert.build_classifier,
         PieceTokeniser,
-        lambda raw: bert.BertClassifierConfig(**raw | {"encoder": bert.BertConfig(**raw["encoder"])}),
+        lambda raw: BertClassifierConfig(**raw | {"encoder": BertConfig(**raw["encoder"])}),
     ),
 }
 
@@ -55,7 +55,7 @@ class Predictor:
 
     def __init__(
         self,
-        config: Config,
+        config: ModelConfig,
         tokeniser: Tokeniser,
         classes: Sequence[str],
         placement: Placement,
@@ -99,7 +99,7 @@ class Predictor:
             "model": dataclasses.asdict(self.config),
         }
         write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        if isinstance(self.config, bert.BertClassifierConfig):
+        if isinstance(self.config, BertClassifierConfig):
             bert.merge_lora(self.model.get_layer("encoder"))
         write_weights(folder / "weights.safetensors", [v for v in self.model.variables if "lora" not in v.name])
 
@@ -117,6 +117,8 @@ class Predictor:
             predictor = cls(kind.read(raw["model"]), tokeniser, raw["classes"], placement, raw["batch_size"])
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise UserError(f"{path}: not a predictor's configuration ({error})") from error
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
         load_weights(folder / "weights.safetensors", predictor.model.variables)
         return predictor
 

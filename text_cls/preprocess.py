@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from training.errors import UserError
+from files.errors import UserError
+from text_cls.config import CleaningConfig
 
 SEP = "<SEP>"  # between the fields of a text; no word can be spelled so
 Fields = tuple[str, ...]
@@ -30,37 +31,22 @@ _ENTITY_WITHOUT_AMPERSAND = re.compile(r"(?<![&\w])#(\d{2,4});")  # AG News writ
 _CHUNK = 2000  # texts a process is given at a time
 
 
-@dataclasses.dataclass(frozen=True)
 class Cleaner:
-    """Raw text → words. Every field is a step that can be switched.
+    """Raw text → words, by the steps of a configuration."""
 
-    Attributes:
-        lower_case: fold case.
-        strip_html: drop tags, resolve entities.
-        keep_punctuation: punctuation marks are words of their own; otherwise dropped.
-        keep_special: the same for every other symbol (currency, mathematics, emoji).
-        stop_words: ``none``, ``sklearn`` (its built-in English list), ``nltk`` (its English list; needs a download),
-            or the path of a file with one word a line.
-        stemmer: ``none``, ``snowball`` or ``porter`` (NLTK).
-    """
-
-    lower_case: bool = True
-    strip_html: bool = True
-    keep_punctuation: bool = False
-    keep_special: bool = False
-    stop_words: str = "none"
-    stemmer: str = "none"
+    def __init__(self, config: CleaningConfig | None = None) -> None:
+        self.config = config or CleaningConfig()
 
     def split(self, text: str) -> list[str]:
         """The text's words before stop words and stemming."""
-        if self.strip_html:
+        if self.config.strip_html:
             if "<" in text:
                 text = _TAG.sub(" ", text)
             if "#" in text:
                 text = _ENTITY_WITHOUT_AMPERSAND.sub(r"&#\1;", text)
             if "&" in text:
                 text = _TAG.sub(" ", html.unescape(text))
-        if self.lower_case:
+        if self.config.lower_case:
             text = text.lower()
         return self._pattern().findall(text.replace("’", "'"))
 
@@ -72,25 +58,25 @@ class Cleaner:
 
     def normaliser(self) -> Callable[[str], str]:
         """word → its stem, or "" for a stop word."""
-        stop_words, stem = load_stop_words(self.stop_words), _load_stemmer(self.stemmer)
+        stop_words, stem = load_stop_words(self.config.stop_words), STEMMERS[self.config.stemmer]()
         return lambda word: word if word == SEP else "" if word.lower() in stop_words else stem(word)
 
     def _pattern(self) -> re.Pattern:
         parts = [_WORD]
-        if self.keep_punctuation:
+        if self.config.keep_punctuation:
             parts.append(_PUNCTUATION)
-        if self.keep_special:
+        if self.config.keep_special:
             parts.append(rf"(?!{_PUNCTUATION})[^\w\s]")
         return re.compile("|".join(parts))  # re keeps compiled patterns
 
 
-def cleaning_key(cleaner: Cleaner) -> str:
-    """What the result of ``tokenise`` depends on besides the texts."""
-    return f"1 {cleaner} {','.join(sorted(load_stop_words(cleaner.stop_words)))}"
+def cleaning_key(config: CleaningConfig) -> str:
+    """All that the result of ``tokenise`` depends on besides the texts."""
+    return f"2 {config} {','.join(sorted(load_stop_words(config.stop_words)))}"
 
 
 def load_stop_words(name: str) -> frozenset[str]:
-    """The stop words of ``Cleaner.stop_words``."""
+    """The stop words of ``CleaningConfig.stop_words``."""
     if name == "none":
         return frozenset()
     if name == "sklearn":
@@ -113,18 +99,23 @@ def load_stop_words(name: str) -> frozenset[str]:
     return frozenset(path.read_text(encoding="utf-8").lower().split())
 
 
-def _load_stemmer(name: str) -> Callable[[str], str]:
-    if name == "none":
-        return lambda word: word
-    if name == "snowball":
-        from nltk.stem.snowball import EnglishStemmer
+def _snowball() -> Callable[[str], str]:
+    from nltk.stem.snowball import EnglishStemmer
 
-        return EnglishStemmer().stem
-    if name == "porter":
-        from nltk.stem.porter import PorterStemmer
+    return EnglishStemmer().stem
 
-        return PorterStemmer().stem
-    raise UserError(f"--stemmer={name!r} is not known: use none, snowball or porter")
+
+def _porter() -> Callable[[str], str]:
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer().stem
+
+
+STEMMERS: dict[str, Callable[[], Callable[[str], str]]] = {
+    "none": lambda: lambda word: word,
+    "snowball": _snowball,
+    "porter": _porter,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +139,11 @@ class Corpus:
     def lengths(self) -> np.ndarray:
         """[number of texts] words in each text."""
         return np.diff(self.offsets)
+
+    def without_empty(self) -> "Corpus":
+        """The same without the texts that have no words."""
+        kept = self.lengths[self.lengths > 0]
+        return dataclasses.replace(self, offsets=np.concatenate([[0], np.cumsum(kept)]))
 
     def save(self, path: Path) -> None:
         """Writes the corpus as npz, whole or not at all."""

@@ -11,9 +11,11 @@ import numpy as np
 from keras import layers, ops
 
 from text_cls.batches import Batch
-from text_cls.bert import BertConfig, build_encoder
+from text_cls.bert import build_encoder
+from text_cls.config import BertConfig
 from text_cls.transformer import ACTIVATIONS, register
 from text_cls.vocabulary import PAD_ID
+from training.figures import Cost
 from training.objectives import seeded_call
 
 SHARE = 15  # per cent of the positions
@@ -117,4 +119,4 @@ def make_masked_lm_loss(model: MaskedLM) -> Callable[..., dict[str, Any]]:
 
 def mean_figures(values: dict[str, np.ndarray]) -> dict[str, float]:
     """Per-example arrays → their means, ``loss`` and ``accuracy``."""
-    return {name: float(values[name].mean()) for name in ("loss", "accuracy")}
+    return {"loss": Cost(values["loss"].mean()), "accuracy": float(values["accuracy"].mean())}

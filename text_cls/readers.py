@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TextIO
 
 import zstandard
 
-from training.errors import UserError
+from files.errors import UserError
 
 COMPRESSED = (".gz", ".xz", ".zst")
 csv.field_size_limit(2**31 - 1)
@@ -52,7 +52,7 @@ class BadRows:
 
     def __call__(self, message: str) -> None:
         if not self.skip:
-            raise UserError(f"{message}; mend the row, or leave such rows out with --skip_bad_rows")
+            raise UserError(f"{message}; fix the row, or leave such rows out with --skip_bad_rows")
         self.messages.append(message)
 
 

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from text_cls.batches import Encoded, encode, framed
+from files.text import write_text
+from text_cls.config import CleaningConfig
+from text_cls.encoding import Encoded, Framing, encode
 from text_cls.preprocess import Cleaner, Corpus, Fields, tokenise
 from text_cls.vocabulary import Vocabulary
 from text_cls.wordpiece import WordPiece, tokenise_pieces
-from training.run import write_text
 
 
 class Tokeniser(Protocol):
@@ -50,25 +51,26 @@ class WordTokeniser:
         return tokenise(texts, self.cleaner, workers)
 
     def encode(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
-        return encode(corpus, self.vocabulary, labels, self.max_length, self.truncate)
+        ids = self.vocabulary.ids(corpus.lexicon)[corpus.ids] if len(corpus.ids) else corpus.ids
+        return encode(ids, corpus.offsets, labels, Framing(self.max_length, self.truncate))
 
     def save(self, folder: Path) -> dict[str, Any]:
         self.vocabulary.save(folder / "vocabulary.txt")
         return {
-            "cleaner": dataclasses.asdict(self.cleaner),
+            "cleaner": dataclasses.asdict(self.cleaner.config),
             "max_length": self.max_length,
             "truncate": self.truncate,
         }
 
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> "WordTokeniser":
-        cleaner, vocabulary = Cleaner(**config["cleaner"]), Vocabulary.load(folder / "vocabulary.txt")
+        cleaner, vocabulary = Cleaner(CleaningConfig(**config["cleaner"])), Vocabulary.load(folder / "vocabulary.txt")
         return cls(cleaner, vocabulary, config["max_length"], config["truncate"])
 
 
 @dataclasses.dataclass(frozen=True)
 class PieceTokeniser:
-    """The word pieces of a published checkpoint, between [CLS] and [SEP]; ``join`` stands between a text's fields."""
+    """The word pieces of a published checkpoint, between [CLS] and [SEP]; ``join`` is put between a text's fields."""
 
     wordpiece: WordPiece
     max_length: int
@@ -79,8 +81,8 @@ class PieceTokeniser:
         return tokenise_pieces(texts, self.wordpiece, self.join, workers)
 
     def encode(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
-        ends = self.wordpiece.cls_id, self.wordpiece.sep_id
-        return framed(corpus.ids, corpus.offsets, labels, self.max_length, self.truncate, *ends)
+        framing = Framing(self.max_length, self.truncate, self.wordpiece.cls_id, self.wordpiece.sep_id)
+        return encode(corpus.ids, corpus.offsets, labels, framing)
 
     @cached_property
     def key(self) -> str:

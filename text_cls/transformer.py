@@ -3,7 +3,6 @@
 Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``H`` heads, ``K`` classes.
 """
 
-import dataclasses
 import math
 from typing import Any
 
@@ -11,47 +10,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from text_cls.config import TransformerConfig
+from text_cls.pooling import POOLINGS
 from text_cls.vocabulary import MASK_ID, PAD_ID, SPECIAL, UNK_ID
 
 register = keras.saving.register_keras_serializable("triptych")
 NORM_EPSILON = 1e-6
 EMBEDDING_STD = 0.1  # after scaling by √D; small, so that words seen once or twice add little noise
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-    """What fixes the model's shape.
-
-    Attributes:
-        vocabulary_size: token ids, the special ones included.
-        num_classes: K.
-        max_length: longest text in tokens, <CLS> included.
-        width: D.
-        num_layers, num_heads, ffn_width: encoder blocks, heads a block, hidden width of the feed-forward net.
-        dropout: of embeddings, block outputs and the pooled vector; ``attention_dropout`` of attention weights.
-        token_dropout: share of tokens replaced by <MASK> in training.
-        position: ``sinusoidal``, ``learned`` or ``none``.
-        norm: ``pre`` or ``post`` (Xiong et al. 2020 compare them).
-        pooling: ``cls``, ``mean`` or ``max`` over the tokens that are not padding.
-        activation: of the feed-forward net.
-        bigram_buckets: rows of a table of hashed word pairs added to the token embeddings; 0 for none.
-    """
-
-    vocabulary_size: int
-    num_classes: int
-    max_length: int = 256
-    width: int = 128
-    num_layers: int = 2
-    num_heads: int = 4
-    ffn_width: int = 256
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    token_dropout: float = 0.0
-    position: str = "sinusoidal"
-    norm: str = "pre"
-    pooling: str = "mean"
-    activation: str = "gelu"
-    bigram_buckets: int = 0
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:
@@ -260,22 +225,16 @@ class EncoderBlock(layers.Layer):
 
 @register
 class Pooling(layers.Layer):
-    """[B, T, D] → [B, D]: the <CLS> vector, or mean or max over the tokens that are not padding."""
+    """[B, T, D] → [B, D]: one of ``POOLINGS``."""
 
     def __init__(self, mode: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if mode not in ("cls", "mean", "max"):
-            raise ValueError(f"pooling={mode!r}: use cls, mean or max")
+        if mode not in POOLINGS:
+            raise ValueError(f"pooling={mode!r}: use one of {', '.join(POOLINGS)}")
         self.mode = mode
 
     def call(self, x: Any, tokens: Any) -> Any:
-        if self.mode == "cls":
-            return x[:, 0]
-        real = ops.not_equal(tokens, PAD_ID)[:, :, None]  # [B, T, 1]
-        if self.mode == "max":
-            return ops.max(ops.where(real, x, ops.cast(-1e9, x.dtype)), axis=1)
-        weight = ops.cast(real, x.dtype)
-        return ops.sum(x * weight, axis=1) / ops.maximum(ops.sum(weight, axis=1), 1.0)  # a filler row has none
+        return POOLINGS[self.mode](x, ops.not_equal(tokens, PAD_ID)[:, :, None])
 
     def compute_output_shape(self, x_shape: Any, tokens_shape: Any = None) -> Any:
         return (x_shape[0], x_shape[-1])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from files.errors import UserError
+from files.text import write_text
 from text_cls.preprocess import SEP, Corpus
-from training.errors import UserError
-from training.run import write_text
 
 SPECIAL = ("<PAD>", "<UNK>", "<CLS>", SEP, "<MASK>")
 PAD_ID, UNK_ID, CLS_ID, SEP_ID, MASK_ID = range(5)
@@ -54,23 +54,3 @@ class Vocabulary:
         if words[: len(SPECIAL)] != SPECIAL:
             raise UserError(f"{path}: does not begin with {' '.join(SPECIAL)}; it is no vocabulary of ours")
         return cls(words)
-
-
-def frame(
-    ids: np.ndarray, max_length: int, truncate: str = "head", first: int = CLS_ID, last: int | None = None
-) -> np.ndarray:
-    """<CLS>, as many ids of a text as there is room for, and, where there is one, the closing token.
-
-    Args:
-        ids: the words' ids.
-        max_length: longest result.
-        truncate: what a longer text keeps: ``head``, or ``head_tail`` (its first quarter and its last three; long
-            reviews say what they think at the end, Sun et al. 2019).
-        first, last: the framing ids; ``last`` None for none.
-    """
-    closing = [] if last is None else [last]
-    room = max_length - 1 - len(closing)
-    if len(ids) > room:
-        head = room if truncate == "head" else room // 4
-        ids = np.concatenate([ids[:head], ids[len(ids) - (room - head) :]])
-    return np.concatenate([[first], ids, closing]).astype(np.int32)

@@ -1,7 +1,7 @@
 """BERT's tokeniser: text → WordPiece ids, the same as the reference implementation's, in pure Python.
 
 The steps, in the reference's order (Devlin et al. 2019; google-research/bert, Hugging Face ``tokenizers``): special
-tokens that stand in the text are set apart; control characters go, white space becomes a space, a space goes around
+tokens that appear in the text are set apart; control characters go, white space becomes a space, a space goes around
 every CJK ideograph; accents are stripped (NFD without Mn) and letters lower-cased; words are split at white space and
 around punctuation; each word is cut into the longest pieces of the vocabulary, greedily from the left.
 
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from files.errors import UserError
 from text_cls.preprocess import Corpus, Fields, map_chunks
-from training.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD = 100  # characters; longer words are [UNK]
@@ -163,7 +163,7 @@ class WordPiece:
             self._library()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: the arguments; the rest is made again there."""
+        """For another process: the arguments; everything else is made again there."""
         return {
             "vocab_file": self.vocab_file,
             "lower_case": self.lower_case,
@@ -253,7 +253,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
         raise UserError(f"{path}: the first piece is {words[0]!r}; only vocabularies with [PAD] as id 0 are supported")
     if len(set(words)) < len(words):
         twice = next(word for place, word in enumerate(words) if word in words[:place])
-        raise UserError(f"{path}: {twice!r} stands there twice")
+        raise UserError(f"{path}: {twice!r} appears twice")
     return tuple(words)
 
 
@@ -263,7 +263,7 @@ def tokenise_pieces(texts: Sequence[Fields], wordpiece: WordPiece, join: str = "
     Args:
         texts: of one or more fields.
         wordpiece: the tokeniser; its vocabulary is the result's lexicon.
-        join: what stands between the fields that have any text.
+        join: the text between the fields that have any text.
         workers: processes; 0 is one a core.
     """
     parts = map_chunks(_chunk_pieces, (wordpiece, join), texts, workers)

@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from training.errors import UserError
-from training.tensor_files import read_tensors, write_tensors
+from files.errors import UserError
+from files.tensors import read_tensors, write_tensors
 
 
 @dataclasses.dataclass

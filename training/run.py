@@ -1,12 +1,14 @@
 """The run folder: flags, log, metrics, result. Nothing of a run is written outside it."""
 
 import json
-import os
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from training.errors import UserError
+from files.errors import UserError
+from files.text import write_text
+from training.options import Config, Leaf, as_flags, as_json, leaves
 
 
 class Writer(Protocol):
@@ -15,8 +17,20 @@ class Writer(Protocol):
     def __call__(self, step: int, split: str, figures: dict[str, float]) -> None: ...
 
 
+class Data(Protocol):
+    """A data set that can describe itself."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know."""
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes and fingerprints, for JSON."""
+
+
 class Run:
-    """One folder with ``flags.txt``, ``log.txt``, ``metrics.jsonl``, ``checkpoints/``, ``result.json`` and pictures."""
+    """One folder with ``config.json``, ``flags.txt``, ``log.txt``, ``metrics.jsonl``, ``checkpoints/``, ``result.json``
+    and pictures."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -25,34 +39,66 @@ class Run:
         self._start = (0, time.monotonic())
 
     @classmethod
-    def open(cls, path: Path, flags: dict[str, str]) -> "Run":
-        """Creates the folder, or opens the one that an earlier run with the same flags left.
+    def open(cls, path: Path | str, config: Config, data: Data | None = None) -> "Run":
+        """Creates the folder, or opens the one that an earlier run with the same configuration left.
 
         Args:
             path: the folder.
-            flags: what makes the run what it is; kept in ``flags.txt`` in the form that ``--flagfile`` reads.
+            config: what makes the run what it is; kept in ``config.json``, and in ``flags.txt`` as ``--flagfile``
+                reads it.
+            data: what the run learns from: its description is kept in ``data.json``, its notes go to the log.
 
         Raises:
-            UserError: the folder is in use for something else, or belongs to other flags.
+            UserError: the folder is in use for something else, or belongs to another configuration or other data.
         """
-        if not cls.check(path, flags):
+        path = Path(path)
+        if not cls.check(path, config):
             try:
                 path.mkdir(parents=True, exist_ok=True)
-                text = "".join(f"--{name}={value}\n" for name, value in sorted(flags.items()))
-                write_text(path / "flags.txt", text)
+                about = {"task": type(config).__name__, "version": version(), "config": as_json(config)}
+                write_text(path / "config.json", json.dumps(about, indent=2) + "\n")
+                text = "".join(f"--{name}={value}\n" for name, value in sorted(as_flags(config).items()))
+                write_text(path / "flags.txt", text)  # last: a folder with it is whole
             except OSError as error:
                 raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
-        return cls(path)
+        run = cls(path)
+        if data is not None:
+            run._check_data(data)
+        return run
 
     @staticmethod
-    def check(path: Path, flags: dict[str, str]) -> bool:
-        """Whether ``path`` is the folder of a run with these flags; raises as ``open`` does, writes nothing."""
+    def check(path: Path | str, config: Config) -> bool:
+        """Whether ``path`` is the folder of a run with this configuration; raises as ``open`` does, writes nothing."""
+        path = Path(path)
         if (path / "flags.txt").exists():
-            _check_flags(path, flags, _read_flags(path / "flags.txt"))
+            _check_config(path, config)
             return True
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        left = [file for file in path.iterdir() if file.name != "config.json"] if path.is_dir() else [path]
+        if path.exists() and left:
             raise UserError(f"--run_dir={path} exists and is no run folder; choose another, nothing was written")
         return False
+
+    @classmethod
+    def finished(cls, path: Path | str, config: Config, headline: str) -> dict[str, Any] | None:
+        """The result of the finished run in ``path``, None if there is none yet; raises as ``open`` does.
+
+        ``headline`` names the figure that is printed.
+        """
+        path = Path(path)
+        result = cls(path).read_json("result.json") if cls.check(path, config) else None
+        if result is not None:
+            print(f"{path}: finished before, {headline.replace('_', ' ')} {result[headline]:.4f}; nothing to do")
+        return result
+
+    def _check_data(self, data: Data) -> None:
+        now, before = json.loads(json.dumps(data.describe())), self.read_json("data.json")
+        if before is not None and before != now:
+            raise UserError(
+                f"--run_dir={self.path} was trained on other data (see its data.json); choose another folder"
+            )
+        self.write_json("data.json", now)
+        for note in data.notes:
+            self.say(f"note: {note}")
 
     def resume_at(self, step: int, num_steps: int) -> None:
         """Forgets logged figures past ``step``: they will be logged again, the same."""
@@ -96,26 +142,56 @@ class Run:
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file beside its place and renames it."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+def new_folder(name: str) -> Path:
+    """A folder under ``runs/`` that is named by what runs and when."""
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _read_flags(path: Path) -> dict[str, str]:
-    lines = [line[2:].split("=", 1) for line in path.read_text().splitlines() if line.startswith("--")]
-    return {name: value for name, value in lines}
+def version() -> str:
+    """Of the installed distribution."""
+    try:
+        return metadata.version("triptych-keras")
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
-def _check_flags(path: Path, flags: dict[str, str], before: dict[str, str]) -> None:
-    differing = sorted(name for name in flags.keys() | before.keys() if flags.get(name) != before.get(name))
+def _check_config(path: Path, config: Config) -> None:
+    """Raises UserError for the folder of another configuration; what it does not say had its default."""
+    about = Run(path).read_json("config.json") or {}
+    task = type(config).__name__
+    if about.get("task", task) != task:
+        raise UserError(f"--run_dir={path} belongs to another task, {about['task']}; choose another folder")
+    known = {leaf.name: leaf for leaf in leaves(type(config)())}
+    before, here = _read_flags(path / "flags.txt", known), as_flags(config)
+    defaults = as_flags(type(config)())
+    differing = [
+        f"--{name}={before.get(name, defaults.get(name))} there, {here.get(name)} here"
+        for name in sorted(known.keys() | before.keys())
+        if before.get(name, defaults.get(name)) != here.get(name)
+    ]
     if differing:
-        some = [f"--{name}={before.get(name)} there, {flags.get(name)} here" for name in differing[:3]]
         raise UserError(
-            f"--run_dir={path} belongs to a run with other flags ({', '.join(some)}); choose another folder, or the "
-            f"flags of {path / 'flags.txt'}; nothing was written"
+            f"--run_dir={path} belongs to a run with other flags ({', '.join(differing[:3])}); choose another folder, "
+            f"or the flags of {path / 'flags.txt'}; nothing was written"
         )
+
+
+def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:
+    """The file's flags by today's names; versions before 0.3 wrote None, or nothing, for what was not given."""
+    today = {name: leaf.name for leaf in known.values() for name in leaf.option.was}
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("--"):
+            name, _, value = line[2:].partition("=")
+            name = today.get(name, name)
+            if (
+                name in known
+                and (value == "None" or not (value or known[name].kind.many))
+                and known[name].kind.optional
+            ):
+                continue
+            found[name] = value
+    return found
 
 
 def _short(value: float) -> str:

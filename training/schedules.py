@@ -3,10 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras
-from keras import ops
-
-from training.errors import UserError
+from training.lazy import ops
 
 Shape = Callable[[Any, float, float], Any]  # (step, warmup, total) → factor of the peak
 
@@ -16,7 +13,7 @@ def _ramp(step: Any, warmup: float) -> Any:
 
 
 def _progress(step: Any, warmup: float, total: float) -> Any:
-    """Share of the steps after warm-up that lie behind, 0 … 1."""
+    """Share of the steps after warm-up that are done, 0 … 1."""
     return ops.clip((step - warmup) / max(1.0, total - warmup), 0.0, 1.0)
 
 
@@ -44,24 +41,3 @@ def constant(step: Any, warmup: float, total: float) -> Any:
 
 
 SHAPES: dict[str, Shape] = {"linear": warmup_linear, "cosine": warmup_cosine, "noam": noam, "constant": constant}
-
-
-class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """``peak`` times one of ``SHAPES``; what a Keras optimizer takes as its learning rate."""
-
-    def __init__(self, shape: str, peak: float, warmup_steps: int, total_steps: int) -> None:
-        if shape not in SHAPES:
-            raise UserError(f"schedule {shape!r} is not known: use one of {', '.join(SHAPES)}")
-        self.shape, self.peak, self.warmup_steps, self.total_steps = shape, peak, warmup_steps, total_steps
-
-    def __call__(self, step: Any) -> Any:
-        factor = SHAPES[self.shape](ops.cast(step, "float32"), float(self.warmup_steps), float(self.total_steps))
-        return self.peak * ops.cast(factor, "float32")
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "shape": self.shape,
-            "peak": self.peak,
-            "warmup_steps": self.warmup_steps,
-            "total_steps": self.total_steps,
-        }

@@ -1,4 +1,4 @@
-"""Devices → a ``tf.distribute`` strategy, threads and dtype policy.
+"""Devices → a ``tf.distribute`` strategy and threads.
 
 On CPU a step is fastest when the batch is cut into one part a core and every operation stays on its core: the parts
 run side by side in one graph (``Placement.shards``), instead of every small operation being cut and joined again.
@@ -10,10 +10,9 @@ import sys
 from functools import cache
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 
-from training.errors import UserError
+from files.errors import UserError
 
 MAX_SHARDS = 4  # each shard is another copy of the graph to trace
 
@@ -65,16 +64,31 @@ def _cpu_placement(replicas: int, shards: int) -> Placement:
         return Placement(tf.distribute.get_strategy(), shards)
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or []) < replicas:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+        except RuntimeError as error:
+            raise UserError(
+                f"--devices=cpu:{replicas}: TensorFlow runs in this process already, with fewer CPU devices; begin "
+                "with the largest number, or start a new process"
+            ) from error
     return Placement(_mirrored(*(f"CPU:{i}" for i in range(replicas))), shards)
 
 
 def _set_threads(intra: int, inter: int) -> None:
-    """Sets TensorFlow's thread pools; they can no longer change once TensorFlow has run anything."""
+    """Sets TensorFlow's thread pools, which cannot change once TensorFlow has run anything in this process."""
     threading = tf.config.threading
-    if (threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()) != (intra, inter):
+    before = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+    if before == (intra, inter):
+        return
+    try:
         threading.set_intra_op_parallelism_threads(intra)
         threading.set_inter_op_parallelism_threads(inter)
+    except RuntimeError:
+        print(
+            f"note: TensorFlow keeps the {before[0]} thread(s) an operation that it has in this process; a process of "
+            f"its own would have {intra}, and may differ in the last digits",
+            flush=True,
+        )
 
 
 def _keep_freed_memory() -> None:
@@ -89,13 +103,3 @@ def _keep_freed_memory() -> None:
         trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # from malloc.h
         for option, value in ((trim_threshold, 2**31 - 1), (top_pad, 2**26), (mmap_max, 0), (arena_max, 1)):
             mallopt(option, value)
-
-
-def set_precision(name: str) -> None:
-    """Sets the dtype policy of layers built from here on: ``float32``, or ``mixed_bfloat16`` with float32 weights.
-
-    float16 is left out on purpose: it needs loss scaling, and every accelerator worth its use has bfloat16.
-    """
-    if name not in ("float32", "mixed_bfloat16"):
-        raise UserError(f"--precision={name!r} is not known: use float32 or mixed_bfloat16")
-    keras.config.set_dtype_policy(name)

@@ -1,4 +1,4 @@
-"""Where on the image a class is seen, and which layers of the text encoder lie there."""
+"""Where on the image a class is seen, and which groups of features lie there."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,8 +36,8 @@ def class_activation(
     return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
 
 
-def layer_shares(pixel_map: PixelMap, heat: np.ndarray, layers: int) -> np.ndarray:
-    """[..., H, W] → [..., layers]: how the heat is shared out among the layers whose units lie under it; sums to 1."""
-    units = pixel_map.layers_of_pixels(layers)  # [layers, H, W]
+def group_shares(pixel_map: PixelMap, heat: np.ndarray, groups: int) -> np.ndarray:
+    """[..., H, W] → [..., groups]: shares of the heat among the groups whose features lie under it; they sum to 1."""
+    units = pixel_map.groups_of_pixels(groups)  # [groups, H, W]
     weight = np.einsum("...hw,lhw->...l", heat, units)
     return weight / np.maximum(weight.sum(axis=-1, keepdims=True), 1e-12)

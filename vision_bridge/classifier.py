@@ -1,42 +1,17 @@
 """Feature maps → class: the table's convolutional encoder and dense head. ``B`` batch, ``C`` classes, ``K`` maps."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import layers, ops
 
-from training.errors import UserError
+from files.errors import UserError
 from training.objectives import classification, seeded_call
+from vision_bridge.config import HeadConfig
 from vision_bridge.images import SYNCHRONIZED
 
-
-@dataclasses.dataclass(frozen=True)
-class HeadConfig:
-    """The trained part.
-
-    Attributes:
-        kernel: side of the encoder's valid convolutions.
-        filters: of each; none leaves the maps as they are.
-        dropout: after each convolution.
-        pooled: side that the encoder's maps are averaged to; 0 leaves them as they are.
-        dense: widths of the hidden layers; without any, and without filters, the head is a logistic regression.
-        dense_dropout: after each of them.
-        map_norm: whether the maps are brought to mean 0 and deviation 1, each over batch and places.
-        map_dropout: of the frozen maps.
-        reconstruction: weight of the decoder's squared error; 0 builds no decoder.
-    """
-
-    kernel: int = 4
-    filters: tuple[int, ...] = (192, 128, 64, 32)
-    dropout: float = 0.05
-    pooled: int = 10
-    dense: tuple[int, ...] = (1600, 700, 50)
-    dense_dropout: float = 0.3
-    map_norm: bool = False
-    map_dropout: float = 0.0
-    reconstruction: float = 0.0
+COSTS = ("loss", "reconstruction")  # values of ``make_loss_fn`` that are better when smaller
 
 
 def adaptive_pool_matrix(before: int, after: int) -> Any:
@@ -71,9 +46,7 @@ class AdaptiveAveragePool(layers.Layer):
 
 
 def check_maps(shape: tuple[int, ...], config: HeadConfig) -> None:
-    """Raises UserError for maps [h, w, K] that are too small for the convolutions, or a decoder without any."""
-    if config.reconstruction and not config.filters:
-        raise UserError("a decoder mirrors the head's convolutions and there are none: leave out --head_reconstruction")
+    """Raises UserError for maps [h, w, K] that are too small for the convolutions."""
     sides = len(config.filters) * (config.kernel - 1)
     if min(shape[:2]) <= sides:
         raise UserError(

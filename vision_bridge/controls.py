@@ -69,17 +69,24 @@ def pooled(maps: np.ndarray, columns: int = MAP_COLUMNS, block: int = 256) -> np
     return result
 
 
-def wilson_interval(accuracy: float, count: int, level: float = 0.95) -> tuple[float, float]:
+class Interval(NamedTuple):
+    """Of confidence."""
+
+    low: float
+    high: float
+
+
+def wilson_interval(accuracy: float, count: int, level: float = 0.95) -> Interval:
     """Of a share of ``count`` test rows (Wilson 1927)."""
     z = stats.norm.ppf(0.5 + level / 2)
     middle = (accuracy + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(accuracy * (1 - accuracy) / count + z**2 / (4 * count**2))
-    return float(middle - half), float(middle + half)
+    return Interval(float(middle - half), float(middle + half))
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Student's interval of the mean over seeds; NaN for fewer than two."""
     if len(values) < 2:
-        return float("nan"), float("nan")
+        return Interval(float("nan"), float("nan"))
     half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
+    return Interval(float(np.mean(values) - half), float(np.mean(values) + half))

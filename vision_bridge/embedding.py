@@ -1,17 +1,31 @@
 """Distances between features → points in the plane, by one of several engines. ``D`` features."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import eigsh
 
-from training.errors import UserError
-from vision_bridge.tsne import affinities, check_perplexity, descend, kl_divergence
+from files.errors import UserError
+from vision_bridge.tsne import (
+    Compiled,
+    Progress,
+    affinities,
+    as_it_is,
+    check_perplexity,
+    descend,
+    kl_divergence,
+    silent,
+)
 from vision_bridge.tsne_fft import interpolated
 
-TSNE_ENGINES = ("tsne", "tsne_exact", "sklearn", "sklearn_exact", "opentsne")
-ENGINES = (*TSNE_ENGINES, "kernel_pca", "pca")
+
+class Embedding(NamedTuple):
+    """A layout before it has pixels."""
+
+    points: np.ndarray  # [D, 2] float64
+    divergence: float  # KL(P‖Q) of a t-SNE layout; NaN of others
 
 
 def principal_coordinates(distances: np.ndarray) -> np.ndarray:
@@ -36,69 +50,133 @@ def _leading(kernel: np.ndarray) -> np.ndarray:
     return vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), (0, 1)])
 
 
+def _principal_start(distances: np.ndarray, seed: int) -> np.ndarray:
+    start = principal_coordinates(distances).astype(np.float64)
+    start *= 0.1 / start[:, 0].std()
+    return start
+
+
+def _random_start(distances: np.ndarray, seed: int) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal((len(distances), 2))
+
+
+# (distances [D, D], seed) → where a t-SNE starts, [D, 2] of a deviation about 0.1
+STARTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"pca": _principal_start, "random": _random_start}
+
+
+class Problem(NamedTuple):
+    """What a t-SNE engine is given."""
+
+    distances: np.ndarray  # [D, D] float32
+    joint: csr_matrix  # affinities
+    start: np.ndarray  # [D, 2] float64
+    perplexity: float
+    seed: int
+    compiled: Compiled
+    on_progress: Progress
+
+
+def _fast(problem: Problem) -> np.ndarray:
+    joint = problem.joint
+    return descend(joint, problem.start, interpolated(joint), on_progress=problem.on_progress)
+
+
+def _exact(problem: Problem) -> np.ndarray:
+    from vision_bridge.tsne_exact import exact
+
+    objective = exact(problem.joint, problem.compiled)
+    return descend(problem.joint, problem.start, objective, on_progress=problem.on_progress)
+
+
+def _peer_start(problem: Problem) -> np.ndarray:
+    return (1e-3 * problem.start).astype(np.float32)
+
+
+def _scikit(method: str) -> Callable[[Problem], np.ndarray]:
+    def run(problem: Problem) -> np.ndarray:
+        from sklearn.manifold import TSNE
+
+        model = TSNE(
+            perplexity=problem.perplexity, init=_peer_start(problem), metric="precomputed", method=method,
+            random_state=problem.seed, n_jobs=-1,
+        )  # fmt: skip
+        return model.fit_transform(problem.distances.copy())  # which it squares in place
+
+    return run
+
+
+def _open_tsne(problem: Problem) -> np.ndarray:
+    try:
+        from openTSNE import TSNE
+    except ImportError as error:
+        raise UserError("layout by 'opentsne' needs the extra: pip install triptych-keras[opentsne]") from error
+    model = TSNE(
+        perplexity=problem.perplexity, initialization=_peer_start(problem), metric="precomputed",
+        random_state=problem.seed, n_jobs=-1,
+    )  # fmt: skip
+    return np.asarray(model.fit(problem.distances))
+
+
+class Engine(NamedTuple):
+    """A way to lay features out: ``spectral`` of distances alone, or ``tsne``.
+
+    Attributes:
+        spectral: distances [D, D] → [D, 2].
+        tsne: problem → [D, 2].
+        all_pairs: whether a t-SNE's affinities are those of all pairs, or of the nearest.
+    """
+
+    spectral: Callable[[np.ndarray], np.ndarray] | None = None
+    tsne: Callable[[Problem], np.ndarray] | None = None
+    all_pairs: bool = False
+
+
+ENGINES = {
+    "tsne": Engine(tsne=_fast),
+    "tsne_exact": Engine(tsne=_exact, all_pairs=True),  # for accelerators
+    "sklearn": Engine(tsne=_scikit("barnes_hut")),
+    "sklearn_exact": Engine(tsne=_scikit("exact"), all_pairs=True),
+    "opentsne": Engine(tsne=_open_tsne),
+    "kernel_pca": Engine(spectral=kernel_principal_components),
+    "pca": Engine(spectral=principal_coordinates),
+}
+
+
+def check_engine(engine: str, count: int, perplexity: float) -> None:
+    """Raises UserError unless ``count`` features are enough for the engine."""
+    if ENGINES[engine].tsne:
+        check_perplexity(count, perplexity)
+
+
 def embed_features(
     distances: np.ndarray,
     engine: str,
     perplexity: float,
     init: str,
     seed: int,
-    compiled: Callable[[Callable], Callable] = lambda function: function,
-    on_progress: Callable[[int, float], None] = lambda step, divergence: None,
-) -> tuple[np.ndarray, float]:
+    compiled: Compiled = as_it_is,
+    on_progress: Progress = silent,
+) -> Embedding:
     """Points whose neighbours are the features' neighbours.
 
     Args:
         distances: [D, D] float32.
-        engine: ``tsne`` (ours), ``tsne_exact`` (ours over all pairs, for accelerators), ``sklearn`` (Barnes-Hut),
-            ``sklearn_exact``, ``opentsne``, ``kernel_pca`` or ``pca``.
+        engine: one of ``ENGINES``.
         perplexity: of the t-SNE engines.
-        init: of the t-SNE engines, ``pca`` or ``random``.
+        init: of the t-SNE engines, one of ``STARTS``.
         seed: of a random start.
-        compiled, on_progress: of our own engines.
-
-    Returns:
-        [D, 2] float64, and KL(P‖Q) of a t-SNE layout; NaN of others.
+        compiled, on_progress: of our own t-SNE engines.
 
     Raises:
-        UserError: an unknown engine or start, one that is not installed, or too few features for the perplexity.
+        UserError: an engine that is not installed, or too few features for the perplexity.
     """
-    if engine not in ENGINES or init not in ("pca", "random"):
-        raise UserError(f"layout by {engine!r} from {init!r}: use {', '.join(ENGINES)}, and pca or random")
-    if engine == "pca":
-        return principal_coordinates(distances).astype(np.float64), float("nan")
-    if engine == "kernel_pca":
-        return kernel_principal_components(distances).astype(np.float64), float("nan")
-    check_perplexity(len(distances), perplexity)
-    if init == "pca":
-        start = principal_coordinates(distances).astype(np.float64)
-        start *= 0.1 / start[:, 0].std()
-    else:
-        start = 0.1 * np.random.default_rng(seed).standard_normal((len(distances), 2))
-    joint = affinities(distances, perplexity, all_pairs=engine in ("tsne_exact", "sklearn_exact"))
-    if engine == "tsne":
-        points = descend(joint, start, interpolated(joint), on_progress=on_progress)
-    elif engine == "tsne_exact":
-        from vision_bridge.tsne_exact import exact
-
-        points = descend(joint, start, exact(joint, compiled), on_progress=on_progress)
-    else:
-        peer: Any = _open_tsne if engine == "opentsne" else _scikit_tsne
-        points = peer(distances, perplexity, (1e-3 * start).astype(np.float32), seed, engine).astype(np.float64)
-    return points, kl_divergence(joint, points)
-
-
-def _scikit_tsne(distances: np.ndarray, perplexity: float, start: np.ndarray, seed: int, engine: str) -> np.ndarray:
-    from sklearn.manifold import TSNE
-
-    method = "exact" if engine == "sklearn_exact" else "barnes_hut"
-    model = TSNE(perplexity=perplexity, init=start, metric="precomputed", method=method, random_state=seed, n_jobs=-1)
-    return model.fit_transform(distances.copy())  # which it squares in place
-
-
-def _open_tsne(distances: np.ndarray, perplexity: float, start: np.ndarray, seed: int, engine: str) -> np.ndarray:
-    try:
-        from openTSNE import TSNE
-    except ImportError as error:
-        raise UserError("layout by 'opentsne' needs the extra: pip install triptych-keras[opentsne]") from error
-    model = TSNE(perplexity=perplexity, initialization=start, metric="precomputed", random_state=seed, n_jobs=-1)
-    return np.asarray(model.fit(distances))
+    check_engine(engine, len(distances), perplexity)
+    chosen = ENGINES[engine]
+    if chosen.tsne is None:
+        assert chosen.spectral is not None
+        return Embedding(chosen.spectral(distances).astype(np.float64), float("nan"))
+    start = STARTS[init](distances, seed)
+    joint = affinities(distances, perplexity, all_pairs=chosen.all_pairs)
+    problem = Problem(distances, joint, start, perplexity, seed, compiled, on_progress)
+    points = chosen.tsne(problem).astype(np.float64)
+    return Embedding(points, kl_divergence(joint, points))

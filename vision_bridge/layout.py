@@ -5,54 +5,30 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
-from scipy.spatial.distance import cdist
 
-from training.errors import UserError
-from training.tensor_files import read_tensors, write_tensors
+from files.errors import UserError
+from files.tensors import read_tensors, write_tensors
+from vision_bridge.config import LayoutConfig
 from vision_bridge.distances import distances, gram_matrix
 from vision_bridge.embedding import embed_features
-from vision_bridge.rectangle import minimum_rectangle, mistaken_rectangle, rotation_to_horizontal
+from vision_bridge.pixels import PIXELS
+from vision_bridge.rectangle import RECTANGLES, rotation_to_horizontal
 from vision_bridge.scaling import Scaling, blocks, describe, fit_scaling
+from vision_bridge.tsne import Compiled, Progress, as_it_is, silent
 
-RECTANGLES = {"smallest": minimum_rectangle, "mistaken": mistaken_rectangle}
-PIXELS = ("bins", "points", "assignment")
 ALGORITHM = 2  # raised when the same features and choices give another layout: cached ones are then made again
 
 
-@dataclasses.dataclass(frozen=True)
-class LayoutConfig:
-    """How features are laid out.
+class GroupedUnit(NamedTuple):
+    """A feature, by its group and its place in the group, both counted from 0."""
 
-    Attributes:
-        height, width: of the image.
-        scaling: standardize, min_max or log.
-        distance: euclidean, cosine or correlation.
-        engine: tsne (ours), tsne_exact, sklearn, sklearn_exact, opentsne, kernel_pca or pca.
-        perplexity: of t-SNE.
-        init: pca or random.
-        seed: of a random start.
-        rectangle: ``smallest``, or ``mistaken`` as the popular library's, see ``mistaken_rectangle``.
-        pixels: ``bins`` (H × W equal cells), ``points`` (the author's: the last row and column hold only what lies on
-            the rectangle's far sides) or ``assignment`` (a pixel for every feature, the least squared way in all).
-    """
-
-    height: int = 50
-    width: int = 50
-    scaling: str = "standardize"
-    distance: str = "correlation"
-    engine: str = "tsne"
-    perplexity: float = 30.0
-    init: str = "pca"
-    seed: int = 0
-    rectangle: str = "smallest"
-    pixels: str = "bins"
+    group: int
+    unit: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +56,8 @@ class PixelMap:
         cls,
         features: np.ndarray,
         config: LayoutConfig,
-        compiled: Callable[[Callable], Callable] = lambda function: function,
-        on_progress: Callable[[int, float], None] = lambda step, divergence: None,
+        compiled: Compiled = as_it_is,
+        on_progress: Progress = silent,
     ) -> "PixelMap":
         """Lays out the columns of ``features`` [N, D], which may be memory-mapped and are read twice.
 
@@ -91,12 +67,12 @@ class PixelMap:
             compiled, on_progress: see ``embed_features``.
 
         Raises:
-            UserError: constant, duplicate or non-finite columns, too few for the perplexity, a grid too small for an
-                assignment, or an unknown name in ``config``.
+            UserError: constant, duplicate or non-finite columns, too few for the perplexity, or an image too small for
+                an assignment.
         """
         check_grid(features.shape[-1], config)
         scaling = fit_scaling(config.scaling, describe(features))
-        apart = distances(*gram_matrix(features, scaling, config.distance), len(features), config.distance)
+        apart = distances(gram_matrix(features, scaling, config.distance), config.distance)
         _check_duplicates(features, apart)
         points, divergence = embed_features(
             apart, config.engine, config.perplexity, config.init, config.seed, compiled, on_progress
@@ -141,9 +117,8 @@ class PixelMap:
         images = np.empty((len(features), *self.shape), np.float32) if out is None else out
         spread = self._spread()
         done = 0
-        for block in blocks(
-            features, 128
-        ):  # columns first: a block in the cache turns five times as fast as a large one
+        # Columns first: a block that fits the processor's cache is transposed five times as fast as a large one.
+        for block in blocks(features, 128):
             columns = np.ascontiguousarray(self.scaling.apply(block).T)
             images[done : done + len(block)] = (spread @ columns).T.reshape(-1, *self.shape)
             done += len(block)
@@ -153,18 +128,18 @@ class PixelMap:
         """[N, H, W] → [N, D]: every feature takes its pixel's value, on its own scale again."""
         return self.scaling.invert(images[:, self.pixels[:, 0], self.pixels[:, 1]])
 
-    def layers_of_pixels(self, layers: int) -> np.ndarray:
-        """[layers, H, W] how many units of each layer lie on a pixel, the features being layer after layer."""
-        units = len(self.pixels) // layers
-        counts = np.zeros((layers, *self.shape), int)
+    def groups_of_pixels(self, groups: int) -> np.ndarray:
+        """[groups, H, W] how many features of each group lie on a pixel, the features being group after group."""
+        units = len(self.pixels) // groups
+        counts = np.zeros((groups, *self.shape), int)
         np.add.at(counts, (np.arange(len(self.pixels)) // units, *self.pixels.T), 1)
         return counts
 
-    def features_at(self, row: int, column: int, layers: int) -> list[tuple[int, int]]:
-        """The (layer, unit) pairs on a pixel, layers counted from 0."""
+    def features_at(self, row: int, column: int, groups: int) -> list[GroupedUnit]:
+        """The features on a pixel."""
         here = np.flatnonzero((self.pixels == (row, column)).all(axis=1))
-        units = len(self.pixels) // layers
-        return [divmod(int(feature), units) for feature in here]
+        units = len(self.pixels) // groups
+        return [GroupedUnit(*divmod(int(feature), units)) for feature in here]
 
     def shuffled(self, seed: int) -> "PixelMap":
         """The control: as many features on as many pixels, anywhere on the image."""
@@ -210,15 +185,8 @@ def lie_flat(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 
 def check_grid(count: int, config: LayoutConfig) -> None:
-    """Raises UserError for a grid that cannot be, or is too small for an assignment."""
-    if config.pixels not in PIXELS or config.rectangle not in RECTANGLES:
-        raise UserError(
-            f"pixels by {config.pixels!r} of the rectangle {config.rectangle!r}: use {', '.join(PIXELS)}, and "
-            f"{' or '.join(RECTANGLES)}"
-        )
-    if config.height < 1 or config.width < 1:
-        raise UserError(f"an image of {config.height}×{config.width} pixels: both sides must be 1 or more")
-    if config.pixels == "assignment" and config.height * config.width < count:
+    """Raises UserError for an image with too few pixels for ``count`` features, where each is to have its own."""
+    if PIXELS[config.pixels].one_each and config.height * config.width < count:
         raise UserError(
             f"{config.height}×{config.width} = {config.height * config.width} pixels are too few to give each of "
             f"{count} features its own; a square of {int(np.ceil(np.sqrt(count)))} is enough"
@@ -232,14 +200,7 @@ def _pixels(flat: np.ndarray, config: LayoutConfig) -> np.ndarray:
     if config.height > config.width:
         x, y = y, x
     place = np.stack([1 - y, x], axis=1)  # rows count downwards
-    grid = np.array([config.height, config.width])
-    if config.pixels == "points":
-        return np.floor(place * (grid - 1)).astype(np.int64)
-    if config.pixels == "bins":
-        return np.minimum(np.floor(place * grid), grid - 1).astype(np.int64)
-    centers = np.stack(np.unravel_index(np.arange(grid.prod()), grid), axis=1) + 0.5
-    _, chosen = linear_sum_assignment(cdist(place * grid, centers, "sqeuclidean"))
-    return np.stack(np.unravel_index(chosen, grid), axis=1).astype(np.int64)
+    return PIXELS[config.pixels].pixels(place, np.array([config.height, config.width]))
 
 
 def _check_duplicates(features: np.ndarray, apart: np.ndarray) -> None:

@@ -1,15 +1,14 @@
 """Images → the frozen maps of a network, streamed to disk. ``N`` images, ``h``×``w``×``K`` maps."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from training.arrays import GrowingArray
-from training.loop import make_mapper
+from files.arrays import GrowingArray
+from training.evaluation import make_mapper
 from training.strategy import Placement
 from vision_bridge.batches import evaluation_batches
 from vision_bridge.images import Normalization, prepare
@@ -29,50 +28,47 @@ def make_maps_of(
     return maps_of
 
 
-def cache_maps(
-    maps_of: Callable[[Any], Any],
-    shape: tuple[int, ...],
+def make_stream(maps_of: Callable[[Any], Any], placement: Placement) -> Callable:
+    """Compiles ``maps_of`` into data set of images → a stream of ``maps`` [B, h, w, K] float16."""
+    return make_mapper(lambda batch: {"maps": ops.cast(maps_of(batch.x), "float16")}, placement)
+
+
+def fill_maps(
+    stream: Callable,
     images: np.ndarray,
-    placement: Placement,
-    path: Path,
-    what: dict[str, Any],
+    file: GrowingArray,
     batch_size: int = 32,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> np.ndarray:
-    """Computes the maps of every image once, into ``path``; interrupted, it goes on there.
+) -> None:
+    """Computes the maps of every image that has none yet; interrupted, the next call goes on there.
 
     Args:
-        maps_of: from ``make_maps_of``.
-        shape: h, w, K.
+        stream: from ``make_stream``.
         images: [N, H, W].
-        placement: where it runs.
-        path: of the array; beside it, ``.json`` says how far it is.
-        what: what the maps depend on.
+        file: [N, h, w, K] float16.
         batch_size: images at a time.
         on_progress: told the number of images done.
-
-    Returns:
-        [N, h, w, K] float16, memory-mapped.
-
-    Raises:
-        UserError: ``path`` holds something else.
     """
-    file = GrowingArray(path, (len(images), *shape), "float16", what)
     done = file.done
-    if done < len(images):
-        stream = make_mapper(lambda batch: {"maps": ops.cast(maps_of(batch.x), "float16")}, placement)
-        none = np.zeros(len(images), np.int32)
-        for number, values in enumerate(stream(evaluation_batches(images, none, batch_size, done)), 1):
-            part = values["maps"]
-            file.array[done : done + len(part)] = part
-            done += len(part)
-            if number % _SAVE_EVERY == 0 or done == len(images):
-                file.save(done)
-            on_progress(done)
-    return np.load(path, mmap_mode="r")
+    none = np.zeros(len(images), np.int32)
+    for number, values in enumerate(stream(evaluation_batches(images, none, batch_size, done)), 1):
+        part = values["maps"]
+        file.array[done : done + len(part)] = part
+        done += len(part)
+        if number % _SAVE_EVERY == 0 or done == len(images):
+            file.save(done)
+        on_progress(done)
 
 
-def map_shape(backbone: keras.Model, pool: int) -> tuple[int, int, int]:
-    """h, w, K after pooling."""
+class MapShape(NamedTuple):
+    """Of one image's maps."""
+
+    height: int
+    width: int
+    channels: int
+
+
+def map_shape(backbone: keras.Model, pool: int) -> MapShape:
+    """After pooling."""
     _, height, width, channels = backbone.output_shape
-    return height // pool, width // pool, channels
+    return MapShape(height // pool, width // pool, channels)

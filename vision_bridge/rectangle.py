@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
-from training.errors import UserError
+from files.errors import UserError
 
 
 def convex_hull(points: np.ndarray) -> np.ndarray:
@@ -84,6 +84,9 @@ def mistaken_rectangle(points: np.ndarray) -> np.ndarray:
     best = np.prod(high - low, axis=1).argmin()
     (left, base), (right, top) = low[best], high[best]
     return np.array([[left, base], [right, base], [right, top], [left, top]]) @ rotations[best]
+
+
+RECTANGLES = {"smallest": minimum_rectangle, "mistaken": mistaken_rectangle}
 
 
 def rotation_to_horizontal(corners: np.ndarray) -> np.ndarray:

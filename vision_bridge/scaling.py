@@ -1,14 +1,13 @@
 """Columns of features on one scale, fitted on training rows. ``N`` rows, ``D`` features."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from training.errors import UserError
+from files.errors import UserError
 
 BLOCK = 4096  # rows in memory at a time
-SCALINGS = ("standardize", "min_max", "log")
 
 
 def blocks(features: np.ndarray, rows: int = BLOCK) -> Iterator[np.ndarray]:
@@ -55,17 +54,37 @@ def describe(features: np.ndarray) -> Columns:
     return Columns(shift + mean, np.sqrt(np.maximum(square / len(features) - mean**2, 0)), low, high)
 
 
-class Scaling(NamedTuple):
-    """``(g(x) − center) / width`` with g the identity, or for ``log`` the logarithm of what exceeds the minimum."""
+class Rule(NamedTuple):
+    """How a scaling follows from what ``describe`` saw; ``logarithmic`` takes log(x + |min| + 1) first."""
 
-    kind: str
+    center: Callable[[Columns], np.ndarray]  # → [D]
+    width: Callable[[Columns], np.ndarray]  # → [D]
+    logarithmic: bool = False
+
+
+def _greatest_logarithm(columns: Columns) -> np.ndarray:
+    return np.zeros_like(columns.mean) + np.log1p(columns.high + np.abs(columns.low)).max()
+
+
+SCALINGS = {
+    "standardize": Rule(lambda columns: columns.mean, lambda columns: columns.deviation),
+    "min_max": Rule(lambda columns: columns.low, lambda columns: columns.high - columns.low),
+    # DeepInsight's second norm (Sharma et al. 2019): over the greatest logarithm of all columns
+    "log": Rule(lambda columns: np.zeros_like(columns.mean), _greatest_logarithm, logarithmic=True),
+}
+
+
+class Scaling(NamedTuple):
+    """``(g(x) − center) / width`` with g the identity, or the logarithm of what exceeds the minimum."""
+
+    kind: str  # one of SCALINGS
     low: np.ndarray  # [D] float32
     center: np.ndarray  # [D] float32
     width: np.ndarray  # [D] float32
 
     def apply(self, block: np.ndarray) -> np.ndarray:
         """[n, D] → [n, D] float32, a new array."""
-        if self.kind == "log":  # below the least of the training rows counts as the least
+        if SCALINGS[self.kind].logarithmic:  # below the least of the training rows counts as the least
             block = np.log1p(np.maximum(block, self.low) + np.abs(self.low))
         block = block - self.center
         block /= self.width
@@ -74,27 +93,11 @@ class Scaling(NamedTuple):
     def invert(self, block: np.ndarray) -> np.ndarray:
         """The features of scaled ones."""
         block = block * self.width + self.center
-        return np.expm1(block) - np.abs(self.low) if self.kind == "log" else block
+        return np.expm1(block) - np.abs(self.low) if SCALINGS[self.kind].logarithmic else block
 
 
 def fit_scaling(kind: str, columns: Columns) -> Scaling:
-    """A scaling of what ``describe`` saw.
-
-    Args:
-        kind: ``standardize`` (mean 0, deviation 1), ``min_max`` (0 … 1) or ``log``: log(x + |min| + 1) over the
-            greatest such value of all columns, DeepInsight's second norm (Sharma et al. 2019).
-        columns: of the training rows.
-
-    Raises:
-        UserError: ``kind`` is not known.
-    """
-    zeros = np.zeros_like(columns.mean)
-    if kind == "standardize":
-        center, width = columns.mean, columns.deviation
-    elif kind == "min_max":
-        center, width = columns.low, columns.high - columns.low
-    elif kind == "log":
-        center, width = zeros, zeros + np.log1p(columns.high + np.abs(columns.low)).max()
-    else:
-        raise UserError(f"scaling {kind!r} is not known: use {', '.join(SCALINGS)}")
-    return Scaling(kind, *(array.astype(np.float32) for array in (columns.low, center, width)))
+    """A scaling, one of ``SCALINGS``, of what ``describe`` saw of the training rows."""
+    rule = SCALINGS[kind]
+    arrays = (columns.low, rule.center(columns), rule.width(columns))
+    return Scaling(kind, *(array.astype(np.float32) for array in arrays))

@@ -1,34 +1,186 @@
-"""The published table: what was used for each extractor, and what came out (IMDB, validation accuracy)."""
+"""The IMDB-image table: a row an extractor, over seeds, and under it what bounds the claim."""
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from vision_bridge.classifier import HeadConfig
+from files.errors import UserError
+from training.options import Config
+from training.run import Run
+from training.strategy import Placement
+from vision_bridge.backbones import has_norms
+from vision_bridge.bridge import Bridge, Maps, Network, load_network
+from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig
+from vision_bridge.controls import mean_interval
+from vision_bridge.extractors import EXTRACTORS
+from vision_bridge.report import Line, write_report
+from vision_bridge.task import probes, train_head
 
 
-class Row(NamedTuple):
-    """One extractor of the table; accuracies are None where the table has none."""
+class Variant(NamedTuple):
+    """A control: the control row trained with something else about it."""
 
+    name: str
     title: str
-    backbone: str
-    encoder_rate: float
-    rate: float
-    head: HeadConfig
-    original: float | None = None
-    reproduced: float | None = None
+    choices: Choices
+    shuffle: bool = False
 
 
-_FOUR = HeadConfig()
-TABLE = (
-    Row("AlexNet", "alexnet", 1e-5, 5e-4, HeadConfig(2, (192, 192, 192, 64), 0.3, 5, (700, 50)), 0.87, 0.801),
-    Row("ResNet", "wide_resnet50_2", 5e-5, 1e-4, HeadConfig(dropout=0.2), 0.85, 0.824),
-    Row("ResNeXt", "resnext50_32x4d", 5e-5, 1e-3, _FOUR, 0.85, 0.819),
-    Row("ShuffleNet V2", "shufflenet_v2_x1_0", 5e-4, 1e-3, _FOUR, 0.86, 0.812),
-    Row("VGG16", "vgg16", 5e-5, 1e-3, _FOUR, 0.86, 0.813),
-)
-MORE = (
-    Row("ResNet-50 (slides)", "resnet50", 5e-5, 1e-4, HeadConfig(dropout=0.2)),
-    Row("ResNet-18", "resnet18", 5e-5, 1e-4, HeadConfig(dropout=0.2)),
-    Row("SqueezeNet 1.1", "squeezenet1_1", 5e-4, 1e-3, _FOUR),
-    Row("EfficientNet-Lite0", "efficientnet_lite0", 5e-4, 1e-3, _FOUR),
-)
-ROWS = {row.backbone: row for row in (*TABLE, *MORE)}
+class Plan(NamedTuple):
+    """What a table trains, all of which can be had.
+
+    Attributes:
+        weights: of each extractor.
+        variants: controls besides weights.
+    """
+
+    weights: dict[str, str]
+    variants: list[Variant]
+
+
+def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: Placement) -> Plan:
+    """Finds the weights of every extractor.
+
+    Raises:
+        UserError: weights that cannot be had, or that cannot do what a control asks; before anything is computed.
+    """
+
+    def load(config: BridgeConfig, name: str, weights: str) -> Network:
+        return load_network(config, name, weights, cache, placement)
+
+    weights = {}
+    for name in table.extractors:
+        weights[name] = table.files.get(name, bridge.weights)
+        try:
+            load(bridge, name, weights[name])
+        except UserError as error:
+            if table.missing_weights == "error" or weights[name].startswith("random"):
+                raise
+            print(f"note: {name} with random weights, as --missing_weights=random asks: {error}")
+            weights[name] = "random"
+            load(bridge, name, "random")
+    if not table.control_row:
+        return Plan(weights, [])
+    chosen = bridge.chosen
+    variants = [Variant("shuffled", "shuffled pixels", chosen, shuffle=True)]
+    if table.ablations:
+        other = PRESETS["author" if bridge.preset == "corrected" else "corrected"]
+        try:  # of all choices, the extractor depends on bn_mode alone
+            network = load(bridge.choosing(other), table.control_row, weights[table.control_row])
+        except UserError as error:
+            raise UserError(f"control 'bn_mode = {other.bn_mode}': {error}; --noablations leaves it out") from error
+        variants += ablations(chosen, other, has_norms(network.model))
+    return Plan(weights, variants)
+
+
+def ablations(chosen: Choices, other: Choices, norms: bool) -> list[Variant]:
+    """Each choice of the other preset by itself, then all of them; without norms, ``bn_mode`` makes no difference."""
+    variants = [
+        Variant(name, f"{name} = {value}", dataclasses.replace(chosen, **{name: value}))
+        for name, value in chosen.differences(other).items()
+        if norms or name != "bn_mode"
+    ]
+    return [*variants, Variant("other", "all of them", other)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Trains what the table needs; each training is a run of its own in ``runs/``, done once.
+
+    Attributes:
+        run: of the table.
+        task: the configuration that is kept in every training's folder.
+        config: rows, seeds and controls.
+        bridge: every choice of the rows.
+        seed: of the first training of each row.
+        plan: from ``make_plan``.
+        bridge_of: configuration → its stages.
+    """
+
+    run: Run
+    task: Config
+    config: TableConfig
+    bridge: BridgeConfig
+    seed: int
+    plan: Plan
+    bridge_of: Callable[[BridgeConfig], Bridge]
+
+    def make(self) -> dict[str, Any]:
+        """Every row's trainings and the controls, then the report: what is in ``result.json``."""
+        lines, controls = [self.line(name) for name in self.config.rows], []
+        title = EXTRACTORS[self.config.control_row].title if self.config.control_row else ""
+        write_report(self.run.path, lines, [], title)
+        if self.config.control_row:
+            controls = self.controls(self.config.control_row)
+        text = write_report(self.run.path, lines, controls, title)
+        result = self._result(lines, controls)
+        self.run.write_json("result.json", result)
+        self.run.say(f"{text}\neverything is in {self.run.path}: table.md, table.csv, table.png, runs/")
+        return result
+
+    def line(self, name: str) -> Line:
+        """One row of the table."""
+        extractor, rates = EXTRACTORS[name], self.bridge.rates_of(EXTRACTORS[name])
+        results = self.trainings(name, "", self.bridge_of(self.bridge), [self.plan.weights[name]] * self.config.seeds)
+        return Line.of_results(
+            extractor.title,
+            results,
+            encoder_rate=f"{rates.encoder:g}",
+            rate=f"{rates.dense:g}",
+            original=extractor.original,
+            reproduced=extractor.reproduced,
+        )
+
+    def trainings(
+        self, name: str, variant: str, bridge: Bridge, weights: Sequence[str], keep: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Results of a training for each of the extractor's weights, each with a seed of its own.
+
+        With ``keep``, the key of maps that are still needed, all others are removed once they were trained on.
+        """
+        maps: dict[str, Maps] = {}
+        results = []
+        for number, source in enumerate(weights):
+            seed = self.seed + number
+            run = Run.open(self.run.path / "runs" / f"{name}{variant and '-'}{variant}-seed{seed}", self.task)
+            result = run.read_json("result.json")
+            if result is None:
+                if source not in maps:
+                    maps = {source: bridge.maps(bridge.load(name, source))}
+                self.run.say(f"{run.path.name}: {maps[source].network.weights} weights")
+                result = train_head(run, bridge, maps[source], seed).result
+                run.write_json("result.json", result)
+                last = source not in weights[number + 1 :]
+                if keep is not None and last and maps[source].x.key != keep:
+                    maps.pop(source).remove()
+            results.append(result)
+        return results
+
+    def controls(self, name: str) -> list[Line]:
+        """What bounds the claim: probes, random weights, shuffled pixels, and the other preset's choices."""
+        bridge, weights = self.bridge_of(self.bridge), self.plan.weights[name]
+        maps = bridge.maps(bridge.load(name, weights))
+        keep, found = maps.x.key, probes(bridge, maps, self.seed)
+        lines = [Line(probe.removeprefix("probe_").replace("_", " "), test=value) for probe, value in found.items()]
+        seeds = range(self.seed, self.seed + self.config.control_seeds)
+        random = self.trainings(name, "random", bridge, [f"random:{seed}" for seed in seeds], keep)
+        if not weights.startswith("random"):
+            published = self.trainings(name, "", bridge, [weights for _ in seeds])
+            lines.append(Line.of_results("published weights", published))
+            gain = [a["test_accuracy"] - b["test_accuracy"] for a, b in zip(published, random, strict=True)]
+            low, high = mean_interval(gain)
+            self.run.say(f"published minus random weights: {sum(gain) / len(gain):+.4f} ({low:+.4f} to {high:+.4f})")
+        lines.append(Line.of_results("as many networks of random weights", random))
+        for variant in self.plan.variants:
+            other = self.bridge_of(self.bridge.choosing(variant.choices, variant.shuffle))
+            results = self.trainings(name, variant.name, other, [weights] * self.config.seeds, keep)
+            lines.append(Line.of_results(variant.title, results))
+        return lines
+
+    def _result(self, lines: list[Line], controls: list[Line]) -> dict[str, Any]:
+        """Every test accuracy, and that of the row with the best validation accuracy."""
+        best = max(lines, key=lambda line: line.validation or 0.0)
+        figures = {f"test_accuracy_{name}": line.test for name, line in zip(self.config.rows, lines, strict=True)}
+        figures |= {f"control_{line.row.replace(' ', '_')}": line.test for line in controls}
+        return {"test_accuracy": best.test, "best_row": best.row, "seed": self.seed, **figures}

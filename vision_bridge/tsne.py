@@ -2,24 +2,50 @@
 
 What the divergence and its gradient cost is its own affair: ``tsne_fft`` has them in D·log D on a CPU, ``tsne_exact``
 over all pairs on an accelerator.
+
+Where L-BFGS (Nocedal 1980) starts from a multiple of the identity, ``descend`` starts from the spectral direction: the
+inverse Laplacian of the attracting weights p_ij·w_ij, the positive definite part of the Hessian. Vladymyrov and
+Carreira-Perpiñán take it at w = 1 once, here it is renewed as the layout unfolds. Eighty evaluations go below what a
+thousand of gradient descent with momentum and early exaggeration reach.
 """
 
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor
 from scipy.linalg.blas import strsv
 from scipy.sparse import csr_matrix
 
-from training.errors import UserError
+from files.errors import UserError
 
 RENEW = 20  # steps with one preconditioner
 MEMORY = 10  # pairs of the L-BFGS update
 WINDOW = 10  # steps over which progress is judged
+TOLERANCE = 2e-3  # a descent ends when they lower the divergence by a smaller share, and no limit holds them
+MAX_STEPS = 500
 
-Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
-"""Points [D, 2] → the cross-entropy −Σ p log q, and its gradient [D, 2] (Eq. 5)."""
+
+class Value(NamedTuple):
+    """The cross-entropy −Σ p log q of points, and its gradient [D, 2] (Eq. 5)."""
+
+    value: float
+    gradient: np.ndarray
+
+
+Objective = Callable[[np.ndarray], Value]  # of points [D, 2]
+Progress = Callable[[int, float], None]  # is told steps and divergence
+Compiled = Callable[[Callable], Callable]  # a function of tensors → the same, compiled
+
+
+def silent(step: int, divergence: float) -> None:
+    """A ``Progress`` that says nothing."""
+
+
+def as_it_is(function: Callable) -> Callable:
+    """A ``Compiled`` that compiles nothing."""
+    return function
 
 
 def affinities(distances: np.ndarray, perplexity: float, all_pairs: bool = False) -> csr_matrix:
@@ -85,68 +111,98 @@ def descend(
     joint: csr_matrix,
     initial: np.ndarray,
     objective: Objective,
-    max_steps: int = 500,
-    tolerance: float = 2e-3,
-    on_progress: Callable[[int, float], None] = lambda step, divergence: None,
+    on_progress: Progress = silent,
 ) -> np.ndarray:
     """Lowers the divergence by L-BFGS from the spectral direction (Vladymyrov and Carreira-Perpiñán 2012).
 
-    Where L-BFGS (Nocedal 1980) starts from a multiple of the identity, this starts from the inverse Laplacian of the
-    attracting weights p_ij·w_ij, the positive definite part of the Hessian; they take it at w = 1 once, here it is
-    renewed as the layout unfolds. Eighty evaluations go below what a thousand of gradient descent with momentum and
-    early exaggeration reach. A point moves at most a tenth and a twentieth of the layout's width in a step: unfolding
-    in haste ends in poorer minima. A step is halved until the divergence falls.
+    A step is as long as ``_longest`` allows at most, and halved until the divergence falls.
 
     Args:
         joint: from ``affinities``.
         initial: [D, 2], of a deviation about 0.1.
         objective: of the layout.
-        max_steps: at most so many.
-        tolerance: ends when ``WINDOW`` steps lower the divergence by a smaller share, and no limit holds them.
         on_progress: told steps and divergence.
 
     Returns:
         [D, 2] float64.
     """
-    y = np.asarray(initial, np.float64)
-    value, slope = objective(y)
-    values, rate, lowest = [value], 1.0, entropy(joint)
-    pairs: deque = deque(maxlen=MEMORY)
-    for step in range(max_steps):
+    here = _at(objective, np.asarray(initial, np.float64))
+    values, rate, lowest = [here.value], 1.0, entropy(joint)
+    pairs: deque[_Pair] = deque(maxlen=MEMORY)
+    for step in range(MAX_STEPS):
         if step % RENEW == 0:
-            on_progress(step, value - lowest)
-            factor = _factored_laplacian(joint, y)
-        direction = -_quasi_newton(slope, pairs, factor)
+            on_progress(step, here.value - lowest)
+            factor = _factored_laplacian(joint, here.points)
+        direction = -_quasi_newton(here.slope, pairs, factor)
         direction -= direction.mean(axis=0)  # moving all alike changes nothing
-        fall = float(np.vdot(direction, slope))
-        reach = float(np.sqrt(np.square(direction).sum(axis=1).max()))
-        limit = (0.1 + 0.05 * float(np.ptp(y, axis=0).max())) / max(reach, 1e-30)
-        rate = most = min(1.0, 2 * rate, limit)
-        while True:
-            draft = y + rate * direction
-            new_value, new_slope = objective(draft)
-            if new_value <= value + 1e-4 * rate * fall or rate < 1e-3 * most:
-                break
-            rate /= 2
-        if new_value > value:
+        limit = _longest(here.points, direction)
+        rate, there = _line_search(objective, here, direction, min(1.0, 2 * rate, limit))
+        if there.value > here.value:
             if not pairs:
                 break
             pairs.clear()
             rate = 1.0
             continue
-        moved, turned = draft - y, new_slope - slope
-        bend = float(np.vdot(moved, turned))
-        if bend > 1e-10 * float(np.vdot(turned, turned)):
-            pairs.append((moved, turned, 1 / bend))
-        y, slope, value = draft, new_slope, new_value
-        values.append(value)
-        if rate < limit and len(values) > WINDOW and values[-WINDOW - 1] - value < tolerance * (value - lowest):
+        _remember(pairs, here, there)
+        here = there
+        values.append(here.value)
+        lately = values[-WINDOW - 1] - here.value if len(values) > WINDOW else np.inf
+        if rate < limit and lately < TOLERANCE * (here.value - lowest):
             break
-    on_progress(len(values) - 1, value - lowest)
-    return y
+    on_progress(len(values) - 1, here.value - lowest)
+    return here.points
 
 
-def _quasi_newton(slope: np.ndarray, pairs: deque, factor: np.ndarray) -> np.ndarray:
+class _Place(NamedTuple):
+    """Where a descent is."""
+
+    points: np.ndarray  # [D, 2]
+    value: float
+    slope: np.ndarray  # [D, 2]
+
+
+class _Pair(NamedTuple):
+    """What L-BFGS remembers of a step."""
+
+    moved: np.ndarray  # [D, 2] of the points
+    turned: np.ndarray  # [D, 2] of the gradient
+    inverse: float  # 1 over their inner product
+
+
+class _Step(NamedTuple):
+    rate: float
+    there: _Place
+
+
+def _at(objective: Objective, points: np.ndarray) -> _Place:
+    return _Place(points, *objective(points))
+
+
+def _longest(points: np.ndarray, direction: np.ndarray) -> float:
+    """The rate at which no point moves further than 0.1 and a twentieth of the layout's width; larger steps end in
+    poorer minima."""
+    reach = float(np.sqrt(np.square(direction).sum(axis=1).max()))
+    return (0.1 + 0.05 * float(np.ptp(points, axis=0).max())) / max(reach, 1e-30)
+
+
+def _line_search(objective: Objective, here: _Place, direction: np.ndarray, rate: float) -> _Step:
+    """Halves the rate until the divergence falls enough (Armijo 1966), or the step is a thousandth."""
+    fall, most = float(np.vdot(direction, here.slope)), rate
+    while True:
+        there = _at(objective, here.points + rate * direction)
+        if there.value <= here.value + 1e-4 * rate * fall or rate < 1e-3 * most:
+            return _Step(rate, there)
+        rate /= 2
+
+
+def _remember(pairs: "deque[_Pair]", here: _Place, there: _Place) -> None:
+    moved, turned = there.points - here.points, there.slope - here.slope
+    bend = float(np.vdot(moved, turned))
+    if bend > 1e-10 * float(np.vdot(turned, turned)):
+        pairs.append(_Pair(moved, turned, 1 / bend))
+
+
+def _quasi_newton(slope: np.ndarray, pairs: "deque[_Pair]", factor: np.ndarray) -> np.ndarray:
     """The L-BFGS product H·slope by two loops (Nocedal and Wright 2006, algorithm 7.4)."""
     q, shares = slope.copy(), []
     for moved, turned, inverse in reversed(pairs):

@@ -1,16 +1,15 @@
 """The divergence of t-SNE over all pairs, in ``keras.ops``: what accelerators are good at. ``D`` points."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from keras import ops
 from scipy.sparse import csr_matrix
 
-from vision_bridge.tsne import Objective
+from vision_bridge.tsne import Compiled, Objective, Value, as_it_is
 
 
-def exact(joint: csr_matrix, compiled: Callable[[Callable], Callable] = lambda function: function) -> Objective:
+def exact(joint: csr_matrix, compiled: Compiled = as_it_is) -> Objective:
     """The objective of ``descend`` for these affinities.
 
     Args:
@@ -36,8 +35,8 @@ def exact(joint: csr_matrix, compiled: Callable[[Callable], Callable] = lambda f
 
     run = compiled(both)
 
-    def objective(points: np.ndarray) -> tuple[float, np.ndarray]:
+    def objective(points: np.ndarray) -> Value:
         value, gradient = run(ops.convert_to_tensor(points.astype(np.float32)))
-        return float(value), np.asarray(ops.convert_to_numpy(gradient), np.float64)
+        return Value(float(value), np.asarray(ops.convert_to_numpy(gradient), np.float64))
 
     return objective

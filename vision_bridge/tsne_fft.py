@@ -7,13 +7,14 @@ potential's own derivative, and descent sees one function and its exact gradient
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
 from scipy.interpolate import BSpline, PPoly
 from scipy.sparse import csr_matrix, triu
 
-from vision_bridge.tsne import Objective, attraction, spread
+from vision_bridge.tsne import Objective, Value, attraction, spread
 
 SPACING = 0.4  # of the grid; the kernel falls to a half at 1, and its waves at the grid's finest to exp(−π / 0.4)
 DEGREE = 3  # of the splines: a higher one gains nothing at this spacing
@@ -28,7 +29,7 @@ def interpolated(joint: csr_matrix) -> Objective:
     """The objective of ``descend`` for these affinities."""
     once = triu(joint, format="csr")  # each pair
 
-    def objective(points: np.ndarray) -> tuple[float, np.ndarray]:
+    def objective(points: np.ndarray) -> Value:
         apart = spread(once, points)
         weight = csr_matrix((once.data / apart, once.indices, once.indptr), once.shape)
         table = np.column_stack([np.ones(len(points)), points])
@@ -36,13 +37,20 @@ def interpolated(joint: csr_matrix) -> Objective:
         value, slope = potential(points)
         total = value.sum() - len(points)  # each point's own kernel is 1
         gradient = 4 * (sums[:, :1] * points - sums[:, 1:]) + 2 * slope / total
-        return 2 * attraction(once, apart) + float(np.log(total)), gradient
+        return Value(2 * attraction(once, apart) + float(np.log(total)), gradient)
 
     return objective
 
 
-def potential(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """φ_i = Σ_j 1 / (1 + |y_i − y_j|²) over all points, j = i too, and ∇φ_i: points [D, 2] → [D], [D, 2]."""
+class Potential(NamedTuple):
+    """φ_i = Σ_j 1 / (1 + |y_i − y_j|²) over all points, j = i too, and ∇φ_i."""
+
+    value: np.ndarray  # [D]
+    slope: np.ndarray  # [D, 2]
+
+
+def potential(points: np.ndarray) -> Potential:
+    """Of points [D, 2]."""
     place = points / SPACING
     place -= np.floor(place.min(axis=0)) + OFFSETS[0]  # nodes stay in place as points move: the potential is smooth
     node = place.astype(np.int64)
@@ -58,7 +66,7 @@ def potential(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     across = np.einsum("dij,dj->di", field, weight[:, 1])
     along = np.einsum("dij,dj->di", field, change[:, 1])
     slope = [np.einsum("di,di->d", across, change[:, 0]), np.einsum("di,di->d", along, weight[:, 0])]
-    return np.einsum("di,di->d", across, weight[:, 0]), np.stack(slope, axis=1) / SPACING
+    return Potential(np.einsum("di,di->d", across, weight[:, 0]), np.stack(slope, axis=1) / SPACING)
 
 
 @lru_cache(maxsize=2)

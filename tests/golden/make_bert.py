@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
+from files.download import default_cache
 from tests.golden.texts import TEXTS
 from text_cls.checkpoints import resolve
-from training.download import default_cache
 
 HERE = Path(__file__).parent
 TINY = HERE / "tiny"

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, BertWordPieceTokenizer
 
+from files.download import default_cache
 from tests.golden.lines import lines
 from text_cls.checkpoints import resolve
-from training.download import default_cache
 
 HERE = Path(__file__).parent
 

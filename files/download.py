@@ -9,12 +9,17 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from training.errors import UserError
+from files.errors import UserError
 
 
 def default_cache() -> Path:
     """``$TRIPTYCH_CACHE``, or ``~/.cache/triptych``."""
     return Path(os.environ.get("TRIPTYCH_CACHE") or Path.home() / ".cache" / "triptych")
+
+
+def cache_of(folder: Path | None) -> Path:
+    """The folder that a configuration names, or the default."""
+    return folder if folder is not None else default_cache()
 
 
 def fetch(url: str, file_hash: str, cache: Path, unpack: str = "", folder: str = "downloads") -> Path:

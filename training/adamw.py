@@ -4,10 +4,10 @@ Three things differ from ``keras.optimizers.AdamW``:
 
 * Gradients arrive already summed over the replicas, so no second reduction follows.
 * A dense update is one fused pass over the weights, and an embedding's update touches only the rows that the batch
-  used ("lazy" Adam: the moments and the weight decay of other rows rest). With a vocabulary of 20,000 the dense update
-  cost as much as the whole Transformer.
+  used ("lazy" Adam: the moments and weights of other rows are not updated). With a vocabulary of 20,000 the
+  dense update cost as much as the whole Transformer.
 * The moving average of the weights has a warm-up, so that it is of use in short runs too, and it catches up with rows
-  that rested only when they are used or asked for, which gives the same average.
+  that were not updated only when they are used or asked for, which gives the same average.
 """
 
 import math
@@ -115,13 +115,13 @@ class AdamW(keras.optimizers.AdamW):
             at.value.assign(tf.zeros_like(at.value) + t)
 
     def _average_rows(self, rows: Any, before: Any, variable: Any, index: int, t: Any) -> None:
-        """The steps that the rows rested, all at once, then this one."""
+        """The steps in which the rows were not updated, all at once, then this one."""
         if not self.ema_decay:
             return
         average, at = self.averages[index].value, self._averaged_at[index]
         assert at is not None
-        rested = tf.exp(self._log_decays(t - 1.0) - self._log_decays(tf.gather(at.value, rows)))[:, None]
-        caught_up = before + rested * (tf.gather(average, rows) - before)
+        decay = tf.exp(self._log_decays(t - 1.0) - self._log_decays(tf.gather(at.value, rows)))[:, None]
+        caught_up = before + decay * (tf.gather(average, rows) - before)
         rate = 1.0 - self._ema_decay_at(t)
         new = caught_up + rate * (tf.gather(variable, rows) - caught_up)
         average.scatter_update(tf.IndexedSlices(new, rows))
@@ -162,8 +162,8 @@ class AdamW(keras.optimizers.AdamW):
         if at is None:
             return tf.convert_to_tensor(average)
         variable, t = self._trainable_variables[index].value, tf.cast(self.iterations.value, at.value.dtype)
-        rested = tf.exp(self._log_decays(t) - self._log_decays(tf.convert_to_tensor(at.value)))[:, None]
-        return variable + rested * (average - variable)
+        decay = tf.exp(self._log_decays(t) - self._log_decays(tf.convert_to_tensor(at.value)))[:, None]
+        return variable + decay * (average - variable)
 
     def get_config(self) -> dict[str, Any]:
         keep = ("learning_rate", "weight_decay", "beta_1", "beta_2", "epsilon")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.errors import UserError
+from files.errors import UserError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older form
 _DTYPES = {

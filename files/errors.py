@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this, and here is how."""
+"""The one exception that means: the user can fix this, and here is how."""
 
 
 class UserError(Exception):

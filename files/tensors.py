@@ -7,8 +7,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from training.errors import UserError
-from training.torch_file import read_torch
+from files.errors import UserError
+from files.torch_file import read_torch
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""A ``.npy`` file that is filled bit by bit, is never whole in memory, and knows how far it is."""
+"""A ``.npy`` file that is filled step by step, is never whole in memory, and knows how far it is."""
 
 import errno
 import json
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from training.errors import UserError
-from training.run import write_text
+from files.errors import UserError
+from files.text import write_text
 
 
 def release(array: np.ndarray) -> None:
@@ -50,14 +50,14 @@ class GrowingArray:
         done: rows that an earlier call finished.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, what: dict[str, Any]) -> None:
-        """Opens or creates ``path``; ``what`` says all that its content depends on.
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, depends_on: dict[str, Any]) -> None:
+        """Opens or creates ``path``; ``depends_on`` is all that its content depends on.
 
         Raises:
             UserError: ``path`` holds something else.
         """
         self._note = _note_of(path)
-        self._what = json.loads(json.dumps(what | {"shape": shape, "dtype": dtype}))
+        self._depends_on = json.loads(json.dumps(depends_on | {"shape": shape, "dtype": dtype}))
         self.done = self._resume(path)
         if not self.done:
             self.save(0)
@@ -82,7 +82,7 @@ class GrowingArray:
         if done:
             self.array.flush()
             release(self.array)
-        write_text(self._note, json.dumps(self._what | {"done": done}, indent=2))
+        write_text(self._note, json.dumps(self._depends_on | {"done": done}, indent=2))
         self.done = done
 
     def _resume(self, path: Path) -> int:
@@ -93,7 +93,7 @@ class GrowingArray:
             done = int(before.pop("done"))
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{path} exists and {self._note.name} does not say what it is; move it away") from error
-        for name, value in self._what.items():
+        for name, value in self._depends_on.items():
             if before.get(name) != value:
                 raise UserError(
                     f"{path} holds something else ({name} {before.get(name)!r}, not {value!r}); move it away"

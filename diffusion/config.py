@@ -1,0 +1,212 @@
+"""All choices of the package: images, network, process, sampler, features, and the three tasks made of them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Self
+
+from files.errors import UserError
+from training.config import TaskConfig, TrainingConfig
+from training.options import Config, nested, option
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadingConfig(Config):
+    """How image files are read."""
+
+    image_size: int = option(0, "Crop the middle square and resize it to this; 0: as they are.", low=0)
+    channels: int = option(0, "1 (gray) or 3 (colour); 0: what the files have.", choices=(0, 1, 3))
+    skip_bad_images: bool = option(False, "Leave out files that cannot be read, and say so.")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(ReadingConfig):
+    """Which images, and which of them are held out."""
+
+    dataset: str = option("digits", "Named data set, or the form of your own.", choices="diffusion.data:DATASETS")
+    data_path: Path | None = option(None, "Folder, archive or npz file; named sets are downloaded without it.")
+    test_share: float = option(0.1, "Of the images, held out where the data set has no test images.", low=0.0, high=1.0)
+
+    def check(self) -> None:
+        if not 0 < self.test_share < 1:
+            raise UserError(f"--test_share={self.test_share} must lie between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig(Config):
+    """Everything that shapes the network; the defaults are the reference's for CIFAR-10: 35,746,307 parameters.
+
+    Every level but the first halves height and width. Label ``num_classes`` means none.
+    """
+
+    height: int = option(32, "Of the images.", low=1, from_data=True)
+    width: int = option(32, "Of the images.", low=1, from_data=True)
+    channels: int = option(3, "Of the images.", low=1, from_data=True)
+    base_width: int = option(128, "Channels of the first level.", low=1)
+    channel_multipliers: tuple[int, ...] = option(
+        (1, 2, 2, 2), "Channels of each level, as multiples of --base_width.", low=1, was=("multipliers",)
+    )
+    num_blocks: int = option(2, "Residual blocks of a level on the way down; one more on the way up.", low=1)
+    attention_resolutions: tuple[int, ...] = option(
+        (16,), "Heights of the feature maps that have attention; the middle always has it.", was=("attention_sizes",)
+    )
+    num_heads: int = option(1, "Attention heads.", low=1)
+    dropout: float = option(0.1, "Inside residual blocks.", low=0.0, high=0.99)
+    num_groups: int = option(32, "Of the group norms.", low=1)
+    num_classes: int = option(0, "0 for a network without labels.", low=0, from_data=True)
+
+    def check(self) -> None:
+        if not self.channel_multipliers:
+            raise UserError("a U-Net needs levels: there are no channel multipliers")
+        for multiplier in self.channel_multipliers:
+            width = self.base_width * multiplier
+            if width % self.num_groups or width % self.num_heads:
+                raise UserError(
+                    f"{width} channels (base width × {multiplier}) are not a multiple of the "
+                    f"{self.num_groups} groups and {self.num_heads} heads"
+                )
+        if self.base_width % 2:
+            raise UserError(f"the base width {self.base_width} is odd: half of the time embedding are sines")
+
+    def for_images(self, shape: tuple[int, ...], num_classes: int) -> Self:
+        """The same network for images [N, H, W, C] of this shape, of so many classes."""
+        _, height, width, channels = shape
+        return dataclasses.replace(self, height=height, width=width, channels=channels, num_classes=num_classes)
+
+    def check_size(self) -> None:
+        """Refuses images that the levels do not fit; called where the network is built, when their size is known."""
+        levels = len(self.channel_multipliers)
+        halvings = 2 ** (levels - 1)
+        if self.height % halvings or self.width % halvings:
+            raise UserError(
+                f"images of {self.height}×{self.width} cannot be halved {levels - 1} times: use fewer "
+                f"channel multipliers, or a size that {halvings} divides"
+            )
+        possible = [self.height >> level for level in range(levels)]
+        if set(self.attention_resolutions) - set(possible):
+            raise UserError(
+                f"attention at heights {list(self.attention_resolutions)}, and the levels have heights {possible}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessConfig(Config):
+    """The forward process and what the network predicts."""
+
+    diffusion_steps: int = option(1000, "T.", low=2)
+    noise_schedule: str = option("linear", "Of ᾱ_t.", choices="diffusion.process:SCHEDULES")
+    zero_terminal_snr: bool = option(False, "x_T is pure noise; needs --target=v or x0.")
+    target: str = option("eps", "What the network predicts.", choices="diffusion.process:TARGETS")
+
+    def check(self) -> None:
+        from diffusion.process import TARGETS
+
+        if self.zero_terminal_snr and not TARGETS[self.target].tells_x0_from_noise:
+            raise UserError("with a zero terminal SNR, ε says nothing about x_0 at t = T: use target v or x0")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig(Config):
+    """How images are sampled."""
+
+    sampler: str = option(
+        "dpm++",
+        "ancestral is Algorithm 2 of Ho et al. (2020); the others need fewer steps.",
+        choices="diffusion.samplers:SAMPLERS",
+    )
+    sampling_steps: int = option(20, "Times at which the network is evaluated (twice by heun); 0: all of them.", low=0)
+    spacing: str = option(
+        "", "Of the times; empty: the sampler's own, logsnr for multistep ones.", choices="diffusion.spacings:CHOICES"
+    )
+    variance: str = option("large", "Of ancestral sampling.", choices=("large", "small"))
+    eta: float = option(0.0, "Of ddim: 0 is deterministic, 1 ancestral.", low=0.0, high=1.0)
+    order: int = option(2, "Of dpm++ (2, 3) and unipc (1 to 3).", choices=(1, 2, 3))
+    guidance: float = option(
+        1.0, "Classifier-free: 1 is none, w moves predictions w times as far from those of no class.", low=0.0
+    )
+    clip: bool = option(True, "Keep predictions of the image within its range.")
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig(Config):
+    """Which features a Fréchet distance is taken of."""
+
+    features: str = option(
+        "tf2015", "tf2015 (published numbers), keras or another of diffusion.extractors, or the path of a .keras model."
+    )
+    weights: str = option("", "Their file; empty: downloaded; random or random:SEED for random ones.")
+
+
+@dataclasses.dataclass(frozen=True)
+class DdpmConfig(TaskConfig):
+    """Training a diffusion model. The defaults learn the digits: 1.0M parameters, 7 minutes on two cores."""
+
+    data: DataConfig = nested(DataConfig)
+    class_conditional: bool = option(True, "Condition on the classes; sample them with --guidance.", was=("by_class",))
+    flip: bool = option(False, "Mirror half of the training images, left to right.")
+    unet: UNetConfig = nested(
+        UNetConfig, base_width=32, channel_multipliers=(1, 2), attention_resolutions=(4,), num_groups=8
+    )
+    process: ProcessConfig = nested(ProcessConfig, noise_schedule="cosine")
+    training: TrainingConfig = nested(
+        TrainingConfig, num_steps=3500, learning_rate=1e-3, schedule="cosine", warmup=200.0, weight_decay=0.0,
+        ema_decay=0.998, eval_every=1000, select="",
+    )  # fmt: skip
+    label_dropout: float = option(0.1, "Share of labels left out in training, for guidance.", low=0.0, high=1.0)
+    min_snr_gamma: float = option(0.0, "γ of min-SNR weighting (5 is usual); 0: all times weigh alike.", low=0.0)
+    eval_images: int = option(1000, "Held-out images that evaluations look at; 0: all.", low=0)
+    sampler: SamplerConfig = nested(SamplerConfig)
+    num_samples: int = option(100, "Images of the grids.", low=1)
+    features: FeatureConfig = nested(FeatureConfig)
+    fid_every: int = option(0, "Steps between FIDs, a multiple of --eval_every; 0: never.", low=0)
+    fid_images: int = option(1000, "Images made for one FID.", low=2)
+
+    def check(self) -> None:
+        if self.class_conditional and self.sampler.guidance != 1.0 and not self.label_dropout:
+            raise UserError("--guidance needs --label_dropout: without it, images of no class are never learned")
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig(TaskConfig):
+    """Images from a trained model; what the images do not depend on is not of the run."""
+
+    out: Path | None = option(None, "Folder for the images. [RUN_DIR/images]", of_run=False)
+    num_images: int = option(64, "How many.", low=1, high=10**8)
+    first_image: int = option(0, "Number of the first: image i of a seed is always the same.", low=0)
+    batch_size: int = option(64, "Images at a time; changes nothing but speed and memory.", low=1, of_run=False)
+    classes: tuple[str, ...] = option(
+        (), "Names of classes, image by image in turn; empty: all of them, where the model has any."
+    )
+    unconditional: bool = option(False, "No class, from a model that knows classes.")
+    sampler: SamplerConfig = nested(SamplerConfig)
+    format: str = option(
+        "grid", "One picture, an array, or a file an image.", choices=("grid", "npz", "png"), of_run=False
+    )
+    columns: int = option(0, "Of the grid; 0: as square as it gets.", low=0, of_run=False)
+    animate: bool = option(False, "Also a GIF of the denoising.", of_run=False)
+    interpolate_to: int = option(
+        -1,
+        "Also a row from this seed's noise to the other's: the other seed.",
+        low=-1,
+        high=2**32 - 1,
+        of_run=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FidConfig(TaskConfig):
+    """The Fréchet distance, and its relatives, between two sets of images."""
+
+    a: str = option("", "The real side; the first argument.")
+    b: str = option("", "The other side; the second argument.")
+    num_images: int = option(0, "Of each side at most, and what a model makes; 0: all there are.", low=0)
+    batch_size: int = option(32, "Images at a time.", low=1)
+    reading: ReadingConfig = nested(ReadingConfig)
+    features: FeatureConfig = nested(FeatureConfig)
+    metrics: tuple[str, ...] = option(
+        ("kid", "prdc", "is"),
+        "Besides FID: kid, prdc (precision, recall, density, coverage), is (Inception Score).",
+        choices="diffusion.quality:METRICS",
+    )
+    extrapolate: bool = option(False, "Also FID for infinitely many images of B.")
+    bootstrap: int = option(0, "Resamples for an interval of the distance; 0: none.", low=0)
+    sampler: SamplerConfig = nested(SamplerConfig)

@@ -1,0 +1,167 @@
+"""Images from a trained model: a grid, an animation, an interpolation, or any number of them on disk."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from diffusion import plots
+from diffusion.batches import ImageRequest
+from diffusion.config import SampleConfig
+from diffusion.generator import Generator
+from diffusion.published import is_published, open_generator
+from diffusion.samplers import make_table, warnings
+from files.arrays import GrowingArray
+from files.errors import UserError
+from training.options import as_flags
+from training.session import session
+from training.strategy import Placement
+
+_FRAMES = 30  # of an animation, besides its last
+
+
+def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path]:
+    """Makes images, as many as asked for, and returns where they are: the kind of file → its path.
+
+    Args:
+        config: every choice; ``out`` is ``model_dir/images`` unless it is given.
+        model_dir: a run's folder, or a published U-Net's in diffusers' layout.
+
+    Raises:
+        UserError: no model there, or images that it cannot make.
+    """
+    model_dir = Path(model_dir)
+    out = config.out or model_dir / "images"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out} is a file; name a folder")
+    with session(config) as placement:
+        generator = _open(model_dir, placement)
+        request = _request(config, generator, config.num_images)
+        _check(config, generator, request)
+        out.mkdir(parents=True, exist_ok=True)
+        if config.format == "grid":
+            written = _write_grid(config, generator, request, out)
+        else:
+            written = _write_many(config, generator, request, out)
+        if config.interpolate_to >= 0:
+            written |= _interpolate(config, generator, out)
+    return written
+
+
+def dry_run(config: SampleConfig, model_dir: Path | str) -> None:
+    """Loads the model and prints what the images cost; writes nothing."""
+    with session(config) as placement:
+        generator = _open(Path(model_dir), placement)
+        _check(config, generator, _request(config, generator, config.num_images))
+        rows = len(make_table(config.sampler, generator.process).times)
+        print(
+            f"{config.num_images:,} images of {generator.shape} with {config.sampler}: {rows} evaluations each of a "
+            f"network of {generator.model.count_params():,} parameters; nothing was written"
+        )
+
+
+def _open(model_dir: Path, placement: Placement) -> Generator:
+    if not is_published(model_dir) and not (model_dir / "result.json").is_file():
+        print("note: training has not ended; the weights are those of its last evaluation")
+    return open_generator(model_dir, placement)
+
+
+def _request(config: SampleConfig, generator: Generator, count: int) -> ImageRequest:
+    """The first ``count`` images, and their classes."""
+    number = np.arange(config.first_image, config.first_image + count)
+    unknown = sorted(set(config.classes) - set(generator.classes))
+    if unknown:
+        raise UserError(
+            f"--classes: the model does not know {', '.join(unknown)}; it knows "
+            f"{', '.join(generator.classes) or 'no classes'}"
+        )
+    if config.unconditional or not generator.classes:
+        return ImageRequest(number, seed=config.seed)
+    wanted = [generator.classes.index(name) for name in config.classes or generator.classes]
+    return ImageRequest(number, np.array(wanted)[number % len(wanted)], config.seed)
+
+
+def _check(config: SampleConfig, generator: Generator, request: ImageRequest) -> None:
+    generator.check(config.sampler, request)
+    for warning in warnings(config.sampler, generator.process):
+        print(f"note: {warning}")
+
+
+def _write_grid(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> dict[str, Path]:
+    progress = keras.utils.Progbar(config.num_images, unit_name="image")
+    num_frames = _FRAMES if config.animate else 0
+    parts = []
+    for part in generator.stream(config.sampler, request, config.batch_size, num_frames):
+        parts.append(part)
+        progress.add(len(part["image"]))
+    images = np.concatenate([part["image"] for part in parts])
+    written = {"grid": out / "grid.png"}
+    plots.image_grid(images, written["grid"], config.columns)
+    print(f"{written['grid']}: {len(images):,} images")
+    if config.animate:
+        written["animation"] = out / "denoising.gif"
+        frames = np.concatenate([part["frames"] for part in parts])  # [N, F, H, W, C]
+        plots.animation(np.concatenate([frames.swapaxes(0, 1), images[None]]), written["animation"])
+        print(f"{written['animation']}: predictions of the image on the way")
+    return written
+
+
+def _interpolate(config: SampleConfig, generator: Generator, out: Path) -> dict[str, Path]:
+    """Eight rows of eleven steps between two seeds' noise, each row one image number and class."""
+    rows, steps = 8, 11
+    ends = _request(config, generator, rows)
+    request = ImageRequest(
+        np.repeat(ends.number, steps),
+        None if ends.label is None else np.repeat(ends.label, steps),
+        config.seed,
+        config.interpolate_to,
+        np.tile(np.linspace(0, 1, steps), rows),
+    )
+    path = out / "interpolation.png"
+    plots.image_grid(generator.images(config.sampler, request, config.batch_size), path, steps)
+    print(f"{path}: seed {config.seed} on the left, {config.interpolate_to} on the right")
+    return {"interpolation": path}
+
+
+def _write_many(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> dict[str, Path]:
+    """Streams to an array that knows how far it is; an interrupted call goes on there."""
+    depends_on = {name: value for name, value in as_flags(config).items() if name != "devices"}
+    depends_on["model"] = generator.fingerprint()
+    file = GrowingArray(out / "images.npy", (config.num_images, *generator.shape), "uint8", depends_on)
+    done = file.done
+    progress = keras.utils.Progbar(config.num_images, unit_name="image")
+    progress.update(done)
+    if done < config.num_images:
+        for part in generator.stream(config.sampler, request.after(done), config.batch_size):
+            images = part["image"]
+            file.array[done : done + len(images)] = images
+            done += len(images)
+            file.save(done)
+            progress.update(done)
+    written = {"array": out / "images.npy"}
+    if config.format == "png":
+        return written | _write_pngs(file.array, request, generator.classes, out)
+    return written | _write_npz(file.array, request, out)
+
+
+def _write_npz(array: np.ndarray, request: ImageRequest, out: Path) -> dict[str, Path]:
+    """``images``, and ``labels`` where there are classes: an array that --dataset=npz reads."""
+    labels = {} if request.label is None else {"labels": request.label.astype(np.int32)}
+    path, draft = out / "images.npz", out / "images.tmp.npz"
+    np.savez(draft, images=array, **labels)  # type: ignore[arg-type]  # NumPy's stub takes a label for allow_pickle
+    draft.replace(path)
+    print(f"{path}: images {array.shape} uint8{', labels' if labels else ''}")
+    return {"npz": path}
+
+
+def _write_pngs(array: np.ndarray, request: ImageRequest, classes: tuple[str, ...], out: Path) -> dict[str, Path]:
+    """``png/CLASS/NUMBER.png``: a folder that --dataset=folder reads."""
+    for place, pixels in enumerate(array):
+        folder = out / "png" / (classes[request.label[place]] if request.label is not None else "")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
+            folder / f"{request.number[place]:06d}.png"
+        )
+    print(f"{out / 'png'}: {len(array):,} files")
+    return {"png": out / "png"}

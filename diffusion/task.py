@@ -1,0 +1,249 @@
+"""Training a diffusion model: ``train_ddpm`` and its dry run.
+
+One image: ``data.load`` → ``batches.training_batches`` → ``objective.make_loss_fn`` in ``training.loop.fit``; a request
+for images: ``Generator.stream`` → ``sampling.sample`` → ``plots.image_grid``.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion import plots
+from diffusion.batches import ImageRequest, evaluation_batches, training_batches
+from diffusion.config import DdpmConfig
+from diffusion.data import Splits, load
+from diffusion.extractors import Extractor, build_extractor
+from diffusion.features import FidMeter
+from diffusion.generator import Generator
+from diffusion.neighbours import nearest
+from diffusion.objective import by_time, make_loss_fn
+from diffusion.process import DiffusionProcess
+from diffusion.samplers import warnings
+from diffusion.sources import ImageSource
+from files.download import cache_of
+from files.errors import UserError
+from training.checkpoint import State
+from training.config import TrainingConfig
+from training.dry_run import first_step
+from training.evaluation import make_evaluator
+from training.figures import Cost
+from training.job import Figures, Job, LossFn, make_job
+from training.loop import fit
+from training.plots import read_metrics, training_curves
+from training.run import Run
+from training.session import session
+from training.strategy import Placement
+from training.tensorboard import tensorboard_writer
+
+
+def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
+    """Trains, or resumes training, and returns what ``result.json`` holds.
+
+    Args:
+        config: every choice.
+        run_dir: the run's folder; see ``training.run``.
+
+    Raises:
+        UserError: data, choices or a folder that cannot be; says which.
+        Interrupted: the user stopped the run.
+    """
+    run_dir = Path(run_dir)
+    result = Run.finished(run_dir, config, "test_loss")
+    if result is not None:
+        return result
+    with session(config, config.training) as placement:
+        setup = _prepare(config, placement)
+        run = Run.open(run_dir, config, data=setup.splits)
+        if config.training.tensorboard:
+            run.writer = tensorboard_writer(run.path)
+        for warning in warnings(config.sampler, setup.generator.process):
+            run.say(f"note: {warning}")
+        return _train(setup, run)
+
+
+def dry_run(config: DdpmConfig) -> None:
+    """Builds everything, prints sizes and what a step costs, and writes nothing."""
+    with session(config, config.training) as placement:
+        setup = _prepare(config, placement)
+        print(setup.summary())
+        job = _make_job(setup, lambda step: {})
+        print(f"one step: {first_step(job, placement, setup.training).cost}; nothing was written")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+    """Everything that training needs, checked before any work.
+
+    Attributes:
+        config: every choice.
+        training: how, with the numbers of steps resolved.
+        splits: the images.
+        generator: the network that is trained.
+        loss_fn: of that network.
+        request: the images of the grids.
+        extractor: of FIDs, or None.
+    """
+
+    config: DdpmConfig
+    training: TrainingConfig
+    splits: Splits
+    generator: Generator
+    loss_fn: LossFn
+    request: ImageRequest
+    extractor: Extractor | None
+
+    def summary(self) -> str:
+        """Sizes."""
+        config, splits = self.config, self.splits
+        height, width, channels = self.generator.shape
+        classes = f" in {len(splits.classes)} classes" if splits.classes else ""
+        return (
+            f"{config.data.dataset}: {len(splits.train):,} images of {width}×{height}×{channels}{classes}, "
+            f"{len(splits.test):,} held out\n"
+            f"model: {self.generator.model.count_params():,} parameters; {self.training.num_steps:,} steps of "
+            f"{self.training.batch_size}"
+        )
+
+    def samples(self) -> np.ndarray:
+        """The images of the grids, from the network's present weights."""
+        return self.generator.images(self.config.sampler, self.request, self.training.batch_size)
+
+    def columns(self) -> int:
+        """Of a grid: one a class, where there are classes and not too many of them; else 0."""
+        count = len(self.generator.classes)
+        return count if count <= 20 else 0
+
+
+def _prepare(config: DdpmConfig, placement: Placement) -> _Setup:
+    splits = load(config.data, config.seed, _print_progress)
+    if config.class_conditional:
+        _check_classes(config, splits)
+    classes = splits.classes if config.class_conditional else ()
+    unet = config.unet.for_images(splits.train.pixels.shape, len(classes))
+    generator = Generator(unet, DiffusionProcess(config.process), classes, placement)
+    loss_fn = make_loss_fn(generator.model, generator.process, len(classes), config.label_dropout, config.min_snr_gamma)
+    request = generator.request(np.arange(config.num_samples), config.seed)
+    generator.check(config.sampler, request)
+    training = config.training.resolved(max(1, len(splits.train) // config.training.batch_size))
+    if config.fid_every % training.eval_every:
+        raise UserError(f"--fid_every={config.fid_every} is not a multiple of --eval_every={training.eval_every}")
+    extractor = None
+    if config.fid_every:
+        extractor = build_extractor(config.features, cache_of(config.cache_dir))
+    return _Setup(config, training, splits, generator, loss_fn, request, extractor)
+
+
+def _check_classes(config: DdpmConfig, splits: Splits) -> None:
+    if splits.train.labels is None:
+        raise UserError(
+            f"--class_conditional: {config.data.data_path or config.data.dataset} has no labels (folders, or an array);"
+            " use --noclass_conditional"
+        )
+    if len(splits.classes) < 2:
+        raise UserError(
+            f"--class_conditional: {config.data.data_path} has one class, {splits.classes[0]!r}; "
+            "use --noclass_conditional"
+        )
+
+
+def _print_progress(done: int) -> None:
+    """One line for any number of images; the last is ended."""
+    print(f"\r{done:,} images read", end="" if done % 512 == 0 else "\n", flush=True)
+
+
+def _make_job(setup: _Setup, more_figures: Callable[[int], Figures]) -> Job:
+    """``more_figures``: step → what an evaluation finds besides the loss."""
+    config, training, generator = setup.config, setup.training, setup.generator
+    held_out = setup.splits.test.spread(config.eval_images)
+    score = make_evaluator(lambda batch: setup.loss_fn(batch, False, (config.seed, 0)), generator.placement)
+
+    def evaluate() -> Figures:
+        losses = score(evaluation_batches(held_out, training.batch_size))
+        return by_time(losses, generator.process.num_steps) | more_figures(int(job.optimizer.iterations.numpy()))
+
+    job = make_job(
+        generator.model,
+        setup.loss_fn,
+        lambda step: training_batches(setup.splits.train, training.batch_size, config.seed, config.flip, step),
+        evaluate,
+        generator.placement,
+        training,
+        config.seed,
+        epsilon=1e-8,
+    )
+    return job
+
+
+def _train(setup: _Setup, run: Run) -> dict[str, Any]:
+    config, generator = setup.config, setup.generator
+    start = time.monotonic()
+    run.say(setup.summary())
+    generator.save_config(run.path / "model")
+    fid_meter = _make_fid_meter(setup, run)
+    folder = run.path / "samples"
+    folder.mkdir(exist_ok=True)
+
+    def more_figures(step: int) -> Figures:
+        """A grid from the averaged weights, named by how far training is, and their FID where it is due."""
+        plots.image_grid(setup.samples(), folder / f"step_{step:07d}.png", setup.columns())
+        due = fid_meter and (step % config.fid_every == 0 or step == setup.training.num_steps)
+        return {"fid": Cost(fid_meter())} if fid_meter and due else {}
+
+    state = fit(_make_job(setup, more_figures), generator.placement, run, setup.training)
+    generator.save(run.path / "model")
+    plots.loss_by_time(run.path / "metrics.jsonl", run.path / "loss_by_time.png")
+    training_curves(run.path / "metrics.jsonl", run.path / "curves.png")
+    result = _result(setup, run, state) | {"total_seconds": time.monotonic() - start}
+    run.write_json("result.json", result)
+    run.say(
+        f"nearest training image, median distance: of samples {result['nearest_train_of_samples']:.4f}, of held-out "
+        f"images {result['nearest_train_of_test']:.4f}\n"
+        f"everything is in {run.path}: samples.png, samples/, nearest.png, curves.png, loss_by_time.png, model/; "
+        f"more images: python -m experiments.sample_ddpm --run_dir={run.path}"
+    )
+    return result
+
+
+def _make_fid_meter(setup: _Setup, run: Run) -> FidMeter | None:
+    config, train = setup.config, setup.splits.train
+    if setup.extractor is None:
+        return None
+    run.say(f"FID by {setup.extractor.mode}: {config.fid_images:,} images against {len(train):,}")
+    request = setup.generator.request(np.arange(config.fid_images))
+    source = ImageSource(
+        "training images", len(train), lambda skip: iter(train.pixels[skip:]), {"train": train.fingerprint()}
+    )
+    path, batch_size = run.path / "train_features.npy", setup.training.batch_size
+    return FidMeter(setup.extractor, source, setup.generator, config.sampler, request, path, batch_size)
+
+
+def _result(setup: _Setup, run: Run, state: State) -> dict[str, Any]:
+    """Figures of the best weights, and whether their samples are copies of training images; draws both."""
+    config, train = setup.config, setup.splits.train
+    images = setup.samples()
+    plots.image_grid(images, run.path / "samples.png", setup.columns())
+    held_out = setup.splits.test.spread(config.num_samples)  # as many: the least distance of more would be less
+    of_samples, of_test = (nearest(pixels, train.pixels, config.flip) for pixels in (images, held_out.pixels))
+    pairs = np.stack([images, train.pixels[of_samples.row]], axis=1)[: min(config.num_samples, 20)]
+    plots.image_grid(pairs.reshape(-1, *setup.generator.shape), run.path / "nearest.png", columns=10)
+    return {f"test_{name}": value for name, value in _validation_at(run, state.best_step).items()} | {
+        "nearest_train_of_samples": float(np.median(of_samples.distance)),
+        "nearest_train_of_test": float(np.median(of_test.distance)),
+        "closest_sample": float(of_samples.distance.min()),
+        "closest_test": float(of_test.distance.min()),
+        "train_seconds": state.seconds,
+        "images_per_second": state.step * setup.training.batch_size / state.seconds,
+        "num_parameters": setup.generator.model.count_params(),
+        "steps": state.step,
+        "seed": config.seed,
+    }
+
+
+def _validation_at(run: Run, step: int) -> dict[str, float]:
+    lines = read_metrics(run.path / "metrics.jsonl")
+    (at,) = [line for line in lines if line["split"] == "validation" and line["step"] == step]
+    return {name: value for name, value in at.items() if name not in ("step", "split")}

@@ -1,0 +1,210 @@
+"""From texts to the vision bridge: frozen features of a text encoder, which ``vision_bridge`` turns into images."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from files.download import cache_of
+from files.errors import UserError
+from text_cls.config import DataConfig, EncoderConfig
+from training.config import TaskConfig
+from training.options import nested, option
+from training.run import Run
+from vision_bridge.config import BridgeConfig, TableConfig
+from vision_bridge.extractors import EXTRACTORS
+
+if TYPE_CHECKING:
+    from text_cls.prepared import PreparedTexts
+    from training.strategy import Placement
+    from vision_bridge.bridge import Bridge, Features
+
+POOLING = "cls"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextBridgeConfig(TaskConfig):
+    """Texts, what reads them, and what is made of the features."""
+
+    data: DataConfig = nested(DataConfig, join_fields="space")
+    encoder: EncoderConfig = nested(EncoderConfig, max_length=256)
+    batch_tokens: int = option(8192, "Positions of a batch of the text encoder.", low=1)
+    bridge: BridgeConfig = nested(BridgeConfig)
+
+    @property
+    def extractors(self) -> list[str]:
+        """Whose maps are made, in order."""
+        return []
+
+    def check(self) -> None:
+        for name in self.extractors:
+            self.bridge.head_of(EXTRACTORS[name])
+
+
+@dataclasses.dataclass(frozen=True)
+class ImdbImagesConfig(TextBridgeConfig):
+    """One extractor; ``train_bridge``."""
+
+    backbone: str = option("efficientnet_lite0", "The extractor.", choices="vision_bridge.extractors:EXTRACTORS")
+    probes: bool = option(True, "Also simple classifiers on features, pixel means and maps.")
+
+    @property
+    def extractors(self) -> list[str]:
+        return [self.backbone]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImdbTableConfig(TextBridgeConfig):
+    """Several extractors and controls; ``make_table``."""
+
+    table: TableConfig = nested(TableConfig)
+
+    @property
+    def extractors(self) -> list[str]:
+        return self.table.extractors
+
+    def check(self) -> None:
+        super().check()
+        if self.table.control_row and self.bridge.shuffle_pixels:
+            raise UserError(
+                "--shuffle_pixels with --control_row: shuffled pixels are one of the controls; leave one out"
+            )
+
+
+def train_bridge(config: ImdbImagesConfig, run_dir: Path | str) -> dict[str, Any]:
+    """Every stage for one extractor, with pictures.
+
+    Args:
+        config: every choice.
+        run_dir: the folder; interrupted, the same call goes on there.
+
+    Returns:
+        What is in ``result.json``.
+    """
+    from training.session import session
+    from vision_bridge.bridge import load_network
+    from vision_bridge.task import train_bridge as train
+
+    result = Run.finished(run_dir, config, "test_accuracy")
+    if result is not None:
+        return result
+    with session(config, config.bridge.training) as placement:
+        texts = _prepare(config)
+        network = load_network(config.bridge, config.backbone, config.bridge.weights, _cache(config), placement)
+        run = _open(config, run_dir, texts)
+        bridge = _bridge(config, config.bridge, texts, placement)
+        run.say(f"{_sizes(config, texts)}\n{bridge.summary()}")
+        return train(run, bridge, network, config.seed, config.probes)
+
+
+def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:
+    """Every row's trainings, the controls, and the table: table.md, table.csv, table.png.
+
+    Args:
+        config: every choice.
+        run_dir: the folder; interrupted, the same call goes on there.
+
+    Returns:
+        What is in ``result.json``.
+    """
+    from training.session import session
+    from vision_bridge.table import Table, make_plan
+
+    result = Run.finished(run_dir, config, "test_accuracy")
+    if result is not None:
+        return result
+    with session(config, config.bridge.training) as placement:
+        texts = _prepare(config)
+        plan = make_plan(config.table, config.bridge, _cache(config), placement)
+        bridges: dict[BridgeConfig, Bridge] = {}
+
+        def bridge_of(choices: BridgeConfig) -> "Bridge":
+            if choices not in bridges:
+                bridges[choices] = _bridge(config, choices, texts, placement)
+            return bridges[choices]
+
+        run = _open(config, run_dir, texts)
+        return Table(run, config, config.table, config.bridge, config.seed, plan, bridge_of).make()
+
+
+def dry_run_bridge(config: TextBridgeConfig) -> None:
+    """Prints sizes and the cost of a step of the (first) extractor, and writes nothing."""
+    from training.session import session
+    from vision_bridge import task
+
+    with session(config, config.bridge.training) as placement:
+        texts = _prepare(config, dry_run=True)
+        layers = _layers(config.bridge, texts)
+        count = len(layers) * texts.checkpoint.config.width
+        print(f"{_sizes(config, texts)}; {count:,} features, [CLS] of layers {layers}")
+        for note in texts.splits.notes:
+            print(f"note: {note}")
+        sizes = {name: len(part) for name, part in texts.splits.parts().items()}
+        task.dry_run(config.bridge, config.extractors, sizes, tuple(texts.splits.classes), config.seed, placement)
+
+
+def _cache(config: TextBridgeConfig) -> Path:
+    return cache_of(config.cache_dir)
+
+
+def _prepare(config: TextBridgeConfig, dry_run: bool = False) -> "PreparedTexts":
+    """The texts, if they can be laid out as they are to be."""
+    from text_cls.prepared import prepare_texts
+    from vision_bridge.bridge import check_features
+
+    texts = prepare_texts(config.data, config.encoder, config.seed, _cache(config), dry_run)
+    if texts.splits.unlabeled is not None:
+        raise UserError(
+            f"--test_path={config.data.test_path} has no labels, and this script predicts none: leave it out"
+        )
+    if not dry_run:
+        check_features(config.bridge, len(_layers(config.bridge, texts)) * texts.checkpoint.config.width)
+    return texts
+
+
+def _open(config: TextBridgeConfig, run_dir: Path | str, texts: "PreparedTexts") -> Run:
+    run = Run.open(run_dir, config, texts.splits)
+    if config.bridge.training.tensorboard:
+        from training.tensorboard import tensorboard_writer
+
+        run.writer = tensorboard_writer(run.path)
+    return run
+
+
+def _sizes(config: TextBridgeConfig, texts: "PreparedTexts") -> str:
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in texts.splits.parts().items())
+    return f"{config.data.dataset}: {sizes}; {len(texts.splits.classes)} classes"
+
+
+def _layers(bridge: BridgeConfig, texts: "PreparedTexts") -> list[int]:
+    return bridge.chosen.layers(texts.checkpoint.config.num_layers)
+
+
+def _bridge(config: TextBridgeConfig, bridge: BridgeConfig, texts: "PreparedTexts", placement: "Placement") -> "Bridge":
+    from vision_bridge.bridge import Bridge
+
+    return Bridge(bridge, _features(config, _layers(bridge, texts), texts, placement), _cache(config), placement)
+
+
+def _features(
+    config: TextBridgeConfig, layers: list[int], texts: "PreparedTexts", placement: "Placement"
+) -> "Features":
+    """[CLS] of the encoder's layers, one group a layer."""
+    from text_cls.features import embed_splits, features_key
+    from vision_bridge.bridge import Features
+    from vision_bridge.cache import Cache, key_of
+
+    of_all, parts = features_key(texts, layers, POOLING), texts.splits.parts()
+    keys = {name: key_of(part.fingerprint(), of_all) for name, part in parts.items()}
+    files = Cache(_cache(config) / "bridge")
+    arrays = embed_splits(
+        texts, layers, POOLING, placement, lambda name: files.path("features", keys[name]), config.batch_tokens
+    )
+    return Features(
+        {name: array.reshape(len(array), -1) for name, array in arrays.items()},
+        {name: part.labels for name, part in parts.items() if part.labels is not None},
+        tuple(texts.splits.classes),
+        key_of(keys),
+        tuple(map(str, layers)),
+        kind="layer of the text encoder",
+        about=f"[CLS] of layers {layers} of {config.encoder.encoder}",
+    )

@@ -1,0 +1,82 @@
+"""Flags out of the fields of a configuration, and a configuration out of the flags. Nothing is declared here."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from files.errors import UserError
+from training.options import C, Config, Leaf, leaves, text_of, with_values
+
+_TYPES: dict[type, Any] = {int: flags.IntegerParser, float: flags.FloatParser}
+
+
+class _ListParser(flags.ListParser):
+    """A list whose items another parser reads."""
+
+    def __init__(self, item: flags.ArgumentParser) -> None:
+        super().__init__()
+        self.item = item
+
+    def parse(self, argument: Any) -> list[Any]:
+        texts = [text for text in super().parse(argument) if text != ""]
+        try:
+            return [self.item.parse(text) for text in texts]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{error}; a list of {self.item.syntactic_help or 'texts'} is needed") from error
+
+
+def define(config: Config, values: flags.FlagValues) -> None:
+    """Defines a flag for every choice of a configuration, with its values as the defaults."""
+    for leaf in leaves(config):
+        kind, about = leaf.kind, leaf.option
+        default = None if leaf.default is None else text_of(leaf.default)
+        if kind.type is bool:
+            flags.DEFINE_bool(leaf.name, leaf.default, about.help, values)
+        elif kind.many:
+            parser = _ListParser(_parser(leaf))
+            flags.DEFINE(parser, leaf.name, default, about.help, values, flags.CsvListSerializer(","))
+        elif about.values():
+            flags.DEFINE_enum(leaf.name, default, [str(one) for one in about.values()], about.help, values)
+        else:
+            flags.DEFINE(_parser(leaf), leaf.name, default, about.help, values, flags.ArgumentSerializer())
+
+
+def _parser(leaf: Leaf) -> flags.ArgumentParser:
+    about, make = leaf.option, _TYPES.get(leaf.kind.type)
+    if about.values():
+        return flags.EnumParser([str(one) for one in about.values()])
+    return make(about.low, about.high) if make else flags.ArgumentParser()
+
+
+def read(config: C, values: flags.FlagValues) -> C:
+    """The configuration of the flags that ``define`` defined for ``config``."""
+    return with_values(config, {leaf.path: _value(leaf, values[leaf.name].value) for leaf in leaves(config)})
+
+
+def _value(leaf: Leaf, value: Any) -> Any:
+    if value is None:
+        return None
+    if leaf.kind.many:
+        return tuple(leaf.kind.type(one) for one in value)
+    if leaf.kind.type is Path:
+        return Path(value) if value else None  # --data_path= is the same as no --data_path
+    return value if leaf.kind.type is bool else leaf.kind.type(value)
+
+
+def parse(values: flags.FlagValues, argv: Sequence[str], earlier: Mapping[str, str]) -> list[str]:
+    """Parses a command line and returns what is no flag; a flag's earlier name is refused with today's.
+
+    Raises:
+        UserError: an unknown flag, or a value that cannot be.
+    """
+    try:
+        return values(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        new = earlier.get(error.flagname, earlier.get(error.flagname.removeprefix("no")))
+        if new is None:
+            raise UserError(f"{error}; see --help") from error
+        raise UserError(f"--{error.flagname} has another name now: --{new}") from error
+    except flags.Error as error:
+        raise UserError(f"{error}; see --help") from error

@@ -1,0 +1,72 @@
+"""TF-IDF with linear models as a task: data, features, models, report."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from files.download import cache_of
+from text_cls import plots
+from text_cls.baselines import features, run_baseline
+from text_cls.config import BaselineConfig
+from text_cls.corpora import CorpusCache, Tokenised, clean_splits
+from text_cls.data import load
+from text_cls.metrics import as_text, flat, report
+from text_cls.preprocess import Cleaner
+from training.randomness import seeded
+from training.run import Run
+
+
+def run_baselines(config: BaselineConfig, run_dir: Path | str, dry_run: bool = False) -> dict[str, Any]:
+    """Fits every model on the training rows; the test split is scored once, afterwards.
+
+    Args:
+        config: data, cleaning and models.
+        run_dir: the folder that is made.
+        dry_run: only print sizes, and return nothing.
+
+    Returns:
+        Every figure by model and split, as in ``result.json``.
+    """
+    Run.check(run_dir, config)
+    cache = cache_of(config.cache_dir)
+    data = clean_splits(
+        load(config.data, config.seed, cache), Cleaner(config.cleaning), CorpusCache(cache, not dry_run),
+        config.data.skip_bad_rows,
+    )  # fmt: skip
+    corpora = data.corpora
+    train, *others = features(corpora["train"], [corpora["validation"], corpora["test"]], config.max_ngram)
+    rows = f"{train.shape[0]:,} train, {others[1].shape[0]:,} test rows"
+    print(f"{config.data.dataset}: {rows}; {train.shape[1]:,} n-grams")
+    if dry_run:
+        print("nothing was written")
+        return {}
+    run = Run.open(run_dir, config, data.splits)
+    labels = data.splits.train.labels
+    assert labels is not None
+    reports: dict[str, Any] = {}
+    result: dict[str, Any] = {}
+    for name in config.models:
+        start = time.monotonic()
+        with seeded(config.seed):  # the SVM draws
+            predictions = run_baseline(name, train, labels, others, config.strength)
+        result |= {f"{name}_train_seconds": time.monotonic() - start}
+        reports[name] = _reports(data, predictions)
+        _show(run, name, reports[name], result[f"{name}_train_seconds"], data.splits.classes)
+        for split, short in (("validation", "val"), ("test", "test")):
+            result |= {f"{name}_{short}_{key}": value for key, value in flat(reports[name][split]).items()}
+    run.write_json("report.json", reports)
+    result |= {"seed": config.seed}
+    run.write_json("result.json", result)
+    return result
+
+
+def _reports(data: Tokenised, predictions: list) -> dict[str, Any]:
+    labels = {name: data.splits.parts()[name].labels for name in ("validation", "test")}
+    pairs = zip(labels, predictions, strict=True)
+    return {split: report(p, labels[split], data.splits.classes) for split, p in pairs}  # type: ignore[arg-type]
+
+
+def _show(run: Run, name: str, reports: dict[str, Any], seconds: float, classes: tuple[str, ...]) -> None:
+    run.say(f"{name}, {seconds:.1f} s, validation {reports['validation']['accuracy']:.4f}; test split:")
+    run.say(as_text(reports["test"]))
+    plots.confusion(reports["test"]["confusion"], classes, run.path / f"confusion_{name}.png")

@@ -1,0 +1,227 @@
+"""Every choice of the text classifiers, and the configurations of their tasks."""
+
+import dataclasses
+from pathlib import Path
+
+from files.errors import UserError
+from training.config import TaskConfig, TrainingConfig
+from training.options import Config, nested, option
+
+TRUNCATIONS = ("head", "head_tail")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Config):
+    """What is read, how it is split, and which rows count."""
+
+    dataset: str = option("bbc_news", "Named data set, or the form of your own.", choices="text_cls.datasets:DATASETS")
+    data_path: Path | None = option(None, "File or folder of the data set; ag_news and imdb can be downloaded.")
+    test_path: Path | None = option(None, "File of test rows; without labels they are predicted, not scored.")
+    text_fields: tuple[str, ...] = option(("text",), "csv, jsonl: columns of the text; several: see --join_fields.")
+    label_field: str = option("label", "csv, jsonl: column of the label.")
+    split_field: str = option("", "csv, jsonl: column that says 'test' for test rows.")
+    id_field: str = option("id", "csv, jsonl: column of the row's id, for predictions.csv.")
+    skip_bad_rows: bool = option(False, "Count unusable rows and go on, instead of stopping at the first.")
+    validation_share: float = option(0.1, "Of the training rows, stratified.")
+    test_share: float = option(0.1, "Of all rows, stratified, where the data set has no test rows.")
+    keep_rows: str = option("", "COLUMN=VALUE or COLUMN=VALUE|VALUE: use only such rows of --data_path.")
+    train_rows: int = option(0, "Use only so many training rows, drawn by class and seed; 0: all.", low=0)
+    test_rows: int = option(0, "The same for test rows.", low=0)
+    balanced_rows: bool = option(False, "Draw them as many of each class; otherwise by the classes' shares.")
+    drop_duplicates: bool = option(False, "Drop training texts that are in validation or test as well.")
+    join_fields: str = option("sep", "Between headline and description: <SEP> or a space.", choices=("sep", "space"))
+
+    def check(self) -> None:
+        for name, share in (("validation", self.validation_share), ("test", self.test_share)):
+            if not 0 < share < 1:
+                raise UserError(f"--{name}_share={share} must lie between 0 and 1")
+        column, equals, _ = self.keep_rows.partition("=")
+        if self.keep_rows and not (column and equals):
+            raise UserError(f"--keep_rows={self.keep_rows!r}: write COLUMN=VALUE, several values with | between them")
+
+
+@dataclasses.dataclass(frozen=True)
+class CleaningConfig(Config):
+    """How raw text becomes words; every field is a step that can be switched."""
+
+    lower_case: bool = option(True, "Fold case.")
+    strip_html: bool = option(True, "Drop tags, resolve entities.")
+    keep_punctuation: bool = option(False, "Punctuation marks are words; otherwise they are dropped.")
+    keep_special: bool = option(False, "The same for other symbols (currency, mathematics, emoji).")
+    stop_words: str = option("none", "none, sklearn, nltk (needs a download), or a file of words.")
+    stemmer: str = option("none", "NLTK's.", choices="text_cls.preprocess:STEMMERS")
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyConfig(Config):
+    """Which words of the training texts a model knows."""
+
+    vocabulary_size: int = option(20000, "Most frequent words of the training texts.", low=6)
+    min_count: int = option(2, "Occurrences a word needs to be in the vocabulary.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthConfig(Config):
+    """How long a text may be."""
+
+    max_length: int = option(256, "Longest text in tokens, special ones included.", low=3)
+    truncate: str = option("head", "What longer texts keep.", choices=TRUNCATIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig(Config):
+    """What is fed to a classifier at a time, and how its loss is made."""
+
+    batch_tokens: int = option(0, "Positions of a batch, instead of --batch_size rows; 0: off.", low=0)
+    label_smoothing: float = option(0.0, "Share of the target spread over all classes.", low=0.0, high=0.99)
+    class_weights: str = option("none", "Weights of the loss by class.", choices="text_cls.class_weights:CLASS_WEIGHTS")
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig(Config):
+    """What fixes the shape of a Transformer that is trained from scratch."""
+
+    vocabulary_size: int = option(20000, "Token ids, the special ones included.", from_data=True)
+    num_classes: int = option(2, "K.", from_data=True)
+    max_length: int = option(256, "Longest text in tokens, <CLS> included.", from_data=True)
+    width: int = option(128, "Width D of the hidden vectors.", low=1)
+    num_layers: int = option(2, "Encoder blocks.", low=0)
+    num_heads: int = option(4, "Attention heads of a block.", low=1)
+    ffn_width: int = option(256, "Hidden width of the feed-forward nets.", low=1)
+    dropout: float = option(0.1, "Of embeddings, block outputs and the pooled vector.", low=0.0, high=0.99)
+    attention_dropout: float = option(0.0, "Of attention weights.", low=0.0, high=0.99)
+    token_dropout: float = option(0.0, "Share of training tokens replaced by <MASK>.", low=0.0, high=0.99)
+    position: str = option("sinusoidal", "Position code.", choices=("sinusoidal", "learned", "none"))
+    norm: str = option("pre", "Layer norm before or after each branch (Xiong et al. 2020).", choices=("pre", "post"))
+    pooling: str = option("mean", "How the tokens' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
+    activation: str = option("gelu", "Of the feed-forward nets.", choices=("gelu", "relu"))
+    bigram_buckets: int = option(0, "Rows of a table of hashed word pairs; 0 for none.", low=0)
+
+    def check(self) -> None:
+        if self.width % self.num_heads:
+            raise UserError(f"--width={self.width} is not a multiple of --num_heads={self.num_heads}")
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig(Config):
+    """What fixes a published encoder's shape and arithmetic; it comes with the checkpoint."""
+
+    vocabulary_size: int = option(30522, "Word pieces.", low=1)
+    width: int = option(768, "Width D of the hidden vectors.", low=1)
+    num_layers: int = option(12, "Encoder blocks.", low=1)
+    num_heads: int = option(12, "Attention heads of a block.", low=1)
+    ffn_width: int = option(3072, "Hidden width of the feed-forward nets.", low=1)
+    max_positions: int = option(512, "Longest text in pieces, [CLS] and [SEP] included.", low=1)
+    num_segments: int = option(2, "Rows of the segment table; 0 where there is none.", low=0)
+    activation: str = option("gelu", "gelu (exact), gelu_tanh, relu or silu.")
+    norm_epsilon: float = option(1e-12, "ε of the layer norms.", low=0.0, high=0.99)
+    dropout: float = option(0.1, "Of embeddings and block outputs.", low=0.0, high=0.99)
+    attention_dropout: float = option(0.1, "Of attention weights.", low=0.0, high=0.99)
+
+    def check(self) -> None:
+        if self.width % self.num_heads:
+            raise UserError(f"width {self.width} is not a multiple of {self.num_heads} heads")
+
+
+@dataclasses.dataclass(frozen=True)
+class BertClassifierConfig(Config):
+    """An encoder with a classification head; ``pooler`` is [CLS] through BERT's dense tanh layer."""
+
+    encoder: BertConfig = nested(BertConfig, from_data=True)
+    num_classes: int = option(2, "K.", from_data=True)
+    pooling: str = option(
+        "cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:ENCODER_POOLINGS"
+    )
+    head_dropout: float = option(0.1, "Of the pooled vector.", low=0.0, high=0.99)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig(Config):
+    """Which published encoder reads the texts, and how much of them."""
+
+    encoder: str = option("minilm", "A BERT or DistilBERT checkpoint, minilm, or bert-base-uncased.")
+    tokeniser: str = option("python", "Ours, or the library; the same ids.", choices=("python", "tokenizers"))
+    max_length: int = option(128, "Longest text in pieces, special ones included.", low=3)
+    truncate: str = option("head", "What longer texts keep.", choices=TRUNCATIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningConfig(Config):
+    """Which weights of a published encoder are trained, and at which rates."""
+
+    dropout: float | None = option(None, "Of the encoder, attention included. [the checkpoint's]", low=0.0, high=0.99)
+    head_rate: float = option(1.0, "Factor of the learning rate of the new head.", low=0.0)
+    freeze_layers: int = option(0, "Leave the embeddings and the lowest so many layers untouched.", low=0)
+    layer_decay: float = option(1.0, "Factor of the learning rate from each layer to the one below.", low=0.0, high=1.0)
+    lora_rank: int = option(0, "Train low-rank updates of the dense kernels instead of the encoder; 0: no.", low=0)
+    mlm_epochs: float = option(0.0, "Passes of masked language modelling on the training texts, before.", low=0.0)
+    mlm_learning_rate: float = option(5e-5, "Its peak learning rate.", low=0.0)
+
+    def check(self) -> None:
+        if self.lora_rank and (self.freeze_layers or self.layer_decay != 1.0):
+            raise UserError("--lora_rank keeps the whole encoder as it is: leave out --freeze_layers and --layer_decay")
+        if self.mlm_epochs and self.freeze_layers:
+            raise UserError("--mlm_epochs trains every layer: leave out --freeze_layers")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig(TaskConfig):
+    """A Transformer trained on texts from scratch; ``text_cls.task.train_classifier``."""
+
+    data: DataConfig = nested(DataConfig)
+    cleaning: CleaningConfig = nested(CleaningConfig)
+    vocabulary: VocabularyConfig = nested(VocabularyConfig)
+    length: LengthConfig = nested(LengthConfig)
+    model: TransformerConfig = nested(TransformerConfig)
+    objective: ObjectiveConfig = nested(ObjectiveConfig)
+    training: TrainingConfig = nested(TrainingConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuningConfig(TaskConfig):
+    """A published encoder fine-tuned on texts; ``text_cls.fine_tuning.fine_tune``."""
+
+    data: DataConfig = nested(DataConfig, join_fields="space")
+    encoder: EncoderConfig = nested(EncoderConfig)
+    model: BertClassifierConfig = nested(BertClassifierConfig)
+    tuning: TuningConfig = nested(TuningConfig)
+    objective: ObjectiveConfig = nested(ObjectiveConfig)
+    training: TrainingConfig = nested(TrainingConfig, batch_size=32, num_epochs=3.0, learning_rate=5e-5)
+    tsne: int = option(1000, "Test texts in the 3-D t-SNE picture of the pooled vectors; 0: no picture.", low=0)
+    interactive: bool = option(False, "The same picture as an interactive page, tsne.html (needs plotly).")
+    export: bool = option(False, "Write the fine-tuned encoder as a checkpoint, RUN/encoder, for --encoder.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingConfig(TaskConfig):
+    """Hidden states of a frozen encoder, written to disk; ``text_cls.features.embed_texts``."""
+
+    data: DataConfig = nested(DataConfig, join_fields="space")
+    encoder: EncoderConfig = nested(EncoderConfig, max_length=256)
+    layers: tuple[int, ...] = option((-1,), "Hidden states: 0 is the embeddings', 1 the first layer's; -1 the last.")
+    pooling: str = option("cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
+    dtype: str = option("float32", "Of the arrays.", choices=("float32", "float16"))
+    batch_tokens: int = option(8192, "Positions of a batch.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineConfig(TaskConfig):
+    """TF-IDF with linear models on the same data; ``text_cls.baselines.run_baselines``."""
+
+    data: DataConfig = nested(DataConfig)
+    cleaning: CleaningConfig = nested(CleaningConfig)
+    models: tuple[str, ...] = option(
+        ("naive_bayes", "logistic_regression", "linear_svm"), "Which to fit.", choices="text_cls.baselines:MODELS"
+    )
+    max_ngram: int = option(2, "Longest word n-gram.", low=1)
+    strength: float = option(1.0, "Factor of the default fit strength (C, or 1/alpha).", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionConfig(Config):
+    """Texts to classify with a trained run."""
+
+    input: str = option("", "File with one text a line (.gz, .xz, .zst as they are); '-' for standard input.")
+    separator: str = option("", "Text between the fields of a text, such as headline and description.")
+    top: int = option(1, "Classes to list for each text, the likeliest first.", low=1)
+    devices: str = option("cpu", "auto, cpu or gpu.")

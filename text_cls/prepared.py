@@ -1,0 +1,72 @@
+"""A data set in the word pieces of a published encoder: what fine-tuning and features begin with."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from files.errors import UserError
+from text_cls.checkpoints import NAMED, Checkpoint, read_checkpoint, resolve
+from text_cls.config import DataConfig, EncoderConfig
+from text_cls.corpora import CorpusCache, tokenise_splits
+from text_cls.data import Splits, load
+from text_cls.encoding import Encoded
+from text_cls.preprocess import Corpus
+from text_cls.tokenisers import PieceTokeniser
+
+
+class PreparedTexts(NamedTuple):
+    """A data set in the word pieces of a published encoder."""
+
+    splits: Splits
+    corpora: dict[str, Corpus]
+    checkpoint: Checkpoint
+    tokeniser: PieceTokeniser
+
+    def encode(self) -> dict[str, Encoded]:
+        """The token ids of every split."""
+        return {n: self.tokeniser.encode(self.corpora[n], texts.labels) for n, texts in self.splits.parts().items()}
+
+
+def prepare_texts(
+    data: DataConfig, encoder: EncoderConfig, seed: int, cache: Path, dry_run: bool = False
+) -> PreparedTexts:
+    """Reads the checkpoint, then the data set in its word pieces.
+
+    Args:
+        data, encoder: what is read.
+        seed: of the splits.
+        cache: where downloads and tokenised texts are kept.
+        dry_run: whether nothing is to be written but downloads.
+
+    Raises:
+        UserError: checkpoint or data cannot be used.
+    """
+    return tokenise_texts(read_encoder(encoder, cache), data, encoder, seed, cache, dry_run)
+
+
+def tokenise_texts(
+    checkpoint: Checkpoint, data: DataConfig, encoder: EncoderConfig, seed: int, cache: Path, dry_run: bool = False
+) -> PreparedTexts:
+    """``prepare_texts`` with a checkpoint that was read before."""
+    tokeniser = make_tokeniser(checkpoint, encoder, data.join_fields)
+    splits, corpora = tokenise_splits(
+        load(data, seed, cache), tokeniser.tokenise, tokeniser.key, CorpusCache(cache, not dry_run), data.skip_bad_rows
+    )
+    return PreparedTexts(splits, corpora, checkpoint, tokeniser)
+
+
+def read_encoder(encoder: EncoderConfig, cache: Path) -> Checkpoint:
+    """The checkpoint, fetched into ``cache`` at first use."""
+    if encoder.encoder in NAMED and not (cache / encoder.encoder).exists():
+        print(f"fetching {encoder.encoder} into {cache}", flush=True)
+    return read_checkpoint(resolve(encoder.encoder, cache))
+
+
+def make_tokeniser(checkpoint: Checkpoint, encoder: EncoderConfig, join_fields: str) -> PieceTokeniser:
+    """The checkpoint's tokeniser, with the lengths of the configuration."""
+    if encoder.max_length > checkpoint.config.max_positions:
+        raise UserError(
+            f"--max_length={encoder.max_length}: the encoder has {checkpoint.config.max_positions} positions; longer "
+            "texts are cut, see --truncate"
+        )
+    join = " " if join_fields == "space" else " [SEP] "
+    return PieceTokeniser(checkpoint.tokeniser(encoder.tokeniser), encoder.max_length, encoder.truncate, join)

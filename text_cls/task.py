@@ -1,0 +1,210 @@
+"""Training a text classifier: the job, the report and the dry run, whatever its model; and the one from scratch."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from files.download import cache_of
+from files.errors import UserError
+from files.text import write_text
+from text_cls import plots
+from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
+from text_cls.class_weights import CLASS_WEIGHTS
+from text_cls.config import ClassifierConfig, FineTuningConfig
+from text_cls.corpora import CorpusCache, clean_splits
+from text_cls.data import Splits, load
+from text_cls.encoding import Encoded
+from text_cls.metrics import as_text, flat, report
+from text_cls.objective import make_loss_fn, token_rates
+from text_cls.predictor import Predictor, predictions_csv
+from text_cls.preprocess import Cleaner
+from text_cls.tokenisers import WordTokeniser
+from text_cls.vocabulary import Vocabulary
+from training.checkpoint import State
+from training.config import TrainingConfig
+from training.dry_run import first_step
+from training.job import Job, make_job
+from training.loop import fit
+from training.plots import training_curves
+from training.run import Run
+from training.session import session
+from training.strategy import Placement
+from training.tensorboard import tensorboard_writer
+
+
+@dataclasses.dataclass
+class TextJob:
+    """A predictor with the data it is trained and judged on.
+
+    Attributes:
+        config: of the task.
+        splits, encoded: the data set, as texts and as token ids by split.
+        predictor: holds the model.
+        placement: where it runs.
+        rate_of: variable → factor of the learning rate.
+    """
+
+    config: ClassifierConfig | FineTuningConfig
+    splits: Splits
+    encoded: dict[str, Encoded]
+    predictor: Predictor
+    placement: Placement
+    rate_of: Callable[[keras.Variable], float] = lambda variable: 1.0
+
+    def rows(self) -> Rows:
+        """Of a training batch."""
+        tokens, training = self.config.objective.batch_tokens, self.config.training
+        replicas = self.placement.strategy.num_replicas_in_sync
+        multiple = replicas * self.placement.shards * training.accumulate
+        longest = int(self.encoded["train"].lengths.max())
+        if 0 < tokens < multiple * longest:
+            raise UserError(
+                f"--batch_tokens={tokens} is too few: {multiple} rows (replicas, shards, --accumulate) of "
+                f"{longest} tokens are {multiple * longest}; raise it, or lower --max_length or --shards"
+            )
+        return token_budget(tokens, multiple) if tokens else training.batch_size
+
+    def training(self) -> TrainingConfig:
+        """How it is trained, with the steps that the number of training texts gives."""
+        return self.config.training.resolved(steps_per_epoch(self.encoded["train"], self.rows()))
+
+    def build(self, training: TrainingConfig) -> Job:
+        """What the engine trains."""
+        train, validation, classes = self.encoded["train"], self.encoded["validation"], self.splits.classes
+        objective, model, rows, seed = self.config.objective, self.predictor.model, self.rows(), self.config.seed
+        weights = CLASS_WEIGHTS[objective.class_weights](train.labels, len(classes))
+        return make_job(
+            model,
+            make_loss_fn(model, objective.label_smoothing, weights),
+            lambda step: training_batches(train, rows, seed, step),
+            lambda: flat(report(self.predictor.probabilities(validation), validation.labels, classes)),
+            self.placement,
+            training,
+            seed,
+            token_rates,
+            rate_of=self.rate_of,
+        )
+
+    def summary(self, training: TrainingConfig) -> str:
+        """Sizes of data and model, two lines."""
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in self.encoded.items())
+        model, rows = self.predictor.model, self.rows()
+        trained = sum(int(v.value.shape.num_elements()) for v in model.trainable_variables)
+        share = "" if trained == model.count_params() else f" ({trained:,} trained)"
+        tokens = self.config.objective.batch_tokens
+        per_step = f"{rows} examples" if isinstance(rows, int) else f"at most {tokens:,} positions"
+        return (
+            f"{self.config.data.dataset}: {sizes}; {len(self.splits.classes)} classes; "
+            f"{self.encoded['train'].lengths.mean():.0f} tokens a training text\n"
+            f"model: {model.count_params():,} parameters{share}; {training.num_steps:,} steps of {per_step}"
+        )
+
+    def dry_run(self) -> None:
+        """Prints sizes and the cost of one step, and writes nothing."""
+        training = self.training()
+        print(self.summary(training))
+        for note in self.splits.notes:
+            print(f"note: {note}")
+        sums, cost = first_step(self.build(training), self.placement, training)
+        tokens = f"{sums['tokens']:,.0f} tokens in {sums['positions']:,.0f} positions"
+        print(f"one step: {tokens}, {cost}; nothing was written")
+
+    def train_and_report(self, run: Run, more: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """Trains, scores the test split once, and leaves everything in the run folder; returns the result.
+
+        ``more`` is what a task adds; ``result.json``, which says that a run is finished, is written after it.
+        """
+        start, training = time.monotonic(), self.training()
+        if training.tensorboard:
+            run.writer = tensorboard_writer(run.path)
+        run.say(self.summary(training))
+        state = fit(self.build(training), self.placement, run, training)
+        run.say(f"scoring {len(self.encoded['test']):,} test texts with the weights of step {state.best_step}")
+        reports = {name: self._report(name) for name in ("validation", "test")}
+        best = f"best validation {training.select} {abs(state.best or 0.0):.4f}; " if training.select else ""
+        run.say(f"{best}test split:")
+        run.say(as_text(reports["test"]))
+        self.predictor.save(run.path / "model")
+        self._write_predictions(run.path / "predictions.csv")
+        training_curves(run.path / "metrics.jsonl", run.path / "curves.png")
+        plots.confusion(reports["test"]["confusion"], self.splits.classes, run.path / "confusion.png")
+        run.write_json("report.json", reports)
+        result = self._result(reports, state, start)
+        more()
+        run.write_json("result.json", result)
+        run.say(f"everything is in {run.path}: result.json, report.json, curves.png, confusion.png, model/")
+        return result
+
+    def _report(self, split: str) -> dict[str, Any]:
+        part = self.encoded[split]
+        return report(self.predictor.probabilities(part), part.labels, self.splits.classes)
+
+    def _result(self, reports: dict[str, Any], state: State, start: float) -> dict[str, Any]:
+        train = self.encoded["train"]
+        examples = state.step / steps_per_epoch(train, self.rows()) * len(train)
+        result = {f"val_{name}": value for name, value in flat(reports["validation"]).items()}
+        result |= {f"test_{name}": value for name, value in flat(reports["test"]).items()}
+        return result | {
+            "train_seconds": state.seconds,
+            "total_seconds": time.monotonic() - start,
+            "examples_per_second": examples / state.seconds,
+            "num_parameters": self.predictor.model.count_params(),
+            "steps": state.step,
+            "best_step": state.best_step,
+            "seed": self.config.seed,
+        }
+
+    def _write_predictions(self, path: Path) -> None:
+        if self.splits.unlabeled is not None:
+            probabilities = self.predictor.probabilities(self.encoded["unlabeled"])
+            write_text(path, predictions_csv(self.splits.unlabeled.ids, probabilities, self.splits.classes))
+
+
+def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str, Any]:
+    """Trains a Transformer on texts from scratch: data, vocabulary, model, training, report.
+
+    Args:
+        config: all its choices.
+        run_dir: the folder that is made; the same call goes on where an earlier one stopped.
+
+    Returns:
+        The figures, as in ``result.json``.
+
+    Raises:
+        UserError: whatever is wrong with the data or the choices.
+        Interrupted: the user stopped the run.
+    """
+    result = Run.finished(run_dir, config, "test_accuracy")
+    if result is not None:
+        return result
+    with session(config, config.training) as placement:
+        job = _prepare(config, placement)
+        return job.train_and_report(Run.open(run_dir, config, job.splits))
+
+
+def dry_run(config: ClassifierConfig) -> None:
+    """Builds everything, prints sizes and the cost of a step, and writes nothing."""
+    with session(config, config.training) as placement:
+        _prepare(config, placement, write=False).dry_run()
+
+
+def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True) -> TextJob:
+    cache, cleaner = cache_of(config.cache_dir), Cleaner(config.cleaning)
+    splits, corpora = clean_splits(
+        load(config.data, config.seed, cache), cleaner, CorpusCache(cache, write), config.data.skip_bad_rows
+    )
+    vocabulary = Vocabulary.build(corpora["train"], config.vocabulary.vocabulary_size, config.vocabulary.min_count)
+    tokeniser = WordTokeniser(cleaner, vocabulary, config.length.max_length, config.length.truncate)
+    encoded = {name: tokeniser.encode(corpora[name], texts.labels) for name, texts in splits.parts().items()}
+    model = dataclasses.replace(
+        config.model,
+        vocabulary_size=len(vocabulary),
+        num_classes=len(splits.classes),
+        max_length=config.length.max_length,
+    )
+    predictor = Predictor(model, tokeniser, splits.classes, placement, config.training.batch_size)
+    return TextJob(config, splits, encoded, predictor, placement)

@@ -1,0 +1,317 @@
+"""Configurations: frozen dataclasses in which every choice is declared once.
+
+A field of a ``Config`` is made by ``option``: it has a name, a type, a default, a help text and bounds. Flags,
+``flags.txt``, ``config.json`` and the checks at the door all follow from it. A task's configuration nests those of its
+parts (``nested``); their fields become flags of one flat list.
+
+    @dataclasses.dataclass(frozen=True)
+    class Sampling(Config):
+        steps: int = option(20, "Times at which the network is evaluated.", low=1)
+"""
+
+import csv
+import dataclasses
+import difflib
+import functools
+import io
+import json
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
+
+from files.errors import UserError
+
+C = TypeVar("C", bound="Config")
+
+
+class Option(NamedTuple):
+    """What a field says besides its name, type and default.
+
+    Attributes:
+        help: one sentence.
+        choices: the values that it may have, or ``module:NAME`` of a registry whose keys they are.
+        low, high: bounds, both allowed values.
+        of_run: whether the result depends on it; other fields are in no run folder.
+        from_data: whether the data or a checkpoint decide it; then it is no flag.
+        was: its names in earlier versions.
+    """
+
+    help: str
+    choices: Collection[Any] | str = ()
+    low: float | None = None
+    high: float | None = None
+    of_run: bool = True
+    from_data: bool = False
+    was: tuple[str, ...] = ()
+
+    def values(self) -> tuple[Any, ...]:
+        """The choices; none means that every value is allowed."""
+        if isinstance(self.choices, str):
+            module, _, name = self.choices.partition(":")
+            return tuple(getattr(import_module(module), name))
+        return tuple(self.choices)
+
+
+def option(default: Any, help: str, **about: Any) -> Any:
+    """A field of a ``Config``; ``about`` are attributes of ``Option``."""
+    return dataclasses.field(default=default, metadata={"option": Option(help, **about)})
+
+
+def nested(config: "type[Config]", prefix: str = "", from_data: bool = False, **defaults: Any) -> Any:
+    """A field that is a ``Config`` itself.
+
+    Args:
+        config: its class; made when the outer one is, so that a module of configurations needs none of the registries
+            that they name.
+        prefix: goes before the names of its flags.
+        from_data: see ``Option``.
+        defaults: its choices where they differ from those of its class.
+    """
+    metadata = {"prefix": prefix, "option": Option("", from_data=from_data)}
+    return dataclasses.field(default_factory=lambda: config(**defaults), metadata=metadata)
+
+
+class Kind(NamedTuple):
+    """A field's type: ``int | None`` is (int, many=False, optional=True)."""
+
+    type: type
+    many: bool
+    optional: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Checks the type, the choices and the bounds of every field; lists become tuples and texts become paths.
+
+    Raises:
+        UserError: names the field, its value and what it may be.
+    """
+
+    def __post_init__(self) -> None:
+        kinds = _kinds(type(self))  # type: ignore[arg-type]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in kinds:
+                value = _checked(f"{type(self).__name__}.{field.name}", value, kinds[field.name], _option(field))
+                object.__setattr__(self, field.name, value)
+        self.check()
+
+    @classmethod
+    def of(cls, **choices: Any) -> Self:
+        """The defaults with these choices in place of their own, under the names that they have as flags.
+
+        Raises:
+            UserError: a name that is no choice of this configuration, or a value that cannot be.
+        """
+        config = cls()
+        known = {leaf.name: leaf.path for leaf in leaves(config)}
+        for name in choices:
+            if name not in known:
+                earlier = earlier_names(config)
+                near = [earlier.get(found, found) for found in difflib.get_close_matches(name, [*known, *earlier], 1)]
+                raise UserError(f"{cls.__name__} has no {name!r}" + "".join(f"; is it {found!r}?" for found in near))
+        return with_values(config, {known[name]: value for name, value in choices.items()})
+
+    def check(self) -> None:
+        """Refuses fields that contradict each other."""
+
+    def over(self, base: C) -> C:
+        """``base`` with every field of this one that is not None; see ``partial``."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
+
+    def differences(self, other: Self) -> dict[str, Any]:
+        """The fields in which ``other`` differs, with its values."""
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)}
+        return {name: theirs for name, (mine, theirs) in pairs.items() if mine != theirs}
+
+
+class Leaf(NamedTuple):
+    """One choice of a nested configuration, as a flag has it."""
+
+    name: str
+    path: tuple[str, ...]
+    kind: Kind
+    default: Any
+    option: Option
+
+    def value(self, config: Config) -> Any:
+        """Its value in a configuration."""
+        return functools.reduce(getattr, self.path, config)
+
+
+def leaves(config: Config, prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[Leaf]:
+    """Every choice that the user has, with ``config``'s values as the defaults."""
+    kinds = _kinds(type(config))  # type: ignore[arg-type]
+    for field in dataclasses.fields(config):
+        value, here, about = getattr(config, field.name), (*path, field.name), _option(field)
+        if about.from_data:
+            continue
+        if isinstance(value, Config):
+            yield from leaves(value, prefix + field.metadata["prefix"], here)
+        else:
+            was = tuple(prefix + name for name in about.was)
+            yield Leaf(prefix + field.name, here, kinds[field.name], value, about._replace(was=was))
+
+
+def earlier_names(config: Config) -> dict[str, str]:
+    """Names that choices had in earlier versions → today's."""
+    return {was: leaf.name for leaf in leaves(config) for was in leaf.option.was}
+
+
+def with_values(config: C, values: Mapping[tuple[str, ...], Any]) -> C:
+    """``config`` with other values at these paths."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        below = {path[1:]: value for path, value in values.items() if path[0] == field.name}
+        if () in below:
+            changes[field.name] = below[()]
+        elif below:
+            changes[field.name] = with_values(getattr(config, field.name), below)
+    return dataclasses.replace(config, **changes)
+
+
+def as_flags(config: Config) -> dict[str, str]:
+    """Everything that the result depends on, as ``--flagfile`` reads it; a choice that is None has no line."""
+    flags = {}
+    for leaf in leaves(config):
+        value = leaf.value(config)
+        if leaf.option.of_run and value is not None:
+            text = text_of(value)
+            if text != text.strip() or len(text.splitlines()) > 1:
+                raise UserError(f"--{leaf.name}={text!r}: white space at an end, or a line break, is not possible here")
+            flags[leaf.name] = text
+    return flags
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """Everything that the result depends on, nested as the configurations are, for JSON."""
+    raw: dict[str, Any] = {}
+    for leaf in leaves(config):
+        if leaf.option.of_run:
+            place = raw
+            for name in leaf.path[:-1]:
+                place = place.setdefault(name, {})
+            value = leaf.value(config)
+            place[leaf.path[-1]] = str(value) if isinstance(value, Path) else value
+    return json.loads(json.dumps(raw))
+
+
+def from_json(config: C, raw: Mapping[str, Any]) -> C:
+    """What ``as_json`` gave, read back; what is absent is as in ``config``.
+
+    Raises:
+        UserError: a name that the configuration does not have.
+    """
+    values = {}
+    known = {leaf.path: leaf for leaf in leaves(config)}
+    earlier = {(*leaf.path[:-1], name): leaf.path for leaf in known.values() for name in _own_names(leaf)}
+    for path, value in _flat(raw):
+        path = earlier.get(path, path)
+        if path not in known:
+            raise UserError(f"{type(config).__name__} has no {'.'.join(path)}")
+        values[path] = value
+    return with_values(config, values)
+
+
+def load(path: Path | str, config: C) -> C:
+    """The configuration of a run folder's ``config.json``; ``config`` says of which class, and what is absent."""
+    file = Path(path)
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        task, values = raw["task"], raw["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: no configuration of a run ({error})") from error
+    if task != type(config).__name__:
+        raise UserError(f"{file}: the configuration of another task, {task}, not {type(config).__name__}")
+    return from_json(config, values)
+
+
+@functools.cache
+def partial(full: type[Config]) -> Any:
+    """A ``Config`` with the fields of ``full``, each None unless it is given: changes to be put ``over`` a base."""
+    hints = typing.get_type_hints(full)
+    fields = []
+    for field in dataclasses.fields(full):
+        about = dataclasses.field(default=None, metadata=field.metadata)
+        fields.append((field.name, hints[field.name] | None, about))
+    return dataclasses.make_dataclass(f"Partial{full.__name__}", fields, bases=(Config,), frozen=True)
+
+
+def _own_names(leaf: Leaf) -> list[str]:
+    """A leaf's earlier names without the prefix of its flag."""
+    prefix = leaf.name.removesuffix(leaf.path[-1])
+    return [name.removeprefix(prefix) for name in leaf.option.was]
+
+
+def _flat(raw: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def _option(field: dataclasses.Field) -> Option:
+    return field.metadata["option"]
+
+
+@functools.cache
+def _kinds(config: type[Config]) -> dict[str, Kind]:
+    """Types of the fields that are no configurations themselves."""
+    kinds = {name: _kind(hint) for name, hint in typing.get_type_hints(config).items()}
+    return {name: kind for name, kind in kinds.items() if not issubclass(kind.type, Config)}
+
+
+def _kind(hint: Any) -> Kind:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        first, second = typing.get_args(hint)
+        assert second is type(None), f"{hint}: a field has one type, and perhaps None"
+        return _kind(first)._replace(optional=True)
+    if typing.get_origin(hint) is tuple:
+        return Kind(typing.get_args(hint)[0], True, False)
+    return Kind(hint if isinstance(hint, type) else object, False, False)
+
+
+def _checked(name: str, value: Any, kind: Kind, about: Option) -> Any:
+    if value is None and kind.optional:
+        return None
+    if kind.many:
+        if isinstance(value, str) or not isinstance(value, Collection):
+            raise UserError(f"{name}={value!r}: a list is needed")
+        return tuple(_checked(name, one, kind._replace(many=False, optional=False), about) for one in value)
+    value = _converted(name, value, kind.type)
+    allowed = about.values()
+    if allowed and value not in allowed:
+        raise UserError(f"{name}={value!r} is not known: use one of {', '.join(map(str, allowed))}")
+    if about.low is not None and not value >= about.low:
+        raise UserError(f"{name}={value!r}: {about.low} or more is needed")
+    if about.high is not None and not value <= about.high:
+        raise UserError(f"{name}={value!r}: {about.high} or less is needed")
+    return value
+
+
+def _converted(name: str, value: Any, kind: type) -> Any:
+    """A whole number is a float too, and a text a path; anything else must be of the field's own type."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if kind is float and whole:
+        return float(value)
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    if kind is object or (whole if kind is int else isinstance(value, kind)):
+        return value
+    raise UserError(f"{name}={value!r}: a value of type {kind.__name__} is needed")
+
+
+def text_of(value: Any) -> str:
+    """A value as its flag has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(value)  # absl reads lists as one line of CSV
+        return line.getvalue()
+    return str(value)

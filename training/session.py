@@ -1,0 +1,72 @@
+"""Where a task computes: seeds, precision, determinism and devices while it runs, and what they were before, after."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import keras
+import tensorflow as tf
+from tensorflow.python.framework import config as tensorflow_config  # switching determinism off has no public name
+
+from files.errors import UserError
+from training.config import TaskConfig, TrainingConfig
+from training.randomness import seeded
+from training.strategy import Placement, make_strategy
+
+
+@contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Layers built inside have this dtype policy: ``float32``, or ``mixed_bfloat16`` with float32 weights.
+
+    float16 is left out on purpose: it needs loss scaling, and every accelerator worth its use has bfloat16.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@contextmanager
+def full_products() -> Iterator[None]:
+    """No TensorFloat-32 inside: features, and so distances, depend on how products are rounded."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    before = tensorflow_config.is_op_determinism_enabled()
+    tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not before:
+            tensorflow_config.disable_op_determinism()
+
+
+@contextmanager
+def session(config: TaskConfig, training: TrainingConfig | None = None) -> Iterator[Placement]:
+    """The placement of a task; ``training`` is how it trains, if it does.
+
+    Raises:
+        UserError: devices that are not there, or a batch that cannot be shared out among them.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(seeded(config.seed))
+        if training is None:
+            yield make_strategy(config.devices)
+            return
+        stack.enter_context(precision(training.precision))
+        if training.deterministic:
+            stack.enter_context(_deterministic())
+        placement = make_strategy(config.devices, training.shards)
+        replicas = placement.strategy.num_replicas_in_sync
+        if training.batch_size % (replicas * training.accumulate):
+            times = f" × --accumulate={training.accumulate}" if training.accumulate > 1 else ""
+            raise UserError(f"--batch_size={training.batch_size} is not a multiple of the {replicas} replicas{times}")
+        yield placement

@@ -1,0 +1,224 @@
+"""The vision bridge up to the frozen maps: features → layout → images → maps.
+
+Every stage is kept in the cache under the hash of all that it depends on, so that a second run, or another row of the
+table, finds what it needs. ``N`` rows, ``D`` features, ``H``×``W`` the image, ``h``×``w``×``K`` maps.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from files.arrays import GrowingArray
+from training.checkpoint import fingerprint
+from training.functions import compiled
+from training.strategy import Placement
+from vision_bridge.backbones import build_backbone, has_norms
+from vision_bridge.cache import Cache, Stage, key_of
+from vision_bridge.classifier import check_maps
+from vision_bridge.config import BridgeConfig
+from vision_bridge.embedding import check_engine
+from vision_bridge.extractors import EXTRACTORS, Extractor
+from vision_bridge.images import fit_normalization
+from vision_bridge.layout import ALGORITHM, PixelMap, check_grid
+from vision_bridge.maps import MapShape, fill_maps, make_maps_of, make_stream, map_shape
+from vision_bridge.weights import load_backbone
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """What is turned into images; where it comes from is no concern of this package.
+
+    Attributes:
+        arrays: [N, D] by split, perhaps memory-mapped; the D columns are group after group, all of one size.
+        labels: [N] by split.
+        classes: their names.
+        key: of all that the arrays depend on.
+        groups: names of the columns' groups.
+        kind: what a group is, for pictures.
+        about: what the features are, for the log.
+    """
+
+    arrays: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    classes: tuple[str, ...]
+    key: str
+    groups: tuple[str, ...]
+    kind: str = "group of features"
+    about: str = ""
+
+
+class Network(NamedTuple):
+    """A frozen extractor with its weights.
+
+    Attributes:
+        name: in ``EXTRACTORS``.
+        model: images [B, H, W, 3] → maps [B, h, w, K].
+        weights: what they are, for the result.
+    """
+
+    name: str
+    model: keras.Model
+    weights: str
+
+    @property
+    def extractor(self) -> Extractor:
+        """Its entry."""
+        return EXTRACTORS[self.name]
+
+
+class Maps(NamedTuple):
+    """What a head is trained on.
+
+    Attributes:
+        network: that the maps are of.
+        x: maps, or images where the maps depend on the batch.
+        maps_of: ``x`` of a batch → maps [B, h, w, K] float32.
+        shape: of a row's maps.
+        cached: whether ``x`` are maps.
+    """
+
+    network: Network
+    x: Stage
+    maps_of: Callable[[Any], Any]
+    shape: MapShape
+    cached: bool
+
+    def remove(self) -> None:
+        """Deletes the maps from the cache."""
+        if self.cached:
+            self.x.remove()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bridge:
+    """The stages, each computed when it is first asked for.
+
+    Attributes:
+        config: every choice.
+        features: what is laid out.
+        cache: folder of intermediate results.
+        placement: where things run.
+    """
+
+    config: BridgeConfig
+    features: Features
+    cache: Path
+    placement: Placement
+
+    @cached_property
+    def layout_key(self) -> str:
+        """Of all that the layout depends on, before pixels are shuffled."""
+        layout = dataclasses.asdict(self.config.layout())
+        return key_of(self.features.key, layout, self.config.chosen.fit_rows, ALGORITHM)
+
+    @cached_property
+    def pixel_map(self) -> PixelMap:
+        """The layout."""
+        path = self._files.path("layout", self.layout_key, ".safetensors")
+        if not path.exists():
+            self._lay_out().save(path)
+        pixel_map = PixelMap.load(path)
+        return pixel_map.shuffled(self.config.layout_seed) if self.config.shuffle_pixels else pixel_map
+
+    @cached_property
+    def images(self) -> Stage:
+        """[N, H, W] float32 by split."""
+        pixel_map, features = self.pixel_map, self.features.arrays
+
+        def fill(split: str, file: GrowingArray) -> None:
+            pixel_map.transform(features[split], file.array)
+            file.save(len(features[split]))
+
+        shuffled = self.config.layout_seed if self.config.shuffle_pixels else None
+        depends_on = {"features": self.features.key, "layout": self.layout_key, "shuffled": shuffled}
+        return self._files.stage("images", depends_on, features, pixel_map.shape, "float32", fill)
+
+    def load(self, name: str, weights: str) -> Network:
+        """``load_network`` of the bridge's configuration."""
+        return load_network(self.config, name, weights, self.cache, self.placement)
+
+    def maps(self, network: Network) -> Maps:
+        """The frozen maps of every image."""
+        config, chosen, model = self.config, self.config.chosen, network.model
+        z = fit_normalization(self.images.arrays["train"], chosen.z_norm == "batch")
+        maps_of, shape = make_maps_of(model, z, config.enlarge, config.map_pool), map_shape(model, config.map_pool)
+        if chosen.z_norm == "batch" or (chosen.bn_mode == "batch" and has_norms(model)):
+            return Maps(network, self.images, maps_of, shape, cached=False)  # an image's maps depend on the others
+
+        stream = make_stream(maps_of, self.placement)
+
+        def fill(split: str, file: GrowingArray) -> None:
+            images = self.images.arrays[split]
+            print(f"{model.name} maps of {len(images):,} {split} images, {'×'.join(map(str, shape))}", flush=True)
+            progress = keras.utils.Progbar(len(images), unit_name="image")
+            fill_maps(stream, images, file, config.training.batch_size, progress.update)
+
+        depends_on = {"images": self.images.key, "weights": fingerprint(model.variables, model.name),
+                      "enlarge": config.enlarge, "pool": config.map_pool, "normalization": list(z)}  # fmt: skip
+        stage = self._files.stage("maps", depends_on, self.images.arrays, shape, "float16", fill)
+        return Maps(network, stage, lambda x: keras.ops.cast(x, "float32"), shape, cached=True)
+
+    def summary(self) -> str:
+        """Features and layout, two lines."""
+        figures, (height, width) = self.pixel_map.figures(), self.pixel_map.shape
+        return (
+            f"features: {self.features.arrays['train'].shape[1]:,}, {self.features.about}\n"
+            f"layout: {height}×{width}, {figures['filled']:,} pixels filled ({figures['fill']:.0%}), "
+            f"{figures['sharing']:,} features share one, {figures['most_on_a_pixel']} at most"
+        )
+
+    @property
+    def _files(self) -> Cache:
+        return Cache(self.cache / "bridge")
+
+    def _lay_out(self) -> PixelMap:
+        layout, arrays = self.config.layout(), self.features.arrays
+        rows = arrays["train"]
+        if self.config.chosen.fit_rows == "all":
+            rows = np.concatenate([arrays[split] for split in SPLITS])
+        print(f"laying out {rows.shape[1]:,} features by {len(rows):,} rows, {layout.engine}", flush=True)
+        start = time.monotonic()
+
+        def on_progress(step: int, divergence: float) -> None:
+            print(f"  step {step}: divergence {divergence:.4f}, {time.monotonic() - start:.0f} s", flush=True)
+
+        return PixelMap.fit(rows, layout, compiled, on_progress)
+
+
+def check_features(config: BridgeConfig, count: int) -> None:
+    """Raises UserError for an image or a perplexity that cannot be with so many features; before they are computed."""
+    check_grid(count, config.layout())
+    check_engine(config.engine, count, config.perplexity)
+
+
+def load_network(config: BridgeConfig, name: str, weights: str, cache: Path, placement: Placement) -> Network:
+    """An extractor with its weights.
+
+    Args:
+        config: size of the images and of the maps, batch norms, where weights are.
+        name: one of ``EXTRACTORS``.
+        weights: see ``load_backbone``.
+        cache: where downloads go.
+        placement: where it runs.
+
+    Raises:
+        UserError: weights that cannot be had, or images too small for the extractor and the head.
+    """
+    model = build_network(config, name, placement)
+    check_maps(map_shape(model, config.map_pool), config.head_of(EXTRACTORS[name]))
+    return Network(name, model, load_backbone(name, weights, config.weights_dir, cache, model))
+
+
+def build_network(config: BridgeConfig, name: str, placement: Placement) -> keras.Model:
+    """An extractor's layers for the configuration's images, without weights."""
+    height, width = config.height * config.enlarge, config.width * config.enlarge
+    with placement.strategy.scope():
+        return build_backbone(name, height, width, config.chosen.bn_mode)

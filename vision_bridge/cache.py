@@ -1,0 +1,67 @@
+"""Arrays and files that are named by a hash of all that they depend on."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from files.arrays import GrowingArray, remove
+
+
+def key_of(*depends_on: Any) -> str:
+    """The hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:24]
+
+
+class Stage(NamedTuple):
+    """Arrays [N, …] by split, and the key of all that they depend on."""
+
+    key: str
+    arrays: dict[str, np.ndarray]
+
+    def remove(self) -> None:
+        """Deletes their files."""
+        for array in self.arrays.values():
+            remove(array)
+
+
+class Cache(NamedTuple):
+    """A folder of them."""
+
+    folder: Path
+
+    def path(self, name: str, key: str, suffix: str = ".npy") -> Path:
+        """Where a file with this key is, or goes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{name}-{key}{suffix}"
+
+    def stage(
+        self,
+        name: str,
+        depends_on: Mapping[str, Any],
+        inputs: Mapping[str, np.ndarray],
+        shape: tuple[int, ...],
+        dtype: str,
+        fill: Callable[[str, GrowingArray], None],
+    ) -> Stage:
+        """A stage, computed where it is not there yet.
+
+        Args:
+            name: of its files.
+            depends_on: all that the arrays depend on, for JSON.
+            inputs: arrays by split, of as many rows.
+            shape, dtype: of a row.
+            fill: (split, file) computes the rows from ``file.done`` on.
+        """
+        arrays = {}
+        for split, rows in inputs.items():
+            about = {**depends_on, "split": split}
+            path = self.path(name, key_of(about))
+            file = GrowingArray(path, (len(rows), *shape), dtype, about)
+            if file.done < len(rows):
+                fill(split, file)
+            arrays[split] = np.load(path, mmap_mode="r")
+        return Stage(key_of(depends_on), arrays)

@@ -1,0 +1,60 @@
+"""The pictures of a run of the vision bridge."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from training.functions import with_gradient
+from vision_bridge import plots
+from vision_bridge.activation import class_activation, group_shares
+from vision_bridge.bridge import Bridge, Maps
+from vision_bridge.images import EPSILON, fit_normalization
+from vision_bridge.rectangle import convex_hull
+
+
+def draw(folder: Path, bridge: Bridge, maps: Maps) -> None:
+    """Layout, images of every class, their means, normalisation, and the maps of one image."""
+    features, images = bridge.features, bridge.images.arrays["train"]
+    labels, hull = features.labels["train"], convex_hull(bridge.pixel_map.points)
+    plots.layout(bridge.pixel_map, hull, features.groups, features.kind, folder / "layout.png")
+    own = {features.classes[k]: np.flatnonzero(labels == k) for k in np.unique(labels)}
+    some = {name: np.stack([images[row] for row in rows[:5]]) for name, rows in own.items()}
+    plots.image_rows(some, folder / "images.png")
+    plots.image_rows(_means(images, own), folder / "class_means.png", symmetric=True)
+    normalization = fit_normalization(images)
+    first = next(iter(some.values()))
+    after = (first - normalization.mean) / (normalization.deviation + EPSILON)
+    plots.image_rows({"before z-normalisation": first, "after": after}, folder / "z_norm.png")
+    plots.feature_maps(_test_maps(maps, [0])[0], folder / "maps.png")
+
+
+def _means(images: np.ndarray, own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The classes' mean images; their difference for two, and from the mean of all for more."""
+    means = {name: images[rows].mean(axis=0) for name, rows in own.items()}
+    everything = images.mean(axis=0)
+    rows = {name: [mean, mean - everything] for name, mean in means.items()}
+    if len(means) == 2:
+        (one, first), (two, second) = means.items()
+        rows = {one: [first], two: [second], f"{one} − {two}": [first - second]}
+    return {name: np.stack(pictures) for name, pictures in rows.items()}
+
+
+def _test_maps(maps: Maps, rows: Sequence[int]) -> np.ndarray:
+    """Maps [B, h, w, K] of some test images."""
+    return keras.ops.convert_to_numpy(maps.maps_of(keras.ops.convert_to_tensor(maps.x.arrays["test"][rows])))
+
+
+def draw_activation(folder: Path, bridge: Bridge, maps: Maps, head: keras.Model) -> None:
+    """Class activation of test images, two a class and six in all at most, traced back to the groups of features."""
+    features = bridge.features
+    labels, classes = features.labels["test"], features.classes
+    rows = np.concatenate([np.flatnonzero(labels == k)[:2] for k in np.unique(labels)[:3]])
+    seen = keras.ops.convert_to_tensor(_test_maps(maps, rows.tolist()))
+    guess = np.asarray(keras.ops.convert_to_numpy(keras.tree.flatten(head(seen, training=False))[0])).argmax(axis=1)
+    heat = class_activation(head, seen, guess, with_gradient, *bridge.pixel_map.shape)
+    shares = group_shares(bridge.pixel_map, heat, len(features.groups))
+    titles = [f"{classes[label]}, read as {classes[g]}" for label, g in zip(labels[rows], guess, strict=True)]
+    images = np.stack([bridge.images.arrays["test"][row] for row in rows])
+    plots.activation(images, heat, titles, shares, features.groups, features.kind, folder / "activation.png")

@@ -1,0 +1,117 @@
+"""Pictures of layouts, images and maps. ``N`` images of ``H``×``W`` pixels, ``D`` features, ``K`` maps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+from training.plots import save_figure
+
+if TYPE_CHECKING:
+    from vision_bridge.layout import PixelMap
+    from vision_bridge.report import Line
+
+
+def _outline(axis: plt.Axes, corners: np.ndarray, **style: Any) -> None:
+    axis.plot(*np.concatenate([corners, corners[:1]]).T, **style)
+
+
+def layout(pixel_map: "PixelMap", hull: np.ndarray, groups: Sequence[str], kind: str, path: Path) -> None:
+    """Features before and after rotation, coloured by group, with their hull and smallest rectangle."""
+    points, flat = pixel_map.points, pixel_map.flat
+    group = np.arange(len(points)) * len(groups) // len(points)
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5.5))
+    colours = plt.get_cmap("viridis", len(groups))
+    style: dict[str, Any] = {"s": 3, "c": group, "cmap": colours, "vmin": -0.5, "vmax": len(groups) - 0.5}
+    axes[0].scatter(*points.T, **style)
+    _outline(axes[0], hull, color="tab:orange", label="hull")
+    _outline(axes[0], pixel_map.corners, color="tab:red", label="smallest rectangle")
+    axes[0].legend(fontsize=8)
+    shown = axes[1].scatter(*flat.T, **style)
+    side = flat.max(axis=0)
+    _outline(axes[1], np.array([[0, 0], [side[0], 0], side, [0, side[1]]]), color="tab:red")
+    bar = figure.colorbar(shown, ax=axes, label=kind, ticks=range(len(groups)))
+    bar.ax.set_yticklabels(groups)
+    for axis, title in zip(axes, ("as laid out", "turned"), strict=True):
+        axis.set_aspect("equal")
+        axis.set_title(title)
+    save_figure(figure, path)
+
+
+def image_rows(rows: Mapping[str, np.ndarray], path: Path, symmetric: bool = False) -> None:
+    """Named rows of images [N, H, W], all on one colour scale; ``symmetric`` has 0 in the middle."""
+    columns = max(len(images) for images in rows.values())
+    figure, grid = plt.subplots(
+        len(rows), columns, figsize=(2 * columns + 1, 2.1 * len(rows)), squeeze=False, layout="constrained"
+    )
+    everything = np.concatenate([images.ravel() for images in rows.values()])
+    low, high = np.percentile(everything, (0.5, 99.5))
+    if symmetric:
+        high = max(abs(low), abs(high))
+        low = -high
+    shown = None
+    for axes, (name, images) in zip(grid, rows.items(), strict=True):
+        for axis in axes:
+            axis.axis("off")
+        for axis, image in zip(axes, images, strict=False):
+            shown = axis.imshow(image, cmap="RdBu_r" if symmetric else "gray", vmin=low, vmax=high)
+        axes[0].set_title(name, fontsize=9, loc="left")
+    assert shown is not None
+    figure.colorbar(shown, ax=grid, shrink=0.8)
+    save_figure(figure, path)
+
+
+def feature_maps(maps: np.ndarray, path: Path, most: int = 64, smallest: int = 64) -> None:
+    """The first maps of one image [h, w, K], each on its own scale, enlarged to at least ``smallest`` pixels."""
+    shown = np.moveaxis(np.asarray(maps, np.float32), -1, 0)[:most]
+    low, high = shown.min(axis=(1, 2), keepdims=True), shown.max(axis=(1, 2), keepdims=True)
+    gray = (255 * (shown - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
+    framed = np.pad(gray, ((0, 0), (1, 0), (1, 0)), constant_values=128)
+    count, height, width = framed.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    sheet = np.pad(framed, ((0, rows * columns - count), (0, 0), (0, 0)), constant_values=128)
+    sheet = sheet.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
+    scale = max(1, -(-smallest // max(maps.shape[:2])))
+    Image.fromarray(sheet.repeat(scale, axis=0).repeat(scale, axis=1)).save(path)
+
+
+def activation(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], shares: np.ndarray, groups: Sequence[str],
+               kind: str, path: Path) -> None:  # fmt: skip
+    """Images [N, H, W] with class activation [N, H, W] over them, and the groups' shares [N, groups] of it as bars."""
+    figure, grid = plt.subplots(3, len(images), figsize=(2.4 * len(images), 6.4), squeeze=False, layout="constrained")
+    for column, title in enumerate(titles):
+        grid[0, column].imshow(images[column], cmap="gray")
+        grid[1, column].imshow(images[column], cmap="gray")
+        grid[1, column].imshow(heat[column], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        grid[0, column].set_title(title, fontsize=8)
+        grid[2, column].bar(range(len(groups)), shares[column])
+        grid[2, column].set_xticks(range(len(groups)), groups)
+        grid[2, column].set_ylim(0, max(0.4, float(shares.max())))
+        for row in (0, 1):
+            grid[row, column].axis("off")
+    grid[2, 0].set_ylabel("share of the activation")
+    figure.supxlabel(kind, fontsize=9)
+    save_figure(figure, path)
+
+
+def accuracies(lines: "Sequence[Line]", path: Path) -> None:
+    """A table's test accuracies with their intervals, beside those that were published."""
+    figure, axis = plt.subplots(figsize=(8, 0.5 * len(lines) + 1.6))
+    places = range(len(lines))[::-1]
+    for name in ("test", "original", "reproduced"):
+        points = [(getattr(line, name), y) for line, y in zip(lines, places, strict=True)]
+        points = [point for point in points if point[0] is not None]
+        if points:
+            axis.plot(*zip(*points, strict=True), "o", label=name)
+    for line, y in zip(lines, places, strict=True):
+        if line.test_low is not None and line.test_high is not None:
+            axis.plot([line.test_low, line.test_high], [y, y], "-", color="gray", zorder=0)
+    axis.set_yticks(places, [line.row for line in lines])
+    axis.set_xlabel("accuracy")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    save_figure(figure, path)

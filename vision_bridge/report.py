@@ -1,0 +1,88 @@
+"""The table of extractors as Markdown, CSV, a picture and figures."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from files.text import write_text
+from vision_bridge.controls import Interval, mean_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of the table, or of the controls below it; None is an empty cell. Columns have the fields' names."""
+
+    row: str
+    weights: str | None = None
+    maps: str | None = None
+    encoder_rate: str | None = None
+    rate: str | None = None
+    seeds: int | None = None
+    validation: float | None = None
+    test: float | None = None
+    sd: float | None = None
+    test_low: float | None = None
+    test_high: float | None = None
+    original: float | None = None
+    reproduced: float | None = None
+
+    @classmethod
+    def of_results(cls, row: str, results: Sequence[dict[str, Any]], **more: Any) -> "Line":
+        """The means of several trainings' results; the interval of one is that of its test rows."""
+        test, first = [result["test_accuracy"] for result in results], results[0]
+        several = len(test) > 1
+        interval = mean_interval(test) if several else Interval(first["test_accuracy_low"], first["test_accuracy_high"])
+        return cls(
+            row,
+            weights=first["weights"],
+            maps=first["maps"],
+            seeds=len(results),
+            validation=float(np.mean([result["val_accuracy"] for result in results])),
+            test=float(np.mean(test)),
+            sd=float(np.std(test, ddof=1)) if several else None,
+            test_low=interval.low,
+            test_high=interval.high,
+            **more,
+        )
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Line))
+
+
+def write_report(folder: Path, lines: Sequence[Line], controls: Sequence[Line], control_title: str) -> str:
+    """Writes ``table.md``, ``table.csv`` and ``table.png``; returns the first."""
+    from vision_bridge import plots
+
+    text = markdown(lines) + (f"\nControls, {control_title}:\n\n{markdown(controls)}" if controls else "")
+    write_text(folder / "table.md", text)
+    everything = [*lines, *controls]
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow([_title(name) for name in COLUMNS])
+    writer.writerows([getattr(line, name) for name in COLUMNS] for line in everything)
+    write_text(folder / "table.csv", file.getvalue())
+    plots.accuracies(everything, folder / "table.png")
+    return text
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """Columns that some line has."""
+    columns = [name for name in COLUMNS if any(getattr(line, name) is not None for line in lines)]
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return ""
+        return f"{value:.4f}".removeprefix("0") if isinstance(value, float) else str(value)
+
+    rows = ["| " + " | ".join(cell(getattr(line, name)) for name in columns) + " |" for line in lines]
+    titles = "| " + " | ".join(map(_title, columns)) + " |"
+    return "\n".join([titles, "|" + "---|" * len(columns), *rows]) + "\n"
+
+
+def _title(column: str) -> str:
+    return column.replace("_", " ")
