@@ -1,13 +1,6 @@
 """The one way a script starts and ends. Imports nothing heavy, so that ``--help`` is quick.
 
-FLAGS = launch.define(ClassifierConfig())
-
-def main(arguments: list[str]) -> None:
-    config = launch.read(ClassifierConfig(), FLAGS)
-    …
-
-if __name__ == "__main__":
-    launch.launch(main, FLAGS)
+A script is the flags of its configuration and a ``main`` that reads them; ``train_text.py`` is one to copy.
 """
 
 import errno
