@@ -43,11 +43,13 @@ class UNetConfig(Config):
     channels: int = option(3, "Of the images.", low=1, from_data=True)
     base_width: int = option(128, "Channels of the first level.", low=1)
     channel_multipliers: tuple[int, ...] = option(
-        (1, 2, 2, 2), "Channels of each level, as multiples of --base_width.", low=1, was=("multipliers",)
+        (1, 2, 2, 2), "Channels of each level, as multiples of --base_width.", low=1, former_names=("multipliers",)
     )
     num_blocks: int = option(2, "Residual blocks of a level on the way down; one more on the way up.", low=1)
     attention_resolutions: tuple[int, ...] = option(
-        (16,), "Heights of the feature maps that have attention; the middle always has it.", was=("attention_sizes",)
+        (16,),
+        "Heights of the feature maps that have attention; the middle always has it.",
+        former_names=("attention_sizes",),
     )
     num_heads: int = option(1, "Attention heads.", low=1)
     dropout: float = option(0.1, "Inside residual blocks.", low=0.0, high=0.99)
@@ -141,7 +143,9 @@ class DdpmConfig(TaskConfig):
     """Training a diffusion model. The defaults learn the digits: 1.0M parameters, 7 minutes on two cores."""
 
     data: DataConfig = nested(DataConfig)
-    class_conditional: bool = option(True, "Condition on the classes; sample them with --guidance.", was=("by_class",))
+    class_conditional: bool = option(
+        True, "Condition on the classes; sample them with --guidance.", former_names=("by_class",)
+    )
     flip: bool = option(False, "Mirror half of the training images, left to right.")
     unet: UNetConfig = nested(
         UNetConfig, base_width=32, channel_multipliers=(1, 2), attention_resolutions=(4,), num_groups=8
@@ -169,26 +173,26 @@ class DdpmConfig(TaskConfig):
 class SampleConfig(TaskConfig):
     """Images from a trained model; what the images do not depend on is not of the run."""
 
-    out: Path | None = option(None, "Folder for the images. [RUN_DIR/images]", of_run=False)
+    out: Path | None = option(None, "Folder for the images. [RUN_DIR/images]", affects_result=False)
     num_images: int = option(64, "How many.", low=1, high=10**8)
     first_image: int = option(0, "Number of the first: image i of a seed is always the same.", low=0)
-    batch_size: int = option(64, "Images at a time; changes nothing but speed and memory.", low=1, of_run=False)
+    batch_size: int = option(64, "Images at a time; changes nothing but speed and memory.", low=1, affects_result=False)
     classes: tuple[str, ...] = option(
         (), "Names of classes, image by image in turn; empty: all of them, where the model has any."
     )
     unconditional: bool = option(False, "No class, from a model that knows classes.")
     sampler: SamplerConfig = nested(SamplerConfig)
     format: str = option(
-        "grid", "One picture, an array, or a file an image.", choices=("grid", "npz", "png"), of_run=False
+        "grid", "One picture, an array, or a file an image.", choices=("grid", "npz", "png"), affects_result=False
     )
-    columns: int = option(0, "Of the grid; 0: as square as it gets.", low=0, of_run=False)
-    animate: bool = option(False, "Also a GIF of the denoising.", of_run=False)
+    columns: int = option(0, "Of the grid; 0: as square as it gets.", low=0, affects_result=False)
+    animate: bool = option(False, "Also a GIF of the denoising.", affects_result=False)
     interpolate_to: int = option(
         -1,
         "Also a row from this seed's noise to the other's: the other seed.",
         low=-1,
         high=2**32 - 1,
-        of_run=False,
+        affects_result=False,
     )
 
 

@@ -14,7 +14,7 @@ from diffusion.published import is_published, open_generator
 from diffusion.samplers import make_table, warnings
 from files.arrays import GrowingArray
 from files.errors import UserError
-from training.options import as_flags
+from training.config_files import as_flags
 from training.session import session
 from training.strategy import Placement
 

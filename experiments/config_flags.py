@@ -7,7 +7,8 @@ from typing import Any
 from absl import flags
 
 from files.errors import UserError
-from training.options import C, Config, Leaf, leaves, text_of, with_values
+from training.config_files import text_of
+from training.options import C, Config, Leaf, leaves, with_values
 
 _TYPES: dict[type, Any] = {int: flags.IntegerParser, float: flags.FloatParser}
 
@@ -24,7 +25,7 @@ class _ListParser(flags.ListParser):
         try:
             return [self.item.parse(text) for text in texts]
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{error}; a list of {self.item.syntactic_help or 'texts'} is needed") from error
+            raise ValueError(f"an item of the list cannot be read: {error}") from error
 
 
 def define(config: Config, values: flags.FlagValues) -> None:
@@ -74,9 +75,10 @@ def parse(values: flags.FlagValues, argv: Sequence[str], earlier: Mapping[str, s
     try:
         return values(list(argv))
     except flags.UnrecognizedFlagError as error:
-        new = earlier.get(error.flagname, earlier.get(error.flagname.removeprefix("no")))
-        if new is None:
-            raise UserError(f"{error}; see --help") from error
-        raise UserError(f"--{error.flagname} has another name now: --{new}") from error
+        for no in ("", "no"):  # --noNAME is a switch's other form
+            if error.flagname.startswith(no) and error.flagname.removeprefix(no) in earlier:
+                new = no + earlier[error.flagname.removeprefix(no)]
+                raise UserError(f"--{error.flagname} has another name now: --{new}") from error
+        raise UserError(f"{error}; see --help") from error
     except flags.Error as error:
         raise UserError(f"{error}; see --help") from error

@@ -48,7 +48,8 @@ def launch(main: Main, values: ScriptFlags) -> None:
     """Runs a script; a user's mistake ends with one line on standard error and a non-zero status."""
     for name in list(values):
         flags.FLAGS[name] = values[name]
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], values[name])  # --help lists them
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], values[name])  # --help lists them, and --helpfull:
+        flags.FLAGS.register_flag_by_module(sys.argv[0], values[name])
     values.mark_as_parsed()
     app.run(
         lambda argv: run(lambda: main(argv[1:])),

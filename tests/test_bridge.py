@@ -19,7 +19,7 @@ from training.adamw import AdamW
 from training.config import TrainingConfig
 from training.functions import with_gradient
 from training.job import Job
-from training.options import partial
+from training.options import overrides_of
 from training.randomness import seeded
 from training.strategy import Placement
 from training.train_step import make_train_step
@@ -214,7 +214,7 @@ def test_presets_differ_in_every_choice() -> None:
 def test_what_is_given_goes_over_the_preset_and_the_table() -> None:
     given = BridgeConfig(preset="author", choices=Choices(pixels="assignment"), layout_seed=3, head=SMALL)
     assert given.chosen == Choices(pixels="assignment")  # all choices at once
-    some = BridgeConfig(preset="author", choices=partial(Choices)(pixels="assignment")).chosen
+    some = BridgeConfig(preset="author", choices=overrides_of(Choices)(pixels="assignment")).chosen
     assert some == dataclasses.replace(PRESETS["author"], pixels="assignment")
     partly = BridgeConfig().choosing(PRESETS["author"], shuffle=True)
     assert partly.chosen == PRESETS["author"] and partly.shuffle_pixels and partly.preset == "corrected"

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from experiments.bridge import ImdbImagesConfig, train_bridge
 from tests.scripts import ROOT, fails_each, succeeds
 from tests.test_backbones import state_of
-from training.options import as_flags, load
+from training.config_files import as_flags, load
 from vision_bridge.config import PRESETS, BridgeConfig
 from vision_bridge.task import resolved
 

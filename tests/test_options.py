@@ -5,35 +5,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from absl import flags
 
 from experiments import config_flags
 from files.errors import UserError
-from training.options import (
-    Config,
-    as_flags,
-    as_json,
-    earlier_names,
-    from_json,
-    leaves,
-    load,
-    nested,
-    option,
-    partial,
-    with_values,
-)
+from training.config_files import as_flags, as_json, from_json, load
+from training.options import Config, earlier_names, leaves, nested, option, overrides_of, with_values
 
 
 @dataclasses.dataclass(frozen=True)
 class Head(Config):
-    kernel: int = option(4, "Side.", low=1, was=("side",))
+    kernel: int = option(4, "Side.", low=1, former_names=("side",))
     filters: tuple[int, ...] = option((192, 128), "Filters.")
-    norm: bool = option(False, "Whether.")
+    norm: bool = option(False, "Whether.", former_names=("normal",))
     classes: int = option(2, "From the data.", from_data=True)
 
 
-Changes = partial(Head)
+Changes = overrides_of(Head)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +33,8 @@ class Task(Config):
     kind: str = option("a", "Kind.", choices=("a", "b"))
     channels: int = option(0, "Channels.", choices=(0, 1, 3))
     path: Path | None = option(None, "Path.")
-    names: tuple[str, ...] = option(("x",), "Names.", was=("labels",))
-    cache: str = option("", "Not of the run.", of_run=False)
+    names: tuple[str, ...] = option(("x",), "Names.", former_names=("labels",))
+    cache: str = option("", "Not of the run.", affects_result=False)
     head: Head = nested(Head, prefix="head_", kernel=3)
     change: Changes = nested(Changes, prefix="c_")  # type: ignore[valid-type]
 
@@ -66,6 +56,8 @@ class Task(Config):
         ({"names": "xy"}, r"Task.names='xy': a list is needed"),
         ({"names": [1]}, r"Task.names=1: a value of type str is needed"),
         ({"kind": "b", "channels": 3}, "no channels for b"),
+        ({"head": None}, "Task.head=None: a Head is needed"),
+        ({"head": {"kernel": 3}}, "a Head is needed"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], message: str) -> None:
@@ -89,15 +81,16 @@ def test_values_take_the_fields_type() -> None:
     task = Task(rate=1, names=["a", "b"], path="~/x")  # type: ignore[arg-type]
     assert task.rate == 1.0 and isinstance(task.rate, float)
     assert task.names == ("a", "b") and task.path == Path.home() / "x"
+    assert Task(path="").path is None and Task(channels=np.int64(3)).channels == 3  # type: ignore[arg-type]
     assert hash(task) == hash(Task(rate=1.0, names=("a", "b"), path=Path.home() / "x"))
 
 
 def test_changes_over_a_base() -> None:
-    assert Changes(kernel=7).over(Head()) == Head(kernel=7)
-    assert Changes(filters=(), norm=False).over(Head(norm=True)) == Head(filters=(), norm=False)
-    assert Changes().over(Head()) == Head()
+    assert Changes(kernel=7).applied_to(Head()) == Head(kernel=7)
+    assert Changes(filters=(), norm=False).applied_to(Head(norm=True)) == Head(filters=(), norm=False)
+    assert Changes().applied_to(Head()) == Head()
     assert Head().differences(Head(kernel=7, norm=True)) == {"kernel": 7, "norm": True}
-    with pytest.raises(UserError, match=r"PartialHead.kernel=0: 1 or more"):
+    with pytest.raises(UserError, match=r"HeadOverrides.kernel=0: 1 or more"):
         Changes(kernel=0)
 
 
@@ -113,14 +106,14 @@ def _parsed(config: Task, *lines: str) -> Task:
 
 @pytest.mark.parametrize("task", [Task(), OTHER, Task(change=Changes(filters=(), norm=False))])
 def test_flags_and_json_give_the_configuration_back(task: Task, tmp_path: Path) -> None:
-    of_run = dataclasses.replace(task, cache="")
+    affects_result = dataclasses.replace(task, cache="")
     lines = [f"--{name}={value}" for name, value in as_flags(task).items()]
-    assert _parsed(Task(), *lines) == of_run
+    assert _parsed(Task(), *lines) == affects_result
     (tmp_path / "flags.txt").write_text("".join(line + "\n" for line in lines))
-    assert _parsed(Task(), f"--flagfile={tmp_path}/flags.txt") == of_run
-    assert from_json(Task(), json.loads(json.dumps(as_json(task)))) == of_run
+    assert _parsed(Task(), f"--flagfile={tmp_path}/flags.txt") == affects_result
+    assert from_json(Task(), json.loads(json.dumps(as_json(task)))) == affects_result
     (tmp_path / "config.json").write_text(json.dumps({"task": "Task", "config": as_json(task)}))
-    assert load(tmp_path / "config.json", Task()) == of_run
+    assert load(tmp_path / "config.json", Task()) == affects_result
 
 
 def test_what_is_absent_has_its_default_and_earlier_names_are_read() -> None:
@@ -146,6 +139,7 @@ def test_flags_follow_from_the_fields() -> None:
     ("argument", "message"),
     [
         ("--head_side=3", "--head_side has another name now: --head_kernel"),
+        ("--nohead_normal", "--nohead_normal has another name now: --nohead_norm"),
         ("--labels=a", "--labels has another name now: --names"),
         ("--colour=red", "Unknown command line flag 'colour'"),
         ("--head_kernel=0", "0 is not a positive integer"),
@@ -160,8 +154,19 @@ def test_wrong_flags_are_named(argument: str, message: str) -> None:
 
 
 def test_lines_that_a_flagfile_cannot_hold() -> None:
-    with pytest.raises(UserError, match="a line break, is not possible here"):
-        as_flags(Task(names=("a\nb",)))
+    for task in (Task(names=("a\nb",)), Task(names=("a", " b")), Task(names=("",)), Task(path=Path("x "))):
+        with pytest.raises(UserError, match="cannot be written to a flagfile"):
+            as_flags(task)
+
+
+def test_two_choices_of_one_name_are_a_mistake_of_the_code() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Twice(Config):
+        kernel: int = option(1, "Side.")
+        head: Head = nested(Head)
+
+    with pytest.raises(ValueError, match="two choices named kernel"):
+        leaves(Twice())
 
 
 def test_other_values_at_paths() -> None:

@@ -13,8 +13,10 @@ from training.strategy import make_strategy
 
 @dataclasses.dataclass(frozen=True)
 class _Config(TaskConfig):
-    name: str = option("a", "A text.", was=("title",))
+    name: str = option("a", "A text.", former_names=("title",))
     rate: float | None = option(None, "Perhaps a number.")
+    source: Path | None = option(None, "A file.")
+    other: Path | None = option(None, "Another.")
     training: TrainingConfig = nested(TrainingConfig, batch_size=8)
 
 
@@ -56,11 +58,16 @@ def test_same_configuration_opens_again_and_others_are_refused(tmp_path: Path) -
 
 def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     """What it does not say had its default; what had another name then is known by it; None was not given."""
-    (tmp_path / "flags.txt").write_text("--seed=3\n--title=x\n--rate=None\n")
-    assert Run.check(tmp_path, _Config(seed=3, name="x"))
-    for other in (_Config(seed=3), _Config(name="x"), _Config(seed=3, name="x", rate=1.0)):
+    (tmp_path / "flags.txt").write_text("--seed=3\n--title=x\n--rate=None\n--source=../d/\n--other=\n")
+    same = _Config(seed=3, name="x", source=Path("../d"))
+    Run.open(tmp_path, same)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 3
+    assert Run.check(tmp_path, same)
+    for change in ({"name": "a"}, {"seed": 0}, {"rate": 1.0}, {"source": None}, {"source": "../e"}):
+        other = dataclasses.replace(same, **change)
         with pytest.raises(UserError, match="belongs to a run with other flags"):
             Run.check(tmp_path, other)
+    (tmp_path / "config.json").unlink()
     (tmp_path / "flags.txt").write_text("--seed=3\n--colour=red\n")  # of another script
     with pytest.raises(UserError, match="--colour=red there, None here"):
         Run.check(tmp_path, _Config(seed=3))

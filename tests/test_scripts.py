@@ -13,7 +13,7 @@ import pytest
 from files.errors import UserError
 from files.tensors import read_weights
 from tests.scripts import ROOT, fails, fails_each, run, run_process
-from training.options import load
+from training.config_files import load
 
 SMALL = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--batch_size=8", "--num_epochs=4",
          "--learning_rate=0.02", "--max_length=16", "--min_count=1", "--devices=cpu"]  # fmt: skip

@@ -15,7 +15,7 @@ class TaskConfig(Config):
     seed: int = option(0, "Of everything random.", low=0, high=2**32 - 1)
     devices: str = option("auto", "auto, cpu, gpu, or a number of replicas: gpu:2, cpu:2.")
     cache_dir: Path | None = option(
-        None, "Downloads and intermediate results. [$TRIPTYCH_CACHE or ~/.cache/triptych]", of_run=False
+        None, "Downloads and intermediate results. [$TRIPTYCH_CACHE or ~/.cache/triptych]", affects_result=False
     )
 
 
@@ -42,7 +42,7 @@ class TrainingConfig(Config):
     shards: int = option(0, "Parts of a batch computed side by side; 0: one a core on CPU, 1 on GPU.", low=0)
     accumulate: int = option(1, "Micro-batches: parts of a batch computed one after another, to save memory.", low=1)
     deterministic: bool = option(False, "Only operations that are repeatable on GPUs too; slower there.")
-    tensorboard: bool = option(False, "Write TensorBoard events into the run folder.", of_run=False)
+    tensorboard: bool = option(False, "Write TensorBoard events into the run folder.", affects_result=False)
 
     def check(self) -> None:
         if self.patience and not self.select:

@@ -1,7 +1,7 @@
 """Configurations: frozen dataclasses in which every choice is declared once.
 
 A field of a ``Config`` is made by ``option``: it has a name, a type, a default, a help text and bounds. Flags,
-``flags.txt``, ``config.json`` and the checks at the door all follow from it. A task's configuration nests those of its
+``flags.txt``, ``config.json`` and the checks of values all follow from it. A task's configuration nests those of its
 parts (``nested``); their fields become flags of one flat list.
 
     @dataclasses.dataclass(frozen=True)
@@ -9,12 +9,10 @@ parts (``nested``); their fields become flags of one flat list.
         steps: int = option(20, "Times at which the network is evaluated.", low=1)
 """
 
-import csv
 import dataclasses
 import difflib
 import functools
-import io
-import json
+import numbers
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
@@ -34,18 +32,18 @@ class Option(NamedTuple):
         help: one sentence.
         choices: the values that it may have, or ``module:NAME`` of a registry whose keys they are.
         low, high: bounds, both allowed values.
-        of_run: whether the result depends on it; other fields are in no run folder.
+        affects_result: whether the result depends on it; other fields are in no run folder.
         from_data: whether the data or a checkpoint decide it; then it is no flag.
-        was: its names in earlier versions.
+        former_names: its names in earlier versions.
     """
 
     help: str
     choices: Collection[Any] | str = ()
     low: float | None = None
     high: float | None = None
-    of_run: bool = True
+    affects_result: bool = True
     from_data: bool = False
-    was: tuple[str, ...] = ()
+    former_names: tuple[str, ...] = ()
 
     def values(self) -> tuple[Any, ...]:
         """The choices; none means that every value is allowed."""
@@ -70,7 +68,7 @@ def nested(config: "type[Config]", prefix: str = "", from_data: bool = False, **
         from_data: see ``Option``.
         defaults: its choices where they differ from those of its class.
     """
-    metadata = {"prefix": prefix, "option": Option("", from_data=from_data)}
+    metadata = {"config": config, "prefix": prefix, "option": Option("", from_data=from_data)}
     return dataclasses.field(default_factory=lambda: config(**defaults), metadata=metadata)
 
 
@@ -93,10 +91,11 @@ class Config:
     def __post_init__(self) -> None:
         kinds = _kinds(type(self))  # type: ignore[arg-type]
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            name, value = f"{type(self).__name__}.{field.name}", getattr(self, field.name)
             if field.name in kinds:
-                value = _checked(f"{type(self).__name__}.{field.name}", value, kinds[field.name], _option(field))
-                object.__setattr__(self, field.name, value)
+                object.__setattr__(self, field.name, _checked(name, value, kinds[field.name], _option(field)))
+            elif not isinstance(value, field.metadata["config"]):
+                raise UserError(f"{name}={value!r}: a {field.metadata['config'].__name__} is needed")
         self.check()
 
     @classmethod
@@ -118,8 +117,8 @@ class Config:
     def check(self) -> None:
         """Refuses fields that contradict each other."""
 
-    def over(self, base: C) -> C:
-        """``base`` with every field of this one that is not None; see ``partial``."""
+    def applied_to(self, base: C) -> C:
+        """``base`` with every field of this one that is not None; see ``overrides_of``."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
 
@@ -143,23 +142,36 @@ class Leaf(NamedTuple):
         return functools.reduce(getattr, self.path, config)
 
 
-def leaves(config: Config, prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[Leaf]:
-    """Every choice that the user has, with ``config``'s values as the defaults."""
+def leaves(config: Config) -> list[Leaf]:
+    """Every choice that the user has, with ``config``'s values as the defaults.
+
+    Raises:
+        ValueError: two choices have the same name as flags; give one of the nested configurations a prefix.
+    """
+    found = list(_leaves(config, "", ()))
+    names = [leaf.name for leaf in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{type(config).__name__} has two choices named {', '.join(twice)}")
+    return found
+
+
+def _leaves(config: Config, prefix: str, path: tuple[str, ...]) -> Iterator[Leaf]:
     kinds = _kinds(type(config))  # type: ignore[arg-type]
     for field in dataclasses.fields(config):
         value, here, about = getattr(config, field.name), (*path, field.name), _option(field)
         if about.from_data:
             continue
         if isinstance(value, Config):
-            yield from leaves(value, prefix + field.metadata["prefix"], here)
+            yield from _leaves(value, prefix + field.metadata["prefix"], here)
         else:
-            was = tuple(prefix + name for name in about.was)
-            yield Leaf(prefix + field.name, here, kinds[field.name], value, about._replace(was=was))
+            former = tuple(prefix + name for name in about.former_names)
+            yield Leaf(prefix + field.name, here, kinds[field.name], value, about._replace(former_names=former))
 
 
 def earlier_names(config: Config) -> dict[str, str]:
     """Names that choices had in earlier versions → today's."""
-    return {was: leaf.name for leaf in leaves(config) for was in leaf.option.was}
+    return {was: leaf.name for leaf in leaves(config) for was in leaf.option.former_names}
 
 
 def with_values(config: C, values: Mapping[tuple[str, ...], Any]) -> C:
@@ -174,85 +186,17 @@ def with_values(config: C, values: Mapping[tuple[str, ...], Any]) -> C:
     return dataclasses.replace(config, **changes)
 
 
-def as_flags(config: Config) -> dict[str, str]:
-    """Everything that the result depends on, as ``--flagfile`` reads it; a choice that is None has no line."""
-    flags = {}
-    for leaf in leaves(config):
-        value = leaf.value(config)
-        if leaf.option.of_run and value is not None:
-            text = text_of(value)
-            if text != text.strip() or len(text.splitlines()) > 1:
-                raise UserError(f"--{leaf.name}={text!r}: white space at an end, or a line break, is not possible here")
-            flags[leaf.name] = text
-    return flags
-
-
-def as_json(config: Config) -> dict[str, Any]:
-    """Everything that the result depends on, nested as the configurations are, for JSON."""
-    raw: dict[str, Any] = {}
-    for leaf in leaves(config):
-        if leaf.option.of_run:
-            place = raw
-            for name in leaf.path[:-1]:
-                place = place.setdefault(name, {})
-            value = leaf.value(config)
-            place[leaf.path[-1]] = str(value) if isinstance(value, Path) else value
-    return json.loads(json.dumps(raw))
-
-
-def from_json(config: C, raw: Mapping[str, Any]) -> C:
-    """What ``as_json`` gave, read back; what is absent is as in ``config``.
-
-    Raises:
-        UserError: a name that the configuration does not have.
-    """
-    values = {}
-    known = {leaf.path: leaf for leaf in leaves(config)}
-    earlier = {(*leaf.path[:-1], name): leaf.path for leaf in known.values() for name in _own_names(leaf)}
-    for path, value in _flat(raw):
-        path = earlier.get(path, path)
-        if path not in known:
-            raise UserError(f"{type(config).__name__} has no {'.'.join(path)}")
-        values[path] = value
-    return with_values(config, values)
-
-
-def load(path: Path | str, config: C) -> C:
-    """The configuration of a run folder's ``config.json``; ``config`` says of which class, and what is absent."""
-    file = Path(path)
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        task, values = raw["task"], raw["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: no configuration of a run ({error})") from error
-    if task != type(config).__name__:
-        raise UserError(f"{file}: the configuration of another task, {task}, not {type(config).__name__}")
-    return from_json(config, values)
-
-
 @functools.cache
-def partial(full: type[Config]) -> Any:
-    """A ``Config`` with the fields of ``full``, each None unless it is given: changes to be put ``over`` a base."""
+def overrides_of(full: type[Config]) -> Any:
+    """A ``Config`` with the fields of ``full``, each None unless it is given: changes to be ``applied_to`` a base."""
     hints = typing.get_type_hints(full)
     fields = []
     for field in dataclasses.fields(full):
         about = dataclasses.field(default=None, metadata=field.metadata)
         fields.append((field.name, hints[field.name] | None, about))
-    return dataclasses.make_dataclass(f"Partial{full.__name__}", fields, bases=(Config,), frozen=True)
-
-
-def _own_names(leaf: Leaf) -> list[str]:
-    """A leaf's earlier names without the prefix of its flag."""
-    prefix = leaf.name.removesuffix(leaf.path[-1])
-    return [name.removeprefix(prefix) for name in leaf.option.was]
-
-
-def _flat(raw: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, value in raw.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, (*path, name))
-        else:
-            yield (*path, name), value
+    return dataclasses.make_dataclass(
+        f"{full.__name__.removesuffix('Config')}Overrides", fields, bases=(Config,), frozen=True
+    )
 
 
 def _option(field: dataclasses.Field) -> Option:
@@ -273,11 +217,11 @@ def _kind(hint: Any) -> Kind:
         return _kind(first)._replace(optional=True)
     if typing.get_origin(hint) is tuple:
         return Kind(typing.get_args(hint)[0], True, False)
-    return Kind(hint if isinstance(hint, type) else object, False, False)
+    return Kind(hint, False, False)
 
 
 def _checked(name: str, value: Any, kind: Kind, about: Option) -> Any:
-    if value is None and kind.optional:
+    if kind.optional and (value is None or (kind.type is Path and value == "")):
         return None
     if kind.many:
         if isinstance(value, str) or not isinstance(value, Collection):
@@ -296,22 +240,13 @@ def _checked(name: str, value: Any, kind: Kind, about: Option) -> Any:
 
 def _converted(name: str, value: Any, kind: type) -> Any:
     """A whole number is a float too, and a text a path; anything else must be of the field's own type."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if kind is float and whole:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if kind is int and whole:
+        return int(value)  # NumPy's too
+    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
-    if kind is Path and isinstance(value, str | Path):
+    if kind is Path and isinstance(value, str | Path) and value != "":
         return Path(value).expanduser()
-    if kind is object or (whole if kind is int else isinstance(value, kind)):
+    if kind is not int and isinstance(value, kind):  # True is an int to Python
         return value
     raise UserError(f"{name}={value!r}: a value of type {kind.__name__} is needed")
-
-
-def text_of(value: Any) -> str:
-    """A value as its flag has it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(value)  # absl reads lists as one line of CSV
-        return line.getvalue()
-    return str(value)

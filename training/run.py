@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from files.errors import UserError
 from files.text import write_text
-from training.options import Config, Leaf, as_flags, as_json, leaves
+from training.config_files import as_flags, as_json
+from training.options import Config, Leaf, leaves
 
 
 class Writer(Protocol):
@@ -52,15 +53,17 @@ class Run:
             UserError: the folder is in use for something else, or belongs to another configuration or other data.
         """
         path = Path(path)
-        if not cls.check(path, config):
-            try:
-                path.mkdir(parents=True, exist_ok=True)
+        there = cls.check(path, config)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if not (path / "config.json").exists():  # folders of versions before 0.3 have none
                 about = {"task": type(config).__name__, "version": version(), "config": as_json(config)}
                 write_text(path / "config.json", json.dumps(about, indent=2) + "\n")
+            if not there:
                 text = "".join(f"--{name}={value}\n" for name, value in sorted(as_flags(config).items()))
                 write_text(path / "flags.txt", text)  # last: a folder with it is whole
-            except OSError as error:
-                raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
+        except OSError as error:
+            raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
         run = cls(path)
         if data is not None:
             run._check_data(data)
@@ -70,6 +73,7 @@ class Run:
     def check(path: Path | str, config: Config) -> bool:
         """Whether ``path`` is the folder of a run with this configuration; raises as ``open`` does, writes nothing."""
         path = Path(path)
+        as_flags(config)  # refuses what a flagfile cannot hold
         if (path / "flags.txt").exists():
             _check_config(path, config)
             return True
@@ -162,12 +166,12 @@ def _check_config(path: Path, config: Config) -> None:
     if about.get("task", task) != task:
         raise UserError(f"--run_dir={path} belongs to another task, {about['task']}; choose another folder")
     known = {leaf.name: leaf for leaf in leaves(type(config)())}
-    before, here = _read_flags(path / "flags.txt", known), as_flags(config)
-    defaults = as_flags(type(config)())
+    here, defaults = as_flags(config), as_flags(type(config)())
+    before = defaults | _read_flags(path / "flags.txt", known)
     differing = [
-        f"--{name}={before.get(name, defaults.get(name))} there, {here.get(name)} here"
-        for name in sorted(known.keys() | before.keys())
-        if before.get(name, defaults.get(name)) != here.get(name)
+        f"--{name}={before.get(name)} there, {here.get(name)} here"
+        for name in sorted(here.keys() | before.keys())
+        if before.get(name) != here.get(name)
     ]
     if differing:
         raise UserError(
@@ -177,20 +181,19 @@ def _check_config(path: Path, config: Config) -> None:
 
 
 def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:
-    """The file's flags by today's names; versions before 0.3 wrote None, or nothing, for what was not given."""
-    today = {name: leaf.name for leaf in known.values() for name in leaf.option.was}
+    """The file's flags by today's names and in today's form; versions before 0.3 wrote None for what was not given."""
+    today = {name: leaf.name for leaf in known.values() for name in leaf.option.former_names}
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("--"):
             name, _, value = line[2:].partition("=")
-            name = today.get(name, name)
-            if (
-                name in known
-                and (value == "None" or not (value or known[name].kind.many))
-                and known[name].kind.optional
-            ):
+            leaf = known.get(today.get(name, name))
+            if leaf is None:
+                found[name] = value
                 continue
-            found[name] = value
+            absent = value == "None" or not (value or leaf.kind.many)
+            if not (leaf.kind.optional and absent):
+                found[leaf.name] = str(Path(value).expanduser()) if leaf.kind.type is Path else value
     return found
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from files.errors import UserError
 from training.config import TrainingConfig
-from training.options import Config, nested, option, partial
+from training.options import Config, nested, option, overrides_of
 
 if TYPE_CHECKING:
     from vision_bridge.extractors import Extractor
@@ -115,7 +115,7 @@ class BridgeConfig(Config):
     """From features to a trained head."""
 
     preset: str = option("corrected", "Choices of the flags marked *.", choices="vision_bridge.config:PRESETS")
-    choices: Config = nested(partial(Choices))
+    choices: Config = nested(overrides_of(Choices))
     engine: str = _as_in(LayoutConfig, "engine")
     perplexity: float = _as_in(LayoutConfig, "perplexity")
     layout_seed: int = _as_in(LayoutConfig, "seed")
@@ -126,9 +126,9 @@ class BridgeConfig(Config):
     weights: str = option("", "Of the extractor: a file, random or random:SEED. [the published ones]")
     weights_dir: Path | None = option(None, "Folder of torchvision's files, instead of downloading them.")
     map_pool: int = option(1, "Average the maps over squares of this side: less to store and to train on.", low=1)
-    head: Config = nested(partial(HeadConfig), prefix="head_")
+    head: Config = nested(overrides_of(HeadConfig), prefix="head_")
     encoder_learning_rate: float = option(
-        0.0, "Learning rate of the head's convolutions; 0: the table's.", low=0.0, was=("encoder_rate",)
+        0.0, "Learning rate of the head's convolutions; 0: the table's.", low=0.0, former_names=("encoder_rate",)
     )
     training: TrainingConfig = nested(  # the learning rate 0 is the table's; batch norms see the whole of one shard
         TrainingConfig, batch_size=32, num_epochs=15.0, learning_rate=0.0, schedule="constant", warmup=0.0,
@@ -139,7 +139,7 @@ class BridgeConfig(Config):
         for name, full in (("choices", Choices), ("head", HeadConfig)):
             given = getattr(self, name)
             if isinstance(given, full):  # then every field is given
-                object.__setattr__(self, name, partial(full)(**dataclasses.asdict(given)))
+                object.__setattr__(self, name, overrides_of(full)(**dataclasses.asdict(given)))
         super().__post_init__()
 
     def check(self) -> None:
@@ -151,7 +151,7 @@ class BridgeConfig(Config):
     @property
     def chosen(self) -> Choices:
         """The preset, with the choices that were given in place of its own."""
-        return self.choices.over(PRESETS[self.preset])
+        return self.choices.applied_to(PRESETS[self.preset])
 
     def choosing(self, chosen: Choices, shuffle: bool = False) -> Self:
         """The same with other choices, and perhaps with shuffled pixels."""
@@ -167,7 +167,7 @@ class BridgeConfig(Config):
 
     def head_of(self, extractor: "Extractor") -> HeadConfig:
         """The extractor's head in the table, with the fields that were given in place of its own."""
-        return self.head.over(extractor.head)
+        return self.head.applied_to(extractor.head)
 
     def rates_of(self, extractor: "Extractor") -> Rates:
         """Those given, or the extractor's in the table."""
@@ -188,7 +188,7 @@ class TableConfig(Config):
     weights_of: tuple[str, ...] = option((), "ROW=FILE for rows whose weights are elsewhere.")
     missing_weights: str = option(
         "error", "Weights that cannot be had: stop, or random and said so.", choices=("error", "random"),
-        was=("missing",),
+        former_names=("missing",),
     )  # fmt: skip
     seeds: int = option(3, "Trainings of each row and control, from --seed on.", low=1)
     control_row: str = option("", "Extractor of the controls below the table; empty: no controls.")
