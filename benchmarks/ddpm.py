@@ -34,7 +34,7 @@ flags.DEFINE_integer("rounds", 5, "Turns of each side.")
 flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
 flags.DEFINE_bool("xla", False, "ours: compile with XLA.")
 flags.DEFINE_integer("shards", 0, "ours: parts of a batch side by side; 0: as the scripts choose.")
-flags.DEFINE_list("sides", ["ours", "diffusers", "lucidrains"], "Who plays.")
+flags.DEFINE_list("sides", ["ours", "diffusers", "lucidrains"], "Implementations to measure.")
 flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
 
 SHAPES = {  # height, channels, base width, multipliers, attention sizes, groups, dropout
@@ -50,7 +50,7 @@ def sizes() -> tuple[int, int]:
 
 
 def images() -> np.ndarray:
-    """[N, H, W, C] uint8 noise: speed does not depend on what is in the pictures."""
+    """[N, H, W, C] uint8 noise: speed does not depend on the content of the images."""
     size, channels, *_ = SHAPES[FLAGS.model]
     return np.random.default_rng(0).integers(0, 256, (256, size, size, channels), np.uint8)
 
@@ -126,7 +126,7 @@ def lucidrains_unet() -> Any:
     """Same width and multipliers."""
     import importlib.util
 
-    if importlib.util.find_spec("torchvision") is None:  # wanted only by its trainer, which is not used here
+    if importlib.util.find_spec("torchvision") is None:  # needed only by its trainer, which is not used here
         for name in ("torchvision", "torchvision.transforms", "torchvision.utils"):
             sys.modules[name] = types.ModuleType(name)
         sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
-"""Are the samples of a digits run digits? A support vector machine that reads real ones judges.
+"""Are the samples of a digits run digits? A support vector machine classifies them.
 
     python -m benchmarks.digits --run_dir=runs/ddpm-digits-…
 
-It is trained on the run's training images and scored on its held-out ones first. Then it labels samples that were asked
-for by class, and counts the classes of samples that were not.
+It is trained on the run's training images and scored on the held-out ones. Then it labels samples that were made by
+class, and counts the classes of samples that were made without one.
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ from sklearn.svm import SVC
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
-flags.DEFINE_integer("num_images", 1000, "Samples of either kind.")
-flags.DEFINE_string("sampler", "dpm++", "By name.")
-flags.DEFINE_integer("sampling_steps", 20, "Steps.")
-flags.DEFINE_float("guidance", 1.0, "Of the samples by class.")
-flags.DEFINE_integer("seed", 0, "Of the noise; the run's own seed draws the split.")
+flags.DEFINE_integer("num_images", 1000, "Samples by class, and as many without.")
+flags.DEFINE_string("sampler", "dpm++", "Sampler.")
+flags.DEFINE_integer("sampling_steps", 20, "Sampling steps.")
+flags.DEFINE_float("guidance", 1.0, "Guidance scale of the samples by class.")
+flags.DEFINE_integer("seed", 0, "Seed of the noise; the split is drawn by the run's own seed.")
 
 
 def main(argv: list[str]) -> None:
@@ -34,21 +34,24 @@ def main(argv: list[str]) -> None:
     generator = Generator.load(run_dir / "model", make_strategy("cpu"))
     splits = load(DataConfig(), run_seed)
     flat = lambda pixels: pixels.reshape(len(pixels), -1) / 255.0 * 16.0  # noqa: E731
-    judge = SVC(gamma=0.001, C=10.0).fit(flat(splits.train.pixels), splits.train.labels)
-    print(f"the judge reads {judge.score(flat(splits.test.pixels), splits.test.labels):.4f} of held-out real digits")
+    classifier = SVC(gamma=0.001, C=10.0).fit(flat(splits.train.pixels), splits.train.labels)
+    accuracy = classifier.score(flat(splits.test.pixels), splits.test.labels)
+    print(f"accuracy of the classifier on held-out real digits: {accuracy:.4f}")
 
     number = np.arange(FLAGS.num_images)
-    asked = number % 10
+    requested = number % 10
     sampler = SamplerConfig(FLAGS.sampler, FLAGS.sampling_steps, guidance=FLAGS.guidance)
-    images = generator.images(sampler, ImageRequest(number, asked, FLAGS.seed), 100)
-    agree = judge.predict(flat(images)) == asked
-    by_class = [f"{agree[asked == k].mean():.2f}" for k in range(10)]
-    print(f"samples read as the class asked for: {agree.mean():.4f} of {len(asked)} ({' '.join(by_class)})")
+    images = generator.images(sampler, ImageRequest(number, requested, FLAGS.seed), 100)
+    agree = classifier.predict(flat(images)) == requested
+    by_class = [f"{agree[requested == k].mean():.2f}" for k in range(10)]
+    print(f"samples classified as the requested class: {agree.mean():.4f} of {len(requested)} ({' '.join(by_class)})")
 
     plain = SamplerConfig(FLAGS.sampler, FLAGS.sampling_steps)
-    free = generator.images(plain, ImageRequest(number, seed=FLAGS.seed + 1), 100)
-    share = np.bincount(judge.predict(flat(free)), minlength=10) / len(free)
-    print(f"classes of samples of no class: {share.min():.3f} to {share.max():.3f} each ({' '.join(map(str, share))})")
+    without_class = generator.images(plain, ImageRequest(number, seed=FLAGS.seed + 1), 100)
+    share = np.bincount(classifier.predict(flat(without_class)), minlength=10) / len(without_class)
+    print(
+        f"classes of samples without a class: {share.min():.3f} to {share.max():.3f} each ({' '.join(map(str, share))})"
+    )
 
     for name, pixels in (("held-out images", splits.test.pixels), ("samples", images)):
         distance = nearest(pixels, splits.train.pixels).distance

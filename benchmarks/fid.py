@@ -1,4 +1,4 @@
-"""The Fréchet distance beside the usual matrix square root, and Inception features beside PyTorch's.
+"""The Fréchet distance compared with the usual matrix square root, and Inception features with PyTorch's.
 
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.fid --task=distance --count=10000      # and --count=1000
@@ -23,7 +23,7 @@ flags.DEFINE_enum("task", "distance", ["distance", "features"], "What is measure
 flags.DEFINE_integer("count", 10000, "Images of either set, for distance.")
 flags.DEFINE_integer("rounds", 3, "Turns of each side.")
 flags.DEFINE_integer("images", 64, "Images of a turn, for features.")
-flags.DEFINE_integer("batch_size", 32, "Of features.")
+flags.DEFINE_integer("batch_size", 32, "Images in a batch, for features.")
 flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
 flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
 
@@ -70,8 +70,8 @@ def compare_distances() -> None:
             seconds[side].append(time.perf_counter() - start)
         print(f"round {number + 1}: " + ", ".join(f"{s} {t[-1]:.2f} s" for s, t in seconds.items()), flush=True)
     ours, usual = (float(np.median(times)) for times in seconds.values())
-    apart = abs(values["ours"] / values["sqrtm"] - 1)
-    print(f"N = {FLAGS.count}: {values['ours']:.9f} and {values['sqrtm']:.9f}, {apart:.1e} apart relatively")
+    difference = abs(values["ours"] / values["sqrtm"] - 1)
+    print(f"N = {FLAGS.count}: {values['ours']:.9f} and {values['sqrtm']:.9f}, relative difference {difference:.1e}")
     print(f"ours {ours:.2f} s, sqrtm {usual:.2f} s: {usual / ours:.1f} ×, medians of {FLAGS.rounds}")
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.fid_corruptions --data_path=../shared/data/cifar10_jpg.tar.zst \\
         --squeezenet=../shared/weights/squeezenet1_1.npz
 
-``--features`` and ``--weights`` are those of ``experiments.fid``. Where InceptionV3's weights are not at hand,
-``--squeezenet`` takes the last maps of SqueezeNet 1.1, averaged (512 features), as a ``.keras`` model.
+``--features`` and ``--weights`` are those of ``experiments.fid``. If InceptionV3's weights are not available,
+``--squeezenet`` uses the last maps of SqueezeNet 1.1, averaged (512 features), as a ``.keras`` model.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ flags.DEFINE_string("data_path", None, "CIFAR-10, in any form.", required=True)
 flags.DEFINE_string("features", "tf2015", "tf2015 or keras.")
 flags.DEFINE_string("weights", "", "File of the weights; random for random ones.")
 flags.DEFINE_string("squeezenet", "", "File of SqueezeNet's weights, to be used instead.")
-flags.DEFINE_integer("images", 1000, "Of either side.")
+flags.DEFINE_integer("images", 1000, "Images of each set.")
 flags.DEFINE_string("out", "fid_corruptions.png", "The picture.")
 
 
@@ -88,6 +88,7 @@ def main(argv: list[str]) -> None:
     order = np.random.default_rng(0).permutation(len(data))
     real = features(data.pixels[order[: FLAGS.images]])
     other = data.take(order[FLAGS.images : 2 * FLAGS.images])
+    assert other.labels is not None
     clean = frechet_distance_of_features(real, features(other.pixels))
     kinds = {"noise": noisy, "blur": blurred, "one class too often": one_sided}
     table = []

@@ -1,4 +1,4 @@
-"""The layout beside ``pyDeepInsight``'s on the same matrix: seconds of fit and transform, divergence, peak memory.
+"""The layout and ``pyDeepInsight``'s on the same matrix: seconds of fit and transform, divergence, peak memory.
 
     pip install -r benchmarks/requirements.txt && pip install --no-deps pyDeepInsight==0.2.3
     python -m benchmarks.vision_bridge                                  # 2,304 features × 10,000 rows
@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("features", 2304, "Columns of a random matrix.")
 flags.DEFINE_integer("rows", 10000, "Its rows.")
 flags.DEFINE_string("matrix", "", "A .npy file instead.")
-flags.DEFINE_list("sides", ["ours", "pyDeepInsight"], "Who takes turns.")
+flags.DEFINE_list("sides", ["ours", "pyDeepInsight"], "Implementations to measure.")
 flags.DEFINE_integer("rounds", 3, "Turns of each side.")
 flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
 flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
@@ -64,7 +64,7 @@ def ours(folder: Path) -> tuple[float, np.ndarray]:
 
 
 def peer(folder: Path) -> tuple[float, np.ndarray]:
-    """Its transformer, loaded without the rest of the package, which wants OpenCV and more."""
+    """Its transformer, loaded without the rest of the package, which needs OpenCV and more."""
     spec = find_spec("pyDeepInsight")
     assert spec is not None and spec.submodule_search_locations
     for name, part in (("pyDeepInsight", ""), ("pyDeepInsight.utils", "utils")):
@@ -108,8 +108,8 @@ def compare(folder: Path) -> None:
         print(f"round {number + 1}: {line}", flush=True)
     features = np.load(folder / "matrix.npy", mmap_mode="r")
     scaling = fit_scaling("min_max", describe(features))
-    apart = distances(gram_matrix(features, scaling, "cosine"), "cosine")
-    joint = affinities(apart, 30.0, all_pairs=True)
+    distance = distances(gram_matrix(features, scaling, "cosine"), "cosine")
+    joint = affinities(distance, 30.0, all_pairs=True)
     seconds, memory = (
         {side: median(turn[figure] for turn in turns) for side, turns in found.items()}
         for figure in ("seconds", "memory")

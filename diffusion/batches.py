@@ -21,17 +21,17 @@ class ImageBatch(NamedTuple):
 
     image: Any  # [B, H, W, C] uint8
     label: Any  # [B] int32, 0 where there are none
-    number: Any  # [B] int32 images before it since the start: what its time and noise are drawn by
+    number: Any  # [B] int32 number of images before it; its time and noise depend on it
     mask: Any  # [B] float32, 1 for an image and 0 for filler
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageRequest:
-    """Which images are asked of a generator.
+    """Which images a generator should make.
 
     Attributes:
         number: [N] numbers of the images.
-        label: [N] classes, or None for images of no class in particular.
+        label: [N] classes, or None for images without a class.
         seed: of all noise.
         to_seed: the other end of an interpolation of x_T, or None.
         mix: [N] shares of ``to_seed``'s noise in x_T, or None.
@@ -47,7 +47,7 @@ class ImageRequest:
         return len(self.number)
 
     def after(self, done: int) -> "ImageRequest":
-        """The rest, once ``done`` images are there."""
+        """The request without its first ``done`` images."""
         label, mix = (None if field is None else field[done:] for field in (self.label, self.mix))
         return dataclasses.replace(self, number=self.number[done:], label=label, mix=mix)
 
@@ -102,9 +102,9 @@ def evaluation_batches(images: Images, size: int) -> tf.data.Dataset:
 
 
 def stream_batches(images: Iterator[np.ndarray], size: int, failures: list[UserError]) -> tf.data.Dataset:
-    """Images [H, W, C] that come one by one, ``size`` at a time; ``number`` is 0.
+    """Batches of ``size`` from an iterator of images [H, W, C]; ``number`` is 0.
 
-    The data end at an image that cannot be read, and its error is in ``failures``: tf.data would wrap it in its own.
+    The data end before an image that cannot be read; its error is put into ``failures``, as tf.data would hide it.
     """
     first = next(images, None)
     if first is None:
@@ -130,7 +130,7 @@ def _until_failure(images: Iterator[np.ndarray], failures: list[UserError]) -> I
 
 
 def sample_batches(request: ImageRequest, no_class: int, size: int) -> tf.data.Dataset:
-    """The images of a request, in order, ``size`` at a time; ``no_class`` is the label of those that ask for none."""
+    """The images of a request, in order, in batches of ``size``; ``no_class`` is the label for no class."""
     count = len(request)
     label = np.full(count, no_class) if request.label is None else request.label
     mix = np.zeros(count) if request.mix is None else request.mix

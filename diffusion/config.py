@@ -13,8 +13,10 @@ from training.options import Config, nested, option
 class ReadingConfig(Config):
     """How image files are read."""
 
-    image_size: int = option(0, "Crop the middle square and resize it to this; 0: as they are.", low=0)
-    channels: int = option(0, "1 (gray) or 3 (colour); 0: what the files have.", choices=(0, 1, 3))
+    image_size: int = option(0, "Side in pixels that each image's middle square is resized to; 0: unchanged.", low=0)
+    channels: int = option(
+        0, "Channels of the images, 1 (gray) or 3 (colour); 0: those of the files.", choices=(0, 1, 3)
+    )
     skip_bad_images: bool = option(False, "Leave out files that cannot be read, and say so.")
 
 
@@ -22,9 +24,13 @@ class ReadingConfig(Config):
 class DataConfig(ReadingConfig):
     """Which images, and which of them are held out."""
 
-    dataset: str = option("digits", "Named data set, or the form of your own.", choices="diffusion.data:DATASETS")
-    data_path: Path | None = option(None, "Folder, archive or npz file; named sets are downloaded without it.")
-    test_share: float = option(0.1, "Of the images, held out where the data set has no test images.", low=0.0, high=1.0)
+    dataset: str = option(
+        "digits", "Named data set, or the format of your own images.", choices="diffusion.data:DATASETS"
+    )
+    data_path: Path | None = option(None, "Folder, archive or npz file; if it is not given, named sets are downloaded.")
+    test_share: float = option(
+        0.1, "Share of the images that is held out if the data set has no test images.", low=0.0, high=1.0
+    )
 
     def check(self) -> None:
         if not 0 < self.test_share < 1:
@@ -35,12 +41,12 @@ class DataConfig(ReadingConfig):
 class UNetConfig(Config):
     """Everything that shapes the network; the defaults are the reference's for CIFAR-10: 35,746,307 parameters.
 
-    Every level but the first halves height and width. Label ``num_classes`` means none.
+    Every level but the first halves height and width. The label ``num_classes`` means no class.
     """
 
-    height: int = option(32, "Of the images.", low=1, from_data=True)
-    width: int = option(32, "Of the images.", low=1, from_data=True)
-    channels: int = option(3, "Of the images.", low=1, from_data=True)
+    height: int = option(32, "Height of the images.", low=1, from_data=True)
+    width: int = option(32, "Width of the images.", low=1, from_data=True)
+    channels: int = option(3, "Channels of the images.", low=1, from_data=True)
     base_width: int = option(128, "Channels of the first level.", low=1)
     channel_multipliers: tuple[int, ...] = option(
         (1, 2, 2, 2), "Channels of each level, as multiples of --base_width.", low=1, former_names=("multipliers",)
@@ -51,14 +57,14 @@ class UNetConfig(Config):
         "Heights of the feature maps that have attention; the middle always has it.",
         former_names=("attention_sizes",),
     )
-    num_heads: int = option(1, "Attention heads.", low=1)
-    dropout: float = option(0.1, "Inside residual blocks.", low=0.0, high=0.99)
-    num_groups: int = option(32, "Of the group norms.", low=1)
-    num_classes: int = option(0, "0 for a network without labels.", low=0, from_data=True)
+    num_heads: int = option(1, "Number of attention heads.", low=1)
+    dropout: float = option(0.1, "Dropout inside the residual blocks.", low=0.0, high=0.99)
+    num_groups: int = option(32, "Number of groups of the group norms.", low=1)
+    num_classes: int = option(0, "Number of classes; 0: a network without labels.", low=0, from_data=True)
 
     def check(self) -> None:
         if not self.channel_multipliers:
-            raise UserError("a U-Net needs levels: there are no channel multipliers")
+            raise UserError("a U-Net needs at least one level: there are no channel multipliers")
         for multiplier in self.channel_multipliers:
             width = self.base_width * multiplier
             if width % self.num_groups or width % self.num_heads:
@@ -67,7 +73,9 @@ class UNetConfig(Config):
                     f"{self.num_groups} groups and {self.num_heads} heads"
                 )
         if self.base_width % 2:
-            raise UserError(f"the base width {self.base_width} is odd: half of the time embedding are sines")
+            raise UserError(
+                f"the base width {self.base_width} is odd: half of the time embedding are sines, half cosines"
+            )
 
     def for_images(self, shape: tuple[int, ...], num_classes: int) -> Self:
         """The same network for images [N, H, W, C] of this shape, of so many classes."""
@@ -94,9 +102,11 @@ class UNetConfig(Config):
 class ProcessConfig(Config):
     """The forward process and what the network predicts."""
 
-    diffusion_steps: int = option(1000, "T.", low=2)
-    noise_schedule: str = option("linear", "Of ᾱ_t.", choices="diffusion.process:SCHEDULES")
-    zero_terminal_snr: bool = option(False, "x_T is pure noise; needs --target=v or x0.")
+    diffusion_steps: int = option(1000, "Number of diffusion steps T.", low=2)
+    noise_schedule: str = option("linear", "Noise schedule (of ᾱ_t).", choices="diffusion.process:SCHEDULES")
+    zero_terminal_snr: bool = option(
+        False, "Rescale the noise schedule so that x_T is pure noise; needs --target=v or x0."
+    )
     target: str = option("eps", "What the network predicts.", choices="diffusion.process:TARGETS")
 
     def check(self) -> None:
@@ -112,30 +122,36 @@ class SamplerConfig(Config):
 
     sampler: str = option(
         "dpm++",
-        "ancestral is Algorithm 2 of Ho et al. (2020); the others need fewer steps.",
+        "Sampler; ancestral is Algorithm 2 of Ho et al. (2020), the others need fewer steps.",
         choices="diffusion.samplers:SAMPLERS",
     )
-    sampling_steps: int = option(20, "Times at which the network is evaluated (twice by heun); 0: all of them.", low=0)
+    sampling_steps: int = option(
+        20, "Number of times t at which the network is evaluated (twice by heun); 0: all of them.", low=0
+    )
     spacing: str = option(
-        "", "Of the times; empty: the sampler's own, logsnr for multistep ones.", choices="diffusion.spacings:CHOICES"
+        "",
+        "Spacing of the sampling times; empty: logsnr for dpm++ and unipc, else uniform.",
+        choices="diffusion.spacings:CHOICES",
     )
-    variance: str = option("large", "Of ancestral sampling.", choices=("large", "small"))
-    eta: float = option(0.0, "Of ddim: 0 is deterministic, 1 ancestral.", low=0.0, high=1.0)
-    order: int = option(2, "Of dpm++ (2, 3) and unipc (1 to 3).", choices=(1, 2, 3))
-    guidance: float = option(
-        1.0, "Classifier-free: 1 is none, w moves predictions w times as far from those of no class.", low=0.0
+    variance: str = option(
+        "large", "Variance of ancestral sampling: β (large) or β̃ (small).", choices=("large", "small")
     )
-    clip: bool = option(True, "Keep predictions of the image within its range.")
+    eta: float = option(0.0, "η of ddim: 0 is deterministic, 1 ancestral.", low=0.0, high=1.0)
+    order: int = option(2, "Order of dpm++ (2 or 3) and unipc (1 to 3).", choices=(1, 2, 3))
+    guidance: float = option(1.0, "Classifier-free guidance scale; 1: off.", low=0.0)
+    clip: bool = option(True, "Clip predictions of the image to its range.")
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig(Config):
-    """Which features a Fréchet distance is taken of."""
+    """The features of a Fréchet distance."""
 
     features: str = option(
-        "tf2015", "tf2015 (published numbers), keras or another of diffusion.extractors, or the path of a .keras model."
+        "tf2015",
+        "Extractor of the features: tf2015 (for published numbers), keras, another one in diffusion.extractors, or the "
+        "path of a .keras model.",
     )
-    weights: str = option("", "Their file; empty: downloaded; random or random:SEED for random ones.")
+    weights: str = option("", "Weights of the extractor: a file, random or random:SEED; empty: downloaded.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +160,9 @@ class DdpmConfig(TaskConfig):
 
     data: DataConfig = nested(DataConfig)
     class_conditional: bool = option(
-        True, "Condition on the classes; sample them with --guidance.", former_names=("by_class",)
+        True, "Train with class labels, so that images of a class can be sampled.", former_names=("by_class",)
     )
-    flip: bool = option(False, "Mirror half of the training images, left to right.")
+    flip: bool = option(False, "Mirror each training image left to right with probability ½.")
     unet: UNetConfig = nested(
         UNetConfig, base_width=32, channel_multipliers=(1, 2), attention_resolutions=(4,), num_groups=8
     )
@@ -155,41 +171,48 @@ class DdpmConfig(TaskConfig):
         TrainingConfig, num_steps=3500, learning_rate=1e-3, schedule="cosine", warmup=200.0, weight_decay=0.0,
         ema_decay=0.998, eval_every=1000, select="",
     )  # fmt: skip
-    label_dropout: float = option(0.1, "Share of labels left out in training, for guidance.", low=0.0, high=1.0)
-    min_snr_gamma: float = option(0.0, "γ of min-SNR weighting (5 is usual); 0: all times weigh alike.", low=0.0)
-    eval_images: int = option(1000, "Held-out images that evaluations look at; 0: all.", low=0)
+    label_dropout: float = option(0.1, "Share of labels that are dropped in training, for guidance.", low=0.0, high=1.0)
+    min_snr_gamma: float = option(
+        0.0, "γ of min-SNR weighting (usually 5); 0: all times have the same weight.", low=0.0
+    )
+    eval_images: int = option(1000, "Number of held-out images in an evaluation; 0: all.", low=0)
     sampler: SamplerConfig = nested(SamplerConfig)
-    num_samples: int = option(100, "Images of the grids.", low=1)
+    num_samples: int = option(100, "Number of images in each grid of samples.", low=1)
     features: FeatureConfig = nested(FeatureConfig)
-    fid_every: int = option(0, "Steps between FIDs, a multiple of --eval_every; 0: never.", low=0)
-    fid_images: int = option(1000, "Images made for one FID.", low=2)
+    fid_every: int = option(0, "Steps between computations of FID, a multiple of --eval_every; 0: never.", low=0)
+    fid_images: int = option(1000, "Number of images sampled for each FID.", low=2)
 
     def check(self) -> None:
         if self.class_conditional and self.sampler.guidance != 1.0 and not self.label_dropout:
-            raise UserError("--guidance needs --label_dropout: without it, images of no class are never learned")
+            raise UserError(
+                "--guidance needs --label_dropout: without it, the model never learns to predict without a class"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig(TaskConfig):
-    """Images from a trained model; what the images do not depend on is not of the run."""
+    """Images from a trained model."""
 
     out: Path | None = option(None, "Folder for the images. [RUN_DIR/images]", affects_result=False)
-    num_images: int = option(64, "How many.", low=1, high=10**8)
+    num_images: int = option(64, "Number of images.", low=1, high=10**8)
     first_image: int = option(0, "Number of the first: image i of a seed is always the same.", low=0)
-    batch_size: int = option(64, "Images at a time; changes nothing but speed and memory.", low=1, affects_result=False)
+    batch_size: int = option(64, "Images in a batch; changes only speed and memory.", low=1, affects_result=False)
     classes: tuple[str, ...] = option(
-        (), "Names of classes, image by image in turn; empty: all of them, where the model has any."
+        (), "Names of classes, assigned to the images cyclically; empty: all classes of the model."
     )
-    unconditional: bool = option(False, "No class, from a model that knows classes.")
+    unconditional: bool = option(False, "Sample images without a class from a model that has classes.")
     sampler: SamplerConfig = nested(SamplerConfig)
     format: str = option(
-        "grid", "One picture, an array, or a file an image.", choices=("grid", "npz", "png"), affects_result=False
+        "grid",
+        "Output: one picture (grid), one array (npz), or one file for each image (png).",
+        choices=("grid", "npz", "png"),
+        affects_result=False,
     )
-    columns: int = option(0, "Of the grid; 0: as square as it gets.", low=0, affects_result=False)
-    animate: bool = option(False, "Also a GIF of the denoising.", affects_result=False)
+    columns: int = option(0, "Columns of the grid; 0: about as many as rows.", low=0, affects_result=False)
+    animate: bool = option(False, "Also write a GIF of the denoising.", affects_result=False)
     interpolate_to: int = option(
         -1,
-        "Also a row from this seed's noise to the other's: the other seed.",
+        "Also draw interpolations from the noise of --seed to that of this other seed; -1: none.",
         low=-1,
         high=2**32 - 1,
         affects_result=False,
@@ -200,17 +223,19 @@ class SampleConfig(TaskConfig):
 class FidConfig(TaskConfig):
     """The Fréchet distance, and its relatives, between two sets of images."""
 
-    a: str = option("", "The real side; the first argument.")
-    b: str = option("", "The other side; the second argument.")
-    num_images: int = option(0, "Of each side at most, and what a model makes; 0: all there are.", low=0)
-    batch_size: int = option(32, "Images at a time.", low=1)
+    a: str = option("", "Set of real images; the first argument.")
+    b: str = option("", "Set that is compared with it; the second argument.")
+    num_images: int = option(
+        0, "Number of images of each side at most, and of images that a model makes; 0: all.", low=0
+    )
+    batch_size: int = option(32, "Images in a batch.", low=1)
     reading: ReadingConfig = nested(ReadingConfig)
     features: FeatureConfig = nested(FeatureConfig)
     metrics: tuple[str, ...] = option(
         ("kid", "prdc", "is"),
-        "Besides FID: kid, prdc (precision, recall, density, coverage), is (Inception Score).",
+        "Figures that are computed besides FID.",
         choices="diffusion.quality:METRICS",
     )
-    extrapolate: bool = option(False, "Also FID for infinitely many images of B.")
-    bootstrap: int = option(0, "Resamples for an interval of the distance; 0: none.", low=0)
+    extrapolate: bool = option(False, "Also extrapolate FID to infinitely many images of B.")
+    bootstrap: int = option(0, "Number of resamples for a bootstrap interval of the distance; 0: no interval.", low=0)
     sampler: SamplerConfig = nested(SamplerConfig)

@@ -1,4 +1,4 @@
-"""Named data sets and the user's own → splits of uint8 images: the one place that decides which images are held out."""
+"""Named data sets and the user's own → splits of uint8 images: only this module decides which images are held out."""
 
 import dataclasses
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) 
         on_progress: told the number of image files read.
 
     Raises:
-        UserError: whatever is wrong with the files; names the file and the remedy.
+        UserError: files that cannot be used; the message names the file and the remedy.
     """
     data_set = DATASETS[config.dataset]
     if data_set.needs_path and config.data_path is None:
@@ -92,7 +92,7 @@ def _check(where: Path | str, splits: Splits) -> None:
             "set --image_size"
         )
     if (train.labels is None) != (test.labels is None):
-        raise UserError(f"{where}: of training and test images one has labels and the other has not")
+        raise UserError(f"{where}: of training and test images one has labels and the other does not")
     for labels in (train.labels, test.labels):
         if labels is not None and not 0 <= labels.min() <= labels.max() < len(splits.classes):
             raise UserError(f"{where}: labels from {labels.min()} to {labels.max()}, and {len(splits.classes)} classes")
@@ -156,8 +156,8 @@ class DataSet(NamedTuple):
 
     Attributes:
         read: its images.
-        needs_path: whether it is only what ``data_path`` names.
-        image_files: whether ``data_path`` may name image files, which have a size and channels to choose.
+        needs_path: whether ``data_path`` must be given.
+        image_files: whether ``data_path`` may name image files, for which --image_size and --channels are allowed.
     """
 
     read: Read

@@ -1,8 +1,9 @@
-"""What features of images are taken by: InceptionV3 in two labelled modes, or any Keras model.
+"""Feature extractors for images: InceptionV3 in two modes, or any Keras model.
 
 * ``tf2015``: the exact protocol of published FIDs. TensorFlow 1's legacy bilinear resize to 299, (x − 128)/128, the
   graph of 2015-12-05 with its max pooling in the last block, pool_3.
-* ``keras``: ``keras.applications``' weights and preprocessing, average pooling there. Ranks models within this tool.
+* ``keras``: ``keras.applications``' weights and preprocessing, average pooling there. Its distances are comparable only
+  with each other.
 
 ``B`` batch, ``D`` features (2048 of InceptionV3), ``K`` logits.
 """
@@ -32,7 +33,7 @@ TF2015_HASH = "6726825d"  # the start of its SHA-256
 
 
 class Outputs(NamedTuple):
-    """Of an extractor, for a batch."""
+    """Outputs of an extractor for a batch."""
 
     features: Any  # [B, D]
     logits: Any | None  # [B, K], or None
@@ -45,7 +46,7 @@ class Extractor:
     Attributes:
         mode: a name in ``EXTRACTORS``, perhaps with ``-random``, or ``model:NAME``; part of every result.
         weights_hash: SHA-256 of the weights as they are used.
-        resize: how images are brought to the network's size.
+        resize: how images are resized for the network.
         call: uint8 images [B, h, w, 1 or 3] → features, and logits.
         model: the network.
     """
@@ -68,11 +69,11 @@ class Extractor:
 
 
 class Protocol(NamedTuple):
-    """How an extractor is made of InceptionV3.
+    """A way to compute features by InceptionV3.
 
     Attributes:
         build: the network, without its weights.
-        load: fills it from the file that the user named, or "" for a download, and a cache.
+        load: (network, file or "" for a download, cache) loads its weights.
         half_pixel: the rule of the resize to 299; its name is ``resize``.
         scale: float images of 0 … 255 → what the network takes.
         logits: the network and its logits → those that Inception Scores are taken of.
@@ -112,7 +113,7 @@ EXTRACTORS: dict[str, Protocol] = {
 
 
 def build_extractor(config: FeatureConfig, cache: Path) -> Extractor:
-    """An extractor with real weights, or an error; random ones, where they are asked for, are part of its mode.
+    """An extractor with its weights. Random weights are used only on request, and are part of its mode.
 
     Args:
         config: a name in ``EXTRACTORS`` and the file of its weights, or the path of a ``.keras`` model from images
@@ -120,7 +121,7 @@ def build_extractor(config: FeatureConfig, cache: Path) -> Extractor:
         cache: where downloads are kept.
 
     Raises:
-        UserError: unknown features, or weights that cannot be had.
+        UserError: unknown features, or weights that cannot be loaded.
     """
     if config.features.endswith(".keras"):
         return _own_model(Path(config.features).expanduser())

@@ -19,11 +19,11 @@ from training.evaluation import make_mapper
 from training.session import full_products
 from training.strategy import Placement
 
-_SAVE_EVERY = 10  # batches between notes of how far it is
+_SAVE_EVERY = 10  # batches
 
 
 class Features(NamedTuple):
-    """Memory-mapped.
+    """Features of images, memory-mapped.
 
     Attributes:
         features: [N, D] float32.
@@ -42,14 +42,14 @@ def image_features(
     batch_size: int = 32,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
-    """Features of a source's images, streamed into ``path`` and never whole in memory; interrupted, it resumes there.
+    """Features of a source's images, streamed into ``path`` and never whole in memory; an interrupted call is resumed.
 
     Args:
         extractor: from ``build_extractor``.
         source: the images.
         placement: where it runs.
-        path: of the array, which holds features and, beside them, logits.
-        batch_size: images at a time.
+        path: of the array, [N, D + K]: features, then logits.
+        batch_size: images in a batch.
         on_progress: told the number of images done.
 
     Raises:
@@ -58,17 +58,11 @@ def image_features(
     shape = (source.count, extractor.width + extractor.num_logits)
     depends_on = source.depends_on | {"mode": extractor.mode, "weights_hash": extractor.weights_hash}
     file = GrowingArray(path, shape, "float32", depends_on)
-    done = file.done
-    on_progress(done)
-    if done < source.count:
+    on_progress(file.done)
+    if file.done < source.count:
         stream = make_feature_stream(extractor, placement, batch_size)
         with full_products():
-            for number, part in enumerate(stream(source.images(done)), 1):
-                file.array[done : done + len(part)] = part
-                done += len(part)
-                if number % _SAVE_EVERY == 0 or done == source.count:
-                    file.save(done)
-                on_progress(done)
+            file.fill(stream(source.images(file.done)), _SAVE_EVERY, on_progress)
     array = np.load(path, mmap_mode="r")
     return Features(array[:, : extractor.width], array[:, extractor.width :] if extractor.num_logits else None)
 
@@ -76,9 +70,9 @@ def image_features(
 def make_feature_stream(
     extractor: Extractor, placement: Placement, batch_size: int
 ) -> Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]:
-    """Compiles images, one by one → arrays [B, D + K], features beside logits.
+    """A compiled function from single images to arrays [B, D + K], features and logits.
 
-    An image that cannot be read raises its own error, after those before it.
+    If an image cannot be read, its error is raised after the features of the images before it.
     """
 
     def feature_fn(batch: ImageBatch) -> dict[str, Any]:
@@ -98,7 +92,7 @@ def make_feature_stream(
 
 
 class FidMeter:
-    """Measures a model while it trains: FID of the images of a request against the training images."""
+    """FID of a model during training: the images of a request against the training images."""
 
     def __init__(
         self,
@@ -115,10 +109,10 @@ class FidMeter:
         Args:
             extractor: of the features.
             train: the training images.
-            generator: whose weights, as they are at each call, make the images.
+            generator: of the images, with its current weights at each call.
             sampler, request: which images; the same noise every time.
             path: of the array of features.
-            batch_size: images at a time.
+            batch_size: images in a batch.
         """
         self._generator, self._sampler, self._request = generator, sampler, request
         self._width, self._batch_size = extractor.width, batch_size
@@ -126,7 +120,7 @@ class FidMeter:
         self._stream = make_feature_stream(extractor, generator.placement, batch_size)
 
     def __call__(self) -> float:
-        """The distance."""
+        """The Fréchet distance with the current weights."""
         parts = self._generator.stream(self._sampler, self._request, self._batch_size)
         images = (image for part in parts for image in part["image"])
         with full_products():

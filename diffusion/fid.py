@@ -17,7 +17,7 @@ from files.errors import UserError
 
 
 class Gaussian(NamedTuple):
-    """What a Fréchet distance sees of features.
+    """Mean and covariance of features.
 
     Attributes:
         mean: [D] μ.
@@ -29,7 +29,7 @@ class Gaussian(NamedTuple):
 
 
 class Moments:
-    """Mean and covariance of features that come in batches, in float64.
+    """Mean and covariance of features, added up batch by batch in float64.
 
     Any split into batches gives the same up to rounding: sums are taken about the first batch's mean, so that a large
     mean costs no digits.
@@ -55,7 +55,7 @@ class Moments:
             self._shift = features.mean(axis=0)
             self._sum, self._products = np.zeros_like(self._shift), np.zeros((len(self._shift),) * 2)
         if features.shape[1] != len(self._shift):
-            raise UserError(f"features of width {features.shape[1]} and {len(self._shift)} cannot be put together")
+            raise UserError(f"features of width {features.shape[1]} and {len(self._shift)} cannot be combined")
         centred = features - self._shift
         self._sum += centred.sum(axis=0)
         # One symmetric rank-B update, half the work of a product.

@@ -32,7 +32,7 @@ def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:
         run_dir: the run's folder; see ``training.run``.
 
     Raises:
-        UserError: sets, choices or a folder that cannot be; says which.
+        UserError: invalid sets, choices or run folder; the message says which.
     """
     run_dir = Path(run_dir)
     _check(config)
@@ -76,7 +76,7 @@ def _open_sources(config: FidConfig, placement: Placement) -> dict[str, ImageSou
 
 @dataclasses.dataclass(frozen=True)
 class _Side:
-    """What is known of one side; the features where it has images."""
+    """One side's statistics, and its features if it has images."""
 
     statistics: Statistics
     features: Features | None
@@ -90,7 +90,7 @@ def _measure_side(
     extractor: Extractor | None,
     placement: Placement,
 ) -> _Side:
-    """Statistics of one side, also written to the run folder, and its features where there are images."""
+    """Statistics of one side, also written to the run folder, and its features if it has images."""
     if isinstance(source, Statistics):
         return _Side(source, None)
     assert extractor is not None
@@ -112,7 +112,7 @@ def _measure_side(
 
 
 def _compare(config: FidConfig, run: Run, real: _Side, fake: _Side) -> dict[str, Any]:
-    """Every figure, which is also said, and where both sides come from."""
+    """Every figure (also printed), and the provenance of both sides."""
     a, b = real.statistics, fake.statistics
     for note in statistics.check_comparable(a, b):
         run.say(f"note: {note}")

@@ -1,4 +1,4 @@
-"""A trained diffusion model: seeds and labels in, images out; the artefact a training run leaves behind.
+"""A trained diffusion model: seeds and labels in, images out; the artefact of a training run.
 
 Image i of seed s is the same in any batch, on any number of devices: all its noise is a function of (s, i, row).
 ``N`` images, ``B`` batch, ``F`` frames, ``H, W, C`` of each.
@@ -52,7 +52,7 @@ class Generator:
         return self.config.height, self.config.width, self.config.channels
 
     def request(self, number: np.ndarray, seed: int = 0) -> ImageRequest:
-        """Images of these numbers, one of every class in turn where the model has any."""
+        """Images of these numbers, of all classes cyclically, if the model has classes."""
         return ImageRequest(number, number % len(self.classes) if self.classes else None, seed)
 
     def stream(
@@ -63,14 +63,14 @@ class Generator:
         Args:
             sampler: how.
             request: which.
-            batch_size: images at a time; changes nothing but speed and memory.
-            num_frames: predictions of x_0 on the way.
+            batch_size: images in a batch; changes only speed and memory.
+            num_frames: number of intermediate predictions of x_0.
 
         Yields:
-            ``image`` [B, H, W, C] uint8, and ``frames`` [B, F, H, W, C] uint8 where asked for.
+            ``image`` [B, H, W, C] uint8, and ``frames`` [B, F, H, W, C] uint8 if ``num_frames``.
 
         Raises:
-            UserError: classes asked of a model without, unknown classes, or guidance without classes.
+            UserError: classes for a model without classes, unknown classes, or guidance without classes.
         """
         self.check(sampler, request)
         key = (sampler, request.to_seed is not None, num_frames)
@@ -88,11 +88,11 @@ class Generator:
         make_table(sampler, self.process)
         label = request.label
         if label is not None and not self.classes:
-            raise UserError("this model was trained without classes: it cannot be asked for one")
+            raise UserError("this model was trained without classes: it cannot make images of a class")
         if label is not None and len(label) and not 0 <= label.min() <= label.max() < len(self.classes):
             raise UserError(f"class numbers must lie between 0 and {len(self.classes) - 1}")
         if sampler.guidance != 1.0 and label is None:
-            raise UserError(f"guidance {sampler.guidance} needs classes to be guided to")
+            raise UserError(f"guidance {sampler.guidance} needs classes")
 
     def _round_up(self, count: int) -> int:
         multiple = self.placement.strategy.num_replicas_in_sync * self.placement.shards
@@ -118,11 +118,11 @@ class Generator:
         return sample_fn
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights and what goes with them."""
+        """SHA-256 of weights, configuration, process and classes."""
         return fingerprint(self.model.trainable_variables, repr((self.config, self.process, self.classes)))
 
     def save_config(self, folder: Path) -> None:
-        """Writes ``config.json``; done before training, so that an unfinished run can be looked at."""
+        """Writes ``config.json``; done before training, so that an unfinished run can be sampled."""
         folder.mkdir(parents=True, exist_ok=True)
         config = {
             "unet": dataclasses.asdict(self.config),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from diffusion.config import ReadingConfig
 
 Image.init()
-_NO_PICTURES = ("MPEG", "HDF5", "EPS", "PDF", "GRIB", "BUFR", "WMF", "FITS")  # films, documents, data
+_NO_PICTURES = ("MPEG", "HDF5", "EPS", "PDF", "GRIB", "BUFR", "WMF", "FITS")  # videos, documents, data
 SUFFIXES = tuple(
     s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in _NO_PICTURES
 )
@@ -61,11 +61,11 @@ class Listing(NamedTuple):
     sha256: str  # of their names and sizes in bytes
 
 
-OnProgress = Callable[[int], None]  # is told the number of images read
+OnProgress = Callable[[int], None]  # called with the number of images read
 
 
 def ignore(done: int) -> None:
-    """Progress that nobody follows."""
+    """An ``OnProgress`` that does nothing."""
 
 
 def read_images(path: Path, reading: "ReadingConfig", on_progress: OnProgress = ignore) -> Loaded:
@@ -95,8 +95,8 @@ def stream_images(
 ) -> Iterator[NamedImage]:
     """The images of ``read_images`` one by one, in the order of the folder or archive; few are in memory at a time.
 
-    Where ``reading.skip_bad_images``, errors about single files are appended to ``notes``; ``skip`` files are passed
-    over unread.
+    Where ``reading.skip_bad_images``, errors about single files are appended to ``notes``; the first
+    ``skip`` files are not read.
     """
     first: NamedImage | None = None
     entries = islice(_entries(path), skip, None)
@@ -139,7 +139,7 @@ def _check_like_first(path: Path, first: NamedImage, image: NamedImage) -> None:
 
 
 def _decode(entry: Entry, reading: "ReadingConfig") -> np.ndarray | str:
-    """[H, W, C] uint8, or what is wrong."""
+    """[H, W, C] uint8, or an error message."""
     try:
         with Image.open(io.BytesIO(entry.content())) as opened:
             image: Image.Image = ImageOps.exif_transpose(opened)
@@ -204,7 +204,7 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if _is_image(PurePosixPath(name)):
-                yield _held(PurePosixPath(name), archive.read(name))
+                yield _read_entry(PurePosixPath(name), archive.read(name))
 
 
 def _tar_entries(path: Path) -> Iterator[Entry]:
@@ -217,10 +217,10 @@ def _tar_entries(path: Path) -> Iterator[Entry]:
                 if member.isfile() and _is_image(name):
                     file = archive.extractfile(member)
                     assert file is not None
-                    yield _held(name, file.read())
+                    yield _read_entry(name, file.read())
 
 
-def _held(name: PurePosixPath, content: bytes) -> Entry:
+def _read_entry(name: PurePosixPath, content: bytes) -> Entry:
     return Entry(name, lambda: content)
 
 

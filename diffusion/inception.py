@@ -39,11 +39,11 @@ def _chain(names: str, *steps: tuple[int, int, int]) -> list[Conv]:
 
 
 def build_inception(last_pool: str = "max", num_logits: int = 0) -> keras.Model:
-    """[B, 299, 299, 3] in −1 … 1 → features [B, 2048], and logits [B, num_logits] where asked for.
+    """[B, 299, 299, 3] in −1 … 1 → features [B, 2048], and logits [B, num_logits] unless ``num_logits`` is 0.
 
     Args:
         last_pool: of the last block's pooling branch: ``max`` as in the graph of 2015, ``average`` as in Keras.
-        num_logits: 1008 for the graph of 2015, 1000 for Keras.
+        num_logits: 1008 for the graph of 2015, 1000 for Keras; 0: none.
     """
     image = keras.Input((SIZE, SIZE, 3), name="image")
     x = image
@@ -97,7 +97,7 @@ def _pool(x: Any, kind: str, name: str) -> Any:
 
 
 def _mixed(x: Any, name: str, branches: list[list[Conv]], pool_width: int) -> Any:
-    """Branches beside a pooling branch, one after another along the channels."""
+    """Branches and a pooling branch, concatenated along the channels."""
     outputs = [_through(x, f"{name}.", convs) for convs in branches]
     pooled = _pool(x, "average", f"{name}.pool")
     outputs.append(_through(pooled, f"{name}.", _chain("branch_pool*", (pool_width, 1, 1))))
@@ -115,7 +115,7 @@ def _reduced(x: Any, name: str, branches: list[list[Conv]]) -> Any:
 
 
 def _expanded(x: Any, name: str, pool: str) -> Any:
-    """The last two blocks, whose 3×3 convolutions split into 1×3 beside 3×1."""
+    """The last two blocks, whose 3×3 convolutions are split into 1×3 and 3×1."""
 
     def split(before: Any, stem: str) -> list[Any]:
         pair = Conv(f"{stem}a", 384, (1, 3)), Conv(f"{stem}b", 384, (3, 1))

@@ -54,14 +54,14 @@ def load_keras(model: keras.Model, weights: str) -> None:
     """Weights of ``keras.applications.InceptionV3``: ``imagenet`` downloads them, or the path of their .h5 file.
 
     Raises:
-        UserError: neither the download nor the file can be had.
+        UserError: the weights cannot be downloaded or read.
     """
     top = len(model.outputs) == 2
     try:
         source = keras.applications.InceptionV3(include_top=top, weights=weights, input_shape=(SIZE, SIZE, 3))
     except Exception as error:  # get_file raises bare Exception, h5py OSError, Keras ValueError
         raise UserError(
-            f"--weights={weights}: Keras' InceptionV3 weights cannot be had ({str(error).splitlines()[0]}); fetch "
+            f"--weights={weights}: Keras' InceptionV3 weights cannot be loaded ({str(error).splitlines()[0]}); fetch "
             "inception_v3_weights_tf_dim_ordering_tf_kernels.h5 by hand and pass its path"
         ) from error
     copy_keras(source, model)

@@ -1,4 +1,4 @@
-"""Did the model learn the images by heart? Distances of samples to their nearest training image."""
+"""Memorisation: distances of samples to their nearest training image."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of what they are for: seed, image, step, pixel.
+"""Random numbers as a pure function of seed, image, step and pixel.
 
 Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") in additions, rotations and
 exclusive ors only: every backend, batch size and number of devices draws the same bits. ``B`` batch.

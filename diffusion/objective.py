@@ -36,8 +36,8 @@ def make_loss_fn(
         model: (x_t, t[, label]) → prediction; label ``num_classes`` means none.
         process: the forward process and its target.
         num_classes: 0 for a model without labels.
-        label_dropout: share of labels left out in training, for classifier-free guidance (Ho & Salimans 2022).
-        min_snr_gamma: γ of min-SNR weighting; 0 weighs all times alike.
+        label_dropout: share of labels that are dropped in training, for classifier-free guidance (Ho & Salimans 2022).
+        min_snr_gamma: γ of min-SNR weighting; 0: all times have the same weight.
     """
     weight = process.min_snr_weight(min_snr_gamma) if min_snr_gamma else np.ones(process.num_steps + 1)
 

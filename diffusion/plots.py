@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image
 
-from training.plots import read_metrics, save_figure
+from training.plots import new_figure, read_metrics, save_figure
 
 
 def _tiled(images: np.ndarray, columns: int, smallest: int) -> Image.Image:
@@ -24,7 +24,7 @@ def _tiled(images: np.ndarray, columns: int, smallest: int) -> Image.Image:
 
 
 def image_grid(images: np.ndarray, path: Path, columns: int = 0, smallest: int = 32) -> None:
-    """[N, H, W, C] uint8 images in rows of ``columns`` (0: as square as it gets; the last row may be short)."""
+    """[N, H, W, C] uint8 images in rows of ``columns`` (0: about as many as rows; the last row may be short)."""
     _tiled(images, columns or int(np.ceil(np.sqrt(len(images)))), smallest).save(path)
 
 
@@ -42,11 +42,12 @@ def loss_by_time(metrics: Path, path: Path) -> None:
     names = sorted(
         {name for line in lines for name in line if name.startswith("mse_")}, key=lambda n: int(n.split("_")[1])
     )
-    figure, axis = plt.subplots(figsize=(7, 4))
+    figure, axes = new_figure(figsize=(7, 4))
+    axis = axes[0, 0]
     for place, name in enumerate(names):
         points = [(line["step"], line[name]) for line in lines if name in line]
         _, low, high = name.split("_")
-        colour = plt.get_cmap("viridis")(place / max(1, len(names) - 1))
+        colour = colormaps["viridis"](place / max(1, len(names) - 1))
         axis.plot(*zip(*points, strict=True), "o-", markersize=3, color=colour, label=f"t {low}–{high}")
     axis.set(xlabel="step", ylabel="mean squared error", yscale="log")
     axis.legend(fontsize=8)
@@ -56,7 +57,8 @@ def loss_by_time(metrics: Path, path: Path) -> None:
 
 def lines(x: Sequence[float], ys: np.ndarray, names: Sequence[str], x_name: str, y_name: str, path: Path) -> None:
     """One line for each row of ``ys`` [lines, points], on logarithmic axes."""
-    figure, axis = plt.subplots(figsize=(6, 4))
+    figure, axes = new_figure(figsize=(6, 4))
+    axis = axes[0, 0]
     for y, name in zip(ys, names, strict=True):
         axis.plot(x, y, "o-", markersize=3, label=name)
     axis.set(xlabel=x_name, ylabel=y_name, xscale="log", yscale="log")

@@ -1,4 +1,4 @@
-"""The forward process q and everything that follows from it, in float64 and once (Ho et al. 2020, §2).
+"""The forward process q and everything that follows from it, computed once in float64 (Ho et al. 2020, §2).
 
 Times are integers t = 0 … T; t = 0 is the image. ``B`` batch.
 """
@@ -53,7 +53,7 @@ class Target(NamedTuple):
         of: (at, x_0, ε) → what it should predict.
         x0: (at, prediction, x_t) → the image that a prediction implies.
         min_snr: (SNR, min(SNR, γ)) → factor of its squared error that makes it min(SNR, γ)·|x_0 − x̂_0|².
-        tells_x0_from_noise: whether it says anything of x_0 where x_t is pure noise.
+        tells_x0_from_noise: whether it determines x_0 where x_t is pure noise.
     """
 
     of: Callable[[Coefficients, Any, Any], Any]

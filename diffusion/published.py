@@ -32,7 +32,7 @@ _NAMES = {
     "middle_attention": "mid_block.attentions.0",
     "middle_attention_norm": "mid_block.attentions.0.group_norm",
 }
-_ONLY = (  # what we have no equal for: name, the only value, diffusers' own default
+_ONLY = (  # unsupported variants: name, the only supported value, diffusers' default
     ("act_fn", "silu", "silu"),
     ("time_embedding_type", "positional", "positional"),
     ("flip_sin_to_cos", False, True),
@@ -68,7 +68,7 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
     """A pipeline's folder (``unet/`` and ``scheduler/`` below it, or a U-Net's files alone) → a generator.
 
     Raises:
-        UserError: files are missing or damaged, or the network is not of the reference's form.
+        UserError: files are missing or damaged, or the network differs from the reference's structure.
     """
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     raw = _read_json(unet / "config.json")
@@ -77,7 +77,7 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
     try:
         process, config = read_process(scheduler), read_config(raw)
     except (KeyError, TypeError, IndexError, UserError) as error:
-        raise UserError(f"{unet / 'config.json'}: not a UNet2DModel of the reference's form ({error})") from error
+        raise UserError(f"{unet / 'config.json'}: not a UNet2DModel of the reference's structure ({error})") from error
     path = next((unet / name for name in _FILES if (unet / name).is_file()), None)
     if path is None:
         raise UserError(f"{unet}: no weights there ({' or '.join(_FILES)})")
@@ -88,7 +88,7 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
 
 
 def read_process(scheduler: dict[str, Any]) -> ProcessConfig:
-    """diffusers' ``scheduler_config.json`` → ours; KeyError for what we have no equal for."""
+    """diffusers' ``scheduler_config.json`` → ours; KeyError for unsupported variants."""
     for name, only in (("beta_start", 1e-4), ("beta_end", 0.02), ("trained_betas", None)):
         if scheduler.get(name, only) != only:
             raise KeyError(f"{name} is {scheduler[name]!r}, not {only!r}")
@@ -100,7 +100,7 @@ def read_process(scheduler: dict[str, Any]) -> ProcessConfig:
 
 
 def read_config(raw: dict[str, Any]) -> UNetConfig:
-    """diffusers' ``config.json`` → ours; KeyError for what we have no equal for."""
+    """diffusers' ``config.json`` → ours; KeyError for unsupported variants."""
     widths, size = raw["block_out_channels"], raw["sample_size"]
     for name, only, usual in _ONLY:
         if raw.get(name, usual) != only:
@@ -157,7 +157,7 @@ def _find(state: dict[str, np.ndarray], layer: str, path: list[str], levels: int
 
 
 def _get(state: dict[str, np.ndarray], name: str, kind: str) -> np.ndarray | None:
-    """A tensor, under its name of today or of old, with inputs before outputs."""
+    """A tensor by its current or its earlier name, with inputs before outputs."""
     for now, old in {"": "", **_OLD}.items():
         value = state.get(f"{name.replace(now, old) if now else name}.{kind}")
         if value is not None:

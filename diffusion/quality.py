@@ -1,5 +1,5 @@
-"""What else features say of a set of images: KID, precision and recall, density and coverage, Inception Score, and how
-sure a Fréchet distance is. ``N`` real and ``M`` generated images, ``D`` features, ``K`` logits.
+"""Further figures of two sets of features: KID, precision and recall, density and coverage, Inception Score, and
+intervals of a Fréchet distance. ``N`` real and ``M`` generated images, ``D`` features, ``K`` logits.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ _NEIGHBOURS, _SPLITS = 5, 10
 
 
 class Estimate(NamedTuple):
-    """A figure, and how sure it is."""
+    """A figure, and its standard error or deviation."""
 
     value: float
     deviation: float
 
 
 class Interval(NamedTuple):
-    """Where a figure lies, of a confidence level."""
+    """A confidence interval."""
 
     low: float
     high: float
@@ -39,7 +39,7 @@ def kernel_inception_distance(
         fake: [M, D].
         seed: of the subsets.
         subsets: their number.
-        size: images of each, of either set; fewer where there are fewer.
+        size: images of each set in a subset, at most all of them.
     """
     size = min(size, len(real), len(fake))
     if size < 2:
@@ -132,7 +132,7 @@ def fid_infinity(
 ) -> float:
     """FID for infinitely many generated images: the intercept of a line in 1/M through FIDs of random subsets.
 
-    Chong & Forsyth (2020), with M from a quarter of the images to all of them. The real images stay as they are.
+    Chong & Forsyth (2020), with M from a quarter of the images to all of them. All real images are used.
     """
     if len(fake) < 40:
         raise UserError(f"{len(fake)} images are too few to extrapolate from")
@@ -152,7 +152,7 @@ def bootstrap_interval(
 ) -> Interval:
     """Basic bootstrap interval of the distance over the choice of generated images.
 
-    Resampling itself raises the distance, as fewer different images do; the basic interval reflects that away.
+    Resampling raises the distance, as there are fewer different images; the basic interval corrects for that.
     """
     rng = np.random.default_rng(seed)
     whole = distance(real, fake)
@@ -163,7 +163,7 @@ def bootstrap_interval(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compared:
-    """What there is of the two sets; None of a side that is saved statistics.
+    """The two sets; fields are None for a side that is saved statistics.
 
     Attributes:
         real: [N, D] features.
@@ -198,5 +198,5 @@ def _is(compared: Compared) -> dict[str, float]:
     return {"inception_score": score.value, "inception_score_sd": score.deviation}
 
 
-# By name: the two sets → figures, none where what they need is not there. They are computed in this order.
+# Name → function from the two sets to figures (none if its input is missing). They are computed in this order.
 METRICS: dict[str, Callable[[Compared], dict[str, float]]] = {"kid": _kid, "prdc": _prdc, "is": _is}

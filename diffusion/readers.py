@@ -1,4 +1,4 @@
-"""The forms that data sets come in → uint8 images and labels. ``N`` images, ``H, W, C`` of each."""
+"""Readers of data set formats → uint8 images and labels. ``N`` images, ``H, W, C`` of each."""
 
 import dataclasses
 import gzip
@@ -39,7 +39,7 @@ class Images:
         return Images(self.pixels[rows], None if self.labels is None else self.labels[rows])
 
     def spread(self, count: int) -> "Images":
-        """``count`` images from all over a split, which may be sorted by class; 0 for all."""
+        """``count`` evenly spaced images of a split, which may be sorted by class; 0: all."""
         wanted = min(len(self), count or len(self))
         return self.take(np.linspace(0, len(self) - 1, wanted).round().astype(int))
 
@@ -57,7 +57,7 @@ class Images:
 
 
 class Found(NamedTuple):
-    """What a data set's files hold; ``test`` is None where they have none of their own."""
+    """The content of a data set's files; ``test`` is None if they have no test images."""
 
     train: Images
     test: Images | None = None
@@ -189,6 +189,6 @@ def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = 
 
 
 def _common_folder(names: list[PurePosixPath]) -> int:
-    """1 where one folder holds everything and so is no class, such as an archive's own: photos/cat/1.png, …; else 0."""
+    """1 if one folder contains everything and so is not a class (photos/cat/1.png, …); else 0."""
     first = {name.parts[0] for name in names}
     return int(len(first) == 1 and all(len(name.parts) > 2 for name in names))

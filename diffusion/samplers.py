@@ -1,16 +1,16 @@
 """Samplers as tables: ``sampling.sample`` runs them all in one compiled loop. NumPy only.
 
-Every sampler here is linear in what it has seen. Row r of its table evaluates the network at time t_r, turns its
-output into a prediction m_r of x_0, and sets
+Every sampler here is linear in x and in the predictions so far. Row r of its table evaluates the network at time t_r,
+converts its output to a prediction m_r of x_0, and sets
 
     x ← W[r, 0] · [x, y, m_r, m_{r-1}, …, z]        where the network is evaluated next
     y ← W[r, 1] · [x, y, m_r, m_{r-1}, …, z]        what a corrector or the next stage starts from
 
-with z fresh noise. So Algorithm 2, DDIM, DPM-Solver++, UniPC and Heun's method differ in float64 coefficients that are
-made once, on the host, by functions of a few lines.
+with z new noise. So Algorithm 2, DDIM, DPM-Solver++, UniPC and Heun's method differ only in float64 coefficients, which
+short functions compute once on the host.
 
-Notation: time runs t = t_0 > t_1 > … > 0; α_t, σ_t and λ_t = log(α_t/σ_t) as in ``process``; ``R`` rows, ``M`` how many
-predictions the table looks back on, ``B`` batch.
+Notation: time runs t = t_0 > t_1 > … > 0; α_t, σ_t and λ_t = log(α_t/σ_t) as in ``process``; ``R`` rows, ``M``
+predictions that a row uses, ``B`` batch.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffusion.config import SamplerConfig
     from diffusion.process import DiffusionProcess
 
-# Places of a row's coefficients; predictions take the places from M0 on, and noise the last.
+# Positions of a row's coefficients: predictions from M0 on, noise last.
 X, Y, M0 = 0, 1, 2
 
 
@@ -55,7 +55,7 @@ class Table:
 
 
 class _Rows:
-    """A table in the making, all zeros."""
+    """A table under construction, all zeros."""
 
     def __init__(self, times: np.ndarray, memory: int) -> None:
         self.times = times
@@ -93,8 +93,8 @@ def ddim(process: "DiffusionProcess", times: np.ndarray, eta: float = 0.0) -> Ta
 def heun(process: "DiffusionProcess", times: np.ndarray) -> Table:
     """Heun's method on dx̄/dσ̄ = ε with x̄ = x/α and σ̄ = σ/α (Karras et al. 2022): two evaluations a step.
 
-    The last step, to t = 0, has σ̄ = 0 at its end, where ε is not defined, and the first begins where x̄ is next to
-    infinite, so that the difference of two ε would be blown up a thousandfold: both are DDIM's. Order 2 remains.
+    The last step, to t = 0, has σ̄ = 0 at its end, where ε is not defined, and at the start of the first x̄ is nearly
+    infinite, which would amplify the difference of two ε a thousandfold: both are DDIM's. The order is still 2.
     """
     euler = ddim(process, times).weights[:, 0]
     kept: list[tuple[int, list, list]] = []
@@ -104,7 +104,7 @@ def heun(process: "DiffusionProcess", times: np.ndarray) -> Table:
         if s == 0 or step == 0:
             kept.append((t, first, first))
             continue
-        kept.append((t, first, [1.0, 0.0, 0.0, 0.0, 0.0]))  # y ← where the step began
+        kept.append((t, first, [1.0, 0.0, 0.0, 0.0, 0.0]))  # y ← x at the start of the step
         half = 0.5 * process.alpha[s] * (process.sigma[s] / process.alpha[s] - process.sigma[t] / process.alpha[t])
         at_t, at_s = half / process.sigma[t], half / process.sigma[s]  # ε = (x − α m)/σ, at either end
         y = process.alpha[s] / process.alpha[t] + at_t
@@ -119,7 +119,7 @@ def dpm_solver_pp(process: "DiffusionProcess", times: np.ndarray, order: int = 2
     """DPM-Solver++, multistep, of order 2 or 3, with the first steps and the last of lower order (Lu et al. 2022).
 
     Order 2 is Algorithm 2 (2M). Order 3 integrates the parabola through three predictions exactly; the φ_3 term of the
-    authors' code is half of what that asks for, and with it the order is 2.
+    authors' code is half of the exact one, which reduces the order to 2.
     """
     if order not in (2, 3):
         raise UserError(f"DPM-Solver++ of order {order} is not known: use 2 or 3")
@@ -143,7 +143,7 @@ def unipc(process: "DiffusionProcess", times: np.ndarray, order: int = 3) -> Tab
     """UniPC: a predictor of this order and a corrector of one more, at one evaluation a step (Zhao et al. 2023).
 
     Both integrate the polynomial through their predictions of x_0 exactly (the paper's coefficients solve the same
-    equations; its code replaces them by ½ at order 2). After the last evaluation there is nothing to correct with.
+    equations; its code replaces them by ½ at order 2). There is no correction after the last evaluation.
     """
     rows = _Rows(times[:-1], order + 1)
     lambdas = process.lambdas
@@ -153,7 +153,7 @@ def unipc(process: "DiffusionProcess", times: np.ndarray, order: int = 3) -> Tab
         corrected[X] = 1.0
         before = _usable(lambdas, times, row - 1, order) if row else np.zeros(0)
         if np.isfinite(before).any():
-            # From where the last step began, now with the prediction at its end as well.
+            # The last step again, now with the prediction at its end as well.
             weights = _integral(process, lambdas, np.array([lambdas[t], *before]), times[row - 1], t)
             corrected[X], corrected[Y] = 0.0, process.sigma[t] / process.sigma[times[row - 1]]
             corrected[M0 : M0 + len(weights)] = weights
@@ -167,7 +167,7 @@ def unipc(process: "DiffusionProcess", times: np.ndarray, order: int = 3) -> Tab
 def _usable(lambdas: np.ndarray, times: np.ndarray, row: int, order: int) -> np.ndarray:
     """λ of the predictions that step ``row`` interpolates, the newest first.
 
-    One where an end of the step is at infinity, and none from there on back.
+    Only one if an end of the step is infinite; none before the first infinite one.
     """
     nodes = lambdas[times[max(0, row - order + 1) : row + 1]][::-1]
     if not np.isfinite(lambdas[times[row + 1]]):
@@ -179,8 +179,8 @@ def _usable(lambdas: np.ndarray, times: np.ndarray, row: int, order: int) -> np.
 def _integral(process: "DiffusionProcess", lambdas: np.ndarray, nodes: np.ndarray, t: int, s: int) -> np.ndarray:
     """Weights of predictions at ``nodes`` in x_s − (σ_s/σ_t) x_t = σ_s ∫ e^λ m(λ) dλ over λ_t … λ_s.
 
-    m is the polynomial through the predictions; Gauss-Legendre quadrature is exact to rounding, and unlike the usual
-    φ functions loses nothing for small steps.
+    m is the polynomial through the predictions; Gauss-Legendre quadrature is exact to rounding, and unlike the
+    usual φ functions loses no accuracy for small steps.
     """
     if len(nodes) == 1:
         return np.array([-process.alpha[s] * np.expm1(lambdas[t] - lambdas[s])])
@@ -211,7 +211,7 @@ class Sampler(NamedTuple):
     Attributes:
         table: its choices, the process and the times → its table.
         spacing: of its times, unless the user chooses another.
-        warnings: what is allowed and hardly ever meant.
+        warnings: about choices that are allowed but rarely useful.
     """
 
     table: Callable[["SamplerConfig", "DiffusionProcess", np.ndarray], Table]
@@ -243,5 +243,5 @@ def make_table(config: "SamplerConfig", process: "DiffusionProcess") -> Table:
 
 
 def warnings(config: "SamplerConfig", process: "DiffusionProcess") -> list[str]:
-    """What is allowed and hardly ever meant."""
+    """Warnings about choices that are allowed but rarely useful."""
     return SAMPLERS[config.sampler].warnings(config, process)

@@ -15,10 +15,10 @@ DrawNoise = Callable[[Any], Any]  # row → z [B, …]
 
 
 class Sampled(NamedTuple):
-    """What a sampler ends with, and saw on the way."""
+    """The images, and predictions of them at earlier times."""
 
     image: Any  # [B, …]
-    frames: Any | None  # [F, B, …] predictions of x_0, None where none were asked for
+    frames: Any | None  # [F, B, …] predictions of x_0, None if ``num_frames`` is 0
 
 
 def sample(table: Table, predict_x0: PredictX0, draw_noise: DrawNoise, x: Any, num_frames: int = 0) -> Sampled:

@@ -18,18 +18,18 @@ from training.config_files import as_flags
 from training.session import session
 from training.strategy import Placement
 
-_FRAMES = 30  # of an animation, besides its last
+_FRAMES = 30  # of an animation, without its last
 
 
 def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path]:
-    """Makes images, as many as asked for, and returns where they are: the kind of file → its path.
+    """Makes the images and returns the paths of the files: kind of file → path.
 
     Args:
         config: every choice; ``out`` is ``model_dir/images`` unless it is given.
         model_dir: a run's folder, or a published U-Net's in diffusers' layout.
 
     Raises:
-        UserError: no model there, or images that it cannot make.
+        UserError: no model in ``model_dir``, or images that it cannot make.
     """
     model_dir = Path(model_dir)
     out = config.out or model_dir / "images"
@@ -125,20 +125,15 @@ def _interpolate(config: SampleConfig, generator: Generator, out: Path) -> dict[
 
 
 def _write_many(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> dict[str, Path]:
-    """Streams to an array that knows how far it is; an interrupted call goes on there."""
+    """Streams the images into an array on disk; an interrupted call is resumed."""
     depends_on = {name: value for name, value in as_flags(config).items() if name != "devices"}
     depends_on["model"] = generator.fingerprint()
     file = GrowingArray(out / "images.npy", (config.num_images, *generator.shape), "uint8", depends_on)
-    done = file.done
     progress = keras.utils.Progbar(config.num_images, unit_name="image")
-    progress.update(done)
-    if done < config.num_images:
-        for part in generator.stream(config.sampler, request.after(done), config.batch_size):
-            images = part["image"]
-            file.array[done : done + len(images)] = images
-            done += len(images)
-            file.save(done)
-            progress.update(done)
+    progress.update(file.done)
+    if file.done < config.num_images:
+        parts = generator.stream(config.sampler, request.after(file.done), config.batch_size)
+        file.fill((part["image"] for part in parts), on_progress=progress.update)
     written = {"array": out / "images.npy"}
     if config.format == "png":
         return written | _write_pngs(file.array, request, generator.classes, out)

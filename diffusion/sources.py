@@ -1,4 +1,4 @@
-"""What a Fréchet distance is taken between: image folders, arrays, data sets, saved statistics, trained models."""
+"""The sets that a Fréchet distance compares: image folders, arrays, data sets, saved statistics, trained models."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -25,10 +25,10 @@ class ImageSource:
     """Images that are read or made one by one, the same every time.
 
     Attributes:
-        name: as the user wrote it.
+        name: the user's text.
         count: N.
-        images: how many to leave out → the rest, uint8 [H, W, C].
-        depends_on: all that the images depend on; part of every result.
+        images: number of images to skip → the remaining ones, uint8 [H, W, C].
+        depends_on: everything that the images depend on; part of every result.
         notes: files left out.
     """
 
@@ -48,7 +48,7 @@ def open_source(text: str, config: FidConfig, placement: Placement) -> ImageSour
         placement: where models run.
 
     Raises:
-        UserError: nothing of the kind is there, or a single image.
+        UserError: there is no such set, or it has a single image.
     """
     source = _open(text, config, placement)
     if isinstance(source, ImageSource) and source.count < 2:
@@ -100,7 +100,7 @@ def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
     listing = list_images(path)
     notes: list[str] = []
     available = listing.num_files
-    if config.reading.skip_bad_images:  # how many there are is known only once all have been read
+    if config.reading.skip_bad_images:  # the number of good ones is known only after reading all
         available = len([image.name for image in stream_images(path, config.reading, notes)])
     count = min(available, config.num_images or available)
     if not count:
@@ -119,9 +119,9 @@ def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
 def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> ImageSource:
     count, sampler = config.num_images, config.sampler
     if not count:
-        raise UserError(f"{text}: how many images is the model to make? set --num_images")
+        raise UserError(f"{text}: set --num_images: how many images should the model make?")
     generator = open_generator(path, placement)
-    make_table(sampler, generator.process)  # refuses what cannot be, before any work
+    make_table(sampler, generator.process)  # raises UserError for an invalid sampler, before any work
 
     def images(skip: int) -> Iterator[np.ndarray]:
         request = generator.request(np.arange(skip, count), config.seed)

@@ -1,7 +1,7 @@
 """Means and covariances of features as files, with where they come from.
 
-Our npz files hold ``mu`` [D] and ``sigma`` [D, D], as pytorch-fid's and clean-fid's do, and ``count`` and
-``provenance`` (JSON) besides.
+Our npz files hold ``mu`` [D] and ``sigma`` [D, D], as pytorch-fid's and clean-fid's do, and also ``count`` and
+``provenance`` (JSON).
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ import numpy as np
 
 from files.errors import UserError
 
-FOREIGN = "foreign"  # mode of files that do not say theirs
+FOREIGN = "foreign"  # mode of files without provenance
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What a Fréchet distance needs of a set of images.
+    """Mean and covariance of the features of a set of images.
 
     Attributes:
         mean: [D] float64.
@@ -36,12 +36,12 @@ class Statistics:
 
     @property
     def mode(self) -> str:
-        """Of the features."""
+        """Mode of the features' extractor."""
         return self.provenance["mode"]
 
 
 def save(path: Path, statistics: Statistics) -> None:
-    """Writes the file beside its place and renames it."""
+    """Writes a temporary file in the same folder and renames it."""
     draft = path.with_name(path.name + ".tmp.npz")
     np.savez(
         draft, mu=statistics.mean, sigma=statistics.covariance, count=np.int64(statistics.count),
@@ -62,7 +62,7 @@ def load(path: Path) -> Statistics:
     """Reads ours, pytorch-fid's or clean-fid's.
 
     Raises:
-        UserError: the file cannot be read, or its arrays are no statistics.
+        UserError: the file cannot be read, or its arrays are not statistics.
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -79,7 +79,7 @@ def load(path: Path) -> Statistics:
 
 
 def check_comparable(a: Statistics, b: Statistics) -> list[str]:
-    """Raises UserError for statistics whose distance would mean nothing; returns what a reader should know."""
+    """Raises UserError for statistics that cannot be compared; returns notes for the user."""
     if len(a.mean) != len(b.mean):
         raise UserError(f"features of {len(a.mean)} and of {len(b.mean)} dimensions cannot be compared")
     modes = {a.mode, b.mode}

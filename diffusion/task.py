@@ -37,7 +37,6 @@ from training.plots import read_metrics, training_curves
 from training.run import Run
 from training.session import session
 from training.strategy import Placement
-from training.tensorboard import tensorboard_writer
 
 
 def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
         run_dir: the run's folder; see ``training.run``.
 
     Raises:
-        UserError: data, choices or a folder that cannot be; says which.
+        UserError: invalid data, choices or run folder; the message says which.
         Interrupted: the user stopped the run.
     """
     run_dir = Path(run_dir)
@@ -58,15 +57,13 @@ def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
     with session(config, config.training) as placement:
         setup = _prepare(config, placement)
         run = Run.open(run_dir, config, data=setup.splits)
-        if config.training.tensorboard:
-            run.writer = tensorboard_writer(run.path)
         for warning in warnings(config.sampler, setup.generator.process):
             run.say(f"note: {warning}")
         return _train(setup, run)
 
 
 def dry_run(config: DdpmConfig) -> None:
-    """Builds everything, prints sizes and what a step costs, and writes nothing."""
+    """Builds everything, prints sizes and the cost of a step, and writes nothing."""
     with session(config, config.training) as placement:
         setup = _prepare(config, placement)
         print(setup.summary())
@@ -76,7 +73,7 @@ def dry_run(config: DdpmConfig) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Setup:
-    """Everything that training needs, checked before any work.
+    """Everything that training needs, checked before training starts.
 
     Attributes:
         config: every choice.
@@ -97,7 +94,7 @@ class _Setup:
     extractor: Extractor | None
 
     def summary(self) -> str:
-        """Sizes."""
+        """The sizes of data and model, two lines."""
         config, splits = self.config, self.splits
         height, width, channels = self.generator.shape
         classes = f" in {len(splits.classes)} classes" if splits.classes else ""
@@ -109,11 +106,11 @@ class _Setup:
         )
 
     def samples(self) -> np.ndarray:
-        """The images of the grids, from the network's present weights."""
+        """The images of the grids, from the network's current weights."""
         return self.generator.images(self.config.sampler, self.request, self.training.batch_size)
 
     def columns(self) -> int:
-        """Of a grid: one a class, where there are classes and not too many of them; else 0."""
+        """Columns of a grid: one for each class where there are 1 to 20 classes; else 0."""
         count = len(self.generator.classes)
         return count if count <= 20 else 0
 
@@ -151,12 +148,12 @@ def _check_classes(config: DdpmConfig, splits: Splits) -> None:
 
 
 def _print_progress(done: int) -> None:
-    """One line for any number of images; the last is ended."""
+    """Overwrites one line; the last call ends it."""
     print(f"\r{done:,} images read", end="" if done % 512 == 0 else "\n", flush=True)
 
 
 def _make_job(setup: _Setup, more_figures: Callable[[int], Figures]) -> Job:
-    """``more_figures``: step → what an evaluation finds besides the loss."""
+    """``more_figures``: step → figures of an evaluation besides the loss."""
     config, training, generator = setup.config, setup.training, setup.generator
     held_out = setup.splits.test.spread(config.eval_images)
     score = make_evaluator(lambda batch: setup.loss_fn(batch, False, (config.seed, 0)), generator.placement)
@@ -188,7 +185,7 @@ def _train(setup: _Setup, run: Run) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
 
     def more_figures(step: int) -> Figures:
-        """A grid from the averaged weights, named by how far training is, and their FID where it is due."""
+        """Draws a grid from the averaged weights, named by the step; returns their FID where it is due."""
         plots.image_grid(setup.samples(), folder / f"step_{step:07d}.png", setup.columns())
         due = fid_meter and (step % config.fid_every == 0 or step == setup.training.num_steps)
         return {"fid": Cost(fid_meter())} if fid_meter and due else {}
@@ -196,7 +193,7 @@ def _train(setup: _Setup, run: Run) -> dict[str, Any]:
     state = fit(_make_job(setup, more_figures), generator.placement, run, setup.training)
     generator.save(run.path / "model")
     plots.loss_by_time(run.path / "metrics.jsonl", run.path / "loss_by_time.png")
-    training_curves(run.path / "metrics.jsonl", run.path / "curves.png")
+    training_curves(run.path / "metrics.jsonl", run.path / "curves.png", ("loss", "fid"))
     result = _result(setup, run, state) | {"total_seconds": time.monotonic() - start}
     run.write_json("result.json", result)
     run.say(
@@ -226,7 +223,7 @@ def _result(setup: _Setup, run: Run, state: State) -> dict[str, Any]:
     config, train = setup.config, setup.splits.train
     images = setup.samples()
     plots.image_grid(images, run.path / "samples.png", setup.columns())
-    held_out = setup.splits.test.spread(config.num_samples)  # as many: the least distance of more would be less
+    held_out = setup.splits.test.spread(config.num_samples)  # as many as samples: the minimum falls with the number
     of_samples, of_test = (nearest(pixels, train.pixels, config.flip) for pixels in (images, held_out.pixels))
     pairs = np.stack([images, train.pixels[of_samples.row]], axis=1)[: min(config.num_samples, 20)]
     plots.image_grid(pairs.reshape(-1, *setup.generator.shape), run.path / "nearest.png", columns=10)

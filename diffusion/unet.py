@@ -16,7 +16,7 @@ register = keras.saving.register_keras_serializable("triptych.diffusion")
 
 @register
 class GroupNorm(layers.Layer):
-    """Group normalisation (Wu & He 2018), then SiLU where asked: [B, …, C] → the same.
+    """Group normalisation (Wu & He 2018), then SiLU if ``silu``: [B, …, C] → the same.
 
     Statistics are taken channel by channel first, so that the large array is never reshaped.
     """
@@ -133,7 +133,7 @@ def build_unet(config: UNetConfig) -> keras.Model:
 
 
 def _down_and_up(config: UNetConfig, x_t: Any, emb: Any) -> Any:
-    """Levels down, each block's output kept; the middle; levels up, each block beside what was kept."""
+    """Levels down, keeping each block's output; the middle; levels up, with the outputs as skip connections."""
     widths = [config.base_width * multiplier for multiplier in config.channel_multipliers]
     x = _conv(config.base_width, "conv_in")(x_t)
     skips = [x]

@@ -11,10 +11,13 @@ FLAGS = launch.define(BaselineConfig())
 
 def main(arguments: list[str]) -> None:
     """Data, features, models, report."""
-    from text_cls.baseline_task import run_baselines
+    from text_cls.baseline_task import dry_run, run_baselines
 
     config = launch.read(BaselineConfig(), FLAGS)
-    run_baselines(config, launch.run_dir(FLAGS.run_dir, f"baselines_text-{config.data.dataset}"), FLAGS.dry_run)
+    if FLAGS.dry_run:
+        dry_run(config)
+    else:
+        run_baselines(config, launch.run_dir(FLAGS.run_dir, f"baselines_text-{config.data.dataset}"))
 
 
 if __name__ == "__main__":

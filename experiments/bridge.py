@@ -23,16 +23,16 @@ POOLING = "cls"
 
 @dataclasses.dataclass(frozen=True)
 class TextBridgeConfig(TaskConfig):
-    """Texts, what reads them, and what is made of the features."""
+    """The texts, their encoder, and the bridge from its features to a classifier."""
 
     data: DataConfig = nested(DataConfig, join_fields="space")
     encoder: EncoderConfig = nested(EncoderConfig, max_length=256)
-    batch_tokens: int = option(8192, "Positions of a batch of the text encoder.", low=1)
+    batch_tokens: int = option(8192, "Tokens in a batch of the text encoder, padding included.", low=1)
     bridge: BridgeConfig = nested(BridgeConfig)
 
     @property
     def extractors(self) -> list[str]:
-        """Whose maps are made, in order."""
+        """The extractors whose maps are computed, in order."""
         return []
 
     def check(self) -> None:
@@ -42,10 +42,14 @@ class TextBridgeConfig(TaskConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ImdbImagesConfig(TextBridgeConfig):
-    """One extractor; ``train_bridge``."""
+    """Configuration of ``train_bridge``: one extractor."""
 
-    backbone: str = option("efficientnet_lite0", "The extractor.", choices="vision_bridge.extractors:EXTRACTORS")
-    probes: bool = option(True, "Also simple classifiers on features, pixel means and maps.")
+    backbone: str = option(
+        "efficientnet_lite0",
+        "Extractor: the first layers of this ImageNet network.",
+        choices="vision_bridge.extractors:EXTRACTORS",
+    )
+    probes: bool = option(True, "Also fit simple classifiers to features, pixel means and maps.")
 
     @property
     def extractors(self) -> list[str]:
@@ -54,7 +58,7 @@ class ImdbImagesConfig(TextBridgeConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ImdbTableConfig(TextBridgeConfig):
-    """Several extractors and controls; ``make_table``."""
+    """Configuration of ``make_table``: several extractors, and controls."""
 
     table: TableConfig = nested(TableConfig)
 
@@ -71,18 +75,18 @@ class ImdbTableConfig(TextBridgeConfig):
 
 
 def train_bridge(config: ImdbImagesConfig, run_dir: Path | str) -> dict[str, Any]:
-    """Every stage for one extractor, with pictures.
+    """Runs every stage for one extractor, and draws its pictures.
 
     Args:
         config: every choice.
-        run_dir: the folder; interrupted, the same call goes on there.
+        run_dir: the run folder; after an interruption, the same call resumes there.
 
     Returns:
         What is in ``result.json``.
     """
     from training.session import session
     from vision_bridge.bridge import load_network
-    from vision_bridge.task import train_bridge as train
+    from vision_bridge.task import run_bridge
 
     result = Run.finished(run_dir, config, "test_accuracy")
     if result is not None:
@@ -90,18 +94,18 @@ def train_bridge(config: ImdbImagesConfig, run_dir: Path | str) -> dict[str, Any
     with session(config, config.bridge.training) as placement:
         texts = _prepare(config)
         network = load_network(config.bridge, config.backbone, config.bridge.weights, _cache(config), placement)
-        run = _open(config, run_dir, texts)
+        run = Run.open(run_dir, config, texts.splits)
         bridge = _bridge(config, config.bridge, texts, placement)
         run.say(f"{_sizes(config, texts)}\n{bridge.summary()}")
-        return train(run, bridge, network, config.seed, config.probes)
+        return run_bridge(run, bridge, network, config.seed, config.probes)
 
 
 def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:
-    """Every row's trainings, the controls, and the table: table.md, table.csv, table.png.
+    """Trains every row and the controls, and writes the table: table.md, table.csv, table.png.
 
     Args:
         config: every choice.
-        run_dir: the folder; interrupted, the same call goes on there.
+        run_dir: the run folder; after an interruption, the same call resumes there.
 
     Returns:
         What is in ``result.json``.
@@ -122,7 +126,7 @@ def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:
                 bridges[choices] = _bridge(config, choices, texts, placement)
             return bridges[choices]
 
-        run = _open(config, run_dir, texts)
+        run = Run.open(run_dir, config, texts.splits)
         return Table(run, config, config.table, config.bridge, config.seed, plan, bridge_of).make()
 
 
@@ -147,7 +151,7 @@ def _cache(config: TextBridgeConfig) -> Path:
 
 
 def _prepare(config: TextBridgeConfig, dry_run: bool = False) -> "PreparedTexts":
-    """The texts, if they can be laid out as they are to be."""
+    """Reads the texts; refuses an image or a perplexity that does not fit the number of features."""
     from text_cls.prepared import prepare_texts
     from vision_bridge.bridge import check_features
 
@@ -159,15 +163,6 @@ def _prepare(config: TextBridgeConfig, dry_run: bool = False) -> "PreparedTexts"
     if not dry_run:
         check_features(config.bridge, len(_layers(config.bridge, texts)) * texts.checkpoint.config.width)
     return texts
-
-
-def _open(config: TextBridgeConfig, run_dir: Path | str, texts: "PreparedTexts") -> Run:
-    run = Run.open(run_dir, config, texts.splits)
-    if config.bridge.training.tensorboard:
-        from training.tensorboard import tensorboard_writer
-
-        run.writer = tensorboard_writer(run.path)
-    return run
 
 
 def _sizes(config: TextBridgeConfig, texts: "PreparedTexts") -> str:
@@ -188,12 +183,12 @@ def _bridge(config: TextBridgeConfig, bridge: BridgeConfig, texts: "PreparedText
 def _features(
     config: TextBridgeConfig, layers: list[int], texts: "PreparedTexts", placement: "Placement"
 ) -> "Features":
-    """[CLS] of the encoder's layers, one group a layer."""
+    """[CLS] of the encoder's layers, one group of features for each layer."""
     from text_cls.features import embed_splits, features_key
     from vision_bridge.bridge import Features
     from vision_bridge.cache import Cache, key_of
 
-    of_all, parts = features_key(texts, layers, POOLING), texts.splits.parts()
+    of_all, parts = features_key(texts, layers), texts.splits.parts()
     keys = {name: key_of(part.fingerprint(), of_all) for name, part in parts.items()}
     files = Cache(_cache(config) / "bridge")
     arrays = embed_splits(

@@ -70,7 +70,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str], earlier: Mapping[str, s
     """Parses a command line and returns what is no flag; a flag's earlier name is refused with today's.
 
     Raises:
-        UserError: an unknown flag, or a value that cannot be.
+        UserError: an unknown flag, or an invalid value.
     """
     try:
         return values(list(argv))

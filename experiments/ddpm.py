@@ -1,4 +1,4 @@
-"""Train a denoising diffusion model on images; as it stands, on scikit-learn's handwritten digits.
+"""Train a denoising diffusion model on images; by default, on scikit-learn's handwritten digits.
 
 python -m experiments.ddpm
 """

@@ -11,10 +11,13 @@ FLAGS = launch.define(EmbeddingConfig())
 
 def main(arguments: list[str]) -> None:
     """Writes ``SPLIT.npy`` [N, layers, width] and ``SPLIT_labels.npy`` [N] for every split."""
-    from text_cls.features import embed_texts
+    from text_cls.features import dry_run, embed_texts
 
     config = launch.read(EmbeddingConfig(), FLAGS)
-    embed_texts(config, launch.run_dir(FLAGS.run_dir, f"embed_text-{config.data.dataset}"), FLAGS.dry_run)
+    if FLAGS.dry_run:
+        dry_run(config)
+    else:
+        embed_texts(config, launch.run_dir(FLAGS.run_dir, f"embed_text-{config.data.dataset}"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m experiments.fid A B
 
 A and B are image folders or archives, npz files of images, saved statistics (ours, pytorch-fid's, clean-fid's), run
-folders of ddpm (sampled on the fly), or data sets: cifar10:train, cifar10:test@PATH. A is the real side.
+folders of ddpm (images are sampled), or data sets: cifar10:train, cifar10:test@PATH. A is the real side.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ FLAGS = launch.define(FidConfig(), arguments=True)
 
 
 def main(arguments: list[str]) -> None:
-    """Features of both sides, their statistics, the figures."""
+    """Computes features of both sides, their statistics and the figures."""
     from diffusion.fid_task import dry_run, measure_fid
 
     config = launch.read(FidConfig(), FLAGS)

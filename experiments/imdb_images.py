@@ -10,7 +10,7 @@ FLAGS = launch.define(ImdbImagesConfig())
 
 
 def main(arguments: list[str]) -> None:
-    """Every stage, the result, the pictures."""
+    """Runs every stage, then writes the result and the pictures."""
     from experiments.bridge import dry_run_bridge, train_bridge
 
     config = launch.read(ImdbImagesConfig(), FLAGS)

@@ -1,4 +1,4 @@
-"""The IMDB-image table: a row an extractor, over seeds, and under it what bounds the claim.
+"""The IMDB-image table: one row for each extractor, averaged over seeds, and controls below it.
 
 python -m experiments.imdb_table --flagfile=experiments/flags/imdb_table.flags
 """
@@ -10,7 +10,7 @@ FLAGS = launch.define(ImdbTableConfig())
 
 
 def main(arguments: list[str]) -> None:
-    """Every row's trainings, then table.md, table.csv, table.png and result.json."""
+    """Trains every row and the controls, then writes table.md, table.csv, table.png and result.json."""
     from experiments.bridge import dry_run_bridge, make_table
 
     config = launch.read(ImdbTableConfig(), FLAGS)

@@ -23,20 +23,13 @@ def main(arguments: list[str]) -> None:
     if not FLAGS.run_dir:
         raise UserError("--run_dir: name the folder of a finished run")
     texts = arguments or _lines(config.input)
-    if not texts:
-        raise UserError("no text given: pass texts as arguments, --input=FILE, or lines on standard input")
 
-    from text_cls.predictor import Predictor, predictions_csv
-    from training.strategy import make_strategy
+    from text_cls.prediction import dry_run, predict
 
-    predictor = Predictor.load(Path(FLAGS.run_dir).expanduser() / "model", make_strategy(config.devices))
     if FLAGS.dry_run:
-        print(f"{len(texts):,} texts, {predictor.model.count_params():,} parameters; nothing was written")
-        return
-    fields = [tuple(text.split(config.separator)) if config.separator else (text,) for text in texts]
-    probabilities = predictor.probabilities(predictor.encode(fields))
-    ids = [str(i + 1) for i in range(len(probabilities))]
-    print(predictions_csv(ids, probabilities, predictor.classes, config.top), end="")
+        dry_run(config, FLAGS.run_dir, texts)
+    else:
+        print(predict(config, FLAGS.run_dir, texts), end="")
 
 
 def _lines(path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Images from a trained diffusion model: a grid, an animation, an interpolation, or any number of them.
+"""Images from a trained diffusion model: a grid, an animation, an interpolation, or any number of image files.
 
 python -m experiments.sample_ddpm --run_dir=runs/ddpm-digits-… --num_images=64 --animate
 """

@@ -1,1 +1,1 @@
-"""File formats and what a file can be wrong about; knows neither TensorFlow nor Keras, nor anything of the packages."""
+"""File formats, downloads and the errors about them. Importing it loads neither TensorFlow nor Keras."""

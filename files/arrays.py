@@ -1,9 +1,10 @@
-"""A ``.npy`` file that is filled step by step, is never whole in memory, and knows how far it is."""
+"""A ``.npy`` file that is filled step by step, is never whole in memory, and can be resumed."""
 
 import errno
 import json
 import mmap
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from files.text import write_text
 
 
 def release(array: np.ndarray) -> None:
-    """Lets the pages of a memory-mapped array go, where the system can; they are read again when they are needed."""
+    """Frees the memory of a memory-mapped array, where the system can; its pages are read again when needed."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -32,7 +33,7 @@ def _note_of(path: Path) -> Path:
 
 
 def _reserve(path: Path) -> None:
-    """Takes the file's place on the disk at once: a full disk is an error here, and kills the process later."""
+    """Reserves the file's space on the disk: a full disk is an error here; later it would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             try:
@@ -43,10 +44,10 @@ def _reserve(path: Path) -> None:
 
 
 class GrowingArray:
-    """A memory-mapped array; beside it, a ``.json`` with what it is and how many of its rows are done.
+    """A memory-mapped array; a ``.json`` beside it says what it depends on and how many rows are done.
 
     Attributes:
-        array: the rows, to be written to.
+        array: the rows.
         done: rows that an earlier call finished.
     """
 
@@ -78,12 +79,30 @@ class GrowingArray:
         return array
 
     def save(self, done: int) -> None:
-        """Writes down that ``done`` rows are there."""
+        """Writes the array to the disk, and into its note that ``done`` rows are finished."""
         if done:
             self.array.flush()
             release(self.array)
         write_text(self._note, json.dumps(self._depends_on | {"done": done}, indent=2))
         self.done = done
+
+    def fill(
+        self, parts: Iterable[np.ndarray], save_every: int = 1, on_progress: Callable[[int], None] = lambda done: None
+    ) -> None:
+        """Writes the rows from ``done`` on.
+
+        Args:
+            parts: [n, …] rows in order, the first part beginning at row ``done``.
+            save_every: parts between saves; the end is saved too. An interruption loses the rows since the last save.
+            on_progress: told the number of rows done.
+        """
+        done = self.done
+        for number, part in enumerate(parts, 1):
+            self.array[done : done + len(part)] = part
+            done += len(part)
+            if number % save_every == 0 or done == len(self.array):
+                self.save(done)
+            on_progress(done)
 
     def _resume(self, path: Path) -> int:
         if not path.exists():

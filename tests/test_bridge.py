@@ -218,12 +218,15 @@ def test_what_is_given_goes_over_the_preset_and_the_table() -> None:
     assert some == dataclasses.replace(PRESETS["author"], pixels="assignment")
     partly = BridgeConfig().choosing(PRESETS["author"], shuffle=True)
     assert partly.chosen == PRESETS["author"] and partly.shuffle_pixels and partly.preset == "corrected"
+    patient = BridgeConfig(training=TrainingConfig(patience=3))
+    assert patient.choosing(PRESETS["author"]).training.patience == 0  # it takes the last weights
+    assert patient.choosing(PRESETS["corrected"]).training.patience == 3
     layout = given.layout()
     assert (layout.pixels, layout.scaling, layout.seed) == ("assignment", "standardize", 3)
     alexnet = EXTRACTORS["alexnet"]
     assert given.head_of(alexnet) == SMALL and BridgeConfig().head_of(alexnet) == alexnet.head
     assert BridgeConfig().rates_of(alexnet) == (1e-5, 5e-4)
-    assert BridgeConfig(encoder_learning_rate=0.5).rates_of(alexnet) == (0.5, 5e-4)
+    assert BridgeConfig(conv_learning_rate=0.5).rates_of(alexnet) == (0.5, 5e-4)
 
 
 def test_caffe_s_convention_sees_the_same_image() -> None:

@@ -45,8 +45,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ImdbImagesConfig:
     return ImdbImagesConfig.of(
         dataset="csv", data_path=folder / "texts.csv", validation_share=0.2, test_share=0.2, encoder=str(ENCODER),
         max_length=12, height=12, width=12, perplexity=5.0, weights="random:1", enlarge=4, backbone="squeezenet1_1",
-        head_kernel=2, head_filters=(6, 4), head_pooled=2, head_dense=(8,), batch_size=8, num_epochs=2.0, devices="cpu",
-        cache_dir=folder / "cache",
+        head_kernel=2, head_filters=(6, 4), head_pooled=2, head_dense=(8,), head_reconstruction=0.1, batch_size=8,
+        num_epochs=2.0, select="reconstruction", devices="cpu", cache_dir=folder / "cache",
     )  # fmt: skip
 
 
@@ -78,6 +78,9 @@ def test_every_stage_the_pictures_and_the_result(trained: Trained) -> None:
     assert "laying out" in trained.output and "/text" in trained.output
     assert {"test_accuracy", "val_accuracy", "probe_linear_on_features", "probe_linear_on_maps", "probe_mlp_on_pixels",
             "layout_filled", "layout_kl_divergence", "choice_scaling"} <= set(result)  # fmt: skip
+    evaluations = [line for line in _metrics(trained.path) if line["split"] == "validation"]
+    best = min(evaluations, key=lambda line: line["reconstruction"])  # the smaller, the better
+    assert result["best_step"] == best["step"] and len(evaluations) == 2
     for name in PICTURES:
         with Image.open(trained.path / f"{name}.png") as picture:
             assert np.asarray(picture).std() > 0
@@ -111,7 +114,7 @@ def test_flags_of_a_run_are_taken_up(trained: Trained, tmp_path: Path) -> None:
     shutil.copytree(trained.path, tmp_path / "old")
     (tmp_path / "old" / "config.json").unlink()
     text = (tmp_path / "old" / "flags.txt").read_text().replace("--optimizer=adamw\n", "")
-    text = text.replace("--encoder_learning_rate=", "--encoder_rate=") + "--bn_mode=None\n--weights_dir=\n"
+    text = text.replace("--conv_learning_rate=", "--encoder_rate=") + "--bn_mode=None\n--weights_dir=\n"
     (tmp_path / "old" / "flags.txt").write_text(text)
     assert "finished before" in succeeds("imdb_images", replay, f"--run_dir={tmp_path / 'old'}")
 
@@ -122,17 +125,16 @@ def test_a_dry_run_writes_nothing(flags: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_the_author_s_preset_in_another_precision_with_a_decoder(flags: list[str], tmp_path: Path) -> None:
+def test_the_author_s_preset_in_another_precision(flags: list[str], tmp_path: Path) -> None:
     """Batch statistics of images and extractor: the maps cannot be cached and are computed in every step."""
     more = ["--preset=author", "--backbone=resnet18", "--engine=pca", "--precision=mixed_bfloat16", "--num_steps=2",
-            "--eval_every=1", "--head_reconstruction=0.1", "--early_stopping", "--select=reconstruction"]  # fmt: skip
+            "--eval_every=1", "--select=accuracy"]  # fmt: skip
     output = succeeds("imdb_images", *flags, *more, f"--run_dir={tmp_path}")
     assert "/text" in output  # features of another precision are not those in the cache
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["choice_fit_rows"] == "all" and "layout_kl_divergence" not in result
     assert "probe_linear_on_pixels" in result and "probe_linear_on_maps" not in result
-    errors = [line["reconstruction"] for line in _metrics(tmp_path) if line["split"] == "validation"]
-    assert result["best_step"] == 1 + int(np.argmin(errors))  # the smaller the better
+    assert result["best_step"] == result["steps"] == 2  # without early stopping, the last weights
     assert [resolved(BridgeConfig(preset=name), 9).select for name in PRESETS] == ["accuracy", ""]
 
 
@@ -140,7 +142,8 @@ def test_the_table_with_controls(flags: list[str], tmp_path: Path) -> None:
     run, cache = tmp_path / "table", tmp_path / "cache"
     np.savez(tmp_path / "squeezenet.npz", **state_of("squeezenet1_1"))
     shared = [flag for flag in flags if not flag.startswith(("--backbone", "--probes"))]
-    more = [*shared, "--weights=", "--head_filters=", "--head_dense=", "--head_pooled=0", "--num_steps=1",
+    more = [*shared, "--weights=", "--head_filters=", "--head_dense=", "--head_pooled=0",
+            "--head_reconstruction=0", "--select=accuracy", "--num_steps=1",
             "--rows=squeezenet1_1,alexnet", "--seeds=1", "--control_row=squeezenet1_1", "--control_seeds=2",
             "--noablations", "--missing_weights=random", f"--weights_of=squeezenet1_1={tmp_path / 'squeezenet.npz'}",
             f"--weights_dir={tmp_path}", f"--cache_dir={cache}", f"--run_dir={run}"]  # fmt: skip
@@ -176,7 +179,8 @@ WRONG = [
     ("imdb_images", ["--head_filters=", "--head_reconstruction=1"], "a decoder mirrors the head's convolutions"),
     ("imdb_images", ["--last_layer=3"], "--last_layer=3 of an encoder of 3 layers"),
     ("imdb_images", ["--preset=author", "--patience=3"], "--patience=3 without early stopping"),
-    ("imdb_images", ["--encoder_rate=1"], "--encoder_rate has another name now: --encoder_learning_rate"),
+    ("imdb_images", ["--encoder_rate=1"], "--encoder_rate has another name now: --conv_learning_rate"),
+    ("imdb_images", ["--encoder_learning_rate=1"], "another name now: --conv_learning_rate"),
     ("imdb_table", ["--rows=alexnet", "--weights_of=vgg16"], "write ROW=FILE"),
     ("imdb_table", ["--rows="], "--rows=: name at least one extractor"),
     ("imdb_table", ["--rows=alexnet", "--control_row=vgg16", "--shuffle_pixels"], "shuffled pixels are one of"),

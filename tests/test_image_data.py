@@ -245,7 +245,7 @@ def test_links_in_a_circle_are_walked_once(tmp_path: Path) -> None:
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
     images = np.zeros((10, 4, 4), np.uint8)
     np.savez(tmp_path / "a.npz", x_train=images, y_train=np.arange(10), x_test=images)
-    with pytest.raises(UserError, match="one has labels and the other has not"):
+    with pytest.raises(UserError, match="one has labels and the other does not"):
         load(DataConfig(dataset="npz", data_path=tmp_path / "a.npz"))
     np.savez(tmp_path / "b.npz", images=np.zeros((10, 32, 32, 3), np.uint8), labels=np.arange(10) + 3)
     with pytest.raises(UserError, match=r"labels from \d to 12, and 10 classes"):

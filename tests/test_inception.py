@@ -129,7 +129,7 @@ def test_weights_are_random_only_where_they_are_asked_for(tmp_path: Path, monkey
         _build("tf2015", "", tmp_path)
     with pytest.raises(UserError, match="no such"):
         _build("tf2015", str(tmp_path / "no.pth"), tmp_path)
-    with pytest.raises(UserError, match="Keras' InceptionV3 weights cannot be had"):
+    with pytest.raises(UserError, match="Keras' InceptionV3 weights cannot be loaded"):
         _build("keras", str(tmp_path / "no.h5"), tmp_path)
     with pytest.raises(UserError, match=f"is not known: use {', '.join(EXTRACTORS)}, or the path"):
         _build("vgg", "", tmp_path)

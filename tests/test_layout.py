@@ -77,16 +77,16 @@ def test_columns_of_any_size_have_a_direction(features: np.ndarray, kind: str) -
 
 
 def test_affinities_have_the_perplexity(features: np.ndarray) -> None:
-    apart = squareform(pdist(features.T, "correlation")).astype(np.float32)
-    joint = affinities(apart, 10.0, all_pairs=True).toarray()
+    distance = squareform(pdist(features.T, "correlation")).astype(np.float32)
+    joint = affinities(distance, 10.0, all_pairs=True).toarray()
     assert abs(joint.sum() - 1) < 1e-5 and np.allclose(joint, joint.T)
     from sklearn.manifold import _t_sne  # its own bisection, over all pairs and over neighbours
 
-    expected = squareform(_t_sne._joint_probabilities(apart.astype(np.float64) ** 2, 10.0, 0))
+    expected = squareform(_t_sne._joint_probabilities(distance.astype(np.float64) ** 2, 10.0, 0))
     np.testing.assert_allclose(joint, expected, atol=2e-7)
-    nearest = csr_matrix(np.where(apart <= np.sort(apart, axis=1)[:, 30:31], apart**2, 0))  # and oneself
+    nearest = csr_matrix(np.where(distance <= np.sort(distance, axis=1)[:, 30:31], distance**2, 0))  # and oneself
     expected = _t_sne._joint_probabilities_nn(nearest, 10.0, 0).toarray()
-    np.testing.assert_allclose(affinities(apart, 10.0).toarray(), expected, atol=2e-7)
+    np.testing.assert_allclose(affinities(distance, 10.0).toarray(), expected, atol=2e-7)
 
 
 def layouts(features: np.ndarray) -> dict[str, np.ndarray]:
@@ -94,7 +94,7 @@ def layouts(features: np.ndarray) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     clouds = {
         "columns": features.T - features.mean(axis=0)[:, None],
-        "apart": np.concatenate([rng.normal(size=(60, 5)) + 100 * rng.normal(size=5) for _ in range(3)]),
+        "separate": np.concatenate([rng.normal(size=(60, 5)) + 100 * rng.normal(size=5) for _ in range(3)]),
         "noise": rng.normal(size=(150, 80)),
         "line": np.linspace(0, 1, 100)[:, None] + 1e-3 * rng.normal(size=(100, 3)),
     }
@@ -102,14 +102,14 @@ def layouts(features: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("cloud, init", [
-    ("columns", "pca"), ("columns", "random"), ("apart", "random"),
+    ("columns", "pca"), ("columns", "random"), ("separate", "random"),
     ("noise", "pca"), ("line", "random"),
 ])  # fmt: skip
 def test_tsne_reaches_the_divergence_of_gradient_descent(features: np.ndarray, cloud: str, init: str) -> None:
-    apart = layouts(features)[cloud]
-    joint = affinities(apart, 10.0)
-    ours, divergence = embed_features(apart, "tsne", 10.0, init, 0)
-    _, theirs = embed_features(apart, "sklearn", 10.0, init, 0)
+    distance = layouts(features)[cloud]
+    joint = affinities(distance, 10.0)
+    ours, divergence = embed_features(distance, "tsne", 10.0, init, 0)
+    _, theirs = embed_features(distance, "sklearn", 10.0, init, 0)
     assert divergence == kl_divergence(joint, ours) and divergence <= 1.02 * theirs + 0.05
     if cloud == "columns":
         nearest = squareform(pdist(ours)) + np.diag(np.full(120, np.inf))
@@ -117,10 +117,10 @@ def test_tsne_reaches_the_divergence_of_gradient_descent(features: np.ndarray, c
 
 
 def test_exact_engine_over_all_pairs(features: np.ndarray) -> None:
-    apart = squareform(pdist(features.T, "correlation")).astype(np.float32)
-    ours, divergence = embed_features(apart, "tsne_exact", 10.0, "pca", 0, compiled)
-    _, theirs = embed_features(apart, "sklearn_exact", 10.0, "pca", 0)
-    assert divergence == kl_divergence(affinities(apart, 10.0, True), ours) and divergence <= theirs + 0.05
+    distance = squareform(pdist(features.T, "correlation")).astype(np.float32)
+    ours, divergence = embed_features(distance, "tsne_exact", 10.0, "pca", 0, compiled)
+    _, theirs = embed_features(distance, "sklearn_exact", 10.0, "pca", 0)
+    assert divergence == kl_divergence(affinities(distance, 10.0, True), ours) and divergence <= theirs + 0.05
 
 
 def test_divergence_by_hand_and_its_gradient() -> None:
@@ -158,12 +158,12 @@ def test_interpolated_potential_and_its_derivative(width: float) -> None:
 
 
 def test_principal_coordinates_are_principal_components(features: np.ndarray) -> None:
-    apart = squareform(pdist(features.T)).astype(np.float32)
-    found = principal_coordinates(apart)
+    distance = squareform(pdist(features.T)).astype(np.float32)
+    found = principal_coordinates(distance)
     centred = features.T.astype(np.float64) - features.T.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(np.abs(found), np.abs(u[:, :2] * s[:2]), rtol=1e-2, atol=1e-2)
-    assert kernel_principal_components(apart).shape == (120, 2)
+    assert kernel_principal_components(distance).shape == (120, 2)
 
 
 @pytest.fixture(scope="module")

@@ -41,14 +41,16 @@ def test_optimal_in_a_thousand_of_a_thousand_clouds() -> None:
         sides = np.roll(corners, -1, axis=0) - corners
         assert abs(sides[0] @ sides[1]) <= 1e-9 * (1 + np.abs(corners).max() ** 2), k
         for start, side in zip(corners, sides, strict=True):  # counter-clockwise: all points on the left of each side
-            apart = points - start
-            assert (side[0] * apart[:, 1] - side[1] * apart[:, 0]).min() >= -1e-9 * (1 + np.abs(corners).max() ** 2), k
+            relative = points - start
+            assert (side[0] * relative[:, 1] - side[1] * relative[:, 0]).min() >= -1e-9 * (
+                1 + np.abs(corners).max() ** 2
+            ), k
 
 
 def test_a_known_rectangle() -> None:
-    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
-    box = np.array([[0, 0], [5, 0], [5, 2], [0, 2.0]]) @ turn.T + (3, -1)
-    inside = np.random.default_rng(0).uniform(0, (5, 2), (50, 2)) @ turn.T + (3, -1)
+    rotation = np.array([[0.8, -0.6], [0.6, 0.8]])
+    box = np.array([[0, 0], [5, 0], [5, 2], [0, 2.0]]) @ rotation.T + (3, -1)
+    inside = np.random.default_rng(0).uniform(0, (5, 2), (50, 2)) @ rotation.T + (3, -1)
     found = minimum_rectangle(np.concatenate([inside, box]))
     np.testing.assert_allclose(sorted(found.tolist()), sorted(box.tolist()), atol=1e-12)
     flat = found @ rotation_to_horizontal(found).T
@@ -68,8 +70,8 @@ def test_the_library_s_rectangle_is_hardly_ever_the_smallest() -> None:
     assert smallest <= 2
     for cloud in clouds:  # it holds the points all the same
         corners = mistaken_rectangle(cloud)
-        flat = cloud @ (turn := rotation_to_horizontal(corners)).T
-        edge = corners @ turn.T
+        flat = cloud @ (rotation := rotation_to_horizontal(corners)).T
+        edge = corners @ rotation.T
         assert (flat >= edge.min(axis=0) - 1e-9).all() and (flat <= edge.max(axis=0) + 1e-9).all()
 
 

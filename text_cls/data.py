@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from files.download import cache_of
 from files.errors import UserError
 from text_cls.datasets import Found, find_rows, keep_of
 from text_cls.readers import BadRows, Row
@@ -75,6 +76,10 @@ class Splits:
         named = {"train": self.train, "validation": self.validation, "test": self.test, "unlabeled": self.unlabeled}
         return {name: texts for name, texts in named.items() if texts is not None}
 
+    def sizes(self) -> str:
+        """The number of texts in each, as a phrase."""
+        return ", ".join(f"{len(texts):,} {name}" for name, texts in self.parts().items())
+
     def describe(self) -> dict[str, Any]:
         """Sizes, class counts and fingerprints: what goes into the run folder."""
         description: dict[str, Any] = {"classes": self.classes, "notes": self.notes}
@@ -84,20 +89,20 @@ class Splits:
         return description
 
 
-def load(config: "DataConfig", seed: int = 0, cache: Path = Path()) -> Splits:
+def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Splits:
     """Reads a data set and splits it: labels → class numbers → test, validation and training rows → duplicates →
     the rows that are drawn. Texts that turn out to have no words leave later, by ``without_empty``.
 
     Args:
         config: what to read, and which rows of it.
         seed: of the splits and of the rows drawn.
-        cache: where downloads are kept.
+        cache: where downloads are kept; None for the default.
 
     Raises:
         UserError: whatever is wrong with the files; the message names file, line and remedy.
     """
     bad, left_out = BadRows(config.skip_bad_rows), Counter[str]()
-    found = find_rows(config, bad, cache)
+    found = find_rows(config, bad, cache_of(cache))
     train_rows = list(found.train)
     classes = found.classes or tuple(sorted({row.label for row in train_rows if row.label}))
     labelled = _texts(train_rows, found, classes, bad, left_out)

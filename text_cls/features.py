@@ -5,7 +5,7 @@ Shapes: ``N`` texts, ``B`` batch, ``L`` layers asked for, ``D`` width.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -102,11 +102,11 @@ def embed(
     return np.load(path, mmap_mode="r")
 
 
-def features_key(prepared: PreparedTexts, layers: Sequence[int], pooling: str) -> str:
-    """All that features depend on besides the texts."""
+def features_key(prepared: PreparedTexts, layers: Sequence[int]) -> str:
+    """All that features depend on besides the texts and the pooling."""
     tokeniser, policy = prepared.tokeniser, keras.config.dtype_policy().name
     lengths = f"{tokeniser.max_length} {tokeniser.truncate}"
-    return f"{prepared.checkpoint.fingerprint()} {tokeniser.key} {lengths} {list(layers)} {pooling} {policy}"
+    return f"{prepared.checkpoint.fingerprint()} {tokeniser.key} {lengths} {list(layers)} {policy}"
 
 
 def embed_splits(
@@ -122,7 +122,7 @@ def embed_splits(
     with placement.strategy.scope():
         encoder = feature_encoder(prepared.checkpoint, layers, pooling)
     rows = token_budget(batch_tokens, placement.shards * placement.strategy.num_replicas_in_sync)
-    key, arrays = features_key(prepared, layers, pooling), {}
+    key, arrays = features_key(prepared, layers), {}
     for name, texts in prepared.splits.parts().items():
         encoded, progress = (
             prepared.tokeniser.encode(prepared.corpora[name]),
@@ -135,13 +135,12 @@ def embed_splits(
     return arrays
 
 
-def embed_texts(config: EmbeddingConfig, run_dir: Path | str, dry_run: bool = False) -> dict[str, np.ndarray]:
+def embed_texts(config: EmbeddingConfig, run_dir: Path | str) -> dict[str, np.ndarray]:
     """Writes ``SPLIT.npy`` [N, layers, width] and ``SPLIT_labels.npy`` [N] for every split.
 
     Args:
         config: texts, encoder and layers.
         run_dir: the folder; interrupted, the same call goes on there.
-        dry_run: only print what would be computed, and return nothing.
 
     Returns:
         The arrays by split, memory-mapped.
@@ -149,17 +148,7 @@ def embed_texts(config: EmbeddingConfig, run_dir: Path | str, dry_run: bool = Fa
     path = Path(run_dir)
     Run.check(path, config)
     with session(config) as placement:
-        cache = cache_of(config.cache_dir)
-        checkpoint = read_encoder(config.encoder, cache)
-        depth = checkpoint.config.num_layers
-        layers = [depth + 1 + layer if layer < 0 else layer for layer in config.layers]
-        check_layers(checkpoint.config, layers)
-        prepared = tokenise_texts(checkpoint, config.data, config.encoder, config.seed, cache, dry_run)
-        sizes = ", ".join(f"{len(texts):,} {name}" for name, texts in prepared.splits.parts().items())
-        print(f"{config.data.dataset}: {sizes}; layers {layers} of {checkpoint.path}, {config.pooling}")
-        if dry_run:
-            print("nothing was written")
-            return {}
+        prepared, layers = _prepare(config)
         run = Run.open(path, config, prepared.splits)
         arrays = embed_splits(
             prepared, layers, config.pooling, placement, lambda name: path / f"{name}.npy", config.batch_tokens,
@@ -170,3 +159,28 @@ def embed_texts(config: EmbeddingConfig, run_dir: Path | str, dry_run: bool = Fa
                 np.save(path / f"{name}_labels.npy", texts.labels)
             run.say(f"{name}.npy {arrays[name].shape} {arrays[name].dtype}")
     return arrays
+
+
+def dry_run(config: EmbeddingConfig) -> None:
+    """Reads everything, prints what would be computed, and writes nothing."""
+    with session(config):
+        _prepare(config, write=False)
+        print("nothing was written")
+
+
+class _Prepared(NamedTuple):
+    texts: PreparedTexts
+    layers: list[int]  # counted from the embeddings
+
+
+def _prepare(config: EmbeddingConfig, write: bool = True) -> _Prepared:
+    cache = cache_of(config.cache_dir)
+    checkpoint = read_encoder(config.encoder, cache)
+    depth = checkpoint.config.num_layers
+    layers = [depth + 1 + layer if layer < 0 else layer for layer in config.layers]
+    if min(config.layers, default=0) < -depth - 1:
+        raise UserError(f"--layers={','.join(map(str, config.layers))}: use numbers from {-depth - 1} to {depth}")
+    check_layers(checkpoint.config, layers)
+    texts = tokenise_texts(checkpoint, config.data, config.encoder, config.seed, cache, dry_run=not write)
+    print(f"{config.data.dataset}: {texts.splits.sizes()}; layers {layers} of {checkpoint.path}, {config.pooling}")
+    return _Prepared(texts, layers)

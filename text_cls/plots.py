@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
-from training.plots import save_figure
+from training.plots import new_figure, save_figure
 
 
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> None:
@@ -14,7 +15,8 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], path: Pat
     matrix = np.asarray(counts)
     share = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     size = max(4.0, 0.42 * len(classes) + 2.0)
-    figure, axis = plt.subplots(figsize=(size, size))
+    figure, axes = new_figure(figsize=(size, size))
+    axis = axes[0, 0]
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(classes)), classes, rotation=90 if len(classes) > 6 else 30)
     axis.set_yticks(range(len(classes)), classes)
@@ -30,12 +32,12 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], path: Pat
 
 def scatter_3d(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
     """[N, 3] points coloured by class, from two sides."""
-    figure = plt.figure(figsize=(12, 5.5))
+    figure = Figure(figsize=(12, 5.5))
     for place, azimuth in enumerate((-60, 30)):
         axis = figure.add_subplot(1, 2, place + 1, projection="3d")
         for label, name in enumerate(classes):
             own = points[labels == label]
-            axis.scatter(*own.T, s=8, label=name, color=plt.get_cmap("tab20")(label % 20))
+            axis.scatter(*own.T, s=8, label=name, color=colormaps["tab20"](label % 20))
         axis.view_init(elev=20, azim=azimuth)
         axis.tick_params(labelsize=6)
     if len(classes) <= 20:

@@ -20,7 +20,7 @@ from files.errors import UserError
 from files.text import write_text
 from text_cls import bert, transformer
 from text_cls.batches import evaluation_batches
-from text_cls.config import BertClassifierConfig, BertConfig, TransformerConfig
+from text_cls.config import TRUNCATIONS, BertClassifierConfig, BertConfig, TransformerConfig
 from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields
@@ -129,7 +129,7 @@ def _check(raw: dict[str, Any]) -> None:
     for name, value in (("batch_size", raw["batch_size"]), ("max_length", tokeniser["max_length"])):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} is {value!r}")
-    if tokeniser["truncate"] not in ("head", "head_tail"):
+    if tokeniser["truncate"] not in TRUNCATIONS:
         raise ValueError(f"truncate is {tokeniser['truncate']!r}")
     if not isinstance(classes, list) or len(classes) != raw["model"]["num_classes"]:
         raise ValueError(f"classes are {classes!r}, and the model has {raw['model']['num_classes']}")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from files.errors import UserError
-from text_cls.checkpoints import NAMED, Checkpoint, read_checkpoint, resolve
+from text_cls.checkpoints import Checkpoint, read_checkpoint, resolve
 from text_cls.config import DataConfig, EncoderConfig
 from text_cls.corpora import CorpusCache, tokenise_splits
 from text_cls.data import Splits, load
@@ -56,8 +56,6 @@ def tokenise_texts(
 
 def read_encoder(encoder: EncoderConfig, cache: Path) -> Checkpoint:
     """The checkpoint, fetched into ``cache`` at first use."""
-    if encoder.encoder in NAMED and not (cache / encoder.encoder).exists():
-        print(f"fetching {encoder.encoder} into {cache}", flush=True)
     return read_checkpoint(resolve(encoder.encoder, cache))
 
 

@@ -33,7 +33,6 @@ from training.plots import training_curves
 from training.run import Run
 from training.session import session
 from training.strategy import Placement
-from training.tensorboard import tensorboard_writer
 
 
 @dataclasses.dataclass
@@ -91,14 +90,13 @@ class TextJob:
 
     def summary(self, training: TrainingConfig) -> str:
         """Sizes of data and model, two lines."""
-        sizes = ", ".join(f"{len(part):,} {name}" for name, part in self.encoded.items())
         model, rows = self.predictor.model, self.rows()
         trained = sum(int(v.value.shape.num_elements()) for v in model.trainable_variables)
         share = "" if trained == model.count_params() else f" ({trained:,} trained)"
         tokens = self.config.objective.batch_tokens
         per_step = f"{rows} examples" if isinstance(rows, int) else f"at most {tokens:,} positions"
         return (
-            f"{self.config.data.dataset}: {sizes}; {len(self.splits.classes)} classes; "
+            f"{self.config.data.dataset}: {self.splits.sizes()}; {len(self.splits.classes)} classes; "
             f"{self.encoded['train'].lengths.mean():.0f} tokens a training text\n"
             f"model: {model.count_params():,} parameters{share}; {training.num_steps:,} steps of {per_step}"
         )
@@ -119,8 +117,6 @@ class TextJob:
         ``more`` is what a task adds; ``result.json``, which says that a run is finished, is written after it.
         """
         start, training = time.monotonic(), self.training()
-        if training.tensorboard:
-            run.writer = tensorboard_writer(run.path)
         run.say(self.summary(training))
         state = fit(self.build(training), self.placement, run, training)
         run.say(f"scoring {len(self.encoded['test']):,} test texts with the weights of step {state.best_step}")

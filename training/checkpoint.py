@@ -16,6 +16,7 @@ import numpy as np
 
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
+from training.optimizers import Optimizer
 
 
 @dataclasses.dataclass
@@ -66,7 +67,7 @@ class State:
 class Checkpointer:
     """``last.safetensors`` (everything) and ``best.safetensors`` (the best weights) in one folder."""
 
-    def __init__(self, folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    def __init__(self, folder: Path, model: keras.Model, optimizer: Optimizer) -> None:
         self.folder, self.model, self.optimizer = folder, model, optimizer
 
     def save(self, state: State) -> None:

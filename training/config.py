@@ -12,7 +12,9 @@ from training.options import Config, option
 class TaskConfig(Config):
     """What every task takes; the configuration of a task is a subclass."""
 
-    seed: int = option(0, "Of everything random.", low=0, high=2**32 - 1)
+    seed: int = option(
+        0, "Random seed of everything: splits, weights, order of the data, dropout.", low=0, high=2**32 - 1
+    )
     devices: str = option("auto", "auto, cpu, gpu, or a number of replicas: gpu:2, cpu:2.")
     cache_dir: Path | None = option(
         None, "Downloads and intermediate results. [$TRIPTYCH_CACHE or ~/.cache/triptych]", affects_result=False
@@ -26,9 +28,11 @@ class TrainingConfig(Config):
     batch_size: int = option(64, "Examples in one update, over all replicas.", low=1)
     num_epochs: float = option(10.0, "Passes over the training examples.", low=0.0)
     num_steps: int = option(0, "Updates; 0: by --num_epochs.", low=0)
-    optimizer: str = option("adamw", "Update rule.", choices="training.optimizers:OPTIMIZERS")
+    optimizer: str = option("adamw", "Optimizer.", choices="training.optimizers:OPTIMIZERS")
     learning_rate: float = option(1e-3, "Peak learning rate.", low=0.0)
-    schedule: str = option("linear", "Learning rate after the warm-up.", choices="training.schedules:SHAPES")
+    schedule: str = option(
+        "linear", "Shape of the learning rate after the warm-up.", choices="training.schedules:SHAPES"
+    )
     warmup: float = option(0.1, "Share of the steps (below 1), or number of steps, of warm-up.", low=0.0)
     weight_decay: float = option(0.01, "Decoupled weight decay; none on biases and norms.", low=0.0)
     clip_norm: float = option(1.0, "Bound on the global gradient norm; 0 for none.", low=0.0)
@@ -37,11 +41,13 @@ class TrainingConfig(Config):
     eval_every: int = option(0, "Steps between evaluations and checkpoints; 0: once an epoch.", low=0)
     select: str = option("accuracy", "Validation figure that picks the best weights; empty: the last.")
     patience: int = option(0, "Stop after this many evaluations without improvement; 0: never.", low=0)
-    precision: str = option("float32", "Of the layers' arithmetic.", choices=("float32", "mixed_bfloat16"))
+    precision: str = option(
+        "float32", "Number format of the layers' arithmetic.", choices=("float32", "mixed_bfloat16")
+    )
     xla: bool = option(False, "Compile forward and backward pass with XLA.")
     shards: int = option(0, "Parts of a batch computed side by side; 0: one a core on CPU, 1 on GPU.", low=0)
     accumulate: int = option(1, "Micro-batches: parts of a batch computed one after another, to save memory.", low=1)
-    deterministic: bool = option(False, "Only operations that are repeatable on GPUs too; slower there.")
+    deterministic: bool = option(False, "Use only operations that are repeatable on GPUs too; slower there.")
     tensorboard: bool = option(False, "Write TensorBoard events into the run folder.", affects_result=False)
 
     def check(self) -> None:

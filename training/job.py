@@ -14,9 +14,8 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from training.adamw import AdamW
 from training.config import TrainingConfig
-from training.optimizers import make_optimizer
+from training.optimizers import Optimizer, RateOf, make_optimizer
 from training.strategy import Placement
 
 Figures = dict[str, float]
@@ -52,7 +51,7 @@ class Job:
     """
 
     model: keras.Model
-    optimizer: AdamW
+    optimizer: Optimizer
     loss_fn: LossFn
     train: Callable[[int], tf.data.Dataset]
     evaluate: Callable[[], Figures]
@@ -69,7 +68,8 @@ def make_job(
     training: TrainingConfig,
     seed: int,
     rates: Callable[[Figures, float], Figures] = lambda figures, examples_per_second: figures,
-    **optimizer_options: Any,
+    rate_of: RateOf = lambda variable: 1.0,
+    epsilon: float = 1e-6,
 ) -> Job:
     """A job with the optimizer of its configuration, built where it runs: the one way in which jobs are assembled.
 
@@ -77,10 +77,10 @@ def make_job(
         model, loss_fn, train, evaluate, seed, rates: see ``Job``.
         placement: where it runs.
         training: how, with the number of steps that ``resolved`` gives.
-        optimizer_options: such as ``epsilon`` and ``rate_of``.
+        rate_of, epsilon: see ``make_optimizer``.
     """
     with placement.strategy.scope():
-        optimizer = make_optimizer(training, training.num_steps, **optimizer_options)
+        optimizer = make_optimizer(training, training.num_steps, rate_of, epsilon)
         optimizer.build(model.trainable_variables)
     return Job(model, optimizer, loss_fn, train, evaluate, seed, rates)
 

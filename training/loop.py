@@ -18,6 +18,7 @@ from training.figures import Cost
 from training.job import Job
 from training.run import Run
 from training.strategy import Placement
+from training.tensorboard import tensorboard_writer
 from training.train_step import make_train_step
 
 
@@ -37,6 +38,8 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
         UserError: the loss is no longer finite, or ``training.select`` is no validation figure.
         Interrupted: the user stopped the run.
     """
+    if training.tensorboard:
+        run.writer = tensorboard_writer(run.path)
     checkpointer = Checkpointer(run.path / "checkpoints", job.model, job.optimizer)
     state = checkpointer.restore() or State()
     run.resume_at(state.step, training.num_steps)

@@ -1,32 +1,58 @@
 """Update rules by name, and the optimizer of a configuration. Imports nothing heavy, so that names can be listed."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from training.adamw import AdamW
     from training.config import TrainingConfig
 
+RateOf = Callable[[Any], float]  # variable → factor of its learning rate
 
-def _adamw(schedule: Any, config: "TrainingConfig", **options: Any) -> "AdamW":
+
+class Optimizer(Protocol):
+    """What the engine needs of an update rule; gradients arrive summed over the replicas, and clipped."""
+
+    iterations: Any  # variable, updates done
+    learning_rate: Any  # of the next update
+
+    @property
+    def variables(self) -> list[Any]:
+        """Its whole state: what a checkpoint keeps."""
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates the state for these variables."""
+
+    def apply(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """One update; a gradient is dense, or ``IndexedSlices`` with unique rows (embeddings)."""
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model holds the averaged weights, or its own where none are kept."""
+
+
+def _adamw(schedule: Any, config: "TrainingConfig", rate_of: RateOf, epsilon: float) -> Optimizer:
     from training.adamw import AdamW
 
-    return AdamW(schedule, config.weight_decay, ema_decay=config.ema_decay, **options)
+    return AdamW(schedule, config.weight_decay, epsilon=epsilon, ema_decay=config.ema_decay, rate_of=rate_of)
 
 
-OPTIMIZERS: dict[str, Callable[..., "AdamW"]] = {"adamw": _adamw}
+# (schedule, configuration, factors of the learning rate, ε) → the optimizer
+OPTIMIZERS: dict[str, Callable[[Any, "TrainingConfig", RateOf, float], Optimizer]] = {"adamw": _adamw}
 
 
-def make_optimizer(config: "TrainingConfig", num_steps: int, **options: Any) -> "AdamW":
-    """The optimizer of a configuration, not built yet; ``options`` are those of its class.
+def make_optimizer(
+    config: "TrainingConfig", num_steps: int, rate_of: RateOf = lambda variable: 1.0, epsilon: float = 1e-6
+) -> Optimizer:
+    """The optimizer of a configuration, not built yet.
 
     Args:
         config: update rule, peak learning rate, schedule, warm-up, weight decay, averages.
         num_steps: updates in all, for the schedule.
-        options: such as ``epsilon`` and ``rate_of``.
+        rate_of: variable → factor of its learning rate.
+        epsilon: ε of Adam and its like.
     """
     from training.learning_rate import Schedule
 
     warmup = round(config.warmup * num_steps) if config.warmup < 1 else round(config.warmup)
     schedule = Schedule(config.schedule, config.learning_rate, warmup, num_steps)
-    return OPTIMIZERS[config.optimizer](schedule, config, **options)
+    return OPTIMIZERS[config.optimizer](schedule, config, rate_of, epsilon)

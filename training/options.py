@@ -103,7 +103,7 @@ class Config:
         """The defaults with these choices in place of their own, under the names that they have as flags.
 
         Raises:
-            UserError: a name that is no choice of this configuration, or a value that cannot be.
+            UserError: a name that is no choice of this configuration, or an invalid value.
         """
         config = cls()
         known = {leaf.name: leaf.path for leaf in leaves(config)}

@@ -1,21 +1,33 @@
-"""Pictures of any training run; with the packages' ``plots.py``, the only modules that import matplotlib."""
+"""Pictures of any training run; with the packages' ``plots.py``, the only modules that import matplotlib.
+
+Figures are made without pyplot, so that no global state of matplotlib changes: in a notebook, plots stay inline.
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-_SHOWN = ("loss", "accuracy", "fid")  # figures that have a curve, where a run has them
+import numpy as np
+from matplotlib.figure import Figure
 
 
-def save_figure(figure: plt.Figure, path: Path) -> None:
-    """Writes a figure without white margins and closes it."""
+class NewFigure(NamedTuple):
+    """A figure and its axes, an array [rows, columns]."""
+
+    figure: Figure
+    axes: np.ndarray
+
+
+def new_figure(rows: int = 1, columns: int = 1, **options: Any) -> NewFigure:
+    """A figure with a grid of axes; ``options`` are those of ``matplotlib.figure.Figure``."""
+    figure = Figure(**options)
+    return NewFigure(figure, figure.subplots(rows, columns, squeeze=False))
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure without white margins."""
     figure.savefig(path, dpi=120, bbox_inches="tight")
-    plt.close(figure)
 
 
 def read_metrics(metrics: Path) -> list[dict[str, Any]]:
@@ -23,13 +35,19 @@ def read_metrics(metrics: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in metrics.read_text().splitlines()]
 
 
-def training_curves(metrics: Path, path: Path) -> None:
-    """Loss, accuracy and FID (where there are) by step, of training and validation, from a run's ``metrics.jsonl``."""
+def training_curves(metrics: Path, path: Path, shown: Sequence[str] = ("loss", "accuracy")) -> None:
+    """Draws figures of training and validation by step.
+
+    Args:
+        metrics: a run's ``metrics.jsonl``.
+        path: of the picture.
+        shown: names of the figures, one panel each; figures that the run does not have are left out.
+    """
     lines = read_metrics(metrics)
-    shown = [name for name in _SHOWN if any(name in line for line in lines)]
-    figure, grid = plt.subplots(1, len(shown), figsize=(5 * len(shown), 3.6), squeeze=False)
+    names = [name for name in shown if any(name in line for line in lines)]
+    figure, grid = new_figure(1, len(names), figsize=(5 * len(names), 3.6))
     axes = grid[0]
-    for axis, name in zip(axes, shown, strict=True):
+    for axis, name in zip(axes, names, strict=True):
         for split, style in (("train", "-"), ("validation", "o-")):
             points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
             if points:

@@ -54,7 +54,7 @@ def session(config: TaskConfig, training: TrainingConfig | None = None) -> Itera
     """The placement of a task; ``training`` is how it trains, if it does.
 
     Raises:
-        UserError: devices that are not there, or a batch that cannot be shared out among them.
+        UserError: devices that are not there, or a batch size that is no multiple of their number.
     """
     with ExitStack() as stack:
         stack.enter_context(seeded(config.seed))

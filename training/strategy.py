@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from files.errors import UserError
 
+_NEW_PROCESS = "TensorFlow cannot change that: start a new process"
 MAX_SHARDS = 4  # each shard is another copy of the graph to trace
 
 
@@ -39,6 +40,10 @@ def make_strategy(devices: str = "auto", shards: int = 0) -> Placement:
     if kind not in ("auto", "cpu", "gpu") or (text and (not text.isdigit() or int(text) < 1 or kind == "auto")):
         raise UserError(f"--devices={devices!r} is not understood: use auto, cpu, gpu, cpu:N or gpu:N")
     gpus = tf.config.list_physical_devices("GPU")
+    if kind != "cpu" and gpus and not tf.config.get_visible_devices("GPU"):
+        raise UserError(
+            f"--devices={devices}: an earlier task of this process has switched its GPUs off; {_NEW_PROCESS}"
+        )
     if kind == "gpu" and len(gpus) < int(text or 1):
         raise UserError(f"--devices={devices} asks for {text or 1} GPU(s) and TensorFlow sees {len(gpus)}")
     if kind == "cpu" or not gpus:
@@ -55,7 +60,10 @@ def _mirrored(*devices: str) -> tf.distribute.Strategy:
 
 
 def _cpu_placement(replicas: int, shards: int) -> Placement:
-    tf.config.set_visible_devices([], "GPU")
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        raise UserError(f"--devices=cpu: an earlier task of this process uses its GPUs; {_NEW_PROCESS}") from error
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shards = shards or max(1, min(MAX_SHARDS, cores // replicas))
     _keep_freed_memory()
@@ -68,8 +76,7 @@ def _cpu_placement(replicas: int, shards: int) -> Placement:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
         except RuntimeError as error:
             raise UserError(
-                f"--devices=cpu:{replicas}: TensorFlow runs in this process already, with fewer CPU devices; begin "
-                "with the largest number, or start a new process"
+                f"--devices=cpu:{replicas}: an earlier task of this process has fewer CPU devices; {_NEW_PROCESS}"
             ) from error
     return Placement(_mirrored(*(f"CPU:{i}" for i in range(replicas))), shards)
 

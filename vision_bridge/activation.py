@@ -1,4 +1,4 @@
-"""Where on the image a class is seen, and which groups of features lie there."""
+"""Class activation on the image, and the groups of features that lie there."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +17,13 @@ def class_activation(
 
     Args:
         head: from ``build_head``.
-        maps: [B, h, w, K] that it is fed.
-        classes: [B] whose logit is traced.
+        maps: [B, h, w, K], its input.
+        classes: [B] whose logits are explained.
         with_gradient: function → (value, gradient), of tensors.
-        height, width: H, W that the result is brought to.
+        height, width: H, W that the result is resized to.
 
     Returns:
-        [B, H, W] float32, not negative, the greatest of each image 1 (or 0 where nothing speaks for the class).
+        [B, H, W] float32, not negative, the greatest of each image 1 (or 0 where no activation supports the class).
     """
     convolutions = [layer for layer in head.layers if layer.name.startswith("encoder_conv")]
     last = convolutions[-1].output if convolutions else head.input

@@ -15,7 +15,7 @@ class Norm(layers.Layer):
     """Batch normalisation that never learns.
 
     ``frozen`` takes the published mean and variance, ``batch`` those of the batch at hand, as a PyTorch network does
-    that was left in training mode.
+    in training mode.
     """
 
     def __init__(self, mode: str = "frozen", epsilon: float = 1e-5, of: str = "", **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
 """The vision bridge up to the frozen maps: features → layout → images → maps.
 
-Every stage is kept in the cache under the hash of all that it depends on, so that a second run, or another row of the
-table, finds what it needs. ``N`` rows, ``D`` features, ``H``×``W`` the image, ``h``×``w``×``K`` maps.
+Every stage is kept in the cache under the hash of everything that it depends on, so that a second run, or another row
+of the table, does not compute it again. ``N`` rows, ``D`` features, ``H``×``W`` the image, ``h``×``w``×``K`` maps.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """What is turned into images; where it comes from is no concern of this package.
+    """The features that become images; the package does not depend on where they come from.
 
     Attributes:
         arrays: [N, D] by split, perhaps memory-mapped; the D columns are group after group, all of one size.
@@ -99,11 +99,11 @@ class Maps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bridge:
-    """The stages, each computed when it is first asked for.
+    """The stages, each computed at its first use.
 
     Attributes:
         config: every choice.
-        features: what is laid out.
+        features: that are laid out.
         cache: folder of intermediate results.
         placement: where things run.
     """
@@ -194,7 +194,7 @@ class Bridge:
 
 
 def check_features(config: BridgeConfig, count: int) -> None:
-    """Raises UserError for an image or a perplexity that cannot be with so many features; before they are computed."""
+    """Raises UserError if image or perplexity do not fit so many features; called before these are computed."""
     check_grid(count, config.layout())
     check_engine(config.engine, count, config.perplexity)
 
@@ -210,7 +210,7 @@ def load_network(config: BridgeConfig, name: str, weights: str, cache: Path, pla
         placement: where it runs.
 
     Raises:
-        UserError: weights that cannot be had, or images too small for the extractor and the head.
+        UserError: weights that cannot be loaded, or images too small for the extractor and the head.
     """
     model = build_network(config, name, placement)
     check_maps(map_shape(model, config.map_pool), config.head_of(EXTRACTORS[name]))

@@ -1,4 +1,4 @@
-"""Arrays and files that are named by a hash of all that they depend on."""
+"""Arrays and files that are named by a hash of everything that they depend on."""
 
 import hashlib
 import json
@@ -29,12 +29,12 @@ class Stage(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """A folder of them."""
+    """A folder of arrays and files."""
 
     folder: Path
 
     def path(self, name: str, key: str, suffix: str = ".npy") -> Path:
-        """Where a file with this key is, or goes."""
+        """The path of a file with this key, whether it exists or not."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f"{name}-{key}{suffix}"
 
@@ -47,7 +47,7 @@ class Cache(NamedTuple):
         dtype: str,
         fill: Callable[[str, GrowingArray], None],
     ) -> Stage:
-        """A stage, computed where it is not there yet.
+        """A stage; what is not in the cache yet is computed.
 
         Args:
             name: of its files.

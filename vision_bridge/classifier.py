@@ -56,7 +56,7 @@ def check_maps(shape: tuple[int, ...], config: HeadConfig) -> None:
 
 
 def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> keras.Model:
-    """Maps [B, h, w, K] → logits [B, C], and with a decoder the maps [B, h, w, K] as it draws them again.
+    """Maps [B, h, w, K] → logits [B, C], and with a decoder the reconstructed maps [B, h, w, K].
 
     The "auto-encoder" of the table: valid convolutions, each with ReLU, then batch norm, then dropout; an adaptive
     average pool; dense layers. Layers of the encoder are named ``encoder…``.
@@ -90,7 +90,7 @@ def _dense(x: Any, num_classes: int, config: HeadConfig) -> Any:
     for place, width in enumerate(config.dense):
         x = layers.Dense(width, activation="relu", name=f"dense{place}")(x)
         x = layers.Dropout(config.dense_dropout, seed=100 + place, name=f"dense_dropout{place}")(x)
-    start = "glorot_uniform" if config.dense else "zeros"  # of so many maps, random weights would say something already
+    start = "glorot_uniform" if config.dense else "zeros"  # with so many inputs, random weights give large logits
     return layers.Dense(num_classes, kernel_initializer=start, name="logits", dtype="float32")(x)
 
 

@@ -16,38 +16,52 @@ BN_MODES = ("frozen", "batch")
 
 @dataclasses.dataclass(frozen=True)
 class LayoutConfig(Config):
-    """How features are laid out on the image."""
+    """How features are placed on the image."""
 
-    height: int = option(50, "Of the image in pixels.", low=1)
-    width: int = option(50, "Of the image in pixels.", low=1)
-    scaling: str = option("standardize", "Of the features.", choices="vision_bridge.scaling:SCALINGS")
-    distance: str = option("correlation", "Between features.", choices="vision_bridge.distances:DISTANCES")
-    engine: str = option("tsne", "Of the layout.", choices="vision_bridge.embedding:ENGINES")
-    perplexity: float = option(30.0, "Of the t-SNE.", low=1.0)
-    init: str = option("pca", "Start of the t-SNE.", choices="vision_bridge.embedding:STARTS")
-    seed: int = option(0, "Of a random start of the layout.", low=0)
-    rectangle: str = option("smallest", "Around the layout.", choices="vision_bridge.rectangle:RECTANGLES")
-    pixels: str = option("bins", "How points become pixels.", choices="vision_bridge.pixels:PIXELS")
+    height: int = option(50, "Height of the image in pixels.", low=1)
+    width: int = option(50, "Width of the image in pixels.", low=1)
+    scaling: str = option("standardize", "Scaling of the features.", choices="vision_bridge.scaling:SCALINGS")
+    distance: str = option("correlation", "Distance between features.", choices="vision_bridge.distances:DISTANCES")
+    engine: str = option("tsne", "Layout method.", choices="vision_bridge.embedding:ENGINES")
+    perplexity: float = option(30.0, "Perplexity of t-SNE.", low=1.0)
+    init: str = option("pca", "Initial layout of t-SNE.", choices="vision_bridge.embedding:STARTS")
+    seed: int = option(0, "Seed of a random initial layout, and of --shuffle_pixels.", low=0)
+    rectangle: str = option(
+        "smallest", "Rectangle around the layout that becomes the image.", choices="vision_bridge.rectangle:RECTANGLES"
+    )
+    pixels: str = option("bins", "How the layout's points become pixels.", choices="vision_bridge.pixels:PIXELS")
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig(Config):
-    """The trained part: convolutions (the table's "encoder"), a pool, dense layers.
+    """The trained part: convolutions (the table's "encoder"), average pooling, dense layers.
 
-    Without filters and without hidden layers it is a logistic regression on the maps.
+    Without filters and without hidden layers, it is a logistic regression on the maps.
     """
 
-    kernel: int = option(4, "Side of the head's convolutions, which add no padding. [the table's]", low=1)
-    filters: tuple[int, ...] = option(
-        (192, 128, 64, 32), "Of the head's convolutions, in order; empty: none. [the table's]", low=1
+    kernel: int = option(
+        4, "Kernel size of the head's convolutions, which have no padding. [the extractor's own]", low=1
     )
-    dropout: float = option(0.05, "Dropout after its convolutions. [the table's]", low=0.0, high=0.99)
-    pooled: int = option(10, "Side that its maps are averaged to; 0: as they are. [the table's]", low=0)
-    dense: tuple[int, ...] = option((1600, 700, 50), "Widths of its hidden layers; empty: none. [the table's]", low=1)
-    dense_dropout: float = option(0.3, "Dropout after its hidden layers. [the table's]", low=0.0, high=0.99)
-    map_norm: bool = option(False, "Normalise each of the frozen maps over batch and places. [false]")
+    filters: tuple[int, ...] = option(
+        (192, 128, 64, 32),
+        "Filters of the head's convolutions, in order; empty: no convolutions. [the extractor's own]",
+        low=1,
+    )
+    dropout: float = option(0.05, "Dropout after the head's convolutions. [the extractor's own]", low=0.0, high=0.99)
+    pooled: int = option(
+        10, "Side that the head's maps are average-pooled to; 0: no pooling. [the extractor's own]", low=0
+    )
+    dense: tuple[int, ...] = option(
+        (1600, 700, 50), "Widths of the head's hidden dense layers; empty: none. [the extractor's own]", low=1
+    )
+    dense_dropout: float = option(
+        0.3, "Dropout after the head's hidden dense layers. [the extractor's own]", low=0.0, high=0.99
+    )
+    map_norm: bool = option(False, "Batch normalisation of the frozen maps. [false]")
     map_dropout: float = option(0.0, "Dropout of the frozen maps. [0]", low=0.0, high=0.99)
-    reconstruction: float = option(0.0, "Weight of a decoder's squared error; 0: no decoder. [0]", low=0.0)
+    reconstruction: float = option(
+        0.0, "Weight of a decoder's squared reconstruction error; 0: no decoder. [0]", low=0.0
+    )
 
     def check(self) -> None:
         if self.reconstruction and not self.filters:
@@ -67,16 +81,30 @@ def _as_in(config: type[Config], name: str, mark: str = "") -> Any:
 class Choices(Config):
     """Where the author's code and the corrected method differ; the defaults are the corrected method's."""
 
-    last_layer: int = option(0, "* Last of the six hidden states, counted down from the encoder's last.", low=0)
+    last_layer: int = option(
+        0, "* Last of the six hidden states that are used, counted back from the encoder's last.", low=0
+    )
     scaling: str = _as_in(LayoutConfig, "scaling", "* ")
     distance: str = _as_in(LayoutConfig, "distance", "* ")
     init: str = _as_in(LayoutConfig, "init", "* ")
-    fit_rows: str = option("train", "* Rows that the layout sees; all leaks.", choices=("train", "all"))
+    fit_rows: str = option(
+        "train",
+        "* Rows that the layout is fitted to; all leaks validation and test rows into it.",
+        choices=("train", "all"),
+    )
     rectangle: str = _as_in(LayoutConfig, "rectangle", "* ")
     pixels: str = _as_in(LayoutConfig, "pixels", "* ")
-    z_norm: str = option("train", "* Mean and deviation of the images.", choices=("train", "batch"))
-    bn_mode: str = option("frozen", "* Batch norms of the extractor.", choices=BN_MODES)
-    early_stopping: bool = option(True, "* Weights of the best validation accuracy, not the last.")
+    z_norm: str = option(
+        "train",
+        "* Mean and deviation that normalise the images: of the training rows, or of the batch.",
+        choices=("train", "batch"),
+    )
+    bn_mode: str = option(
+        "frozen", "* Statistics in the extractor's batch norms: the published ones, or the batch's.", choices=BN_MODES
+    )
+    early_stopping: bool = option(
+        True, "* Take the weights of the best validation figure (--select); otherwise the last ones."
+    )
 
     def layers(self, depth: int, count: int = 6) -> list[int]:
         """The hidden states of an encoder of ``depth`` layers; never 0, whose [CLS] is the same for every text."""
@@ -89,7 +117,7 @@ class Choices(Config):
 PRESETS = {
     "corrected": Choices(),
     "author": Choices(
-        last_layer=1,  # one off
+        last_layer=1,  # off by one
         scaling="log",
         distance="euclidean",
         init="random",
@@ -114,23 +142,28 @@ class Rates(NamedTuple):
 class BridgeConfig(Config):
     """From features to a trained head."""
 
-    preset: str = option("corrected", "Choices of the flags marked *.", choices="vision_bridge.config:PRESETS")
+    preset: str = option("corrected", "Defaults of the flags marked *.", choices="vision_bridge.config:PRESETS")
     choices: Config = nested(overrides_of(Choices))
     engine: str = _as_in(LayoutConfig, "engine")
     perplexity: float = _as_in(LayoutConfig, "perplexity")
     layout_seed: int = _as_in(LayoutConfig, "seed")
     height: int = _as_in(LayoutConfig, "height")
     width: int = _as_in(LayoutConfig, "width")
-    shuffle_pixels: bool = option(False, "Control: the features' pixels anywhere on the image.")
-    enlarge: int = option(3, "Side of the square that a pixel becomes for the extractor.", low=1)
-    weights: str = option("", "Of the extractor: a file, random or random:SEED. [the published ones]")
-    weights_dir: Path | None = option(None, "Folder of torchvision's files, instead of downloading them.")
-    map_pool: int = option(1, "Average the maps over squares of this side: less to store and to train on.", low=1)
-    head: Config = nested(overrides_of(HeadConfig), prefix="head_")
-    encoder_learning_rate: float = option(
-        0.0, "Learning rate of the head's convolutions; 0: the table's.", low=0.0, former_names=("encoder_rate",)
+    shuffle_pixels: bool = option(False, "Control: move the features' pixels to random positions.")
+    enlarge: int = option(3, "Side of the square that each pixel becomes before the extractor.", low=1)
+    weights: str = option("", "Weights of the extractor: a file, random or random:SEED. [the published ones]")
+    weights_dir: Path | None = option(
+        None, "Folder of torchvision's weight files; if it is not given, they are downloaded."
     )
-    training: TrainingConfig = nested(  # the learning rate 0 is the table's; batch norms see the whole of one shard
+    map_pool: int = option(1, "Average the maps over squares of this side, to save disk space and time.", low=1)
+    head: Config = nested(overrides_of(HeadConfig), prefix="head_")
+    conv_learning_rate: float = option(
+        0.0,
+        "Learning rate of the head's convolutions; 0: the extractor's own.",
+        low=0.0,
+        former_names=("encoder_rate", "encoder_learning_rate"),
+    )
+    training: TrainingConfig = nested(  # learning rate 0: the extractor's own; one shard: batch norms see all of it
         TrainingConfig, batch_size=32, num_epochs=15.0, learning_rate=0.0, schedule="constant", warmup=0.0,
         weight_decay=0.0, shards=1,
     )  # fmt: skip
@@ -150,12 +183,13 @@ class BridgeConfig(Config):
 
     @property
     def chosen(self) -> Choices:
-        """The preset, with the choices that were given in place of its own."""
+        """The preset, changed by the choices that were given."""
         return self.choices.applied_to(PRESETS[self.preset])
 
     def choosing(self, chosen: Choices, shuffle: bool = False) -> Self:
-        """The same with other choices, and perhaps with shuffled pixels."""
-        return dataclasses.replace(self, choices=chosen, shuffle_pixels=shuffle)
+        """The same with other choices, and perhaps with shuffled pixels; patience is for early stopping only."""
+        training = self.training if chosen.early_stopping else dataclasses.replace(self.training, patience=0)
+        return dataclasses.replace(self, choices=chosen, shuffle_pixels=shuffle, training=training)
 
     def layout(self) -> LayoutConfig:
         """What the layout depends on besides the features and their rows."""
@@ -166,14 +200,12 @@ class BridgeConfig(Config):
         )  # fmt: skip
 
     def head_of(self, extractor: "Extractor") -> HeadConfig:
-        """The extractor's head in the table, with the fields that were given in place of its own."""
+        """The extractor's own head, changed by the fields that were given."""
         return self.head.applied_to(extractor.head)
 
     def rates_of(self, extractor: "Extractor") -> Rates:
-        """Those given, or the extractor's in the table."""
-        return Rates(
-            self.encoder_learning_rate or extractor.encoder_rate, self.training.learning_rate or extractor.rate
-        )
+        """The learning rates that were given, or the extractor's own."""
+        return Rates(self.conv_learning_rate or extractor.encoder_rate, self.training.learning_rate or extractor.rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,18 +214,20 @@ class TableConfig(Config):
 
     rows: tuple[str, ...] = option(
         ("alexnet", "wide_resnet50_2", "resnext50_32x4d", "shufflenet_v2_x1_0", "vgg16"),
-        "Extractors, in order.",
+        "Extractors of the table's rows, in order.",
         choices="vision_bridge.extractors:EXTRACTORS",
     )
-    weights_of: tuple[str, ...] = option((), "ROW=FILE for rows whose weights are elsewhere.")
+    weights_of: tuple[str, ...] = option((), "ROW=FILE for each row whose weights are in a file of their own.")
     missing_weights: str = option(
-        "error", "Weights that cannot be had: stop, or random and said so.", choices=("error", "random"),
+        "error", "If weights cannot be loaded: stop, or use random ones and say so.", choices=("error", "random"),
         former_names=("missing",),
     )  # fmt: skip
-    seeds: int = option(3, "Trainings of each row and control, from --seed on.", low=1)
+    seeds: int = option(3, "Trainings of each row and control, with seeds from --seed on.", low=1)
     control_row: str = option("", "Extractor of the controls below the table; empty: no controls.")
-    control_seeds: int = option(5, "Trainings with random weights, beside as many with the published ones.", low=2)
-    ablations: bool = option(True, "With controls: each choice of the other preset by itself.")
+    control_seeds: int = option(
+        5, "Trainings with random weights, and as many with the published ones, as a control.", low=2
+    )
+    ablations: bool = option(True, "With controls: also each choice of the other preset by itself.")
 
     def check(self) -> None:
         from vision_bridge.extractors import EXTRACTORS
@@ -209,7 +243,7 @@ class TableConfig(Config):
 
     @property
     def extractors(self) -> list[str]:
-        """The rows' and the controls', each once."""
+        """The extractors of the rows and of the controls, each once."""
         return list(dict.fromkeys([*self.rows, *([self.control_row] if self.control_row else [])]))
 
     @property

@@ -1,4 +1,4 @@
-"""Probes and intervals that bound what the images can claim. ``N`` rows, ``D`` columns."""
+"""Simple classifiers to compare with, and confidence intervals. ``N`` rows, ``D`` columns."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ class Data(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What a simple classifier reaches."""
+    """Accuracies of a simple classifier."""
 
     test_accuracy: float
     validation_accuracy: float
-    setting: float  # that was best on the validation rows
+    setting: float  # the best one on the validation rows
 
 
 def linear_probe(train: Data, validation: Data, test: Data) -> Probe:
@@ -70,14 +70,14 @@ def pooled(maps: np.ndarray, columns: int = MAP_COLUMNS, block: int = 256) -> np
 
 
 class Interval(NamedTuple):
-    """Of confidence."""
+    """A confidence interval."""
 
     low: float
     high: float
 
 
 def wilson_interval(accuracy: float, count: int, level: float = 0.95) -> Interval:
-    """Of a share of ``count`` test rows (Wilson 1927)."""
+    """Interval of a share of ``count`` test rows (Wilson 1927)."""
     z = stats.norm.ppf(0.5 + level / 2)
     middle = (accuracy + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(accuracy * (1 - accuracy) / count + z**2 / (4 * count**2))

@@ -10,10 +10,10 @@ from vision_bridge.scaling import Scaling, blocks
 
 
 class Distance(NamedTuple):
-    """What a distance between columns depends on."""
+    """Which parts of two columns their distance depends on."""
 
-    by_angle: bool = False  # on their directions alone: 1 − cos
-    centred: bool = False  # on what remains of them without their means
+    by_angle: bool = False  # only the directions: 1 − cos
+    centred: bool = False  # only what remains without the columns' means
 
 
 DISTANCES = {
@@ -39,9 +39,9 @@ def gram_matrix(features: np.ndarray, scaling: Scaling, kind: str) -> Gram:
     Args:
         features: [N, D], perhaps memory-mapped.
         scaling: of the columns.
-        kind: of distance that is to come of it. What it does not depend on is taken away first, or it would drown what
-            it does, or vanish in float32: for ``euclidean`` each row's mean, for ``correlation`` (about) each column's
-            mean, for it and ``cosine`` (about) each column's size.
+        kind: of the distance that will be computed from it. What that does not depend on is removed first, for accuracy
+            in float32: for ``euclidean`` each row's mean, for ``correlation`` (about) each column's mean, for
+            ``correlation`` and ``cosine`` (about) each column's size.
     """
     distance = DISTANCES[kind]
     width = features.shape[1]
@@ -77,7 +77,7 @@ def distances(gram: Gram, kind: str) -> np.ndarray:
         [D, D] float32, symmetric, zero on the diagonal.
 
     Raises:
-        UserError: a column has no direction: nothing is left of it after scaling.
+        UserError: a column has no direction: it is zero after scaling.
     """
     products, distance = gram.products, DISTANCES[kind]
     if distance.centred:

@@ -12,11 +12,11 @@ from vision_bridge.tsne import (
     Compiled,
     Progress,
     affinities,
-    as_it_is,
     check_perplexity,
     descend,
     kl_divergence,
     silent,
+    uncompiled,
 )
 from vision_bridge.tsne_fft import interpolated
 
@@ -35,7 +35,7 @@ def principal_coordinates(distances: np.ndarray) -> np.ndarray:
 
 
 def kernel_principal_components(distances: np.ndarray) -> np.ndarray:
-    """Kernel PCA with a Gaussian of the median distance: [D, D] → [D, 2]."""
+    """Kernel PCA with a Gaussian whose width is the median distance: [D, D] → [D, 2]."""
     square = np.square(distances, dtype=np.float32)
     return _leading(np.exp(-square / np.median(square)))
 
@@ -88,7 +88,7 @@ def _exact(problem: Problem) -> np.ndarray:
     return descend(problem.joint, problem.start, objective, on_progress=problem.on_progress)
 
 
-def _peer_start(problem: Problem) -> np.ndarray:
+def _library_start(problem: Problem) -> np.ndarray:
     return (1e-3 * problem.start).astype(np.float32)
 
 
@@ -97,7 +97,7 @@ def _scikit(method: str) -> Callable[[Problem], np.ndarray]:
         from sklearn.manifold import TSNE
 
         model = TSNE(
-            perplexity=problem.perplexity, init=_peer_start(problem), metric="precomputed", method=method,
+            perplexity=problem.perplexity, init=_library_start(problem), metric="precomputed", method=method,
             random_state=problem.seed, n_jobs=-1,
         )  # fmt: skip
         return model.fit_transform(problem.distances.copy())  # which it squares in place
@@ -111,7 +111,7 @@ def _open_tsne(problem: Problem) -> np.ndarray:
     except ImportError as error:
         raise UserError("layout by 'opentsne' needs the extra: pip install triptych-keras[opentsne]") from error
     model = TSNE(
-        perplexity=problem.perplexity, initialization=_peer_start(problem), metric="precomputed",
+        perplexity=problem.perplexity, initialization=_library_start(problem), metric="precomputed",
         random_state=problem.seed, n_jobs=-1,
     )  # fmt: skip
     return np.asarray(model.fit(problem.distances))
@@ -154,7 +154,7 @@ def embed_features(
     perplexity: float,
     init: str,
     seed: int,
-    compiled: Compiled = as_it_is,
+    compiled: Compiled = uncompiled,
     on_progress: Progress = silent,
 ) -> Embedding:
     """Points whose neighbours are the features' neighbours.

@@ -19,9 +19,9 @@ from vision_bridge.embedding import embed_features
 from vision_bridge.pixels import PIXELS
 from vision_bridge.rectangle import RECTANGLES, rotation_to_horizontal
 from vision_bridge.scaling import Scaling, blocks, describe, fit_scaling
-from vision_bridge.tsne import Compiled, Progress, as_it_is, silent
+from vision_bridge.tsne import Compiled, Progress, silent, uncompiled
 
-ALGORITHM = 2  # raised when the same features and choices give another layout: cached ones are then made again
+ALGORITHM = 2  # increase it when the same features and choices give another layout, so that cached ones are not used
 
 
 class GroupedUnit(NamedTuple):
@@ -38,7 +38,7 @@ class PixelMap:
     Attributes:
         config: how it was made.
         scaling: of the features.
-        points: [D, 2] as the engine left them.
+        points: [D, 2] from the engine.
         corners: [4, 2] of the smallest rectangle around them.
         pixels: [D, 2] row and column of each feature's pixel.
         divergence: KL(P‖Q) of a t-SNE layout; NaN of others.
@@ -56,7 +56,7 @@ class PixelMap:
         cls,
         features: np.ndarray,
         config: LayoutConfig,
-        compiled: Compiled = as_it_is,
+        compiled: Compiled = uncompiled,
         on_progress: Progress = silent,
     ) -> "PixelMap":
         """Lays out the columns of ``features`` [N, D], which may be memory-mapped and are read twice.
@@ -72,13 +72,13 @@ class PixelMap:
         """
         check_grid(features.shape[-1], config)
         scaling = fit_scaling(config.scaling, describe(features))
-        apart = distances(gram_matrix(features, scaling, config.distance), config.distance)
-        _check_duplicates(features, apart)
+        distance = distances(gram_matrix(features, scaling, config.distance), config.distance)
+        _check_duplicates(features, distance)
         points, divergence = embed_features(
-            apart, config.engine, config.perplexity, config.init, config.seed, compiled, on_progress
+            distance, config.engine, config.perplexity, config.init, config.seed, compiled, on_progress
         )
         corners = RECTANGLES[config.rectangle](points)
-        return cls(config, scaling, points, corners, _pixels(lie_flat(points, corners), config), divergence)
+        return cls(config, scaling, points, corners, _pixels(rotated_to_axes(points, corners), config), divergence)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,16 +86,16 @@ class PixelMap:
         return self.config.height, self.config.width
 
     @property
-    def flat(self) -> np.ndarray:
-        """[D, 2] points with the rectangle's longer side along the first axis, its corner at 0."""
-        return lie_flat(self.points, self.corners)
+    def rotated(self) -> np.ndarray:
+        """[D, 2] points with the rectangle's longer side on the first axis, its corner at 0."""
+        return rotated_to_axes(self.points, self.corners)
 
     def counts(self) -> np.ndarray:
         """[H, W] features on each pixel."""
         return np.bincount(self._places(), minlength=self.shape[0] * self.shape[1]).reshape(self.shape)
 
     def figures(self) -> dict[str, float]:
-        """Pixels filled, features that share one, and how crowded the fullest is."""
+        """Numbers of filled pixels, of features that share one, and of features on the fullest."""
         counts = self.counts()
         return {
             "filled": int((counts > 0).sum()),
@@ -115,12 +115,12 @@ class PixelMap:
         if features.ndim != 2 or features.shape[1] != len(self.pixels):
             raise UserError(f"features of shape {features.shape}: the map holds {len(self.pixels)} features")
         images = np.empty((len(features), *self.shape), np.float32) if out is None else out
-        spread = self._spread()
+        averaging = self._averaging()
         done = 0
         # Columns first: a block that fits the processor's cache is transposed five times as fast as a large one.
         for block in blocks(features, 128):
             columns = np.ascontiguousarray(self.scaling.apply(block).T)
-            images[done : done + len(block)] = (spread @ columns).T.reshape(-1, *self.shape)
+            images[done : done + len(block)] = (averaging @ columns).T.reshape(-1, *self.shape)
             done += len(block)
         return images
 
@@ -142,7 +142,7 @@ class PixelMap:
         return [GroupedUnit(*divmod(int(feature), units)) for feature in here]
 
     def shuffled(self, seed: int) -> "PixelMap":
-        """The control: as many features on as many pixels, anywhere on the image."""
+        """The control: the same numbers of features on a pixel, the pixels at random positions."""
         order = np.random.default_rng(seed).permutation(self.shape[0] * self.shape[1])[self._places()]
         return dataclasses.replace(self, pixels=np.stack(np.unravel_index(order, self.shape), axis=1))
 
@@ -171,21 +171,21 @@ class PixelMap:
     def _places(self) -> np.ndarray:
         return self.pixels[:, 0] * self.shape[1] + self.pixels[:, 1]
 
-    def _spread(self) -> csr_matrix:
+    def _averaging(self) -> csr_matrix:
         places, counts = self._places(), self.counts().ravel()
         share = (1 / counts[places]).astype(np.float32)
         return csr_matrix((share, (places, np.arange(len(places)))), (len(counts), len(places)))
 
 
-def lie_flat(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Points turned and moved with their rectangle until its longer side lies along the first axis, a corner at 0."""
+def rotated_to_axes(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Rotates and shifts points so that their rectangle has its longer side on the first axis and a corner at 0."""
     rotation = rotation_to_horizontal(corners)
-    turned = points @ rotation.T
-    return turned - (corners @ rotation.T).min(axis=0)
+    rotated = points @ rotation.T
+    return rotated - (corners @ rotation.T).min(axis=0)
 
 
 def check_grid(count: int, config: LayoutConfig) -> None:
-    """Raises UserError for an image with too few pixels for ``count`` features, where each is to have its own."""
+    """Raises UserError for an image with too few pixels for ``count`` features, where each needs its own."""
     if PIXELS[config.pixels].one_each and config.height * config.width < count:
         raise UserError(
             f"{config.height}×{config.width} = {config.height * config.width} pixels are too few to give each of "
@@ -193,20 +193,20 @@ def check_grid(count: int, config: LayoutConfig) -> None:
         )
 
 
-def _pixels(flat: np.ndarray, config: LayoutConfig) -> np.ndarray:
+def _pixels(rotated: np.ndarray, config: LayoutConfig) -> np.ndarray:
     """[D, 2] row and column: x runs along the image's longer side, y upwards."""
-    extent = np.maximum(flat.max(axis=0), 1e-12)
-    x, y = np.clip(flat / extent, 0, 1).T
+    extent = np.maximum(rotated.max(axis=0), 1e-12)
+    x, y = np.clip(rotated / extent, 0, 1).T
     if config.height > config.width:
         x, y = y, x
     place = np.stack([1 - y, x], axis=1)  # rows count downwards
     return PIXELS[config.pixels].pixels(place, np.array([config.height, config.width]))
 
 
-def _check_duplicates(features: np.ndarray, apart: np.ndarray) -> None:
-    """Refuses equal columns: nothing can tell them apart, and each would count twice."""
-    near = np.argwhere(np.triu(apart <= 1e-3 * np.median(apart[:64]), 1))
-    start = np.asarray(features[:64])  # most differ there already
+def _check_duplicates(features: np.ndarray, distance: np.ndarray) -> None:
+    """Refuses equal columns, of distances [D, D]: each would count twice."""
+    near = np.argwhere(np.triu(distance <= 1e-3 * np.median(distance[:64]), 1))
+    start = np.asarray(features[:64])  # most pairs differ in these rows already
     for first, second in near:
         if np.array_equal(start[:, first], start[:, second]) and np.array_equal(
             features[:, first], features[:, second]

@@ -13,7 +13,7 @@ from training.strategy import Placement
 from vision_bridge.batches import evaluation_batches
 from vision_bridge.images import Normalization, prepare
 
-_SAVE_EVERY = 20  # batches between notes of how far it is
+_SAVE_EVERY = 20  # batches
 
 
 def make_maps_of(
@@ -29,7 +29,7 @@ def make_maps_of(
 
 
 def make_stream(maps_of: Callable[[Any], Any], placement: Placement) -> Callable:
-    """Compiles ``maps_of`` into data set of images → a stream of ``maps`` [B, h, w, K] float16."""
+    """Compiles ``maps_of``; the result maps a data set of images to a stream of ``maps`` [B, h, w, K] float16."""
     return make_mapper(lambda batch: {"maps": ops.cast(maps_of(batch.x), "float16")}, placement)
 
 
@@ -40,7 +40,7 @@ def fill_maps(
     batch_size: int = 32,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Computes the maps of every image that has none yet; interrupted, the next call goes on there.
+    """Computes the maps of every image from ``file.done`` on; an interrupted call is resumed by the next.
 
     Args:
         stream: from ``make_stream``.
@@ -49,19 +49,13 @@ def fill_maps(
         batch_size: images at a time.
         on_progress: told the number of images done.
     """
-    done = file.done
-    none = np.zeros(len(images), np.int32)
-    for number, values in enumerate(stream(evaluation_batches(images, none, batch_size, done)), 1):
-        part = values["maps"]
-        file.array[done : done + len(part)] = part
-        done += len(part)
-        if number % _SAVE_EVERY == 0 or done == len(images):
-            file.save(done)
-        on_progress(done)
+    no_labels = np.zeros(len(images), np.int32)
+    batches = stream(evaluation_batches(images, no_labels, batch_size, file.done))
+    file.fill((values["maps"] for values in batches), _SAVE_EVERY, on_progress)
 
 
 class MapShape(NamedTuple):
-    """Of one image's maps."""
+    """Shape of one image's maps."""
 
     height: int
     width: int
@@ -69,6 +63,6 @@ class MapShape(NamedTuple):
 
 
 def map_shape(backbone: keras.Model, pool: int) -> MapShape:
-    """After pooling."""
+    """The maps' shape after pooling."""
     _, height, width, channels = backbone.output_shape
     return MapShape(height // pool, width // pool, channels)

@@ -47,7 +47,7 @@ def _test_maps(maps: Maps, rows: Sequence[int]) -> np.ndarray:
 
 
 def draw_activation(folder: Path, bridge: Bridge, maps: Maps, head: keras.Model) -> None:
-    """Class activation of test images, two a class and six in all at most, traced back to the groups of features."""
+    """Class activation of test images, two of a class and six at most, and its shares of the groups of features."""
     features = bridge.features
     labels, classes = features.labels["test"], features.classes
     rows = np.concatenate([np.flatnonzero(labels == k)[:2] for k in np.unique(labels)[:3]])
@@ -55,6 +55,6 @@ def draw_activation(folder: Path, bridge: Bridge, maps: Maps, head: keras.Model)
     guess = np.asarray(keras.ops.convert_to_numpy(keras.tree.flatten(head(seen, training=False))[0])).argmax(axis=1)
     heat = class_activation(head, seen, guess, with_gradient, *bridge.pixel_map.shape)
     shares = group_shares(bridge.pixel_map, heat, len(features.groups))
-    titles = [f"{classes[label]}, read as {classes[g]}" for label, g in zip(labels[rows], guess, strict=True)]
+    titles = [f"{classes[label]}, predicted {classes[g]}" for label, g in zip(labels[rows], guess, strict=True)]
     images = np.stack([bridge.images.arrays["test"][row] for row in rows])
     plots.activation(images, heat, titles, shares, features.groups, features.kind, folder / "activation.png")

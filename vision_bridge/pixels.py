@@ -19,7 +19,7 @@ def points(place: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 def assignment(place: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """A pixel for every feature, the least squared way in all."""
+    """A pixel for every feature, with the least sum of squared distances."""
     centers = np.stack(np.unravel_index(np.arange(grid.prod()), grid), axis=1) + 0.5
     _, chosen = linear_sum_assignment(cdist(place * grid, centers, "sqeuclidean"))
     return np.stack(np.unravel_index(chosen, grid), axis=1).astype(np.int64)

@@ -4,49 +4,49 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from PIL import Image
 
-from training.plots import save_figure
+from training.plots import new_figure, save_figure
 
 if TYPE_CHECKING:
     from vision_bridge.layout import PixelMap
     from vision_bridge.report import Line
 
 
-def _outline(axis: plt.Axes, corners: np.ndarray, **style: Any) -> None:
+def _outline(axis: Axes, corners: np.ndarray, **style: Any) -> None:
     axis.plot(*np.concatenate([corners, corners[:1]]).T, **style)
 
 
 def layout(pixel_map: "PixelMap", hull: np.ndarray, groups: Sequence[str], kind: str, path: Path) -> None:
     """Features before and after rotation, coloured by group, with their hull and smallest rectangle."""
-    points, flat = pixel_map.points, pixel_map.flat
+    points, rotated = pixel_map.points, pixel_map.rotated
     group = np.arange(len(points)) * len(groups) // len(points)
-    figure, axes = plt.subplots(1, 2, figsize=(12, 5.5))
-    colours = plt.get_cmap("viridis", len(groups))
+    figure, grid = new_figure(1, 2, figsize=(12, 5.5))
+    axes = grid[0]
+    colours = colormaps["viridis"].resampled(len(groups))
     style: dict[str, Any] = {"s": 3, "c": group, "cmap": colours, "vmin": -0.5, "vmax": len(groups) - 0.5}
     axes[0].scatter(*points.T, **style)
     _outline(axes[0], hull, color="tab:orange", label="hull")
     _outline(axes[0], pixel_map.corners, color="tab:red", label="smallest rectangle")
     axes[0].legend(fontsize=8)
-    shown = axes[1].scatter(*flat.T, **style)
-    side = flat.max(axis=0)
+    shown = axes[1].scatter(*rotated.T, **style)
+    side = rotated.max(axis=0)
     _outline(axes[1], np.array([[0, 0], [side[0], 0], side, [0, side[1]]]), color="tab:red")
     bar = figure.colorbar(shown, ax=axes, label=kind, ticks=range(len(groups)))
     bar.ax.set_yticklabels(groups)
-    for axis, title in zip(axes, ("as laid out", "turned"), strict=True):
+    for axis, title in zip(axes, ("layout", "rotated"), strict=True):
         axis.set_aspect("equal")
         axis.set_title(title)
     save_figure(figure, path)
 
 
 def image_rows(rows: Mapping[str, np.ndarray], path: Path, symmetric: bool = False) -> None:
-    """Named rows of images [N, H, W], all on one colour scale; ``symmetric`` has 0 in the middle."""
+    """Named rows of images [N, H, W], all on one colour scale; ``symmetric`` puts 0 in its middle."""
     columns = max(len(images) for images in rows.values())
-    figure, grid = plt.subplots(
-        len(rows), columns, figsize=(2 * columns + 1, 2.1 * len(rows)), squeeze=False, layout="constrained"
-    )
+    figure, grid = new_figure(len(rows), columns, figsize=(2 * columns + 1, 2.1 * len(rows)), layout="constrained")
     everything = np.concatenate([images.ravel() for images in rows.values()])
     low, high = np.percentile(everything, (0.5, 99.5))
     if symmetric:
@@ -82,7 +82,7 @@ def feature_maps(maps: np.ndarray, path: Path, most: int = 64, smallest: int = 6
 def activation(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], shares: np.ndarray, groups: Sequence[str],
                kind: str, path: Path) -> None:  # fmt: skip
     """Images [N, H, W] with class activation [N, H, W] over them, and the groups' shares [N, groups] of it as bars."""
-    figure, grid = plt.subplots(3, len(images), figsize=(2.4 * len(images), 6.4), squeeze=False, layout="constrained")
+    figure, grid = new_figure(3, len(images), figsize=(2.4 * len(images), 6.4), layout="constrained")
     for column, title in enumerate(titles):
         grid[0, column].imshow(images[column], cmap="gray")
         grid[1, column].imshow(images[column], cmap="gray")
@@ -100,7 +100,8 @@ def activation(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], shar
 
 def accuracies(lines: "Sequence[Line]", path: Path) -> None:
     """A table's test accuracies with their intervals, beside those that were published."""
-    figure, axis = plt.subplots(figsize=(8, 0.5 * len(lines) + 1.6))
+    figure, axes = new_figure(figsize=(8, 0.5 * len(lines) + 1.6))
+    axis = axes[0, 0]
     places = range(len(lines))[::-1]
     for name in ("test", "original", "reproduced"):
         points = [(getattr(line, name), y) for line, y in zip(lines, places, strict=True)]

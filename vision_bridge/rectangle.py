@@ -30,8 +30,8 @@ def minimum_rectangle(points: np.ndarray) -> np.ndarray:
     """The rectangle of least area that holds all points.
 
     One of its sides lies along an edge of the hull (Freeman and Shapira 1975). For every edge the three other vertices
-    that the rectangle touches are those where the hull turns past the edge's direction by a quarter, a half and three
-    quarters: what the calipers meet as they go round, looked up among the edges' sorted directions.
+    that the rectangle touches are those where the hull's direction exceeds the edge's by a quarter, a half and three
+    quarters of a rotation: where the calipers touch, found by a search in the edges' sorted directions.
 
     Args:
         points: [N, 2].
@@ -51,9 +51,9 @@ def minimum_rectangle(points: np.ndarray) -> np.ndarray:
     first, last = direction[0], direction[0] + 2 * np.pi
 
     def touched(quarters: int) -> np.ndarray:
-        """For each edge, the first vertex whose next edge has turned further than so many quarters: [h, 2]."""
-        turned = (direction + quarters * np.pi / 2 - first) % (last - first) + first
-        return hull[np.searchsorted(direction, turned) % len(hull)]
+        """For each edge, the first vertex whose next edge is rotated by more than so many quarters: [h, 2]."""
+        rotated = (direction + quarters * np.pi / 2 - first) % (last - first) + first
+        return hull[np.searchsorted(direction, rotated) % len(hull)]
 
     along = edges / np.linalg.norm(edges, axis=1, keepdims=True)
     inward = along[:, ::-1] * (-1, 1)
@@ -69,9 +69,9 @@ def minimum_rectangle(points: np.ndarray) -> np.ndarray:
 
 
 def mistaken_rectangle(points: np.ndarray) -> np.ndarray:
-    """What the popular Python library for DeepInsight takes for the smallest rectangle; it is, next to never.
+    """The rectangle of the popular Python library for DeepInsight, which is hardly ever the smallest.
 
-    It leaves out the edge that closes the hull, and turns the points by each edge's angle instead of back by it.
+    It leaves out the edge that closes the hull, and rotates the points by each edge's angle instead of its negative.
     """
     hull = convex_hull(points)
     if len(hull) < 3:
@@ -79,8 +79,8 @@ def mistaken_rectangle(points: np.ndarray) -> np.ndarray:
     edges = hull[1:] - hull[:-1]
     angles = np.unique(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2))
     rotations = np.stack([np.cos(angles), -np.sin(angles), np.sin(angles), np.cos(angles)], axis=1).reshape(-1, 2, 2)
-    turned = np.einsum("aij,hj->ahi", rotations, hull)
-    low, high = turned.min(axis=1), turned.max(axis=1)
+    rotated = np.einsum("aij,hj->ahi", rotations, hull)
+    low, high = rotated.min(axis=1), rotated.max(axis=1)
     best = np.prod(high - low, axis=1).argmin()
     (left, base), (right, top) = low[best], high[best]
     return np.array([[left, base], [right, base], [right, top], [left, top]]) @ rotations[best]

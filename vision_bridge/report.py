@@ -71,7 +71,7 @@ def write_report(folder: Path, lines: Sequence[Line], controls: Sequence[Line], 
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """Columns that some line has."""
+    """A table without the columns that are empty in every line."""
     columns = [name for name in COLUMNS if any(getattr(line, name) is not None for line in lines)]
 
     def cell(value: Any) -> str:

@@ -17,7 +17,7 @@ def blocks(features: np.ndarray, rows: int = BLOCK) -> Iterator[np.ndarray]:
 
 
 class Columns(NamedTuple):
-    """What one pass over the rows says of each column; float64."""
+    """Statistics of each column, from one pass over the rows; float64."""
 
     mean: np.ndarray  # [D]
     deviation: np.ndarray  # [D], divided by N
@@ -33,29 +33,29 @@ def describe(features: np.ndarray) -> Columns:
     """
     if features.ndim != 2 or len(features) < 2:
         raise UserError(f"features of shape {features.shape}: [N, D] with at least two rows is needed")
-    shift = np.asarray(features[0], dtype=np.float64)  # sums about some row, or large means would cancel
+    shift = np.asarray(features[0], dtype=np.float64)  # sums are taken about one row, or large means would cancel
     total, square = np.zeros_like(shift), np.zeros_like(shift)
     low, high = shift.copy(), shift.copy()
     for block in blocks(features, 256):  # small enough for the cache
         if not np.isfinite(block).all():
             column = int(np.flatnonzero(~np.isfinite(block).all(axis=0))[0])
             raise UserError(f"feature {column} is not finite in some rows: fix or leave out the column")
-        apart = block - shift
-        total += apart.sum(axis=0)
-        square += np.einsum("nd,nd->d", apart, apart)
+        shifted = block - shift
+        total += shifted.sum(axis=0)
+        square += np.einsum("nd,nd->d", shifted, shifted)
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
     constant = np.flatnonzero(high == low)
     if len(constant):
         raise UserError(
             f"{len(constant)} constant feature(s), the first is {constant[0]} with value {low[constant[0]]:g}: "
-            "they say nothing and have no distance to others; leave them out"
+            "they carry no information and have no distance to others; leave them out"
         )
     mean = total / len(features)
     return Columns(shift + mean, np.sqrt(np.maximum(square / len(features) - mean**2, 0)), low, high)
 
 
 class Rule(NamedTuple):
-    """How a scaling follows from what ``describe`` saw; ``logarithmic`` takes log(x + |min| + 1) first."""
+    """How a scaling follows from the columns' statistics; ``logarithmic`` takes log(x + |min| + 1) first."""
 
     center: Callable[[Columns], np.ndarray]  # → [D]
     width: Callable[[Columns], np.ndarray]  # → [D]
@@ -97,7 +97,7 @@ class Scaling(NamedTuple):
 
 
 def fit_scaling(kind: str, columns: Columns) -> Scaling:
-    """A scaling, one of ``SCALINGS``, of what ``describe`` saw of the training rows."""
+    """A scaling, one of ``SCALINGS``, from the statistics of the training rows."""
     rule = SCALINGS[kind]
     arrays = (columns.low, rule.center(columns), rule.width(columns))
     return Scaling(kind, *(array.astype(np.float32) for array in arrays))

@@ -1,4 +1,4 @@
-"""The IMDB-image table: a row an extractor, over seeds, and under it what bounds the claim."""
+"""The IMDB-image table: one row for each extractor, averaged over seeds, and controls below it."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from vision_bridge.task import probes, train_head
 
 
 class Variant(NamedTuple):
-    """A control: the control row trained with something else about it."""
+    """A control: the control row trained with other choices."""
 
     name: str
     title: str
@@ -28,11 +28,11 @@ class Variant(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a table trains, all of which can be had.
+    """Everything that a table trains; ``make_plan`` has checked it.
 
     Attributes:
-        weights: of each extractor.
-        variants: controls besides weights.
+        weights: of each extractor, by name.
+        variants: controls other than random weights.
     """
 
     weights: dict[str, str]
@@ -40,10 +40,10 @@ class Plan(NamedTuple):
 
 
 def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: Placement) -> Plan:
-    """Finds the weights of every extractor.
+    """Checks that the weights of every extractor can be loaded.
 
     Raises:
-        UserError: weights that cannot be had, or that cannot do what a control asks; before anything is computed.
+        UserError: weights that cannot be loaded, or that a control cannot use; before anything is computed.
     """
 
     def load(config: BridgeConfig, name: str, weights: str) -> Network:
@@ -107,7 +107,7 @@ class Table:
     bridge_of: Callable[[BridgeConfig], Bridge]
 
     def make(self) -> dict[str, Any]:
-        """Every row's trainings and the controls, then the report: what is in ``result.json``."""
+        """Trains every row and the controls, writes the report and returns what is in ``result.json``."""
         lines, controls = [self.line(name) for name in self.config.rows], []
         title = EXTRACTORS[self.config.control_row].title if self.config.control_row else ""
         write_report(self.run.path, lines, [], title)
@@ -158,7 +158,7 @@ class Table:
         return results
 
     def controls(self, name: str) -> list[Line]:
-        """What bounds the claim: probes, random weights, shuffled pixels, and the other preset's choices."""
+        """The controls: probes, random weights, shuffled pixels, and the other preset's choices."""
         bridge, weights = self.bridge_of(self.bridge), self.plan.weights[name]
         maps = bridge.maps(bridge.load(name, weights))
         keep, found = maps.x.key, probes(bridge, maps, self.seed)

@@ -1,7 +1,6 @@
-"""Training a head on frozen maps, and all that is computed from features on."""
+"""Training a head on frozen maps, and every step from features to a result."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,26 +30,26 @@ from vision_bridge.weights import set_random_weights
 
 
 class HeadJob(NamedTuple):
-    """What the engine trains, and split → its mean figures."""
+    """What the engine trains, and a function from a split to its mean figures."""
 
     job: Job
     figures: Callable[[str], Figures]
 
 
 class Trained(NamedTuple):
-    """A head and what it reached."""
+    """A trained head and its result."""
 
     result: dict[str, Any]
     head: keras.Model
 
 
-def train_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probes: bool = True) -> dict[str, Any]:
+def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probes: bool = True) -> dict[str, Any]:
     """From features to a result: layout, images, maps, pictures of them, simple classifiers, the head.
 
     Args:
         run: its folder gets the pictures, ``layout.safetensors`` and ``result.json``.
         bridge: the stages.
-        network: from ``bridge.load``.
+        network: from ``load_network``.
         seed: of the head and of its batches.
         with_probes: whether simple classifiers are fitted too.
 
@@ -113,7 +112,9 @@ def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
 
 def _mean_of_passes(run: Run) -> float:
     """The mean validation accuracy of all evaluations: the figure of the author's code."""
-    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    from training.plots import read_metrics
+
+    lines = read_metrics(run.path / "metrics.jsonl")
     return float(np.mean([line["accuracy"] for line in lines if line["split"] == "validation"]))
 
 

