@@ -166,8 +166,7 @@ def _prepare(config: TextBridgeConfig, dry_run: bool = False) -> "PreparedTexts"
 
 
 def _sizes(config: TextBridgeConfig, texts: "PreparedTexts") -> str:
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in texts.splits.parts().items())
-    return f"{config.data.dataset}: {sizes}; {len(texts.splits.classes)} classes"
+    return f"{config.data.dataset}: {texts.splits.sizes()}; {len(texts.splits.classes)} classes"
 
 
 def _layers(bridge: BridgeConfig, texts: "PreparedTexts") -> list[int]:
