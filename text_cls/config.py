@@ -8,6 +8,8 @@ from training.config import TaskConfig, TrainingConfig
 from training.options import Config, nested, option
 
 TRUNCATIONS = ("head", "head_tail")
+POSITIONS = ("sinusoidal", "learned", "none")
+NORMS = ("pre", "post")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +107,8 @@ class TransformerConfig(Config):
     dropout: float = option(0.1, "Dropout of embeddings, block outputs and the pooled vector.", low=0.0, high=0.99)
     attention_dropout: float = option(0.0, "Dropout of attention weights.", low=0.0, high=0.99)
     token_dropout: float = option(0.0, "Share of training tokens replaced by <MASK>.", low=0.0, high=0.99)
-    position: str = option("sinusoidal", "Position encoding.", choices=("sinusoidal", "learned", "none"))
-    norm: str = option("pre", "Layer norm before or after each branch (Xiong et al. 2020).", choices=("pre", "post"))
+    position: str = option("sinusoidal", "Position encoding.", choices=POSITIONS)
+    norm: str = option("pre", "Layer norm before or after each branch (Xiong et al. 2020).", choices=NORMS)
     pooling: str = option("mean", "How the tokens' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
     activation: str = option("gelu", "Activation of the feed-forward nets.", choices=("gelu", "relu"))
     bigram_buckets: int = option(0, "Rows of a table of hashed word pairs; 0 for none.", low=0)
@@ -191,27 +193,32 @@ class TuningConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig(TaskConfig):
-    """A Transformer trained on texts from scratch; ``text_cls.task.train_classifier``."""
+class TextTaskConfig(TaskConfig):
+    """What the training of any text classifier takes."""
 
     data: DataConfig = nested(DataConfig)
-    cleaning: CleaningConfig = nested(CleaningConfig)
-    vocabulary: VocabularyConfig = nested(VocabularyConfig)
-    length: LengthConfig = nested(LengthConfig)
-    model: TransformerConfig = nested(TransformerConfig)
     objective: ObjectiveConfig = nested(ObjectiveConfig)
     training: TrainingConfig = nested(TrainingConfig)
 
 
 @dataclasses.dataclass(frozen=True)
-class FineTuningConfig(TaskConfig):
+class ClassifierConfig(TextTaskConfig):
+    """A Transformer trained on texts from scratch; ``text_cls.task.train_classifier``."""
+
+    cleaning: CleaningConfig = nested(CleaningConfig)
+    vocabulary: VocabularyConfig = nested(VocabularyConfig)
+    length: LengthConfig = nested(LengthConfig)
+    model: TransformerConfig = nested(TransformerConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuningConfig(TextTaskConfig):
     """A published encoder fine-tuned on texts; ``text_cls.fine_tuning.fine_tune``."""
 
     data: DataConfig = nested(DataConfig, join_fields="space")
     encoder: EncoderConfig = nested(EncoderConfig)
     model: BertClassifierConfig = nested(BertClassifierConfig)
     tuning: TuningConfig = nested(TuningConfig)
-    objective: ObjectiveConfig = nested(ObjectiveConfig)
     training: TrainingConfig = nested(TrainingConfig, batch_size=32, num_epochs=3.0, learning_rate=5e-5)
     tsne: int = option(1000, "Test texts in the 3-D t-SNE picture of the pooled vectors; 0: no picture.", low=0)
     interactive: bool = option(False, "The same picture as an interactive page, tsne.html (needs plotly).")

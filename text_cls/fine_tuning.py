@@ -60,7 +60,7 @@ def fine_tune(config: FineTuningConfig, run_dir: Path | str) -> dict[str, Any]:
         run = Run.open(run_dir, config, job.splits)
         encoder = job.predictor.model.get_layer("encoder")
         if config.tuning.mlm_epochs:
-            encoder.set_weights(_pretrain(run, job, texts))
+            encoder.set_weights(_pretrain(run, config, job, texts))
         _add_lora(config, encoder, placement)
         return job.train_and_report(run, lambda: _draw_and_export(run, config, job, texts))
 
@@ -109,10 +109,9 @@ def _add_lora(config: FineTuningConfig, encoder: keras.Model, placement: Placeme
             add_lora(encoder, config.tuning.lora_rank)
 
 
-def _pretrain(run: Run, job: TextJob, texts: PreparedTexts) -> list[np.ndarray]:
+def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> list[np.ndarray]:
     """Masked language modelling on the training texts, a run of its own in ``mlm/``; the encoder's weights."""
-    config, rows = job.config, job.rows()
-    assert isinstance(config, FineTuningConfig)
+    rows = job.rows()
     per_epoch = steps_per_epoch(job.encoded["train"], rows)
     num_steps = max(1, round(config.tuning.mlm_epochs * per_epoch))
     training = dataclasses.replace(

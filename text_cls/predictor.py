@@ -33,11 +33,19 @@ ModelConfig = TransformerConfig | BertClassifierConfig
 
 
 class Kind(NamedTuple):
-    """How one kind of classifier is built, and read from ``config.json``."""
+    """One kind of classifier.
+
+    Attributes:
+        build: its configuration → the model.
+        tokeniser: the class that reads its texts.
+        read: what ``config.json`` has of it → its configuration.
+        before_saving: what is done to the model first.
+    """
 
     build: Callable[[Any], keras.Model]
     tokeniser: type[WordTokeniser] | type[PieceTokeniser]
     read: Callable[[dict[str, Any]], ModelConfig]
+    before_saving: Callable[[keras.Model], None] = lambda model: None
 
 
 KINDS: dict[type, Kind] = {
@@ -46,6 +54,7 @@ KINDS: dict[type, Kind] = {
         bert.build_classifier,
         PieceTokeniser,
         lambda raw: BertClassifierConfig(**raw | {"encoder": BertConfig(**raw["encoder"])}),
+        lambda model: bert.merge_lora(model.get_layer("encoder")),
     ),
 }
 
@@ -99,8 +108,7 @@ class Predictor:
             "model": dataclasses.asdict(self.config),
         }
         write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        if isinstance(self.config, BertClassifierConfig):
-            bert.merge_lora(self.model.get_layer("encoder"))
+        KINDS[type(self.config)].before_saving(self.model)
         write_weights(folder / "weights.safetensors", [v for v in self.model.variables if "lora" not in v.name])
 
     @classmethod

@@ -14,7 +14,7 @@ from files.text import write_text
 from text_cls import plots
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
 from text_cls.class_weights import CLASS_WEIGHTS
-from text_cls.config import ClassifierConfig, FineTuningConfig
+from text_cls.config import ClassifierConfig, TextTaskConfig
 from text_cls.corpora import CorpusCache, clean_splits
 from text_cls.data import Splits, load
 from text_cls.encoding import Encoded
@@ -47,7 +47,7 @@ class TextJob:
         rate_of: variable → factor of the learning rate.
     """
 
-    config: ClassifierConfig | FineTuningConfig
+    config: TextTaskConfig
     splits: Splits
     encoded: dict[str, Encoded]
     predictor: Predictor

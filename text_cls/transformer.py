@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from text_cls.config import TransformerConfig
+from text_cls.config import NORMS, POSITIONS, TransformerConfig
 from text_cls.pooling import POOLINGS
 from text_cls.vocabulary import MASK_ID, PAD_ID, SPECIAL, UNK_ID
 
@@ -54,8 +54,8 @@ class TokenEmbedding(layers.Layer):
         self, vocabulary_size: int, width: int, max_length: int, position: str, bigram_buckets: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if position not in ("sinusoidal", "learned", "none"):
-            raise ValueError(f"position={position!r}: use sinusoidal, learned or none")
+        if position not in POSITIONS:
+            raise ValueError(f"position={position!r}: use one of {', '.join(POSITIONS)}")
         self.vocabulary_size, self.width, self.max_length = vocabulary_size, width, max_length
         self.position, self.bigram_buckets = position, bigram_buckets
 
@@ -176,8 +176,8 @@ class EncoderBlock(layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if norm not in ("pre", "post"):
-            raise ValueError(f"norm={norm!r}: use pre or post")
+        if norm not in NORMS:
+            raise ValueError(f"norm={norm!r}: use one of {', '.join(NORMS)}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation!r}: use one of {', '.join(ACTIVATIONS)}")
         self.num_heads, self.ffn_width, self.dropout = num_heads, ffn_width, dropout
