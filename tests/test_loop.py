@@ -1,5 +1,6 @@
 """The engine on a model small enough to follow, with clipping, ragged last batches and dropout."""
 
+import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from files.errors import Interrupted, UserError
+from files.tensors import read_tensors
 from training.adamw import AdamW
 from training.config import TaskConfig, TrainingConfig
 from training.evaluation import make_evaluator
@@ -205,8 +207,76 @@ def test_unknown_figure_and_infinite_loss(tmp_path: Path, one_replica: Placement
         _fit(tmp_path / "a", one_replica, select="f1")
     job = _job(one_replica, 10)
     job.model.trainable_variables[-1].assign([np.nan] * 3)
-    with pytest.raises(UserError, match="loss became nan before step 4"):
+    with pytest.raises(UserError, match=r"loss became nan before step 5: .* there is no checkpoint yet"):
         fit(job, one_replica, Run.open(tmp_path / "b", TaskConfig()), TrainingConfig(num_steps=10, log_every=4))
+
+
+class _Spoiled:
+    """A job whose loss, gradient or weights are not finite in one step."""
+
+    def __init__(self, placement: Placement, what: str, at: int, figure: float = 0.5) -> None:
+        self.job = _job(placement, 20)
+        loss_fn = self.job.loss_fn
+
+        def spoiled(batch: Batch, training: bool, seed: Any) -> dict[str, Any]:
+            values = loss_fn(batch, training, seed)
+            wrong = tf.where(seed[1] == at - 1, np.float32(np.inf), 0.0)
+            if what == "loss":
+                values["loss"] += wrong
+            if what == "gradient":  # √0 has a slope that is not finite, and 0 · ∞ is no number
+                weight = self.job.model.trainable_variables[-1].value
+                zero = tf.reduce_sum(weight - tf.stop_gradient(weight))
+                values["loss"] += tf.where(seed[1] == at - 1, tf.sqrt(tf.abs(zero)), 0.0)
+            return values
+
+        self.job = dataclasses.replace(self.job, loss_fn=spoiled, evaluate=lambda: {"accuracy": figure})
+
+
+def _all_finite(folder: Path) -> bool:
+    files = list((folder / "checkpoints").glob("*.safetensors"))
+    return all(np.isfinite(array).all() for file in files for array in read_tensors(file)[0].values())
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize(("at", "kept"), [(12, "the checkpoint of step 6 is kept"), (5, "there is no checkpoint yet")])
+def test_what_is_not_finite_never_reaches_a_checkpoint(
+    tmp_path: Path, one_replica: Placement, what: str, at: int, kept: str
+) -> None:
+    training = TrainingConfig(num_steps=12, eval_every=6, log_every=100)
+    run = Run.open(tmp_path, TaskConfig())
+    for _ in range(2):  # again from what is there: the same message
+        with pytest.raises(UserError, match=rf"became (inf|nan) .*{kept}"):
+            fit(_Spoiled(one_replica, what, at).job, one_replica, run, training)
+        assert _all_finite(tmp_path)
+    healthy = _job(one_replica, 20)
+    assert fit(healthy, one_replica, run, training).step == 12  # and a run that is well again goes on
+
+
+def test_a_huge_update_is_caught_though_loss_and_gradient_are_finite(tmp_path: Path, one_replica: Placement) -> None:
+    job = _job(one_replica, 20)
+    optimizer = AdamW(1e38, rate_of=lambda variable: 100.0)
+    optimizer.build(job.model.trainable_variables)
+    job = dataclasses.replace(job, optimizer=optimizer)
+    with pytest.raises(UserError, match=r"weights are not finite after step 1 .*there is no checkpoint yet"):
+        fit(job, one_replica, Run.open(tmp_path, TaskConfig()), TrainingConfig(num_steps=1, select=""))
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_an_interrupt_right_after_a_bad_step_saves_nothing(
+    tmp_path: Path, one_replica: Placement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _interrupt_at(5, None, monkeypatch)
+    with pytest.raises(UserError, match=r"became (inf|nan)"):
+        fit(_Spoiled(one_replica, "loss", 5).job, one_replica, Run.open(tmp_path, TaskConfig()),
+            TrainingConfig(num_steps=12, eval_every=100, log_every=100))  # fmt: skip
+    assert not (tmp_path / "checkpoints" / "last.safetensors").exists()
+
+
+def test_a_figure_that_is_no_number_is_the_worst(tmp_path: Path, one_replica: Placement) -> None:
+    job, figures = _job(one_replica, 20), iter([float("nan"), 0.1, float("nan"), 0.05])
+    job = dataclasses.replace(job, evaluate=lambda: {"accuracy": next(figures)})
+    state = fit(job, one_replica, Run.open(tmp_path, TaskConfig()), TrainingConfig(num_steps=12, eval_every=3))
+    assert (state.best_step, state.best) == (6, 0.1)
 
 
 def test_evaluator_drops_filler_and_keeps_order(one_replica: Placement, two_replicas: Placement) -> None:

@@ -155,6 +155,7 @@ MISTAKES = [
     (["--schedule=lineer"], "--schedule=lineer: value should be one of <linear|cosine|noam|constant>"),
     (["stray"], "unexpected argument 'stray'"),
     (["--patience=3", "--select="], "--patience=3 needs --select"),
+    (["--ema_decay=1"], "--ema_decay=1 never leaves the initial weights"),
 ]
 
 
@@ -165,6 +166,12 @@ def test_mistakes_end_with_one_line(flags: list[str], tmp_path: Path) -> None:
         assert error.startswith("error: ") and message in error and error.count("\n") == 1, args
     assert not (tmp_path / "run").exists()
     assert "the loss became" in fails("train_text", *base, "--learning_rate=1e9", "--clip_norm=0", "--norm=post")
+
+
+def test_the_largest_seed_is_a_seed(flags: list[str], tmp_path: Path) -> None:
+    done = run("train_text", *flags, *SMALL, "--num_epochs=1", f"--run_dir={tmp_path}/run", f"--seed={2**32 - 1}")
+    assert done.returncode == 0 and json.loads((tmp_path / "run" / "result.json").read_text())["seed"] == 2**32 - 1
+    assert "4294967296 is not an integer in the range" in fails("train_text", *flags, f"--seed={2**32}")
 
 
 def test_a_real_process_ends_as_promised(flags: list[str], tmp_path: Path) -> None:

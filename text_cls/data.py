@@ -114,7 +114,7 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
         unlabeled = Texts([r.fields for r in rows], None, [r.id for r in rows], [r.where for r in rows])
     if test is None:
         labelled, test = _split(labelled, config.test_share, seed, classes, "test")
-    train, validation = _split(labelled, config.validation_share, seed + 1, classes, "validation")
+    train, validation = _split(labelled, config.validation_share, (seed + 1) % 2**32, classes, "validation")
     notes = [f"{n} rows of class {name!r} left out" for name, n in sorted(left_out.items())]
     notes += [f"{len(bad.messages)} bad rows left out, the first: {bad.messages[0]}"] if bad.messages else []
     train, validation, test, more = _duplicates(train, validation, test, config.drop_duplicates)

@@ -89,6 +89,11 @@ class Checkpointer:
         _assign(path, "optimizer", self.optimizer.variables, tensors)
         return State.from_json(metadata["state"])
 
+    def saved_step(self) -> int | None:
+        """The step of ``last``; None if there is none."""
+        path = self.folder / "last.safetensors"
+        return State.from_json(read_tensors(path)[1]["state"]).step if path.exists() else None
+
     def load_best(self) -> None:
         """Loads the best weights into the model."""
         load_weights(self.folder / "best.safetensors", self.model.variables)

@@ -51,6 +51,8 @@ class TrainingConfig(Config):
     tensorboard: bool = option(False, "Write TensorBoard events into the run folder.", affects_result=False)
 
     def check(self) -> None:
+        if self.ema_decay == 1.0:
+            raise UserError("--ema_decay=1 never leaves the initial weights: use less than 1, or 0 for no average")
         if self.patience and not self.select:
             raise UserError(f"--patience={self.patience} needs --select: which figure is to improve?")
 

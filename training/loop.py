@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from files.errors import Interrupted, UserError
 from training.checkpoint import Checkpointer, State
@@ -35,7 +36,7 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
         training: how, with ``num_steps`` and ``eval_every`` as ``resolved`` gives them.
 
     Raises:
-        UserError: the loss is no longer finite, or ``training.select`` is no validation figure.
+        UserError: loss, gradient or weights are no longer finite, or ``training.select`` is no validation figure.
         Interrupted: the user stopped the run.
     """
     if training.tensorboard:
@@ -67,8 +68,10 @@ def _train(
         state.step += 1
         last = state.step == training.num_steps
         evaluation_due = last or (training.eval_every and state.step % training.eval_every == 0)
+        if evaluation_due or stop.is_set():
+            _check_finite(job, state, checkpointer)
         if evaluation_due or state.step % training.log_every == 0:
-            _log_train(job, run, training, state, clock)
+            _log_train(job, run, training, state, checkpointer, clock)
             clock = time.monotonic()
         if evaluation_due:
             _evaluate(job, run, training, checkpointer, state)
@@ -82,16 +85,41 @@ def _train(
             raise Interrupted(f"stopped after step {state.step}; go on with the same flags and --run_dir={run.path}")
 
 
-def _log_train(job: Job, run: Run, training: TrainingConfig, state: State, clock: float) -> None:
+def _check_finite(job: Job, state: State, checkpointer: Checkpointer) -> None:
+    """Refuses to go on, before anything is evaluated or saved, from numbers that are not finite.
+
+    Raises:
+        UserError: the loss, the gradient, a weight or the optimizer's state is infinite or no number.
+    """
+    for name in ("loss", "gradient_norm"):
+        _refuse(name.replace("_", " "), float(state.sums[name]), state, checkpointer)
+    for variable in (*job.model.variables, *job.optimizer.variables):
+        if "float" in keras.backend.standardize_dtype(variable.dtype) and not bool(ops.all(ops.isfinite(variable))):
+            raise UserError(
+                f"the weights are not finite after step {state.step} ({variable.path}): {_remedy(checkpointer)}"
+            )
+
+
+def _refuse(name: str, value: float, state: State, checkpointer: Checkpointer) -> None:
+    if not math.isfinite(value):
+        raise UserError(f"the {name} became {value} before step {state.step + 1}: {_remedy(checkpointer)}")
+
+
+def _remedy(checkpointer: Checkpointer) -> str:
+    """What to do, and the truth about what is kept."""
+    step = checkpointer.saved_step()
+    kept = "there is no checkpoint yet" if step is None else f"the checkpoint of step {step} is kept"
+    return f"train again with a lower learning rate or a longer warm-up, in another run folder; {kept}"
+
+
+def _log_train(
+    job: Job, run: Run, training: TrainingConfig, state: State, checkpointer: Checkpointer, clock: float
+) -> None:
     elapsed = time.monotonic() - clock
     state.seconds += elapsed
     window = elapsed + state.window_seconds
     count, means = state.take_means()
-    if not math.isfinite(means["loss"]):
-        raise UserError(
-            f"the loss became {means['loss']} before step {state.step}: lower the learning rate, or raise the warm-up; "
-            f"the last good checkpoint in {run.path} is kept"
-        )
+    _refuse("loss", means["loss"], state, checkpointer)
     rate = count / max(window, 1e-9)
     learning_rate = float(keras.ops.convert_to_numpy(job.optimizer.learning_rate))
     figures = job.rates(means, rate) | {"learning_rate": learning_rate, "examples_per_second": rate}
@@ -114,7 +142,9 @@ def _evaluate(job: Job, run: Run, training: TrainingConfig, checkpointer: Checkp
 
 
 def _score(figure: float) -> float:
-    """Larger is better."""
+    """Larger is better; what is no number is worse than any."""
+    if math.isnan(figure):
+        return -math.inf
     return -figure if isinstance(figure, Cost) else figure
 
 

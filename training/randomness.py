@@ -12,7 +12,7 @@ def seeded(seed: int) -> Iterator[None]:
     """Python's and NumPy's generators, which Keras' initialisers read, begin at ``seed`` while inside."""
     before = random.getstate(), np.random.get_state()
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)  # the last of several seeds may be one more than NumPy takes
     try:
         yield
     finally:
