@@ -128,6 +128,10 @@ def _prepare(config: DdpmConfig, placement: Placement) -> _Setup:
     training = config.training.resolved(max(1, len(splits.train) // config.training.batch_size))
     if config.fid_every % training.eval_every:
         raise UserError(f"--fid_every={config.fid_every} is not a multiple of --eval_every={training.eval_every}")
+    if training.select == "fid" and config.fid_every != training.eval_every:
+        raise UserError(
+            f"--select=fid needs a FID at every evaluation: set --fid_every={training.eval_every} as --eval_every"
+        )
     extractor = None
     if config.fid_every:
         extractor = build_extractor(config.features, cache_of(config.cache_dir))

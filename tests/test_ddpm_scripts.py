@@ -180,6 +180,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--label_dropout=0", "--guidance=2"], "--guidance needs --label_dropout"),
     (["--patience=2"], "--patience=2 needs --select"),
     (["--eval_every=10", "--fid_every=15"], "--fid_every=15 is not a multiple of --eval_every=10"),
+    (["--eval_every=10", "--fid_every=20", "--select=fid"], "set --fid_every=10 as --eval_every"),
 ]
 
 

@@ -73,6 +73,14 @@ def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
         Run.check(tmp_path, _Config(seed=3))
 
 
+def test_a_folder_that_was_being_made_is_made(tmp_path: Path) -> None:
+    for name in ("config.json.tmp", "flags.txt.tmp", "config.json"):
+        (tmp_path / name).write_text('{"task": "_Con')
+    Run.open(tmp_path, _Config(name="x"))
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["name"] == "x"
+    assert Run.check(tmp_path, _Config(name="x"))
+
+
 def test_finished_and_other_data(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = Run.open(tmp_path, _Config(), _Data(3))
     assert "note: one row left out" in (tmp_path / "log.txt").read_text()

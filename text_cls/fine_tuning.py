@@ -86,7 +86,7 @@ def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True)
         load_pooler(texts.checkpoint, predictor.model.get_layer("pooler"))
     rate_of = _rate_of(predictor.model, config)
     job = TextJob(config, texts.splits, texts.encode(), predictor, placement, rate_of)
-    job.training()  # refuses a wrong --batch_tokens before the folder is made
+    job.training()  # refuses a wrong --batch_tokens or --select before the folder is made
     return _Prepared(texts, job)
 
 

@@ -18,7 +18,7 @@ from text_cls.config import ClassifierConfig, TextTaskConfig
 from text_cls.corpora import CorpusCache, clean_splits
 from text_cls.data import Splits, load
 from text_cls.encoding import Encoded
-from text_cls.metrics import as_text, flat, report
+from text_cls.metrics import FIGURES, as_text, flat, report
 from text_cls.objective import make_loss_fn, token_rates
 from text_cls.predictor import Predictor, predictions_csv
 from text_cls.preprocess import Cleaner
@@ -68,7 +68,14 @@ class TextJob:
         return token_budget(tokens, multiple) if tokens else training.batch_size
 
     def training(self) -> TrainingConfig:
-        """How it is trained, with the steps that the number of training texts gives."""
+        """How it is trained, with the steps that the number of training texts gives.
+
+        Raises:
+            UserError: the selecting figure is none of a classifier's.
+        """
+        select = self.config.training.select
+        if select and select not in FIGURES:
+            raise UserError(f"--select={select} is no validation figure: use one of {', '.join(FIGURES)}")
         return self.config.training.resolved(steps_per_epoch(self.encoded["train"], self.rows()))
 
     def build(self, training: TrainingConfig) -> Job:
@@ -203,4 +210,6 @@ def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True)
         max_length=config.length.max_length,
     )
     predictor = Predictor(model, tokeniser, splits.classes, placement, config.training.batch_size)
-    return TextJob(config, splits, encoded, predictor, placement)
+    job = TextJob(config, splits, encoded, predictor, placement)
+    job.training()  # refuses a wrong --batch_tokens or --select before the folder is made
+    return job

@@ -56,7 +56,7 @@ class Run:
         there = cls.check(path, config)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if not (path / "config.json").exists():  # folders of versions before 0.3 have none
+            if not (there and (path / "config.json").exists()):  # folders of versions before 0.3 have none
                 about = {"task": type(config).__name__, "version": version(), "config": as_json(config)}
                 write_text(path / "config.json", json.dumps(about, indent=2) + "\n")
             if not there:
@@ -77,7 +77,9 @@ class Run:
         if (path / "flags.txt").exists():
             _check_config(path, config)
             return True
-        left = [file for file in path.iterdir() if file.name != "config.json"] if path.is_dir() else [path]
+        # A process that was killed while it made the folder left these; flags.txt comes last.
+        unfinished = ("config.json", "config.json.tmp", "flags.txt.tmp")
+        left = [file for file in path.iterdir() if file.name not in unfinished] if path.is_dir() else [path]
         if path.exists() and left:
             raise UserError(f"--run_dir={path} exists and is no run folder; choose another, nothing was written")
         return False
