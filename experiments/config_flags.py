@@ -81,4 +81,4 @@ def parse(values: flags.FlagValues, argv: Sequence[str], earlier: Mapping[str, s
                 raise UserError(f"--{error.flagname} has another name now: --{new}") from error
         raise UserError(f"{error}; see --help") from error
     except flags.Error as error:
-        raise UserError(f"{error}; see --help") from error
+        raise UserError(f"{str(error).removeprefix('ERROR:: ')}; see --help") from error

@@ -154,6 +154,7 @@ MISTAKES = [
     (["--no_such_flag=1"], "Unknown command line flag 'no_such_flag'"),
     (["--schedule=lineer"], "--schedule=lineer: value should be one of <linear|cosine|noam|constant>"),
     (["stray"], "unexpected argument 'stray'"),
+    (["--flagfile=/nowhere.flags"], "error: Unable to open flagfile"),
     (["--patience=3", "--select="], "--patience=3 needs --select"),
     (["--select=f1"], "--select=f1 is no validation figure: use one of accuracy, loss, macro_precision"),
     (["--ema_decay=1"], "--ema_decay=1 never leaves the initial weights"),
