@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from files.download import cache_of
 from files.errors import UserError
-from text_cls.config import DataConfig, EncoderConfig
+from text_cls.config import DataConfig, FrozenEncoderConfig
 from training.config import TaskConfig
 from training.options import nested, option
 from training.run import Run
@@ -26,8 +26,7 @@ class TextBridgeConfig(TaskConfig):
     """The texts, their encoder, and the bridge from its features to a classifier."""
 
     data: DataConfig = nested(DataConfig, join_fields="space")
-    encoder: EncoderConfig = nested(EncoderConfig, max_length=256)
-    batch_tokens: int = option(8192, "Tokens in a batch of the text encoder, padding included.", low=1)
+    encoder: FrozenEncoderConfig = nested(FrozenEncoderConfig)
     bridge: BridgeConfig = nested(BridgeConfig)
 
     @property
@@ -191,7 +190,7 @@ def _features(
     keys = {name: key_of(part.fingerprint(), of_all) for name, part in parts.items()}
     files = Cache(_cache(config) / "bridge")
     arrays = embed_splits(
-        texts, layers, POOLING, placement, lambda name: files.path("features", keys[name]), config.batch_tokens
+        texts, layers, POOLING, placement, lambda name: files.path("features", keys[name]), config.encoder.batch_tokens
     )
     return Features(
         {name: array.reshape(len(array), -1) for name, array in arrays.items()},

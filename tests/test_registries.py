@@ -38,14 +38,14 @@ def _rows(*ignored: Any) -> Found:
 def test_a_classifier_of_new_parts_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
 
-    def low_rank(schedule: Any, config: Any, rate_of: Any, epsilon: float) -> AdamW:
+    def quick(schedule: Any, config: Any, rate_of: Any, epsilon: float) -> AdamW:
         seen.append(config.learning_rate)
         return AdamW(schedule, beta_1=0.5, rate_of=rate_of)
 
     for registry, name, entry in (
         (DATASETS, "weather", DataSet(_rows)),
         (POOLINGS, "sum", lambda x, real: ops.sum(x * ops.cast(real, x.dtype), axis=1)),
-        (OPTIMIZERS, "quick", low_rank),
+        (OPTIMIZERS, "quick", quick),
         (SHAPES, "half", lambda step, warmup, total: 0.5 + 0.0 * step),
         (CLASS_WEIGHTS, "double", lambda labels, num_classes: np.full(num_classes, 2.0, np.float32)),
         (FIGURES, "mistakes", lambda p: Cost((p.predicted != p.labels).sum())),

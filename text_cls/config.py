@@ -86,7 +86,7 @@ class LengthConfig(Config):
 class ObjectiveConfig(Config):
     """What is fed to a classifier at a time, and how its loss is made."""
 
-    batch_tokens: int = option(0, "Positions of a batch, instead of --batch_size rows; 0: off.", low=0)
+    batch_tokens: int = option(0, "Tokens in a batch, padding included, instead of --batch_size rows; 0: off.", low=0)
     label_smoothing: float = option(0.0, "Share of the target spread over all classes.", low=0.0, high=0.99)
     class_weights: str = option(
         "none", "Weights of the classes in the loss.", choices="text_cls.class_weights:CLASS_WEIGHTS"
@@ -152,7 +152,7 @@ class BertClassifierConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderConfig(Config):
+class EncoderConfig(LengthConfig):
     """Which published encoder reads the texts, and how much of them."""
 
     encoder: str = option("minilm", "Path of a BERT or DistilBERT checkpoint, or a name: minilm, bert-base-uncased.")
@@ -161,12 +161,13 @@ class EncoderConfig(Config):
         "Implementation of WordPiece, ours or the library's; the ids are the same.",
         choices=("python", "tokenizers"),
     )
-    max_length: int = option(128, "Longest text in pieces, special ones included.", low=3)
-    truncate: str = option(
-        "head",
-        "Part that is kept of longer texts: the head, or a quarter from the head and the rest from the tail.",
-        choices=TRUNCATIONS,
-    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenEncoderConfig(EncoderConfig):
+    """A published encoder whose hidden states are features."""
+
+    batch_tokens: int = option(8192, "Tokens in a batch of the encoder, padding included.", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +217,7 @@ class FineTuningConfig(TextTaskConfig):
     """A published encoder fine-tuned on texts; ``text_cls.fine_tuning.fine_tune``."""
 
     data: DataConfig = nested(DataConfig, join_fields="space")
-    encoder: EncoderConfig = nested(EncoderConfig)
+    encoder: EncoderConfig = nested(EncoderConfig, max_length=128)
     model: BertClassifierConfig = nested(BertClassifierConfig)
     tuning: TuningConfig = nested(TuningConfig)
     training: TrainingConfig = nested(TrainingConfig, batch_size=32, num_epochs=3.0, learning_rate=5e-5)
@@ -230,11 +231,10 @@ class EmbeddingConfig(TaskConfig):
     """Hidden states of a frozen encoder, written to disk; ``text_cls.features.embed_texts``."""
 
     data: DataConfig = nested(DataConfig, join_fields="space")
-    encoder: EncoderConfig = nested(EncoderConfig, max_length=256)
+    encoder: FrozenEncoderConfig = nested(FrozenEncoderConfig)
     layers: tuple[int, ...] = option((-1,), "Hidden states: 0 is the embeddings', 1 the first layer's; -1 the last.")
     pooling: str = option("cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
     dtype: str = option("float32", "Number format of the arrays.", choices=("float32", "float16"))
-    batch_tokens: int = option(8192, "Positions of a batch.", low=1)
 
 
 @dataclasses.dataclass(frozen=True)

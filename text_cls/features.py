@@ -124,10 +124,8 @@ def embed_splits(
     rows = token_budget(batch_tokens, placement.shards * placement.strategy.num_replicas_in_sync)
     key, arrays = features_key(prepared, layers), {}
     for name, texts in prepared.splits.parts().items():
-        encoded, progress = (
-            prepared.tokeniser.encode(prepared.corpora[name]),
-            keras.utils.Progbar(len(texts), unit_name="text"),
-        )
+        encoded = prepared.tokeniser.encode(prepared.corpora[name])
+        progress = keras.utils.Progbar(len(texts), unit_name="text")
         of_split = f"{texts.fingerprint()} {key}"
         arrays[name] = embed(
             encoder, encoded, pooling, placement, path_of(name), rows, dtype, of_split, progress.update
@@ -151,7 +149,7 @@ def embed_texts(config: EmbeddingConfig, run_dir: Path | str) -> dict[str, np.nd
         prepared, layers = _prepare(config)
         run = Run.open(path, config, prepared.splits)
         arrays = embed_splits(
-            prepared, layers, config.pooling, placement, lambda name: path / f"{name}.npy", config.batch_tokens,
+            prepared, layers, config.pooling, placement, lambda name: path / f"{name}.npy", config.encoder.batch_tokens,
             config.dtype,
         )  # fmt: skip
         for name, texts in prepared.splits.parts().items():

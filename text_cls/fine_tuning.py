@@ -13,7 +13,7 @@ from sklearn.manifold import TSNE
 from files.download import cache_of
 from files.errors import Interrupted, UserError
 from text_cls import plots
-from text_cls.batches import evaluation_batches, sorted_batches, steps_per_epoch, training_batches
+from text_cls.batches import evaluation_batches, sorted_batches, training_batches
 from text_cls.bert import add_lora, freeze, layerwise_rates
 from text_cls.checkpoints import load_encoder, load_pooler, save_encoder
 from text_cls.config import BertClassifierConfig, FineTuningConfig
@@ -86,7 +86,6 @@ def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True)
         load_pooler(texts.checkpoint, predictor.model.get_layer("pooler"))
     rate_of = _rate_of(predictor.model, config)
     job = TextJob(config, texts.splits, texts.encode(), predictor, placement, rate_of)
-    job.training()  # refuses a wrong --batch_tokens or --select before the folder is made
     return _Prepared(texts, job)
 
 
@@ -111,13 +110,10 @@ def _add_lora(config: FineTuningConfig, encoder: keras.Model, placement: Placeme
 
 def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> list[np.ndarray]:
     """Masked language modelling on the training texts, a run of its own in ``mlm/``; the encoder's weights."""
-    rows = job.rows()
-    per_epoch = steps_per_epoch(job.encoded["train"], rows)
-    num_steps = max(1, round(config.tuning.mlm_epochs * per_epoch))
+    num_steps = max(1, round(config.tuning.mlm_epochs * job.steps_per_epoch))
     training = dataclasses.replace(
-        config.training,
+        job.training,
         num_steps=num_steps,
-        eval_every=config.training.eval_every or per_epoch,
         learning_rate=config.tuning.mlm_learning_rate,
         schedule="linear",
         warmup=float(num_steps // 10),
@@ -146,7 +142,7 @@ def _masked_job(config: FineTuningConfig, training: TrainingConfig, job: TextJob
         load_encoder(texts.checkpoint, model.encoder)
     loss_fn = make_masked_lm_loss(model)
     score = make_evaluator(lambda batch: loss_fn(batch, False, None), job.placement)
-    train, validation, rows = job.encoded["train"], job.encoded["validation"], job.rows()
+    train, validation, rows = job.encoded["train"], job.encoded["validation"], job.rows
     size, longest = config.training.batch_size, config.encoder.max_length
     return make_job(
         model,

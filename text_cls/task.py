@@ -45,6 +45,12 @@ class TextJob:
         predictor: holds the model.
         placement: where it runs.
         rate_of: variable → factor of the learning rate.
+        rows: of a training batch.
+        steps_per_epoch: batches in one pass over the training texts.
+        training: how it is trained, with the steps that follow.
+
+    Raises:
+        UserError: a selecting figure that classifiers do not have, or too few tokens for a batch.
     """
 
     config: TextTaskConfig
@@ -54,8 +60,15 @@ class TextJob:
     placement: Placement
     rate_of: Callable[[keras.Variable], float] = lambda variable: 1.0
 
-    def rows(self) -> Rows:
-        """Of a training batch."""
+    def __post_init__(self) -> None:
+        select = self.config.training.select
+        if select and select not in FIGURES:
+            raise UserError(f"--select={select} is no validation figure: use one of {', '.join(FIGURES)}")
+        self.rows: Rows = self._rows()
+        self.steps_per_epoch = steps_per_epoch(self.encoded["train"], self.rows)
+        self.training: TrainingConfig = self.config.training.resolved(self.steps_per_epoch)
+
+    def _rows(self) -> Rows:
         tokens, training = self.config.objective.batch_tokens, self.config.training
         replicas = self.placement.strategy.num_replicas_in_sync
         multiple = replicas * self.placement.shards * training.accumulate
@@ -67,37 +80,26 @@ class TextJob:
             )
         return token_budget(tokens, multiple) if tokens else training.batch_size
 
-    def training(self) -> TrainingConfig:
-        """How it is trained, with the steps that the number of training texts gives.
-
-        Raises:
-            UserError: the selecting figure is none of a classifier's.
-        """
-        select = self.config.training.select
-        if select and select not in FIGURES:
-            raise UserError(f"--select={select} is no validation figure: use one of {', '.join(FIGURES)}")
-        return self.config.training.resolved(steps_per_epoch(self.encoded["train"], self.rows()))
-
-    def build(self, training: TrainingConfig) -> Job:
+    def build(self) -> Job:
         """What the engine trains."""
         train, validation, classes = self.encoded["train"], self.encoded["validation"], self.splits.classes
-        objective, model, rows, seed = self.config.objective, self.predictor.model, self.rows(), self.config.seed
+        objective, model, seed = self.config.objective, self.predictor.model, self.config.seed
         weights = CLASS_WEIGHTS[objective.class_weights](train.labels, len(classes))
         return make_job(
             model,
             make_loss_fn(model, objective.label_smoothing, weights),
-            lambda step: training_batches(train, rows, seed, step),
+            lambda step: training_batches(train, self.rows, seed, step),
             lambda: flat(report(self.predictor.probabilities(validation), validation.labels, classes)),
             self.placement,
-            training,
+            self.training,
             seed,
             token_rates,
             rate_of=self.rate_of,
         )
 
-    def summary(self, training: TrainingConfig) -> str:
+    def summary(self) -> str:
         """Sizes of data and model, two lines."""
-        model, rows = self.predictor.model, self.rows()
+        model, rows = self.predictor.model, self.rows
         trained = sum(int(v.value.shape.num_elements()) for v in model.trainable_variables)
         share = "" if trained == model.count_params() else f" ({trained:,} trained)"
         tokens = self.config.objective.batch_tokens
@@ -105,16 +107,15 @@ class TextJob:
         return (
             f"{self.config.data.dataset}: {self.splits.sizes()}; {len(self.splits.classes)} classes; "
             f"{self.encoded['train'].lengths.mean():.0f} tokens a training text\n"
-            f"model: {model.count_params():,} parameters{share}; {training.num_steps:,} steps of {per_step}"
+            f"model: {model.count_params():,} parameters{share}; {self.training.num_steps:,} steps of {per_step}"
         )
 
     def dry_run(self) -> None:
         """Prints sizes and the cost of one step, and writes nothing."""
-        training = self.training()
-        print(self.summary(training))
+        print(self.summary())
         for note in self.splits.notes:
             print(f"note: {note}")
-        sums, cost = first_step(self.build(training), self.placement, training)
+        sums, cost = first_step(self.build(), self.placement, self.training)
         tokens = f"{sums['tokens']:,.0f} tokens in {sums['positions']:,.0f} positions"
         print(f"one step: {tokens}, {cost}; nothing was written")
 
@@ -123,12 +124,12 @@ class TextJob:
 
         ``more`` is what a task adds; ``result.json``, which says that a run is finished, is written after it.
         """
-        start, training = time.monotonic(), self.training()
-        run.say(self.summary(training))
-        state = fit(self.build(training), self.placement, run, training)
+        start, select = time.monotonic(), self.training.select
+        run.say(self.summary())
+        state = fit(self.build(), self.placement, run, self.training)
         run.say(f"scoring {len(self.encoded['test']):,} test texts with the weights of step {state.best_step}")
         reports = {name: self._report(name) for name in ("validation", "test")}
-        best = f"best validation {training.select} {abs(state.best or 0.0):.4f}; " if training.select else ""
+        best = f"best validation {select} {abs(state.best or 0.0):.4f}; " if select else ""
         run.say(f"{best}test split:")
         run.say(as_text(reports["test"]))
         self.predictor.save(run.path / "model")
@@ -147,8 +148,7 @@ class TextJob:
         return report(self.predictor.probabilities(part), part.labels, self.splits.classes)
 
     def _result(self, reports: dict[str, Any], state: State, start: float) -> dict[str, Any]:
-        train = self.encoded["train"]
-        examples = state.step / steps_per_epoch(train, self.rows()) * len(train)
+        examples = state.step / self.steps_per_epoch * len(self.encoded["train"])
         result = {f"val_{name}": value for name, value in flat(reports["validation"]).items()}
         result |= {f"test_{name}": value for name, value in flat(reports["test"]).items()}
         return result | {
@@ -210,6 +210,4 @@ def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True)
         max_length=config.length.max_length,
     )
     predictor = Predictor(model, tokeniser, splits.classes, placement, config.training.batch_size)
-    job = TextJob(config, splits, encoded, predictor, placement)
-    job.training()  # refuses a wrong --batch_tokens or --select before the folder is made
-    return job
+    return TextJob(config, splits, encoded, predictor, placement)

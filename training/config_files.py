@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from files.errors import UserError
-from training.options import C, Config, Leaf, leaves, with_values
+from training.options import C, Config, leaves, with_values
 
 
 def as_flags(config: Config) -> dict[str, str]:
@@ -53,7 +53,7 @@ def from_json(config: C, raw: Mapping[str, Any]) -> C:
     """
     values = {}
     known = {leaf.path: leaf for leaf in leaves(config)}
-    earlier = {(*leaf.path[:-1], name): leaf.path for leaf in known.values() for name in _own_names(leaf)}
+    earlier = {(*leaf.path[:-1], name): leaf.path for leaf in known.values() for name in leaf.option.former_names}
     for path, value in _flat(raw):
         path = earlier.get(path, path)
         if path not in known:
@@ -73,12 +73,6 @@ def load(path: Path | str, config: C) -> C:
     if task != type(config).__name__:
         raise UserError(f"{file}: the configuration of another task, {task}, not {type(config).__name__}")
     return from_json(config, values)
-
-
-def _own_names(leaf: Leaf) -> list[str]:
-    """A leaf's earlier names without the prefix of its flag."""
-    prefix = leaf.name.removesuffix(leaf.path[-1])
-    return [name.removeprefix(prefix) for name in leaf.option.former_names]
 
 
 def _flat(raw: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -68,10 +68,11 @@ def _train(
         state.step += 1
         last = state.step == training.num_steps
         evaluation_due = last or (training.eval_every and state.step % training.eval_every == 0)
-        if evaluation_due or stop.is_set():
-            _check_finite(job, state, checkpointer)
-        if evaluation_due or state.step % training.log_every == 0:
-            _log_train(job, run, training, state, checkpointer, clock)
+        log_due = evaluation_due or state.step % training.log_every == 0
+        if log_due or stop.is_set():
+            _check_finite(job, state, checkpointer, weights=evaluation_due or stop.is_set())
+        if log_due:
+            _log_train(job, run, state, clock)
             clock = time.monotonic()
         if evaluation_due:
             _evaluate(job, run, training, checkpointer, state)
@@ -85,24 +86,22 @@ def _train(
             raise Interrupted(f"stopped after step {state.step}; go on with the same flags and --run_dir={run.path}")
 
 
-def _check_finite(job: Job, state: State, checkpointer: Checkpointer) -> None:
-    """Refuses to go on, before anything is evaluated or saved, from numbers that are not finite.
+def _check_finite(job: Job, state: State, checkpointer: Checkpointer, weights: bool) -> None:
+    """Refuses to log, evaluate or save numbers that are not finite; ``weights``: looks at every variable too.
 
     Raises:
         UserError: the loss, the gradient, a weight or the optimizer's state is infinite or no number.
     """
     for name in ("loss", "gradient_norm"):
-        _refuse(name.replace("_", " "), float(state.sums[name]), state, checkpointer)
-    for variable in (*job.model.variables, *job.optimizer.variables):
+        value = float(state.sums[name])
+        if not math.isfinite(value):
+            what = name.replace("_", " ")
+            raise UserError(f"the {what} became {value} before step {state.step + 1}: {_remedy(checkpointer)}")
+    for variable in (*job.model.variables, *job.optimizer.variables) if weights else ():
         if "float" in keras.backend.standardize_dtype(variable.dtype) and not bool(ops.all(ops.isfinite(variable))):
             raise UserError(
                 f"the weights are not finite after step {state.step} ({variable.path}): {_remedy(checkpointer)}"
             )
-
-
-def _refuse(name: str, value: float, state: State, checkpointer: Checkpointer) -> None:
-    if not math.isfinite(value):
-        raise UserError(f"the {name} became {value} before step {state.step + 1}: {_remedy(checkpointer)}")
 
 
 def _remedy(checkpointer: Checkpointer) -> str:
@@ -112,16 +111,13 @@ def _remedy(checkpointer: Checkpointer) -> str:
     return f"train again with a lower learning rate or a longer warm-up, in another run folder; {kept}"
 
 
-def _log_train(
-    job: Job, run: Run, training: TrainingConfig, state: State, checkpointer: Checkpointer, clock: float
-) -> None:
+def _log_train(job: Job, run: Run, state: State, clock: float) -> None:
     elapsed = time.monotonic() - clock
     state.seconds += elapsed
     window = elapsed + state.window_seconds
     count, means = state.take_means()
-    _refuse("loss", means["loss"], state, checkpointer)
     rate = count / max(window, 1e-9)
-    learning_rate = float(keras.ops.convert_to_numpy(job.optimizer.learning_rate))
+    learning_rate = float(ops.convert_to_numpy(job.optimizer.learning_rate))
     figures = job.rates(means, rate) | {"learning_rate": learning_rate, "examples_per_second": rate}
     run.log(state.step, "train", figures)
 

@@ -129,9 +129,17 @@ class Config:
 
 
 class Leaf(NamedTuple):
-    """One choice of a nested configuration, as a flag has it."""
+    """One choice of a nested configuration.
+
+    Attributes:
+        name: as a flag.
+        former_names: as a flag in earlier versions.
+        path: names of the fields that lead to it.
+        kind, default, option: what its field says.
+    """
 
     name: str
+    former_names: tuple[str, ...]
     path: tuple[str, ...]
     kind: Kind
     default: Any
@@ -166,12 +174,12 @@ def _leaves(config: Config, prefix: str, path: tuple[str, ...]) -> Iterator[Leaf
             yield from _leaves(value, prefix + field.metadata["prefix"], here)
         else:
             former = tuple(prefix + name for name in about.former_names)
-            yield Leaf(prefix + field.name, here, kinds[field.name], value, about._replace(former_names=former))
+            yield Leaf(prefix + field.name, former, here, kinds[field.name], value, about)
 
 
 def earlier_names(config: Config) -> dict[str, str]:
     """Names that choices had in earlier versions → today's."""
-    return {was: leaf.name for leaf in leaves(config) for was in leaf.option.former_names}
+    return {was: leaf.name for leaf in leaves(config) for was in leaf.former_names}
 
 
 def with_values(config: C, values: Mapping[tuple[str, ...], Any]) -> C:

@@ -184,7 +184,7 @@ def _check_config(path: Path, config: Config) -> None:
 
 def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:
     """The file's flags by today's names and in today's form; versions before 0.3 wrote None for what was not given."""
-    today = {name: leaf.name for leaf in known.values() for name in leaf.option.former_names}
+    today = {name: leaf.name for leaf in known.values() for name in leaf.former_names}
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("--"):

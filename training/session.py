@@ -17,7 +17,7 @@ from training.strategy import Placement, make_strategy
 def precision(policy: str) -> Iterator[None]:
     """Layers built inside have this dtype policy: ``float32``, or ``mixed_bfloat16`` with float32 weights.
 
-    float16 is left out on purpose: it needs loss scaling, and every accelerator worth its use has bfloat16.
+    float16 is not offered: it needs loss scaling.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
