@@ -13,7 +13,7 @@ from diffusion.extractors import Extractor
 from diffusion.fid import frechet_distance_of_features
 from diffusion.generator import Generator
 from diffusion.sources import ImageSource
-from files.arrays import GrowingArray
+from files.arrays import growing_array
 from files.errors import UserError
 from training.evaluation import make_mapper
 from training.session import full_products
@@ -57,12 +57,12 @@ def image_features(
     """
     shape = (source.count, extractor.width + extractor.num_logits)
     depends_on = source.depends_on | {"mode": extractor.mode, "weights_hash": extractor.weights_hash}
-    file = GrowingArray(path, shape, "float32", depends_on)
-    on_progress(file.done)
-    if file.done < source.count:
-        stream = make_feature_stream(extractor, placement, batch_size)
-        with full_products():
-            file.fill(stream(source.images(file.done)), _SAVE_EVERY, on_progress)
+    with growing_array(path, shape, "float32", depends_on) as file:
+        on_progress(file.done)
+        if file.done < source.count:
+            stream = make_feature_stream(extractor, placement, batch_size)
+            with full_products():
+                file.fill(stream(source.images(file.done)), _SAVE_EVERY, on_progress)
     array = np.load(path, mmap_mode="r")
     return Features(array[:, : extractor.width], array[:, extractor.width :] if extractor.num_logits else None)
 

@@ -21,7 +21,7 @@ from diffusion.samplers import make_table
 from diffusion.sampling import make_predict_x0, sample, slerp, to_pixels
 from diffusion.unet import build_unet
 from files.errors import UserError
-from files.text import write_text
+from files.writing import write_text
 from training.checkpoint import fingerprint, load_weights, write_weights
 from training.evaluation import make_mapper
 from training.strategy import Placement

@@ -12,7 +12,7 @@ from diffusion.config import SampleConfig
 from diffusion.generator import Generator
 from diffusion.published import is_published, open_generator
 from diffusion.samplers import make_table, warnings
-from files.arrays import GrowingArray
+from files.arrays import growing_array, write_npz
 from files.errors import UserError
 from training.config_files import as_flags
 from training.session import session
@@ -128,24 +128,23 @@ def _write_many(config: SampleConfig, generator: Generator, request: ImageReques
     """Streams the images into an array on disk; an interrupted call is resumed."""
     depends_on = {name: value for name, value in as_flags(config).items() if name != "devices"}
     depends_on["model"] = generator.fingerprint()
-    file = GrowingArray(out / "images.npy", (config.num_images, *generator.shape), "uint8", depends_on)
-    progress = keras.utils.Progbar(config.num_images, unit_name="image")
-    progress.update(file.done)
-    if file.done < config.num_images:
-        parts = generator.stream(config.sampler, request.after(file.done), config.batch_size)
-        file.fill((part["image"] for part in parts), on_progress=progress.update)
-    written = {"array": out / "images.npy"}
-    if config.format == "png":
-        return written | _write_pngs(file.array, request, generator.classes, out)
-    return written | _write_npz(file.array, request, out)
+    with growing_array(out / "images.npy", (config.num_images, *generator.shape), "uint8", depends_on) as file:
+        progress = keras.utils.Progbar(config.num_images, unit_name="image")
+        progress.update(file.done)
+        if file.done < config.num_images:
+            parts = generator.stream(config.sampler, request.after(file.done), config.batch_size)
+            file.fill((part["image"] for part in parts), on_progress=progress.update)
+        written = {"array": out / "images.npy"}
+        if config.format == "png":
+            return written | _write_pngs(file.array, request, generator.classes, out)
+        return written | _write_npz(file.array, request, out)
 
 
 def _write_npz(array: np.ndarray, request: ImageRequest, out: Path) -> dict[str, Path]:
     """``images``, and ``labels`` where there are classes: an array that --dataset=npz reads."""
     labels = {} if request.label is None else {"labels": request.label.astype(np.int32)}
-    path, draft = out / "images.npz", out / "images.tmp.npz"
-    np.savez(draft, images=array, **labels)  # type: ignore[arg-type]  # NumPy's stub takes a label for allow_pickle
-    draft.replace(path)
+    path = out / "images.npz"
+    write_npz(path, {"images": array} | labels)
     print(f"{path}: images {array.shape} uint8{', labels' if labels else ''}")
     return {"npz": path}
 

@@ -6,13 +6,13 @@ Our npz files hold ``mu`` [D] and ``sigma`` [D, D], as pytorch-fid's and clean-f
 
 import dataclasses
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from files.arrays import write_npz
 from files.errors import UserError
 
 FOREIGN = "foreign"  # mode of files without provenance
@@ -41,13 +41,10 @@ class Statistics:
 
 
 def save(path: Path, statistics: Statistics) -> None:
-    """Writes a temporary file in the same folder and renames it."""
-    draft = path.with_name(path.name + ".tmp.npz")
-    np.savez(
-        draft, mu=statistics.mean, sigma=statistics.covariance, count=np.int64(statistics.count),
-        provenance=np.array(json.dumps(statistics.provenance)),
-    )  # fmt: skip
-    os.replace(draft, path)
+    """Writes the file, whole or not at all."""
+    provenance = np.array(json.dumps(statistics.provenance))
+    arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "count": np.int64(statistics.count)}
+    write_npz(path, arrays | {"provenance": provenance})
 
 
 def is_statistics(path: Path) -> bool:

@@ -190,8 +190,9 @@ def _features(
     keys = {name: key_of(part.fingerprint(), of_all) for name, part in parts.items()}
     files = Cache(_cache(config) / "bridge")
     arrays = embed_splits(
-        texts, layers, POOLING, placement, lambda name: files.path("features", keys[name]), config.encoder.batch_tokens
-    )
+        texts, layers, POOLING, placement, lambda name: files.path("features", keys[name]), config.encoder.batch_tokens,
+        renew=True,
+    )  # fmt: skip
     return Features(
         {name: array.reshape(len(array), -1) for name, array in arrays.items()},
         {name: part.labels for name, part in parts.items() if part.labels is not None},

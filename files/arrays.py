@@ -4,14 +4,20 @@ import errno
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from files.documents import read_sealed, write_sealed
 from files.errors import UserError
-from files.text import write_text
+from files.locks import alone
+from files.writing import replacing
+
+
+_MOVE = "; move it away"
 
 
 def release(array: np.ndarray) -> None:
@@ -26,6 +32,18 @@ def remove(array: np.ndarray) -> None:
     path = Path(array.filename)  # type: ignore[attr-defined]
     _note_of(path).unlink()
     path.unlink()
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Writes one array, whole or not at all."""
+    with replacing(path) as draft, draft.open("wb") as file:
+        np.save(file, array)
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes named arrays, whole or not at all."""
+    with replacing(path) as draft, draft.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes a name for allow_pickle
 
 
 def _note_of(path: Path) -> Path:
@@ -43,6 +61,34 @@ def _reserve(path: Path) -> None:
                     raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+@contextmanager
+def growing_array(
+    path: Path, shape: tuple[int, ...], dtype: str, depends_on: dict[str, Any], renew: bool = False
+) -> Iterator["GrowingArray"]:
+    """Opens or creates an array of rows to be filled; another process that wants it waits until this one has left.
+
+    Args:
+        path: the ``.npy`` file.
+        shape, dtype: of the whole array.
+        depends_on: all that its content depends on, for JSON.
+        renew: for a cache: a file that is damaged or holds something else is made again, with a note.
+
+    Raises:
+        UserError: ``path`` is damaged or holds something else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path, waiting=f"waiting for another process, which writes {path}"):
+        try:
+            file = GrowingArray(path, shape, dtype, depends_on)
+        except UserError as error:
+            if not renew:
+                raise
+            print(f"note: {str(error).removesuffix(_MOVE)}: made again", flush=True)
+            path.unlink(missing_ok=True)
+            file = GrowingArray(path, shape, dtype, depends_on)
+        yield file
+
+
 class GrowingArray:
     """A memory-mapped array; a ``.json`` beside it says what it depends on and how many rows are done.
 
@@ -52,11 +98,7 @@ class GrowingArray:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, depends_on: dict[str, Any]) -> None:
-        """Opens or creates ``path``; ``depends_on`` is all that its content depends on.
-
-        Raises:
-            UserError: ``path`` holds something else.
-        """
+        """See ``growing_array``, which keeps other processes out."""
         self._note = _note_of(path)
         self._depends_on = json.loads(json.dumps(depends_on | {"shape": shape, "dtype": dtype}))
         self.done = self._resume(path)
@@ -73,9 +115,9 @@ class GrowingArray:
             np.load(path, mmap_mode="r")  # refuses a file cut short, which r+ would fill up with zeros
             array = np.lib.format.open_memmap(path, "r+")
         except (OSError, ValueError, EOFError) as error:  # a file cut short among them
-            raise UserError(f"{path}: damaged ({error}); move it away") from error
+            raise UserError(f"{path}: damaged ({error}){_MOVE}") from error
         if array.shape != shape or array.dtype != dtype or self.done > shape[0]:
-            raise UserError(f"{path}: {array.dtype} {array.shape}, and {self._note.name} says otherwise; move it away")
+            raise UserError(f"{path}: {array.dtype} {array.shape}, and {self._note.name} says otherwise{_MOVE}")
         return array
 
     def save(self, done: int) -> None:
@@ -83,7 +125,7 @@ class GrowingArray:
         if done:
             self.array.flush()
             release(self.array)
-        write_text(self._note, json.dumps(self._depends_on | {"done": done}, indent=2))
+        write_sealed(self._note, self._depends_on | {"done": done})
         self.done = done
 
     def fill(
@@ -108,13 +150,11 @@ class GrowingArray:
         if not path.exists():
             return 0
         try:
-            before = json.loads(self._note.read_text())
+            before = read_sealed(self._note)
             done = int(before.pop("done"))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{path} exists and {self._note.name} does not say what it is; move it away") from error
+        except (UserError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} exists and {self._note.name} does not say what it is ({error}){_MOVE}") from error
         for name, value in self._depends_on.items():
             if before.get(name) != value:
-                raise UserError(
-                    f"{path} holds something else ({name} {before.get(name)!r}, not {value!r}); move it away"
-                )
+                raise UserError(f"{path} holds something else ({name} {before.get(name)!r}, not {value!r}){_MOVE}")
         return done

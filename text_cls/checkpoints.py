@@ -17,7 +17,7 @@ import numpy as np
 from files.download import fetch, fetch_wheel
 from files.errors import UserError
 from files.tensors import read_tf1, read_weights, write_tensors
-from files.text import write_text
+from files.writing import write_text
 from text_cls.bert import blocks
 from text_cls.checkpoint_config import read_casing, read_config
 from text_cls.config import BertConfig

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from files.arrays import GrowingArray
+from files.arrays import growing_array, write_npy
 from files.download import cache_of
 from files.errors import UserError
 from text_cls.batches import Batch, Rows, sorted_batches, token_budget
@@ -66,6 +66,7 @@ def embed(
     dtype: str = "float32",
     key: str = "",
     on_progress: Callable[[int], None] = lambda done: None,
+    renew: bool = False,
 ) -> np.ndarray:
     """Computes the features of every text into ``path``, a ``.npy`` file that is never whole in memory.
 
@@ -81,6 +82,7 @@ def embed(
         dtype: of the array, float32 or float16.
         key: all that the result depends on (encoder, texts, layers); another key refuses to go on in the same file.
         on_progress: told the number of texts done.
+        renew: for a cache: see ``growing_array``.
 
     Returns:
         [N, L, D], memory-mapped, in the order of the texts.
@@ -90,15 +92,15 @@ def embed(
     """
     depends_on = {"key": key, "pooling": pooling}
     shape = (len(encoded), len(encoder.outputs), encoder.outputs[0].shape[-1])
-    file = GrowingArray(path, shape, dtype, depends_on)
-    done = file.done
-    stream = make_mapper(make_feature_fn(encoder, pooling), placement)
-    for number, result in enumerate(stream(sorted_batches(encoded, rows, done)), start=1):
-        file.array[result["row"]] = result["features"]
-        done += len(result["row"])
-        if number % _SAVE_EVERY == 0 or done == len(encoded):
-            file.save(done)
-        on_progress(done)
+    with growing_array(path, shape, dtype, depends_on, renew) as file:
+        done = file.done
+        stream = make_mapper(make_feature_fn(encoder, pooling), placement)
+        for number, result in enumerate(stream(sorted_batches(encoded, rows, done)), start=1):
+            file.array[result["row"]] = result["features"]
+            done += len(result["row"])
+            if number % _SAVE_EVERY == 0 or done == len(encoded):
+                file.save(done)
+            on_progress(done)
     return np.load(path, mmap_mode="r")
 
 
@@ -117,6 +119,7 @@ def embed_splits(
     path_of: Callable[[str], Path],
     batch_tokens: int,
     dtype: str = "float32",
+    renew: bool = False,
 ) -> dict[str, np.ndarray]:
     """Features [N, layers, width] of every split, streamed into the file that ``path_of`` names for it."""
     with placement.strategy.scope():
@@ -128,7 +131,7 @@ def embed_splits(
         progress = keras.utils.Progbar(len(texts), unit_name="text")
         of_split = f"{texts.fingerprint()} {key}"
         arrays[name] = embed(
-            encoder, encoded, pooling, placement, path_of(name), rows, dtype, of_split, progress.update
+            encoder, encoded, pooling, placement, path_of(name), rows, dtype, of_split, progress.update, renew
         )  # fmt: skip
     return arrays
 
@@ -154,7 +157,7 @@ def embed_texts(config: EmbeddingConfig, run_dir: Path | str) -> dict[str, np.nd
         )  # fmt: skip
         for name, texts in prepared.splits.parts().items():
             if texts.labels is not None:
-                np.save(path / f"{name}_labels.npy", texts.labels)
+                write_npy(path / f"{name}_labels.npy", texts.labels)
             run.say(f"{name}.npy {arrays[name].shape} {arrays[name].dtype}")
     return arrays
 

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from files.errors import UserError
-from files.text import write_text
+from files.writing import write_text
 from text_cls import bert, transformer
 from text_cls.batches import evaluation_batches
 from text_cls.config import TRUNCATIONS, BertClassifierConfig, BertConfig, TransformerConfig

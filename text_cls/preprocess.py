@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from files.arrays import write_npz
 from files.errors import UserError
 from text_cls.config import CleaningConfig
 
@@ -147,11 +148,7 @@ class Corpus:
 
     def save(self, path: Path) -> None:
         """Writes the corpus as npz, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        with open(draft, "wb") as file:
-            np.savez(file, lexicon=np.array("\n".join(self.lexicon)), ids=self.ids, offsets=self.offsets)
-        os.replace(draft, path)
+        write_npz(path, {"lexicon": np.array("\n".join(self.lexicon)), "ids": self.ids, "offsets": self.offsets})
 
     @classmethod
     def load(cls, path: Path) -> "Corpus":

@@ -10,7 +10,7 @@ import keras
 
 from files.download import cache_of
 from files.errors import UserError
-from files.text import write_text
+from files.writing import write_text
 from text_cls import plots
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
 from text_cls.class_weights import CLASS_WEIGHTS

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from files.text import write_text
+from files.writing import write_text
 from text_cls.config import CleaningConfig
 from text_cls.encoding import Encoded, Framing, encode
 from text_cls.preprocess import Cleaner, Corpus, Fields, tokenise

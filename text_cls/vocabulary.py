@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from files.errors import UserError
-from files.text import write_text
+from files.writing import write_text
 from text_cls.preprocess import SEP, Corpus
 
 SPECIAL = ("<PAD>", "<UNK>", "<CLS>", SEP, "<MASK>")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from files.errors import UserError
-from files.text import write_text
+from files.writing import write_text
 from training.config_files import as_flags, as_json
 from training.options import Config, Leaf, leaves
 

@@ -5,13 +5,13 @@ run side by side in one graph (``Placement.shards``), instead of every small ope
 """
 
 import ctypes
-import os
 import sys
 from functools import cache
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from files.cores import available_cores
 from files.errors import UserError
 
 _NEW_PROCESS = "TensorFlow cannot change that: start a new process"
@@ -64,7 +64,7 @@ def _cpu_placement(replicas: int, shards: int) -> Placement:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError as error:
         raise UserError(f"--devices=cpu: an earlier task of this process uses its GPUs; {_NEW_PROCESS}") from error
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     shards = shards or max(1, min(MAX_SHARDS, cores // replicas))
     _keep_freed_memory()
     _set_threads(intra=max(1, cores // (shards * replicas)), inter=cores)

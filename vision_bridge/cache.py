@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from files.arrays import GrowingArray, remove
+from files.arrays import GrowingArray, growing_array, remove
 
 
 def key_of(*depends_on: Any) -> str:
@@ -60,8 +60,8 @@ class Cache(NamedTuple):
         for split, rows in inputs.items():
             about = {**depends_on, "split": split}
             path = self.path(name, key_of(about))
-            file = GrowingArray(path, (len(rows), *shape), dtype, about)
-            if file.done < len(rows):
-                fill(split, file)
+            with growing_array(path, (len(rows), *shape), dtype, about, renew=True) as file:
+                if file.done < len(rows):
+                    fill(split, file)
             arrays[split] = np.load(path, mmap_mode="r")
         return Stage(key_of(depends_on), arrays)

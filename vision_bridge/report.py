@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from files.text import write_text
+from files.writing import write_text
 from vision_bridge.controls import Interval, mean_interval
 
 

@@ -1,0 +1,96 @@
+"""Small texts and JSON, read with care: whatever is wrong with a file is one line that names it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from files.errors import UserError
+from files.writing import write_text
+
+MOST_BYTES = 64 * 2**20  # of a document; configurations and vocabularies are far smaller
+_SEAL = "sha256"
+
+
+def read_text(path: Path) -> str:
+    """A small UTF-8 file.
+
+    Raises:
+        UserError: no regular file, larger than 64 MiB, not UTF-8, or not to be opened.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes; at most {MOST_BYTES:,} are read of such a file")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged: not UTF-8 at byte {error.start}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON from anywhere.
+
+    Raises:
+        UserError: malformed, nested too deep, or with a number too long; names ``where``.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: malformed JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: malformed JSON: nested too deep") from error
+    except ValueError as error:  # a number of more than 4,300 digits
+        raise UserError(f"{where}: malformed JSON: {str(error).split(';')[0]}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a small JSON file; raises UserError as ``read_text`` and ``parse_json`` do."""
+    return parse_json(read_text(path), str(path))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """``read_json`` of a file that must hold an object."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged: a JSON object is expected, not {str(content)[:40]}")
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON for people, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object with a checksum of itself."""
+    content = json.loads(json.dumps(content))
+    write_json(path, content | {_SEAL: _checksum(content)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What ``write_sealed`` wrote; a file without a checksum, of an earlier version, is taken as it is.
+
+    Raises:
+        UserError: the file was damaged or changed.
+    """
+    content = read_object(path)
+    seal = content.pop(_SEAL, None)
+    if seal is not None and seal != _checksum(content):
+        raise UserError(
+            f"{path}: damaged, or changed by hand: it does not have the checksum that it was written with; take a "
+            f"whole copy, or remove its line {_SEAL!r} if the change is meant"
+        )
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
