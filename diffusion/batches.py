@@ -1,4 +1,4 @@
-"""Images, and requests for images → tf.data batches. ``B`` batch.
+"""Images, and requests for images → batches. ``B`` batch.
 
 Which images are in batch n is a pure function of the seed and n.
 """
@@ -9,11 +9,10 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from diffusion.readers import Images
 from files.errors import UserError
-from training.datasets import endless, from_batches
+from training.feed import Batches, endless, spec_of
 
 
 class ImageBatch(NamedTuple):
@@ -63,13 +62,7 @@ class SampleBatch(NamedTuple):
     mask: Any  # [B] float32, 1 for an image and 0 for filler
 
 
-def _dataset(batches: Any, like: Any) -> tf.data.Dataset:
-    """Batches of the same shapes as ``like``."""
-    signature = type(like)(*(tf.TensorSpec(field.shape, field.dtype) for field in like))
-    return from_batches(batches, signature, prefetch=4)
-
-
-def training_batches(images: Images, size: int, seed: int, flip: bool, first_step: int = 0) -> tf.data.Dataset:
+def training_batches(images: Images, size: int, seed: int, flip: bool, first_step: int = 0) -> Batches:
     """The endless stream of full batches from ``first_step`` on: every image once an epoch, mirrored half the time."""
 
     def draw(epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,10 +77,10 @@ def training_batches(images: Images, size: int, seed: int, flip: bool, first_ste
             yield ImageBatch(pixels, images.label(rows), number.astype(np.int32), np.ones(size, np.float32))
             number += size
 
-    return _dataset(batches, next(batches()))
+    return Batches(batches, spec_of(next(batches())))
 
 
-def evaluation_batches(images: Images, size: int) -> tf.data.Dataset:
+def evaluation_batches(images: Images, size: int) -> Batches:
     """Every image once, in order; ``number`` is its place in the split."""
 
     def batches() -> Iterator[ImageBatch]:
@@ -98,28 +91,31 @@ def evaluation_batches(images: Images, size: int) -> tf.data.Dataset:
             rows = np.pad(rows, (0, filler), mode="edge")
             yield ImageBatch(images.pixels[rows], images.label(rows), rows.astype(np.int32), mask)
 
-    return _dataset(batches, next(batches()))
+    return Batches(batches, spec_of(next(batches())))
 
 
-def stream_batches(images: Iterator[np.ndarray], size: int, failures: list[UserError]) -> tf.data.Dataset:
+def stream_batches(images: Iterator[np.ndarray], size: int) -> Batches:
     """Batches of ``size`` from an iterator of images [H, W, C]; ``number`` is 0.
 
-    The data end before an image that cannot be read; its error is put into ``failures``, as tf.data would hide it.
+    An image that cannot be read raises its error after the images before it.
     """
     first = next(images, None)
     if first is None:
         raise UserError("no images")
-    stream = _until_failure(chain([first], images), failures)
 
     def batches() -> Iterator[ImageBatch]:
+        failures: list[UserError] = []
+        stream = _until_failure(chain([first], images), failures)
         while chosen := list(islice(stream, size)):
             filler = size - len(chosen)
             mask = np.pad(np.ones(len(chosen), np.float32), (0, filler))
             zeros = np.zeros(size, np.int32)
             yield ImageBatch(np.stack([*chosen, *[chosen[-1]] * filler]), zeros, zeros, mask)
+        if failures:
+            raise failures[0]
 
     like = ImageBatch(np.stack([first] * size), *(np.zeros(size, t) for t in (np.int32, np.int32, np.float32)))
-    return _dataset(batches, like)
+    return Batches(batches, spec_of(like))
 
 
 def _until_failure(images: Iterator[np.ndarray], failures: list[UserError]) -> Iterator[np.ndarray]:
@@ -129,7 +125,7 @@ def _until_failure(images: Iterator[np.ndarray], failures: list[UserError]) -> I
         failures.append(error)
 
 
-def sample_batches(request: ImageRequest, no_class: int, size: int) -> tf.data.Dataset:
+def sample_batches(request: ImageRequest, no_class: int, size: int) -> Batches:
     """The images of a request, in order, in batches of ``size``; ``no_class`` is the label for no class."""
     count = len(request)
     label = np.full(count, no_class) if request.label is None else request.label
@@ -148,4 +144,4 @@ def sample_batches(request: ImageRequest, no_class: int, size: int) -> tf.data.D
                 np.pad(np.ones(len(label[part]), np.float32), filler),
             )
 
-    return _dataset(batches, next(batches()))
+    return Batches(batches, spec_of(next(batches())))

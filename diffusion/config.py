@@ -8,6 +8,9 @@ from files.errors import UserError
 from training.config import TaskConfig, TrainingConfig
 from training.options import Config, nested, option
 
+MAX_SIZE = 65_536  # of images, and of a level in channels
+MAX_LEVELS = 16  # each halves the image
+
 
 @dataclasses.dataclass(frozen=True)
 class ReadingConfig(Config):
@@ -18,6 +21,19 @@ class ReadingConfig(Config):
         0, "Channels of the images, 1 (gray) or 3 (colour); 0: those of the files.", choices=(0, 1, 3)
     )
     skip_bad_images: bool = option(False, "Leave out files that cannot be read, and say so.")
+    max_megapixels: float = option(
+        64.0, "Largest image file that is decoded, in millions of pixels.", low=0.001, high=10_000.0
+    )
+
+    @property
+    def max_pixels(self) -> int:
+        """``max_megapixels`` in pixels."""
+        return int(self.max_megapixels * 1e6)
+
+    @property
+    def max_bytes(self) -> int:
+        """The largest image file: two bytes each of red, green, blue and opacity, and 1 MB of other things."""
+        return 8 * self.max_pixels + 10**6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,27 +60,33 @@ class UNetConfig(Config):
     Every level but the first halves height and width. The label ``num_classes`` means no class.
     """
 
-    height: int = option(32, "Height of the images.", low=1, from_data=True)
-    width: int = option(32, "Width of the images.", low=1, from_data=True)
-    channels: int = option(3, "Channels of the images.", low=1, from_data=True)
-    base_width: int = option(128, "Channels of the first level.", low=1)
+    height: int = option(32, "Height of the images.", low=1, high=8192, from_data=True)
+    width: int = option(32, "Width of the images.", low=1, high=8192, from_data=True)
+    channels: int = option(3, "Channels of the images.", low=1, high=1024, from_data=True)
+    base_width: int = option(128, "Channels of the first level.", low=1, high=MAX_SIZE)
     channel_multipliers: tuple[int, ...] = option(
-        (1, 2, 2, 2), "Channels of each level, as multiples of --base_width.", low=1, former_names=("multipliers",)
+        (1, 2, 2, 2),
+        "Channels of each level, as multiples of --base_width.",
+        low=1,
+        high=1024,
+        former_names=("multipliers",),
     )
-    num_blocks: int = option(2, "Residual blocks of a level on the way down; one more on the way up.", low=1)
+    num_blocks: int = option(2, "Residual blocks of a level on the way down; one more on the way up.", low=1, high=1000)
     attention_resolutions: tuple[int, ...] = option(
         (16,),
         "Heights of the feature maps that have attention; the middle always has it.",
         former_names=("attention_sizes",),
     )
-    num_heads: int = option(1, "Number of attention heads.", low=1)
+    num_heads: int = option(1, "Number of attention heads.", low=1, high=MAX_SIZE)
     dropout: float = option(0.1, "Dropout inside the residual blocks.", low=0.0, high=0.99)
-    num_groups: int = option(32, "Number of groups of the group norms.", low=1)
-    num_classes: int = option(0, "Number of classes; 0: a network without labels.", low=0, from_data=True)
+    num_groups: int = option(32, "Number of groups of the group norms.", low=1, high=MAX_SIZE)
+    num_classes: int = option(0, "Number of classes; 0: a network without labels.", low=0, high=2**20, from_data=True)
 
     def check(self) -> None:
         if not self.channel_multipliers:
             raise UserError("a U-Net needs at least one level: there are no channel multipliers")
+        if len(self.channel_multipliers) > MAX_LEVELS:
+            raise UserError(f"{len(self.channel_multipliers):,} channel multipliers: {MAX_LEVELS} levels are the most")
         for multiplier in self.channel_multipliers:
             width = self.base_width * multiplier
             if width % self.num_groups or width % self.num_heads:
@@ -102,7 +124,7 @@ class UNetConfig(Config):
 class ProcessConfig(Config):
     """The forward process and what the network predicts."""
 
-    diffusion_steps: int = option(1000, "Number of diffusion steps T.", low=2)
+    diffusion_steps: int = option(1000, "Number of diffusion steps T.", low=2, high=10**6)
     noise_schedule: str = option("linear", "Noise schedule (of ᾱ_t).", choices="diffusion.process:SCHEDULES")
     zero_terminal_snr: bool = option(
         False, "Rescale the noise schedule so that x_T is pure noise; needs --target=v or x0."

@@ -22,7 +22,7 @@ from diffusion.inception_weights import load_keras, load_torch
 from diffusion.resizing import resize
 from files.download import fetch
 from files.errors import UserError
-from files.tensors import read_weights
+from files.tensors import random_seed, read_weights
 from training.checkpoint import fingerprint
 from training.randomness import seeded
 
@@ -121,7 +121,7 @@ def build_extractor(config: FeatureConfig, cache: Path) -> Extractor:
         cache: where downloads are kept.
 
     Raises:
-        UserError: unknown features, or weights that cannot be loaded.
+        UserError: unknown features, a seed that is none, or weights that cannot be loaded.
     """
     if config.features.endswith(".keras"):
         return _own_model(Path(config.features).expanduser())
@@ -129,10 +129,10 @@ def build_extractor(config: FeatureConfig, cache: Path) -> Extractor:
         known = ", ".join(EXTRACTORS)
         raise UserError(f"--features={config.features!r} is not known: use {known}, or the path of a .keras model")
     protocol, mode = EXTRACTORS[config.features], config.features
-    kind, _, seed = config.weights.partition(":")
-    with seeded(int(seed) if kind == "random" and seed.isdigit() else 0):
+    seed = random_seed(config.weights)
+    with seeded(seed or 0):
         model = protocol.build()
-    if kind == "random":
+    if seed is not None:
         mode = f"{mode}-random"
     else:
         protocol.load(model, config.weights, cache)

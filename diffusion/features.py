@@ -14,7 +14,6 @@ from diffusion.fid import frechet_distance_of_features
 from diffusion.generator import Generator
 from diffusion.sources import ImageSource
 from files.arrays import growing_array
-from files.errors import UserError
 from training.evaluation import make_mapper
 from training.session import full_products
 from training.strategy import Placement
@@ -82,11 +81,7 @@ def make_feature_stream(
     compiled = make_mapper(feature_fn, placement)
 
     def stream(images: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        failures: list[UserError] = []
-        for values in compiled(stream_batches(images, batch_size, failures)):
-            yield values["features"]
-        if failures:
-            raise failures.pop()
+        return (values["features"] for values in compiled(stream_batches(images, batch_size)))
 
     return stream
 

@@ -4,6 +4,7 @@ One image: ``sources.open_source`` → ``features.image_features``, on disk → 
 """
 
 import dataclasses
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -36,21 +37,30 @@ def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:
     """
     run_dir = Path(run_dir)
     _check(config)
-    result = Run.finished(run_dir, config, "fid")
-    if result is not None:
-        return result
+    Run.check(run_dir, config)
     with session(config) as placement:
         sources, extractor = _open_sources(config, placement), None
         if any(isinstance(source, ImageSource) for source in sources.values()):
             extractor = build_extractor(config.features, cache_of(config.cache_dir))
-        run = Run.open(run_dir, config)
-        start = time.monotonic()
-        sides = {
-            name: _measure_side(config, run, name, source, extractor, placement) for name, source in sources.items()
-        }
-        result = _compare(config, run, sides["a"], sides["b"]) | {"total_seconds": time.monotonic() - start}
-        run.write_json("result.json", result)
-        run.say(f"everything is in {run.path}: result.json, and a.npz, b.npz to compare with again")
+        inputs: dict[str, Any] = {name: _identity(source) for name, source in sources.items()}
+        if extractor is not None:
+            inputs["weights"] = extractor.weights_hash
+        with Run.open(run_dir, config, inputs=inputs) as run:
+            return run.finished("fid") or _measure(config, run, sources, extractor, placement)
+
+
+def _measure(
+    config: FidConfig,
+    run: Run,
+    sources: dict[str, ImageSource | Statistics],
+    extractor: Extractor | None,
+    placement: Placement,
+) -> dict[str, Any]:
+    start = time.monotonic()
+    sides = {name: _measure_side(config, run, name, source, extractor, placement) for name, source in sources.items()}
+    result = _compare(config, run, sides["a"], sides["b"]) | {"total_seconds": time.monotonic() - start}
+    run.write_json("result.json", result)
+    run.say(f"everything is in {run.path}: result.json, and a.npz, b.npz to compare with again")
     return result
 
 
@@ -72,6 +82,13 @@ def _check(config: FidConfig) -> None:
 
 def _open_sources(config: FidConfig, placement: Placement) -> dict[str, ImageSource | Statistics]:
     return {"a": open_source(config.a, config, placement), "b": open_source(config.b, config, placement)}
+
+
+def _identity(source: ImageSource | Statistics) -> dict[str, Any]:
+    """What a source's images, or its moments, are."""
+    if isinstance(source, ImageSource):
+        return source.depends_on
+    return {"sha256": hashlib.sha256(source.mean.tobytes() + source.covariance.tobytes()).hexdigest()}
 
 
 @dataclasses.dataclass(frozen=True)

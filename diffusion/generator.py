@@ -5,7 +5,6 @@ Image i of seed s is the same in any batch, on any number of devices: all its no
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from diffusion.process import DiffusionProcess
 from diffusion.samplers import make_table
 from diffusion.sampling import make_predict_x0, sample, slerp, to_pixels
 from diffusion.unet import build_unet
+from files.documents import read_sealed, write_sealed
 from files.errors import UserError
-from files.writing import write_text
 from training.checkpoint import fingerprint, load_weights, write_weights
 from training.evaluation import make_mapper
+from training.session import precision, precision_now
 from training.strategy import Placement
 
 # Names in the config.json of versions before 0.3.
@@ -36,12 +36,13 @@ _EARLIER = {
 
 
 class Generator:
-    """A U-Net with its process and classes."""
+    """A U-Net with its process and classes; it computes in the precision in which it was trained."""
 
     def __init__(
         self, config: UNetConfig, process: DiffusionProcess, classes: tuple[str, ...], placement: Placement
     ) -> None:
         self.config, self.process, self.classes, self.placement = config, process, tuple(classes), placement
+        self.precision = precision_now()
         with placement.strategy.scope():
             self.model = build_unet(config)
         self._compiled: dict[tuple, Callable] = {}
@@ -128,8 +129,9 @@ class Generator:
             "unet": dataclasses.asdict(self.config),
             "process": dataclasses.asdict(self.process.config),
             "classes": self.classes,
+            "precision": self.precision,
         }
-        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+        write_sealed(folder / "config.json", config)
 
     def save(self, folder: Path) -> None:
         """Writes ``config.json`` and ``weights.safetensors``."""
@@ -154,12 +156,13 @@ class Generator:
         if not path.is_file():
             raise UserError(f"{folder}: no trained model there (config.json is missing)")
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = read_sealed(path)
             config, classes = UNetConfig(**_of_today(raw["unet"])), tuple(raw["classes"])
             process = DiffusionProcess(ProcessConfig(**_of_today(raw["process"])))
             if config.num_classes != len(classes):
                 raise ValueError(f"{config.num_classes} classes and the names {classes}")
-            generator = cls(config, process, classes, placement)
+            with precision(raw.get("precision", "float32")):
+                generator = cls(config, process, classes, placement)
         except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
             raise UserError(f"{path}: not a generator's configuration ({error})") from error
         load_weights(weights or folder / "weights.safetensors", generator.model.variables)

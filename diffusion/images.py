@@ -1,42 +1,33 @@
-"""Image files → arrays: folders and archives of any nesting, any format that Pillow reads."""
+"""Image files in folders and archives → arrays: any format that Pillow reads."""
 
+import contextlib
 import hashlib
-import io
-import lzma
-import os
-import tarfile
-import zipfile
-import zlib
+import threading
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import zstandard
 from PIL import Image, ImageOps
 
+from diffusion.image_files import Entry, entries
+from files.cores import available_cores
 from files.errors import UserError
+from files.limits import MIB
 
 if TYPE_CHECKING:
     from diffusion.config import ReadingConfig
 
-Image.init()
-_NO_PICTURES = ("MPEG", "HDF5", "EPS", "PDF", "GRIB", "BUFR", "WMF", "FITS")  # videos, documents, data
-SUFFIXES = tuple(
-    s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in _NO_PICTURES
-)
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip")
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # --max_megapixels is looked at instead
 _GRAY = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
-_AT_ONCE = 512  # files in memory before they are decoded
-
-
-class Entry(NamedTuple):
-    """One image file, not decoded."""
-
-    name: PurePosixPath  # below the folder or in the archive
-    content: Callable[[], bytes]
+_AT_ONCE = 512  # files in memory, if they take no more than so many bytes before or after they are decoded:
+_BYTES_AT_ONCE = 256 * MIB
+_LARGE = threading.BoundedSemaphore(2)  # images of many pixels are decoded two at a time, whatever the number of cores
+_MANY_PIXELS = 2**24
 
 
 class NamedImage(NamedTuple):
@@ -58,7 +49,7 @@ class Listing(NamedTuple):
     """The image files of a folder or archive, none of them decoded."""
 
     num_files: int
-    sha256: str  # of their names and sizes in bytes
+    sha256: str  # of their names and contents
 
 
 OnProgress = Callable[[int], None]  # called with the number of images read
@@ -99,12 +90,13 @@ def stream_images(
     ``skip`` files are not read.
     """
     first: NamedImage | None = None
-    entries = islice(_entries(path), skip, None)
+    files = islice(entries(path, reading), skip, None)
     found = bool(skip)
-    with ThreadPool(os.cpu_count()) as pool:
-        while chunk := list(islice(entries, _AT_ONCE)):
+    with ThreadPool(available_cores()) as pool, _pillows_limit(reading):
+        while group := _group(files, first):
             found = True
-            for entry, result in zip(chunk, pool.map(lambda e: _decode(e, reading), chunk), strict=True):
+            decoded = pool.map(partial(_decode, reading=reading, first=first), group)
+            for entry, result in zip(group, decoded, strict=True):
                 if isinstance(result, str):
                     message = f"{path / entry.name}: not a readable image ({result})"
                     if not reading.skip_bad_images:
@@ -120,13 +112,50 @@ def stream_images(
         raise UserError(f"{path}: no images there (looked for .png, .jpg and whatever else Pillow reads, in any case)")
 
 
-def list_images(path: Path) -> Listing:
-    """The image files in the order of ``stream_images``."""
-    if path.is_dir():
-        listed = [(str(entry.name), (path / entry.name).stat().st_size) for entry in _entries(path)]
-    else:
-        listed = [(str(entry.name), len(entry.content())) for entry in _entries(path)]
-    return Listing(len(listed), hashlib.sha256(repr(listed).encode()).hexdigest())
+def list_images(path: Path, reading: "ReadingConfig") -> Listing:
+    """The image files in the order of ``stream_images``, and a hash of all that is in them."""
+    digest, count = hashlib.sha256(), 0
+    files = entries(path, reading)
+    with ThreadPool(available_cores()) as pool:
+        while group := _group(files, None, _AT_ONCE):
+            for entry, content in zip(group, pool.map(_content_hash, group), strict=True):
+                digest.update(repr((str(entry.name), content)).encode())
+            count += len(group)
+    return Listing(count, digest.hexdigest())
+
+
+def _content_hash(entry: Entry) -> str:
+    """Of a file's content, or why it is not read."""
+    try:
+        with entry.open() as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # a stream of bytes
+    except (UserError, OSError) as error:
+        return str(error)
+
+
+def _group(files: Iterator[Entry], first: NamedImage | None, most: int = 0) -> list[Entry]:
+    """The next files that are read together: one a core, and as many as fit once the size of an image is known."""
+    most = most or available_cores()
+    if first is not None:
+        most = max(most, min(_AT_ONCE, _BYTES_AT_ONCE // max(1, first.pixels.nbytes)))
+    group, size = [], 0
+    for entry in islice(files, most):
+        group.append(entry)
+        size += entry.size
+        if size > _BYTES_AT_ONCE or entry.refused:  # a refusal is told before the next file is looked for
+            break
+    return group
+
+
+@contextlib.contextmanager
+def _pillows_limit(reading: "ReadingConfig") -> Iterator[None]:
+    """Pillow's own limit of pixels, no lower than ours; it holds for images inside of images, too."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max(before or 0, reading.max_pixels)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _check_like_first(path: Path, first: NamedImage, image: NamedImage) -> None:
@@ -138,21 +167,30 @@ def _check_like_first(path: Path, first: NamedImage, image: NamedImage) -> None:
         )
 
 
-def _decode(entry: Entry, reading: "ReadingConfig") -> np.ndarray | str:
-    """[H, W, C] uint8, or an error message."""
+def _decode(entry: Entry, reading: "ReadingConfig", first: NamedImage | None) -> np.ndarray | str:
+    """[H, W, C] uint8, or an error message; an image of another size than the first is not decoded: it is all 0."""
     try:
-        with Image.open(io.BytesIO(entry.content())) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            channels = reading.channels or (1 if image.mode in _GRAY else 3)
-            return _to_array(image, reading.image_size, channels)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        Image.DecompressionBombError,
-    ) as error:  # Pillow raises them all
-        return str(error).replace(os.linesep, " ") or type(error).__name__
+        with entry.open() as stream, Image.open(stream) as opened:
+            _check_pixels(opened, reading)
+            channels = reading.channels or (1 if opened.mode in _GRAY else 3)
+            if first and not reading.image_size and set(opened.size) != set(first.pixels.shape[:2]):
+                return np.broadcast_to(np.uint8(0), (opened.height, opened.width, channels))
+            with _LARGE if opened.width * opened.height > _MANY_PIXELS else contextlib.nullcontext():
+                image: Image.Image = ImageOps.exif_transpose(opened)
+                _check_pixels(image, reading)  # again: an icon's header need not be true
+                channels = reading.channels or (1 if image.mode in _GRAY else 3)
+                return _to_array(image, reading.image_size, channels)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"more pixels than --max_megapixels={reading.max_megapixels:g} allows"
+    except Exception as error:  # a decoder may raise anything where a file is damaged
+        return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _check_pixels(image: Image.Image, reading: "ReadingConfig") -> None:
+    if image.width * image.height > reading.max_pixels:
+        raise ValueError(
+            f"{image.width:,}×{image.height:,} pixels are more than --max_megapixels={reading.max_megapixels:g} allows"
+        )
 
 
 def _to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
@@ -170,59 +208,3 @@ def _to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(image.height, image.width, channels)
-
-
-def _entries(path: Path) -> Iterator[Entry]:
-    if path.is_dir():
-        for file in sorted(file for file in _walk(path) if _is_image(file)):
-            yield Entry(PurePosixPath(file.relative_to(path)), file.read_bytes)
-        return
-    if not path.is_file():
-        raise UserError(f"{path}: no such folder or archive")
-    if not path.name.lower().endswith(ARCHIVES):
-        raise UserError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)})")
-    try:
-        yield from _zip_entries(path) if path.suffix.lower() == ".zip" else _tar_entries(path)
-    except (tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError, OSError,
-            RuntimeError, NotImplementedError) as error:  # fmt: skip
-        raise UserError(f"{path}: damaged or truncated archive ({error}); fetch it again") from error
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    """Every file below, through links too, but no folder twice."""
-    seen: set[str] = set()
-    for folder, below, names in os.walk(path, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        yield from (Path(folder) / name for name in names)
-
-
-def _zip_entries(path: Path) -> Iterator[Entry]:
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if _is_image(PurePosixPath(name)):
-                yield _read_entry(PurePosixPath(name), archive.read(name))
-
-
-def _tar_entries(path: Path) -> Iterator[Entry]:
-    with path.open("rb") as raw:
-        packed = path.suffix.lower() == ".zst"
-        stream: Any = zstandard.ZstdDecompressor().stream_reader(raw) if packed else raw
-        with tarfile.open(fileobj=stream, mode="r|*") as archive:
-            for member in archive:
-                name = PurePosixPath(member.name)
-                if member.isfile() and _is_image(name):
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    yield _read_entry(name, file.read())
-
-
-def _read_entry(name: PurePosixPath, content: bytes) -> Entry:
-    return Entry(name, lambda: content)
-
-
-def _is_image(name: PurePosixPath | Path) -> bool:
-    return name.suffix.lower() in SUFFIXES and not name.name.startswith("._")  # macOS leaves such shadows

@@ -9,6 +9,7 @@ from keras import layers
 
 from diffusion.inception import SIZE, convolutions
 from files.errors import UserError
+from files.limits import check_regular
 
 BN_EPSILON = 1e-3
 
@@ -57,6 +58,9 @@ def load_keras(model: keras.Model, weights: str) -> None:
         UserError: the weights cannot be downloaded or read.
     """
     top = len(model.outputs) == 2
+    if weights != "imagenet":
+        weights = str(Path(weights).expanduser())
+        check_regular(Path(weights))
     try:
         source = keras.applications.InceptionV3(include_top=top, weights=weights, input_shape=(SIZE, SIZE, 3))
     except Exception as error:  # get_file raises bare Exception, h5py OSError, Keras ValueError

@@ -11,6 +11,7 @@ from keras import ops
 from diffusion import noise
 from diffusion.batches import ImageBatch
 from diffusion.process import DiffusionProcess
+from training.draws import Place
 from training.figures import Cost
 from training.objectives import seeded_call
 
@@ -41,17 +42,17 @@ def make_loss_fn(
     """
     weight = process.min_snr_weight(min_snr_gamma) if min_snr_gamma else np.ones(process.num_steps + 1)
 
-    def loss_fn(batch: ImageBatch, training: bool, seed: Any) -> dict[str, Any]:
+    def loss_fn(batch: ImageBatch, training: bool, place: Place) -> dict[str, Any]:
         x0 = to_model(batch.image)  # [B, H, W, C]
         # By the image's number, not its place in the batch: replicas and shards change nothing.
-        u = noise.uniform(seed[0], batch.number, _TIME, 1)[:, 0] if training else _spread(batch.number)
+        u = noise.uniform(place.seed, batch.number, _TIME, 1)[:, 0] if training else _spread(batch.number)
         t = 1 + ops.cast(ops.floor(u * process.num_steps), "int32")
-        eps = noise.normal(seed[0], batch.number, _NOISE if training else _EVALUATION, tuple(x0.shape[1:]))
+        eps = noise.normal(place.seed, batch.number, _NOISE if training else _EVALUATION, tuple(x0.shape[1:]))
         inputs = [process.q_sample(x0, t, eps), t]
         if num_classes:
-            dropped = noise.uniform(seed[0], batch.number, _LABEL, 1)[:, 0] < (label_dropout if training else 0.0)
+            dropped = noise.uniform(place.seed, batch.number, _LABEL, 1)[:, 0] < (label_dropout if training else 0.0)
             inputs.append(ops.where(dropped, num_classes, batch.label))
-        output = seeded_call(model, inputs, training, seed)
+        output = seeded_call(model, inputs, training, place)
         error = ops.square(process.target_of(x0, t, eps) - ops.cast(output, "float32"))
         mse = ops.mean(error, axis=tuple(range(1, len(x0.shape))))  # [B]
         values = {"loss": mse * ops.take(ops.convert_to_tensor(weight, "float32"), t)}

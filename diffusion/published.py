@@ -1,15 +1,16 @@
 """Published U-Nets in diffusers' layout (``google/ddpm-cifar10-32`` and its like) → our weights."""
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from diffusion.config import ProcessConfig, UNetConfig
+from diffusion.config import MAX_LEVELS, MAX_SIZE, ProcessConfig, UNetConfig
 from diffusion.generator import Generator
 from diffusion.process import DiffusionProcess
+from files.documents import read_object, shown
 from files.errors import UserError
 from files.tensors import read_weights
 from training.strategy import Placement
@@ -51,6 +52,7 @@ _ONLY = (  # unsupported variants: name, the only supported value, diffusers' de
 )
 _SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 _TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+_BLOCK = re.compile(r"down_blocks\.(\d{1,4})\.resnets\.(\d{1,4})\.")
 _OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -71,17 +73,21 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
         UserError: files are missing or damaged, or the network differs from the reference's structure.
     """
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    raw = _read_json(unet / "config.json")
+    raw = read_object(unet / "config.json")
     places = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
-    scheduler = next((_read_json(path) for path in places if path.is_file()), {})
+    scheduler = next((read_object(path) for path in places if path.exists()), {})
     try:
         process, config = read_process(scheduler), read_config(raw)
-    except (KeyError, TypeError, IndexError, UserError) as error:
-        raise UserError(f"{unet / 'config.json'}: not a UNet2DModel of the reference's structure ({error})") from error
-    path = next((unet / name for name in _FILES if (unet / name).is_file()), None)
+        config.check_size()
+    except (KeyError, TypeError, IndexError, ValueError, ArithmeticError, UserError) as error:
+        raise UserError(
+            f"{unet / 'config.json'}: not a UNet2DModel of the reference's structure ({str(error)[:200]})"
+        ) from error
+    path = next((unet / name for name in _FILES if (unet / name).exists()), None)
     if path is None:
         raise UserError(f"{unet}: no weights there ({' or '.join(_FILES)})")
     state = read_weights(path)
+    _check_sizes(config, state, path)
     generator = Generator(config, DiffusionProcess(process), (), placement)
     load_unet(state, generator.model, path)
     return generator
@@ -91,9 +97,9 @@ def read_process(scheduler: dict[str, Any]) -> ProcessConfig:
     """diffusers' ``scheduler_config.json`` → ours; KeyError for unsupported variants."""
     for name, only in (("beta_start", 1e-4), ("beta_end", 0.02), ("trained_betas", None)):
         if scheduler.get(name, only) != only:
-            raise KeyError(f"{name} is {scheduler[name]!r}, not {only!r}")
+            raise KeyError(f"{name} is {shown(scheduler[name])}, not {only!r}")
     return ProcessConfig(
-        diffusion_steps=scheduler.get("num_train_timesteps", 1000),
+        diffusion_steps=_plain(scheduler, "num_train_timesteps", 1000),
         noise_schedule=_SCHEDULES[scheduler.get("beta_schedule", "linear")],
         target=_TARGETS[scheduler.get("prediction_type", "epsilon")],
     )
@@ -101,28 +107,63 @@ def read_process(scheduler: dict[str, Any]) -> ProcessConfig:
 
 def read_config(raw: dict[str, Any]) -> UNetConfig:
     """diffusers' ``config.json`` → ours; KeyError for unsupported variants."""
-    widths, size = raw["block_out_channels"], raw["sample_size"]
+    widths, kinds, size = _list(raw, "block_out_channels"), _list(raw, "down_block_types"), raw["sample_size"]
+    for name, number in [("sample_size", size), *(("block_out_channels", width) for width in widths)]:
+        if not isinstance(number, int) or not 0 < number <= MAX_SIZE:
+            raise KeyError(f"{name} has {shown(number)}, not a number from 1 to {MAX_SIZE:,}")
     for name, only, usual in _ONLY:
         if raw.get(name, usual) != only:
-            raise KeyError(f"{name} is {raw.get(name, usual)!r}, not {only!r}")
+            raise KeyError(f"{name} is {shown(raw.get(name, usual))}, not {only!r}")
     head_width = raw.get("attention_head_dim", 8)
-    with_attention = [w for w, kind in zip(widths, raw["down_block_types"], strict=True) if kind == "AttnDownBlock2D"]
+    if head_width is not None and not (isinstance(head_width, int) and head_width >= 0):
+        raise KeyError(f"attention_head_dim is {shown(head_width)}")
+    with_attention = [w for w, kind in zip(widths, kinds, strict=True) if kind == "AttnDownBlock2D"]
     if head_width and len({*with_attention, widths[-1]}) > 1:
         raise KeyError(f"attention_head_dim is {head_width} at widths that differ, which makes other numbers of heads")
     return UNetConfig(
         height=size,
         width=size,
-        channels=raw["in_channels"],
+        channels=_plain(raw, "in_channels"),
         base_width=widths[0],
         channel_multipliers=tuple(width // widths[0] for width in widths),
-        num_blocks=raw["layers_per_block"],
-        attention_resolutions=tuple(
-            size >> level for level, kind in enumerate(raw["down_block_types"]) if kind == "AttnDownBlock2D"
-        ),
+        num_blocks=_plain(raw, "layers_per_block"),
+        attention_resolutions=tuple(size >> level for level, kind in enumerate(kinds) if kind == "AttnDownBlock2D"),
         num_heads=max(1, widths[-1] // head_width) if head_width else 1,
-        dropout=raw.get("dropout", 0.0),
-        num_groups=raw.get("norm_num_groups", 32),
+        dropout=_plain(raw, "dropout", 0.0),
+        num_groups=_plain(raw, "norm_num_groups", 32),
     )
+
+
+def _list(raw: dict[str, Any], name: str) -> list[Any]:
+    values = raw[name]
+    if not isinstance(values, list | tuple) or not 1 <= len(values) <= MAX_LEVELS:
+        raise KeyError(f"{name} is {shown(values)}, not a list of 1 to {MAX_LEVELS}")
+    return list(values)
+
+
+def _plain(raw: dict[str, Any], name: str, default: Any = None) -> Any:
+    """A value for a configuration, which checks it; lists and what is too long to be quoted are refused here."""
+    value = raw[name] if default is None else raw.get(name, default)
+    if isinstance(value, list | dict) or len(shown(value)) > 60:
+        raise KeyError(f"{name} is {shown(value)}, not a number")
+    return value
+
+
+def _check_sizes(config: UNetConfig, state: dict[str, np.ndarray], where: Path) -> None:
+    """Refuses a configuration of a larger network than the weights are of, before that network is built."""
+    blocks = {(int(found[1]), int(found[2])) for name in state if (found := _BLOCK.match(name))}
+    widths = [config.base_width * multiplier for multiplier in config.channel_multipliers]
+    levels, depth = len({level for level, _ in blocks}), len({block for level, block in blocks if level == 0})
+    for what, said, there in (("levels", len(widths), levels), ("blocks a level", config.num_blocks, depth)):
+        if said != there:
+            raise UserError(f"{where}: the configuration says {said:,} {what}, the weights have {there:,}")
+    expected = {"conv_in.weight": (config.base_width, config.channels, 3, 3)}
+    for level, (before, width) in enumerate(zip([config.base_width, *widths], widths, strict=False)):
+        expected[f"down_blocks.{level}.resnets.0.conv1.weight"] = (width, before, 3, 3)
+    for name, shape in expected.items():
+        if name not in state or state[name].shape != shape:
+            wrong = f"has shape {state[name].shape}, not {shape}" if name in state else "is missing"
+            raise UserError(f"{where}: {name} {wrong}; is it a checkpoint of this network?")
 
 
 def load_unet(state: dict[str, np.ndarray], model: keras.Model, where: Path | str = "state") -> None:
@@ -181,12 +222,3 @@ def _prefix(layer: str, levels: int) -> str:
     if rest[2] == "attention":
         return f"{block}.attentions.{rest[1]}{'.group_norm' if rest[3:] else ''}"
     return f"{block}.resnets.{rest[1]}.{_PARTS['_'.join(rest[2:])]}"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error

@@ -3,7 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
-import zipfile
+import math
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,10 +12,14 @@ import numpy as np
 
 from diffusion.images import OnProgress, ignore, read_images
 from files.errors import UserError
+from files.limits import MIB, check_regular, read_at_most
+from files.npz import read_npz as read_arrays
 
 if TYPE_CHECKING:
     from diffusion.config import ReadingConfig
 
+_MOST_BYTES = 2**30  # of an idx file's content, or of a file of CIFAR-10's; EMNIST's largest has 0.6
+_MOST_CLASSES = 2**20
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 
 
@@ -96,15 +100,26 @@ def read_idx(folder: Path, classes: tuple[str, ...]) -> Found:
 
 def _idx_array(folder: Path, stem: str, dimensions: int) -> np.ndarray:
     """One idx file, compressed or not."""
-    path = next((folder / f"{stem}{suffix}" for suffix in ("", ".gz") if (folder / f"{stem}{suffix}").is_file()), None)
+    places = (folder / f"{stem}{suffix}" for suffix in ("", ".gz"))
+    path = next((place for place in places if place.exists() and not place.is_dir()), None)
     if path is None:
         raise UserError(f"{folder / stem}[.gz]: no such file; --data_path is the folder of the four idx files")
+    check_regular(path, _MOST_BYTES)
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        shape = np.frombuffer(content, ">u4", dimensions, 4)
-        if content[:4] != bytes([0, 0, 8, dimensions]):
-            raise ValueError(f"it starts with {content[:4].hex()}")
-        return np.frombuffer(content, np.uint8, -1, 4 + 4 * dimensions).reshape(shape)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4 + 4 * dimensions)
+            if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
+                raise ValueError(f"it starts with {header[:4].hex()}")
+            shape = np.frombuffer(header, ">u4", dimensions, 4).tolist()
+            claimed = math.prod(shape)
+            if claimed > _MOST_BYTES:
+                raise ValueError(f"it says it has {claimed:,} bytes; at most {_MOST_BYTES:,} are read")
+            content = read_at_most(file, claimed, MIB)
+        if len(content) != claimed:
+            raise ValueError(
+                f"it says it has {claimed:,} bytes, and has {'more' if len(content) > claimed else 'less'}"
+            )
+        return np.frombuffer(content, np.uint8).reshape(shape)
     except (ValueError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}: not an idx file of {dimensions} dimension(s) ({error}); fetch it again") from error
 
@@ -118,7 +133,8 @@ def read_cifar_binary(files: list[Path], test: Path, classes: tuple[str, ...]) -
 
 def _records(path: Path) -> Images:
     """A label and 3×32×32 bytes a record."""
-    if not path.is_file() or path.stat().st_size == 0 or path.stat().st_size % 3073:
+    size = check_regular(path, _MOST_BYTES)
+    if size == 0 or size % 3073:
         raise UserError(f"{path}: not a file of CIFAR-10's binary version (records of 3,073 bytes); fetch it again")
     records = np.fromfile(path, np.uint8).reshape(-1, 3073)
     return Images(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0].astype(np.int32))
@@ -126,14 +142,10 @@ def _records(path: Path) -> Images:
 
 def read_npz(path: Path) -> Found:
     """Arrays ``images`` (or ``x_train``, ``arr_0``) and perhaps ``labels`` (``y_train``, ``arr_1``), ``x_test``, …."""
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable npz file ({error})") from error
+    arrays = read_arrays(path)
     train = _from_arrays(path, arrays, ("x_train", "images", "arr_0"), ("y_train", "labels", "arr_1"))
     if train is None:
-        raise UserError(f"{path}: no array 'images', 'x_train' or 'arr_0'; it has {', '.join(arrays)}")
+        raise UserError(f"{path}: no array 'images', 'x_train' or 'arr_0'; it has {', '.join(list(arrays)[:20])}")
     test = _from_arrays(path, arrays, ("x_test",), ("y_test",))
     labels = [part.labels for part in (train, test) if part is not None and part.labels is not None and len(part)]
     count = max((int(part.max()) + 1 for part in labels), default=0)
@@ -147,7 +159,7 @@ def _from_arrays(
     if name is None:
         return None
     pixels = _with_channels(arrays[name]) if arrays[name].ndim in (3, 4) else arrays[name]
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape[1:]:
         raise UserError(
             f"{path}: {name} is {pixels.dtype} {pixels.shape}; it must be uint8, [N, H, W] or [N, H, W, 1 or 3]"
         )
@@ -159,6 +171,8 @@ def _from_arrays(
         raise UserError(
             f"{path}: labels are {found.dtype} of length {len(found)}; it must be {len(pixels)} integers from 0 up"
         )
+    if len(found) and found.max() >= _MOST_CLASSES:
+        raise UserError(f"{path}: label {found.max():,}; labels are numbers of classes, below {_MOST_CLASSES:,}")
     return Images(pixels, found.astype(np.int32))
 
 

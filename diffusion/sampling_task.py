@@ -15,7 +15,7 @@ from diffusion.samplers import make_table, warnings
 from files.arrays import growing_array, write_npz
 from files.errors import UserError
 from training.config_files import as_flags
-from training.session import session
+from training.session import precision, session
 from training.strategy import Placement
 
 _FRAMES = 30  # of an animation, without its last
@@ -40,12 +40,11 @@ def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path
         request = _request(config, generator, config.num_images)
         _check(config, generator, request)
         out.mkdir(parents=True, exist_ok=True)
-        if config.format == "grid":
-            written = _write_grid(config, generator, request, out)
-        else:
-            written = _write_many(config, generator, request, out)
-        if config.interpolate_to >= 0:
-            written |= _interpolate(config, generator, out)
+        with precision(generator.precision):
+            write = _write_grid if config.format == "grid" else _write_many
+            written = write(config, generator, request, out)
+            if config.interpolate_to >= 0:
+                written |= _interpolate(config, generator, out)
     return written
 
 

@@ -97,7 +97,7 @@ def _data_set(text: str, name: str, split: str, data_path: str, config: FidConfi
 
 
 def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
-    listing = list_images(path)
+    listing = list_images(path, config.reading)
     notes: list[str] = []
     available = listing.num_files
     if config.reading.skip_bad_images:  # the number of good ones is known only after reading all
@@ -113,6 +113,8 @@ def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
 
     depends_on = {"files": listing.sha256, "count": count}
     depends_on |= {"image_size": config.reading.image_size, "channels": config.reading.channels}
+    if config.reading.skip_bad_images:  # which files are bad depends on the limit
+        depends_on |= {"max_megapixels": config.reading.max_megapixels}
     return ImageSource(text, count, images, depends_on, tuple(notes))
 
 

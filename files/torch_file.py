@@ -5,19 +5,26 @@ to be called while it is read; here only the few that rebuild tensors are let th
 """
 
 import collections
+import functools
 import io
+import math
 import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from files.errors import UserError
+from files.limits import MIB, check_regular, read_at_most
 
+MOST_BYTES = 64 * 2**30
+_MOST_PICKLED = 16 * MIB  # names and shapes; BERT's are 40 kB
+_MOST_NOTED = 2**20  # objects that a pickle refers to again
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older form
 _DTYPES = {
     "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bfloat16",
@@ -26,16 +33,22 @@ _DTYPES = {
 }  # fmt: skip
 
 
-class _Storage(NamedTuple):
+def widened(bits: np.ndarray) -> np.ndarray:
+    """bfloat16 numbers, as integers of 16 bits, as the float32 numbers that they are."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+class _Storage:
     """A flat array that tensors are views of; in the older form it is read after the tensors that name it."""
 
-    dtype: str
-    read: Callable[[], bytes]
+    def __init__(self, dtype: str, read: Callable[[], bytes]) -> None:
+        self.dtype, self.read = dtype, read
 
+    @functools.cached_property
     def array(self) -> np.ndarray:
-        """[number of elements]; bfloat16 becomes float32."""
+        """[number of elements], one for all tensors; bfloat16 becomes float32."""
         if self.dtype == "bfloat16":
-            return (np.frombuffer(self.read(), "<u2").astype(np.uint32) << 16).view(np.float32)
+            return widened(np.frombuffer(self.read(), "<u2"))
         return np.frombuffer(self.read(), self.dtype)
 
 
@@ -46,14 +59,19 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
-        flat = self.storage.array()
+        """A view of the storage, which cannot be written to."""
+        flat = self.storage.array
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        if min(self.shape, default=0) < 0:
+            raise pickle.UnpicklingError("a tensor with a negative size")
         if 0 in self.shape:
             return np.zeros(self.shape, flat.dtype)
         if self.offset < 0 or min(self.strides, default=0) < 0 or last >= len(flat):
             raise pickle.UnpicklingError("a tensor reaches beyond its storage")
+        if math.prod(self.shape) > len(flat):
+            raise pickle.UnpicklingError("a tensor has more elements than its storage")
         steps = [step * flat.itemsize for step in self.strides]
-        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, steps).copy()
+        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, steps, writeable=False)
 
 
 def _rebuild_tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *rest: Any) -> _Tensor:
@@ -85,8 +103,14 @@ class _Unpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
     def persistent_load(self, key: Any) -> _Storage:
-        if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage" or key[1] not in _DTYPES.values():
-            raise pickle.UnpicklingError(f"unknown reference {str(key)[:60]}")
+        if (
+            not isinstance(key, tuple)
+            or len(key) < 5
+            or key[0] != "storage"
+            or key[1] not in _DTYPES.values()
+            or (not isinstance(key[2], str))
+        ):
+            raise pickle.UnpicklingError("a reference to something that is no storage")
         return self.load_storage(key)
 
 
@@ -94,21 +118,20 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a state dict, by name.
 
     Nothing in the file is executed. A state dict inside a training checkpoint (under ``state_dict`` or ``model``) is
-    found; what is no tensor is left out.
+    found; what is no tensor is left out. Tensors are views of their storages and cannot be written to.
 
     Raises:
         UserError: the file is missing, damaged, holds no tensors, or names a function that is not allowed.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+    check_regular(path, MOST_BYTES, missing="no such checkpoint")
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
         tensors = {name: tensor.array() for name, tensor in _state_dict(content).items()}
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
-            RuntimeError, MemoryError, OverflowError, OSError, struct.error, zlib.error,
-            zipfile.BadZipFile) as error:  # fmt: skip  # whatever damage can make of zip, pickle and array
+            RuntimeError, MemoryError, OverflowError, OSError, ArithmeticError, AssertionError, struct.error,
+            zlib.error, zipfile.BadZipFile) as error:  # fmt: skip  # whatever damage can make of zip, pickle and array
         raise UserError(
-            f"{path}: not a PyTorch file of tensors, or a damaged one ({error}); nothing in it was run"
+            f"{path}: not a PyTorch file of tensors, or a damaged one ({str(error)[:200]}); nothing in it was run"
         ) from error
     if not tensors:
         raise UserError(f"{path}: no tensors in it")
@@ -121,7 +144,46 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
             content = content[key]
     if not isinstance(content, dict):
         raise pickle.UnpicklingError(f"a {type(content).__name__}, no state dict")
-    return {str(name): value for name, value in content.items() if isinstance(value, _Tensor)}
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, _Tensor)}
+
+
+def _load(file: IO[bytes], load: Callable[[tuple], _Storage]) -> Any:
+    """One pickle, once it is known to ask for little memory."""
+    start = file.tell()
+    for operation, argument, _ in pickletools.genops(file):
+        if "PUT" in operation.name and int(argument) > _MOST_NOTED:  # type: ignore[arg-type]
+            raise pickle.UnpicklingError(f"it wants room for {argument:,} objects")  # which pickle gives at once
+    file.seek(start)
+    return _Unpickler(file, load).load()
+
+
+class _Archive:
+    """The members of a zip archive, as long as they unpack to no more than belongs in it."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self._archive, self._size = archive, path.stat().st_size
+        self._left = 4 * self._size + 64 * MIB  # PyTorch does not pack its archives
+
+    def read(self, name: str, most: int) -> bytes:
+        """One member of at most so many bytes."""
+        member = self._archive.getinfo(name)
+        self._left -= member.file_size
+        if member.file_size > most or self._left < 0:
+            raise pickle.UnpicklingError(f"{name[:60]} unpacks to {member.file_size:,} bytes, more than belong there")
+        with self._archive.open(member) as stream:
+            return read_at_most(stream, most, 4096 if member.compress_type > zipfile.ZIP_DEFLATED else MIB)
+
+    def storage(self, root: str, key: tuple) -> _Storage:
+        """A storage, as (kind, type, name, place, number of elements) tell."""
+        claimed = int(key[4]) * _size_of(key[1])
+        if not 0 <= claimed <= 4 * self._size + 64 * MIB:
+            raise pickle.UnpicklingError(f"a storage of {claimed:,} bytes in a file of {self._size:,}")
+        content = self.read(f"{root}data/{key[2]}", claimed)
+        return _Storage(key[1], lambda: content)
+
+
+def _size_of(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
 def _read_zip(path: Path) -> Any:
@@ -131,35 +193,45 @@ def _read_zip(path: Path) -> Any:
         if pickled is None:
             raise pickle.UnpicklingError("a zip archive without data.pkl")
         root = pickled.removesuffix("data.pkl")
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+        members = _Archive(path, archive)
+        if f"{root}byteorder" in names and members.read(f"{root}byteorder", 64) != b"little":
             raise pickle.UnpicklingError("big-endian")
+        storages: dict[tuple[str, str], _Storage] = {}
 
         def load(key: tuple) -> _Storage:
-            content = archive.read(f"{root}data/{key[2]}")
-            return _Storage(key[1], lambda: content)
+            named = (key[1], key[2])
+            if named not in storages:
+                storages[named] = members.storage(root, key)
+            return storages[named]
 
-        return _Unpickler(io.BytesIO(archive.read(pickled)), load).load()
+        return _load(io.BytesIO(members.read(pickled, _MOST_PICKLED)), load)
 
 
 def _read_stream(path: Path) -> Any:
     contents: dict[str, bytes] = {}
-    dtypes: dict[str, str] = {}
+    storages: dict[str, _Storage] = {}
 
     def load(key: tuple) -> _Storage:
         if len(key) > 5 and key[5] is not None:
             raise pickle.UnpicklingError("views of storages of PyTorch before 0.4 are not supported")
-        dtypes[key[2]] = key[1]
-        return _Storage(key[1], lambda: contents[key[2]])
+        name = key[2]
+        if name not in storages:
+            storages[name] = _Storage(key[1], lambda: contents[name])
+        if storages[name].dtype != key[1]:
+            raise pickle.UnpicklingError("a storage of two types")
+        return storages[name]
 
     with open(path, "rb") as file:
-        if _Unpickler(file, load).load() != _MAGIC:
+        if _load(file, load) != _MAGIC:
             raise pickle.UnpicklingError("it does not begin as a PyTorch file")
         for _ in range(2):  # protocol version, machine
-            _Unpickler(file, load).load()
-        content = _Unpickler(file, load).load()
-        for key in _Unpickler(file, load).load():
+            _load(file, load)
+        content = _load(file, load)
+        for key in _load(file, load):
+            if not isinstance(key, str) or key not in storages:
+                raise pickle.UnpicklingError("a storage that no tensor names")
             (count,) = struct.unpack("<q", file.read(8))
-            size = count * (2 if dtypes[key] == "bfloat16" else np.dtype(dtypes[key]).itemsize)
+            size = count * _size_of(storages[key].dtype)
             if not 0 <= size <= path.stat().st_size - file.tell():
                 raise EOFError("it ends in the middle of a tensor")
             contents[key] = file.read(size)

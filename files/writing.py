@@ -1,5 +1,7 @@
 """Files written whole or not at all, whatever happens to the process or the machine meanwhile."""
 
+import contextlib
+import errno
 import itertools
 import os
 import re
@@ -10,6 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _COUNT = itertools.count()
+_LONGEST = 32  # characters of a file's name in its draft's, which must not be too long for the file system
+
+
+def _machine() -> str:
+    """Whose process numbers are ours: a host, and on Linux the container in it."""
+    try:
+        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
+_MACHINE = _machine()
 
 
 @contextmanager
@@ -22,20 +36,43 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: ``path`` cannot be written; names ``path``.
     """
-    draft = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{next(_COUNT)}.tmp")
+    draft = _draft_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_drafts(path.parent)
-        yield draft
+        with _naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_drafts(path.parent)
+            yield draft
+            move_whole(draft, path)
+    finally:
+        _remove(draft)
+
+
+@contextmanager
+def draft_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path`` to work in, on the way to ``path``; it is removed as a draft of ``replacing`` is.
+
+    Raises:
+        OSError: it cannot be made or written; names ``path``.
+    """
+    draft = _draft_of(path)
+    try:
+        with _naming(path):
+            draft.mkdir(parents=True)
+            remove_drafts(path.parent)
+            yield draft
+    finally:
+        _remove(draft)
+
+
+def move_whole(draft: Path, path: Path) -> None:
+    """Puts a file or a folder at its place once all of it is on the disk; a folder only where none is."""
+    if draft.is_dir():
+        os.sync() if hasattr(os, "sync") else None  # one call for all files: there may be 100,000
+    else:
         _to_disk(draft)
-        os.replace(draft, path)
+    os.replace(draft, path)
+    with contextlib.suppress(OSError):  # some network file systems and Windows know this of no folder
         _to_disk(path.parent)
-    except OSError as error:
-        draft.unlink(missing_ok=True) if path.parent.is_dir() else None
-        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,13 +81,23 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Adds text to the end of a file in UTF-8, in one write.
+
+    Raises:
+        OSError: it cannot be written; names ``path``.
+    """
+    with _naming(path), path.open("ab", buffering=0) as file:
+        file.write(text.encode("utf-8"))
+
+
 def remove_drafts(folder: Path) -> None:
     """Removes what killed processes of this machine left half-written in a folder."""
     if os.name != "posix":
         return  # elsewhere there is no harmless way to ask whether a process lives
     for draft in folder.glob(".*.tmp"):
         if is_draft(draft.name) and not _is_alive(draft.name):
-            shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+            _remove(draft)
 
 
 def is_draft(name: str) -> bool:
@@ -58,9 +105,31 @@ def is_draft(name: str) -> bool:
     return re.fullmatch(r"\..+-\d+-\d+\.tmp", name) is not None
 
 
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name[:_LONGEST]}.{_MACHINE}-{os.getpid()}-{next(_COUNT)}.tmp")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the system name ``path``; one without a number gets it."""
+    try:
+        yield
+    except OSError as error:
+        # NumPy gives no number when the disk is full: "1000 requested and 24 written".
+        number = error.errno or (errno.ENOSPC if "requested and" in str(error) else errno.EIO)
+        text = error.strerror if error.errno else os.strerror(number) if number == errno.ENOSPC else str(error)
+        raise OSError(number, text or str(error), str(path)) from error
+
+
+def _remove(draft: Path) -> None:
+    """Removes a draft that is there and can be removed; another user's cannot, and does no harm."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+
+
 def _is_alive(draft: str) -> bool:
     """Whether the process that writes a draft lives; taken for granted on another machine."""
-    found = re.fullmatch(rf"\..+\.{re.escape(socket.gethostname())}-(\d+)-\d+\.tmp", draft)
+    found = re.fullmatch(rf"\..+\.{re.escape(_MACHINE)}-(\d+)-\d+\.tmp", draft)
     if found is None:
         return True
     try:
@@ -74,12 +143,7 @@ def _is_alive(draft: str) -> bool:
 
 def _to_disk(path: Path) -> None:
     """Waits until a file, or the names in a folder, have reached the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        if path.is_dir():  # Windows opens no folders
-            return
-        raise
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,3 +1,5 @@
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_an_epoch_has_every_example_once(encoded: Encoded) -> None:
     steps = steps_per_epoch(encoded, 8)
     assert steps == 13
     epochs = [[], []]
-    for step, batch in enumerate(training_batches(encoded, 8, seed=1).take(2 * steps)):
+    for step, batch in enumerate(islice(training_batches(encoded, 8, seed=1), 2 * steps)):
         _check(batch, encoded)
         assert batch.tokens.shape[0] == 8
         epochs[step // steps].append(np.asarray(batch.row))
@@ -45,9 +47,9 @@ def test_an_epoch_has_every_example_once(encoded: Encoded) -> None:
 
 
 def test_the_stream_is_a_function_of_the_step(encoded: Encoded) -> None:
-    whole = list(training_batches(encoded, 8, seed=1).take(30))
+    whole = list(islice(training_batches(encoded, 8, seed=1), 30))
     for first in (1, 13, 20):
-        part = list(training_batches(encoded, 8, 1, first).take(30 - first))
+        part = list(islice(training_batches(encoded, 8, 1, first), 30 - first))
         for one, two in zip(whole[first:], part, strict=True):
             np.testing.assert_array_equal(one.tokens, two.tokens)
     other = next(iter(training_batches(encoded, 8, seed=2)))
@@ -73,14 +75,14 @@ def test_bucket_lengths() -> None:
 
 
 def test_a_token_budget_is_kept(encoded: Encoded) -> None:
-    rows = token_budget(128, multiple=2)
-    assert [rows(n) for n in (8, 20, 60, 64, 65, 200)] == [16, 6, 2, 2, 2, 2]
+    rows = token_budget(128)
+    assert [rows(n) for n in (8, 20, 60, 64, 65, 200)] == [16, 6, 2, 2, 1, 1]
     steps = steps_per_epoch(encoded, rows)
     for epoch in range(2):
         seen = []
-        for batch in training_batches(encoded, rows, 1, epoch * steps).take(steps):
+        for batch in islice(training_batches(encoded, rows, 1, epoch * steps), steps):
             _check(batch, encoded)
-            assert batch.tokens.shape[0] == rows(batch.tokens.shape[1]) and batch.tokens.shape[0] % 2 == 0
+            assert batch.tokens.shape[0] == rows(batch.tokens.shape[1])
             seen.append(np.asarray(batch.row))
         real = np.concatenate(seen)
         assert sorted(real[real >= 0]) == list(range(101))

@@ -63,8 +63,8 @@ def _step(model: keras.Model, placement: Placement, **options: object) -> None:
     optimizer = AdamW(0.01, **options)
     optimizer.build(model.trainable_variables)
 
-    def loss_fn(batch: Batch, training: bool, seed: object) -> dict:
-        return classification(seeded_call(model, batch.tokens, training, seed), batch.label)
+    def loss_fn(batch: Batch, training: bool, place: object) -> dict:
+        return classification(seeded_call(model, batch.tokens, training, place), batch.label)
 
     batch = Batch(tf.constant(TOKENS), tf.constant([0, 2]), tf.constant([0, 1]), tf.ones(2))
     spec = tf.nest.map_structure(tf.TensorSpec.from_tensor, batch)

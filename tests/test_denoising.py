@@ -1,5 +1,7 @@
 """Algorithm 1: its batches, its loss by hand, and nothing that depends on how the work is cut."""
 
+from itertools import islice
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -13,6 +15,8 @@ from diffusion.readers import Images
 from diffusion.unet import GroupNorm, TimeEmbedding
 from training.adamw import AdamW
 from training.config import TrainingConfig
+from training.draws import EVALUATION, Place
+from training.feed import Batches
 from training.figures import Cost
 from training.job import Job
 from training.randomness import seeded
@@ -27,8 +31,8 @@ def _images(count: int = 10) -> Images:
     return Images(rng.integers(0, 256, (count, 4, 4, 1), np.uint8), np.arange(count, dtype=np.int32) % 3)
 
 
-def _take(dataset: tf.data.Dataset, count: int) -> list[ImageBatch]:
-    return [ImageBatch(*(np.asarray(field) for field in batch)) for batch in dataset.take(count)]
+def _take(batches: Batches, count: int) -> list[ImageBatch]:
+    return list(islice(batches, count))
 
 
 def test_every_image_once_an_epoch_and_the_stream_goes_on_anywhere() -> None:
@@ -84,7 +88,7 @@ def test_the_loss_by_hand() -> None:
     for target in ("eps", "x0", "v"):
         process = DiffusionProcess(ProcessConfig(1000, target=target))
         model = _Spy(0.25)
-        values = make_loss_fn(model, process, min_snr_gamma=5.0)(batch, False, (0, 0))
+        values = make_loss_fn(model, process, min_snr_gamma=5.0)(batch, False, Place(0, EVALUATION))
         x_t, t = (np.asarray(part) for part in model.given)
         x0 = np.asarray(to_model(batch.image))
         alpha, sigma = (table[t].reshape(-1, 1, 1, 1) for table in (process.alpha, process.sigma))
@@ -102,11 +106,11 @@ def test_training_times_are_uniform_and_labels_are_dropped() -> None:
     batch = ImageBatch(np.zeros((count, 2, 2, 1), np.uint8), np.ones(count, np.int32), np.arange(count), np.ones(count))
     model = _Spy(0.0)
     loss_fn = make_loss_fn(model, PROCESS, num_classes=3, label_dropout=0.25)
-    loss_fn(batch, True, ops.convert_to_tensor([5, 0], "int64"))
+    loss_fn(batch, True, Place(ops.convert_to_tensor(5, "int64"), ops.convert_to_tensor(0, "int64")))
     _, t, label = (np.asarray(part) for part in model.given)
     assert abs(t.mean() - 500.5) < 30 and t.min() < 10 and t.max() > 990
     assert set(label) == {1, 3} and abs((label == 3).mean() - 0.25) < 0.03
-    loss_fn(batch, False, (5, 0))
+    loss_fn(batch, False, Place(5, EVALUATION))
     assert set(np.asarray(model.given[2])) == {1}
 
 
@@ -136,9 +140,9 @@ def _train(placement: Placement, steps: int) -> list[np.ndarray]:
         optimizer.build(model.trainable_variables)
     loss_fn = make_loss_fn(model, PROCESS, 3)
     job = Job(model, optimizer, loss_fn, lambda step: training_batches(images, 8, 0, True, step), dict)
-    dataset = placement.strategy.experimental_distribute_dataset(job.train(0))
-    train_step = make_train_step(job, placement, TrainingConfig(), dataset.element_spec)
-    for step, batch in zip(range(steps), dataset, strict=False):
+    batches = job.train(0)
+    train_step = make_train_step(job, placement, TrainingConfig(), batches.spec)
+    for step, batch in zip(range(steps), batches, strict=False):
         train_step(batch, tf.constant(step, tf.int64))
     return model.get_weights()
 

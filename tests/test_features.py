@@ -52,7 +52,7 @@ def test_equal_to_one_text_at_a_time(encoded: Encoded, pooling: str, tmp_path: P
 def test_two_replicas_and_half_precision(encoded: Encoded, tmp_path: Path, two_replicas: Placement) -> None:
     with two_replicas.strategy.scope():
         encoder = feature_encoder(read_checkpoint(TINY), [1, 3], "cls")
-    array = embed(encoder, encoded, "cls", two_replicas, tmp_path / "f.npy", token_budget(40, 2), "float16")
+    array = embed(encoder, encoded, "cls", two_replicas, tmp_path / "f.npy", token_budget(40), "float16")
     assert array.dtype == np.float16
     np.testing.assert_allclose(array, _expected(encoded, "cls"), atol=2e-3)
 

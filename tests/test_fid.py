@@ -135,7 +135,7 @@ def test_statistics_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite"):
         statistics.load(tmp_path / "nan.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"cut\.npz: not a readable statistics file"):
+    with pytest.raises(UserError, match=r"cut\.npz: not a readable npz file"):
         statistics.load(tmp_path / "cut.npz")
     assert json.loads(json.dumps(ours.provenance)) == ours.provenance
 

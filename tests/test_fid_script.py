@@ -1,5 +1,6 @@
 """The FID script as a user runs it, with a small Keras model for its features."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -11,10 +12,14 @@ from PIL import Image
 
 from diffusion import statistics
 from diffusion.config import FeatureConfig, FidConfig
+from diffusion.extractors import build_extractor
+from diffusion.features import image_features
 from diffusion.fid import frechet_distance
 from diffusion.fid_task import measure_fid
+from diffusion.sources import ImageSource, open_source
 from files.errors import UserError
 from tests.scripts import fails, fails_each, succeeds
+from training.strategy import Placement
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,23 @@ def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:
     assert "30 images against 180 images; model:m.keras; nothing was written" in out and not list(tmp_path.iterdir())
 
 
+def test_features_of_images_that_changed_are_not_used_again(
+    world: Path, tmp_path: Path, one_replica: Placement
+) -> None:
+    """Files of the same names and sizes, in which every picture is another one."""
+    config = FidConfig(devices="cpu", a=str(tmp_path / "images"), features=FeatureConfig(str(world / "m.keras")))
+    extractor, found = build_extractor(config.features, tmp_path), []
+    (tmp_path / "images").mkdir()
+    for shade in (10, 200):
+        for k in range(4):
+            Image.new("L", (8, 8), shade).save(tmp_path / "images" / f"{k}.bmp")
+        source = open_source(config.a, config, one_replica)
+        assert isinstance(source, ImageSource)
+        with contextlib.suppress(UserError):  # the array of the first round "holds something else"
+            found.append(image_features(extractor, source, one_replica, tmp_path / "features.npy").features.max())
+    assert found == [10]
+
+
 WRONG: list[tuple[list[str], str]] = [
     (["one"], "two sets of images are needed"),
     (["nowhere", "digits:test"], "nowhere: no such file or folder, and no data set"),
@@ -88,6 +110,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["digits:test", "digits:test", "--metrics=fad"], "value should be one of <kid|prdc|is>"),
     (["one", "two", "three"], "two sets of images are needed"),
     (["digits:test", "digits:test", "--weights=nowhere.pth"], "nowhere.pth"),
+    (["digits:test", "digits:test", "--weights=random:abc"], "--weights=random:abc: after random: comes a number"),
 ]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffusion.config import DataConfig, ReadingConfig
 from diffusion.data import Splits, load
-from diffusion.images import read_images
+from diffusion.images import list_images, read_images
 from diffusion.readers import Images
 from files.errors import UserError
 
@@ -242,11 +242,33 @@ def test_links_in_a_circle_are_walked_once(tmp_path: Path) -> None:
     assert len(_read(tmp_path)) == 3
 
 
+def test_a_listing_covers_names_and_contents(tmp_path: Path) -> None:
+    def archived(name: str) -> str:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for file in sorted((tmp_path / "in").iterdir()):
+                archive.write(file, file.name)
+        return list_images(tmp_path / name, ReadingConfig()).sha256
+
+    for k in range(3):
+        _png(tmp_path / "in" / f"{k}.bmp", np.full((4, 4, 3), k, np.uint8))
+    before, packed = list_images(tmp_path / "in", ReadingConfig()), archived("a.zip")
+    assert before == list_images(tmp_path / "in", ReadingConfig()) and before.num_files == 3
+    assert packed == archived("b.zip") == before.sha256
+    _png(tmp_path / "in" / "1.bmp", np.full((4, 4, 3), 99, np.uint8))  # of the same size in bytes
+    changed = list_images(tmp_path / "in", ReadingConfig())
+    assert changed.num_files == 3 and changed.sha256 != before.sha256 and archived("c.zip") == changed.sha256
+    (tmp_path / "in" / "1.bmp").rename(tmp_path / "in" / "3.bmp")
+    assert list_images(tmp_path / "in", ReadingConfig()).sha256 != changed.sha256
+
+
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
     images = np.zeros((10, 4, 4), np.uint8)
     np.savez(tmp_path / "a.npz", x_train=images, y_train=np.arange(10), x_test=images)
     with pytest.raises(UserError, match="one has labels and the other does not"):
         load(DataConfig(dataset="npz", data_path=tmp_path / "a.npz"))
+    np.savez(tmp_path / "c.npz", images=images, labels=np.arange(10) + 2**31)
+    with pytest.raises(UserError, match=r"label 2,147,483,657; labels are numbers of classes"):
+        load(DataConfig(dataset="npz", data_path=tmp_path / "c.npz"))
     np.savez(tmp_path / "b.npz", images=np.zeros((10, 32, 32, 3), np.uint8), labels=np.arange(10) + 3)
     with pytest.raises(UserError, match=r"labels from \d to 12, and 10 classes"):
         load(DataConfig(dataset="cifar10", data_path=tmp_path / "b.npz"))

@@ -16,7 +16,10 @@ from files.errors import Interrupted, UserError
 from files.tensors import read_tensors
 from training.adamw import AdamW
 from training.config import TaskConfig, TrainingConfig
+from training.draws import Place
+from training.dropout import Dropout
 from training.evaluation import make_evaluator
+from training.feed import Batches, spec_of
 from training.figures import Cost
 from training.job import Job
 from training.learning_rate import Schedule
@@ -40,7 +43,7 @@ def _data() -> tuple[np.ndarray, np.ndarray]:
     return x, (x.sum(axis=1) % 3).astype(np.int32)
 
 
-def _batches(first_step: int) -> tf.data.Dataset:
+def _batches(first_step: int) -> Batches:
     x, label = _data()
 
     def generate() -> Iterator[Batch]:
@@ -52,10 +55,7 @@ def _batches(first_step: int) -> tf.data.Dataset:
             yield Batch(x[rows], label[rows], (np.arange(BATCH) < len(order)).astype(np.float32))
             step += 1
 
-    signature = Batch(
-        tf.TensorSpec([BATCH, 5], tf.int32), tf.TensorSpec([BATCH], tf.int32), tf.TensorSpec([BATCH], tf.float32)
-    )
-    return tf.data.Dataset.from_generator(generate, output_signature=signature)
+    return Batches(generate, spec_of(next(generate())))
 
 
 def _job(placement: Placement, steps: int, dropout: float = 0.0, rate: float = 0.05) -> Job:
@@ -63,13 +63,13 @@ def _job(placement: Placement, steps: int, dropout: float = 0.0, rate: float = 0
         keras.utils.set_random_seed(3)
         tokens = keras.Input((5,), dtype="int32")
         x = keras.layers.Flatten()(keras.layers.Embedding(WORDS, 4)(tokens))
-        x = keras.layers.Dropout(dropout, seed=0)(keras.layers.Dense(16, activation="relu")(x))
+        x = Dropout(dropout, seed=0)(keras.layers.Dense(16, activation="relu")(x))
         model = keras.Model(tokens, keras.layers.Dense(3)(x))
         optimizer = AdamW(Schedule("linear", rate, 2, steps), ema_decay=0.9)
         optimizer.build(model.trainable_variables)
 
-    def loss_fn(batch: Batch, training: bool, seed: Any) -> dict[str, Any]:
-        return classification(seeded_call(model, batch.x, training, seed), batch.label)
+    def loss_fn(batch: Batch, training: bool, place: Place | None) -> dict[str, Any]:
+        return classification(seeded_call(model, batch.x, training, place), batch.label)
 
     def evaluate() -> dict[str, float]:
         x, label = _data()
@@ -82,7 +82,8 @@ def _job(placement: Placement, steps: int, dropout: float = 0.0, rate: float = 0
 def _fit(path: Path, placement: Placement, steps: int = 20, dropout: float = 0.0, **settings: Any) -> Job:
     job = _job(placement, steps, dropout)
     given = {"num_steps": steps, "log_every": 4, "eval_every": 6, "clip_norm": 0.5} | settings
-    fit(job, placement, Run.open(path, TaskConfig()), TrainingConfig(**given))
+    with Run.open(path, TaskConfig()) as run:
+        fit(job, placement, run, TrainingConfig(**given))
     return job
 
 
@@ -218,15 +219,15 @@ class _Spoiled:
         self.job = _job(placement, 20)
         loss_fn = self.job.loss_fn
 
-        def spoiled(batch: Batch, training: bool, seed: Any) -> dict[str, Any]:
-            values = loss_fn(batch, training, seed)
-            wrong = tf.where(seed[1] == at - 1, np.float32(np.inf), 0.0)
+        def spoiled(batch: Batch, training: bool, place: Place) -> dict[str, Any]:
+            values = loss_fn(batch, training, place)
+            wrong = tf.where(place.step == at - 1, np.float32(np.inf), 0.0)
             if what == "loss":
                 values["loss"] += wrong
             if what == "gradient":  # √0 has a slope that is not finite, and 0 · ∞ is no number
                 weight = self.job.model.trainable_variables[-1].value
                 zero = tf.reduce_sum(weight - tf.stop_gradient(weight))
-                values["loss"] += tf.where(seed[1] == at - 1, tf.sqrt(tf.abs(zero)), 0.0)
+                values["loss"] += tf.where(place.step == at - 1, tf.sqrt(tf.abs(zero)), 0.0)
             return values
 
         self.job = dataclasses.replace(self.job, loss_fn=spoiled, evaluate=lambda: {"accuracy": figure})
@@ -282,7 +283,8 @@ def test_a_figure_that_is_no_number_is_the_worst(tmp_path: Path, one_replica: Pl
 def test_evaluator_drops_filler_and_keeps_order(one_replica: Placement, two_replicas: Placement) -> None:
     x = np.arange(16, dtype=np.float32)
     mask = np.array([1, 1, 0, 1, 1, 1, 0, 0] * 2, np.float32)
-    dataset = tf.data.Dataset.from_tensor_slices(Batch(x, x, mask)).batch(8)
+    halves = [Batch(x[:8], x[:8], mask[:8]), Batch(x[8:], x[8:], mask[8:])]
+    dataset = Batches(lambda: halves, spec_of(halves[0]))
     for placement in (one_replica, two_replicas, Placement(one_replica.strategy, 4)):
         values = make_evaluator(lambda batch: {"double": 2 * batch.x}, placement)(dataset)
         np.testing.assert_array_equal(values["double"], 2 * x[mask > 0])

@@ -5,7 +5,7 @@ import pytest
 
 from text_cls.baselines import features, run_baseline
 from text_cls.class_weights import balanced_weights
-from text_cls.metrics import calibration_error, report
+from text_cls.metrics import as_text, calibration_error, report
 from text_cls.objective import token_rates
 from text_cls.preprocess import Cleaner, tokenise
 
@@ -27,6 +27,15 @@ def test_report_by_hand() -> None:
 def test_calibration_error_by_hand() -> None:
     # Bins of 1/15: .8 right, .6 wrong, .7 right, .5 wrong, each alone in its bin.
     assert calibration_error(P, Y) == pytest.approx((0.2 + 0.6 + 0.3 + 0.5) / 4)
+
+
+def test_probabilities_that_are_no_numbers_are_figures_that_are_none() -> None:
+    spoiled = P.copy()
+    spoiled[0] = np.nan
+    figures = report(spoiled, Y, ("a", "b", "c"))
+    assert figures["accuracy"] == 0.25 and math.isnan(figures["loss"]) and math.isnan(figures["calibration_error"])
+    assert figures["confusion"] == [[0, 0, 0], [1, 1, 0], [0, 1, 0]]
+    assert "loss nan" in as_text(figures)
 
 
 def test_balanced_weights_average_to_one() -> None:

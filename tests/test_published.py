@@ -156,7 +156,7 @@ def test_missing_and_damaged_files(copy: Path, tmp_path: Path) -> None:
     (copy / "vocab.txt").unlink()
     assert "no such vocabulary" in _refused(copy)
     (copy / "config.json").write_text("{")
-    assert "not JSON" in _refused(copy)
+    assert "malformed JSON" in _refused(copy)
     (copy / "config.json").write_text('{"model_type": "bert"}')
     assert "not a BERT configuration, 'vocab_size' is missing" in _refused(copy)
     (copy / "config.json").unlink()

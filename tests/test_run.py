@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,32 +83,73 @@ def test_a_folder_that_was_being_made_is_made(tmp_path: Path) -> None:
 
 
 def test_finished_and_other_data(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run = Run.open(tmp_path, _Config(), _Data(3))
-    assert "note: one row left out" in (tmp_path / "log.txt").read_text()
-    assert Run.finished(tmp_path, _Config(), "test_accuracy") is None
-    Run.open(tmp_path, _Config(), _Data(3))
-    with pytest.raises(UserError, match="was trained on other data"):
-        Run.open(tmp_path, _Config(), _Data(4))
-    run.write_json("result.json", {"test_accuracy": 0.5})
-    assert Run.finished(tmp_path, _Config(), "test_accuracy") == {"test_accuracy": 0.5}
-    assert "finished before, test accuracy 0.5000" in capsys.readouterr().out
+    with Run.open(tmp_path, _Config(), _Data(3), {"encoder": "abc"}) as run:
+        assert "note: one row left out" in (tmp_path / "log.txt").read_text()
+        assert run.finished("test_accuracy") is None
+        with pytest.raises(UserError, match="is in use by another process"):
+            Run.open(tmp_path, _Config(), _Data(3), {"encoder": "abc"})
+        run.write_json("result.json", {"test_accuracy": 0.5})
+    for data, inputs, what in (
+        (_Data(4), {"encoder": "abc"}, "rows"),
+        (_Data(3), {"encoder": "abd"}, "encoder"),
+        (_Data(3), {}, "encoder"),
+    ):
+        with pytest.raises(UserError, match=rf"was made of other data \({what};"):
+            Run.open(tmp_path, _Config(), data, inputs)
+    with Run.open(tmp_path, _Config(), _Data(3), {"encoder": "abc"}) as run:
+        assert run.finished("test_accuracy") == {"test_accuracy": 0.5}
+        assert "finished before, test accuracy 0.5000" in capsys.readouterr().out
+        with pytest.raises(UserError, match="damaged: no fid in it"):
+            run.finished("fid")
     with pytest.raises(UserError, match="other flags"):
-        Run.finished(tmp_path, _Config(seed=1), "test_accuracy")
+        Run.check(tmp_path, _Config(seed=1))
 
 
 def test_figures_past_the_step_are_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run = Run.open(tmp_path, TaskConfig())
-    run.resume_at(0, 100)
-    for step in (10, 20, 30):
-        run.log(step, "train", {"loss": 0.1 + 0.2, "small": 1e-7})
+    metrics = tmp_path / "metrics.jsonl"
+    with Run.open(tmp_path, TaskConfig()) as run:
+        run.resume_at(0, 100)
+        for step in (10, 20):
+            run.log(step, "train", {"loss": 0.1 + 0.2, "small": 1e-7})
+        history = run.history
+        run.log(30, "train", {"loss": 0.5})
     assert "loss 0.3  small 1.00e-07  left" in capsys.readouterr().out
-    with open(tmp_path / "metrics.jsonl", "a") as file:
+    with metrics.open("a") as file:
         file.write('{"step": 40, "spl')  # cut off in the middle of a line
-    again = Run.open(tmp_path, TaskConfig())
-    again.resume_at(20, 100)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [10, 20]
-    assert lines[0] == {"step": 10, "split": "train", "loss": 0.1 + 0.2, "small": 1e-7}
+    for kept in (history, None):  # from a checkpoint, and from one that has no history
+        with Run.open(tmp_path, TaskConfig()) as run:
+            run.resume_at(20, 100, kept)
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+        assert [line["step"] for line in lines] == [10, 20]
+        assert lines[0] == {"step": 10, "split": "train", "loss": 0.1 + 0.2, "small": 1e-7}
+    assert "note" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:30], lambda text: text.replace("0.3", "0.4"), lambda text: ""])
+def test_figures_that_were_cut_or_changed_come_back_from_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture, damage: Callable[[str], str]
+) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    with Run.open(tmp_path, TaskConfig()) as run:
+        run.resume_at(0, 100)
+        run.log(10, "train", {"loss": 0.3})
+        metrics.write_text(damage(metrics.read_text()))
+        run.resume_at(10, 100, run.history)
+    assert json.loads(metrics.read_text())["loss"] == 0.3
+    assert "note: metrics.jsonl was cut or changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe\x00", b'{"a": ' + b"[" * 100_000])
+@pytest.mark.parametrize("name", ["data.json", "result.json", "config.json", "flags.txt"])
+def test_damaged_files_are_said(tmp_path: Path, name: str, content: bytes) -> None:
+    with Run.open(tmp_path, _Config(name="x"), _Data(3)) as run:
+        run.write_json("result.json", {"test_accuracy": 0.5})
+    (tmp_path / name).write_bytes(content)
+    with (
+        pytest.raises(UserError, match=name if name != "flags.txt" else "flags"),
+        Run.open(tmp_path, _Config(name="x"), _Data(3)) as run,
+    ):
+        run.finished("test_accuracy")
 
 
 def test_writer_gets_the_figures(tmp_path: Path) -> None:

@@ -106,6 +106,65 @@ def test_damaged_files(tmp_path: Path) -> None:
         read_torch(_zip(tmp_path / "no.bin", pickle.dumps({"epoch": 3}, 2)))
 
 
+def _member(path: Path, content: bytes, packed: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "a", packed) as archive:
+        archive.writestr("archive/data/0", content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"), [((200, 200), (0, 0)), ((7,), (0,)), ((2, 6), (0, 1)), ((3, 4), (1, 1)), ((-2, -3), (3, 1))]
+)
+def test_a_tensor_of_more_elements_than_its_storage_is_refused(tmp_path: Path, shape: tuple, strides: tuple) -> None:
+    path = _zip(tmp_path / "w.bin", _tensor_pickle("FloatStorage", 0, shape, strides))
+    with pytest.raises(UserError, match=r"more elements than its storage|a negative size"):
+        read_torch(_member(path, np.arange(6, dtype="<f4").tobytes()))
+
+
+def test_views_of_one_storage_share_its_memory(tmp_path: Path) -> None:
+    one = _tensor_pickle("BFloat16Storage", 0, (2, 3), (3, 1))[3:-2]  # without the dictionary around it
+    body = b"\x80\x02}" + b"".join(b"U\x01" + name + one[3:] + b"s" for name in (b"a", b"b", b"c")) + b"."
+    path = _member(_zip(tmp_path / "w.bin", body), np.arange(6, dtype="<u2").tobytes())
+    found = read_torch(path)
+    assert found.keys() == {"a", "b", "c"} and found["a"].shape == (2, 3)
+    assert np.shares_memory(found["a"], found["b"]) and np.shares_memory(found["a"], found["c"])
+    assert not found["a"].flags.writeable
+
+
+def test_zip_members_that_are_bombs_are_refused(tmp_path: Path) -> None:
+    pickled = _tensor_pickle("FloatStorage", 0, (2, 3), (3, 1))
+    path = _member(_zip(tmp_path / "a.bin", pickled), bytes(10**7), zipfile.ZIP_DEFLATED)  # it claims 24 bytes
+    with pytest.raises(UserError, match=r"archive/data/0 unpacks to 10,000,000 bytes, more than belong there"):
+        read_torch(path)
+    large = pickled.replace(b"U\x03cpuK\x06", b"U\x03cpuJ\xff\xff\xff\x7f")  # it claims 8 GB
+    path = _member(_zip(tmp_path / "b.bin", large), bytes(24))
+    with pytest.raises(UserError, match=r"a storage of 8,589,934,588 bytes in a file of \d+"):
+        read_torch(path)
+    with zipfile.ZipFile(tmp_path / "c.bin", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**24 + 1))
+    with pytest.raises(UserError, match=r"archive/data.pkl unpacks to 16,777,217 bytes"):
+        read_torch(tmp_path / "c.bin")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickles_that_want_much_memory_are_refused(tmp_path: Path, zipped: bool) -> None:
+    content = b"\x80\x02}r\xff\xff\xff\x7f."  # notes an object under the number 2,147,483,647
+    path = tmp_path / "w.bin"
+    if zipped:
+        _zip(path, content)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="it wants room for 2,147,483,647 objects"):
+        read_torch(path)
+
+
+def test_references_are_not_shown(tmp_path: Path) -> None:
+    """Thirty tuples, each the one before twice: a billion elements, if they are written out."""
+    nested = b")" + b"".join(b"q" + bytes([k]) + b"h" + bytes([k]) + b"\x86" for k in range(30))
+    with pytest.raises(UserError, match="a reference to something that is no storage"):
+        read_torch(_zip(tmp_path / "w.bin", b"\x80\x02" + nested + b"Q."))
+
+
 @pytest.mark.slow
 def test_a_real_checkpoint(shared: Path) -> None:
     tensors = read_torch(shared / "weights" / "efficientnet-lite0-57934424.pth")

@@ -30,7 +30,19 @@ def run_baselines(config: BaselineConfig, run_dir: Path | str) -> dict[str, Any]
     """
     Run.check(run_dir, config)
     data, train, others = _prepare(config)
-    run = Run.open(run_dir, config, data.splits)
+    with Run.open(run_dir, config, data.splits) as run:
+        return _fit_all(run, config, data, train, others)
+
+
+def dry_run(config: BaselineConfig) -> None:
+    """Reads everything, prints sizes, and writes nothing."""
+    _prepare(config, write=False)
+    print("nothing was written")
+
+
+def _fit_all(
+    run: Run, config: BaselineConfig, data: Tokenised, train: csr_matrix, others: list[csr_matrix]
+) -> dict[str, Any]:
     labels = data.splits.train.labels
     assert labels is not None
     reports: dict[str, Any] = {}
@@ -48,12 +60,6 @@ def run_baselines(config: BaselineConfig, run_dir: Path | str) -> dict[str, Any]
     result |= {"seed": config.seed}
     run.write_json("result.json", result)
     return result
-
-
-def dry_run(config: BaselineConfig) -> None:
-    """Reads everything, prints sizes, and writes nothing."""
-    _prepare(config, write=False)
-    print("nothing was written")
 
 
 class _Prepared(NamedTuple):

@@ -1,4 +1,4 @@
-"""Encoded texts → tf.data batches of fixed shapes, bucketed by length.
+"""Encoded texts → batches of fixed shapes, bucketed by length.
 
 Which rows are in batch n of training is a pure function of the seed and n, so a run resumes at any step without
 replaying the ones before. ``B`` batch, ``T`` tokens.
@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from text_cls.encoding import Encoded
 from text_cls.vocabulary import PAD_ID
-from training.datasets import from_batches
+from training.feed import Batches, Spec
 
 Rows = int | Callable[[int], int]  # of a batch: a number, or padded length → number
 
@@ -26,9 +25,9 @@ class Batch(NamedTuple):
     mask: Any  # [B] float32, 1 for an example and 0 for filler
 
 
-def token_budget(tokens: int, multiple: int = 1) -> Callable[[int], int]:
-    """Padded length → rows of a batch of at most ``tokens`` positions, in multiples of ``multiple`` (at least one)."""
-    return lambda padded: max(1, tokens // (padded * multiple)) * multiple
+def token_budget(tokens: int) -> Callable[[int], int]:
+    """Padded length → rows of a batch of at most ``tokens`` positions, and at least one row."""
+    return lambda padded: max(1, tokens // padded)
 
 
 def bucket_lengths(max_length: int) -> np.ndarray:
@@ -79,15 +78,10 @@ def _batch(encoded: Encoded, rows: np.ndarray, size: int, padded: int) -> Batch:
     )
 
 
-def _dataset(batches: Any, rows: Rows) -> tf.data.Dataset:
+def _batches(make: Callable[[], Iterator[Batch]], rows: Rows) -> Batches:
     size = rows if isinstance(rows, int) else None
-    signature = Batch(
-        tf.TensorSpec([size, None], tf.int32),
-        tf.TensorSpec([size], tf.int32),
-        tf.TensorSpec([size], tf.int32),
-        tf.TensorSpec([size], tf.float32),
-    )
-    return from_batches(batches, signature, prefetch=8)
+    spec = Batch(Spec((size, None), "int32"), Spec((size,), "int32"), Spec((size,), "int32"), Spec((size,), "float32"))
+    return Batches(make, spec, ahead=8)
 
 
 def _function(rows: Rows) -> Callable[[int], int]:
@@ -100,7 +94,7 @@ def steps_per_epoch(encoded: Encoded, rows: Rows) -> int:
     return len(_plan(encoded.lengths, _function(rows), buckets, np.random.default_rng(0)))
 
 
-def training_batches(encoded: Encoded, rows: Rows, seed: int, first_step: int = 0) -> tf.data.Dataset:
+def training_batches(encoded: Encoded, rows: Rows, seed: int, first_step: int = 0) -> Batches:
     """The endless stream of training batches from ``first_step`` on, shuffled anew in every epoch."""
     buckets = bucket_lengths(int(encoded.lengths.max()))
     per_epoch, rows_at = steps_per_epoch(encoded, rows), _function(rows)
@@ -114,17 +108,26 @@ def training_batches(encoded: Encoded, rows: Rows, seed: int, first_step: int = 
                 yield _batch(encoded, chosen, rows_at(padded), padded)
                 step += 1
 
-    return _dataset(batches, rows)
+    return _batches(batches, rows)
 
 
-def evaluation_batches(encoded: Encoded, rows: Rows, max_length: int) -> tf.data.Dataset:
-    """Every example once, in order of length."""
-    rows_at = _function(rows)
+def evaluation_rows(batch_size: int) -> Callable[[int], int]:
+    """Padded length → rows of a batch in evaluation.
+
+    They depend on nothing but a text's own length, so that it gets alone what it gets among others. They are few, since
+    the last batch of every length is filled up: one sentence costs as much as 16.
+    """
+    return lambda padded: min(batch_size, max(4, min(16, 1024 // padded // 4 * 4)))
+
+
+def evaluation_batches(encoded: Encoded, batch_size: int, max_length: int) -> Batches:
+    """Every example once, in order of length, at most ``batch_size`` at a time."""
+    rows_at = rows = evaluation_rows(batch_size)
     plan = _plan(encoded.lengths, rows_at, bucket_lengths(max_length), None)
-    return _dataset(lambda: (_batch(encoded, chosen, rows_at(padded), padded) for padded, chosen in plan), rows)
+    return _batches(lambda: (_batch(encoded, chosen, rows_at(padded), padded) for padded, chosen in plan), rows)
 
 
-def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> tf.data.Dataset:
+def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> Batches:
     """Every example once, the longest first, each batch padded to its own longest: the least padding there can be.
 
     ``first`` examples are left out, those that would come first.
@@ -142,4 +145,4 @@ def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> tf.data.Data
             yield _batch(encoded, order[start : start + size], size, padded)
             start += size
 
-    return _dataset(batches, rows)
+    return _batches(batches, rows)

@@ -15,6 +15,7 @@ from keras import layers, ops
 from files.errors import UserError
 from text_cls.config import BertClassifierConfig, BertConfig
 from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, register
+from training.dropout import Dropout
 
 
 @register
@@ -37,14 +38,15 @@ class BertEmbedding(layers.Layer):
 
     def build(self, tokens_shape: Any) -> None:
         normal = keras.initializers.TruncatedNormal(stddev=0.02)
-        self.words = layers.Embedding(self.vocabulary_size, self.width, normal, name="words")
+        policy = self.dtype_policy
+        self.words = layers.Embedding(self.vocabulary_size, self.width, normal, name="words", dtype=policy)
         self.words.build(tokens_shape)
         self.positions = self.add_weight(shape=(self.max_positions, self.width), initializer=normal, name="positions")
         if self.num_segments:
             self.segments = self.add_weight(shape=(self.num_segments, self.width), initializer=normal, name="segments")
-        self.norm = layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm")
+        self.norm = layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm", dtype=policy)
         self.norm.build((*tokens_shape, self.width))
-        self.drop = layers.Dropout(self.dropout, seed=0)
+        self.drop = Dropout(self.dropout, seed=0, dtype=policy)
 
     def call(self, tokens: Any, training: bool = False) -> Any:
         place = self.positions[: ops.shape(tokens)[1]]  # [T, D]
@@ -108,7 +110,7 @@ def build_classifier(config: BertClassifierConfig) -> keras.Model:
     small = keras.initializers.TruncatedNormal(stddev=0.02)
     if config.pooling == "pooler":
         pooled = layers.Dense(config.encoder.width, "tanh", kernel_initializer=small, name="pooler")(pooled)
-    pooled = layers.Dropout(config.head_dropout, seed=0, name="head_dropout")(pooled)
+    pooled = Dropout(config.head_dropout, seed=0, name="head_dropout")(pooled)
     logits = layers.Dense(config.num_classes, kernel_initializer=small, dtype="float32", name="head")(pooled)
     return keras.Model(tokens, logits, name="classifier")
 

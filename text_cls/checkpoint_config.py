@@ -1,15 +1,20 @@
-"""Configurations of published BERT and DistilBERT checkpoints → ours."""
+"""Configurations of published BERT and DistilBERT checkpoints → ours, and whether weights are of that size."""
 
 import dataclasses
-import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from files.documents import read_object, shown
 from files.errors import UserError
 from text_cls.config import BertConfig
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
                 "relu": "relu", "silu": "silu", "swish": "silu"}  # fmt: skip
+BLOCK = re.compile(r"encoder\.layer\.(\d{1,6})\.")
+_CASING = {"lower_case": "do_lower_case", "strip_accents": "strip_accents", "split_cjk": "tokenize_chinese_chars"}
 
 
 def read_config(folder: Path, tf1: bool = False) -> BertConfig:
@@ -20,32 +25,45 @@ def read_config(folder: Path, tf1: bool = False) -> BertConfig:
         tf1: of a TensorFlow 1 checkpoint, whose "gelu" is the tanh form.
 
     Raises:
-        UserError: missing, not JSON, a field missing, or an architecture that is not BERT's.
+        UserError: missing, not JSON, a field missing or out of its bounds, or an architecture that is not BERT's.
     """
-    path = next((folder / name for name in ("config.json", "bert_config.json") if (folder / name).is_file()), None)
+    path = next((folder / name for name in ("config.json", "bert_config.json") if (folder / name).exists()), None)
     if path is None:
         raise UserError(f"{folder}: neither config.json nor bert_config.json there")
+    raw = read_object(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        kind = raw.get("model_type", "bert")
+        kind, position = raw.get("model_type", "bert"), raw.get("position_embedding_type", "absolute")
         if kind not in ("bert", "distilbert"):
-            raise UserError(f"model_type {kind!r}; bert and distilbert are supported")
-        if raw.get("position_embedding_type", "absolute") != "absolute":
-            raise UserError(f"position_embedding_type {raw['position_embedding_type']!r}; only absolute is supported")
-        config = _from_distilbert(raw) if kind == "distilbert" else _from_bert(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
-    except (KeyError, AttributeError) as error:
+            raise UserError(f"model_type {shown(kind)}; bert and distilbert are supported")
+        if position != "absolute":
+            raise UserError(f"position_embedding_type {shown(position)}; only absolute is supported")
+        config = _from_distilbert(_Fields(raw)) if kind == "distilbert" else _from_bert(_Fields(raw))
+        if config.activation not in _ACTIVATIONS:
+            raise UserError(f"activation {shown(config.activation)}; known are {', '.join(_ACTIVATIONS)}")
+    except KeyError as error:
         raise UserError(f"{path}: not a BERT configuration, {error} is missing") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    if config.activation not in _ACTIVATIONS:
-        raise UserError(f"{path}: activation {config.activation!r}; known are {', '.join(_ACTIVATIONS)}")
     activation = "gelu_tanh" if tf1 and config.activation == "gelu" else _ACTIVATIONS[config.activation]
     return dataclasses.replace(config, activation=activation)
 
 
-def _from_bert(raw: dict[str, Any]) -> BertConfig:
+class _Fields(dict):
+    """The fields of a configuration; one that is no number and no short text is refused when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if len(shown(value)) > 60 or (
+            isinstance(value, list | dict) and any(isinstance(x, list | dict) for x in value)
+        ):
+            raise UserError(f"{name} is {shown(value)}")
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401  # dict.get does not ask __getitem__
+
+
+def _from_bert(raw: "_Fields") -> BertConfig:
     return BertConfig(
         vocabulary_size=raw["vocab_size"],
         width=raw["hidden_size"],
@@ -61,7 +79,7 @@ def _from_bert(raw: dict[str, Any]) -> BertConfig:
     )
 
 
-def _from_distilbert(raw: dict[str, Any]) -> BertConfig:
+def _from_distilbert(raw: "_Fields") -> BertConfig:
     return BertConfig(
         vocabulary_size=raw["vocab_size"],
         width=raw["dim"],
@@ -81,16 +99,57 @@ def read_casing(folder: Path, vocabulary: tuple[str, ...]) -> dict[str, Any]:
     """How the tokeniser folds text, from ``tokenizer_config.json``.
 
     Without one the vocabulary tells: it is a cased one if it holds a capital letter outside the special tokens.
+
+    Raises:
+        UserError: not JSON, or a field that is neither true nor false.
     """
     path = folder / "tokenizer_config.json"
-    if not path.is_file():
+    if not path.exists():
         return {"lower_case": not any(word != word.lower() for word in vocabulary if not word.startswith("["))}
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            "lower_case": raw.get("do_lower_case", True),
-            "strip_accents": raw.get("strip_accents"),
-            "split_cjk": raw.get("tokenize_chinese_chars", True),
-        }
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+    raw = read_object(path)
+    found = {
+        "lower_case": raw.get("do_lower_case", True),
+        "strip_accents": raw.get("strip_accents"),
+        "split_cjk": raw.get("tokenize_chinese_chars", True),
+    }
+    for name, value in found.items():
+        if not isinstance(value, bool) and not (name == "strip_accents" and value is None):
+            raise UserError(f"{path}: {_CASING[name]} is {shown(value)}; it must be true or false")
+    return found
+
+
+def check_sizes(path: Path, config: BertConfig, tensors: dict[str, np.ndarray]) -> None:
+    """Refuses a configuration of a larger network than the weights are of, before that network is built."""
+    numbers = {int(found[1]) for name in tensors if (found := BLOCK.match(name))}
+    depth = next(i for i in range(len(numbers) + 1) if i not in numbers)
+    if config.num_layers > depth:
+        raise UserError(
+            f"{path}: the configuration says {config.num_layers:,} layers, the weights have {depth:,}; "
+            f"missing: encoder.layer.{depth}.attention.self.query.weight and others"
+        )
+    expected = {
+        "embeddings.word_embeddings.weight": (config.vocabulary_size, config.width),
+        "embeddings.position_embeddings.weight": (config.max_positions, config.width),
+        "embeddings.token_type_embeddings.weight": (config.num_segments, config.width),
+        "encoder.layer.0.intermediate.dense.weight": (config.ffn_width, config.width),
+    }
+    if not config.num_segments:
+        del expected["embeddings.token_type_embeddings.weight"]
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise UserError(f"{path}: keys do not fit the configuration; missing: {some(missing)}")
+    check_shapes(path, expected, tensors)
+
+
+def check_shapes(path: Path, expected: dict[str, tuple[int, ...]], tensors: dict[str, np.ndarray]) -> None:
+    """Refuses weights of other shapes than a configuration asks for."""
+    other = [
+        f"{name} {tensors[name].shape}, not {shape}" for name, shape in expected.items() if tensors[name].shape != shape
+    ]
+    if other:
+        raise UserError(f"{path}: weights disagree with the configuration: {some(other)}")
+
+
+def some(names: list[str]) -> str:
+    """Names of tensors for an error, the first of them if there are many."""
+    return ", ".join(name[:120] for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -16,10 +16,11 @@ import numpy as np
 
 from files.download import fetch, fetch_wheel
 from files.errors import UserError
+from files.limits import check_regular
 from files.tensors import read_tf1, read_weights, write_tensors
 from files.writing import write_text
 from text_cls.bert import blocks
-from text_cls.checkpoint_config import read_casing, read_config
+from text_cls.checkpoint_config import BLOCK, check_shapes, check_sizes, read_casing, read_config, some
 from text_cls.config import BertConfig
 from text_cls.wordpiece import WordPiece, read_vocabulary
 
@@ -128,6 +129,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     else:
         found = read_weights(weights)
         tensors = {_renamed(name): array for name, array in found.items()}
+    check_sizes(weights, config, tensors)
     casing = read_casing(folder, vocabulary)
     return Checkpoint(weights, config, tensors, {"vocab_file": folder / "vocab.txt"} | casing)
 
@@ -135,7 +137,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _find_weights(path: Path) -> Path:
     if path.with_name(path.name + ".index").is_file():
         return path
-    if path.is_file():
+    if not path.is_dir():
+        check_regular(path)
         return path.with_suffix("") if path.suffix == ".index" else path
     for pattern in _WEIGHTS:
         for found in sorted(path.glob(pattern)):
@@ -213,26 +216,18 @@ def load_encoder(checkpoint: Checkpoint, encoder: keras.Model) -> None:
     unexpected = sorted(name for name in tensors.keys() - expected.keys() if not _is_ignored(name, left_out))
     if missing or unexpected:
         parts = [
-            f"{kind}: {_some(names)}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names
+            f"{kind}: {some(names)}" for kind, names in (("missing", missing), ("unexpected", unexpected)) if names
         ]
         raise UserError(f"{checkpoint.path}: keys do not fit the configuration; " + "; ".join(parts))
-    other = [
-        f"{name} {tensors[name].shape}, not {shape}" for name, shape in expected.items() if tensors[name].shape != shape
-    ]
-    if other:
-        raise UserError(f"{checkpoint.path}: weights disagree with the configuration: {_some(other)}")
+    check_shapes(checkpoint.path, expected, tensors)
     for variable, names in layout:
         arrays = [tensors[name].T if _is_kernel(variable) else tensors[name] for name in names]
         variable.assign(np.concatenate(arrays, axis=-1).astype(np.float32))
 
 
 def _is_ignored(name: str, left_out: range) -> bool:
-    block = re.match(r"encoder\.layer\.(\d+)\.", name)
+    block = BLOCK.match(name)
     return bool(_IGNORED.match(name)) or (block is not None and int(block[1]) in left_out)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def load_pooler(checkpoint: Checkpoint, pooler: keras.layers.Dense) -> None:

@@ -10,6 +10,7 @@ from training.options import Config, nested, option
 TRUNCATIONS = ("head", "head_tail")
 POSITIONS = ("sinusoidal", "learned", "none")
 NORMS = ("pre", "post")
+MAX_WIDTH, MAX_LAYERS = 65_536, 1000  # far beyond any published encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,10 @@ class DataConfig(Config):
         "sep", "What is put between the fields of a text: <SEP> or a space.", choices=("sep", "space")
     )
 
+    max_megabytes: int = option(
+        500, "Largest file of texts that is read, unpacked, in MB.", low=1, high=10**6, affects_result=False
+    )
+
     def check(self) -> None:
         for name, share in (("validation", self.validation_share), ("test", self.test_share)):
             if not 0 < share < 1:
@@ -66,7 +71,7 @@ class CleaningConfig(Config):
 class VocabularyConfig(Config):
     """Which words of the training texts a model knows."""
 
-    vocabulary_size: int = option(20000, "Most frequent words of the training texts.", low=6)
+    vocabulary_size: int = option(20000, "Most frequent words of the training texts.", low=6, high=10**7)
     min_count: int = option(2, "Occurrences a word needs to be in the vocabulary.", low=1)
 
 
@@ -74,7 +79,7 @@ class VocabularyConfig(Config):
 class LengthConfig(Config):
     """How long a text may be."""
 
-    max_length: int = option(256, "Longest text in tokens, special ones included.", low=3)
+    max_length: int = option(256, "Longest text in tokens, special ones included.", low=3, high=2**20)
     truncate: str = option(
         "head",
         "Part that is kept of longer texts: the head, or a quarter from the head and the rest from the tail.",
@@ -97,13 +102,13 @@ class ObjectiveConfig(Config):
 class TransformerConfig(Config):
     """What fixes the shape of a Transformer that is trained from scratch."""
 
-    vocabulary_size: int = option(20000, "Token ids, the special ones included.", from_data=True)
-    num_classes: int = option(2, "Number of classes K.", from_data=True)
-    max_length: int = option(256, "Longest text in tokens, <CLS> included.", from_data=True)
-    width: int = option(128, "Width D of the hidden vectors.", low=1)
-    num_layers: int = option(2, "Encoder blocks.", low=0)
-    num_heads: int = option(4, "Attention heads of a block.", low=1)
-    ffn_width: int = option(256, "Hidden width of the feed-forward nets.", low=1)
+    vocabulary_size: int = option(20000, "Token ids, the special ones included.", high=10**7, from_data=True)
+    num_classes: int = option(2, "Number of classes K.", high=2**20, from_data=True)
+    max_length: int = option(256, "Longest text in tokens, <CLS> included.", high=2**20, from_data=True)
+    width: int = option(128, "Width D of the hidden vectors.", low=1, high=MAX_WIDTH)
+    num_layers: int = option(2, "Encoder blocks.", low=0, high=MAX_LAYERS)
+    num_heads: int = option(4, "Attention heads of a block.", low=1, high=MAX_WIDTH)
+    ffn_width: int = option(256, "Hidden width of the feed-forward nets.", low=1, high=2**20)
     dropout: float = option(0.1, "Dropout of embeddings, block outputs and the pooled vector.", low=0.0, high=0.99)
     attention_dropout: float = option(0.0, "Dropout of attention weights.", low=0.0, high=0.99)
     token_dropout: float = option(0.0, "Share of training tokens replaced by <MASK>.", low=0.0, high=0.99)
@@ -111,7 +116,7 @@ class TransformerConfig(Config):
     norm: str = option("pre", "Layer norm before or after each branch (Xiong et al. 2020).", choices=NORMS)
     pooling: str = option("mean", "How the tokens' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
     activation: str = option("gelu", "Activation of the feed-forward nets.", choices=("gelu", "relu"))
-    bigram_buckets: int = option(0, "Rows of a table of hashed word pairs; 0 for none.", low=0)
+    bigram_buckets: int = option(0, "Rows of a table of hashed word pairs; 0 for none.", low=0, high=10**8)
 
     def check(self) -> None:
         if self.width % self.num_heads:
@@ -122,13 +127,13 @@ class TransformerConfig(Config):
 class BertConfig(Config):
     """What fixes a published encoder's shape and arithmetic; it comes with the checkpoint."""
 
-    vocabulary_size: int = option(30522, "Word pieces.", low=1)
-    width: int = option(768, "Width D of the hidden vectors.", low=1)
-    num_layers: int = option(12, "Encoder blocks.", low=1)
-    num_heads: int = option(12, "Attention heads of a block.", low=1)
-    ffn_width: int = option(3072, "Hidden width of the feed-forward nets.", low=1)
-    max_positions: int = option(512, "Longest text in pieces, [CLS] and [SEP] included.", low=1)
-    num_segments: int = option(2, "Rows of the segment table; 0 where there is none.", low=0)
+    vocabulary_size: int = option(30522, "Word pieces.", low=1, high=10**7)
+    width: int = option(768, "Width D of the hidden vectors.", low=1, high=MAX_WIDTH)
+    num_layers: int = option(12, "Encoder blocks.", low=1, high=MAX_LAYERS)
+    num_heads: int = option(12, "Attention heads of a block.", low=1, high=MAX_WIDTH)
+    ffn_width: int = option(3072, "Hidden width of the feed-forward nets.", low=1, high=2**20)
+    max_positions: int = option(512, "Longest text in pieces, [CLS] and [SEP] included.", low=1, high=2**20)
+    num_segments: int = option(2, "Rows of the segment table; 0 where there is none.", low=0, high=2**20)
     activation: str = option("gelu", "gelu (exact), gelu_tanh, relu or silu.")
     norm_epsilon: float = option(1e-12, "ε of the layer norms.", low=0.0, high=0.99)
     dropout: float = option(0.1, "Dropout of embeddings and block outputs.", low=0.0, high=0.99)
@@ -144,7 +149,7 @@ class BertClassifierConfig(Config):
     """An encoder with a classification head; ``pooler`` is [CLS] through BERT's dense tanh layer."""
 
     encoder: BertConfig = nested(BertConfig, from_data=True)
-    num_classes: int = option(2, "Number of classes K.", from_data=True)
+    num_classes: int = option(2, "Number of classes K.", high=2**20, from_data=True)
     pooling: str = option(
         "cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:ENCODER_POOLINGS"
     )
@@ -256,5 +261,6 @@ class PredictionConfig(Config):
 
     input: str = option("", "File with one text a line (.gz, .xz, .zst as they are); '-' for standard input.")
     separator: str = option("", "Text between the fields of a text, such as headline and description.")
+    max_megabytes: int = option(500, "Largest file of texts that is read, unpacked, in MB.", low=1, high=10**6)
     top: int = option(1, "Classes to list for each text, the likeliest first.", low=1)
     devices: str = option("cpu", "auto, cpu or gpu.")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from files.errors import UserError
 from text_cls.data import Splits, Texts, empty_message, without_empty
 from text_cls.preprocess import Cleaner, Corpus, Fields, cleaning_key, tokenise
 
@@ -65,12 +66,39 @@ def clean_splits(splits: Splits, cleaner: Cleaner, cache: CorpusCache, skip_empt
 def _cached(name: str, texts: Texts, tokenise: Tokenise, key: str, cache: CorpusCache) -> Corpus:
     digest = hashlib.sha256(f"{texts.fingerprint()} {key}".encode()).hexdigest()[:24]
     path = cache.folder / "tokenised" / f"{digest}.npz"
-    if path.exists():
-        return Corpus.load(path)
+    kept = _load(path, len(texts))
+    if kept is not None:
+        return kept
     start = time.monotonic()
     corpus = tokenise(texts.fields, 0)
     seconds = time.monotonic() - start
     print(f"tokenised {len(texts):,} {name} texts, {len(corpus.ids):,} tokens, in {seconds:.1f} s", flush=True)
     if cache.write:
-        corpus.save(path)
+        _save(corpus, path)
     return corpus
+
+
+def _load(path: Path, count: int) -> Corpus | None:
+    """The corpus of ``count`` texts that is kept at ``path``; None if there is none, or, with a note, no whole one."""
+    try:
+        if not path.exists():
+            return None
+        corpus = Corpus.load(path)
+        if len(corpus) != count:
+            raise UserError(f"{path}: damaged: {len(corpus):,} texts, not {count:,}")
+    except (UserError, OSError) as error:
+        print(f"note: {error}: texts are tokenised again", flush=True)
+        return None
+    return corpus
+
+
+def _save(corpus: Corpus, path: Path) -> None:
+    """Keeps a corpus; where that is impossible a note says so, and nothing else is lost."""
+    try:
+        corpus.save(path)
+    except OSError as error:
+        print(
+            f"note: the cache CANNOT be written ({error.filename}: {error.strerror}); texts are tokenised again next "
+            "time; set --cache_dir",
+            flush=True,
+        )

@@ -123,7 +123,11 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
     if config.test_rows:
         test = draw_rows(test, config.test_rows, config.balanced_rows, seed, "test")
     splits = Splits(classes, train, validation, test, unlabeled, tuple(notes + more))
-    return _joined(splits) if config.join_fields == "space" else splits
+    changes: dict[str, Any] = {
+        name: dataclasses.replace(texts, fields=joined_fields(texts.fields, config.join_fields))
+        for name, texts in splits.parts().items()
+    }
+    return dataclasses.replace(splits, **changes)
 
 
 def without_empty(texts: Texts, lengths: np.ndarray, skip: bool) -> np.ndarray:
@@ -160,13 +164,9 @@ def _check_labelled(config: "DataConfig", labelled: Texts, classes: Sequence[str
         )
 
 
-def _joined(splits: Splits) -> Splits:
-    """One field a text: its fields with a space between them."""
-    changes: dict[str, Any] = {
-        name: dataclasses.replace(texts, fields=[(" ".join(fields),) for fields in texts.fields])
-        for name, texts in splits.parts().items()
-    }
-    return dataclasses.replace(splits, **changes)
+def joined_fields(texts: Sequence[tuple[str, ...]], join_fields: str) -> list[tuple[str, ...]]:
+    """The fields of every text, in one with a space between them if ``join_fields`` is ``space``."""
+    return [(" ".join(fields),) for fields in texts] if join_fields == "space" else list(texts)
 
 
 def draw_rows(texts: Texts, count: int, balanced: bool, seed: int, name: str) -> Texts:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from files.download import fetch
 from files.errors import UserError
-from text_cls.readers import COMPRESSED, BadRows, Keep, Row, open_text, read_csv, read_folder, read_json
+from text_cls.readers import BadRows, Keep, Row, read_csv, read_folder, read_json
+from text_cls.text_files import COMPRESSED, beginning
 
 if TYPE_CHECKING:
     from text_cls.config import DataConfig
@@ -50,7 +51,7 @@ def _find(folder: Path, *stems: str) -> Path | None:
     """The first file of these names in ``folder``, compressed or not."""
     for stem in stems:
         for suffix in ("", *COMPRESSED):
-            if (folder / (stem + suffix)).is_file():
+            if (folder / (stem + suffix)).exists() and not (folder / (stem + suffix)).is_dir():
                 return folder / (stem + suffix)
     return None
 
@@ -91,18 +92,19 @@ def _ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
             for split, stems in names.items()
         }
     names_by_number = {str(i + 1): name for i, name in enumerate(AG_NEWS_CLASSES)}
-    train, test = _ag_news_rows(files["train"], bad, keep_of(config)), _ag_news_rows(files["test"], bad)
+    most = config.max_megabytes
+    train, test = _ag_news_rows(files["train"], bad, most, keep_of(config)), _ag_news_rows(files["test"], bad, most)
     return Found(train, test, None, AG_NEWS_CLASSES, names_by_number)
 
 
-def _ag_news_rows(path: Path, bad: BadRows, keep: Keep | None = None) -> Iterable[Row]:
-    with open_text(path) as file:
-        first = file.readline().strip().replace('"', "").split(",")
+def _ag_news_rows(path: Path, bad: BadRows, max_megabytes: int, keep: Keep | None = None) -> Iterable[Row]:
+    first = beginning(path, max_megabytes).lstrip().partition("\n")[0].strip().replace('"', "").split(",")
+    options: dict[str, Any] = {"keep": keep, "max_megabytes": max_megabytes}
     if first[0].isdigit():
         header = ("label", "title", "description")
-        return read_csv(path, ("title", "description"), "label", bad, header, keep=keep)
+        return read_csv(path, ("title", "description"), "label", bad, header, **options)
     fields = ("text",) if "text" in first else ("title", "description")
-    return read_csv(path, fields, "label" if "label" in first else first[0], bad, keep=keep)
+    return read_csv(path, fields, "label" if "label" in first else first[0], bad, **options)
 
 
 def _news_category(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
@@ -121,31 +123,32 @@ def _news_category(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
         train = _find(path, "News_train.json")
         dump = _find(path, "News_Category_Dataset_v3.json", "News_Category_Dataset_v2.json")
         path = _need(train or dump, f"{path}: neither News_train.json nor News_Category_Dataset_v3.json in it")
-    if "category" in _json_keys(path):
-        return Found(read_json(path, fields, "category", bad), None, None, HUFFPOST_15, other_labels="skip")
+    most = config.max_megabytes
+    if "category" in _json_keys(path, most):
+        rows = read_json(path, fields, "category", bad, max_megabytes=most)
+        return Found(rows, None, None, HUFFPOST_15, other_labels="skip")
     test = config.test_path or _find(path.parent, "News_test.json")
-    unlabeled = read_json(test, fields, "", bad) if test else None
-    return Found(read_json(path, fields, "label", bad), None, unlabeled, HUFFPOST_15, numbers)
+    unlabeled = read_json(test, fields, "", bad, max_megabytes=most) if test else None
+    return Found(read_json(path, fields, "label", bad, max_megabytes=most), None, unlabeled, HUFFPOST_15, numbers)
 
 
-def _json_keys(path: Path) -> set[str]:
+def _json_keys(path: Path, max_megabytes: int) -> set[str]:
     """The fields of a JSON file's first object."""
-    with open_text(path) as file:
-        start = file.read(4096)
+    start = beginning(path, max_megabytes)
     return {part.strip().strip('"') for part in start.replace("{", ",").replace(":", ",").split(",")}
 
 
 def _imdb(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     """Movie reviews (Maas et al. 2011): the aclImdb tree, or a CSV with the columns review and sentiment."""
     names = {"neg": "negative", "pos": "positive"}
-    path = config.data_path
+    path, most = config.data_path, config.max_megabytes
     if path is None:
         path = fetch(_IMDB_URL, "7c2ac02c03563afcf9b574c7e56c153a", cache, unpack="aclImdb")
     if path.is_dir():
         tree = path / "aclImdb" if (path / "aclImdb").is_dir() else path
-        splits = [read_folder(tree / split, ("neg", "pos")) for split in ("train", "test")]
+        splits = [read_folder(tree / split, ("neg", "pos"), most) for split in ("train", "test")]
         return Found(splits[0], splits[1], None, ("negative", "positive"), names)
-    rows = list(read_csv(path, ("review",), "sentiment", bad, split_field="split"))
+    rows = list(read_csv(path, ("review",), "sentiment", bad, split_field="split", max_megabytes=most))
     return _by_split(rows)._replace(classes=("negative", "positive"), label_names=names)
 
 
@@ -162,7 +165,8 @@ def _own_files(read: Callable) -> Reader:
         path = _need(config.data_path, f"--dataset={config.dataset} needs --data_path")
 
         def rows(file: Path, keep: Keep | None = None) -> list[Row]:
-            columns = {"split_field": config.split_field, "id_field": config.id_field, "keep": keep}
+            columns: dict[str, Any] = {"split_field": config.split_field, "id_field": config.id_field}
+            columns |= {"keep": keep, "max_megabytes": config.max_megabytes}
             return list(read(file, config.text_fields, config.label_field, bad, **columns))
 
         result = _by_split(rows(path, keep_of(config)))
@@ -184,8 +188,9 @@ def _folder(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     path = _need(config.data_path, "--dataset=folder needs --data_path")
     if (path / "train").is_dir():
         test = path / "test"
-        return Found(read_folder(path / "train"), read_folder(test) if test.is_dir() else None)
-    return Found(read_folder(path))
+        train = read_folder(path / "train", (), config.max_megabytes)
+        return Found(train, read_folder(test, (), config.max_megabytes) if test.is_dir() else None)
+    return Found(read_folder(path, (), config.max_megabytes))
 
 
 class DataSet(NamedTuple):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from files.arrays import growing_array, write_npy
+from files.arrays import GrowingArray, growing_array, write_npy
 from files.download import cache_of
 from files.errors import UserError
 from text_cls.batches import Batch, Rows, sorted_batches, token_budget
@@ -23,7 +23,7 @@ from text_cls.prepared import PreparedTexts, read_encoder, tokenise_texts
 from text_cls.transformer import Pooling
 from training.evaluation import make_mapper
 from training.run import Run
-from training.session import session
+from training.session import precision_now, session
 from training.strategy import Placement
 
 _SAVE_EVERY = 50  # batches between notes of how far it is
@@ -93,22 +93,28 @@ def embed(
     depends_on = {"key": key, "pooling": pooling}
     shape = (len(encoded), len(encoder.outputs), encoder.outputs[0].shape[-1])
     with growing_array(path, shape, dtype, depends_on, renew) as file:
-        done = file.done
-        stream = make_mapper(make_feature_fn(encoder, pooling), placement)
-        for number, result in enumerate(stream(sorted_batches(encoded, rows, done)), start=1):
-            file.array[result["row"]] = result["features"]
-            done += len(result["row"])
-            if number % _SAVE_EVERY == 0 or done == len(encoded):
-                file.save(done)
-            on_progress(done)
+        _fill(file, make_mapper(make_feature_fn(encoder, pooling), placement), encoded, rows, on_progress)
     return np.load(path, mmap_mode="r")
+
+
+def _fill(
+    file: GrowingArray, stream: Callable, encoded: Encoded, rows: Rows, on_progress: Callable[[int], None]
+) -> None:
+    """Computes what is not there yet; ``file.done`` counts texts in the order of ``sorted_batches``."""
+    done = file.done
+    for number, result in enumerate(stream(sorted_batches(encoded, rows, done)), start=1):
+        file.array[result["row"]] = result["features"]
+        done += len(result["row"])
+        if number % _SAVE_EVERY == 0 or done == len(encoded):
+            file.save(done)
+        on_progress(done)
 
 
 def features_key(prepared: PreparedTexts, layers: Sequence[int]) -> str:
     """All that features depend on besides the texts and the pooling."""
-    tokeniser, policy = prepared.tokeniser, keras.config.dtype_policy().name
+    tokeniser = prepared.tokeniser
     lengths = f"{tokeniser.max_length} {tokeniser.truncate}"
-    return f"{prepared.checkpoint.fingerprint()} {tokeniser.key} {lengths} {list(layers)} {policy}"
+    return f"{prepared.checkpoint.fingerprint()} {tokeniser.key} {lengths} {list(layers)} {precision_now()}"
 
 
 def embed_splits(
@@ -124,7 +130,7 @@ def embed_splits(
     """Features [N, layers, width] of every split, streamed into the file that ``path_of`` names for it."""
     with placement.strategy.scope():
         encoder = feature_encoder(prepared.checkpoint, layers, pooling)
-    rows = token_budget(batch_tokens, placement.shards * placement.strategy.num_replicas_in_sync)
+    rows = token_budget(batch_tokens)
     key, arrays = features_key(prepared, layers), {}
     for name, texts in prepared.splits.parts().items():
         encoded = prepared.tokeniser.encode(prepared.corpora[name])
@@ -150,15 +156,15 @@ def embed_texts(config: EmbeddingConfig, run_dir: Path | str) -> dict[str, np.nd
     Run.check(path, config)
     with session(config) as placement:
         prepared, layers = _prepare(config)
-        run = Run.open(path, config, prepared.splits)
-        arrays = embed_splits(
-            prepared, layers, config.pooling, placement, lambda name: path / f"{name}.npy", config.encoder.batch_tokens,
-            config.dtype,
-        )  # fmt: skip
-        for name, texts in prepared.splits.parts().items():
-            if texts.labels is not None:
-                write_npy(path / f"{name}_labels.npy", texts.labels)
-            run.say(f"{name}.npy {arrays[name].shape} {arrays[name].dtype}")
+        with Run.open(path, config, prepared.splits, {"encoder": prepared.checkpoint.fingerprint()}) as run:
+            arrays = embed_splits(
+                prepared, layers, config.pooling, placement, lambda name: path / f"{name}.npy",
+                config.encoder.batch_tokens, config.dtype,
+            )  # fmt: skip
+            for name, texts in prepared.splits.parts().items():
+                if texts.labels is not None:
+                    write_npy(path / f"{name}_labels.npy", texts.labels)
+                run.say(f"{name}.npy {arrays[name].shape} {arrays[name].dtype}")
     return arrays
 
 

@@ -52,17 +52,11 @@ def fine_tune(config: FineTuningConfig, run_dir: Path | str) -> dict[str, Any]:
         UserError: whatever is wrong with checkpoint, data or choices.
         Interrupted: the user stopped the run.
     """
-    result = Run.finished(run_dir, config, "test_accuracy")
-    if result is not None:
-        return result
+    Run.check(run_dir, config)
     with session(config, config.training) as placement:
         texts, job = _prepare(config, placement)
-        run = Run.open(run_dir, config, job.splits)
-        encoder = job.predictor.model.get_layer("encoder")
-        if config.tuning.mlm_epochs:
-            encoder.set_weights(_pretrain(run, config, job, texts))
-        _add_lora(config, encoder, placement)
-        return job.train_and_report(run, lambda: _draw_and_export(run, config, job, texts))
+        with Run.open(run_dir, config, job.splits, {"encoder": texts.checkpoint.fingerprint()}) as run:
+            return run.finished("test_accuracy") or _tune(run, config, job, texts)
 
 
 def dry_run(config: FineTuningConfig) -> None:
@@ -78,7 +72,9 @@ def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True)
         raise UserError("--interactive needs plotly: pip install plotly")
     texts = prepare_texts(config.data, config.encoder, config.seed, cache_of(config.cache_dir), dry_run=not write)
     model = _model_config(config, texts)
-    predictor = Predictor(model, texts.tokeniser, texts.splits.classes, placement, config.training.batch_size)
+    predictor = Predictor(
+        model, texts.tokeniser, texts.splits.classes, placement, config.training.batch_size, config.data.join_fields
+    )
     encoder = predictor.model.get_layer("encoder")
     load_encoder(texts.checkpoint, encoder)
     freeze(encoder, config.tuning.freeze_layers)
@@ -108,6 +104,14 @@ def _add_lora(config: FineTuningConfig, encoder: keras.Model, placement: Placeme
             add_lora(encoder, config.tuning.lora_rank)
 
 
+def _tune(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> dict[str, Any]:
+    encoder = job.predictor.model.get_layer("encoder")
+    if config.tuning.mlm_epochs:
+        encoder.set_weights(_pretrain(run, config, job, texts))
+    _add_lora(config, encoder, job.placement)
+    return job.train_and_report(run, lambda: _draw_and_export(run, config, job, texts))
+
+
 def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> list[np.ndarray]:
     """Masked language modelling on the training texts, a run of its own in ``mlm/``; the encoder's weights."""
     num_steps = max(1, round(config.tuning.mlm_epochs * job.steps_per_epoch))
@@ -122,10 +126,11 @@ def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedT
         patience=0,
     )
     masked_job = _masked_job(config, training, job, texts)
-    stage = Run.open(run.path / "mlm", config)
-    stage.say(f"masked language modelling on {len(job.encoded['train']):,} texts, {training.num_steps:,} steps")
+    texts_and_steps = f"{len(job.encoded['train']):,} texts, {training.num_steps:,} steps"
     try:
-        fit(masked_job, job.placement, stage, training)
+        with Run.open(run.path / "mlm", config) as stage:
+            stage.say(f"masked language modelling on {texts_and_steps}")
+            fit(masked_job, job.placement, stage, training)
     except Interrupted as stopped:
         raise Interrupted(
             f"stopped in masked language modelling; go on with the same flags and --run_dir={run.path}"

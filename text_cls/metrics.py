@@ -1,5 +1,6 @@
 """What a classifier's predictions are worth."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,14 +25,19 @@ class Predictions(NamedTuple):
 
     @property
     def predicted(self) -> np.ndarray:
-        """[N] the likeliest class of each row."""
-        return self.probabilities.argmax(axis=1)
+        """[N] the likeliest class of each row, −1 where the probabilities are no numbers."""
+        return likeliest(self.probabilities)
 
 
 def _loss(p: Predictions) -> Cost:
     """Mean negative log-likelihood."""
     likelihood = np.clip(p.probabilities[np.arange(len(p.labels)), p.labels].astype(np.float64), 1e-12, 1.0)
     return Cost(-np.log(likelihood).mean())
+
+
+def likeliest(probabilities: np.ndarray) -> np.ndarray:
+    """[N, K] → [N] the likeliest class of each row, −1 where the probabilities are no numbers."""
+    return np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
 
 
 # What a classifier is judged by; a ``Cost`` is better when it is smaller. Macro averages are over all K classes.
@@ -57,7 +63,7 @@ def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         ``FIGURES``; ``per_class`` {name: precision, recall, f1, support}; ``confusion`` [K][K] counts, rows true,
         columns predicted.
     """
-    every, predicted = np.arange(len(classes)), probabilities.argmax(axis=1)
+    every, predicted = np.arange(len(classes)), likeliest(probabilities)
     precision, recall, f1, support = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
     predictions = Predictions(probabilities, labels, np.stack([precision, recall, f1]))
     return {
@@ -76,7 +82,12 @@ def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over equal bins (Guo et al. 2017)."""
+    """Expected calibration error: the mean gap between confidence and accuracy over equal bins (Guo et al. 2017).
+
+    No number if a probability is none.
+    """
+    if not np.isfinite(probabilities).all():
+        return math.nan
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     place = np.minimum((confidence * bins).astype(int), bins - 1)

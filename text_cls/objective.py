@@ -9,14 +9,15 @@ from keras import ops
 
 from text_cls.batches import Batch
 from text_cls.vocabulary import PAD_ID
+from training.draws import Place
 from training.objectives import classification, seeded_call
 
 
 def make_loss_fn(model: keras.Model, label_smoothing: float = 0.0, class_weights: np.ndarray | None = None) -> Callable:
     """``loss_fn`` of a model from token ids to logits; counts ``tokens`` and ``positions`` beside loss and accuracy."""
 
-    def loss_fn(batch: Batch, training: bool, seed: Any) -> dict[str, Any]:
-        logits = seeded_call(model, batch.tokens, training, seed)  # [B, K]
+    def loss_fn(batch: Batch, training: bool, place: Place | None) -> dict[str, Any]:
+        logits = seeded_call(model, batch.tokens, training, place)  # [B, K]
         real = ops.cast(ops.not_equal(batch.tokens, PAD_ID), "float32")  # [B, T]
         return classification(logits, batch.label, label_smoothing, class_weights) | {
             "tokens": ops.sum(real, axis=1),

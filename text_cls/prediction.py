@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from files.errors import UserError
 from text_cls.config import PredictionConfig
 from text_cls.predictor import Predictor, predictions_csv
@@ -23,6 +25,8 @@ def predict(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str])
     """
     predictor = _load(config, run_dir, texts)
     probabilities = predictor.probabilities(predictor.encode(_fields(config, texts)))
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"{run_dir}: the model answers with what is no number; train it again")
     ids = [str(i + 1) for i in range(len(probabilities))]
     return predictions_csv(ids, probabilities, predictor.classes, config.top)
 

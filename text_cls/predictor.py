@@ -8,7 +8,6 @@ alone as it got in its split.
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,19 +15,22 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from files.documents import file_sha256, read_sealed, write_sealed
 from files.errors import UserError
-from files.writing import write_text
 from text_cls import bert, transformer
 from text_cls.batches import evaluation_batches
 from text_cls.config import TRUNCATIONS, BertClassifierConfig, BertConfig, TransformerConfig
+from text_cls.data import joined_fields
 from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields
 from text_cls.tokenisers import PieceTokeniser, Tokeniser, WordTokeniser
 from training.checkpoint import load_weights, write_weights
 from training.evaluation import make_evaluator
+from training.session import precision, precision_now
 from training.strategy import Placement
 
+_WEIGHTS = "weights.safetensors"
 ModelConfig = TransformerConfig | BertClassifierConfig
 
 
@@ -69,8 +71,20 @@ class Predictor:
         classes: Sequence[str],
         placement: Placement,
         batch_size: int = 64,
+        join_fields: str = "sep",
     ) -> None:
+        """Builds the model, in the precision of the session.
+
+        Args:
+            config: of the model.
+            tokeniser: reads the texts.
+            classes: their names.
+            placement: where it runs.
+            batch_size: most rows of a batch.
+            join_fields: see ``DataConfig``.
+        """
         self.config, self.tokeniser, self.classes, self.batch_size = config, tokeniser, tuple(classes), batch_size
+        self.join_fields, self.precision = join_fields, precision_now()
         with placement.strategy.scope():
             self.model = KINDS[type(config)].build(config)
         self._evaluate = make_evaluator(make_predict_fn(self.model), placement)
@@ -81,7 +95,7 @@ class Predictor:
         Raises:
             UserError: a text has no words left after cleaning.
         """
-        corpus = self.tokeniser.tokenise(texts)
+        corpus = self.tokeniser.tokenise(joined_fields(texts, self.join_fields))
         empty = np.flatnonzero(corpus.lengths == 0)
         if len(empty):
             text = " ".join(texts[empty[0]])[:60]
@@ -92,43 +106,64 @@ class Predictor:
         """[N, K] class probabilities, in the order of the examples."""
         if not len(encoded):
             return np.zeros((0, len(self.classes)), np.float32)
-        values = self._evaluate(evaluation_batches(encoded, self.batch_size, self.tokeniser.max_length))
+        with precision(self.precision):
+            values = self._evaluate(evaluation_batches(encoded, self.batch_size, self.tokeniser.max_length))
         result = np.empty_like(values["probabilities"])
         result[values["row"]] = values["probabilities"]
         return result
 
     def save(self, folder: Path) -> None:
         """Writes the folder; low-rank updates are added to the weights they belong to."""
-        folder.mkdir(parents=True, exist_ok=True)
+        KINDS[type(self.config)].before_saving(self.model)
+        write_weights(folder / _WEIGHTS, [v for v in self.model.variables if "lora" not in v.name])
         config = {
             "kind": type(self.config).__name__,
             "classes": self.classes,
             "batch_size": self.batch_size,
+            "join_fields": self.join_fields,
+            "precision": self.precision,
             "tokeniser": self.tokeniser.save(folder),
             "model": dataclasses.asdict(self.config),
         }
-        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        KINDS[type(self.config)].before_saving(self.model)
-        write_weights(folder / "weights.safetensors", [v for v in self.model.variables if "lora" not in v.name])
+        files = (_WEIGHTS, self.tokeniser.vocabulary_file)
+        write_sealed(folder / "config.json", config | {"files": {name: file_sha256(folder / name) for name in files}})
 
     @classmethod
     def load(cls, folder: Path, placement: Placement) -> "Predictor":
-        """Reads a folder that ``save`` wrote."""
+        """Reads a folder that ``save`` wrote.
+
+        Raises:
+            UserError: a file is missing, damaged, or not the one that was saved with the others.
+        """
         path = folder / "config.json"
         if not path.is_file():
             raise UserError(f"{folder}: no trained model there (config.json is missing); did the run finish?")
+        raw = read_sealed(path)
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
             (kind,) = (kind for config, kind in KINDS.items() if config.__name__ == raw["kind"])
             _check(raw)
+            _check_files(folder, raw.get("files", {}))
             tokeniser = kind.tokeniser.load(folder, raw["tokeniser"])
-            predictor = cls(kind.read(raw["model"]), tokeniser, raw["classes"], placement, raw["batch_size"])
+            with precision(raw.get("precision", "float32")):
+                predictor = cls(
+                    kind.read(raw["model"]), tokeniser, raw["classes"], placement, raw["batch_size"],
+                    raw.get("join_fields", "sep"),
+                )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise UserError(f"{path}: not a predictor's configuration ({error})") from error
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-        load_weights(folder / "weights.safetensors", predictor.model.variables)
+        load_weights(folder / _WEIGHTS, predictor.model.variables)
         return predictor
+
+
+def _check_files(folder: Path, digests: dict[str, str]) -> None:
+    """Raises UserError for a file that was damaged or exchanged since it was saved."""
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file; copy the whole folder")
+        if file_sha256(folder / name) != digest:
+            raise UserError(
+                f"{folder / name}: damaged or exchanged: not the file that was saved with {folder}/config.json"
+            )
 
 
 def _check(raw: dict[str, Any]) -> None:

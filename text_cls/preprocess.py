@@ -6,20 +6,21 @@ corpus, not for every occurrence. No step needs an NLTK download, but the list o
 
 import dataclasses
 import html
-import multiprocessing
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from files.arrays import write_npz
+from files.cores import available_cores
+from files.documents import read_text
 from files.errors import UserError
+from files.npz import read_npz
 from text_cls.config import CleaningConfig
+from text_cls.workers import map_in_processes
 
 SEP = "<SEP>"  # between the fields of a text; no word can be spelled so
 Fields = tuple[str, ...]
@@ -77,7 +78,11 @@ def cleaning_key(config: CleaningConfig) -> str:
 
 
 def load_stop_words(name: str) -> frozenset[str]:
-    """The stop words of ``CleaningConfig.stop_words``."""
+    """The stop words of ``CleaningConfig.stop_words``.
+
+    Raises:
+        UserError: the list or the file is not there, or is no text.
+    """
     if name == "none":
         return frozenset()
     if name == "sklearn":
@@ -97,7 +102,7 @@ def load_stop_words(name: str) -> frozenset[str]:
     path = Path(name)
     if not path.is_file():
         raise UserError(f"--stop_words={name!r}: use none, sklearn, nltk, or a file with one word a line")
-    return frozenset(path.read_text(encoding="utf-8").lower().split())
+    return frozenset(read_text(path).lower().split())
 
 
 def _snowball() -> Callable[[str], str]:
@@ -152,9 +157,28 @@ class Corpus:
 
     @classmethod
     def load(cls, path: Path) -> "Corpus":
-        with np.load(path) as file:
-            text = str(file["lexicon"])
-            return cls(text.split("\n") if text else [], file["ids"], file["offsets"])
+        """What ``save`` wrote.
+
+        Raises:
+            UserError: the file is missing, damaged or no corpus.
+        """
+        arrays = read_npz(path)
+        if arrays.keys() != {"lexicon", "ids", "offsets"} or arrays["lexicon"].dtype.kind != "U":
+            raise UserError(f"{path}: damaged: no lexicon, ids and offsets")
+        text = "\n".join(arrays["lexicon"].ravel())
+        corpus = cls(text.split("\n") if text else [], arrays["ids"], arrays["offsets"])
+        if not corpus._is_sound():
+            raise UserError(f"{path}: damaged: words outside the lexicon, or texts outside the words")
+        return corpus
+
+    def _is_sound(self) -> bool:
+        """Whether every text is a range of the words, one after the other, and every word is in the lexicon."""
+        ids, offsets = self.ids, self.offsets
+        if (ids.dtype, ids.ndim, offsets.dtype, offsets.ndim) != (np.int32, 1, np.int64, 1) or not len(offsets):
+            return False
+        if len(ids) and not 0 <= ids.min() <= ids.max() < len(self.lexicon):
+            return False
+        return bool(offsets[0] == 0 and offsets[-1] == len(ids) and np.all(np.diff(offsets) >= 0))
 
 
 def tokenise(texts: Sequence[Fields], cleaner: Cleaner, workers: int = 1) -> Corpus:
@@ -170,12 +194,10 @@ def map_chunks(
 ) -> list[T]:
     """``function(tool, chunk)`` for every chunk of the texts, in order, in ``workers`` processes (0: one a core)."""
     chunks = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
-    workers = min(workers or os.cpu_count() or 1, len(chunks))
+    workers = min(workers or available_cores(), len(chunks))
     if workers < 2:
         return [function(tool, chunk) for chunk in chunks]
-    # spawn: a fork of a process with TensorFlow's threads may hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(function, [tool] * len(chunks), chunks))
+    return map_in_processes(function, tool, chunks, workers)
 
 
 def _joined(cleaner: Cleaner, fields: Fields) -> list[str]:

@@ -15,10 +15,16 @@ from text_cls.bert import build_encoder
 from text_cls.config import BertConfig
 from text_cls.transformer import ACTIVATIONS, register
 from text_cls.vocabulary import PAD_ID
+from training.draws import Place, uniform
 from training.figures import Cost
 from training.objectives import seeded_call
 
 SHARE = 15  # per cent of the positions
+
+
+def _most(tokens: Any) -> Any:
+    """Places M that so many positions may need."""
+    return (tokens * SHARE + 99) // 100
 
 
 @register
@@ -41,15 +47,15 @@ class MaskTokens(layers.Layer):
             special = ops.logical_or(special, ops.equal(tokens, token))
         shape = ops.shape(tokens)
         length = ops.cast(ops.sum(ops.cast(ops.not_equal(tokens, PAD_ID), "int32"), axis=1), "float32")  # [B]
-        score = ops.where(special, -1.0, keras.random.uniform(shape, seed=seeds[0]))
-        most = ops.maximum(1, (shape[1] * SHARE + 99) // 100)
+        score = ops.where(special, -1.0, uniform(shape, seeds[0]))
+        most = ops.maximum(1, _most(shape[1]))
         best, places = ops.top_k(score, most)  # [B, M]
         wanted = ops.maximum(1.0, ops.round(length * (SHARE / 100)))[:, None]
         rank = ops.cast(ops.arange(most), "float32")[None]
         weight = ops.cast(ops.logical_and(best >= 0.0, rank < wanted), "float32")
         targets = ops.take_along_axis(tokens, places, axis=1)
-        fate = keras.random.uniform(ops.shape(places), seed=seeds[1])
-        other = keras.random.randint(ops.shape(places), 0, self.vocabulary_size, seed=seeds[2])
+        fate, any_piece = uniform(ops.shape(places), seeds[1]), uniform(ops.shape(places), seeds[2])
+        other = ops.cast(ops.floor(any_piece * self.vocabulary_size), "int32")
         hidden = ops.where(fate < 0.8, self.mask_id, ops.where(fate < 0.9, other, targets))
         hidden = ops.where(weight > 0.0, hidden, targets)
         rows = ops.broadcast_to(ops.arange(shape[0])[:, None], ops.shape(places))
@@ -57,9 +63,14 @@ class MaskTokens(layers.Layer):
         masked = ops.scatter_update(tokens, index, ops.reshape(hidden, (-1,)))
         return masked, places, targets, weight
 
+    def compute_output_shape(self, tokens_shape: Any) -> Any:
+        rows, tokens = tokens_shape
+        return (tokens_shape, *[(rows, None if tokens is None else max(1, _most(tokens)))] * 3)
+
     def compute_output_spec(self, tokens: Any, training: bool = False) -> Any:
-        pairs = [keras.KerasTensor((None, None), dtype=d) for d in ("int32", "int32", "float32")]
-        return keras.KerasTensor(tokens.shape, dtype="int32"), *pairs
+        dtypes = (tokens.dtype, "int32", tokens.dtype, "float32")
+        shapes = self.compute_output_shape(tuple(tokens.shape))
+        return tuple(keras.KerasTensor(shape, dtype=d) for shape, d in zip(shapes, dtypes, strict=True))
 
     def get_config(self) -> dict[str, Any]:
         names = ("mask_id", "special_ids", "vocabulary_size")
@@ -101,8 +112,8 @@ def build_masked_lm(config: BertConfig, mask_id: int, special_ids: tuple[int, ..
 def make_masked_lm_loss(model: MaskedLM) -> Callable[..., dict[str, Any]]:
     """``loss_fn``: per text, the mean cross-entropy and accuracy over its masked places; counts tokens too."""
 
-    def loss_fn(batch: Batch, training: bool, seed: Any) -> dict[str, Any]:
-        logits, targets, weight = seeded_call(model, batch.tokens, training, seed)
+    def loss_fn(batch: Batch, training: bool, place: Place | None) -> dict[str, Any]:
+        logits, targets, weight = seeded_call(model, batch.tokens, training, place)
         losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)  # [B, M]
         right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(targets, "int32")), "float32")
         count = ops.maximum(ops.sum(weight, axis=1), 1.0)

@@ -4,21 +4,16 @@ Every row remembers its file and line, so that whatever is wrong with it later c
 """
 
 import csv
-import gzip
-import io
-import json
-import lzma
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-import zstandard
-
+from files.documents import parse_json, shown
 from files.errors import UserError
+from text_cls.text_files import LONGEST, MAX_MEGABYTES, checked, is_array, open_text, read_array, read_lines, read_whole
 
-COMPRESSED = (".gz", ".xz", ".zst")
-csv.field_size_limit(2**31 - 1)
+csv.field_size_limit(LONGEST)
 
 
 class Row(NamedTuple):
@@ -39,8 +34,9 @@ class Keep(NamedTuple):
 
     def __call__(self, row: Mapping[str, Any], where: str) -> bool:
         if self.field not in row:
-            raise UserError(f"{where}: no column {self.field!r} (it has {', '.join(row)}); set --keep_rows")
-        return str(row[self.field]) in self.values
+            raise UserError(f"{where}: no column {self.field!r} (it has {_some(row)}); set --keep_rows")
+        value = row[self.field]
+        return not isinstance(value, list | dict) and str(value) in self.values
 
 
 class BadRows:
@@ -56,27 +52,32 @@ class BadRows:
         self.messages.append(message)
 
 
-def open_text(path: Path) -> TextIO:
-    """Opens a text file, unpacking .gz, .xz and .zst on the way."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty")
-    openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstandard.open}
-    stream = openers.get(path.suffix, open)(path, "rb")
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+class _Rows:
+    """Lines for ``csv.reader``, up to the end of a row that would never end.
+
+    Attributes:
+        taken: characters since the last whole row; whoever takes a row sets it to 0.
+    """
+
+    def __init__(self, lines: Iterator[str], path: Path) -> None:
+        self._lines, self._path, self.taken = lines, path, 0
+
+    def __iter__(self) -> Iterator[str]:
+        start = 1
+        for number, line in enumerate(self._lines, start=1):
+            start = start if self.taken else number
+            self.taken += len(line)
+            if self.taken > LONGEST:
+                raise UserError(
+                    f"{self._path}:{start}: a row of more than {LONGEST:,} characters; is a quotation mark left open?"
+                )
+            yield line
 
 
-def _checked(lines: Iterator, path: Path) -> Iterator:
-    """Passes items on and turns a damaged archive or a wrong encoding into a clear error."""
-    try:
-        yield from lines
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv") from error
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        raise UserError(f"{path}: damaged or truncated archive ({error}); fetch it again") from error
-    except csv.Error as error:
-        raise UserError(f"{path}: malformed CSV ({error})") from error
+def _some(names: Iterable[str]) -> str:
+    """Names for an error, the first of them if there are many."""
+    listed = [str(name)[:40] for name in itertools.islice(names, 13)]
+    return ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")
 
 
 def read_csv(
@@ -88,6 +89,7 @@ def read_csv(
     split_field: str = "",
     id_field: str = "",
     keep: Keep | None = None,
+    max_megabytes: int = MAX_MEGABYTES,
 ) -> Iterator[Row]:
     """Rows of a CSV file.
 
@@ -99,15 +101,19 @@ def read_csv(
         header: the columns of a file without a header row.
         split_field, id_field: columns of the row's split and id; "" for none.
         keep: which rows are wanted; None for all.
+        max_megabytes: the largest file, unpacked.
     """
-    with open_text(path) as file:
-        reader = csv.reader(_checked(file, path))
-        rows = _checked(reader, path)
+    with open_text(path, max_megabytes) as file:
+        lines = _Rows(read_lines(file, path), path)
+        reader = csv.reader(lines)
+        rows = checked(reader, path)
         columns = list(header) if header else next(rows, [])
         for name in text_fields:
             if name not in columns:
-                raise UserError(f"{path}: no column {name!r}; it has {', '.join(columns)}: set --text_fields")
+                raise UserError(f"{path}: no column {name!r}; it has {_some(columns)}: set --text_fields")
+        lines.taken = 0
         for number, values in enumerate(rows, start=1):
+            lines.taken = 0
             where = f"{path}:{reader.line_num}"
             if not values:
                 continue
@@ -129,59 +135,62 @@ def read_json(
     split_field: str = "",
     id_field: str = "id",
     keep: Keep | None = None,
+    max_megabytes: int = MAX_MEGABYTES,
 ) -> Iterator[Row]:
     """Rows of a file with one JSON object a line, or one array of objects; arguments as in ``read_csv``."""
-    with open_text(path) as file:
-        lines = _checked(file, path)
-        first = next(lines, "")
-        whole = first.lstrip().startswith("[")
-        objects = _array(path, first + "".join(lines)) if whole else _lines(path, first, lines, bad)
+    whole = is_array(path, max_megabytes)
+    with open_text(path, max_megabytes) as file:
+        objects = read_array(file, path) if whole else _json_lines(path, file, bad)
         for number, where, item in objects:
             if not isinstance(item, dict):
-                bad(f"{where}: a JSON object was expected, not {str(item)[:40]!r}")
+                bad(f"{where}: a JSON object was expected, not {shown(item)}")
                 continue
             if keep and not keep(item, where):
                 continue
             missing = [name for name in text_fields if not isinstance(item.get(name), str)]
             if missing:
-                bad(f"{where}: no text field {missing[0]!r} (it has {', '.join(item)}); set --text_fields")
+                bad(f"{where}: no text field {missing[0]!r} (it has {_some(item)}); set --text_fields")
                 continue
-            label = item.get(label_field)
-            texts = tuple(item[name] for name in text_fields)
-            identity = str(item.get(id_field, number))
-            yield Row(texts, None if label is None else str(label), where, identity, str(item.get(split_field, "")))
+            values = (item.get(label_field), item.get(id_field, number), item.get(split_field, ""))
+            wrong = next((value for value in values if isinstance(value, list | dict)), None)
+            if wrong is not None:
+                bad(f"{where}: a label, an id or a split is a text or a number, not {shown(wrong)}")
+                continue
+            label, identity, split = (None if value is None else str(value) for value in values)
+            row = Row(tuple(item[name] for name in text_fields), label, where, str(identity), str(split))
+            if not _is_unicode(row):
+                bad(f"{where}: half a character (\\ud800 to \\udfff without its other half)")
+                continue
+            yield row
 
 
-def _array(path: Path, text: str) -> Iterator[tuple[int, str, Any]]:
+def _is_unicode(row: Row) -> bool:
     try:
-        items = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: malformed JSON ({error.msg})") from error
-    for number, item in enumerate(items, start=1):
-        yield number, f"{path}[{number - 1}]", item
+        "".join([*row.fields, row.label or "", row.id, row.split]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _lines(path: Path, first: str, lines: Iterator[str], bad: BadRows) -> Iterator[tuple[int, str, Any]]:
-    line = first
-    number = 1
-    while line:
+def _json_lines(path: Path, file: TextIO, bad: BadRows) -> Iterator[tuple[int, str, Any]]:
+    for number, line in enumerate(read_lines(file, path), start=1):
+        where = f"{path}:{number}"
         if line.strip():
             try:
-                item = json.loads(line)
-            except json.JSONDecodeError as error:
-                bad(f"{path}:{number}: malformed JSON ({error.msg})")
+                item = parse_json(line, where)
+            except UserError as error:
+                bad(str(error))
             else:
-                yield number, f"{path}:{number}", item
-        line = next(lines, "")
-        number += 1
+                yield number, where, item
 
 
-def read_folder(path: Path, classes: Sequence[str] = ()) -> Iterator[Row]:
+def read_folder(path: Path, classes: Sequence[str] = (), max_megabytes: int = MAX_MEGABYTES) -> Iterator[Row]:
     """Rows of ``path/CLASS/*.txt``, in order of class and file name; UTF-8, or Latin-1 where a file is not.
 
     Args:
         path: the folder of class folders.
         classes: the folders to read; all of them by default.
+        max_megabytes: the largest file.
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
@@ -192,7 +201,7 @@ def read_folder(path: Path, classes: Sequence[str] = ()) -> Iterator[Row]:
             raise UserError(f"{folder}: no such class folder")
         for file in sorted(p for p in folder.iterdir() if p.suffix == ".txt"):
             found = True
-            yield Row((decode(file.read_bytes()),), folder.name, str(file), f"{folder.name}/{file.name}")
+            yield Row((decode(read_whole(file, max_megabytes)),), folder.name, str(file), f"{folder.name}/{file.name}")
     if not found:
         raise UserError(f"{path}: no CLASS/*.txt files in it")
 

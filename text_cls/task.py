@@ -69,16 +69,13 @@ class TextJob:
         self.training: TrainingConfig = self.config.training.resolved(self.steps_per_epoch)
 
     def _rows(self) -> Rows:
-        tokens, training = self.config.objective.batch_tokens, self.config.training
-        replicas = self.placement.strategy.num_replicas_in_sync
-        multiple = replicas * self.placement.shards * training.accumulate
-        longest = int(self.encoded["train"].lengths.max())
-        if 0 < tokens < multiple * longest:
+        tokens, longest = self.config.objective.batch_tokens, int(self.encoded["train"].lengths.max())
+        if 0 < tokens < longest:
             raise UserError(
-                f"--batch_tokens={tokens} is too few: {multiple} rows (replicas, shards, --accumulate) of "
-                f"{longest} tokens are {multiple * longest}; raise it, or lower --max_length or --shards"
+                f"--batch_tokens={tokens} is too few: the longest text has {longest} tokens; raise it, or lower "
+                "--max_length"
             )
-        return token_budget(tokens, multiple) if tokens else training.batch_size
+        return token_budget(tokens) if tokens else self.config.training.batch_size
 
     def build(self) -> Job:
         """What the engine trains."""
@@ -181,12 +178,11 @@ def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str,
         UserError: whatever is wrong with the data or the choices.
         Interrupted: the user stopped the run.
     """
-    result = Run.finished(run_dir, config, "test_accuracy")
-    if result is not None:
-        return result
+    Run.check(run_dir, config)
     with session(config, config.training) as placement:
         job = _prepare(config, placement)
-        return job.train_and_report(Run.open(run_dir, config, job.splits))
+        with Run.open(run_dir, config, job.splits) as run:
+            return run.finished("test_accuracy") or job.train_and_report(run)
 
 
 def dry_run(config: ClassifierConfig) -> None:
@@ -209,5 +205,7 @@ def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True)
         num_classes=len(splits.classes),
         max_length=config.length.max_length,
     )
-    predictor = Predictor(model, tokeniser, splits.classes, placement, config.training.batch_size)
+    predictor = Predictor(
+        model, tokeniser, splits.classes, placement, config.training.batch_size, config.data.join_fields
+    )
     return TextJob(config, splits, encoded, predictor, placement)

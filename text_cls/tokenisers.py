@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from text_cls.wordpiece import WordPiece, tokenise_pieces
 
 class Tokeniser(Protocol):
     """What a predictor needs of a tokeniser."""
+
+    vocabulary_file: ClassVar[str]  # that ``save`` writes
 
     @property
     def max_length(self) -> int:
@@ -42,6 +44,8 @@ class Tokeniser(Protocol):
 class WordTokeniser:
     """Cleaned words of a vocabulary built on the training texts."""
 
+    vocabulary_file: ClassVar[str] = "vocabulary.txt"
+
     cleaner: Cleaner
     vocabulary: Vocabulary
     max_length: int
@@ -55,7 +59,7 @@ class WordTokeniser:
         return encode(ids, corpus.offsets, labels, Framing(self.max_length, self.truncate))
 
     def save(self, folder: Path) -> dict[str, Any]:
-        self.vocabulary.save(folder / "vocabulary.txt")
+        self.vocabulary.save(folder / self.vocabulary_file)
         return {
             "cleaner": dataclasses.asdict(self.cleaner.config),
             "max_length": self.max_length,
@@ -64,13 +68,18 @@ class WordTokeniser:
 
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> "WordTokeniser":
-        cleaner, vocabulary = Cleaner(CleaningConfig(**config["cleaner"])), Vocabulary.load(folder / "vocabulary.txt")
+        cleaner, vocabulary = (
+            Cleaner(CleaningConfig(**config["cleaner"])),
+            Vocabulary.load(folder / cls.vocabulary_file),
+        )
         return cls(cleaner, vocabulary, config["max_length"], config["truncate"])
 
 
 @dataclasses.dataclass(frozen=True)
 class PieceTokeniser:
     """The word pieces of a published checkpoint, between [CLS] and [SEP]; ``join`` is put between a text's fields."""
+
+    vocabulary_file: ClassVar[str] = "vocab.txt"
 
     wordpiece: WordPiece
     max_length: int
@@ -92,11 +101,11 @@ class PieceTokeniser:
         return f"pieces 2 {words} {w.lower_case} {w.strip_accents} {w.split_cjk} {self.join!r}"
 
     def save(self, folder: Path) -> dict[str, Any]:
-        write_text(folder / "vocab.txt", "\n".join(self.wordpiece.words) + "\n")
+        write_text(folder / self.vocabulary_file, "\n".join(self.wordpiece.words) + "\n")
         casing = {name: getattr(self.wordpiece, name) for name in ("lower_case", "strip_accents", "split_cjk")}
         return {"casing": casing, "max_length": self.max_length, "truncate": self.truncate, "join": self.join}
 
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> "PieceTokeniser":
-        wordpiece = WordPiece(folder / "vocab.txt", **config["casing"])
+        wordpiece = WordPiece(folder / cls.vocabulary_file, **config["casing"])
         return cls(wordpiece, config["max_length"], config["truncate"], config["join"])

@@ -13,6 +13,8 @@ from keras import layers, ops
 from text_cls.config import NORMS, POSITIONS, TransformerConfig
 from text_cls.pooling import POOLINGS
 from text_cls.vocabulary import MASK_ID, PAD_ID, SPECIAL, UNK_ID
+from training.draws import kept
+from training.dropout import Dropout
 
 register = keras.saving.register_keras_serializable("triptych")
 NORM_EPSILON = 1e-6
@@ -38,9 +40,15 @@ class TokenDropout(layers.Layer):
     def call(self, tokens: Any, training: bool = False) -> Any:
         if not training or not self.rate:
             return tokens
-        chosen = keras.random.uniform(ops.shape(tokens), seed=self.seed_generator) < self.rate  # [B, T]
+        stays = kept(ops.shape(tokens), self.rate, self.seed_generator)  # [B, T]
         word = ops.logical_or(ops.equal(tokens, UNK_ID), tokens >= len(SPECIAL))
-        return ops.where(ops.logical_and(chosen, word), MASK_ID, tokens)
+        return ops.where(ops.logical_and(word, ops.logical_not(stays)), MASK_ID, tokens)
+
+    def compute_output_shape(self, tokens_shape: Any) -> Any:
+        return tokens_shape
+
+    def compute_output_spec(self, tokens: Any, training: bool = False) -> Any:
+        return keras.KerasTensor(tokens.shape, dtype=tokens.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"rate": self.rate}
@@ -61,13 +69,14 @@ class TokenEmbedding(layers.Layer):
 
     def build(self, tokens_shape: Any) -> None:
         normal = keras.initializers.RandomNormal(stddev=EMBEDDING_STD * self.width**-0.5)
-        self.table = layers.Embedding(self.vocabulary_size, self.width, normal, name="tokens")
+        policy = self.dtype_policy
+        self.table = layers.Embedding(self.vocabulary_size, self.width, normal, name="tokens", dtype=policy)
         self.table.build(tokens_shape)
         if self.position == "learned":
             small = keras.initializers.RandomNormal(stddev=0.02)
             self.positions = self.add_weight(shape=(self.max_length, self.width), initializer=small, name="positions")
         if self.bigram_buckets:
-            self.bigrams = layers.Embedding(self.bigram_buckets, self.width, "zeros", name="bigrams")
+            self.bigrams = layers.Embedding(self.bigram_buckets, self.width, "zeros", name="bigrams", dtype=policy)
             self.bigrams.build(tokens_shape)
 
     def call(self, tokens: Any) -> Any:
@@ -98,7 +107,11 @@ class PaddingBias(layers.Layer):
     """Token ids → what is added to attention scores: 0 for a token, −1e9 for padding."""
 
     def call(self, tokens: Any) -> Any:
-        return ops.where(ops.equal(tokens, PAD_ID), -1e9, 0.0)[:, None, None, :]  # [B, 1, 1, T]
+        bias = ops.cast(ops.where(ops.equal(tokens, PAD_ID), -1e9, 0.0), self.compute_dtype)
+        return bias[:, None, None, :]  # [B, 1, 1, T]
+
+    def compute_output_shape(self, tokens_shape: Any) -> Any:
+        return (tokens_shape[0], 1, 1, tokens_shape[1])
 
 
 @register
@@ -109,6 +122,12 @@ def gelu_tanh(x: Any) -> Any:
 
 # Keras' own, by name; "gelu" is the exact form with erf.
 ACTIVATIONS: dict[str, Any] = {"gelu": "gelu", "gelu_tanh": gelu_tanh, "relu": "relu", "silu": "silu"}
+
+
+def _first_tokens(shape: Any, queries: int | None) -> Any:
+    """[B, T, D] → the shape of its first so many tokens; None: of all."""
+    tokens = shape[1] if queries is None else queries if shape[1] is None else min(queries, shape[1])
+    return (shape[0], tokens, shape[2])
 
 
 @register
@@ -125,11 +144,12 @@ class SelfAttention(layers.Layer):
         width = x_shape[-1]
         if width % self.num_heads:
             raise ValueError(f"width {width} is not a multiple of {self.num_heads} heads")
-        self.qkv = layers.Dense(3 * width, name="qkv")
+        policy = self.dtype_policy
+        self.qkv = layers.Dense(3 * width, name="qkv", dtype=policy)
         self.qkv.build(x_shape)
-        self.out = layers.Dense(width, kernel_initializer=self.out_initializer, name="out")
+        self.out = layers.Dense(width, kernel_initializer=self.out_initializer, name="out", dtype=policy)
         self.out.build(x_shape)
-        self.drop = layers.Dropout(self.dropout, seed=0)
+        self.drop = Dropout(self.dropout, seed=0, dtype=policy)
 
     def call(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
         """[B, T, D] and [B, 1, 1, T] → [B, Q, D]; Q is T, or ``queries``: only the first tokens ask, all are asked."""
@@ -141,7 +161,8 @@ class SelfAttention(layers.Layer):
             (q,) = self._heads(ops.matmul(x[:, :queries], kernel[:, :width]) + shift[:width], 1)
             k, v = self._heads(ops.matmul(x, kernel[:, width:]) + shift[width:], 2)
         scores = ops.matmul(q * (width // self.num_heads) ** -0.5, ops.swapaxes(k, 2, 3))  # [B, H, Q, T]
-        weights = ops.softmax(ops.cast(scores, "float32") + ops.cast(bias, "float32"))
+        wide = keras.backend.result_type(scores.dtype, "float32")
+        weights = ops.softmax(ops.cast(scores, wide) + ops.cast(bias, wide))
         weights = self.drop(ops.cast(weights, v.dtype), training=training)
         mixed = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))  # [B, Q, H, D/H]
         return self.out(ops.reshape(mixed, (ops.shape(mixed)[0], ops.shape(mixed)[1], width)))
@@ -152,8 +173,11 @@ class SelfAttention(layers.Layer):
         x = ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], parts, self.num_heads, depth))
         return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), parts, axis=0)
 
-    def compute_output_shape(self, x_shape: Any, bias_shape: Any = None) -> Any:
-        return x_shape
+    def compute_output_shape(self, x_shape: Any, bias_shape: Any = None, queries: int | None = None) -> Any:
+        return _first_tokens(x_shape, queries)
+
+    def compute_output_spec(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
+        return keras.KerasTensor(_first_tokens(x.shape, queries), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         names = ("num_heads", "dropout", "out_initializer")
@@ -187,16 +211,17 @@ class EncoderBlock(layers.Layer):
     def build(self, x_shape: Any, bias_shape: Any = None) -> None:
         # A pre-norm block starts as the identity: random branches of size 1 would drown the small embeddings.
         last = "zeros" if self.norm == "pre" else "glorot_uniform"
-        self.attention = SelfAttention(self.num_heads, self.attention_dropout, last, name="attention")
+        policy, activation, epsilon = self.dtype_policy, ACTIVATIONS[self.activation], self.norm_epsilon
+        self.attention = SelfAttention(self.num_heads, self.attention_dropout, last, name="attention", dtype=policy)
         self.attention.build(x_shape, bias_shape)
-        self.widen = layers.Dense(self.ffn_width, activation=ACTIVATIONS[self.activation], name="widen")
+        self.widen = layers.Dense(self.ffn_width, activation, name="widen", dtype=policy)
         self.widen.build(x_shape)
-        self.narrow = layers.Dense(x_shape[-1], kernel_initializer=last, name="narrow")
+        self.narrow = layers.Dense(x_shape[-1], kernel_initializer=last, name="narrow", dtype=policy)
         self.narrow.build((*x_shape[:-1], self.ffn_width))
-        self.norms = [layers.LayerNormalization(epsilon=self.norm_epsilon, name=f"norm_{i}") for i in (1, 2)]
+        self.norms = [layers.LayerNormalization(epsilon=epsilon, name=f"norm_{i}", dtype=policy) for i in (1, 2)]
         for norm in self.norms:
             norm.build(x_shape)
-        self.drops = [layers.Dropout(self.dropout, seed=0) for _ in range(2)]
+        self.drops = [Dropout(self.dropout, seed=0, dtype=policy) for _ in range(2)]
 
     def call(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
         """[B, T, D] and [B, 1, 1, T] → [B, Q, D]; Q is T, or ``queries``: the first so many tokens."""
@@ -215,8 +240,11 @@ class EncoderBlock(layers.Layer):
                 x = norm(kept + drop(branch(x), training=training))
         return x
 
-    def compute_output_shape(self, x_shape: Any, bias_shape: Any = None) -> Any:
-        return x_shape
+    def compute_output_shape(self, x_shape: Any, bias_shape: Any = None, queries: int | None = None) -> Any:
+        return _first_tokens(x_shape, queries)
+
+    def compute_output_spec(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
+        return keras.KerasTensor(_first_tokens(x.shape, queries), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         names = ("num_heads", "ffn_width", "dropout", "attention_dropout", "norm", "activation", "norm_epsilon")
@@ -255,7 +283,7 @@ def build_encoder(config: TransformerConfig) -> keras.Model:
         config.bigram_buckets,
         name="embedding",
     )(masked)
-    x = layers.Dropout(config.dropout, seed=0, name="embedding_dropout")(x)
+    x = Dropout(config.dropout, seed=0, name="embedding_dropout")(x)
     bias = PaddingBias(name="padding_bias", dtype="float32")(tokens)
     for i in range(config.num_layers):
         x = EncoderBlock(
@@ -277,6 +305,6 @@ def build_classifier(config: TransformerConfig) -> keras.Model:
     pooled = Pooling(config.pooling, name="pooling")(hidden, tokens)
     if config.norm == "pre":  # after pooling, so that a word can weigh in the mean by the length of its vector
         pooled = layers.LayerNormalization(epsilon=NORM_EPSILON, name="final_norm")(pooled)
-    pooled = layers.Dropout(config.dropout, seed=0, name="head_dropout")(pooled)
+    pooled = Dropout(config.dropout, seed=0, name="head_dropout")(pooled)
     logits = layers.Dense(config.num_classes, dtype="float32", name="head")(pooled)
     return keras.Model(tokens, logits, name="classifier")

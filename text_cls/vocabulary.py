@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from files.documents import read_text
 from files.errors import UserError
 from files.writing import write_text
 from text_cls.preprocess import SEP, Corpus
@@ -48,9 +49,14 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        if not path.is_file():
-            raise UserError(f"{path}: no such vocabulary")
-        words = tuple(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
+        """Reads what ``save`` wrote.
+
+        Raises:
+            UserError: the file is missing or damaged, or no vocabulary of ours.
+        """
+        words = tuple(read_text(path).removesuffix("\n").split("\n"))
         if words[: len(SPECIAL)] != SPECIAL:
             raise UserError(f"{path}: does not begin with {' '.join(SPECIAL)}; it is no vocabulary of ours")
+        if len(set(words)) < len(words):
+            raise UserError(f"{path}: damaged: {len(words) - len(set(words))} words appear twice")
         return cls(words)

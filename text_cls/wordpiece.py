@@ -10,14 +10,17 @@ What a word becomes is looked up once and kept, so a large corpus costs little m
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from files.documents import read_text, shown
 from files.errors import UserError
+from files.limits import check_regular
 from text_cls.preprocess import Corpus, Fields, map_chunks
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -100,30 +103,38 @@ class _Pieces(dict):
     def __init__(self, places: dict[str, int]) -> None:
         super().__init__()
         self.places = places
+        self.unknown = (places["[UNK]"],)
+        # Lengths that a piece can have at the start of a word, and after it: no others are looked up.
+        self.first = _lengths(places)
+        self.later = _lengths(piece[2:] for piece in places if piece.startswith("##"))
 
     def __missing__(self, word: str) -> tuple[int, ...]:
+        if len(word) > MAX_WORD:
+            return self.unknown
         if len(self) >= _MAX_KEPT:
             self.clear()
         self[word] = pieces = self._cut(word)
         return pieces
 
     def _cut(self, word: str) -> tuple[int, ...]:
-        unknown = (self.places["[UNK]"],)
-        if len(word) > MAX_WORD:
-            return unknown
         pieces: list[int] = []
-        start = 0
+        start, prefix, lengths = 0, "", self.first
         while start < len(word):
-            prefix = "##" if start else ""
-            for end in range(len(word), start, -1):
-                piece = self.places.get(prefix + word[start:end])
+            for length in lengths:
+                end = start + length
+                piece = self.places.get(prefix + word[start:end]) if end <= len(word) else None
                 if piece is not None:
                     break
             else:
-                return unknown
+                return self.unknown
             pieces.append(piece)
-            start = end
+            start, prefix, lengths = end, "##", self.later
         return tuple(pieces)
+
+
+def _lengths(pieces: Iterable[str]) -> tuple[int, ...]:
+    """The lengths of pieces, each once, the longest first."""
+    return tuple(sorted({len(piece) for piece in pieces if 0 < len(piece) <= MAX_WORD}, reverse=True))
 
 
 class WordPiece:
@@ -238,22 +249,20 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
     """The pieces of a ``vocab.txt`` by id.
 
     Raises:
-        UserError: the file is missing, not text, without special tokens or with a piece twice.
+        UserError: the file is missing, not text, too large, without special tokens or with a piece twice.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such vocabulary (one piece a line)")
-    try:
-        words = path.read_bytes().decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a vocabulary: not UTF-8 at byte {error.start}") from error
+    check_regular(path, missing="no such vocabulary (one piece a line)")
+    words = read_text(path).replace("\r\n", "\n").removesuffix("\n").split("\n")
     missing = [token for token in SPECIAL if token not in words]
     if missing:
         raise UserError(f"{path}: not a BERT vocabulary, {' '.join(missing)} missing")
     if words[0] != "[PAD]":
-        raise UserError(f"{path}: the first piece is {words[0]!r}; only vocabularies with [PAD] as id 0 are supported")
+        raise UserError(
+            f"{path}: the first piece is {shown(words[0])}; only vocabularies with [PAD] as id 0 are supported"
+        )
     if len(set(words)) < len(words):
-        twice = next(word for place, word in enumerate(words) if word in words[:place])
-        raise UserError(f"{path}: {twice!r} appears twice")
+        twice = next(word for word, count in Counter(words).items() if count > 1)
+        raise UserError(f"{path}: {shown(twice)} appears twice")
     return tuple(words)
 
 

@@ -1,15 +1,20 @@
 """Exact save and restore of everything a run needs to go on as if it had never stopped.
 
-One checkpoint is one safetensors file, written whole and then renamed: the weights, the optimizer's variables (with
-its step and averages), and in the header the loop's state. Random numbers and the position in the data need no place
-in it: both are pure functions of the seed and the step.
+One checkpoint is one safetensors file, written whole: the weights that change, the optimizer's variables (with its step
+and averages), the figures logged so far, and in the header the loop's state and the fingerprint of the weights that do
+not change. Random numbers and the position in the data need no place in it: both are pure functions of the seed and the
+step.
 """
 
 import dataclasses
 import hashlib
 import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,6 +22,8 @@ import numpy as np
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 from training.optimizers import Optimizer
+
+Tensors = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass
@@ -64,56 +71,140 @@ class State:
         return state
 
 
+class Saved(NamedTuple):
+    """What a checkpoint holds besides weights: where the loop was, and the lines of ``metrics.jsonl`` until then.
+
+    ``history`` is None in checkpoints of versions before 0.4.
+    """
+
+    state: State
+    history: str | None
+
+
 class Checkpointer:
-    """``last.safetensors`` (everything) and ``best.safetensors`` (the best weights) in one folder."""
+    """``last.safetensors`` (everything), the one before it, and ``best.safetensors`` (the best weights)."""
 
-    def __init__(self, folder: Path, model: keras.Model, optimizer: Optimizer) -> None:
-        self.folder, self.model, self.optimizer = folder, model, optimizer
+    def __init__(
+        self, folder: Path, model: keras.Model, optimizer: Optimizer, say: Callable[[str], None] = print
+    ) -> None:
+        """Called before training: weights that later have other values than now are those that change."""
+        self.folder, self.model, self.optimizer, self._say = folder, model, optimizer, say
+        self._last, self._previous, self._best = (
+            folder / f"{name}.safetensors" for name in ("last", "previous", "best")
+        )
+        own = _named(model.variables)
+        trained = {id(variable) for variable in model.trainable_variables}
+        self._fixed = {name: _digest(variable) for name, variable in own.items() if id(variable) not in trained}
 
-    def save(self, state: State) -> None:
-        """Writes ``last``; the one before it stays whole until the new one is."""
-        tensors = _named("model", self.model.variables) | _named("optimizer", self.optimizer.variables)
-        write_tensors(self.folder / "last.safetensors", tensors, {"state": state.to_json()})
+    def save(self, state: State, history: str = "") -> None:
+        """Writes ``last``; the one before it is kept as ``previous``."""
+        tensors, about = self._weights()
+        tensors |= _values("optimizer", _named(self.optimizer.variables))
+        tensors["history"] = np.frombuffer(history.encode(), np.uint8)
+        draft = self.folder / "next.safetensors"
+        write_tensors(draft, tensors, about | {"state": state.to_json()})
+        if self._last.exists():
+            os.replace(self._last, self._previous)
+        os.replace(draft, self._last)
 
     def save_best(self) -> None:
         """Writes the model's present weights as the best."""
-        write_weights(self.folder / "best.safetensors", self.model.variables)
+        write_tensors(self._best, *self._weights())
 
-    def restore(self) -> State | None:
-        """Loads ``last`` into model and optimizer; None if there is none."""
-        path = self.folder / "last.safetensors"
-        if not path.exists():
+    def restore(self) -> Saved | None:
+        """Loads ``last``, or if it is damaged the one before, into model and optimizer; None if there is none.
+
+        Raises:
+            UserError: every checkpoint is damaged, or they are those of another model.
+        """
+        path, read = self._newest()
+        if read is None:
             return None
-        tensors, metadata = read_tensors(path)
-        _assign(path, "model", self.model.variables, tensors)
-        _assign(path, "optimizer", self.optimizer.variables, tensors)
-        return State.from_json(metadata["state"])
+        tensors, about = read
+        state = State.from_json(about["state"])
+        if state.best is not None:
+            self._read_best()
+        self._assign(path, tensors, about)
+        _assign(path, "optimizer", _named(self.optimizer.variables), tensors)
+        history = tensors.get("history")
+        return Saved(state, None if history is None else history.tobytes().decode())
 
     def saved_step(self) -> int | None:
-        """The step of ``last``; None if there is none."""
-        path = self.folder / "last.safetensors"
-        return State.from_json(read_tensors(path)[1]["state"]).step if path.exists() else None
+        """The step of the checkpoint that ``restore`` would load; None if there is none."""
+        try:
+            read = self._newest()[1]
+        except UserError:
+            return None
+        return None if read is None else State.from_json(read[1]["state"]).step
 
     def load_best(self) -> None:
         """Loads the best weights into the model."""
-        load_weights(self.folder / "best.safetensors", self.model.variables)
+        self._assign(self._best, *self._read_best())
+
+    def _read_best(self) -> tuple[Tensors, dict[str, str]]:
+        try:
+            return read_tensors(self._best)
+        except UserError as error:
+            raise UserError(
+                f"{error}, or remove {self.folder}, and the same command trains again from the start"
+            ) from error
+
+    def _newest(self) -> tuple[Path, tuple[Tensors, dict[str, str]] | None]:
+        there = [path for path in (self._last, self._previous) if path.exists()]
+        for path in there:
+            try:
+                return path, read_tensors(path)
+            except UserError as error:
+                damage = error
+                if path != there[-1]:
+                    self._say(f"note: {str(error).split(';')[0]}; going on from the one before")
+        if there:
+            raise UserError(
+                f"{str(damage).split(';')[0]}, and there is no other: remove {self.folder}, and the same command "
+                "trains again from the start"
+            ) from damage
+        return self._last, None
+
+    def _weights(self) -> tuple[Tensors, dict[str, str]]:
+        """The weights that change, and the fingerprint of those that did not."""
+        own = _named(self.model.variables)
+        for name in [name for name, digest in self._fixed.items() if digest != _digest(own[name])]:
+            del self._fixed[name]  # statistics of a batch norm, say
+        changing = {name: variable for name, variable in own.items() if name not in self._fixed}
+        about = {"fixed": json.dumps(list(self._fixed)), "fixed_sha256": _joined(self._fixed)}
+        return _values("model", changing), about
+
+    def _assign(self, path: Path, tensors: Tensors, about: dict[str, str]) -> None:
+        own, fixed = _named(self.model.variables), set(json.loads(about.get("fixed", "[]")))
+        digests = {name: digest for name, digest in self._fixed.items() if name in fixed}
+        if fixed and _joined(digests) != about["fixed_sha256"]:
+            raise UserError(
+                f"{path}: the weights that are not trained are others than when the run began; give it the encoder or "
+                "extractor that it had, or choose another folder"
+            )
+        _assign(path, "model", {name: variable for name, variable in own.items() if name not in fixed}, tensors)
+        self._fixed = digests
 
 
-def write_weights(path: Path, variables: list[keras.Variable]) -> None:
-    """Writes a model's variables."""
-    write_tensors(path, _named("model", variables), {})
+def write_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
+    """Writes a model's variables; the states of seed generators, which never change, are left out."""
+    write_tensors(path, _values("model", _named(variables)), {})
 
 
-def load_weights(path: Path, variables: list[keras.Variable]) -> None:
+def load_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
     """Loads a model's variables from a file that ``Checkpointer`` or ``write_weights`` wrote.
 
     Raises:
-        UserError: the file is missing, damaged, or of another model.
+        UserError: the file is missing, damaged, of another model, or holds numbers that are not finite.
     """
-    _assign(path, "model", variables, read_tensors(path)[0])
+    tensors = read_tensors(path)[0]
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError(f"{path}: {name} holds numbers that are not finite; train again, or take another copy")
+    _assign(path, "model", _named(variables), tensors)
 
 
-def fingerprint(variables: list[keras.Variable], about: str = "") -> str:
+def fingerprint(variables: Sequence[keras.Variable], about: str = "") -> str:
     """SHA-256 of ``about`` and the variables' values, in their order."""
     digest = hashlib.sha256(about.encode())
     for variable in variables:
@@ -121,24 +212,69 @@ def fingerprint(variables: list[keras.Variable], about: str = "") -> str:
     return digest.hexdigest()
 
 
-def _named(prefix: str, variables: list[keras.Variable]) -> dict[str, np.ndarray]:
-    """Variables by place and path: Keras paths alone need not be unique."""
-    arrays = {}
-    for place, variable in enumerate(variables):
-        arrays[f"{prefix}/{place}/{variable.path}"] = np.asarray(keras.ops.convert_to_numpy(variable))
-    return arrays
+def _digest(variable: keras.Variable) -> str:
+    return fingerprint([variable], f"{variable.dtype} {tuple(variable.shape)}")
 
 
-def _assign(path: Path, prefix: str, variables: list[keras.Variable], tensors: dict[str, np.ndarray]) -> None:
+def _joined(digests: dict[str, str]) -> str:
+    return hashlib.sha256(repr(sorted(digests.values())).encode()).hexdigest()
+
+
+def _named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
+    """Variables by path, which a number makes unique where it is not; without the states of seed generators."""
+    seen: Counter[str] = Counter()
+    named = {}
+    for variable in variables:
+        if variable.path.endswith("seed_generator_state"):
+            continue
+        seen[variable.path] += 1
+        number = seen[variable.path]
+        named[variable.path + (f"#{number}" if number > 1 else "")] = variable
+    return named
+
+
+def _values(prefix: str, named: dict[str, keras.Variable]) -> Tensors:
+    return {f"{prefix}/{name}": np.asarray(keras.ops.convert_to_numpy(v)) for name, v in named.items()}
+
+
+def _assign(path: Path, prefix: str, named: dict[str, keras.Variable], tensors: Tensors) -> None:
     """Checks every name and shape before the first assignment."""
-    found = {int(name.split("/")[1]): array for name, array in tensors.items() if name.startswith(prefix + "/")}
-    shapes = [tuple(v.shape) for v in variables]
-    saved = [found[place].shape for place in sorted(found)]
-    if shapes != saved:
-        differing = [f"{v.path} {a} in the model" for v, a, b in zip(variables, shapes, saved, strict=False) if a != b]
+    found = _of_prefix(prefix, tensors)
+    if found.keys() != named.keys():
+        found, named = _without_counters(found), _without_counters(named)
+    wrong = [f"{name} is missing" for name in named.keys() - found.keys()]
+    wrong += [f"{name} is not in the model" for name in found.keys() - named.keys()]
+    wrong += [
+        f"{name} has shape {found[name].shape}, not {tuple(variable.shape)}"
+        for name, variable in named.items()
+        if name in found and found[name].shape != tuple(variable.shape)
+    ]
+    if wrong:
         raise UserError(
-            f"{path}: checkpoint of another {prefix}: {len(saved)} tensors there, {len(shapes)} here; "
-            f"first difference: {differing[0] if differing else 'the number of tensors'}"
+            f"{path}: checkpoint of another {prefix}: {len(found)} tensors there, {len(named)} here; {sorted(wrong)[0]}"
         )
-    for place, variable in enumerate(variables):
-        variable.assign(found[place])
+    for name, variable in named.items():
+        variable.assign(found[name])
+
+
+def _of_prefix(prefix: str, tensors: Tensors) -> Tensors:
+    """The tensors below a prefix; versions before 0.4 wrote PREFIX/PLACE/PATH, and seed generators too."""
+    found = {name.removeprefix(prefix + "/"): array for name, array in tensors.items() if name.startswith(prefix + "/")}
+    if found and all(name.split("/")[0].isdigit() for name in found):
+        ordered = sorted(found, key=lambda name: int(name.split("/")[0]))
+        found = {name.split("/", 1)[1]: found[name] for name in ordered}
+    return {name: array for name, array in found.items() if not name.endswith("seed_generator_state")}
+
+
+def _without_counters(named: dict[str, Any]) -> dict[str, Any]:
+    """Names without the numbers that Keras gives to layers without a name, which count on within a process.
+
+    Names that become the same are told apart by their order, for which names are sorted by those numbers.
+    """
+    seen: Counter[str] = Counter()
+    result = {}
+    for name in sorted(named, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
+        plain = re.sub(r"_\d+", "", name)
+        seen[plain] += 1
+        result[f"{plain}#{seen[plain]}"] = named[name]
+    return result

@@ -42,7 +42,9 @@ class TrainingConfig(Config):
     select: str = option("accuracy", "Validation figure that picks the best weights; empty: the last.")
     patience: int = option(0, "Stop after this many evaluations without improvement; 0: never.", low=0)
     precision: str = option(
-        "float32", "Number format of the layers' arithmetic.", choices=("float32", "mixed_bfloat16")
+        "float32",
+        "Number format of the layers' arithmetic; tensorfloat32: float32 with rounded products, faster on GPUs.",
+        choices=("float32", "tensorfloat32", "mixed_bfloat16"),
     )
     xla: bool = option(False, "Compile forward and backward pass with XLA.")
     shards: int = option(0, "Parts of a batch computed side by side; 0: one a core on CPU, 1 on GPU.", low=0)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from training.config import TrainingConfig
+from training.feed import feed
 from training.job import Job
 from training.strategy import Placement
-from training.train_step import make_train_step
+from training.train_step import make_train_step, preparation
 
 
 class FirstStep(NamedTuple):
@@ -20,9 +21,10 @@ class FirstStep(NamedTuple):
 
 def first_step(job: Job, placement: Placement, training: TrainingConfig) -> FirstStep:
     """Takes one step, which changes the model."""
-    dataset = placement.strategy.experimental_distribute_dataset(job.train(0))
-    train_step = make_train_step(job, placement, training, dataset.element_spec)
-    batch = next(iter(dataset))
+    batches = job.train(0)
+    train_step = make_train_step(job, placement, training, batches.spec)
+    with feed(batches, preparation(batches, placement, training)) as walk:
+        batch = next(walk)
     start = time.monotonic()
     train_step.get_concrete_function(batch, tf.constant(0, tf.int64))
     traced = time.monotonic()

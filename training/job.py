@@ -1,6 +1,6 @@
 """What a package hands the engine: functions, never a subclass.
 
-    loss_fn(batch, training, seed) -> {"loss": [B], "accuracy": [B], ...}     # one number per example
+    loss_fn(batch, training, place) -> {"loss": [B], "accuracy": [B], ...}     # one number per example
 
 and batches whose ``mask`` [B] is 1 for an example and 0 for a filler row. Sums and counts travel apart and are divided
 once, so a ragged last batch, any number of replicas and any number of shards give the same numbers.
@@ -15,6 +15,8 @@ import keras
 import tensorflow as tf
 
 from training.config import TrainingConfig
+from training.draws import Place
+from training.feed import Batches
 from training.optimizers import Optimizer, RateOf, make_optimizer
 from training.strategy import Placement
 
@@ -32,7 +34,8 @@ class Batch(Protocol):
 class LossFn(Protocol):
     """Per-example loss and metrics of a batch, each [B]."""
 
-    def __call__(self, batch: Any, training: bool, seed: Any) -> dict[str, Any]: ...
+    def __call__(self, batch: Any, training: bool, place: Place | None) -> dict[str, Any]:
+        """``place`` is where in the run the batch is: all randomness follows from it; None in evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Job:
     model: keras.Model
     optimizer: Optimizer
     loss_fn: LossFn
-    train: Callable[[int], tf.data.Dataset]
+    train: Callable[[int], Batches]
     evaluate: Callable[[], Figures]
     seed: int = 0
     rates: Callable[[Figures, float], Figures] = lambda figures, examples_per_second: figures
@@ -62,7 +65,7 @@ class Job:
 def make_job(
     model: keras.Model,
     loss_fn: LossFn,
-    train: Callable[[int], tf.data.Dataset],
+    train: Callable[[int], Batches],
     evaluate: Callable[[], Figures],
     placement: Placement,
     training: TrainingConfig,
@@ -85,6 +88,32 @@ def make_job(
     return Job(model, optimizer, loss_fn, train, evaluate, seed, rates)
 
 
+def to_device(batch: Any) -> Any:
+    """A batch of arrays as tensors."""
+    return type(batch)(*map(tf.convert_to_tensor, batch))
+
+
+def tensor_specs(spec: Any) -> Any:
+    """Our specs of a batch as TensorFlow's."""
+    return type(spec)(*(tf.TensorSpec(field.shape, field.dtype) for field in spec))
+
+
+def multiple_of(placement: Placement, micro_batches: int = 1) -> int:
+    """Rows must be a multiple of this to be cut up for all replicas, micro-batches and shards."""
+    return placement.strategy.num_replicas_in_sync * placement.shards * micro_batches
+
+
+def part_of(batch: Any, replica: Any, replicas: int) -> Any:
+    """The rows of one replica; they are cut out on the host, so that no device gets more."""
+    if replicas == 1:
+        return batch
+    with tf.device("CPU:0"):
+        rows = tf.shape(batch.mask)[0] // replicas
+        fixed = batch.mask.shape[0] and batch.mask.shape[0] // replicas
+        parts = [field[replica * rows : (replica + 1) * rows] for field in batch]
+    return type(batch)(*(tf.ensure_shape(part, [fixed, *part.shape[1:]]) for part in parts))
+
+
 def split_batch(batch: Any, parts: int) -> list[Any]:
     """Cuts every tensor of a batch into ``parts`` equal ranges of rows."""
     if parts == 1:
@@ -96,7 +125,7 @@ def split_batch(batch: Any, parts: int) -> list[Any]:
 def shards_of(batch: Any, shards: int, micro_batches: int = 1) -> int:
     """The greatest number that divides both ``shards`` and the rows of a micro-batch.
 
-    Batches whose number of rows differs are made of multiples of replicas, micro-batches and shards.
+    Batches whose number of rows differs are filled up to ``multiple_of``.
     """
     rows = batch.mask.shape[0]
     return shards if rows is None else math.gcd(shards, rows // micro_batches)

@@ -4,7 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,21 +13,22 @@ import tensorflow as tf
 from keras import ops
 
 from files.errors import Interrupted, UserError
-from training.checkpoint import Checkpointer, State
+from training.checkpoint import Checkpointer, Saved, State
 from training.config import TrainingConfig
+from training.feed import feed
 from training.figures import Cost
 from training.job import Job
 from training.run import Run
 from training.strategy import Placement
 from training.tensorboard import tensorboard_writer
-from training.train_step import make_train_step
+from training.train_step import make_train_step, preparation
 
 
 def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> State:
     """Trains to the last step or an early stop, and leaves the best weights in the model.
 
     Restores the run folder's checkpoint first, if there is one: then every figure is bit for bit what it would have
-    been without the interruption. SIGINT and SIGTERM finish the step, save and raise ``Interrupted``.
+    been without the interruption. SIGINT, SIGTERM and SIGHUP finish the step, save and raise ``Interrupted``.
 
     Args:
         job: what is trained.
@@ -41,9 +42,9 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
     """
     if training.tensorboard:
         run.writer = tensorboard_writer(run.path)
-    checkpointer = Checkpointer(run.path / "checkpoints", job.model, job.optimizer)
-    state = checkpointer.restore() or State()
-    run.resume_at(state.step, training.num_steps)
+    checkpointer = Checkpointer(run.path / "checkpoints", job.model, job.optimizer, run.say)
+    state, history = checkpointer.restore() or Saved(State(), "")
+    run.resume_at(state.step, training.num_steps, history)
     with _stop_requests() as stop:
         _train(job, placement, run, training, checkpointer, state, stop)
     checkpointer.load_best()
@@ -59,9 +60,22 @@ def _train(
     state: State,
     stop: threading.Event,
 ) -> None:
-    dataset = placement.strategy.experimental_distribute_dataset(job.train(state.step))
-    train_step = make_train_step(job, placement, training, dataset.element_spec)
-    batches: Iterator = iter(dataset)
+    batches = job.train(state.step)
+    train_step = make_train_step(job, placement, training, batches.spec)
+    with feed(batches, preparation(batches, placement, training)) as walk:
+        _steps(job, train_step, walk, run, training, checkpointer, state, stop)
+
+
+def _steps(
+    job: Job,
+    train_step: Callable[[Any, Any], dict[str, Any]],
+    batches: Iterator[Any],
+    run: Run,
+    training: TrainingConfig,
+    checkpointer: Checkpointer,
+    state: State,
+    stop: threading.Event,
+) -> None:
     clock = time.monotonic()
     while state.step < training.num_steps and not state.stopped:
         state.add(train_step(next(batches), tf.constant(state.step, tf.int64)))
@@ -81,7 +95,7 @@ def _train(
             elapsed, clock = time.monotonic() - clock, time.monotonic()
             state.seconds += elapsed
             state.window_seconds += elapsed
-            checkpointer.save(state)
+            checkpointer.save(state, run.history)
         if stop.is_set():
             raise Interrupted(f"stopped after step {state.step}; go on with the same flags and --run_dir={run.path}")
 
@@ -146,7 +160,7 @@ def _score(figure: float) -> float:
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """Turns SIGINT and SIGTERM into an event while inside; a second SIGINT interrupts at once."""
+    """Turns SIGINT, SIGTERM and SIGHUP into an event while inside; a second one interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -157,7 +171,8 @@ def _stop_requests() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    signals: Iterable[int] = (signal.SIGINT, signal.SIGTERM)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.signal(number, request) for number in signals}
     try:
         yield stop

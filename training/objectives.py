@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from training.draws import Place, drawing_at
+
 
 def classification(
     logits: Any, labels: Any, label_smoothing: float = 0.0, class_weights: Any | None = None
@@ -33,23 +35,23 @@ def classification(
     return {"loss": loss, "accuracy": ops.cast(right, "float32")}
 
 
-def seeded_call(model: keras.Model, inputs: Any, training: bool, seed: Any) -> Any:
-    """Calls ``model`` with its randomness a pure function of ``seed``.
+def seeded_call(model: keras.Model, inputs: Any, training: bool, place: Place | None) -> Any:
+    """Calls ``model`` with its randomness a pure function of ``place``.
 
-    Every seed generator of the model (one a Dropout layer) reads (seed₀ + its place, seed₁·256) instead of its own
-    state, so that a step draws the same numbers whether or not the run was interrupted before it. Updates of other
-    state (batch-norm statistics) are applied as usual.
+    Our layers draw by row of the batch (``training.draws``). Seed generators of other layers read (seed + their place
+    in the model, a number of step and row) instead of their own state. So a step draws the same numbers whether or
+    not the run was interrupted before it. Updates of other state (batch-norm statistics) are applied as usual.
 
     Args:
-        seed: [2] integers.
+        place: where in the run the call is; None in evaluation.
     """
     if not training:
         return model(inputs, training=False)
+    assert place is not None
     generators = [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
-    mapping = []
-    for place, state in enumerate(generators):
-        mapping.append((state, ops.stack([seed[0] + place, seed[1] * 256])))
-    with keras.StatelessScope(state_mapping=mapping) as scope:
+    count = place.step * 65536 + place.row
+    mapping = [(state, ops.stack([place.seed + number, count])) for number, state in enumerate(generators)]
+    with drawing_at(place), keras.StatelessScope(state_mapping=mapping) as scope:
         outputs = model(inputs, training=True)
     seeds = {id(v) for v in generators}
     for variable in model.non_trainable_variables:

@@ -2,14 +2,23 @@
 
 import json
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, Self
 
+from filelock import Timeout
+
+from files.documents import parse_json, read_object, read_text, write_json
 from files.errors import UserError
-from files.writing import write_text
+from files.locks import alone, is_taken
+from files.writing import append_text, is_draft, write_text
 from training.config_files import as_flags, as_json
 from training.options import Config, Leaf, leaves
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Writer(Protocol):
@@ -37,36 +46,58 @@ class Run:
         self.path = path
         self.writer: Writer | None = None
         self.num_steps = 0
+        self.history = ""  # the lines of metrics.jsonl
         self._start = (0, time.monotonic())
+        self._lock = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Lets other processes have the folder."""
+        self._lock.close()
 
     @classmethod
-    def open(cls, path: Path | str, config: Config, data: Data | None = None) -> "Run":
+    def open(
+        cls, path: Path | str, config: Config, data: Data | None = None, inputs: Mapping[str, Any] = _NONE
+    ) -> "Run":
         """Creates the folder, or opens the one that an earlier run with the same configuration left.
+
+        Until the run is closed (it is a context manager), no other process can open it.
 
         Args:
             path: the folder.
             config: what makes the run what it is; kept in ``config.json``, and in ``flags.txt`` as ``--flagfile``
                 reads it.
             data: what the run learns from: its description is kept in ``data.json``, its notes go to the log.
+            inputs: what else the result depends on by its content, such as the fingerprint of given weights; kept there
+                too.
 
         Raises:
-            UserError: the folder is in use for something else, or belongs to another configuration or other data.
+            UserError: the folder is in use, for something else or by another process, or belongs to another
+                configuration, other data or other inputs.
         """
         path = Path(path)
-        there = cls.check(path, config)
+        cls.check(path, config)
+        run = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            run._lock.enter_context(alone(path))
+            there = _belongs(path, config)  # again: another process may have made the folder meanwhile
             if not (there and (path / "config.json").exists()):  # folders of versions before 0.3 have none
                 about = {"task": type(config).__name__, "version": version(), "config": as_json(config)}
-                write_text(path / "config.json", json.dumps(about, indent=2) + "\n")
+                write_json(path / "config.json", about)
             if not there:
                 text = "".join(f"--{name}={value}\n" for name, value in sorted(as_flags(config).items()))
                 write_text(path / "flags.txt", text)  # last: a folder with it is whole
+        except Timeout as error:
+            raise UserError(_taken(path)) from error
         except OSError as error:
             raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
-        run = cls(path)
-        if data is not None:
-            run._check_data(data)
+        if data is not None or inputs:
+            run._check_data({**(data.describe() if data is not None else {}), **inputs})
+        for note in data.notes if data is not None else ():
+            run.say(f"note: {note}")
         return run
 
     @staticmethod
@@ -74,54 +105,58 @@ class Run:
         """Whether ``path`` is the folder of a run with this configuration; raises as ``open`` does, writes nothing."""
         path = Path(path)
         as_flags(config)  # refuses what a flagfile cannot hold
-        if (path / "flags.txt").exists():
-            _check_config(path, config)
-            return True
-        # A process that was killed while it made the folder left these; flags.txt comes last.
-        unfinished = ("config.json", "config.json.tmp", "flags.txt.tmp")
-        left = [file for file in path.iterdir() if file.name not in unfinished] if path.is_dir() else [path]
-        if path.exists() and left:
-            raise UserError(f"--run_dir={path} exists and is no run folder; choose another, nothing was written")
-        return False
+        if is_taken(path):
+            raise UserError(_taken(path))
+        return _belongs(path, config)
 
-    @classmethod
-    def finished(cls, path: Path | str, config: Config, headline: str) -> dict[str, Any] | None:
-        """The result of the finished run in ``path``, None if there is none yet; raises as ``open`` does.
-
-        ``headline`` names the figure that is printed.
-        """
-        path = Path(path)
-        result = cls(path).read_json("result.json") if cls.check(path, config) else None
-        if result is not None:
-            print(f"{path}: finished before, {headline.replace('_', ' ')} {result[headline]:.4f}; nothing to do")
+    def finished(self, headline: str) -> dict[str, Any] | None:
+        """The result, if the run is finished; None if it is not. ``headline`` names the figure that is printed."""
+        result = self.read_json("result.json")
+        if result is None:
+            return None
+        if headline not in result:
+            raise UserError(
+                f"{self.path / 'result.json'}: damaged: no {headline} in it; remove it to have it made again"
+            )
+        print(f"{self.path}: finished before, {headline.replace('_', ' ')} {result[headline]:.4f}; nothing to do")
         return result
 
-    def _check_data(self, data: Data) -> None:
-        now, before = json.loads(json.dumps(data.describe())), self.read_json("data.json")
-        if before is not None and before != now:
+    def _check_data(self, description: Mapping[str, Any]) -> None:
+        now, before = json.loads(json.dumps(description)), self.read_json("data.json") or {}
+        # Versions before 0.4 knew of fewer inputs.
+        differing = [name for name in before if now.get(name) != before[name]]
+        if differing:
             raise UserError(
-                f"--run_dir={self.path} was trained on other data (see its data.json); choose another folder"
+                f"--run_dir={self.path} was made of other data ({', '.join(differing)}; see its data.json); choose "
+                "another folder"
             )
         self.write_json("data.json", now)
-        for note in data.notes:
-            self.say(f"note: {note}")
 
-    def resume_at(self, step: int, num_steps: int) -> None:
-        """Forgets logged figures past ``step``: they will be logged again, the same."""
+    def resume_at(self, step: int, num_steps: int, history: str | None = "") -> None:
+        """Forgets figures that were logged past ``step``: they will be logged again, the same.
+
+        ``history`` are the lines of ``metrics.jsonl`` until then, as a checkpoint has them; None: of a version before
+        0.4.
+        """
         self.num_steps = num_steps
         self._start = (step, time.monotonic())
         metrics = self.path / "metrics.jsonl"
-        if metrics.exists():
-            lines = metrics.read_text().splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-            write_text(metrics, "".join(line + "\n" for line in kept))
+        there = metrics.read_text(encoding="utf-8", errors="replace") if metrics.exists() else ""
+        if history is None:
+            lines = [parse_json(line, str(metrics)) for line in there.splitlines() if line.endswith("}")]
+            history = "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
+        elif not there.startswith(history):
+            self.say("note: metrics.jsonl was cut or changed since the checkpoint, which has it whole; written again")
+        self.history = history
+        write_text(metrics, history)
         if step:
             self.say(f"resumed at step {step} of {num_steps}")
 
     def log(self, step: int, split: str, figures: dict[str, float]) -> None:
         """Appends one line to ``metrics.jsonl`` and one to the log."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"step": step, "split": split} | figures) + "\n")
+        line = json.dumps({"step": step, "split": split} | figures) + "\n"
+        self.history += line
+        append_text(self.path / "metrics.jsonl", line)
         if self.writer:
             self.writer(step, split, figures)
         text = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in figures.items())
@@ -130,17 +165,19 @@ class Run:
     def say(self, text: str) -> None:
         """Prints a line and keeps it in ``log.txt``."""
         print(text, flush=True)
-        with open(self.path / "log.txt", "a") as file:
-            file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        append_text(self.path / "log.txt", f"{time.strftime('%H:%M:%S')} {text}\n")
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes ``name`` in the folder, whole or not at all."""
-        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
+        write_json(self.path / name, content)
 
     def read_json(self, name: str) -> Any | None:
         """The content of ``name`` in the folder, None if it is not there."""
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return read_object(path) if path.exists() else None
+        except UserError as error:
+            raise UserError(f"{error}; put a whole copy in its place, or remove it to have it made again") from error
 
     def _left(self, step: int) -> str:
         first, start = self._start
@@ -159,6 +196,25 @@ def version() -> str:
         return metadata.version("triptych-keras")
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _taken(path: Path) -> str:
+    return f"--run_dir={path} is in use by another process; wait for its end, or choose another folder"
+
+
+def _belongs(path: Path, config: Config) -> bool:
+    """Whether the folder is that of a run with this configuration; False if there is none, or nothing of it but what a
+    process left that was killed while it made the folder."""
+    if (path / "flags.txt").exists():
+        _check_config(path, config)
+        return True
+    left = [path] if path.exists() else []
+    if path.is_dir():
+        begun = ("config.json", ".lock", "config.json.tmp", "flags.txt.tmp")  # flags.txt comes last
+        left = [file for file in path.iterdir() if file.name not in begun and not is_draft(file.name)]
+    if left:
+        raise UserError(f"--run_dir={path} exists and is no run folder; choose another, nothing was written")
+    return False
 
 
 def _check_config(path: Path, config: Config) -> None:
@@ -186,7 +242,7 @@ def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:
     """The file's flags by today's names and in today's form; versions before 0.3 wrote None for what was not given."""
     today = {name: leaf.name for leaf in known.values() for name in leaf.former_names}
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         if line.startswith("--"):
             name, _, value = line[2:].partition("=")
             leaf = known.get(today.get(name, name))

@@ -14,17 +14,28 @@ from training.strategy import Placement, make_strategy
 
 
 @contextmanager
-def precision(policy: str) -> Iterator[None]:
-    """Layers built inside have this dtype policy: ``float32``, or ``mixed_bfloat16`` with float32 weights.
+def precision(name: str) -> Iterator[None]:
+    """Inside, layers are built for, and products are computed in, one of the precisions of ``TrainingConfig``.
 
-    float16 is not offered: it needs loss scaling.
+    ``float32`` is that on every device; ``tensorfloat32`` lets GPUs round the factors of products to 10 bits of
+    mantissa; ``mixed_bfloat16`` computes layers in bfloat16 with float32 weights. float16 needs loss scaling, and is
+    not offered.
     """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
+    before = keras.config.dtype_policy(), tf.config.experimental.tensor_float_32_execution_enabled()
+    keras.config.set_dtype_policy(name if name == "mixed_bfloat16" else "float32")
+    tf.config.experimental.enable_tensor_float_32_execution(name == "tensorfloat32")
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(before[0])
+        tf.config.experimental.enable_tensor_float_32_execution(before[1])
+
+
+def precision_now() -> str:
+    """The precision that ``precision`` has set, for artefacts and for keys of the cache."""
+    policy = keras.config.dtype_policy().name
+    rounded = tf.config.experimental.tensor_float_32_execution_enabled()
+    return "tensorfloat32" if policy == "float32" and rounded else policy
 
 
 @contextmanager
@@ -58,10 +69,10 @@ def session(config: TaskConfig, training: TrainingConfig | None = None) -> Itera
     """
     with ExitStack() as stack:
         stack.enter_context(seeded(config.seed))
+        stack.enter_context(precision(training.precision if training else "float32"))
         if training is None:
             yield make_strategy(config.devices)
             return
-        stack.enter_context(precision(training.precision))
         if training.deterministic:
             stack.enter_context(_deterministic())
         placement = make_strategy(config.devices, training.shards)

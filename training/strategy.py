@@ -9,6 +9,7 @@ import sys
 from functools import cache
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from files.cores import available_cores
@@ -36,6 +37,11 @@ def make_strategy(devices: str = "auto", shards: int = 0) -> Placement:
     Raises:
         UserError: the specification is not understood or there are fewer devices.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"KERAS_BACKEND={keras.backend.backend()}: tasks run on TensorFlow alone (layers, models and samplers run "
+            "on every backend); leave KERAS_BACKEND out, or set it to tensorflow"
+        )
     kind, _, text = devices.partition(":")
     if kind not in ("auto", "cpu", "gpu") or (text and (not text.isdigit() or int(text) < 1 or kind == "auto")):
         raise UserError(f"--devices={devices!r} is not understood: use auto, cpu, gpu, cpu:N or gpu:N")

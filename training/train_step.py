@@ -6,25 +6,30 @@ from typing import Any
 import tensorflow as tf
 
 from training.config import TrainingConfig
-from training.job import Job, shards_of, split_batch
+from training.draws import Place
+from training.feed import Batches, filled_up
+from training.job import Job, multiple_of, part_of, shards_of, split_batch, tensor_specs, to_device
 from training.strategy import Placement
 
 SUM = tf.distribute.ReduceOp.SUM
 
 
-def make_train_step(job: Job, placement: Placement, training: TrainingConfig, element_spec: Any) -> Any:
-    """Compiles (batch, step) → sums over the global batch: every value of ``loss_fn``, ``count``, and the gradient
-    norm before clipping, after one update of the weights."""
+def make_train_step(job: Job, placement: Placement, training: TrainingConfig, spec: Any) -> Any:
+    """Compiles (global batch of this ``spec``, step) → sums over the batch: every value of ``loss_fn``, ``count``, and
+    the gradient norm before clipping, after one update of the weights."""
     strategy, accumulate = placement.strategy, training.accumulate
+    replicas = strategy.num_replicas_in_sync
     shard_gradients = _make_shard_gradients(job, training.xla)
 
     def replica_step(batch: Any, step: Any) -> dict:
         context = tf.distribute.get_replica_context()
+        replica = context.replica_id_in_sync_group
+        batch = part_of(batch, replica, replicas)
         count = context.all_reduce(SUM, tf.reduce_sum(batch.mask))
         shards = shards_of(batch, placement.shards, accumulate)
         parts = split_batch(batch, shards * accumulate)
-        replica = step * strategy.num_replicas_in_sync + tf.cast(context.replica_id_in_sync_group, tf.int64)
-        first = replica * len(parts)
+        rows = tf.cast(tf.shape(parts[0].mask)[0], tf.int64)
+        first = tf.cast(replica, tf.int64) * len(parts)
         gradient: list = []
         sums: dict = {}
         for micro_batch in range(accumulate):
@@ -32,9 +37,9 @@ def make_train_step(job: Job, placement: Placement, training: TrainingConfig, el
             with tf.control_dependencies(tf.nest.flatten(gradient, expand_composites=True)):
                 gradients, totals = ([gradient], [sums]) if micro_batch else ([], [])
                 for place in range(micro_batch * shards, (micro_batch + 1) * shards):
-                    seed = tf.stack([tf.constant(job.seed, tf.int64), first + place])
+                    at = Place(tf.constant(job.seed, tf.int64), step, (first + place) * rows)
                     part = type(batch)(*map(tf.identity, parts[place]))
-                    shard_gradient, shard_sums = shard_gradients(part, count, seed)
+                    shard_gradient, shard_sums = shard_gradients(part, count, at)
                     gradients.append(shard_gradient)
                     totals.append(shard_sums)
                 gradient = [_add(shares) for shares in zip(*gradients, strict=True)]
@@ -43,7 +48,7 @@ def make_train_step(job: Job, placement: Placement, training: TrainingConfig, el
         total = {name: context.all_reduce(SUM, value) for name, value in sums.items()}
         return total | {"count": count, "gradient_norm": norm * count}
 
-    @tf.function(input_signature=[element_spec, tf.TensorSpec([], tf.int64)])
+    @tf.function(input_signature=[tensor_specs(spec), tf.TensorSpec([], tf.int64)])
     def train_step(batch: Any, step: Any) -> dict:
         sums = strategy.run(replica_step, args=(batch, step))
         return {name: strategy.experimental_local_results(value)[0] for name, value in sums.items()}
@@ -51,12 +56,18 @@ def make_train_step(job: Job, placement: Placement, training: TrainingConfig, el
     return train_step
 
 
-def _make_shard_gradients(job: Job, xla: bool) -> Callable:
-    """(rows, examples of the global batch, seed) → the gradient's share and the sums of every value."""
+def preparation(batches: Batches, placement: Placement, training: TrainingConfig) -> Callable[[Any], Any]:
+    """What is done to a batch before its step: where the rows differ in number, they are filled up to be cut up."""
+    multiple = multiple_of(placement, training.accumulate) if batches.spec.mask.shape[0] is None else 1
+    return lambda batch: to_device(filled_up(batch, multiple))
 
-    def shard_gradients(part: Any, count: Any, seed: Any) -> tuple[list, dict]:
+
+def _make_shard_gradients(job: Job, xla: bool) -> Callable:
+    """(rows, examples of the global batch, place) → the gradient's share and the sums of every value."""
+
+    def shard_gradients(part: Any, count: Any, place: Place) -> tuple[list, dict]:
         with tf.GradientTape() as tape:
-            values = job.loss_fn(part, training=True, seed=seed)
+            values = job.loss_fn(part, training=True, place=place)
             # By the global count, so that the sum over shards and replicas is the gradient of the mean loss.
             loss = tf.reduce_sum(values["loss"] * part.mask) / count
         gradients = tape.gradient(loss, [v.value for v in job.model.trainable_variables])

@@ -11,6 +11,7 @@ from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.images import batch_moments
 
 
+@keras.saving.register_keras_serializable("triptych")
 class Norm(layers.Layer):
     """Batch normalisation that never learns.
 
@@ -21,6 +22,8 @@ class Norm(layers.Layer):
     def __init__(self, mode: str = "frozen", epsilon: float = 1e-5, of: str = "", **kwargs: Any) -> None:
         """``of`` is the name of the convolution before it, for files in which the two are one."""
         super().__init__(**(kwargs | {"trainable": False}))
+        if mode not in BN_MODES:
+            raise ValueError(f"mode={mode!r}: use {' or '.join(BN_MODES)}")
         self.mode, self.epsilon, self.of = mode, epsilon, of
 
     def build(self, input_shape: tuple) -> None:
@@ -35,6 +38,9 @@ class Norm(layers.Layer):
             mean, variance = batch_moments(x, (0, 1, 2))
         scale = self.gamma * ops.rsqrt(variance + self.epsilon)
         return x * scale + (self.beta - mean * scale)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"mode": self.mode, "epsilon": self.epsilon, "of": self.of}

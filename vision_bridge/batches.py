@@ -1,12 +1,11 @@
-"""Images or maps on disk → tf.data batches. ``B`` batch."""
+"""Images or maps on disk → batches. ``B`` batch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from training.datasets import endless, from_batches
+from training.feed import Batches, Spec, endless
 
 
 class ImageBatch(NamedTuple):
@@ -17,16 +16,12 @@ class ImageBatch(NamedTuple):
     mask: Any  # [B] float32, 1 for an example and 0 for filler
 
 
-def _dataset(batches: Any, x: np.ndarray, size: int) -> tf.data.Dataset:
-    specs = [
-        tf.TensorSpec((size, *x.shape[1:]), x.dtype),
-        tf.TensorSpec(size, tf.int32),
-        tf.TensorSpec(size, tf.float32),
-    ]
-    return from_batches(batches, ImageBatch(*specs), prefetch=4)
+def _batches(make: Callable[[], Iterator[ImageBatch]], x: np.ndarray, size: int) -> Batches:
+    spec = ImageBatch(Spec((size, *x.shape[1:]), x.dtype.name), Spec((size,), "int32"), Spec((size,), "float32"))
+    return Batches(make, spec)
 
 
-def training_batches(x: np.ndarray, labels: np.ndarray, size: int, seed: int, first_step: int = 0) -> tf.data.Dataset:
+def training_batches(x: np.ndarray, labels: np.ndarray, size: int, seed: int, first_step: int = 0) -> Batches:
     """The endless stream of full batches from ``first_step`` on; every row once an epoch, in an order of its own."""
 
     def order(epoch: int) -> tuple[np.ndarray]:
@@ -37,10 +32,10 @@ def training_batches(x: np.ndarray, labels: np.ndarray, size: int, seed: int, fi
         for (rows,) in endless(order, len(x), size, first_step):
             yield ImageBatch(x[rows], labels[rows].astype(np.int32), ones)
 
-    return _dataset(batches, x, size)
+    return _batches(batches, x, size)
 
 
-def evaluation_batches(x: np.ndarray, labels: np.ndarray, size: int, start: int = 0) -> tf.data.Dataset:
+def evaluation_batches(x: np.ndarray, labels: np.ndarray, size: int, start: int = 0) -> Batches:
     """Every row from ``start`` on, once and in order; filler are other rows, so that they too look like a batch."""
 
     def batches() -> Iterator[ImageBatch]:
@@ -49,4 +44,4 @@ def evaluation_batches(x: np.ndarray, labels: np.ndarray, size: int, start: int 
             inside = rows % len(x)
             yield ImageBatch(x[inside], labels[inside].astype(np.int32), (rows < len(x)).astype(np.float32))
 
-    return _dataset(batches, x, size)
+    return _batches(batches, x, size)

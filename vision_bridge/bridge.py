@@ -17,6 +17,7 @@ import numpy as np
 from files.arrays import GrowingArray
 from training.checkpoint import fingerprint
 from training.functions import compiled
+from training.session import precision_now
 from training.strategy import Placement
 from vision_bridge.backbones import build_backbone, has_norms
 from vision_bridge.cache import Cache, Stage, key_of
@@ -72,6 +73,10 @@ class Network(NamedTuple):
     def extractor(self) -> Extractor:
         """Its entry."""
         return EXTRACTORS[self.name]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of name and weights."""
+        return fingerprint(self.model.variables, self.model.name)
 
 
 class Maps(NamedTuple):
@@ -161,8 +166,9 @@ class Bridge:
             progress = keras.utils.Progbar(len(images), unit_name="image")
             fill_maps(stream, images, file, config.training.batch_size, progress.update)
 
-        depends_on = {"images": self.images.key, "weights": fingerprint(model.variables, model.name),
-                      "enlarge": config.enlarge, "pool": config.map_pool, "normalization": list(z)}  # fmt: skip
+        depends_on = {"images": self.images.key, "weights": network.fingerprint(),
+                      "enlarge": config.enlarge, "pool": config.map_pool, "normalization": list(z),
+                      "precision": precision_now()}  # fmt: skip
         stage = self._files.stage("maps", depends_on, self.images.arrays, shape, "float16", fill)
         return Maps(network, stage, lambda x: keras.ops.cast(x, "float32"), shape, cached=True)
 

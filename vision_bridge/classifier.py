@@ -7,6 +7,8 @@ import keras
 from keras import layers, ops
 
 from files.errors import UserError
+from training.draws import Place
+from training.dropout import Dropout
 from training.objectives import classification, seeded_call
 from vision_bridge.config import HeadConfig
 from vision_bridge.images import SYNCHRONIZED
@@ -69,11 +71,11 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
     if config.map_norm:
         x = _batch_norm("map_norm", epsilon=1e-3, center=False, scale=False)(x)
     if config.map_dropout:
-        x = layers.Dropout(config.map_dropout, seed=200, name="map_dropout")(x)
+        x = Dropout(config.map_dropout, seed=200, name="map_dropout")(x)
     for place, filters in enumerate(config.filters):
         x = layers.Conv2D(filters, config.kernel, activation="relu", name=f"encoder_conv{place}")(x)
         x = _batch_norm(f"encoder_norm{place}", epsilon=1e-5)(x)
-        x = layers.Dropout(config.dropout, seed=place, name=f"encoder_dropout{place}")(x)
+        x = Dropout(config.dropout, seed=place, name=f"encoder_dropout{place}")(x)
     outputs = [_dense(AdaptiveAveragePool(config.pooled)(x) if config.pooled else x, num_classes, config)]
     if config.reconstruction:
         outputs.append(_decoded(x, shape[-1], config))
@@ -89,7 +91,7 @@ def _dense(x: Any, num_classes: int, config: HeadConfig) -> Any:
     x = layers.Flatten()(x)
     for place, width in enumerate(config.dense):
         x = layers.Dense(width, activation="relu", name=f"dense{place}")(x)
-        x = layers.Dropout(config.dense_dropout, seed=100 + place, name=f"dense_dropout{place}")(x)
+        x = Dropout(config.dense_dropout, seed=100 + place, name=f"dense_dropout{place}")(x)
     start = "glorot_uniform" if config.dense else "zeros"  # with so many inputs, random weights give large logits
     return layers.Dense(num_classes, kernel_initializer=start, name="logits", dtype="float32")(x)
 
@@ -104,11 +106,11 @@ def _decoded(x: Any, channels: int, config: HeadConfig) -> Any:
 
 
 def make_loss_fn(head: keras.Model, maps_of: Callable[[Any], Any], config: HeadConfig) -> Callable:
-    """The joint loss, (batch, training, seed) → values [B]: cross-entropy, and the weighted reconstruction error."""
+    """The joint loss, (batch, training, place) → values [B]: cross-entropy, and the weighted reconstruction error."""
 
-    def loss_fn(batch: Any, training: bool, seed: Any) -> dict[str, Any]:
+    def loss_fn(batch: Any, training: bool, place: Place | None) -> dict[str, Any]:
         maps = maps_of(batch.x)
-        outputs = keras.tree.flatten(seeded_call(head, maps, training, seed))
+        outputs = keras.tree.flatten(seeded_call(head, maps, training, place))
         values = classification(outputs[0], batch.label)
         if config.reconstruction:
             error = ops.mean(ops.square(ops.cast(outputs[1], "float32") - maps), axis=(1, 2, 3))

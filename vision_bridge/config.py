@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from vision_bridge.extractors import Extractor
 
 BN_MODES = ("frozen", "batch")
+MAX_LAYERS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class LayoutConfig(Config):
     """How features are placed on the image."""
 
-    height: int = option(50, "Height of the image in pixels.", low=1)
-    width: int = option(50, "Width of the image in pixels.", low=1)
+    height: int = option(50, "Height of the image in pixels.", low=1, high=8192)
+    width: int = option(50, "Width of the image in pixels.", low=1, high=8192)
     scaling: str = option("standardize", "Scaling of the features.", choices="vision_bridge.scaling:SCALINGS")
     distance: str = option("correlation", "Distance between features.", choices="vision_bridge.distances:DISTANCES")
     engine: str = option("tsne", "Layout method.", choices="vision_bridge.embedding:ENGINES")
@@ -40,19 +41,23 @@ class HeadConfig(Config):
     """
 
     kernel: int = option(
-        4, "Kernel size of the head's convolutions, which have no padding. [the extractor's own]", low=1
+        4, "Kernel size of the head's convolutions, which have no padding. [the extractor's own]", low=1, high=1000
     )
     filters: tuple[int, ...] = option(
         (192, 128, 64, 32),
         "Filters of the head's convolutions, in order; empty: no convolutions. [the extractor's own]",
         low=1,
+        high=65_536,
     )
     dropout: float = option(0.05, "Dropout after the head's convolutions. [the extractor's own]", low=0.0, high=0.99)
     pooled: int = option(
-        10, "Side that the head's maps are average-pooled to; 0: no pooling. [the extractor's own]", low=0
+        10, "Side that the head's maps are average-pooled to; 0: no pooling. [the extractor's own]", low=0, high=65_536
     )
     dense: tuple[int, ...] = option(
-        (1600, 700, 50), "Widths of the head's hidden dense layers; empty: none. [the extractor's own]", low=1
+        (1600, 700, 50),
+        "Widths of the head's hidden dense layers; empty: none. [the extractor's own]",
+        low=1,
+        high=65_536,
     )
     dense_dropout: float = option(
         0.3, "Dropout after the head's hidden dense layers. [the extractor's own]", low=0.0, high=0.99
@@ -68,6 +73,9 @@ class HeadConfig(Config):
             raise UserError(
                 "a decoder mirrors the head's convolutions and there are none: leave out --head_reconstruction"
             )
+        for name, layers in (("filters", self.filters), ("dense", self.dense)):
+            if len(layers) > MAX_LAYERS:
+                raise UserError(f"--head_{name} names {len(layers):,} layers: {MAX_LAYERS:,} are the most")
 
 
 def _as_in(config: type[Config], name: str, mark: str = "") -> Any:
@@ -176,6 +184,10 @@ class BridgeConfig(Config):
         super().__post_init__()
 
     def check(self) -> None:
+        if not self.training.shards:
+            raise UserError(
+                "--shards=0 depends on the number of cores, and batch norms see the rows of one shard: give a number"
+            )
         if self.training.patience and not self.chosen.early_stopping:
             raise UserError(
                 f"--patience={self.training.patience} without early stopping: add --early_stopping, or leave it out"

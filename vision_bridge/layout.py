@@ -6,11 +6,12 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from files.documents import parse_json, shown
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 from vision_bridge.config import LayoutConfig
@@ -18,7 +19,7 @@ from vision_bridge.distances import distances, gram_matrix
 from vision_bridge.embedding import embed_features
 from vision_bridge.pixels import PIXELS
 from vision_bridge.rectangle import RECTANGLES, rotation_to_horizontal
-from vision_bridge.scaling import Scaling, blocks, describe, fit_scaling
+from vision_bridge.scaling import SCALINGS, Scaling, blocks, describe, fit_scaling
 from vision_bridge.tsne import Compiled, Progress, silent, uncompiled
 
 ALGORITHM = 2  # increase it when the same features and choices give another layout, so that cached ones are not used
@@ -163,10 +164,17 @@ class PixelMap:
         arrays, about = read_tensors(path)
         if "pixel_map" not in about:
             raise UserError(f"{path}: no pixel map")
-        note: dict[str, Any] = json.loads(about["pixel_map"])
-        scaling = Scaling(note["scaling"], *(arrays[f"scaling.{name}"] for name in ("low", "center", "width")))
-        config = LayoutConfig(**note["config"])
-        return cls(config, scaling, arrays["points"], arrays["corners"], arrays["pixels"], note["kl"])
+        note = parse_json(about["pixel_map"], f"{path}: pixel_map")
+        try:
+            config = LayoutConfig(**note["config"])
+            scaling = Scaling(note["scaling"], *(arrays[f"scaling.{name}"] for name in ("low", "center", "width")))
+            parts = arrays["points"], arrays["corners"], arrays["pixels"]
+            _check_map(config, scaling, *parts)
+            return cls(config, scaling, *parts, float(note["kl"]))
+        except (KeyError, TypeError, ValueError, RecursionError, UserError) as error:
+            raise UserError(
+                f"{path}: damaged pixel map ({' '.join(str(error).split())[:200]}); fit it again"
+            ) from error
 
     def _places(self) -> np.ndarray:
         return self.pixels[:, 0] * self.shape[1] + self.pixels[:, 1]
@@ -175,6 +183,22 @@ class PixelMap:
         places, counts = self._places(), self.counts().ravel()
         share = (1 / counts[places]).astype(np.float32)
         return csr_matrix((share, (places, np.arange(len(places)))), (len(counts), len(places)))
+
+
+def _check_map(
+    config: LayoutConfig, scaling: Scaling, points: np.ndarray, corners: np.ndarray, pixels: np.ndarray
+) -> None:
+    """Raises ValueError for arrays that are no map: of other shapes, not finite, or with pixels outside the image."""
+    count = len(points)
+    shapes = [(points, (count, 2)), (corners, (4, 2)), (pixels, (count, 2))]
+    shapes += [(array, (count,)) for array in (scaling.low, scaling.center, scaling.width)]
+    for array, shape in shapes:
+        if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise ValueError(f"an array is {array.dtype} {array.shape} and should be {shape}, all finite")
+    if scaling.kind not in SCALINGS:
+        raise ValueError(f"scaling {shown(scaling.kind)}")
+    if pixels.dtype.kind not in "iu" or (pixels < 0).any() or (pixels >= (config.height, config.width)).any():
+        raise ValueError(f"pixels outside of {config.height}×{config.width}")
 
 
 def rotated_to_axes(points: np.ndarray, corners: np.ndarray) -> np.ndarray:

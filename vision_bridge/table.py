@@ -32,10 +32,12 @@ class Plan(NamedTuple):
 
     Attributes:
         weights: of each extractor, by name.
+        fingerprints: of the same networks.
         variants: controls other than random weights.
     """
 
     weights: dict[str, str]
+    fingerprints: dict[str, str]
     variants: list[Variant]
 
 
@@ -49,19 +51,19 @@ def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: 
     def load(config: BridgeConfig, name: str, weights: str) -> Network:
         return load_network(config, name, weights, cache, placement)
 
-    weights = {}
+    weights, fingerprints = {}, {}
     for name in table.extractors:
         weights[name] = table.files.get(name, bridge.weights)
         try:
-            load(bridge, name, weights[name])
+            fingerprints[name] = load(bridge, name, weights[name]).fingerprint()
         except UserError as error:
             if table.missing_weights == "error" or weights[name].startswith("random"):
                 raise
             print(f"note: {name} with random weights, as --missing_weights=random asks: {error}")
             weights[name] = "random"
-            load(bridge, name, "random")
+            fingerprints[name] = load(bridge, name, "random").fingerprint()
     if not table.control_row:
-        return Plan(weights, [])
+        return Plan(weights, fingerprints, [])
     chosen = bridge.chosen
     variants = [Variant("shuffled", "shuffled pixels", chosen, shuffle=True)]
     if table.ablations:
@@ -71,7 +73,7 @@ def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: 
         except UserError as error:
             raise UserError(f"control 'bn_mode = {other.bn_mode}': {error}; --noablations leaves it out") from error
         variants += ablations(chosen, other, has_norms(network.model))
-    return Plan(weights, variants)
+    return Plan(weights, fingerprints, variants)
 
 
 def ablations(chosen: Choices, other: Choices, norms: bool) -> list[Variant]:
@@ -143,17 +145,18 @@ class Table:
         results = []
         for number, source in enumerate(weights):
             seed = self.seed + number
-            run = Run.open(self.run.path / "runs" / f"{name}{variant and '-'}{variant}-seed{seed}", self.task)
-            result = run.read_json("result.json")
-            if result is None:
-                if source not in maps:
-                    maps = {source: bridge.maps(bridge.load(name, source))}
-                self.run.say(f"{run.path.name}: {maps[source].network.weights} weights")
-                result = train_head(run, bridge, maps[source], seed).result
-                run.write_json("result.json", result)
-                last = source not in weights[number + 1 :]
-                if keep is not None and last and maps[source].x.key != keep:
-                    maps.pop(source).remove()
+            folder = self.run.path / "runs" / f"{name}{variant and '-'}{variant}-seed{seed}"
+            with Run.open(folder, self.task) as run:
+                result = run.read_json("result.json")
+                if result is None:
+                    if source not in maps:
+                        maps = {source: bridge.maps(bridge.load(name, source))}
+                    self.run.say(f"{run.path.name}: {maps[source].network.weights} weights")
+                    result = train_head(run, bridge, maps[source], seed).result
+                    run.write_json("result.json", result)
+                    last = source not in weights[number + 1 :]
+                    if keep is not None and last and maps[source].x.key != keep:
+                        maps.pop(source).remove()
             results.append(result)
         return results
 

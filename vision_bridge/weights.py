@@ -2,8 +2,6 @@
 
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +13,8 @@ from keras import layers
 
 from files.download import fetch, fetch_wheel
 from files.errors import UserError
-from files.tensors import read_weights, write_tensors
+from files.npz import read_npz
+from files.tensors import random_seed, read_weights, write_tensors
 from vision_bridge.backbones import Norm, build_backbone
 from vision_bridge.extractors import EXTRACTORS, Published
 
@@ -41,8 +40,9 @@ def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path
     Raises:
         UserError: the file cannot be found or downloaded, is damaged, or lacks a weight of the slice.
     """
-    if weights == "random" or weights.startswith("random:"):
-        set_random_weights(model, _seed(weights))
+    seed = random_seed(weights)
+    if seed is not None:
+        set_random_weights(model, seed)
         return "random"
     published = EXTRACTORS[name].published
     if weights or weights_dir:
@@ -51,13 +51,6 @@ def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path
         path = _fetch_slice(name, published, cache)
     load_weights(model, read_state(path), path, published.caffe_names)
     return path.name
-
-
-def _seed(weights: str) -> int:
-    text = weights.removeprefix("random").removeprefix(":") or "0"
-    if not text.isdigit():
-        raise UserError(f"--weights={weights}: after random: comes a number, its seed")
-    return int(text)
 
 
 def _fetch_slice(name: str, published: Published, cache: Path) -> Path:
@@ -86,18 +79,7 @@ def read_state(path: Path) -> State:
     Raises:
         UserError: it is missing or damaged.
     """
-    if path.suffix != ".npz":
-        return read_weights(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with path.open("rb") as content:
-            file = np.load(content, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise UserError(f"{path}: a single array; named ones are needed")
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: damaged ({error}); put a whole one in its place") from error
+    return read_npz(path) if path.suffix == ".npz" else read_weights(path)
 
 
 def load_weights(
@@ -136,7 +118,7 @@ class _Reader(NamedTuple):
         value = value.transpose(3, 2, 0, 1) if found.endswith("/kernel") and value.ndim == 4 else value
         if value.shape != shape:
             raise UserError(f"{self.where}: {found} has shape {value.shape}, not {shape}; is it of this network?")
-        if not np.isfinite(value).all():
+        if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
             raise UserError(f"{self.where}: {found} is not finite; put a whole file in its place")
         return value
 

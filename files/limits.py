@@ -1,0 +1,131 @@
+"""Bounds on what is read: regular files only, and never more bytes than the reader is ready for."""
+
+import bz2
+import gzip
+import io
+import lzma
+import stat
+import zlib
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from files.errors import UserError
+
+MIB = 2**20
+# What reading of packed data raises when they are damaged; GzipFile's own error is an OSError.
+DAMAGED = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, OSError)
+_PACKED = 1024  # bytes of zstandard unpacked at a time: they can become 32 MiB
+_MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open, b"\x5d\x00\x00": lzma.open}
+
+
+def check_regular(path: Path, most: int | None = None, missing: str = "no such file") -> int:
+    """The size in bytes of a file that can be read to its end.
+
+    Args:
+        path: the file, or a link to it.
+        most: bytes that it may have.
+        missing: what is said if it is not there.
+
+    Raises:
+        UserError: there is no such file, it is too large, or a folder, a pipe, a socket or a device.
+    """
+    try:
+        about = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise UserError(f"{path}: {missing}") from error
+    except OSError as error:
+        raise UserError(f"{str(path)[:200]}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(about.st_mode):
+        raise UserError(f"{path}: not a regular file")
+    if most is not None and about.st_size > most:
+        raise UserError(f"{path}: {about.st_size:,} bytes; at most {most:,} are read of such a file")
+    return about.st_size
+
+
+def read_at_most(stream: Any, most: int, at_a_time: int = 4096) -> bytes:
+    """Everything in a stream of bytes, or the first ``most`` + 1.
+
+    Small steps: some unpackers make out of n packed bytes whatever these hold, however much was asked for.
+    """
+    parts, size = [], 0
+    while size <= most and (part := stream.read(min(at_a_time, most + 1 - size))):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
+class Bounded(io.RawIOBase):
+    """A stream of bytes that raises a UserError with ``message`` instead of giving more than ``most`` of them."""
+
+    def __init__(self, stream: Any, most: int, message: str) -> None:
+        super().__init__()
+        self._stream, self._left, self._message = stream, most, message
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._stream.read(min(len(buffer), self._left + 1))
+        self._left -= len(part)
+        if self._left < 0:
+            raise UserError(self._message)
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class ZstandardReader(io.RawIOBase):
+    """Unpacks zstandard frames, one after the other; the library's own reader takes a cut file for a whole one.
+
+    Raises:
+        EOFError: the file ends in the middle of a frame.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._raw = path.open("rb")
+        self._frame: Any = None
+        self._packed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            self._packed = self._packed or self._raw.read(_PACKED)
+            if not self._packed:
+                if self._frame is not None:
+                    raise EOFError("it ends in the middle of a frame")
+                return 0
+            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._ready, self._packed = memoryview(self._frame.decompress(self._packed)), b""
+            if self._frame.eof:
+                self._frame, self._packed = None, self._frame.unused_data
+        part = self._ready[: len(buffer)]
+        buffer[: len(part)] = part
+        self._ready = self._ready[len(part) :]
+        return len(part)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def open_unpacked(path: Path) -> Any:
+    """A file's bytes, unpacked if they begin as gzip, bzip2, xz or zstandard do."""
+    with path.open("rb") as raw:
+        start = raw.read(6)
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        return io.BufferedReader(ZstandardReader(path))
+    return next((opener for magic, opener in _MAGIC.items() if start.startswith(magic)), open)(path, "rb")
+
+
+def most_unpacked(path: Path) -> int:
+    """Bytes that an archive of images may unpack to in all: images are packed already, so it is far from that."""
+    return 100 * path.stat().st_size + 1024 * MIB

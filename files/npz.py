@@ -1,0 +1,90 @@
+"""NumPy's ``.npz`` archives, read with care: what an array claims is compared with what is there first."""
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any
+
+import numpy as np
+
+from files.errors import UserError
+from files.limits import check_regular
+
+MOST_BYTES = 8 * 2**30
+_DEFLATE = 1040  # times that deflate packs at most
+_MAGIC = b"\x93NUMPY"
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, by name; members that are no arrays are left out.
+
+    Raises:
+        UserError: missing, no npz file, damaged, more than 8 GiB unpacked, or with an array of Python objects or of
+            another size than its header says.
+    """
+    size = check_regular(path)
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) == _MAGIC:
+                raise UserError(f"{path}: a single array; named ones are needed (numpy.savez writes them)")
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            _check_sizes(path, members, size)
+            found = {member.filename.removesuffix(".npy"): _read(archive, member) for member in members}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError, SyntaxError, MemoryError,
+            OverflowError, RuntimeError, TokenError, zlib.error, zipfile.BadZipFile) as error:  # fmt: skip
+        # whatever damage can make of an archive and of a header, which is a Python literal
+        raise UserError(f"{path}: not a readable npz file ({_line(error)}); put a whole one in its place") from error
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _check_sizes(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
+    """Compares what members claim with the file's size, so that a small file cannot ask for much memory."""
+    for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member.filename[:60]!r} is packed by a method that NumPy does not use")
+        packed = min(member.compress_size, size)
+        most = packed if member.compress_type == zipfile.ZIP_STORED else packed * _DEFLATE
+        if member.file_size > most:
+            raise ValueError(f"{member.filename[:60]!r} claims {member.file_size:,} bytes, out of {packed:,}")
+    total = sum(member.file_size for member in members)
+    if total > MOST_BYTES:
+        raise UserError(
+            f"{path}: its arrays take {total:,} bytes; at most {MOST_BYTES:,} are read: save them in several files"
+        )
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray | None:
+    """One array; None for a member that is none."""
+    with archive.open(member) as stream:
+        if stream.read(len(_MAGIC)) != _MAGIC:
+            return None
+    with archive.open(member) as stream:
+        _check_header(stream, member)
+    with archive.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)  # to the end, where the checksum is compared
+
+
+def _check_header(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
+    version = np.lib.format.read_magic(stream)
+    shape, _, dtype = _header(version)(stream)
+    name = member.filename.removesuffix(".npy")[:60]
+    if dtype.hasobject:
+        raise ValueError(f"{name!r} holds Python objects, which are not read")
+    claimed = math.prod(shape) * dtype.itemsize
+    held = member.file_size - stream.tell()
+    if claimed != held or min(shape, default=0) < 0 or not dtype.itemsize:
+        raise ValueError(f"{name!r} says it is {dtype} of {claimed:,} bytes, and it has {held:,}")
+
+
+def _header(version: tuple[int, int]) -> Any:
+    if version not in _HEADERS:
+        raise ValueError(f"format {version} is not supported")
+    return _HEADERS[version]

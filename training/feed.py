@@ -1,0 +1,139 @@
+"""Batches from a generator, made by a thread some batches ahead. The feed belongs to its user, who closes it."""
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Spec(NamedTuple):
+    """Shape and type of one field of a batch; None is a dimension that differs from batch to batch."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+def spec_of(batch: Any) -> Any:
+    """The specs of a batch whose shapes never differ, in a tuple of its class."""
+    return type(batch)(*(Spec(field.shape, field.dtype.name) for field in batch))
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """A data set: batches that can be walked through again and again.
+
+    Attributes:
+        make: begins a walk; batches are NamedTuples of arrays.
+        spec: of every batch, a NamedTuple of ``Spec``.
+        ahead: batches to prepare before they are asked for.
+    """
+
+    make: Callable[[], Iterable[Any]]
+    spec: Any
+    ahead: int = 4
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.make())
+
+
+def endless(
+    draw: Callable[[int], tuple[np.ndarray, ...]], count: int, size: int, first_step: int
+) -> Iterator[list[np.ndarray]]:
+    """Epoch after epoch, cut into batches of ``size``, from batch ``first_step`` on.
+
+    Args:
+        draw: epoch → arrays [count]; a pure function, so that any batch can be the first.
+        count: examples of an epoch.
+        size: examples of a batch; those at an epoch's end go on in the next.
+        first_step: batches to leave out.
+
+    Yields:
+        The same arrays, [size] each.
+    """
+    epoch, place = divmod(first_step * size, count)
+    arrays = draw(epoch)
+    while True:
+        batch = [array[place : place + size] for array in arrays]
+        place += size
+        while len(batch[0]) < size:
+            epoch, place = epoch + 1, size - len(batch[0])
+            arrays = draw(epoch)
+            batch = [np.concatenate([part, array[:place]]) for part, array in zip(batch, arrays, strict=True)]
+        yield batch
+
+
+def filled_up(batch: Any, multiple: int) -> Any:
+    """The batch with its last row repeated, as filler, until the number of rows is a multiple of ``multiple``."""
+    filler = -len(batch.mask) % multiple
+    if not filler:
+        return batch
+    fields = (np.concatenate([field, np.repeat(field[-1:], filler, axis=0)]) for field in batch)
+    batch = type(batch)(*fields)
+    batch.mask[-filler:] = 0.0
+    return batch
+
+
+def filled_spec(spec: Any, multiple: int) -> Any:
+    """The spec of batches after ``filled_up``."""
+    rows = spec.mask.shape[0]
+    rows = None if rows is None else rows + -rows % multiple
+    return type(spec)(*(Spec((rows, *field.shape[1:]), field.dtype) for field in spec))
+
+
+_END = object()
+
+
+class _Failure(NamedTuple):
+    error: BaseException
+
+
+@contextmanager
+def feed(batches: Batches, prepare: Callable[[Any], Any] = lambda batch: batch) -> Iterator[Iterator[Any]]:
+    """A walk through ``batches``, made in a thread that has ended when the block is left, however it is left.
+
+    Args:
+        batches: the data set; an error in it is raised where its batch would have come.
+        prepare: what else is done to a batch in that thread.
+    """
+    ready: queue.Queue = queue.Queue(maxsize=max(1, batches.ahead))
+    stop = threading.Event()
+
+    def work() -> None:
+        last: Any = _END
+        try:
+            for batch in batches:
+                ready.put(prepare(batch))
+                if stop.is_set():
+                    break
+        except BaseException as error:
+            last = _Failure(error)
+        ready.put(last)
+
+    thread = threading.Thread(target=work, name="feed", daemon=True)
+    thread.start()
+    try:
+        yield _walk(ready)
+    finally:
+        stop.set()
+        while thread.is_alive():  # it may be waiting for room
+            _empty(ready)
+            thread.join(0.01)
+
+
+def _walk(ready: queue.Queue) -> Iterator[Any]:
+    while (item := ready.get()) is not _END:
+        if isinstance(item, _Failure):
+            raise item.error
+        yield item
+
+
+def _empty(ready: queue.Queue) -> None:
+    try:
+        while True:
+            ready.get_nowait()
+    except queue.Empty:
+        pass
