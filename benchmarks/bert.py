@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from benchmarks.engine import training_turn
 from benchmarks.turns import Turn, answer, take_turns_on
 
 FLAGS = flags.FLAGS
@@ -77,8 +78,6 @@ def ours_embed(arrays: dict[str, np.ndarray]) -> Turn:
 
 def ours_finetune(arrays: dict[str, np.ndarray]) -> Turn:
     """The engine's own train step over its own batches, as ``finetune_bert`` runs them."""
-    import tensorflow as tf
-
     from text_cls.batches import training_batches
     from text_cls.bert import build_classifier
     from text_cls.checkpoints import load_encoder, read_checkpoint
@@ -89,7 +88,6 @@ def ours_finetune(arrays: dict[str, np.ndarray]) -> Turn:
     from training.config import TrainingConfig
     from training.job import Job
     from training.strategy import make_strategy
-    from training.train_step import make_train_step
 
     placement = make_strategy("cpu")
     checkpoint = read_checkpoint(_folder())
@@ -98,16 +96,9 @@ def ours_finetune(arrays: dict[str, np.ndarray]) -> Turn:
     optimizer = AdamW(5e-5)
     optimizer.build(model.trainable_variables)
     encoded = Encoded(arrays["ids"], arrays["offsets"], arrays["labels"])
-    dataset = training_batches(encoded, BATCH, seed=0)
-    job = Job(model, optimizer, make_loss_fn(model), lambda step: dataset, dict)
-    step = make_train_step(job, placement, TrainingConfig(num_steps=1), dataset.element_spec)
-    batches = iter(dataset)
-
-    def turn() -> int:
-        sums = [step(next(batches), tf.constant(i, tf.int64)) for i in range(FLAGS.texts // BATCH)]
-        return int(sum(float(s["count"]) for s in sums))
-
-    return turn
+    batches = training_batches(encoded, BATCH, seed=0)
+    job = Job(model, optimizer, make_loss_fn(model), lambda step: batches, dict)
+    return training_turn(job, placement, TrainingConfig(num_steps=1), FLAGS.texts // BATCH)
 
 
 def _padded(arrays: dict[str, np.ndarray], rows: np.ndarray, length: int) -> np.ndarray:

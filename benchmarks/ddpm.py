@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from benchmarks.engine import training_turn
 from benchmarks.turns import Turn, answer, keep_to_cores, take_turns
 
 FLAGS = flags.FLAGS
@@ -57,7 +58,6 @@ def images() -> np.ndarray:
 
 def ours() -> Turn:
     """What ``experiments.ddpm`` and ``experiments.sample_ddpm`` do."""
-    import tensorflow as tf
 
     from diffusion.batches import training_batches
     from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
@@ -69,7 +69,6 @@ def ours() -> Turn:
     from training.config import TrainingConfig
     from training.job import Job
     from training.strategy import make_strategy
-    from training.train_step import make_train_step
 
     size, channels, width, multipliers, attention, groups, dropout = SHAPES[FLAGS.model]
     placement = make_strategy("cpu", FLAGS.shards)
@@ -85,17 +84,7 @@ def ours() -> Turn:
     data = Images(images(), None)
     loss_fn = make_loss_fn(model, generator.process)
     job = Job(model, optimizer, loss_fn, lambda step: training_batches(data, batch, 0, True, step), dict)
-    dataset = job.train(0)
-    train_step = make_train_step(job, placement, TrainingConfig(xla=FLAGS.xla), dataset.element_spec)
-    stream, count = iter(dataset), iter(range(10**9))
-
-    def turn() -> int:
-        for _ in range(steps):
-            sums = train_step(next(stream), tf.constant(next(count), tf.int64))
-        float(sums["loss"])
-        return steps * batch
-
-    return turn
+    return training_turn(job, placement, TrainingConfig(xla=FLAGS.xla), steps)
 
 
 def diffusers_unet() -> Any:

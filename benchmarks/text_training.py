@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from benchmarks.engine import training_turn
 from benchmarks.turns import Turn, answer, take_turns_on
 
 FLAGS = flags.FLAGS
@@ -52,8 +53,6 @@ def prepare(path: Path) -> None:
 
 def ours(arrays: dict[str, np.ndarray]) -> Turn:
     """The engine's own train step over its own batches."""
-    import tensorflow as tf
-
     from text_cls.batches import training_batches
     from text_cls.config import TransformerConfig
     from text_cls.encoding import Encoded
@@ -63,7 +62,6 @@ def ours(arrays: dict[str, np.ndarray]) -> Turn:
     from training.config import TrainingConfig
     from training.job import Job
     from training.strategy import make_strategy
-    from training.train_step import make_train_step
 
     placement = make_strategy("cpu")
     config = TransformerConfig(VOCABULARY, CLASSES, MAX_LENGTH, WIDTH, LAYERS, HEADS, FFN, DROPOUT)
@@ -71,16 +69,9 @@ def ours(arrays: dict[str, np.ndarray]) -> Turn:
     optimizer = AdamW(1e-3)
     optimizer.build(model.trainable_variables)
     encoded = Encoded(arrays["ids"], arrays["offsets"], arrays["labels"])
-    dataset = training_batches(encoded, FLAGS.batch_size, seed=0)
-    job = Job(model, optimizer, make_loss_fn(model), lambda step: dataset, dict)
-    step = make_train_step(job, placement, TrainingConfig(num_steps=1), dataset.element_spec)
-    batches = iter(dataset)
-
-    def turn() -> int:
-        sums = [step(next(batches), tf.constant(i, tf.int64)) for i in range(FLAGS.steps)]
-        return int(sum(float(s["count"]) for s in sums))
-
-    return turn
+    batches = training_batches(encoded, FLAGS.batch_size, seed=0)
+    job = Job(model, optimizer, make_loss_fn(model), lambda step: batches, dict)
+    return training_turn(job, placement, TrainingConfig(num_steps=1), FLAGS.steps)
 
 
 def torch_batches(arrays: dict[str, np.ndarray], sort: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:

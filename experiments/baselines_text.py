@@ -21,4 +21,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    launch.launch(main, FLAGS)
+    launch.launch(main, FLAGS, memory=700)  # no TensorFlow

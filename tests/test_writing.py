@@ -14,22 +14,14 @@ import pytest
 from files.arrays import write_npy
 from files.locks import alone, is_taken
 from files.writing import append_text, draft_folder, move_whole, replacing, write_text
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import ROOT, end, expect, python
 
 
 def _start(code: str, *arguments: object) -> subprocess.Popen:
     """A process that runs ``code`` and has printed ``ready``."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process = python(code, *arguments)
+    expect(process)
     return process
-
-
-def _kill(process: subprocess.Popen) -> None:
-    process.kill()
-    process.communicate()
 
 
 _HALF = """
@@ -108,11 +100,11 @@ def test_the_next_writer_removes_the_draft_of_a_killed_process_and_of_no_other(t
     killed, living = _start(code, path), _start(code, path)
     drafts = set(tmp_path.iterdir())
     assert len(drafts) == 2
-    _kill(killed)
+    end(killed, signal.SIGKILL)
     write_text(tmp_path / "b", "new")
     left = set(tmp_path.iterdir()) - {tmp_path / "b"}
     assert len(left) == 1 and left < drafts and f"-{living.pid}-" in left.pop().name
-    _kill(living)
+    end(living, signal.SIGKILL)
     write_text(path, "new")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]
 
@@ -200,8 +192,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path, kind: str, number: int) ->
     assert is_taken(path)
     with pytest.raises(filelock.Timeout), alone(path):
         pass
-    holder.send_signal(number)
-    holder.communicate()
+    end(holder, number)
     assert not is_taken(path)
     with alone(path):
         assert is_taken(path)
@@ -219,7 +210,7 @@ with alone(Path(sys.argv[1]), waiting="ready"):
 """
     waiting = _start(code, tmp_path / "a")  # it prints "ready" because it has to wait
     assert waiting.poll() is None
-    _kill(holder)
+    end(holder, signal.SIGKILL)
     assert waiting.communicate(timeout=60)[0] == "has it\n"
 
 
@@ -240,4 +231,4 @@ while True:
             with alone(path):
                 pass
     finally:
-        _kill(asking)
+        end(asking, signal.SIGKILL)

@@ -127,10 +127,9 @@ class Bridge:
     @cached_property
     def pixel_map(self) -> PixelMap:
         """The layout."""
-        path = self._files.path("layout", self.layout_key, ".safetensors")
-        if not path.exists():
-            self._lay_out().save(path)
-        pixel_map = PixelMap.load(path)
+        pixel_map = self._files.file(
+            "layout", self.layout_key, ".safetensors", lambda path: self._lay_out().save(path), PixelMap.load
+        )
         return pixel_map.shuffled(self.config.layout_seed) if self.config.shuffle_pixels else pixel_map
 
     @cached_property

@@ -4,11 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from files.arrays import GrowingArray, growing_array, remove
+from files.errors import UserError
+from files.locks import alone
+
+T = TypeVar("T")
 
 
 def key_of(*depends_on: Any) -> str:
@@ -37,6 +41,18 @@ class Cache(NamedTuple):
         """The path of a file with this key, whether it exists or not."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f"{name}-{key}{suffix}"
+
+    def file(self, name: str, key: str, suffix: str, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
+        """What ``read`` finds in a file; ``make`` writes it where it is not there yet, or damaged."""
+        path = self.path(name, key, suffix)
+        with alone(path, waiting=f"waiting for another process, which writes {path}"):
+            if path.exists():
+                try:
+                    return read(path)
+                except UserError as error:
+                    print(f"note: {str(error).split(';')[0]}: made again", flush=True)
+            make(path)
+            return read(path)
 
     def stage(
         self,

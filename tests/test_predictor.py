@@ -1,0 +1,146 @@
+"""The artefact of a text run: it gives what evaluation gave, and no damage to it goes unnoticed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from files.errors import UserError
+from tests.scripts import run
+from text_cls.config import TransformerConfig
+from text_cls.predictor import Predictor
+from text_cls.preprocess import Cleaner, tokenise
+from text_cls.tokenisers import WordTokeniser
+from text_cls.vocabulary import Vocabulary
+from training.session import precision
+from training.strategy import Placement
+
+TEXTS = [("good film", "the actor"), ("bad film", "no scene"), ("a", "b c d e f g h i j k l")]
+
+
+def _predictor(placement: Placement, join_fields: str = "sep") -> Predictor:
+    vocabulary = Vocabulary.build(tokenise(TEXTS, Cleaner()), 100)
+    config = TransformerConfig(
+        vocabulary_size=len(vocabulary), num_classes=2, max_length=8, width=16, ffn_width=16, num_layers=1, num_heads=2
+    )
+    tokeniser = WordTokeniser(Cleaner(), vocabulary, 8)
+    predictor = Predictor(config, tokeniser, ("up", "down"), placement, join_fields=join_fields)
+    rng = np.random.default_rng(0)
+    for variable in predictor.model.trainable_variables:
+        variable.assign(variable + rng.normal(0, 0.3, variable.shape))
+    return predictor
+
+
+def _answers(predictor: Predictor) -> np.ndarray:
+    return predictor.probabilities(predictor.encode(TEXTS))
+
+
+@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16", "tensorfloat32"])
+@pytest.mark.parametrize("join_fields", ["sep", "space"])
+def test_what_was_saved_answers_the_same(tmp_path: Path, one_replica: Placement, name: str, join_fields: str) -> None:
+    with precision(name):
+        predictor = _predictor(one_replica, join_fields)
+        wanted = _answers(predictor)
+        predictor.save(tmp_path)
+    with precision("mixed_bfloat16" if name == "float32" else "float32"):  # it is not the process that knows
+        loaded = Predictor.load(tmp_path, one_replica)
+        np.testing.assert_array_equal(_answers(loaded), wanted)
+    assert loaded.precision == name and loaded.join_fields == join_fields
+
+
+def test_precision_and_joined_fields_make_a_difference(one_replica: Placement) -> None:
+    """Or the test above could not fail."""
+    with precision("mixed_bfloat16"):
+        halved = _answers(_predictor(one_replica))
+    with precision("float32"):
+        whole, joined = _answers(_predictor(one_replica)), _answers(_predictor(one_replica, "space"))
+    assert np.abs(halved - whole).max() > 1e-4 and np.abs(joined - whole).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocabulary.txt", "weights.safetensors"])
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path, one_replica: Placement, name: str) -> None:
+    _predictor(one_replica).save(tmp_path / "model")
+    whole = (tmp_path / "model" / name).read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 25):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        if name == "config.json" and _same_json(bytes(damaged), whole):
+            continue  # a space became another kind of space
+        (tmp_path / "model" / name).write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"(?s){name.split('.')[0]}"):
+            Predictor.load(tmp_path / "model", one_replica)
+
+
+def _same_json(one: bytes, two: bytes) -> bool:
+    try:
+        return json.loads(one) == json.loads(two)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("damage", ["cut", "doubled", "altered", "empty", "gone", "of another"])
+@pytest.mark.parametrize("name", ["vocabulary.txt", "weights.safetensors"])
+def test_files_that_are_not_those_that_were_saved(
+    tmp_path: Path, one_replica: Placement, name: str, damage: str
+) -> None:
+    folder = tmp_path / "model"
+    _predictor(one_replica).save(folder)
+    path, content = folder / name, (folder / name).read_bytes()
+    if damage == "of another":  # whole, and of the same shapes
+        _predictor(one_replica).save(tmp_path / "other")
+        other = tmp_path / "other" / name
+        if name == "vocabulary.txt":
+            other.write_text(other.read_text().replace("good", "great"))
+        else:
+            predictor = _predictor(one_replica)
+            predictor.model.trainable_variables[0].assign_add(np.ones(predictor.model.trainable_variables[0].shape))
+            predictor.save(tmp_path / "other")
+        shutil.copy(other, path)
+    elif damage == "gone":
+        path.unlink()
+    else:
+        changed = {
+            "cut": content[:-20],
+            "doubled": content * 2,
+            "altered": content.replace(b"o", b"u", 1),
+            "empty": b"",
+        }
+        path.write_bytes(changed[damage])
+    with pytest.raises(UserError, match=name):
+        Predictor.load(folder, one_replica)
+
+
+def test_artefacts_of_earlier_versions_are_read(tmp_path: Path, one_replica: Placement) -> None:
+    predictor = _predictor(one_replica)
+    predictor.save(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    for name in ("sha256", "files", "precision", "join_fields"):
+        del raw[name]
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    np.testing.assert_array_equal(_answers(Predictor.load(tmp_path, one_replica)), _answers(predictor))
+
+
+def test_a_model_of_no_numbers_does_not_answer(tmp_path: Path, one_replica: Placement) -> None:
+    predictor = _predictor(one_replica)
+    predictor.model.trainable_variables[-1].assign([np.nan, 0.0])
+    predictor.save(tmp_path / "model")
+    done = run("predict_text", f"--run_dir={tmp_path}", "good film")
+    assert done.returncode != 0 and "not finite" in done.stderr and "nan" not in done.stdout
+
+
+def test_one_text_costs_few_rows_and_many_waste_few(one_replica: Placement) -> None:
+    from text_cls.batches import evaluation_batches, evaluation_rows
+    from text_cls.encoding import Encoded
+
+    rows = evaluation_rows(64)
+    assert [rows(n) for n in (8, 64, 65, 128, 256, 512)] == [16, 16, 12, 8, 4, 4]
+    assert evaluation_rows(3)(8) == 3
+    lengths = np.random.default_rng(0).integers(20, 60, 201)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    encoded = Encoded(np.full(offsets[-1], 9, np.int32), offsets, np.zeros(201, np.int32))
+    batches = list(evaluation_batches(encoded, 64, 128))
+    assert sum(len(batch.mask) for batch in batches) <= 310
+    assert sum(batch.mask.sum() for batch in batches) == 201
