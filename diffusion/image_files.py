@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 from PIL import Image
 
@@ -102,7 +102,7 @@ class _Member(tarfile.TarInfo):
     """A member whose name and attributes are of a sane length, since tarfile reads them whole."""
 
     @classmethod
-    def frombuf(cls, buf: Any, encoding: str, errors: str) -> "tarfile.TarInfo":
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
         if member.size < 0 or (member.type in b"xgXLK" and member.size > _LONGEST_NAME):
             raise tarfile.ReadError(f"a header of {member.size:,} bytes")

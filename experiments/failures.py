@@ -93,10 +93,11 @@ def _came_from_import(error: BaseException) -> bool:
     """Whether an import failed; with too little memory a library fails in any way."""
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = trace.tb_frame
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
             return True
         trace = trace.tb_next
-    return False
+    return isinstance(error, ImportError)
 
 
 def _import_message(error: ImportError) -> str | None:

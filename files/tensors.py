@@ -23,8 +23,10 @@ _SEAL = "triptych_sha256"
 _REMEDY = "put a whole one in its place"
 
 
-def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """A safetensors file's tensors and metadata; bfloat16 becomes float32, which is exact.
+
+    ``sealed`` refuses a file without a checksum, which ``write_tensors`` has not written.
 
     Raises:
         UserError: the file is missing or damaged (a file of ``write_tensors`` is known as damaged by a single bit), no
@@ -38,6 +40,8 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     except (safetensors.SafetensorError, OSError, ValueError, MemoryError) as error:
         raise UserError(f"{path}: damaged checkpoint ({str(error)[:200]}); {_REMEDY}") from error
     seal = metadata.pop(_SEAL, None)
+    if sealed and seal is None:
+        raise UserError(f"{path}: damaged checkpoint, or one of a version before 0.4: it has no checksum; {_REMEDY}")
     if seal is not None and seal != _checksum(tensors, metadata):
         raise UserError(f"{path}: damaged checkpoint (its content does not have the checksum it names); {_REMEDY}")
     return tensors, metadata

@@ -1,4 +1,4 @@
-"""Every layer of ours, with arguments and inputs: the table of ``test_layers.py``."""
+"""Every layer of ours, with arguments and inputs: the table of ``test_layers.py``; and a script that loads them."""
 
 from typing import Any, NamedTuple
 
@@ -82,3 +82,30 @@ CASES = {
     "norm_batch": Case(Norm, {"mode": "batch"}, (MAPS,)),
 }
 DRAWN = ("mask_tokens",)  # another backend draws other numbers
+
+# Loads a model around each layer, in a process of its own: folder, and whether to save and load it once more.
+LOAD = """
+import json, sys
+import keras, numpy as np
+import training.dropout, text_cls.pretrain, diffusion.unet, vision_bridge.classifier, vision_bridge.backbones
+assert keras.config.dtype_policy().name == "float32"
+folder, again = sys.argv[1], sys.argv[2] == "again"
+found = {}
+for name, count in json.load(open(f"{folder}/names.json")).items():
+    model = keras.saving.load_model(f"{folder}/{name}.keras")
+    with np.load(f"{folder}/{name}.npz") as file:
+        inputs = [file[f"arr_{i}"] for i in range(count)]
+    run = lambda m: [np.array(keras.ops.cast(y, "float32")) for y in keras.tree.flatten(m(inputs, training=False))]
+    outputs = run(model)
+    if again:
+        model.save(f"{folder}/{name}-again.keras")
+        for a, b in zip(outputs, run(keras.saving.load_model(f"{folder}/{name}-again.keras"))):
+            np.testing.assert_array_equal(a, b)
+    np.savez(f"{folder}/{name}-found.npz", *outputs)
+    found[name] = {
+        "policies": [layer.dtype_policy.name for layer in model.get_layer("tested")._flatten_layers()],
+        "outputs": [keras.backend.standardize_dtype(y.dtype) for y in keras.tree.flatten(model(inputs))],
+        "weights": [w.path for w in model.weights],
+    }
+json.dump(found, open(f"{folder}/found.json", "w"))
+"""

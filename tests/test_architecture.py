@@ -45,7 +45,7 @@ def test_arrows_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_heavy_imports_stay_where_they_belong(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
-    if package in PACKAGES and path.name != "batches.py":
+    if package in PACKAGES:
         assert "tensorflow" not in _imports(path)
     if package == "experiments":
         assert not _imports(path, top_level_only=True) & {"tensorflow", "keras", "numpy", "sklearn"}

@@ -89,6 +89,11 @@ def test_cls_only_equals_cls_among_all() -> None:
         np.testing.assert_allclose(cls, every[:, :1], atol=1e-6)
 
 
+def test_shapes_of_cls_alone_are_known_before_a_call() -> None:
+    model = build_encoder(CONFIG, (0, 2, 3), cls_only=True)
+    assert tuple(blocks(model)[-1].output.shape) == (None, 1, 16)  # the last block computes no other token
+
+
 def test_parameter_count_of_bert_base() -> None:
     """109,482,240 with the pooler, as published; the pooler has 768·768 + 768 of them."""
     assert build_encoder(BertConfig()).count_params() == 109_482_240 - 590_592
@@ -144,8 +149,10 @@ def test_layerwise_rates_by_hand(one_replica: Placement) -> None:
         np.testing.assert_allclose(step.max(), 0.01 * factor, rtol=1e-3)
 
 
-def test_saved_and_loaded_gives_the_same(tmp_path: Path) -> None:
-    model = _classifier("mean")
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_saved_and_loaded_gives_the_same(tmp_path: Path, policy: str) -> None:
+    with _policy(policy):
+        model = _classifier("mean")
     model.save(tmp_path / "m.keras")
     np.testing.assert_array_equal(_logits(keras.saving.load_model(tmp_path / "m.keras")), _logits(model))
 

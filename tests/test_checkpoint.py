@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 
 from files.errors import UserError
@@ -96,6 +97,16 @@ def test_names_are_checked_not_order(tmp_path: Path) -> None:
     write_tensors(path, {name.replace("second", "other"): array for name, array in tensors.items()}, {})
     with pytest.raises(UserError, match="checkpoint of another model"):
         load_weights(path, other.variables)
+
+
+def test_a_run_of_an_earlier_version_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Its dropout was drawn by other rules; its checkpoints have no checksum."""
+    model, optimizer = _net()
+    path = tmp_path / "last.safetensors"
+    Checkpointer(tmp_path, model, optimizer).save(State(step=1))
+    safetensors.numpy.save_file(read_tensors(path)[0], path, {"state": State(step=1).to_json()})
+    with pytest.raises(UserError, match=r"damaged checkpoint, or one of a version before 0\.4: .*there is no other"):
+        Checkpointer(tmp_path, model, optimizer).restore()
 
 
 def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:

@@ -286,15 +286,8 @@ def _trained(folder: Path, placement: Placement, rows: Any, accumulate: int, tok
         keras.utils.set_random_seed(3)
         model = build_classifier(config)
     texts = _texts()
-    job = make_job(
-        model,
-        make_loss_fn(model),
-        lambda step: training_batches(texts, rows, 5, step),
-        dict,
-        placement,
-        training,
-        2**32 - 1,
-    )
+    data = lambda step: training_batches(texts, rows, 5, step)  # noqa: E731
+    job = make_job(model, make_loss_fn(model), data, dict, placement, training, 2**32 - 1)
     with Run.open(folder, TaskConfig()) as run:
         fit(job, placement, run, training)
     return model.get_weights()

@@ -120,14 +120,18 @@ def test_images_and_weights_that_are_no_regular_files(odd: Callable[[Path], Path
 def test_a_text_that_unpacks_to_too_much(tmp_path: Path, suffix: str) -> None:
     pack = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress, "": bytes}[suffix]
     path = tmp_path / f"d.csv{suffix}"
-    path.write_bytes(pack(b"text,label\n" + b"good film,pos\nbad film,neg\n" * 80_000))  # 2.2 MB
+    path.write_bytes(
+        pack(b"text,label\n" + b"good film of the year,pos\nbad film of the year,neg\n" * 20_000)
+    )  # 1.0 MB
     message = _refused(_csv(path, max_megabytes=1))
     assert f"d.csv{suffix}: more than 1 MB" in message and "--max_megabytes" in message
-    assert len(load(DataConfig("csv", path, max_megabytes=3)).train) > 100_000
+    assert len(load(DataConfig("csv", path, max_megabytes=2)).train) > 30_000
     with pytest.raises(UserError, match="--max_megabytes"), open_text(path, 1) as file:
         file.read()
-    with open_text(path, 3) as file:
-        assert len(file.read()) == 11 + 27 * 80_000
+    with open_text(path, 2) as file:
+        assert len(file.read()) == 11 + 51 * 20_000
+    path.write_bytes(pack(b"text,label\n" + b"a,b\n" * 20_001))
+    assert "more than 20,000 rows" in _refused(_csv(path, max_megabytes=1))
     (tmp_path / "f" / "a").mkdir(parents=True)
     (tmp_path / "f" / "a" / "1.txt").write_bytes(bytes(MB + 1))
     assert "--max_megabytes" in _refused(_csv(tmp_path / "f", "folder", max_megabytes=1))

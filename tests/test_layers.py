@@ -24,7 +24,7 @@ import text_cls
 import training
 import vision_bridge
 from diffusion.unet import GroupNorm, PlaceAttention, TimeEmbedding
-from tests.layer_cases import CASES, DRAWN, TOKENS, Case
+from tests.layer_cases import CASES, DRAWN, LOAD, TOKENS, Case
 from text_cls.pretrain import MaskTokens
 from text_cls.transformer import PaddingBias, SelfAttention, TokenDropout
 from training.draws import Place, drawing_at
@@ -78,10 +78,15 @@ def _arrays(outputs: Any) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(keras.ops.cast(x, "float64")) for x in keras.tree.flatten(outputs)]
 
 
-def _call(layer: keras.layers.Layer, case: Case, train: bool = False) -> list[np.ndarray]:
+def _outputs(layer: keras.layers.Layer, case: Case, train: bool = False, inputs: Any = None) -> Any:
+    """What a layer gives, with the same draws in every call."""
     options = {"training": train} if "training" in inspect.signature(layer.call).parameters else {}
     with drawing_at(Place(0, 0)):
-        return _arrays(layer(*map(keras.ops.convert_to_tensor, case.inputs), **case.call, **options))
+        return layer(*map(tf.convert_to_tensor, inputs or case.inputs), **case.call, **options)
+
+
+def _call(layer: keras.layers.Layer, case: Case, train: bool = False) -> list[np.ndarray]:
+    return _arrays(_outputs(layer, case, train))
 
 
 def _dtypes(outputs: Any) -> list[str]:
@@ -152,33 +157,6 @@ def test_a_configuration_makes_the_same_layer(name: str) -> None:
     assert arguments <= set(layer.get_config())
 
 
-_LOAD = """
-import json, sys
-import keras, numpy as np
-import training.dropout, text_cls.pretrain, diffusion.unet, vision_bridge.classifier, vision_bridge.backbones
-assert keras.config.dtype_policy().name == "float32"
-folder, again = sys.argv[1], sys.argv[2] == "again"
-found = {}
-for name, count in json.load(open(f"{folder}/names.json")).items():
-    model = keras.saving.load_model(f"{folder}/{name}.keras")
-    with np.load(f"{folder}/{name}.npz") as file:
-        inputs = [file[f"arr_{i}"] for i in range(count)]
-    run = lambda m: [np.array(keras.ops.cast(y, "float32")) for y in keras.tree.flatten(m(inputs, training=False))]
-    outputs = run(model)
-    if again:
-        model.save(f"{folder}/{name}-again.keras")
-        for a, b in zip(outputs, run(keras.saving.load_model(f"{folder}/{name}-again.keras"))):
-            np.testing.assert_array_equal(a, b)
-    np.savez(f"{folder}/{name}-found.npz", *outputs)
-    found[name] = {
-        "policies": [layer.dtype_policy.name for layer in model.get_layer("tested")._flatten_layers()],
-        "outputs": [keras.backend.standardize_dtype(y.dtype) for y in keras.tree.flatten(model(inputs))],
-        "weights": [w.path for w in model.weights],
-    }
-json.dump(found, open(f"{folder}/found.json", "w"))
-"""
-
-
 def _loaded_elsewhere(folder: Path, policy: str, backend: str) -> Callable[[str], tuple[dict, dict, list, list]]:
     """Saves a model around every layer under a policy, and loads them in one fresh process of float32."""
     expected, values = {}, {}
@@ -190,21 +168,16 @@ def _loaded_elsewhere(folder: Path, policy: str, backend: str) -> Callable[[str]
         outputs = model(list(case.inputs), training=False)
         values[name] = _arrays(outputs)
         policies = [layer.dtype_policy.name for layer in model.get_layer("tested")._flatten_layers()]
-        expected[name] = {
-            "policies": policies, "outputs": _dtypes(outputs), "weights": [w.path for w in model.weights],
-        }  # fmt: skip
+        paths = [w.path for w in model.weights]
+        expected[name] = {"policies": policies, "outputs": _dtypes(outputs), "weights": paths}
     (folder / "names.json").write_text(json.dumps({name: len(case.inputs) for name, case in CASES.items()}))
     again = "again" if backend == "jax" else "once"
     environment = {"KERAS_BACKEND": backend, "PATH": "", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", _LOAD, str(folder), again]
+    command = [sys.executable, "-c", LOAD, str(folder), again]
     subprocess.run(command, cwd=ROOT, check=True, env=environment)
     found = json.loads((folder / "found.json").read_text())
 
-    def read(name: str) -> tuple[dict, dict, list, list]:
-        with np.load(folder / f"{name}-found.npz") as file:
-            return expected[name], found[name], values[name], list(file.values())
-
-    return read
+    return lambda name: (expected[name], found[name], values[name], [*np.load(folder / f"{name}-found.npz").values()])
 
 
 @pytest.fixture(scope="module")
@@ -257,9 +230,7 @@ def test_a_layers_own_policy_is_its_sublayers_too(name: str, policy: str) -> Non
     assert {w.dtype for w in layer.weights} <= {wanted.variable_dtype}
     layer.set_weights(plain.get_weights())
     for train in (False, True):
-        with drawing_at(Place(0, 0)):
-            options = {"training": train} if "training" in inspect.signature(layer.call).parameters else {}
-            outputs = layer(*map(tf.constant, case.inputs), **case.call, **options)
+        outputs = _outputs(layer, case, train)
         assert _dtypes(outputs) == [wanted.compute_dtype if d == "compute" else d for d in case.dtypes]
         tolerance = 1e-4 if policy == "float64" else 0.1
         for a, b in zip(_arrays(outputs), _call(plain, case, train), strict=True):
@@ -278,15 +249,10 @@ def test_every_weight_has_its_gradient_and_float64_is_rounded_nowhere(name: str)
     layer = _build(case.make(dtype="float64"), case)
     inputs = [tf.Variable(tf.cast(x, "float64") if x.dtype == np.float32 else x, trainable=False) for x in case.inputs]
     moved = [w.value for w in layer.trainable_weights] + [x for x in inputs[:1] if x.dtype == tf.float64]
-    options = {"training": True} if "training" in inspect.signature(layer.call).parameters else {}
-    factor = None
+    factor = rng.normal(size=_outputs(layer, case).shape)
 
     def loss() -> tf.Tensor:
-        nonlocal factor
-        with drawing_at(Place(0, 0)):
-            output = layer(*map(tf.convert_to_tensor, inputs), **case.call, **options)
-        factor = rng.normal(size=output.shape) if factor is None else factor
-        return tf.reduce_sum(output * factor)
+        return tf.reduce_sum(_outputs(layer, case, True, inputs) * factor)
 
     with tf.GradientTape() as tape:
         tape.watch(moved)

@@ -1,9 +1,11 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from files.errors import UserError
+from text_cls import preprocess
 from text_cls.config import CleaningConfig
 from text_cls.encoding import Framing
 from text_cls.preprocess import SEP, Cleaner, Corpus, load_stop_words, tokenise
@@ -88,3 +90,27 @@ def test_frame() -> None:
     np.testing.assert_array_equal(Framing(20).apply(ids), [CLS_ID, *range(10, 20)])
     np.testing.assert_array_equal(Framing(9).apply(ids), [CLS_ID, *range(10, 18)])
     np.testing.assert_array_equal(Framing(9, "head_tail").apply(ids), [CLS_ID, 10, 11, 14, 15, 16, 17, 18, 19])
+
+
+def test_stop_words_must_be_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "stop.txt"
+    path.write_bytes(b"foo\xff\xfe\n")
+    with pytest.raises(UserError, match="not UTF-8 at byte 3"):
+        load_stop_words(str(path))
+
+
+def test_as_many_processes_as_this_process_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as many as the machine has: a container or ``taskset`` may give fewer."""
+    asked = []
+
+    def map_in_processes(function: Callable, tool: object, chunks: list, workers: int) -> list:
+        asked.append(workers)
+        return [function(tool, chunk) for chunk in chunks]
+
+    monkeypatch.setattr(preprocess, "map_in_processes", map_in_processes)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert len(tokenise([("a",)] * 20_001, Cleaner(), workers=0)) == 20_001
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+    assert len(tokenise([("a",)] * 20_001, Cleaner(), workers=0)) == 20_001
+    assert asked == [3]

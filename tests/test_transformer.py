@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -148,8 +149,14 @@ def test_token_dropout_spares_special_tokens() -> None:
     np.testing.assert_array_equal(TokenDropout(0.3)(tokens, training=False), tokens)
 
 
-def test_saved_and_loaded_gives_the_same(tmp_path) -> None:
-    model = _classifier()
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_saved_and_loaded_gives_the_same(tmp_path: Path, policy: str) -> None:
+    """In a process of float32, whatever the policy under which it was built."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = _classifier()
+    finally:
+        keras.config.set_dtype_policy("float32")
     model.save(tmp_path / "m.keras")
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "m.keras")(TOKENS), model(TOKENS))
 

@@ -11,7 +11,7 @@ import safetensors.numpy
 from diffusion.config import SamplerConfig, UNetConfig
 from diffusion.generator import ImageRequest
 from diffusion.published import is_published, load_generator, load_unet, read_config
-from diffusion.unet import GroupNorm, build_unet
+from diffusion.unet import GroupNorm, TimeEmbedding, build_unet
 from files.errors import UserError
 from tests.golden.unet_config import CONFIG
 from training.strategy import Placement
@@ -102,6 +102,15 @@ def test_a_published_folder_is_a_generator(tmp_path: Path, one_replica: Placemen
             load_generator(tmp_path, one_replica)
 
 
+@pytest.mark.parametrize(("dtype", "digits"), [("float64", 1e-12), ("float32", 1e-4), ("mixed_bfloat16", 5e-3)])
+def test_the_embedding_of_times_by_hand(dtype: str, digits: float) -> None:
+    """Whole and broken times, to the digits of its type: no time is rounded to bfloat16, which has no 999."""
+    times = np.array([1.0, 2.5, 999.0])
+    angle = (times - 1)[:, None] * np.exp(np.arange(4) * (-np.log(10000) / 3))
+    found = keras.ops.convert_to_numpy(keras.ops.cast(TimeEmbedding(8, dtype=dtype)(times), "float64"))
+    np.testing.assert_allclose(found, np.concatenate([np.sin(angle), np.cos(angle)], axis=-1), atol=digits)
+
+
 @pytest.mark.parametrize("silu", [False, True])
 def test_group_norm_equals_keras(silu: bool) -> None:
     x = np.random.default_rng(0).normal(2.0, 3.0, (2, 5, 4, 12)).astype(np.float32)
@@ -127,8 +136,13 @@ def test_a_fresh_network_predicts_nothing_and_labels_matter_once_trained() -> No
     np.testing.assert_allclose(a[1], b[1], atol=1e-6)
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    model = build_unet(TINY)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path, policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = build_unet(TINY)
+    finally:
+        keras.config.set_dtype_policy("float32")
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(0, 0.3, w.shape) if w.dtype == np.float32 else w for w in model.get_weights()])
     model.save(tmp_path / "m.keras")

@@ -10,7 +10,7 @@ import pytest
 from files.errors import UserError
 from tests.golden.lines import COUNT, lines
 from text_cls.preprocess import Corpus
-from text_cls.wordpiece import WordPiece, tokenise_pieces
+from text_cls.wordpiece import WordPiece, _Pieces, tokenise_pieces
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny" / "vocab.txt"
@@ -110,3 +110,29 @@ def test_missing_vocabulary_and_unknown_backend(tmp_path: Path) -> None:
         WordPiece(tmp_path / "none.txt")
     with pytest.raises(UserError, match="use python or tokenizers"):
         WordPiece(TINY, backend="rust")
+
+
+class _Counting(dict):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def get(self, key: str, default: object = None) -> object:
+        self.asked += 1
+        return super().get(key, default)
+
+
+def test_a_long_word_is_looked_up_at_lengths_that_pieces_have() -> None:
+    """Not at every length: that is the square of the word's length."""
+    letters = [*"abcdefghij", *(f"##{letter}" for letter in "abcdefghij")]
+    places = _Counting({piece: place for place, piece in enumerate(["[UNK]", *letters, "a" * 90, "##bcd", "##jab"])})
+    pieces = _Pieces(places)
+    assert pieces["abcdefghij" * 10] == (
+        1, *(places["##bcd"], *(places[f"##{letter}"] for letter in "efghi"), places["##jab"]),
+        *((*(places[f"##{letter}"] for letter in "cdefghi"), places["##jab"]) * 8),
+        *(places[f"##{letter}"] for letter in "cdefghij"),
+    )  # fmt: skip
+    assert places.asked <= 2 * 100
+    assert pieces["a" * 90 + "bcd"] == (places["a" * 90], places["##bcd"])
+    assert pieces["ab?"] == pieces["?"] == pieces["a" * 101] == (0,)
+    assert "a" * 101 not in pieces  # words without end are not kept

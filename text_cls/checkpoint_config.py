@@ -127,7 +127,7 @@ def check_sizes(path: Path, config: BertConfig, tensors: dict[str, np.ndarray]) 
             f"{path}: the configuration says {config.num_layers:,} layers, the weights have {depth:,}; "
             f"missing: encoder.layer.{depth}.attention.self.query.weight and others"
         )
-    expected = {
+    expected: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config.vocabulary_size, config.width),
         "embeddings.position_embeddings.weight": (config.max_positions, config.width),
         "embeddings.token_type_embeddings.weight": (config.num_segments, config.width),

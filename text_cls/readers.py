@@ -11,7 +11,18 @@ from typing import Any, NamedTuple, TextIO
 
 from files.documents import parse_json, shown
 from files.errors import UserError
-from text_cls.text_files import LONGEST, MAX_MEGABYTES, checked, is_array, open_text, read_array, read_lines, read_whole
+from text_cls.text_files import (
+    LONGEST,
+    MAX_MEGABYTES,
+    ROWS_A_MEGABYTE,
+    check_size,
+    checked,
+    is_array,
+    open_text,
+    read_array,
+    read_lines,
+    read_whole,
+)
 
 csv.field_size_limit(LONGEST)
 
@@ -103,17 +114,16 @@ def read_csv(
         keep: which rows are wanted; None for all.
         max_megabytes: the largest file, unpacked.
     """
+    check_size(path, max_megabytes)
     with open_text(path, max_megabytes) as file:
         lines = _Rows(read_lines(file, path), path)
         reader = csv.reader(lines)
         rows = checked(reader, path)
-        columns = list(header) if header else next(rows, [])
-        for name in text_fields:
-            if name not in columns:
-                raise UserError(f"{path}: no column {name!r}; it has {_some(columns)}: set --text_fields")
+        columns = _columns(path, list(header) if header else next(rows, []), text_fields)
         lines.taken = 0
         for number, values in enumerate(rows, start=1):
             lines.taken = 0
+            _check_number(path, number, max_megabytes)
             where = f"{path}:{reader.line_num}"
             if not values:
                 continue
@@ -127,6 +137,13 @@ def read_csv(
             yield Row(texts, row.get(label_field), where, row.get(id_field, str(number)), row.get(split_field, ""))
 
 
+def _columns(path: Path, columns: list[str], text_fields: Sequence[str]) -> list[str]:
+    for name in text_fields:
+        if name not in columns:
+            raise UserError(f"{path}: no column {name!r}; it has {_some(columns)}: set --text_fields")
+    return columns
+
+
 def read_json(
     path: Path,
     text_fields: Sequence[str],
@@ -138,10 +155,12 @@ def read_json(
     max_megabytes: int = MAX_MEGABYTES,
 ) -> Iterator[Row]:
     """Rows of a file with one JSON object a line, or one array of objects; arguments as in ``read_csv``."""
+    check_size(path, max_megabytes)
     whole = is_array(path, max_megabytes)
     with open_text(path, max_megabytes) as file:
         objects = read_array(file, path) if whole else _json_lines(path, file, bad)
         for number, where, item in objects:
+            _check_number(path, number, max_megabytes)
             if not isinstance(item, dict):
                 bad(f"{where}: a JSON object was expected, not {shown(item)}")
                 continue
@@ -162,6 +181,14 @@ def read_json(
                 bad(f"{where}: half a character (\\ud800 to \\udfff without its other half)")
                 continue
             yield row
+
+
+def _check_number(path: Path, number: int, max_megabytes: int) -> None:
+    if number > ROWS_A_MEGABYTE * max_megabytes:
+        raise UserError(
+            f"{path}: more than {ROWS_A_MEGABYTE * max_megabytes:,} rows; if it is meant to have so many, raise "
+            f"--max_megabytes, {ROWS_A_MEGABYTE:,} rows each"
+        )
 
 
 def _is_unicode(row: Row) -> bool:

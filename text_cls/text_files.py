@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from files.errors import UserError
 from files.limits import DAMAGED, Bounded, ZstandardReader, check_regular, read_at_most
 
+ROWS_A_MEGABYTE = 20_000  # that are kept: rows take memory even if they are short
 COMPRESSED = (".gz", ".xz", ".zst")
 MAX_MEGABYTES = 500
 LONGEST = 2**24  # characters of a line, of a row of CSV (which may have several lines) and of an item of an array
@@ -43,6 +44,14 @@ def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES) -> TextIO:
 
 def _too_large(path: Path, max_megabytes: int) -> str:
     return f"{path}: more than {max_megabytes:,} MB of text; if it is meant to be so large, raise --max_megabytes"
+
+
+def check_size(path: Path, max_megabytes: int) -> None:
+    """Refuses what unpacks to too much before any row of it is kept; raises UserError as ``open_text`` does."""
+    if path.suffix in COMPRESSED:
+        with open_text(path, max_megabytes) as file:
+            for _ in checked(iter(lambda: file.buffer.read(2**20), b""), path):
+                pass
 
 
 def checked(parts: Iterator, path: Path) -> Iterator:

@@ -72,13 +72,10 @@ class State:
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds besides weights: where the loop was, and the lines of ``metrics.jsonl`` until then.
-
-    ``history`` is None in checkpoints of versions before 0.4.
-    """
+    """What a checkpoint holds besides weights: where the loop was, and the lines of ``metrics.jsonl`` until then."""
 
     state: State
-    history: str | None
+    history: str
 
 
 class Checkpointer:
@@ -115,7 +112,7 @@ class Checkpointer:
         """Loads ``last``, or if it is damaged the one before, into model and optimizer; None if there is none.
 
         Raises:
-            UserError: every checkpoint is damaged, or they are those of another model.
+            UserError: every checkpoint is damaged, or they are those of another model or of an earlier version.
         """
         path, read = self._newest()
         if read is None:
@@ -126,8 +123,7 @@ class Checkpointer:
             self._read_best()
         self._assign(path, tensors, about)
         _assign(path, "optimizer", _named(self.optimizer.variables), tensors)
-        history = tensors.get("history")
-        return Saved(state, None if history is None else history.tobytes().decode())
+        return Saved(state, tensors["history"].tobytes().decode())
 
     def saved_step(self) -> int | None:
         """The step of the checkpoint that ``restore`` would load; None if there is none."""
@@ -143,7 +139,7 @@ class Checkpointer:
 
     def _read_best(self) -> tuple[Tensors, dict[str, str]]:
         try:
-            return read_tensors(self._best)
+            return read_tensors(self._best, sealed=True)
         except UserError as error:
             raise UserError(
                 f"{error}, or remove {self.folder}, and the same command trains again from the start"
@@ -153,7 +149,7 @@ class Checkpointer:
         there = [path for path in (self._last, self._previous) if path.exists()]
         for path in there:
             try:
-                return path, read_tensors(path)
+                return path, read_tensors(path, sealed=True)
             except UserError as error:
                 damage = error
                 if path != there[-1]:

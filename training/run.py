@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 from filelock import Timeout
 
-from files.documents import parse_json, read_object, read_text, write_json
+from files.documents import read_object, read_text, write_json
 from files.errors import UserError
 from files.locks import alone, is_taken
 from files.writing import append_text, is_draft, write_text
@@ -122,8 +122,13 @@ class Run:
         return result
 
     def _check_data(self, description: Mapping[str, Any]) -> None:
-        now, before = json.loads(json.dumps(description)), self.read_json("data.json") or {}
-        # Versions before 0.4 knew of fewer inputs.
+        now, before = json.loads(json.dumps(description)), self.read_json("data.json")
+        if before is None and (self.path / "result.json").exists():
+            raise UserError(
+                f"--run_dir={self.path} has a result and no data.json that says what it was made of; choose "
+                "another folder"
+            )
+        before = before or {}  # versions before 0.4 knew of fewer inputs
         differing = [name for name in before if now.get(name) != before[name]]
         if differing:
             raise UserError(
@@ -132,20 +137,16 @@ class Run:
             )
         self.write_json("data.json", now)
 
-    def resume_at(self, step: int, num_steps: int, history: str | None = "") -> None:
+    def resume_at(self, step: int, num_steps: int, history: str = "") -> None:
         """Forgets figures that were logged past ``step``: they will be logged again, the same.
 
-        ``history`` are the lines of ``metrics.jsonl`` until then, as a checkpoint has them; None: of a version before
-        0.4.
+        ``history`` are the lines of ``metrics.jsonl`` until then, as a checkpoint has them.
         """
         self.num_steps = num_steps
         self._start = (step, time.monotonic())
         metrics = self.path / "metrics.jsonl"
         there = metrics.read_text(encoding="utf-8", errors="replace") if metrics.exists() else ""
-        if history is None:
-            lines = [parse_json(line, str(metrics)) for line in there.splitlines() if line.endswith("}")]
-            history = "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
-        elif not there.startswith(history):
+        if not there.startswith(history):
             self.say("note: metrics.jsonl was cut or changed since the checkpoint, which has it whole; written again")
         self.history = history
         write_text(metrics, history)

@@ -190,7 +190,7 @@ def _check_map(
 ) -> None:
     """Raises ValueError for arrays that are no map: of other shapes, not finite, or with pixels outside the image."""
     count = len(points)
-    shapes = [(points, (count, 2)), (corners, (4, 2)), (pixels, (count, 2))]
+    shapes: list[tuple[np.ndarray, tuple[int, ...]]] = [(points, (count, 2)), (corners, (4, 2)), (pixels, (count, 2))]
     shapes += [(array, (count,)) for array in (scaling.low, scaling.center, scaling.width)]
     for array, shape in shapes:
         if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
