@@ -29,6 +29,8 @@ def message(error: BaseException, flags: Collection[str]) -> str | None:
         return f"out of memory{_reason(error)}: {_smaller(flags)}{'; ' if limit else ''}{_limited(limit)}"
     if isinstance(error, ImportError):
         return _import_message(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"standard input or a file is not UTF-8 ({error.reason} at byte {error.start}): convert it with iconv"
     if isinstance(error, OSError) and error.errno:
         return _system_message(error, flags)
     return None

@@ -59,7 +59,7 @@ def launch(main: Main, values: ScriptFlags, memory: int = _TENSORFLOW) -> None:
         main(argv[1:])
 
     signals.end_on_signals()
-    _write_any_character()
+    _set_encodings()
     for name in list(values):
         flags.FLAGS[name] = values[name]
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], values[name])  # --help lists them, and --helpfull:
@@ -140,11 +140,13 @@ def _end_of(error: BaseException, flag_names: Collection[str]) -> str | int | No
     return message and f"error: {message}"
 
 
-def _write_any_character() -> None:
-    """Standard output and error show what their encoding lacks as an escape, instead of failing."""
+def _set_encodings() -> None:
+    """Standard output and error show what their encoding lacks as an escape; input is UTF-8, as files are."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # None where it is closed
             stream.reconfigure(errors="backslashreplace")
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
 
 
 def _flush() -> None:

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
     config = launch.read(PredictionConfig(), FLAGS)
     if not FLAGS.run_dir:
         raise UserError("--run_dir: name the folder of a finished run")
-    texts = arguments or _lines(config.input)
+    texts = arguments or _lines(config)
 
     from text_cls.prediction import dry_run, predict
 
@@ -32,15 +32,14 @@ def main(arguments: list[str]) -> None:
         print(predict(config, FLAGS.run_dir, texts), end="")
 
 
-def _lines(path: str) -> list[str]:
-    from text_cls.readers import open_text
+def _lines(config: PredictionConfig) -> list[str]:
+    from text_cls.text_files import open_text, read_lines
 
-    if path and path != "-":
-        with open_text(Path(path)) as file:
-            lines = list(file)
-    else:
-        lines = list(sys.stdin)
-    return [line.strip() for line in lines if line.strip()]
+    if config.input and config.input != "-":
+        path = Path(config.input)
+        with open_text(path, config.max_megabytes) as file:
+            return [line.strip() for line in read_lines(file, path) if line.strip()]
+    return [line.strip() for line in sys.stdin if line.strip()]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from files.writing import draft_folder, move_whole
 
 _WHOLE = ".unpacked-whole"  # a file in folders that were unpacked to their end; earlier versions did not write it
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def default_cache() -> Path:
@@ -132,7 +131,7 @@ def _in_cache(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        if error.errno not in _REFUSED:
+        if error.errno in _FULL:  # another folder may be on the same disk
             raise
         raise UserError(
             f"{path} cannot be written ({error.strerror}): set --cache_dir or $TRIPTYCH_CACHE to a folder that can be"

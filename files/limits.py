@@ -17,7 +17,12 @@ MIB = 2**20
 # What reading of packed data raises when they are damaged; GzipFile's own error is an OSError.
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, OSError)
 _PACKED = 1024  # bytes of zstandard unpacked at a time: they can become 32 MiB
-_MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open, b"\x5d\x00\x00": lzma.open}
+_MAGIC: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+    b"\x5d\x00\x00": lzma.open,
+}
 
 
 def check_regular(path: Path, most: int | None = None, missing: str = "no such file") -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import failures
 from files import download
 from files.documents import file_sha256
 from files.errors import UserError
@@ -234,10 +233,8 @@ def test_a_download_is_checked_and_replaces_only_when_whole(tmp_path: Path, monk
 
 def test_a_cache_that_is_needed_and_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     for cache in (Path("/dev/null/cache"), Path("/proc/self/none")):
-        with pytest.raises((UserError, OSError)) as caught:
+        with pytest.raises(UserError, match=rf"{cache}/.*set --cache_dir or \$TRIPTYCH_CACHE"):
             download.fetch("https://example.org/a.bin", "ba7816bf", cache)
-        line = failures.message(caught.value, ["cache_dir"]) or str(caught.value)
-        assert str(cache) in line and ("--cache_dir" in line or "see to it" in line)
     with pytest.raises(UserError, match=r"set --cache_dir or \$TRIPTYCH_CACHE"):
         download.fetch_wheel("some==1", "00", "folder", Path("/dev/null/target"))
     monkeypatch.delenv("TRIPTYCH_CACHE", raising=False)

@@ -106,3 +106,16 @@ def test_output_that_nobody_reads_or_that_has_no_room() -> None:
     process.stdin.close()
     assert process.stderr.read() == "" and process.wait() == 1
     process.stderr.close()
+
+
+def test_standard_input_is_utf8_whatever_the_encoding_of_the_terminal() -> None:
+    for content, status, text in (
+        ("×\n".encode(), 0, "215"),
+        (b"\xff\n", 1, "is not UTF-8 (invalid start byte at byte 0)"),
+    ):
+        process = python(
+            SCRIPT.format(main="print(ord(sys.stdin.read()[0]))"),
+            stdin=subprocess.PIPE, text=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )  # fmt: skip
+        out, err = process.communicate(content)
+        assert process.returncode == status and text.encode() in out + err and b"Traceback" not in err

@@ -116,7 +116,7 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
         labelled, test = _split(labelled, config.test_share, seed, classes, "test")
     train, validation = _split(labelled, config.validation_share, (seed + 1) % 2**32, classes, "validation")
     notes = [f"{n} rows of class {name!r} left out" for name, n in sorted(left_out.items())]
-    notes += [f"{len(bad.messages)} bad rows left out, the first: {bad.messages[0]}"] if bad.messages else []
+    notes += [f"{bad.count} bad rows left out, the first: {bad.first}"] if bad.count else []
     train, validation, test, more = _duplicates(train, validation, test, config.drop_duplicates)
     if config.train_rows:
         train = draw_rows(train, config.train_rows, config.balanced_rows, seed, "train")

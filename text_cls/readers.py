@@ -55,12 +55,13 @@ class BadRows:
 
     def __init__(self, skip: bool = False) -> None:
         self.skip = skip
-        self.messages: list[str] = []
+        self.count, self.first = 0, ""
 
     def __call__(self, message: str) -> None:
         if not self.skip:
             raise UserError(f"{message}; fix the row, or leave such rows out with --skip_bad_rows")
-        self.messages.append(message)
+        self.count += 1
+        self.first = self.first or message
 
 
 class _Rows:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from files.documents import read_object
 from files.errors import UserError
 from training.options import C, Config, leaves, with_values
 
@@ -66,9 +67,9 @@ def load(path: Path | str, config: C) -> C:
     """The configuration of a run folder's ``config.json``; ``config`` says of which class, and what is absent."""
     file = Path(path)
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        task, values = raw["task"], raw["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        raw = read_object(file)
+        task, values = raw["task"], dict(raw["config"])
+    except (UserError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: no configuration of a run ({error})") from error
     if task != type(config).__name__:
         raise UserError(f"{file}: the configuration of another task, {task}, not {type(config).__name__}")

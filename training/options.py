@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
+from files.documents import shown
 from files.errors import UserError
 
 C = TypeVar("C", bound="Config")
@@ -233,16 +234,16 @@ def _checked(name: str, value: Any, kind: Kind, about: Option) -> Any:
         return None
     if kind.many:
         if isinstance(value, str) or not isinstance(value, Collection):
-            raise UserError(f"{name}={value!r}: a list is needed")
+            raise UserError(f"{name}={shown(value)}: a list is needed")
         return tuple(_checked(name, one, kind._replace(many=False, optional=False), about) for one in value)
     value = _converted(name, value, kind.type)
     allowed = about.values()
     if allowed and value not in allowed:
-        raise UserError(f"{name}={value!r} is not known: use one of {', '.join(map(str, allowed))}")
+        raise UserError(f"{name}={shown(value)} is not known: use one of {', '.join(map(str, allowed))}")
     if about.low is not None and not value >= about.low:
-        raise UserError(f"{name}={value!r}: {about.low} or more is needed")
+        raise UserError(f"{name}={shown(value)}: {about.low} or more is needed")
     if about.high is not None and not value <= about.high:
-        raise UserError(f"{name}={value!r}: {about.high} or less is needed")
+        raise UserError(f"{name}={shown(value)}: {about.high} or less is needed")
     return value
 
 
@@ -257,4 +258,4 @@ def _converted(name: str, value: Any, kind: type) -> Any:
         return Path(value).expanduser()
     if kind is not int and isinstance(value, kind):  # True is an int to Python
         return value
-    raise UserError(f"{name}={value!r}: a value of type {kind.__name__} is needed")
+    raise UserError(f"{name}={shown(value)}: a value of type {kind.__name__} is needed")
