@@ -14,6 +14,7 @@ from diffusion.config import DdpmConfig, FeatureConfig, ProcessConfig, SamplerCo
 from diffusion.data import load
 from diffusion.fid import frechet_distance_of_features
 from diffusion.task import train_ddpm
+from files.documents import read_sealed, write_sealed
 from files.tensors import read_tensors
 from tests.scripts import fails, fails_each, succeeds
 from training.checkpoint import Checkpointer
@@ -72,8 +73,8 @@ def test_stopped_it_can_be_sampled_and_python_goes_on_exactly(
 ) -> None:
     path = tmp_path / "run"
 
-    def stop_at_the_first(self: Checkpointer, state: object) -> None:
-        save(self, state)
+    def stop_at_the_first(self: Checkpointer, state: object, history: str) -> None:
+        save(self, state, history)
         raise KeyboardInterrupt
 
     save = Checkpointer.save
@@ -141,10 +142,10 @@ def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Pat
     with np.load(tmp_path / "a" / "images.npz") as file:
         images, labels = file["images"], file["labels"]
     assert images.shape == (10, 8, 8, 1) and labels.tolist() == list(range(10))
-    note = json.loads((tmp_path / "a" / "images.json").read_text())
+    note = read_sealed(tmp_path / "a" / "images.json")
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "b" / "images.npy", np.concatenate([images[:4], np.zeros_like(images[4:])]))
-    (tmp_path / "b" / "images.json").write_text(json.dumps(note | {"done": 4}))
+    write_sealed(tmp_path / "b" / "images.json", note | {"done": 4})
     succeeds("sample_ddpm", *flags, "--format=npz", "--batch_size=4", f"--out={tmp_path / 'b'}")
     with np.load(tmp_path / "b" / "images.npz") as file:
         assert np.abs(file["images"].astype(int) - images).max() <= 1

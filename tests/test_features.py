@@ -86,7 +86,7 @@ def test_interrupted_and_taken_up(
 def test_foreign_file_is_left_alone(encoded: Encoded, tmp_path: Path, one_replica: Placement) -> None:
     (tmp_path / "f.npy").write_bytes(b"mine")
     encoder = feature_encoder(read_checkpoint(TINY), [3], "cls")
-    with pytest.raises(UserError, match="does not say what it is .*move it away"):
+    with pytest.raises(UserError, match=r"does not say what it is .*move it away"):
         embed(encoder, encoded, "cls", one_replica, tmp_path / "f.npy", 4)
     assert (tmp_path / "f.npy").read_bytes() == b"mine"
 

@@ -1,5 +1,6 @@
 """Files that are damaged, or made to do harm: one line that names them, in bounded memory and time."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -67,7 +68,8 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Pa
             path.symlink_to("/dev/zero")
         else:
             sockets.append(socket.socket(socket.AF_UNIX))
-            sockets[-1].bind(os.path.relpath(path))  # the path of a socket is short
+            with contextlib.chdir(path.parent):  # the path of a socket is short
+                sockets[-1].bind(path.name)
         return path
 
     yield put

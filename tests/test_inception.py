@@ -16,7 +16,6 @@ from diffusion.inception import build_inception
 from diffusion.inception_weights import copy_keras, load_torch
 from diffusion.resizing import resize
 from diffusion.sources import ImageSource
-from files.download import fetch
 from files.errors import UserError
 from tests.golden.inception_state import images, random_state
 from training.strategy import Placement
@@ -129,7 +128,7 @@ def test_weights_are_random_only_where_they_are_asked_for(tmp_path: Path, monkey
         _build("tf2015", "", tmp_path)
     with pytest.raises(UserError, match="no such"):
         _build("tf2015", str(tmp_path / "no.pth"), tmp_path)
-    with pytest.raises(UserError, match="Keras' InceptionV3 weights cannot be loaded"):
+    with pytest.raises(UserError, match=r"no\.h5: no such file"):
         _build("keras", str(tmp_path / "no.h5"), tmp_path)
     with pytest.raises(UserError, match=f"is not known: use {', '.join(EXTRACTORS)}, or the path"):
         _build("vgg", "", tmp_path)
@@ -141,14 +140,3 @@ def test_weights_are_random_only_where_they_are_asked_for(tmp_path: Path, monkey
     random = [_build("tf2015", weights, tmp_path) for weights in ("random", "random:0", "random:1")]
     assert random[0].mode == "tf2015-random"
     assert random[0].weights_hash == random[1].weights_hash != random[2].weights_hash
-
-
-def test_a_download_is_checked_by_the_start_of_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "w-ba7816bf.pth"
-    monkeypatch.setattr(keras.utils, "get_file", lambda *_, **__: str(path))
-    path.write_bytes(b"abc")  # its SHA-256 starts with ba7816bf
-    assert fetch("https://example.org/w-ba7816bf.pth", "ba7816bf", tmp_path) == path
-    path.write_bytes(b"abd")
-    with pytest.raises(UserError, match="does not start with ba7816bf"):
-        fetch("https://example.org/w-ba7816bf.pth", "ba7816bf", tmp_path)
-    assert not path.exists()

@@ -201,7 +201,7 @@ def test_foreign_folder_and_other_data_are_refused(files: Path, flags: list[str]
     assert run("train_text", *args).returncode == 0
     (run_dir / "result.json").unlink()  # as if it had stopped before the end
     data.write_text(data.read_text().replace("number 7", "number 77"))
-    assert "was trained on other data" in fails("train_text", *args)
+    assert "was made of other data" in fails("train_text", *args)
 
 
 def test_predicting_without_a_model_or_text(trained: Path, tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ def _stop_requests() -> Iterator[threading.Event]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
     signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, request) for number in signals}
+    heeded = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup ignores some
+    before = {number: signal.signal(number, request) for number in heeded}
     try:
         yield stop
     finally:

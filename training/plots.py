@@ -32,7 +32,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def read_metrics(metrics: Path) -> list[dict[str, Any]]:
     """The lines of a run's ``metrics.jsonl``."""
-    return [json.loads(line) for line in metrics.read_text().splitlines()]
+    return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
 
 
 def training_curves(metrics: Path, path: Path, shown: Sequence[str] = ("loss", "accuracy")) -> None:

@@ -96,8 +96,9 @@ class Run:
             raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
         if data is not None or inputs:
             run._check_data({**(data.describe() if data is not None else {}), **inputs})
-        for note in data.notes if data is not None else ():
-            run.say(f"note: {note}")
+        if data is not None and not (path / "result.json").exists():
+            for note in data.notes:
+                run.say(f"note: {note}")
         return run
 
     @staticmethod
@@ -135,7 +136,8 @@ class Run:
                 f"--run_dir={self.path} was made of other data ({', '.join(differing)}; see its data.json); choose "
                 "another folder"
             )
-        self.write_json("data.json", now)
+        if before != now:
+            self.write_json("data.json", now)
 
     def resume_at(self, step: int, num_steps: int, history: str = "") -> None:
         """Forgets figures that were logged past ``step``: they will be logged again, the same.

@@ -97,9 +97,13 @@ def _add(parts: tuple) -> Any:
 
 
 def _unique_rows(gradient: Any) -> Any:
-    """Adds up the slices of an embedding gradient that fall on the same row."""
+    """Adds up the slices of an embedding gradient that fall on the same row; rows whose sum is 0 are left out.
+
+    Words that only filler has would otherwise count as used, and filler depends on how a batch is cut up.
+    """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     rows, place = tf.unique(gradient.indices)
     values = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows))
-    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+    used = tf.where(tf.reduce_any(values != 0, axis=1))[:, 0]
+    return tf.IndexedSlices(tf.gather(values, used), tf.gather(rows, used), gradient.dense_shape)
