@@ -4,7 +4,6 @@ A script is the flags of its configuration and a ``main`` that reads them; ``tra
 """
 
 import contextlib
-import gc
 import os
 import sys
 from collections.abc import Callable, Collection
@@ -119,9 +118,6 @@ def run(main: Callable[[], None], flag_names: Collection[str] = (), of_process: 
         print(signals.line(), file=sys.stderr, flush=True)
     finally:
         stage.leave()
-    # An exception keeps its frames, and they keep tf.data's iterators: one whose thread is in Python's hands when the
-    # interpreter shuts down never ends. So everything is released before.
-    gc.collect()
     if stage.asked and of_process:
         os._exit(signals.STATUS)  # at once: threads of libraries are not waited for
     if end:
