@@ -119,8 +119,10 @@ class Generator:
         return sample_fn
 
     def fingerprint(self) -> str:
-        """SHA-256 of weights, configuration, process and classes."""
-        return fingerprint(self.model.trainable_variables, repr((self.config, self.process, self.classes)))
+        """SHA-256 of weights, configuration, process, classes and precision."""
+        return fingerprint(
+            self.model.trainable_variables, repr((self.config, self.process, self.classes, self.precision))
+        )
 
     def save_config(self, folder: Path) -> None:
         """Writes ``config.json``; done before training, so that an unfinished run can be sampled."""

@@ -1,5 +1,6 @@
 """The same models on another backend give the same numbers."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,12 @@ def test_jax_draws_the_same_maps_and_lays_out_alike(tmp_path: Path) -> None:
     with np.load(tmp_path / "y.npz") as found:
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_tasks_say_at_once_that_they_need_tensorflow(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    command = [sys.executable, "-m", "experiments.train_text", "--devices=cpu", f"--run_dir={tmp_path / 'run'}"]
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    assert "error: KERAS_BACKEND=jax: tasks run on TensorFlow alone" in done.stderr and "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ from tensorflow.python.framework import config as tensorflow_config
 from files.errors import UserError
 from training.config import TaskConfig, TrainingConfig
 from training.randomness import seeded
-from training.session import full_products, session
+from training.session import full_products, precision_now, session
 
 
 def _drawn() -> tuple:
@@ -55,3 +55,18 @@ def test_products_are_full_inside_only() -> None:
     with full_products():
         assert not tf.config.experimental.tensor_float_32_execution_enabled()
     assert tf.config.experimental.tensor_float_32_execution_enabled() == before
+
+
+def test_rounded_products_are_a_precision_of_their_own() -> None:
+    """TensorFlow rounds them on GPUs unless it is told not to."""
+    rounded = tf.config.experimental.tensor_float_32_execution_enabled
+    before = rounded()
+    for name in ("float32", "tensorfloat32", "mixed_bfloat16"):
+        with session(TaskConfig(devices="cpu"), TrainingConfig(precision=name, shards=1)):
+            assert rounded() == (name == "tensorfloat32") and precision_now() == name
+            with full_products():  # the features of a FID while it trains
+                assert not rounded()
+            assert rounded() == (name == "tensorfloat32")
+        assert rounded() == before
+    with session(TaskConfig(devices="cpu")):  # features, samples, distances
+        assert not rounded() and precision_now() == "float32"

@@ -88,9 +88,10 @@ def make_job(
     return Job(model, optimizer, loss_fn, train, evaluate, seed, rates)
 
 
-def to_device(batch: Any) -> Any:
-    """A batch of arrays as tensors."""
-    return type(batch)(*map(tf.convert_to_tensor, batch))
+def to_device(batch: Any, placement: Placement) -> Any:
+    """A batch of arrays as tensors: on the device, or on the host where several devices will get parts of it."""
+    with tf.device("CPU:0" if placement.strategy.num_replicas_in_sync > 1 else None):
+        return type(batch)(*map(tf.convert_to_tensor, batch))
 
 
 def tensor_specs(spec: Any) -> Any:

@@ -59,7 +59,7 @@ def make_train_step(job: Job, placement: Placement, training: TrainingConfig, sp
 def preparation(batches: Batches, placement: Placement, training: TrainingConfig) -> Callable[[Any], Any]:
     """What is done to a batch before its step: where the rows differ in number, they are filled up to be cut up."""
     multiple = multiple_of(placement, training.accumulate) if batches.spec.mask.shape[0] is None else 1
-    return lambda batch: to_device(filled_up(batch, multiple))
+    return lambda batch: to_device(filled_up(batch, multiple), placement)
 
 
 def _make_shard_gradients(job: Job, xla: bool) -> Callable:
