@@ -45,28 +45,15 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
     checkpointer = Checkpointer(run.path / "checkpoints", job.model, job.optimizer, run.say)
     state, history = checkpointer.restore() or Saved(State(), "")
     run.resume_at(state.step, training.num_steps, history)
-    with _stop_requests() as stop:
-        _train(job, placement, run, training, checkpointer, state, stop)
+    batches = job.train(state.step)
+    train_step = make_train_step(job, placement, training, batches.spec)
+    with _stop_requests() as stop, feed(batches, preparation(batches, placement, training)) as walk:
+        _train(job, train_step, walk, run, training, checkpointer, state, stop)
     checkpointer.load_best()
     return state
 
 
 def _train(
-    job: Job,
-    placement: Placement,
-    run: Run,
-    training: TrainingConfig,
-    checkpointer: Checkpointer,
-    state: State,
-    stop: threading.Event,
-) -> None:
-    batches = job.train(state.step)
-    train_step = make_train_step(job, placement, training, batches.spec)
-    with feed(batches, preparation(batches, placement, training)) as walk:
-        _steps(job, train_step, walk, run, training, checkpointer, state, stop)
-
-
-def _steps(
     job: Job,
     train_step: Callable[[Any, Any], dict[str, Any]],
     batches: Iterator[Any],
