@@ -26,7 +26,6 @@ def training_turn(job: "Job", placement: "Placement", training: "TrainingConfig"
     stream, count = walk.__enter__(), iter(range(10**9))
 
     def turn() -> int:
-        assert walk is not None
         sums = [step(next(stream), tf.constant(next(count), tf.int64)) for _ in range(steps)]
         return int(sum(float(s["count"]) for s in sums))
 

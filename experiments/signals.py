@@ -17,9 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from training.stop_signals import STOP_SIGNALS, heeded
+
 STATUS = 130
 GRACE = 5.0  # seconds after which a signal ends a process that has swallowed it, or is deep in C code
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 Handler = Callable[[int, FrameType | None], Any]
 _known: dict[str, Path] = {}  # "run_dir", once it is known
 
@@ -51,12 +52,7 @@ def _set(handler: Handler | signal.Handlers) -> dict[int, Any]:
     """Sets the handler of every signal and returns those before; one that is ignored, as under nohup, stays so."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    heard = [number for number in _numbers() if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    return {number: signal.signal(number, handler) for number in heard}
-
-
-def _numbers() -> list[signal.Signals]:
-    return [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    return {number: signal.signal(number, handler) for number in heeded()}
 
 
 class MainStage:
@@ -121,11 +117,11 @@ class MainStage:
 
     def _listen(self, reading: int) -> None:
         if hasattr(signal, "pthread_sigmask"):  # the main thread may hold signals back for a moment: so does this one
-            signal.pthread_sigmask(signal.SIG_BLOCK, _numbers())
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         heard = 0
         while data := os.read(reading, 1):
             # With a handler of the loop's own in place it is the loop that decides.
-            if data[0] in _numbers() and signal.getsignal(data[0]) == self._handle:
+            if data[0] in STOP_SIGNALS and signal.getsignal(data[0]) == self._handle:
                 heard += 1
                 timer = threading.Timer(GRACE if heard == 1 else 0.1, self._end_unless_over)
                 timer.daemon = True

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,32 +88,34 @@ def _checksum(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-def random_seed(weights: str) -> int | None:
-    """The seed of weights that a user calls ``random`` or ``random:SEED``; None for anything else.
+def _short(name: str) -> str:
+    """A tensor's name in a line: as it is, unless it is no name that a person would give."""
+    return name if name.isprintable() and len(name) <= 200 else shown(name)
 
-    Raises:
-        UserError: what follows ``random:`` is no seed.
-    """
-    kind, colon, seed = weights.partition(":")
-    if kind != "random":
-        return None
-    if not colon:
-        return 0
-    if not (seed.isascii() and seed.isdecimal() and len(seed) <= 10 and int(seed) < 2**32):
-        raise UserError(f"--weights={weights[:60]}: after random: comes a number, its seed, from 0 to {2**32 - 1}")
-    return int(seed)
+
+def check_finite(where: Path | str, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raises UserError for a tensor with a NaN or an infinity: one of them reaches every output of a network."""
+    for name, array in tensors.items():
+        if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            raise UserError(f"{where}: {_short(name)} holds numbers that are not finite; take another copy")
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, or of a PyTorch file whatever its suffix."""
-    return read_tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
+    """The tensors of a safetensors file, or of a PyTorch file whatever its suffix.
+
+    Raises:
+        UserError: the file is missing or damaged, or a tensor holds numbers that are not finite.
+    """
+    tensors = read_tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
+    check_finite(path, tensors)
+    return tensors
 
 
 def read_tf1(prefix: Path) -> dict[str, np.ndarray]:
     """The variables of a TensorFlow 1 checkpoint (``prefix.index`` and ``prefix.data-…``), by name.
 
     Raises:
-        UserError: a file is missing, damaged or no regular file.
+        UserError: a file is missing, damaged or no regular file, or a variable holds numbers that are not finite.
     """
     import tensorflow as tf
 
@@ -126,9 +129,11 @@ def read_tf1(prefix: Path) -> dict[str, np.ndarray]:
         for name in numbers:  # before memory is taken for it
             if math.prod(shapes[name]) * types[name].size > held:
                 raise ValueError(f"{name} is {shapes[name]}, more than the files hold")
-        return {name: _as_numpy(reader.get_tensor(name)) for name in numbers}
+        tensors = {name: _as_numpy(reader.get_tensor(name)) for name in numbers}
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError) as error:  # the reader raises all
         raise UserError(f"{prefix}: damaged TensorFlow checkpoint ({str(error).splitlines()[0][:200]})") from error
+    check_finite(prefix, tensors)
+    return tensors
 
 
 def _as_numpy(array: np.ndarray) -> np.ndarray:

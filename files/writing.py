@@ -143,7 +143,7 @@ def _is_alive(draft: str) -> bool:
 
 def _to_disk(path: Path) -> None:
     """Waits until a file, or the names in a folder, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows asks for the right to write
     try:
         os.fsync(descriptor)
     finally:

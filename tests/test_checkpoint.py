@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
+from files.writing import move_whole
 from training.adamw import AdamW
 from training.checkpoint import Checkpointer, State, load_weights, write_weights
 from training.dropout import Dropout
@@ -29,7 +30,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     state = State(step=7, seconds=1.5, best=0.1 + 0.2, best_step=5, evaluations_since_best=2)
     state.add({"loss": tf.constant(0.1), "count": tf.constant(3.0)})
     checkpointer = Checkpointer(tmp_path, model, optimizer)
-    checkpointer.save_best()
+    checkpointer.save_best(State(step=5))
     checkpointer.save(state, "a line\n")
 
     other, other_optimizer = _model()
@@ -148,12 +149,70 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(
 def test_damaged_best_weights_are_said_when_the_run_goes_on(tmp_path: Path) -> None:
     model, optimizer = _net()
     checkpointer = Checkpointer(tmp_path, model, optimizer)
-    checkpointer.save_best()
-    checkpointer.save(State(step=1, best=0.5))
+    checkpointer.save_best(State(step=1))
+    checkpointer.save(State(step=1, best=0.5, best_step=1))
     path = tmp_path / "best.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match=r"best\.safetensors: damaged .*trains again from the start"):
+    with pytest.raises(UserError, match=r"best\.safetensors \(.*damaged .*trains again from the start"):
         Checkpointer(tmp_path, *_net()).restore()
+
+
+def test_the_best_weights_are_those_of_the_step_that_the_state_names(tmp_path: Path) -> None:
+    """A process that is killed after it wrote better weights, and before it wrote so, comes back to those before."""
+    model, optimizer = _net()
+    checkpointer = Checkpointer(tmp_path, model, optimizer)
+    checkpointer.save_best(State(step=1))
+    wanted = [np.asarray(v) for v in model.weights]
+    checkpointer.save(State(step=1, best=0.5, best_step=1))
+    _step(model, optimizer)
+    checkpointer.save_best(State(step=2))  # killed here
+    for _ in range(2):  # and again: the step is computed anew and its weights written anew
+        other, other_optimizer = _net()
+        checkpointer = Checkpointer(tmp_path, other, other_optimizer)
+        saved = checkpointer.restore()
+        assert saved is not None and saved.state.best_step == 1
+        checkpointer.load_best(saved.state)
+        for one, two in zip(wanted, other.weights, strict=True):
+            np.testing.assert_array_equal(one, two)
+        checkpointer.save_best(State(step=2))
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = _net()
+    checkpointer = Checkpointer(tmp_path, model, optimizer)
+    for step in (1, 2):
+        checkpointer.save(State(step=step))
+    (tmp_path / "last.safetensors").write_bytes(b"damaged")
+    checkpointer = Checkpointer(tmp_path, model, optimizer, say=lambda text: None)
+    assert checkpointer.restore() is not None
+    checkpointer.save(State(step=3))
+    headers = [read_tensors(tmp_path / f"{name}.safetensors")[1] for name in ("previous", "last")]
+    assert [State.from_json(about["state"]).step for about in headers] == [1, 3]
+
+    def killed(draft: Path, path: Path) -> None:
+        if path.name == "last.safetensors":
+            raise KeyboardInterrupt
+        move_whole(draft, path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # between the two renames
+        patch.setattr("training.checkpoint.move_whole", killed)
+        checkpointer.save(State(step=4))
+    saved = Checkpointer(tmp_path, model, optimizer).restore()
+    assert saved is not None and saved.state.step == 4
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path: Path) -> None:
+    model, optimizer = _net()
+    Checkpointer(tmp_path, model, optimizer, "one").save(State(step=1))
+    with pytest.raises(UserError, match=r"last\.safetensors: a checkpoint of another run, or flags\.txt or data\.json"):
+        Checkpointer(tmp_path, model, optimizer, "two").restore()
+    ours = Checkpointer(tmp_path, model, optimizer, "two")
+    ours.save(State(step=1, best=0.5, best_step=1))
+    Checkpointer(tmp_path, model, optimizer, "one").save_best(State(step=1))
+    with pytest.raises(UserError, match=r"best\.safetensors: a checkpoint of another run"):
+        ours.restore()
 
 
 def test_what_does_not_change_is_not_written_but_checked(tmp_path: Path) -> None:
@@ -163,7 +222,7 @@ def test_what_does_not_change_is_not_written_but_checked(tmp_path: Path) -> None
     checkpointer = Checkpointer(tmp_path, model, optimizer)
     _step(model, optimizer)
     checkpointer.save(State(step=1))
-    checkpointer.save_best()
+    checkpointer.save_best(State(step=1))
     for name in ("last", "best"):
         tensors, _ = read_tensors(tmp_path / f"{name}.safetensors")
         assert "model/net/first/kernel" not in tensors

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.config import DdpmConfig, FeatureConfig, ProcessConfig, SamplerConfig, UNetConfig
+from diffusion.config import DataConfig, DdpmConfig, FeatureConfig, ProcessConfig, SamplerConfig, UNetConfig
 from diffusion.data import load
 from diffusion.fid import frechet_distance_of_features
 from diffusion.task import train_ddpm
-from files.documents import read_sealed, write_sealed
+from files.documents import read_object, read_sealed, write_json, write_sealed
 from files.tensors import read_tensors
 from tests.scripts import fails, fails_each, succeeds
 from training.checkpoint import Checkpointer
@@ -122,6 +123,87 @@ def test_training_and_a_model_are_measured(trained: Path, quarters: Path, tmp_pa
     fake = np.load(folder / "b_features.npy")
     assert frechet_distance_of_features(real.reshape(-1, 4), fake) == pytest.approx(measured[0], rel=1e-4)
     assert found["fid"] == pytest.approx(frechet_distance_of_features(real.reshape(-1, 4)[:24], fake), rel=1e-4)
+
+
+def test_a_run_in_bfloat16_has_the_fid_that_is_measured_afterwards(tmp_path: Path) -> None:
+    """Inception's features are of float32 in both; the images are the same, of a network in bfloat16."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "images.npz", images=pixels)
+    features = ["--features=tf2015", "--weights=random:1"]
+    flags = ["--dataset=npz", f"--data_path={tmp_path / 'images.npz'}", "--noclass_conditional", "--num_steps=2"]
+    run, fid = tmp_path / "run", tmp_path / "fid"
+    succeeds("ddpm", *TINY, *flags, "--precision=mixed_bfloat16", "--fid_every=2", "--fid_images=18", *features,
+             f"--run_dir={run}")  # fmt: skip
+    sides = [f"npz:train@{tmp_path / 'images.npz'}", str(run)]
+    succeeds("fid", *sides, *features, "--num_images=18", "--sampling_steps=4", "--batch_size=16", "--metrics=kid",
+             "--devices=cpu", f"--run_dir={fid}")  # fmt: skip
+    measured, result = read_object(fid / "result.json"), read_object(run / "result.json")
+    np.testing.assert_array_equal(np.load(run / "train_features.npy"), np.load(fid / "a_features.npy"))
+    assert result["test_fid"] == pytest.approx(measured["fid"], rel=1e-5)
+    assert measured["b_model_precision"] == "mixed_bfloat16" and measured["b_precision"] == "float32"
+    assert read_object(run / "data.json")["features"] == measured["a_weights_hash"]
+
+
+def test_an_extractor_that_was_exchanged_is_refused(trained: Path, quarters: Path) -> None:
+    whole = quarters.read_bytes()
+    image = keras.Input((8, 8, 1))
+    keras.Model(image, keras.layers.Flatten()(keras.layers.MaxPooling2D(4)(image))).save(quarters)
+    try:
+        message = fails("ddpm", *TINY, *_measured(quarters), f"--run_dir={trained}")
+    finally:
+        quarters.write_bytes(whole)
+    assert "was made of other data (features;" in message
+    assert "finished before" in succeeds("ddpm", *TINY, *_measured(quarters), f"--run_dir={trained}")
+
+
+def test_pngs_of_an_earlier_call_are_replaced_and_other_files_are_not(trained: Path, tmp_path: Path) -> None:
+    flags = [f"--run_dir={trained}", "--sampling_steps=2", "--devices=cpu", "--format=png", f"--out={tmp_path}"]
+
+    def sampled(count: int) -> list[str]:
+        for file in tmp_path.glob("images.*"):
+            file.unlink()
+        succeeds("sample_ddpm", *flags, f"--num_images={count}")
+        return sorted(str(file.relative_to(tmp_path / "png")) for file in (tmp_path / "png").rglob("*.png"))
+
+    assert len(sampled(20)) == 20
+    assert sampled(8) == [f"{k}/{k:06d}.png" for k in range(8)]
+    assert not [file for file in tmp_path.iterdir() if file.name.endswith(".tmp")]
+    assert len(load(DataConfig("folder", tmp_path / "png")).classes) == 8  # it is still a data set
+    first = tmp_path / "png" / "0" / "000000.png"
+    for mine in ("notes.txt", "3/cat.png", "3/000777.png", "cats/000001.png", ".hidden", "3/deeper/000001.png"):
+        file = tmp_path / "png" / mine
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"mine")
+        before = sorted(tmp_path.rglob("*"))
+        message = fails("sample_ddpm", *flags, "--num_images=8")
+        assert f"holds {mine}" in message and "--out" in message
+        assert file.read_bytes() == b"mine" and sorted(tmp_path.rglob("*")) == before
+        file.unlink()
+        if file.parent.name in ("cats", "deeper"):
+            file.parent.rmdir()
+    whole = first.read_bytes()
+    first.write_bytes(whole + b"mine")  # one of ours that was changed
+    assert "holds 0/000000.png" in fails("sample_ddpm", *flags, "--num_images=8")
+    first.write_bytes(whole)
+    assert len(sampled(3)) == 3
+    shutil.rmtree(tmp_path / "png")
+    (tmp_path / "png").write_bytes(b"mine")
+    assert "--out" in fails("sample_ddpm", *flags, "--num_images=3")
+    assert (tmp_path / "png").read_bytes() == b"mine"
+
+
+def test_names_of_classes_that_are_no_names_of_folders(trained: Path, tmp_path: Path) -> None:
+    for name in ("../x", "a/b", "", ".", "..", "/x", "a\\b", ".x", "a\0b", "a\nb", "ä" * 200, "\ud800"):
+        run, out = tmp_path / "run", tmp_path / "in" / "out"
+        shutil.copytree(trained / "model", run / "model")
+        config = read_object(run / "model" / "config.json")
+        del config["sha256"]
+        write_json(run / "model" / "config.json", config | {"classes": [name, *config["classes"][1:]]})
+        flags = [f"--run_dir={run}", f"--out={out}", "--sampling_steps=2", "--num_images=2", "--devices=cpu"]
+        message = fails("sample_ddpm", *flags, "--format=png")
+        assert "no name of a folder" in message and "--format=npz" in message
+        assert [file.name for file in tmp_path.iterdir()] == ["run"], name
+        shutil.rmtree(run)
 
 
 def test_grids_animations_and_interpolations(trained: Path, tmp_path: Path) -> None:

@@ -11,14 +11,17 @@ import pytest
 from PIL import Image
 
 from diffusion import statistics
-from diffusion.config import FeatureConfig, FidConfig
+from diffusion.config import FeatureConfig, FidConfig, ProcessConfig, UNetConfig
 from diffusion.extractors import build_extractor
 from diffusion.features import image_features
 from diffusion.fid import frechet_distance
 from diffusion.fid_task import measure_fid
+from diffusion.generator import Generator
+from diffusion.process import DiffusionProcess
 from diffusion.sources import ImageSource, open_source
 from files.errors import UserError
 from tests.scripts import fails, fails_each, succeeds
+from training.session import precision
 from training.strategy import Placement
 
 
@@ -77,6 +80,37 @@ def test_saved_statistics(world: Path, tmp_path: Path) -> None:
     assert "statistics of different modes, keras and model:m.keras" in message
     with pytest.raises(UserError, match="need images on both sides, not statistics"):
         measure_fid(FidConfig(devices="cpu", a=a, b=b, extrapolate=True), tmp_path / "none")
+
+
+def test_statistics_of_another_provenance_are_another_input(world: Path, tmp_path: Path) -> None:
+    """Files with the same moments that say they are of other images, or of another number of them."""
+    rng = np.random.default_rng(0)
+    mean, covariance = rng.normal(size=4), np.eye(4)
+    about: list[tuple[int, dict]] = [(30, {"mode": "keras", "source": "x"}), (31, {"mode": "keras", "source": "x"}),
+                                     (30, {"mode": "keras", "source": "y"})]  # fmt: skip
+    path = tmp_path / "a.npz"
+    config = FidConfig(devices="cpu", a=str(path), b=str(path))
+    for place, (count, provenance) in enumerate([*about, about[0]]):
+        statistics.save(path, statistics.Statistics(mean, covariance, count, provenance))
+        if place in (0, 3):
+            assert measure_fid(config, tmp_path / "run")["a_count"] == 30
+        else:
+            with pytest.raises(UserError, match="was made of other data"):
+                measure_fid(config, tmp_path / "run")
+
+
+def test_images_of_a_model_say_in_which_precision_they_are_made(tmp_path: Path, one_replica: Placement) -> None:
+    """TensorFloat-32 is a switch of the whole process, and features have it off."""
+    unet = UNetConfig(8, 8, 1, 8, (1,), 1, (), num_groups=4)
+    made = {}
+    for name in ("float32", "tensorfloat32", "mixed_bfloat16"):
+        with precision(name):
+            Generator(unet, DiffusionProcess(ProcessConfig(50)), (), one_replica).save(tmp_path / name / "model")
+        config = FidConfig(devices="cpu", num_images=2, a=str(tmp_path / name))
+        source = open_source(config.a, config, one_replica)
+        assert isinstance(source, ImageSource)
+        made[name] = source.depends_on["model_precision"]
+    assert made == {"float32": "float32", "tensorfloat32": "float32", "mixed_bfloat16": "mixed_bfloat16"}
 
 
 def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from diffusion.generator import Generator, ImageRequest
 from diffusion.neighbours import nearest
 from diffusion.process import DiffusionProcess
 from diffusion.sampling import slerp
+from files.documents import read_object
 from files.errors import UserError
+from training.checkpoint import write_weights
 from training.strategy import Placement
 
 CLASSES = ("a", "b", "c")
@@ -114,11 +117,26 @@ def test_a_model_of_an_earlier_version_is_read(tmp_path: Path, generator: Genera
 
 def test_folders_that_hold_no_model(tmp_path: Path, generator: Generator, one_replica: Placement) -> None:
     generator.save(tmp_path)
+    Generator.load(tmp_path, one_replica)
     other = dataclasses.replace(UNET, channel_multipliers=(1, 1), attention_resolutions=(2,))
     Generator(other, PROCESS, (), one_replica).save_config(tmp_path)
     with pytest.raises(UserError, match="checkpoint of another model"):
         Generator.load(tmp_path, one_replica)
     for content in (
+        {"unet": {}, "process": {}, "classes": [], "precision": "float16"},
+        {"unet": {}, "process": {}, "classes": [], "precision": ["float32"]},
+        {"unet": {}, "process": {}, "classes": [], "precision": None},
+        {"unet": {"num_classes": 3}, "process": {}, "classes": "abc"},
+        {"unet": {"num_classes": 2}, "process": {}, "classes": [1, 2]},
+        {"unet": {"num_classes": 2}, "process": {}, "classes": ["a", "a"]},
+        {"unet": {"num_classes": 2}, "process": {}, "classes": {"a": 1, "b": 2}},
+        {"unet": {"num_classes": 4}, "process": {}, "classes": [["a"] * 1000] * 3},
+        {"unet": {"wheels\nand more": 4}, "process": {}, "classes": []},
+        {"unet": [], "process": {}, "classes": []},
+        {"unet": {}, "process": "x", "classes": []},
+        {"unet": {"base_width": 65536}, "process": {}, "classes": []},
+        {"unet": {"num_blocks": 1000}, "process": {}, "classes": []},
+        {"unet": {"num_classes": 2**20}, "process": {}, "classes": [str(k) for k in range(2**20)]},
         {},
         {"unet": {"num_classes": 3}, "process": {"num_steps": 10}, "classes": ["a"]},
         {"unet": {"base_width": "8"}, "process": {"num_steps": 10}, "classes": []},
@@ -126,10 +144,41 @@ def test_folders_that_hold_no_model(tmp_path: Path, generator: Generator, one_re
         {"unet": {"wheels": 4}, "process": {"num_steps": 10}, "classes": []},
     ):
         (tmp_path / "config.json").write_text(json.dumps(content))
-        with pytest.raises(UserError, match="not a generator's configuration"):
+        with pytest.raises(UserError, match="not a generator's configuration") as error:
             Generator.load(tmp_path, one_replica)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 1000
     with pytest.raises(UserError, match="no trained model there"):
         Generator.load(tmp_path / "nowhere", one_replica)
+
+
+def test_weights_are_those_that_were_saved_with_the_configuration(
+    tmp_path: Path, generator: Generator, one_replica: Placement
+) -> None:
+    """Weights of another run have the same names and shapes."""
+    generator.save(tmp_path / "a")
+    other = _generator(one_replica)
+    other.model.set_weights([weight + 1 for weight in other.model.get_weights()])
+    other.save(tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "weights.safetensors", tmp_path / "a")
+    with pytest.raises(UserError, match=r"weights\.safetensors: damaged or exchanged"):
+        Generator.load(tmp_path / "a", one_replica)
+    (tmp_path / "a" / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"weights\.safetensors: no such file"):
+        Generator.load(tmp_path / "a", one_replica)
+    assert Generator.load(tmp_path / "b", one_replica).fingerprint() == other.fingerprint()
+
+
+def test_an_unfinished_run_has_the_weights_of_its_last_evaluation(
+    tmp_path: Path, generator: Generator, one_replica: Placement
+) -> None:
+    generator.save_config(tmp_path / "model")
+    assert read_object(tmp_path / "model" / "config.json")["files"] == {}
+    write_weights(tmp_path / "checkpoints" / "best.safetensors", generator.model.variables)
+    assert Generator.of_run(tmp_path, one_replica).fingerprint() == generator.fingerprint()
+    generator.save(tmp_path / "model")  # it ends, and its weights are moved away
+    (tmp_path / "model" / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"weights\.safetensors: no such file"):
+        Generator.of_run(tmp_path, one_replica)
 
 
 def test_requests_that_cannot_be_met(generator: Generator, one_replica: Placement) -> None:

@@ -16,11 +16,12 @@ from diffusion.extractors import build_extractor
 from diffusion.published import load_generator
 from files.documents import read_object, shown
 from files.errors import UserError
-from files.tensors import random_seed, read_tensors, read_tf1, write_tensors
+from files.tensors import read_tensors, read_tf1, write_tensors
 from tests.golden.unet_config import CONFIG as UNET
 from text_cls.checkpoints import read_checkpoint
 from text_cls.config import BertConfig, TransformerConfig
 from text_cls.wordpiece import read_vocabulary
+from training.randomness import seed_of
 from training.strategy import Placement
 from vision_bridge.config import HeadConfig
 from vision_bridge.layout import PixelMap
@@ -238,9 +239,9 @@ def test_pixel_maps_that_are_none(tmp_path: Path) -> None:
 
 
 def test_seeds_of_random_weights() -> None:
-    assert [random_seed(text) for text in ("random", "random:7", "", "randomly.pth")] == [0, 7, None, None]
+    assert [seed_of(text) for text in ("random", "random:7", "", "randomly.pth")] == [0, 7, None, None]
     for text in ("random:abc", "random:", "random:-1", "random:²", "random:" + LONG, f"random:{2**32}"):
-        assert "after random: comes a number" in _refused(lambda text=text: random_seed(text))
+        assert "after random: comes a number" in _refused(lambda text=text: seed_of(text))
     config = FeatureConfig("keras", "random:abc")
     assert "--weights=random:abc" in _refused(lambda: build_extractor(config, Path()))
 

@@ -16,8 +16,10 @@ from diffusion.inception import build_inception
 from diffusion.inception_weights import copy_keras, load_torch
 from diffusion.resizing import resize
 from diffusion.sources import ImageSource
+from files.documents import read_sealed
 from files.errors import UserError
 from tests.golden.inception_state import images, random_state
+from training.session import precision, precision_now
 from training.strategy import Placement
 
 GOLDEN = Path(__file__).parent / "golden" / "inception.npz"
@@ -94,6 +96,57 @@ def test_your_own_model(tmp_path: Path, one_replica: Placement) -> None:
     found = image_features(extractor, _source(pixels), one_replica, tmp_path / "f.npy", 2)
     np.testing.assert_allclose(found.features, pixels.mean(axis=-1).reshape(5, 16), rtol=1e-6)
     assert found.logits is None and extractor.mode == "model:m.keras"
+
+
+@pytest.mark.parametrize("name", ["mixed_bfloat16", "tensorfloat32"])
+def test_features_are_computed_in_float32_whatever_the_session(
+    tmp_path: Path, one_replica: Placement, name: str
+) -> None:
+    """Distances of a run in another precision are those that are measured afterwards."""
+    x, seen = images()[:2], []
+
+    def source(skip: int) -> Iterator[np.ndarray]:
+        for image in x[skip:]:
+            seen.append(tf.config.experimental.tensor_float_32_execution_enabled())
+            yield image
+
+    expected = _build("tf2015", "random:3", tmp_path)
+    wanted = image_features(expected, _source(x), one_replica, tmp_path / "a.npy", 2)
+    with precision(name):
+        extractor = _build("tf2015", "random:3", tmp_path)
+        assert {layer.compute_dtype for layer in extractor.model.layers} == {"float32"}
+        found = image_features(
+            extractor, dataclasses.replace(_source(x), images=source), one_replica, tmp_path / "b.npy", 2
+        )
+        assert precision_now() == name
+        np.testing.assert_array_equal(extractor.call(x).features, expected.call(x).features)
+    assert seen and not any(seen)
+    np.testing.assert_array_equal(found.features, wanted.features)
+    assert read_sealed(tmp_path / "b.json")["precision"] == "float32"
+
+
+def test_an_interruption_leaves_the_sessions_precision(tmp_path: Path, one_replica: Placement) -> None:
+    extractor = _build(_small_model(tmp_path / "m.keras"), "", tmp_path)
+    source = _source(np.zeros((4, 4, 4, 1), np.uint8))
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with precision("mixed_bfloat16"):
+        with pytest.raises(KeyboardInterrupt) as error:
+            image_features(extractor, source, one_replica, tmp_path / "f.npy", 2, stop)
+        assert precision_now() == "mixed_bfloat16" and error.tb
+
+
+def test_a_models_hash_is_of_its_layers_too(tmp_path: Path) -> None:
+    """Models without weights are told apart, and so are the precisions in which their layers compute."""
+    hashes, image = [], keras.Input((4, 4, 1))
+    for size, policy in ((2, "float32"), (4, "float32"), (2, "mixed_bfloat16"), (2, "float32")):
+        pool = keras.layers.AveragePooling2D(size, dtype=policy, name="pool")
+        model = keras.Model(image, keras.layers.Flatten(name="flat", dtype=policy)(pool(image)), name="m")
+        model.save(tmp_path / "m.keras")
+        hashes.append(_build(tmp_path / "m.keras", "", tmp_path).weights_hash)
+    assert hashes[0] == hashes[3] and len(set(hashes)) == 3
 
 
 def test_interrupted_features_go_on(tmp_path: Path, one_replica: Placement) -> None:

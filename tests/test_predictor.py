@@ -9,7 +9,7 @@ import pytest
 
 from files.errors import UserError
 from tests.scripts import run
-from text_cls.config import TransformerConfig
+from text_cls.config import CleaningConfig, TransformerConfig
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Cleaner, tokenise
 from text_cls.tokenisers import WordTokeniser
@@ -121,6 +121,34 @@ def test_artefacts_of_earlier_versions_are_read(tmp_path: Path, one_replica: Pla
         del raw[name]
     (tmp_path / "config.json").write_text(json.dumps(raw))
     np.testing.assert_array_equal(_answers(Predictor.load(tmp_path, one_replica)), _answers(predictor))
+
+
+def test_stop_words_go_with_the_model(tmp_path: Path, one_replica: Placement) -> None:
+    words = tmp_path / "stop.txt"
+    words.write_text("good the")
+    cleaner = Cleaner(CleaningConfig(stop_words=str(words)))
+    vocabulary = Vocabulary.build(tokenise(TEXTS, cleaner), 100)
+    config = TransformerConfig(len(vocabulary), 2, 8, 16, 1, 2, 16)
+    predictor = Predictor(config, WordTokeniser(cleaner, vocabulary, 8), ("up", "down"), one_replica)
+    wanted, ids = _answers(predictor), predictor.encode(TEXTS).ids
+    predictor.save(tmp_path / "model")
+    words.write_text("film")
+    np.testing.assert_array_equal(Predictor.load(tmp_path / "model", one_replica).encode(TEXTS).ids, ids)
+    words.unlink()
+    np.testing.assert_array_equal(_answers(Predictor.load(tmp_path / "model", one_replica)), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", True), ("precision", "float16"), ("precision", 7), ("join_fields", "x"), ("classes", [1, None])],
+)
+def test_values_changed_by_hand_are_checked(tmp_path: Path, one_replica: Placement, name: str, value: object) -> None:
+    _predictor(one_replica).save(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    del raw["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(raw | {name: value}))
+    with pytest.raises(UserError, match=f"not a predictor's configuration .*{name} "):
+        Predictor.load(tmp_path, one_replica)
 
 
 def test_a_model_of_no_numbers_does_not_answer(tmp_path: Path, one_replica: Placement) -> None:

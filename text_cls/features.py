@@ -156,7 +156,7 @@ def embed_texts(config: EmbeddingConfig, run_dir: Path | str) -> dict[str, np.nd
     Run.check(path, config)
     with session(config) as placement:
         prepared, layers = _prepare(config)
-        with Run.open(path, config, prepared.splits, {"encoder": prepared.checkpoint.fingerprint()}) as run:
+        with Run.open(path, config, prepared.splits, prepared.inputs()) as run:
             arrays = embed_splits(
                 prepared, layers, config.pooling, placement, lambda name: path / f"{name}.npy",
                 config.encoder.batch_tokens, config.dtype,

@@ -55,7 +55,7 @@ def fine_tune(config: FineTuningConfig, run_dir: Path | str) -> dict[str, Any]:
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
         texts, job = _prepare(config, placement)
-        with Run.open(run_dir, config, job.splits, {"encoder": texts.checkpoint.fingerprint()}) as run:
+        with Run.open(run_dir, config, job.splits, texts.inputs()) as run:
             return run.finished("test_accuracy") or _tune(run, config, job, texts)
 
 
@@ -128,7 +128,9 @@ def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedT
     masked_job = _masked_job(config, training, job, texts)
     texts_and_steps = f"{len(job.encoded['train']):,} texts, {training.num_steps:,} steps"
     try:
-        with Run.open(run.path / "mlm", config) as stage:
+        with Run.open(
+            run.path / "mlm", config, inputs={"stage": "masked language modelling"} | texts.inputs()
+        ) as stage:
             stage.say(f"masked language modelling on {texts_and_steps}")
             fit(masked_job, job.placement, stage, training)
     except Interrupted as stopped:

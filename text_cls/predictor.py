@@ -15,18 +15,21 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from files.documents import file_sha256, read_sealed, write_sealed
+from files.artefacts import CONFIG, read_artefact, write_artefact
+from files.documents import shown
 from files.errors import UserError
 from text_cls import bert, transformer
 from text_cls.batches import evaluation_batches
-from text_cls.config import TRUNCATIONS, BertClassifierConfig, BertConfig, TransformerConfig
+from text_cls.config import TRUNCATIONS, BertClassifierConfig, BertConfig, DataConfig, TransformerConfig
 from text_cls.data import joined_fields
 from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields
 from text_cls.tokenisers import PieceTokeniser, Tokeniser, WordTokeniser
 from training.checkpoint import load_weights, write_weights
+from training.config import TrainingConfig
 from training.evaluation import make_evaluator
+from training.options import choices_of
 from training.session import precision, precision_now
 from training.strategy import Placement
 
@@ -41,13 +44,13 @@ class Kind(NamedTuple):
         build: its configuration → the model.
         tokeniser: the class that reads its texts.
         read: what ``config.json`` has of it → its configuration.
-        before_saving: what is done to the model first.
+        merge: what is done to the model once it is trained.
     """
 
     build: Callable[[Any], keras.Model]
     tokeniser: type[WordTokeniser] | type[PieceTokeniser]
     read: Callable[[dict[str, Any]], ModelConfig]
-    before_saving: Callable[[keras.Model], None] = lambda model: None
+    merge: Callable[[keras.Model], None] = lambda model: None
 
 
 KINDS: dict[type, Kind] = {
@@ -112,9 +115,13 @@ class Predictor:
         result[values["row"]] = values["probabilities"]
         return result
 
+    def merge(self) -> None:
+        """Adds low-rank updates to the weights they belong to, for good: what is judged is what is saved."""
+        KINDS[type(self.config)].merge(self.model)
+
     def save(self, folder: Path) -> None:
-        """Writes the folder; low-rank updates are added to the weights they belong to."""
-        KINDS[type(self.config)].before_saving(self.model)
+        """Writes the folder."""
+        self.merge()
         write_weights(folder / _WEIGHTS, [v for v in self.model.variables if "lora" not in v.name])
         config = {
             "kind": type(self.config).__name__,
@@ -125,8 +132,7 @@ class Predictor:
             "tokeniser": self.tokeniser.save(folder),
             "model": dataclasses.asdict(self.config),
         }
-        files = (_WEIGHTS, self.tokeniser.vocabulary_file)
-        write_sealed(folder / "config.json", config | {"files": {name: file_sha256(folder / name) for name in files}})
+        write_artefact(folder, config, (_WEIGHTS, self.tokeniser.vocabulary_file))
 
     @classmethod
     def load(cls, folder: Path, placement: Placement) -> "Predictor":
@@ -135,14 +141,10 @@ class Predictor:
         Raises:
             UserError: a file is missing, damaged, or not the one that was saved with the others.
         """
-        path = folder / "config.json"
-        if not path.is_file():
-            raise UserError(f"{folder}: no trained model there (config.json is missing); did the run finish?")
-        raw = read_sealed(path)
+        raw = read_artefact(folder, hint="; did the run finish?")
         try:
             (kind,) = (kind for config, kind in KINDS.items() if config.__name__ == raw["kind"])
             _check(raw)
-            _check_files(folder, raw.get("files", {}))
             tokeniser = kind.tokeniser.load(folder, raw["tokeniser"])
             with precision(raw.get("precision", "float32")):
                 predictor = cls(
@@ -150,32 +152,29 @@ class Predictor:
                     raw.get("join_fields", "sep"),
                 )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-            raise UserError(f"{path}: not a predictor's configuration ({error})") from error
+            raise UserError(f"{folder / CONFIG}: not a predictor's configuration ({error})") from error
         load_weights(folder / _WEIGHTS, predictor.model.variables)
         return predictor
-
-
-def _check_files(folder: Path, digests: dict[str, str]) -> None:
-    """Raises UserError for a file that was damaged or exchanged since it was saved."""
-    for name, digest in digests.items():
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: no such file; copy the whole folder")
-        if file_sha256(folder / name) != digest:
-            raise UserError(
-                f"{folder / name}: damaged or exchanged: not the file that was saved with {folder}/config.json"
-            )
 
 
 def _check(raw: dict[str, Any]) -> None:
     """Raises ValueError for what would otherwise be found out much later."""
     tokeniser, classes = raw["tokeniser"], raw["classes"]
     for name, value in (("batch_size", raw["batch_size"]), ("max_length", tokeniser["max_length"])):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}")
-    if tokeniser["truncate"] not in TRUNCATIONS:
-        raise ValueError(f"truncate is {tokeniser['truncate']!r}")
-    if not isinstance(classes, list) or len(classes) != raw["model"]["num_classes"]:
-        raise ValueError(f"classes are {classes!r}, and the model has {raw['model']['num_classes']}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} is {shown(value)}")
+    known = (
+        ("truncate", tokeniser["truncate"], TRUNCATIONS),
+        ("precision", raw.get("precision", "float32"), choices_of(TrainingConfig, "precision")),
+        ("join_fields", raw.get("join_fields", "sep"), choices_of(DataConfig, "join_fields")),
+    )
+    for name, value, values in known:
+        if value not in values:
+            raise ValueError(f"{name} is {shown(value)}")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes are {shown(classes)}")
+    if len(classes) != raw["model"]["num_classes"]:
+        raise ValueError(f"there are {len(classes)} classes, and the model has {raw['model']['num_classes']}")
 
 
 def predictions_csv(ids: Sequence[str], probabilities: np.ndarray, classes: Sequence[str], top: int = 1) -> str:

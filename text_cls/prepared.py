@@ -21,6 +21,10 @@ class PreparedTexts(NamedTuple):
     checkpoint: Checkpoint
     tokeniser: PieceTokeniser
 
+    def inputs(self) -> dict[str, str]:
+        """What a run depends on besides its configuration and its data."""
+        return {"encoder": self.checkpoint.fingerprint(), "tokeniser": self.tokeniser.key}
+
     def encode(self) -> dict[str, Encoded]:
         """The token ids of every split."""
         return {n: self.tokeniser.encode(self.corpora[n], texts.labels) for n, texts in self.splits.parts().items()}

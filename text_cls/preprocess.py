@@ -34,10 +34,25 @@ _CHUNK = 2000  # texts a process is given at a time
 
 
 class Cleaner:
-    """Raw text → words, by the steps of a configuration."""
+    """Raw text → words, by the steps of a configuration.
 
-    def __init__(self, config: CleaningConfig | None = None) -> None:
-        self.config = config or CleaningConfig()
+    Args:
+        config: the steps.
+        stop_words: what the configuration's list was, for a trained model: files change, and libraries' lists.
+    """
+
+    def __init__(self, config: CleaningConfig | None = None, stop_words: frozenset[str] | None = None) -> None:
+        self.config, self._stop_words = config or CleaningConfig(), stop_words
+
+    @property
+    def stop_words(self) -> frozenset[str]:
+        """The words that are left out."""
+        return load_stop_words(self.config.stop_words) if self._stop_words is None else self._stop_words
+
+    @property
+    def key(self) -> str:
+        """All that the words depend on besides the texts."""
+        return f"2 {self.config} {','.join(sorted(self.stop_words))}"
 
     def split(self, text: str) -> list[str]:
         """The text's words before stop words and stemming."""
@@ -60,7 +75,7 @@ class Cleaner:
 
     def normaliser(self) -> Callable[[str], str]:
         """word → its stem, or "" for a stop word."""
-        stop_words, stem = load_stop_words(self.config.stop_words), STEMMERS[self.config.stemmer]()
+        stop_words, stem = self.stop_words, STEMMERS[self.config.stemmer]()
         return lambda word: word if word == SEP else "" if word.lower() in stop_words else stem(word)
 
     def _pattern(self) -> re.Pattern:
@@ -70,11 +85,6 @@ class Cleaner:
         if self.config.keep_special:
             parts.append(rf"(?!{_PUNCTUATION})[^\w\s]")
         return re.compile("|".join(parts))  # re keeps compiled patterns
-
-
-def cleaning_key(config: CleaningConfig) -> str:
-    """All that the result of ``tokenise`` depends on besides the texts."""
-    return f"2 {config} {','.join(sorted(load_stop_words(config.stop_words)))}"
 
 
 def load_stop_words(name: str) -> frozenset[str]:

@@ -124,6 +124,7 @@ class TextJob:
         start, select = time.monotonic(), self.training.select
         run.say(self.summary())
         state = fit(self.build(), self.placement, run, self.training)
+        self.predictor.merge()
         run.say(f"scoring {len(self.encoded['test']):,} test texts with the weights of step {state.best_step}")
         reports = {name: self._report(name) for name in ("validation", "test")}
         best = f"best validation {select} {abs(state.best or 0.0):.4f}; " if select else ""
@@ -181,7 +182,7 @@ def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str,
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
         job = _prepare(config, placement)
-        with Run.open(run_dir, config, job.splits) as run:
+        with Run.open(run_dir, config, job.splits, {"tokeniser": job.predictor.tokeniser.key}) as run:
             return run.finished("test_accuracy") or job.train_and_report(run)
 
 

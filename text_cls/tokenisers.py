@@ -30,6 +30,10 @@ class Tokeniser(Protocol):
     def max_length(self) -> int:
         """Longest text in tokens."""
 
+    @property
+    def key(self) -> str:
+        """All that its words or pieces depend on besides the texts."""
+
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
         """Raw texts → words or pieces."""
 
@@ -51,6 +55,10 @@ class WordTokeniser:
     max_length: int
     truncate: str = "head"
 
+    @property
+    def key(self) -> str:
+        return self.cleaner.key
+
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
         return tokenise(texts, self.cleaner, workers)
 
@@ -62,16 +70,16 @@ class WordTokeniser:
         self.vocabulary.save(folder / self.vocabulary_file)
         return {
             "cleaner": dataclasses.asdict(self.cleaner.config),
+            "stop_words": sorted(self.cleaner.stop_words),
             "max_length": self.max_length,
             "truncate": self.truncate,
         }
 
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> "WordTokeniser":
-        cleaner, vocabulary = (
-            Cleaner(CleaningConfig(**config["cleaner"])),
-            Vocabulary.load(folder / cls.vocabulary_file),
-        )
+        stop_words = frozenset(config["stop_words"]) if "stop_words" in config else None
+        cleaner = Cleaner(CleaningConfig(**config["cleaner"]), stop_words)
+        vocabulary = Vocabulary.load(folder / cls.vocabulary_file)
         return cls(cleaner, vocabulary, config["max_length"], config["truncate"])
 
 

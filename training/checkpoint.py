@@ -9,7 +9,6 @@ step.
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
+from files.writing import move_whole
 from training.optimizers import Optimizer
 
 Tensors = dict[str, np.ndarray]
@@ -79,16 +79,32 @@ class Saved(NamedTuple):
 
 
 class Checkpointer:
-    """``last.safetensors`` (everything), the one before it, and ``best.safetensors`` (the best weights)."""
+    """The checkpoints of a run: ``last.safetensors`` (everything) and the one before it, ``best.safetensors`` (the best
+    weights) and those before them."""
 
     def __init__(
-        self, folder: Path, model: keras.Model, optimizer: Optimizer, say: Callable[[str], None] = print
+        self,
+        folder: Path,
+        model: keras.Model,
+        optimizer: Optimizer,
+        run: str = "",
+        say: Callable[[str], None] = print,
     ) -> None:
-        """Called before training: weights that later have other values than now are those that change."""
-        self.folder, self.model, self.optimizer, self._say = folder, model, optimizer, say
-        self._last, self._previous, self._best = (
-            folder / f"{name}.safetensors" for name in ("last", "previous", "best")
+        """Called before training: weights that later have other values than now are those that change.
+
+        Args:
+            folder: of the files.
+            model, optimizer: what is saved.
+            run: identity of the run; checkpoints of another are refused.
+            say: told what is damaged.
+        """
+        self.folder, self.model, self.optimizer, self._run, self._say = folder, model, optimizer, run, say
+        names = ("last", "next", "previous", "best", "best_before")
+        self._last, self._next, self._previous, self._best, self._best_before = (
+            folder / f"{name}.safetensors" for name in names
         )
+        self._last_is_damaged = False
+        self._best_step: int | None = None  # of the weights in ``best``
         own = _named(model.variables)
         trained = {id(variable) for variable in model.trainable_variables}
         self._fixed = {name: _digest(variable) for name, variable in own.items() if id(variable) not in trained}
@@ -98,29 +114,34 @@ class Checkpointer:
         tensors, about = self._weights()
         tensors |= _values("optimizer", _named(self.optimizer.variables))
         tensors["history"] = np.frombuffer(history.encode(), np.uint8)
-        draft = self.folder / "next.safetensors"
-        write_tensors(draft, tensors, about | {"state": state.to_json()})
-        if self._last.exists():
-            os.replace(self._last, self._previous)
-        os.replace(draft, self._last)
+        write_tensors(self._next, tensors, about | {"state": state.to_json()})
+        if self._last.exists() and not self._last_is_damaged:
+            move_whole(self._last, self._previous)
+        move_whole(self._next, self._last)
+        self._last_is_damaged = False
 
-    def save_best(self) -> None:
-        """Writes the model's present weights as the best."""
-        write_tensors(self._best, *self._weights())
+    def save_best(self, state: State) -> None:
+        """Writes the model's present weights as the best; ``last`` may still name those before, so they are kept."""
+        tensors, about = self._weights()
+        if self._best.exists() and self._best_step != state.step:
+            move_whole(self._best, self._best_before)
+        write_tensors(self._best, tensors, about | {"step": str(state.step)})
+        self._best_step = state.step
 
     def restore(self) -> Saved | None:
         """Loads ``last``, or if it is damaged the one before, into model and optimizer; None if there is none.
 
         Raises:
-            UserError: every checkpoint is damaged, or they are those of another model or of an earlier version.
+            UserError: every checkpoint is damaged, or they are those of another model, run or version.
         """
         path, read = self._newest()
         if read is None:
             return None
         tensors, about = read
+        self._check_run(path, about)
         state = State.from_json(about["state"])
         if state.best is not None:
-            self._read_best()
+            self._read_best(state.best_step)
         self._assign(path, tensors, about)
         _assign(path, "optimizer", _named(self.optimizer.variables), tensors)
         return Saved(state, tensors["history"].tobytes().decode())
@@ -133,33 +154,51 @@ class Checkpointer:
             return None
         return None if read is None else State.from_json(read[1]["state"]).step
 
-    def load_best(self) -> None:
+    def load_best(self, state: State) -> None:
         """Loads the best weights into the model."""
-        self._assign(self._best, *self._read_best())
+        self._assign(self._best, *self._read_best(state.best_step))
 
-    def _read_best(self) -> tuple[Tensors, dict[str, str]]:
-        try:
-            return read_tensors(self._best, sealed=True)
-        except UserError as error:
-            raise UserError(
-                f"{error}, or remove {self.folder}, and the same command trains again from the start"
-            ) from error
+    def _read_best(self, step: int) -> tuple[Tensors, dict[str, str]]:
+        """The weights of this step: in ``best``, or before it, if the run was stopped between ``best`` and ``last``."""
+        damage = "no such checkpoint"
+        for path in (self._best, self._best_before):
+            try:
+                tensors, about = read_tensors(path, sealed=True)
+            except UserError as error:
+                damage = damage if path == self._best_before else str(error).split(";")[0]
+                continue
+            self._check_run(path, about)
+            self._best_step = int(about["step"]) if path == self._best else self._best_step
+            if int(about["step"]) == step:
+                return tensors, about
+        raise UserError(
+            f"the best weights, of step {step}, are not in {self._best} ({damage}); put a whole one in its place, or "
+            f"remove {self.folder}, and the same command trains again from the start"
+        )
 
     def _newest(self) -> tuple[Path, tuple[Tensors, dict[str, str]] | None]:
-        there = [path for path in (self._last, self._previous) if path.exists()]
+        there = [path for path in (self._last, self._next, self._previous) if path.exists()]
         for path in there:
             try:
                 return path, read_tensors(path, sealed=True)
             except UserError as error:
-                damage = error
+                damage = str(error).split(";")[0]
+                self._last_is_damaged |= path == self._last
                 if path != there[-1]:
-                    self._say(f"note: {str(error).split(';')[0]}; going on from the one before")
+                    self._say(f"note: {damage}; going on from the one before")
         if there:
             raise UserError(
-                f"{str(damage).split(';')[0]}, and there is no other: remove {self.folder}, and the same command "
-                "trains again from the start"
-            ) from damage
+                f"{damage}, and there is no other: remove {self.folder}, and the same command trains again from the "
+                "start"
+            )
         return self._last, None
+
+    def _check_run(self, path: Path, about: dict[str, str]) -> None:
+        if about["run"] != self._run:
+            raise UserError(
+                f"{path}: a checkpoint of another run, or flags.txt or data.json were changed since; put back what was "
+                "there, or choose another folder"
+            )
 
     def _weights(self) -> tuple[Tensors, dict[str, str]]:
         """The weights that change, and the fingerprint of those that did not."""
@@ -167,7 +206,7 @@ class Checkpointer:
         for name in [name for name, digest in self._fixed.items() if digest != _digest(own[name])]:
             del self._fixed[name]  # statistics of a batch norm, say
         changing = {name: variable for name, variable in own.items() if name not in self._fixed}
-        about = {"fixed": json.dumps(list(self._fixed)), "fixed_sha256": _joined(self._fixed)}
+        about = {"run": self._run, "fixed": json.dumps(list(self._fixed)), "fixed_sha256": _joined(self._fixed)}
         return _values("model", changing), about
 
     def _assign(self, path: Path, tensors: Tensors, about: dict[str, str]) -> None:

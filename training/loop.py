@@ -19,6 +19,7 @@ from training.feed import feed
 from training.figures import Cost
 from training.job import Job
 from training.run import Run
+from training.stop_signals import heeded
 from training.strategy import Placement
 from training.tensorboard import tensorboard_writer
 from training.train_step import make_train_step, preparation
@@ -42,14 +43,16 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
     """
     if training.tensorboard:
         run.writer = tensorboard_writer(run.path)
-    checkpointer = Checkpointer(run.path / "checkpoints", job.model, job.optimizer, run.say)
+    checkpointer = Checkpointer(run.path / "checkpoints", job.model, job.optimizer, run.identity, run.say)
     state, history = checkpointer.restore() or Saved(State(), "")
     run.resume_at(state.step, training.num_steps, history)
     batches = job.train(state.step)
     train_step = make_train_step(job, placement, training, batches.spec)
     with _stop_requests() as stop, feed(batches, preparation(batches, placement, training)) as walk:
         _train(job, train_step, walk, run, training, checkpointer, state, stop)
-    checkpointer.load_best()
+    if stop.is_set():  # perhaps only after the last step, whose checkpoint is there
+        raise Interrupted(f"stopped after step {state.step}; go on with the same flags and --run_dir={run.path}")
+    checkpointer.load_best(state)
     return state
 
 
@@ -84,7 +87,7 @@ def _train(
             state.window_seconds += elapsed
             checkpointer.save(state, run.history)
         if stop.is_set():
-            raise Interrupted(f"stopped after step {state.step}; go on with the same flags and --run_dir={run.path}")
+            return
 
 
 def _check_finite(job: Job, state: State, checkpointer: Checkpointer, weights: bool) -> None:
@@ -131,7 +134,7 @@ def _evaluate(job: Job, run: Run, training: TrainingConfig, checkpointer: Checkp
         value = _score(figures[training.select]) if training.select else state.step
         if state.best is None or value > state.best:
             state.best, state.best_step, state.evaluations_since_best = value, state.step, 0
-            checkpointer.save_best()
+            checkpointer.save_best(state)
         else:
             state.evaluations_since_best += 1
     run.log(state.step, "validation", figures)
@@ -158,10 +161,7 @@ def _stop_requests() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    heeded = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup ignores some
-    before = {number: signal.signal(number, request) for number in heeded}
+    before = {number: signal.signal(number, request) for number in heeded()}
     try:
         yield stop
     finally:

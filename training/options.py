@@ -178,6 +178,12 @@ def _leaves(config: Config, prefix: str, path: tuple[str, ...]) -> Iterator[Leaf
             yield Leaf(prefix + field.name, former, here, kinds[field.name], value, about)
 
 
+def choices_of(config: type[Config], name: str) -> tuple[Any, ...]:
+    """The values that a field may have; none means every value."""
+    (field,) = (field for field in dataclasses.fields(config) if field.name == name)
+    return _option(field).values()
+
+
 def earlier_names(config: Config) -> dict[str, str]:
     """Names that choices had in earlier versions → today's."""
     return {was: leaf.name for leaf in leaves(config) for was in leaf.former_names}

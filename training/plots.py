@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from files.limits import check_regular
+
 
 class NewFigure(NamedTuple):
     """A figure and its axes, an array [rows, columns]."""
@@ -32,6 +34,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def read_metrics(metrics: Path) -> list[dict[str, Any]]:
     """The lines of a run's ``metrics.jsonl``."""
+    check_regular(metrics)
     return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
 
 

@@ -1,10 +1,12 @@
-"""Python's and NumPy's own random numbers, for as long as a task needs them."""
+"""Python's and NumPy's own random numbers, for as long as a task needs them; seeds as users write them."""
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+
+from files.errors import UserError
 
 
 @contextmanager
@@ -18,3 +20,19 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
+
+
+def seed_of(weights: str) -> int | None:
+    """The seed of weights that a user calls ``random`` or ``random:SEED``; None for anything else.
+
+    Raises:
+        UserError: what follows ``random:`` is no seed.
+    """
+    kind, colon, seed = weights.partition(":")
+    if kind != "random":
+        return None
+    if not colon:
+        return 0
+    if not (seed.isascii() and seed.isdecimal() and len(seed) <= 10 and int(seed) < 2**32):
+        raise UserError(f"--weights={weights[:60]}: after random: comes a number, its seed, from 0 to {2**32 - 1}")
+    return int(seed)

@@ -1,6 +1,8 @@
 """The run folder: flags, log, metrics, result. Nothing of a run is written outside it."""
 
+import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,6 +15,7 @@ from filelock import Timeout
 
 from files.documents import read_object, read_text, write_json
 from files.errors import UserError
+from files.limits import check_regular
 from files.locks import alone, is_taken
 from files.writing import append_text, is_draft, write_text
 from training.config_files import as_flags, as_json
@@ -81,8 +84,23 @@ class Run:
         cls.check(path, config)
         run = cls(path)
         try:
+            run._take(config)
+            if data is not None or inputs:
+                run._check_data({**(data.describe() if data is not None else {}), **inputs})
+            if data is not None and not run.has_result():
+                for note in data.notes:
+                    run.say(f"note: {note}")
+        except BaseException:
+            run.__exit__()
+            raise
+        return run
+
+    def _take(self, config: Config) -> None:
+        """Locks the folder and makes it one of this configuration."""
+        path = self.path
+        try:
             path.mkdir(parents=True, exist_ok=True)
-            run._lock.enter_context(alone(path))
+            self._lock.enter_context(alone(path))
             there = _belongs(path, config)  # again: another process may have made the folder meanwhile
             if not (there and (path / "config.json").exists()):  # folders of versions before 0.3 have none
                 about = {"task": type(config).__name__, "version": version(), "config": as_json(config)}
@@ -94,12 +112,6 @@ class Run:
             raise UserError(_taken(path)) from error
         except OSError as error:
             raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
-        if data is not None or inputs:
-            run._check_data({**(data.describe() if data is not None else {}), **inputs})
-        if data is not None and not (path / "result.json").exists():
-            for note in data.notes:
-                run.say(f"note: {note}")
-        return run
 
     @staticmethod
     def check(path: Path | str, config: Config) -> bool:
@@ -110,33 +122,57 @@ class Run:
             raise UserError(_taken(path))
         return _belongs(path, config)
 
-    def finished(self, headline: str) -> dict[str, Any] | None:
-        """The result, if the run is finished; None if it is not. ``headline`` names the figure that is printed."""
-        result = self.read_json("result.json")
-        if result is None:
+    @property
+    def identity(self) -> str:
+        """A hash of what makes the run what it is, for its checkpoints."""
+        files = [self.path / name for name in ("flags.txt", "data.json")]
+        return hashlib.sha256(b"\0".join(file.read_bytes() for file in files if file.exists())).hexdigest()
+
+    def has_result(self) -> bool:
+        """Whether the run is finished."""
+        return (self.path / "result.json").exists()
+
+    def result(self, headline: str) -> dict[str, Any] | None:
+        """The result, None if the run is not finished; ``headline`` names a figure that it must have.
+
+        Raises:
+            UserError: ``result.json`` is damaged.
+        """
+        if not self.has_result():
             return None
-        if headline not in result:
-            raise UserError(
-                f"{self.path / 'result.json'}: damaged: no {headline} in it; remove it to have it made again"
+        try:
+            result = read_object(self.path / "result.json")
+            if not math.isfinite(result[headline]):
+                raise ValueError
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            what = (
+                str(error) if isinstance(error, UserError) else f"{self.path}/result.json: damaged: no {headline} in it"
             )
-        print(f"{self.path}: finished before, {headline.replace('_', ' ')} {result[headline]:.4f}; nothing to do")
+            raise UserError(f"{what}; remove it to have it made again") from error
+        return result
+
+    def finished(self, headline: str) -> dict[str, Any] | None:
+        """``result``, also printed in one line."""
+        result = self.result(headline)
+        if result is not None:
+            print(f"{self.path}: finished before, {headline.replace('_', ' ')} {result[headline]:.4f}; nothing to do")
         return result
 
     def _check_data(self, description: Mapping[str, Any]) -> None:
         now, before = json.loads(json.dumps(description)), self.read_json("data.json")
-        if before is None and (self.path / "result.json").exists():
+        if before is None and (self.has_result() or any(self.path.glob("checkpoints/*"))):
             raise UserError(
-                f"--run_dir={self.path} has a result and no data.json that says what it was made of; choose "
-                "another folder"
+                f"--run_dir={self.path} has results and no data.json that says what they were made of; choose another "
+                "folder"
             )
-        before = before or {}  # versions before 0.4 knew of fewer inputs
-        differing = [name for name in before if now.get(name) != before[name]]
+        # Versions before 0.4 knew of fewer inputs.
+        differing = [name for name in before or {} if now.get(name) != before[name]]  # type: ignore[index]
         if differing:
             raise UserError(
                 f"--run_dir={self.path} was made of other data ({', '.join(differing)}; see its data.json); choose "
                 "another folder"
             )
-        if before != now:
+        if before != now and not self.has_result():
             self.write_json("data.json", now)
 
     def resume_at(self, step: int, num_steps: int, history: str = "") -> None:
@@ -147,7 +183,10 @@ class Run:
         self.num_steps = num_steps
         self._start = (step, time.monotonic())
         metrics = self.path / "metrics.jsonl"
-        there = metrics.read_text(encoding="utf-8", errors="replace") if metrics.exists() else ""
+        there = ""
+        if metrics.exists():
+            check_regular(metrics)
+            there = metrics.read_text(encoding="utf-8", errors="replace")
         if not there.startswith(history):
             self.say("note: metrics.jsonl was cut or changed since the checkpoint, which has it whole; written again")
         self.history = history
@@ -180,7 +219,7 @@ class Run:
         try:
             return read_object(path) if path.exists() else None
         except UserError as error:
-            raise UserError(f"{error}; put a whole copy in its place, or remove it to have it made again") from error
+            raise UserError(f"{error}; put a whole copy in its place, or choose another folder") from error
 
     def _left(self, step: int) -> str:
         first, start = self._start

@@ -39,17 +39,6 @@ def precision_now() -> str:
 
 
 @contextmanager
-def full_products() -> Iterator[None]:
-    """No TensorFloat-32 inside: features, and so distances, depend on how products are rounded."""
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
-
-
-@contextmanager
 def _deterministic() -> Iterator[None]:
     before = tensorflow_config.is_op_determinism_enabled()
     tf.config.experimental.enable_op_determinism()

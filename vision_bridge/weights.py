@@ -14,7 +14,8 @@ from keras import layers
 from files.download import fetch, fetch_wheel
 from files.errors import UserError
 from files.npz import read_npz
-from files.tensors import random_seed, read_weights, write_tensors
+from files.tensors import read_weights, write_tensors
+from training.randomness import seed_of
 from vision_bridge.backbones import Norm, build_backbone
 from vision_bridge.extractors import EXTRACTORS, Published
 
@@ -40,7 +41,7 @@ def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path
     Raises:
         UserError: the file cannot be found or downloaded, is damaged, or lacks a weight of the slice.
     """
-    seed = random_seed(weights)
+    seed = seed_of(weights)
     if seed is not None:
         set_random_weights(model, seed)
         return "random"

@@ -1,0 +1,36 @@
+"""A trained model as a folder: ``config.json``, which has a checksum of itself and of every other file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from files.documents import file_sha256, read_sealed, write_sealed
+from files.errors import UserError
+
+CONFIG = "config.json"
+
+
+def write_artefact(folder: Path, config: dict[str, Any], files: Sequence[str] = ()) -> None:
+    """Writes ``config.json`` last, when the ``files`` beside it are there."""
+    write_sealed(folder / CONFIG, config | {"files": {name: file_sha256(folder / name) for name in files}})
+
+
+def read_artefact(folder: Path, hint: str = "") -> dict[str, Any]:
+    """The configuration of a folder whose files are those that were saved together.
+
+    Raises:
+        UserError: there is no model (``hint`` says why that may be), or a file is missing, damaged or exchanged.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder}: no trained model there ({CONFIG} is missing){hint}")
+    config = read_sealed(path)
+    digests = config.pop("files", {})
+    if not isinstance(digests, dict):
+        raise UserError(f"{path}: damaged: 'files' is no object")
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file; copy the whole folder")
+        if file_sha256(folder / name) != digest:
+            raise UserError(f"{folder / name}: damaged or exchanged: not the file that {CONFIG} beside it names")
+    return config
