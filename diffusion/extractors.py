@@ -9,11 +9,13 @@
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from diffusion.config import FeatureConfig
@@ -22,14 +24,17 @@ from diffusion.inception_weights import load_keras, load_torch
 from diffusion.resizing import resize
 from files.download import fetch
 from files.errors import UserError
-from files.tensors import random_seed, read_weights
+from files.tensors import check_finite, read_weights
 from training.checkpoint import fingerprint
-from training.randomness import seeded
+from training.randomness import seed_of, seeded
+from training.session import precision
 
 TF2015_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 )
 TF2015_HASH = "6726825d"  # the start of its SHA-256
+# Extractors are built and called in it, whatever a model is trained in: distances depend on how features are rounded.
+PRECISION = "float32"
 
 
 class Outputs(NamedTuple):
@@ -45,9 +50,10 @@ class Extractor:
 
     Attributes:
         mode: a name in ``EXTRACTORS``, perhaps with ``-random``, or ``model:NAME``; part of every result.
-        weights_hash: SHA-256 of the weights as they are used.
+        weights_hash: SHA-256 of the weights as they are used, and of the layers of a model that is the user's own.
         resize: how images are resized for the network.
-        call: uint8 images [B, h, w, 1 or 3] → features, and logits.
+        call: uint8 images [B, h, w, 1 or 3] → features, and logits; ``features.make_feature_stream`` calls it in
+            ``PRECISION``.
         model: the network.
     """
 
@@ -61,6 +67,11 @@ class Extractor:
     def width(self) -> int:
         """D."""
         return self.model.outputs[0].shape[-1]
+
+    @property
+    def depends_on(self) -> dict[str, str]:
+        """All that features depend on besides the images."""
+        return {"mode": self.mode, "weights_hash": self.weights_hash, "precision": PRECISION}
 
     @property
     def num_logits(self) -> int:
@@ -113,7 +124,9 @@ EXTRACTORS: dict[str, Protocol] = {
 
 
 def build_extractor(config: FeatureConfig, cache: Path) -> Extractor:
-    """An extractor with its weights. Random weights are used only on request, and are part of its mode.
+    """An extractor with its weights, in ``PRECISION``.
+
+    Random weights are used only on request, and are part of its mode.
 
     Args:
         config: a name in ``EXTRACTORS`` and the file of its weights, or the path of a ``.keras`` model from images
@@ -121,21 +134,27 @@ def build_extractor(config: FeatureConfig, cache: Path) -> Extractor:
         cache: where downloads are kept.
 
     Raises:
-        UserError: unknown features, a seed that is none, or weights that cannot be loaded.
+        UserError: unknown features, a seed that is none, or weights that cannot be loaded or are not finite.
     """
-    if config.features.endswith(".keras"):
-        return _own_model(Path(config.features).expanduser())
+    with precision(PRECISION):
+        if config.features.endswith(".keras"):
+            return _own_model(Path(config.features).expanduser())
+        return _inception(config, cache)
+
+
+def _inception(config: FeatureConfig, cache: Path) -> Extractor:
     if config.features not in EXTRACTORS:
         known = ", ".join(EXTRACTORS)
         raise UserError(f"--features={config.features!r} is not known: use {known}, or the path of a .keras model")
     protocol, mode = EXTRACTORS[config.features], config.features
-    seed = random_seed(config.weights)
+    seed = seed_of(config.weights)
     with seeded(seed or 0):
         model = protocol.build()
     if seed is not None:
         mode = f"{mode}-random"
     else:
         protocol.load(model, config.weights, cache)
+        _check_weights(f"--weights={config.weights}" if config.weights else f"--features={config.features}", model)
 
     def call(images: Any) -> Outputs:
         x = protocol.scale(resize(_three(images), SIZE, SIZE, protocol.half_pixel))
@@ -156,6 +175,7 @@ def _own_model(path: Path) -> Extractor:
     if not isinstance(shape, tuple) or len(shape) != 4 or not isinstance(out, tuple) or len(out) != 2:
         raise UserError(f"--features={path}: a model from [B, H, W, C] to [B, D] is needed, not {shape} to {out}")
     _, height, width, channels = shape
+    _check_weights(f"--features={path}", model)
 
     def call(images: Any) -> Outputs:
         if images.shape[-1] != channels:
@@ -164,7 +184,13 @@ def _own_model(path: Path) -> Extractor:
         return Outputs(model(x, training=False), None)
 
     how = f"bilinear to {height}×{width}, half pixel"
-    return Extractor(f"model:{path.name}", fingerprint(model.variables), how, call, model)
+    about = re.sub(r'"shared_object_id": \d+', "", model.to_json())  # an address in this process's memory
+    return Extractor(f"model:{path.name}", fingerprint(model.variables, about), how, call, model)
+
+
+def _check_weights(where: str, model: keras.Model) -> None:
+    """Refuses weights that are not finite, or that batch norms of a negative variance have made so."""
+    check_finite(where, {variable.path: np.asarray(ops.convert_to_numpy(variable)) for variable in model.variables})
 
 
 def _three(images: Any) -> Any:

@@ -1,6 +1,7 @@
 """A stream of images → features and logits on disk. ``N`` images, ``D`` features, ``K`` logits."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +10,13 @@ from keras import ops
 
 from diffusion.batches import ImageBatch, ImageRequest, stream_batches
 from diffusion.config import SamplerConfig
-from diffusion.extractors import Extractor
+from diffusion.extractors import PRECISION, Extractor
 from diffusion.fid import frechet_distance_of_features
 from diffusion.generator import Generator
 from diffusion.sources import ImageSource
 from files.arrays import growing_array
 from training.evaluation import make_mapper
-from training.session import full_products
+from training.session import precision
 from training.strategy import Placement
 
 _SAVE_EVERY = 10  # batches
@@ -55,21 +56,24 @@ def image_features(
         UserError: ``path`` holds something else.
     """
     shape = (source.count, extractor.width + extractor.num_logits)
-    depends_on = source.depends_on | {"mode": extractor.mode, "weights_hash": extractor.weights_hash}
-    with growing_array(path, shape, "float32", depends_on) as file:
+    with growing_array(path, shape, "float32", source.depends_on | extractor.depends_on) as file:
         on_progress(file.done)
         if file.done < source.count:
             stream = make_feature_stream(extractor, placement, batch_size)
-            with full_products():
-                file.fill(stream(source.images(file.done)), _SAVE_EVERY, on_progress)
+            with stream(source.images(file.done)) as parts:
+                file.fill(parts, _SAVE_EVERY, on_progress)
     array = np.load(path, mmap_mode="r")
     return Features(array[:, : extractor.width], array[:, extractor.width :] if extractor.num_logits else None)
 
 
 def make_feature_stream(
     extractor: Extractor, placement: Placement, batch_size: int
-) -> Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]:
+) -> Callable[[Iterator[np.ndarray]], AbstractContextManager[Iterator[np.ndarray]]]:
     """A compiled function from single images to arrays [B, D + K], features and logits.
+
+    What it returns is entered, and the arrays are taken inside: there the process computes in the extractors'
+    precision. TensorFloat-32 is a switch of the whole process and not of a graph, so a model that makes the images
+    meanwhile, in the thread of the feed, multiplies without it too; its layers keep the type that they were built for.
 
     If an image cannot be read, its error is raised after the features of the images before it.
     """
@@ -80,14 +84,20 @@ def make_feature_stream(
 
     compiled = make_mapper(feature_fn, placement)
 
-    def stream(images: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        return (values["features"] for values in compiled(stream_batches(images, batch_size)))
+    @contextmanager
+    def stream(images: Iterator[np.ndarray]) -> Iterator[Iterator[np.ndarray]]:
+        with precision(PRECISION):
+            yield (values["features"] for values in compiled(stream_batches(images, batch_size)))
 
     return stream
 
 
 class FidMeter:
-    """FID of a model during training: the images of a request against the training images."""
+    """FID of a model during training: the images of a request against the training images.
+
+    A model that is trained with TensorFloat-32 makes them without it, as it does for ``fid``; see
+    ``make_feature_stream``.
+    """
 
     def __init__(
         self,
@@ -118,6 +128,6 @@ class FidMeter:
         """The Fréchet distance with the current weights."""
         parts = self._generator.stream(self._sampler, self._request, self._batch_size)
         images = (image for part in parts for image in part["image"])
-        with full_products():
-            fake = np.concatenate(list(self._stream(images)))
+        with self._stream(images) as features:
+            fake = np.concatenate(list(features))
         return frechet_distance_of_features(self._real, fake[:, : self._width])

@@ -42,7 +42,9 @@ def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:
         sources, extractor = _open_sources(config, placement), None
         if any(isinstance(source, ImageSource) for source in sources.values()):
             extractor = build_extractor(config.features, cache_of(config.cache_dir))
-        inputs: dict[str, Any] = {name: _identity(source) for name, source in sources.items()}
+        inputs: dict[str, Any] = {}
+        for name, source in sources.items():
+            inputs |= _identity(name, source)
         if extractor is not None:
             inputs["weights"] = extractor.weights_hash
         with Run.open(run_dir, config, inputs=inputs) as run:
@@ -84,11 +86,13 @@ def _open_sources(config: FidConfig, placement: Placement) -> dict[str, ImageSou
     return {"a": open_source(config.a, config, placement), "b": open_source(config.b, config, placement)}
 
 
-def _identity(source: ImageSource | Statistics) -> dict[str, Any]:
-    """What a source's images, or its moments, are."""
+def _identity(name: str, source: ImageSource | Statistics) -> dict[str, Any]:
+    """What a side's images, or its moments, are, and what its file says of them: all that is in the result."""
     if isinstance(source, ImageSource):
-        return source.depends_on
-    return {"sha256": hashlib.sha256(source.mean.tobytes() + source.covariance.tobytes()).hexdigest()}
+        return {name: source.depends_on}
+    moments = hashlib.sha256(source.mean.tobytes() + source.covariance.tobytes()).hexdigest()
+    # Names of their own: finished runs of earlier versions, which knew of the moments only, are still believed.
+    return {name: {"sha256": moments}, f"{name}_count": source.count, f"{name}_provenance": source.provenance}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +121,7 @@ def _measure_side(
     progress = keras.utils.Progbar(source.count, unit_name="image")
     path = run.path / f"{name}_features.npy"
     found = image_features(extractor, source, placement, path, config.batch_size, progress.update)
-    provenance = source.depends_on | {
-        "source": source.name,
-        "mode": extractor.mode,
-        "weights_hash": extractor.weights_hash,
-        "resize": extractor.resize,
-    }
+    provenance = source.depends_on | {"source": source.name} | extractor.depends_on | {"resize": extractor.resize}
     result = Statistics(*fit_gaussian(found.features), source.count, provenance)
     statistics.save(run.path / f"{name}.npz", result)
     return _Side(result, found)

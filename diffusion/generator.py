@@ -19,13 +19,16 @@ from diffusion.process import DiffusionProcess
 from diffusion.samplers import make_table
 from diffusion.sampling import make_predict_x0, sample, slerp, to_pixels
 from diffusion.unet import build_unet
-from files.documents import read_sealed, write_sealed
+from files.artefacts import CONFIG, read_artefact, write_artefact
+from files.documents import shown
 from files.errors import UserError
 from training.checkpoint import fingerprint, load_weights, write_weights
+from training.config import TrainingConfig
 from training.evaluation import make_mapper
 from training.session import precision, precision_now
 from training.strategy import Placement
 
+_WEIGHTS = "weights.safetensors"
 # Names in the config.json of versions before 0.3.
 _EARLIER = {
     "multipliers": "channel_multipliers",
@@ -124,26 +127,28 @@ class Generator:
             self.model.trainable_variables, repr((self.config, self.process, self.classes, self.precision))
         )
 
-    def save_config(self, folder: Path) -> None:
-        """Writes ``config.json``; done before training, so that an unfinished run can be sampled."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def save_config(self, folder: Path, files: tuple[str, ...] = ()) -> None:
+        """Writes ``config.json``, which names the ``files`` beside it.
+
+        It is done before training, without files, so that an unfinished run can be sampled.
+        """
         config = {
             "unet": dataclasses.asdict(self.config),
             "process": dataclasses.asdict(self.process.config),
             "classes": self.classes,
             "precision": self.precision,
         }
-        write_sealed(folder / "config.json", config)
+        write_artefact(folder, config, files)
 
     def save(self, folder: Path) -> None:
-        """Writes ``config.json`` and ``weights.safetensors``."""
-        self.save_config(folder)
-        write_weights(folder / "weights.safetensors", self.model.variables)
+        """Writes ``weights.safetensors``, and ``config.json`` that names it."""
+        write_weights(folder / _WEIGHTS, self.model.variables)
+        self.save_config(folder, (_WEIGHTS,))
 
     @classmethod
     def of_run(cls, run_dir: Path, placement: Placement) -> "Generator":
         """The model of a run folder; of an unfinished run, the averaged weights of its last evaluation."""
-        weights = run_dir / "model" / "weights.safetensors"
+        weights = run_dir / "model" / _WEIGHTS
         unfinished = run_dir / "checkpoints" / "best.safetensors"
         return cls.load(run_dir / "model", placement, weights if weights.is_file() else unfinished)
 
@@ -152,23 +157,42 @@ class Generator:
         """Reads a folder that ``save`` wrote; ``weights`` in place of its own, where training has not ended.
 
         Raises:
-            UserError: something is missing, damaged, or of another model.
+            UserError: something is missing, damaged, of another model, or not what was saved with the rest.
         """
-        path = folder / "config.json"
-        if not path.is_file():
-            raise UserError(f"{folder}: no trained model there (config.json is missing)")
+        raw, weights = read_artefact(folder), weights or folder / _WEIGHTS
         try:
-            raw = read_sealed(path)
-            config, classes = UNetConfig(**_of_today(raw["unet"])), tuple(raw["classes"])
-            process = DiffusionProcess(ProcessConfig(**_of_today(raw["process"])))
-            if config.num_classes != len(classes):
-                raise ValueError(f"{config.num_classes} classes and the names {classes}")
-            with precision(raw.get("precision", "float32")):
-                generator = cls(config, process, classes, placement)
+            config, process = UNetConfig(**_of_today(raw["unet"])), ProcessConfig(**_of_today(raw["process"]))
+            classes = _classes(raw["classes"], config.num_classes)
+            how = TrainingConfig(precision=raw.get("precision", "float32")).precision
+            _check_size(config, weights)
+            with precision(how):
+                generator = cls(config, DiffusionProcess(process), classes, placement)
         except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
-            raise UserError(f"{path}: not a generator's configuration ({error})") from error
-        load_weights(weights or folder / "weights.safetensors", generator.model.variables)
+            what = " ".join(str(error).split())[:300]
+            raise UserError(f"{folder / CONFIG}: not a generator's configuration ({what})") from error
+        load_weights(weights, generator.model.variables)
         return generator
+
+
+def _classes(names: Any, count: int) -> tuple[str, ...]:
+    """The names of classes in a configuration; raises ValueError for what are none, or another number of them."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"classes are {shown(names)}, not a list of names")
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(f"{count:,} classes and the names {shown(names)}")
+    return tuple(names)
+
+
+def _check_size(config: UNetConfig, weights: Path) -> None:
+    """Raises ValueError for a larger network than a file can hold, before memory is taken for it.
+
+    Counted are the second convolution of every residual block, 3×3×C×C, and the embeddings of the classes.
+    """
+    numbers = 4 * config.base_width * (config.num_classes + 1 if config.num_classes else 0)
+    for multiplier in config.channel_multipliers:
+        numbers += (2 * config.num_blocks + 1) * 9 * (config.base_width * multiplier) ** 2
+    if weights.is_file() and 4 * numbers > weights.stat().st_size:  # float32
+        raise ValueError(f"a network of more than {numbers:,} parameters, which {weights.name} does not hold")
 
 
 def _of_today(raw: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ BN_EPSILON = 1e-3
 
 def _fold(kernel: np.ndarray, gamma: Any, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> list[np.ndarray]:
     """Kernel [h, w, in, out] and bias of a convolution with its batch norm (inference mode) folded in."""
-    scale = gamma / np.sqrt(variance.astype(np.float64) + BN_EPSILON)
-    return [(kernel * scale).astype(np.float32), (beta - mean * scale).astype(np.float32)]
+    with np.errstate(all="ignore"):  # of a negative variance, or too large: build_extractor refuses what comes of it
+        scale = gamma / np.sqrt(variance.astype(np.float64) + BN_EPSILON)
+        return [(kernel * scale).astype(np.float32), (beta - mean * scale).astype(np.float32)]
 
 
 def load_torch(model: keras.Model, state: dict[str, np.ndarray], where: Path | str) -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from PIL import Image
 
 from diffusion import plots
 from diffusion.batches import ImageRequest
 from diffusion.config import SampleConfig
 from diffusion.generator import Generator
+from diffusion.png_folder import check_folder, check_names, write_folder
 from diffusion.published import is_published, open_generator
 from diffusion.samplers import make_table, warnings
 from files.arrays import growing_array, write_npz
@@ -29,16 +29,14 @@ def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path
         model_dir: a run's folder, or a published U-Net's in diffusers' layout.
 
     Raises:
-        UserError: no model in ``model_dir``, or images that it cannot make.
+        UserError: no model in ``model_dir``, images that it cannot make, or a folder of PNG files that are others.
     """
     model_dir = Path(model_dir)
-    out = config.out or model_dir / "images"
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out} is a file; name a folder")
+    out = _out(config, model_dir)
     with session(config) as placement:
         generator = _open(model_dir, placement)
         request = _request(config, generator, config.num_images)
-        _check(config, generator, request)
+        _check(config, generator, request, out)
         out.mkdir(parents=True, exist_ok=True)
         with precision(generator.precision):
             write = _write_grid if config.format == "grid" else _write_many
@@ -50,14 +48,23 @@ def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path
 
 def dry_run(config: SampleConfig, model_dir: Path | str) -> None:
     """Loads the model and prints what the images cost; writes nothing."""
+    model_dir = Path(model_dir)
+    out = _out(config, model_dir)
     with session(config) as placement:
-        generator = _open(Path(model_dir), placement)
-        _check(config, generator, _request(config, generator, config.num_images))
+        generator = _open(model_dir, placement)
+        _check(config, generator, _request(config, generator, config.num_images), out)
         rows = len(make_table(config.sampler, generator.process).times)
         print(
             f"{config.num_images:,} images of {generator.shape} with {config.sampler}: {rows} evaluations each of a "
             f"network of {generator.model.count_params():,} parameters; nothing was written"
         )
+
+
+def _out(config: SampleConfig, model_dir: Path) -> Path:
+    out = config.out or model_dir / "images"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out} is a file; name a folder")
+    return out
 
 
 def _open(model_dir: Path, placement: Placement) -> Generator:
@@ -81,8 +88,11 @@ def _request(config: SampleConfig, generator: Generator, count: int) -> ImageReq
     return ImageRequest(number, np.array(wanted)[number % len(wanted)], config.seed)
 
 
-def _check(config: SampleConfig, generator: Generator, request: ImageRequest) -> None:
+def _check(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> None:
     generator.check(config.sampler, request)
+    if config.format == "png":
+        check_names([] if request.label is None else [generator.classes[k] for k in np.unique(request.label)])
+        check_folder(out / "png")
     for warning in warnings(config.sampler, generator.process):
         print(f"note: {warning}")
 
@@ -149,12 +159,9 @@ def _write_npz(array: np.ndarray, request: ImageRequest, out: Path) -> dict[str,
 
 
 def _write_pngs(array: np.ndarray, request: ImageRequest, classes: tuple[str, ...], out: Path) -> dict[str, Path]:
-    """``png/CLASS/NUMBER.png``: a folder that --dataset=folder reads."""
-    for place, pixels in enumerate(array):
-        folder = out / "png" / (classes[request.label[place]] if request.label is not None else "")
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
-            folder / f"{request.number[place]:06d}.png"
-        )
+    """``png/CLASS/NUMBER.png``, in place of those of an earlier call."""
+    folders = [""] * len(array) if request.label is None else [f"{classes[label]}/" for label in request.label]
+    names = (f"{folder}{number:06d}.png" for folder, number in zip(folders, request.number, strict=True))
+    write_folder(out / "png", zip(names, array, strict=True))
     print(f"{out / 'png'}: {len(array):,} files")
     return {"png": out / "png"}

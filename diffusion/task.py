@@ -55,7 +55,8 @@ def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
         setup = _prepare(config, placement)
-        with Run.open(run_dir, config, setup.splits) as run:
+        inputs = {"features": setup.extractor.weights_hash} if setup.extractor else {}
+        with Run.open(run_dir, config, setup.splits, inputs) as run:
             return run.finished("test_loss") or _train(setup, run)
 
 

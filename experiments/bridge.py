@@ -71,6 +71,12 @@ class ImdbTableConfig(TextBridgeConfig):
             raise UserError(
                 "--shuffle_pixels with --control_row: shuffled pixels are one of the controls; leave one out"
             )
+        most = 2**32 - self.table.control_seeds  # random weights take the seeds from --seed on
+        if self.table.control_row and self.seed > most:
+            raise UserError(
+                f"--seed={self.seed} with --control_seeds={self.table.control_seeds}: the last seed of the controls "
+                f"would be more than {2**32 - 1}; use a --seed of at most {most}"
+            )
 
 
 def train_bridge(config: ImdbImagesConfig, run_dir: Path | str) -> dict[str, Any]:
@@ -148,7 +154,7 @@ def dry_run_bridge(config: TextBridgeConfig) -> None:
 
 
 def _inputs(texts: "PreparedTexts") -> dict[str, Any]:
-    return {"encoder": texts.checkpoint.fingerprint()}
+    return {"encoder": texts.checkpoint.fingerprint(), "tokeniser": texts.tokeniser.key}
 
 
 def _cache(config: TextBridgeConfig) -> Path:

@@ -1,22 +1,31 @@
-"""A ``.npy`` file that is filled step by step, is never whole in memory, and can be resumed."""
+"""A ``.npy`` file that is filled step by step, is never whole in memory, and can be resumed.
+
+Its note has a checksum of the finished rows, which is compared when the file is opened: a flipped bit is found, and so
+is the array of another split. CRC-32 finds every single such bit, at twice the speed of SHA-256.
+"""
 
 import errno
 import json
 import mmap
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
-from files.documents import read_sealed, write_sealed
+from files.documents import read_sealed, shown, write_sealed
 from files.errors import UserError
+from files.limits import check_regular
 from files.locks import alone
 from files.writing import replacing
 
 _MOVE = "; move it away"
+_BLOCK = 4 * 2**20  # bytes read at a time
+_SUM = "crc32"
 
 
 def release(array: np.ndarray) -> None:
@@ -27,10 +36,14 @@ def release(array: np.ndarray) -> None:
 
 
 def remove(array: np.ndarray) -> None:
-    """Deletes the file that a memory-mapped array was read from, and its note."""
+    """Deletes the file that a memory-mapped array was read from, and its note; who has it mapped can still read it.
+
+    Nothing is deleted while another process has the file open to write it: that one needs it.
+    """
     path = Path(array.filename)  # type: ignore[attr-defined]
-    _note_of(path).unlink()
-    path.unlink()
+    with suppress(filelock.Timeout), alone(path):
+        path.unlink(missing_ok=True)
+        _note_of(path).unlink(missing_ok=True)
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
@@ -75,12 +88,19 @@ def growing_array(
     Raises:
         UserError: ``path`` is damaged or holds something else.
     """
+    try:  # without a lock, for which a read-only folder has no room
+        finished = GrowingArray(path, shape, dtype, depends_on, reading=True)
+    except UserError:
+        finished = None
+    if finished is not None:
+        yield finished
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path, waiting=f"waiting for another process, which writes {path}"):
         try:
             file = GrowingArray(path, shape, dtype, depends_on)
         except UserError as error:
-            if not renew:
+            if not renew or path.is_dir():
                 raise
             print(f"note: {str(error).removesuffix(_MOVE)}: made again", flush=True)
             path.unlink(missing_ok=True)
@@ -92,40 +112,66 @@ class GrowingArray:
     """A memory-mapped array; a ``.json`` beside it says what it depends on and how many rows are done.
 
     Attributes:
-        array: the rows.
+        array: the rows; of a finished array they cannot be written.
         done: rows that an earlier call finished.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, depends_on: dict[str, Any]) -> None:
-        """See ``growing_array``, which keeps other processes out."""
-        self._note = _note_of(path)
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], dtype: str, depends_on: dict[str, Any], reading: bool = False
+    ) -> None:
+        """See ``growing_array``, which keeps other processes out; ``reading`` refuses all but a finished array."""
+        self._path, self._note = path, _note_of(path)
         self._depends_on = json.loads(json.dumps(depends_on | {"shape": shape, "dtype": dtype}))
-        self.done = self._resume(path)
+        self.done, checksum = self._resume(shape[0])
+        if reading and not 0 < self.done == shape[0]:
+            raise UserError(f"{path}: not finished")
         if not self.done:
             self.save(0)
-        self.array: np.memmap = self._open(path, shape, dtype)
+        self.array: np.memmap = self._open(shape, dtype)
+        if checksum not in (None, self._checksum(self.done)):
+            raise UserError(f"{path}: damaged (it does not have the checksum in {self._note.name}){_MOVE}")
 
-    def _open(self, path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
+    def _open(self, shape: tuple[int, ...], dtype: str) -> np.memmap:
+        path = self._path
         if not self.done:
             array = np.lib.format.open_memmap(path, "w+", dtype, shape)
             _reserve(path)
             return array
         try:
-            np.load(path, mmap_mode="r")  # refuses a file cut short, which r+ would fill up with zeros
-            array = np.lib.format.open_memmap(path, "r+")
+            array = np.load(path, mmap_mode="r")  # refuses a file cut short, which r+ would fill up with zeros
+            if self.done < shape[0]:
+                array = np.lib.format.open_memmap(path, "r+")
         except (OSError, ValueError, EOFError) as error:  # a file cut short among them
             raise UserError(f"{path}: damaged ({error}){_MOVE}") from error
-        if array.shape != shape or array.dtype != dtype or self.done > shape[0]:
+        if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
             raise UserError(f"{path}: {array.dtype} {array.shape}, and {self._note.name} says otherwise{_MOVE}")
         return array
 
+    def read_only(self) -> np.ndarray:
+        """The rows, not to be written; once it is there, it outlives the file's name."""
+        return np.load(self._path, mmap_mode="r") if self.array.flags.writeable else self.array
+
     def save(self, done: int) -> None:
-        """Writes the array to the disk, and into its note that ``done`` rows are finished."""
+        """Writes the array to the disk, and into its note that ``done`` rows are finished, whichever they are."""
+        self._save(done, None)
+
+    def _save(self, done: int, checksum: int | None) -> None:
+        """``save``; without the first ``done`` rows' checksum, a whole array is read again for it."""
         if done:
             self.array.flush()
             release(self.array)
-        write_sealed(self._note, self._depends_on | {"done": done})
+            if checksum is None and done == len(self.array):
+                checksum = self._checksum(done)
+        write_sealed(self._note, self._depends_on | {"done": done} | ({} if checksum is None else {_SUM: checksum}))
         self.done = done
+
+    def _checksum(self, done: int) -> int:
+        """Of the file until the end of its first ``done`` rows; its pages do not count as the process's memory."""
+        left, checksum = self.array.offset + self.array[:done].nbytes, 0
+        with self._path.open("rb") as file:
+            while left and (block := file.read(min(left, _BLOCK))):
+                checksum, left = zlib.crc32(block, checksum), left - len(block)
+        return checksum
 
     def fill(
         self, parts: Iterable[np.ndarray], save_every: int = 1, on_progress: Callable[[int], None] = lambda done: None
@@ -137,23 +183,33 @@ class GrowingArray:
             save_every: parts between saves; the end is saved too. An interruption loses the rows since the last save.
             on_progress: told the number of rows done.
         """
-        done = self.done
+        done, checksum = self.done, self._checksum(self.done)
         for number, part in enumerate(parts, 1):
-            self.array[done : done + len(part)] = part
+            rows = self.array[done : done + len(part)]
+            rows[:] = part
+            checksum = zlib.crc32(rows, checksum)
             done += len(part)
             if number % save_every == 0 or done == len(self.array):
-                self.save(done)
+                self._save(done, checksum)
             on_progress(done)
 
-    def _resume(self, path: Path) -> int:
+    def _resume(self, rows: int) -> tuple[int, int | None]:
+        """Rows that are done, of ``rows``, and their checksum, which earlier versions did not write."""
+        path = self._path
         if not path.exists():
-            return 0
+            return 0, None
+        try:
+            check_regular(path)
+        except UserError as error:
+            raise UserError(f"{error}{_MOVE}") from error
         try:
             before = read_sealed(self._note)
-            done = int(before.pop("done"))
-        except (UserError, ValueError, KeyError, TypeError) as error:
+            done, checksum = before["done"], before.get(_SUM)
+            if type(done) is not int or not 0 <= done <= rows:
+                raise ValueError(f"it says that {shown(done)} rows of {rows:,} are done")
+        except (UserError, ValueError, KeyError) as error:
             raise UserError(f"{path} exists and {self._note.name} does not say what it is ({error}){_MOVE}") from error
         for name, value in self._depends_on.items():
             if before.get(name) != value:
                 raise UserError(f"{path} holds something else ({name} {before.get(name)!r}, not {value!r}){_MOVE}")
-        return done
+        return done, checksum

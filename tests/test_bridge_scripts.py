@@ -14,10 +14,12 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from experiments.bridge import ImdbImagesConfig, train_bridge
+from files.errors import UserError
 from tests.scripts import ROOT, fails_each, succeeds
 from tests.test_backbones import state_of
 from training.config_files import as_flags, load
 from vision_bridge.config import PRESETS, BridgeConfig
+from vision_bridge.layout import PixelMap
 from vision_bridge.task import resolved
 
 ENCODER = ROOT / "tests" / "golden" / "tiny" / "bert"
@@ -42,8 +44,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ImdbImagesConfig:
         writer.writerow(["text", "label"])
         for k in range(60):
             writer.writerow([" ".join(rng.choice(words[k % 2], 12)), ("up", "down")[k % 2]])
+    encoder = Path(shutil.copytree(ENCODER, folder / "encoder"))
+    (encoder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
     return ImdbImagesConfig.of(
-        dataset="csv", data_path=folder / "texts.csv", validation_share=0.2, test_share=0.2, encoder=str(ENCODER),
+        dataset="csv", data_path=folder / "texts.csv", validation_share=0.2, test_share=0.2, encoder=str(encoder),
         max_length=12, height=12, width=12, perplexity=5.0, weights="random:1", enlarge=4, backbone="squeezenet1_1",
         head_kernel=2, head_filters=(6, 4), head_pooled=2, head_dense=(8,), head_reconstruction=0.1, batch_size=8,
         num_epochs=2.0, select="reconstruction", devices="cpu", cache_dir=folder / "cache",
@@ -100,11 +104,30 @@ def test_python_gives_what_the_script_gave(
     output = capsys.readouterr().out
     assert "laying out" not in output and "/text" not in output and "/image" not in output  # all came from the cache
     assert _metrics(tmp_path / "again") == _metrics(trained.path)
-    layouts = [(path / "layout.safetensors").read_bytes() for path in (tmp_path / "again", trained.path)]
+    layouts = [PixelMap.load(path / "layout.safetensors").fingerprint() for path in (tmp_path / "again", trained.path)]
     assert layouts[0] == layouts[1]
     same = [name for name in result if "seconds" not in name and "per_second" not in name]
     assert {name: result[name] for name in same} == {name: trained.result()[name] for name in same}
     assert train_bridge(config, tmp_path / "again") == result and "finished before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["vocab.txt", "tokenizer_config.json"])
+def test_another_tokeniser_is_other_data(
+    trained: Trained, config: ImdbImagesConfig, file: str, capsys: pytest.CaptureFixture
+) -> None:
+    """The encoder's weights are the same, and so are the texts."""
+    path = Path(config.encoder.encoder) / file
+    before = path.read_text()
+    *words, one, two = before.splitlines() if file == "vocab.txt" else ("", "")
+    other = "\n".join([*words, two, one]) + "\n" if words else '{"do_lower_case": false}'
+    try:
+        path.write_text(other)
+        with pytest.raises(UserError, match=r"was made of other data \(tokeniser; see its data\.json\)"):
+            train_bridge(config, trained.path)
+    finally:
+        path.write_text(before)
+    train_bridge(config, trained.path)
+    assert "finished before" in capsys.readouterr().out
 
 
 def test_flags_of_a_run_are_taken_up(trained: Trained, tmp_path: Path) -> None:
@@ -185,6 +208,7 @@ WRONG = [
     ("imdb_table", ["--rows="], "--rows=: name at least one extractor"),
     ("imdb_table", ["--rows=alexnet", "--control_row=vgg16", "--shuffle_pixels"], "shuffled pixels are one of"),
     ("imdb_table", ["--rows=squeezenet1_1", "--control_row=lenet"], "--control_row=lenet is not known"),
+    ("imdb_table", ["--control_row=vgg16", "--seed=4294967292"], "--seed=4294967292 with --control_seeds=5: "),
     ("imdb_table", ["--missing=random"], "--missing has another name now: --missing_weights"),
 ]  # fmt: skip
 

@@ -17,6 +17,7 @@ from diffusion.sampling import slerp
 from files.documents import read_object
 from files.errors import UserError
 from training.checkpoint import write_weights
+from training.session import precision
 from training.strategy import Placement
 
 CLASSES = ("a", "b", "c")
@@ -26,7 +27,8 @@ DDIM = SamplerConfig("ddim", 6)
 
 
 def _generator(placement: Placement, classes: tuple[str, ...] = CLASSES) -> Generator:
-    generator = Generator(dataclasses.replace(UNET, num_classes=len(classes)), PROCESS, classes, placement)
+    with precision("float32"):  # a process without a session has TensorFlow's default
+        generator = Generator(dataclasses.replace(UNET, num_classes=len(classes)), PROCESS, classes, placement)
     rng = np.random.default_rng(0)
     weights = [rng.normal(0, 0.3, w.shape) if w.dtype == np.float32 else w for w in generator.model.get_weights()]
     generator.model.set_weights(weights)

@@ -1,5 +1,6 @@
 """Scaling, distances, t-SNE and the pixel map."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,3 +253,35 @@ def test_bad_input(features: np.ndarray, change: object, config: dict, message: 
 def test_another_number_of_features(pixel_map: PixelMap) -> None:
     with pytest.raises(UserError, match="the map holds 120 features"):
         pixel_map.transform(np.zeros((2, 119), np.float32))
+
+
+def test_a_fingerprint_is_of_all_that_images_depend_on(tmp_path: Path, pixel_map: PixelMap) -> None:
+    def with_scaling(**parts: object) -> PixelMap:
+        return dataclasses.replace(pixel_map, scaling=pixel_map.scaling._replace(**parts))
+
+    scaling, pixels = pixel_map.scaling, pixel_map.pixels.copy()
+    pixels[3] = (pixels[3] + 1) % 8
+    others = [
+        pixel_map,
+        pixel_map.shuffled(0),
+        dataclasses.replace(pixel_map, pixels=pixels),
+        dataclasses.replace(pixel_map, config=dataclasses.replace(pixel_map.config, height=9)),
+        with_scaling(kind="min_max"),
+        with_scaling(low=scaling.low + 1, center=scaling.center),
+        with_scaling(center=scaling.center + 1),
+        with_scaling(width=scaling.width + 1),
+        with_scaling(center=scaling.width, width=scaling.center),
+    ]
+    assert len({other.fingerprint() for other in others}) == len(others)
+    same = dataclasses.replace(pixel_map, pixels=pixel_map.pixels.astype(np.int32), points=pixel_map.points + 1)
+    pixel_map.save(tmp_path / "m.safetensors")
+    for again in (same, PixelMap.load(tmp_path / "m.safetensors")):
+        assert again.fingerprint() == pixel_map.fingerprint()
+
+
+def test_a_saved_map_knows_its_key(tmp_path: Path, pixel_map: PixelMap) -> None:
+    pixel_map.save(tmp_path / "m.safetensors", "one")
+    for key in ("", "one"):
+        assert PixelMap.load(tmp_path / "m.safetensors", key).fingerprint() == pixel_map.fingerprint()
+    with pytest.raises(UserError, match=r"m\.safetensors: a pixel map of another key, 'one'"):
+        PixelMap.load(tmp_path / "m.safetensors", "two")

@@ -106,7 +106,7 @@ def test_replicas_shards_and_micro_batches_make_no_difference(
     ):
         job = _fit(tmp_path / name, placement, accumulate=accumulate)
         assert int(job.optimizer.iterations.numpy()) == 20
-        averages = [np.asarray(job.optimizer.average_of(i)) for i in range(len(job.optimizer.averages))]
+        averages = [np.asarray(job.optimizer.averages.of(i)) for i in range(len(job.optimizer.averages.values))]
         weights.append([*job.model.get_weights(), *averages])
     for other in weights[1:]:
         for one, two in zip(weights[0], other, strict=True):

@@ -1,8 +1,11 @@
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from training.adamw import AdamW
+from training.config import TrainingConfig
+from training.optimizers import OPTIMIZERS, make_optimizer
 
 
 def _variables(seed: int = 0) -> list[keras.Variable]:
@@ -77,3 +80,49 @@ def test_average_of_untouched_rows_equals_the_average_of_every_step() -> None:
         if t in (1, 15, 59):
             with optimizer.averaged():
                 np.testing.assert_allclose(variables[0].numpy(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["lion", "sgd", "adafactor"])
+def test_other_rules_are_those_of_keras(name: str) -> None:
+    """With dense gradients, without decay; rows of embeddings give what the dense gradient gives."""
+    references = {
+        "lion": keras.optimizers.Lion(0.01),
+        "sgd": keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+        "adafactor": keras.optimizers.Adafactor(keras.optimizers.schedules.PolynomialDecay(0.01, 100, 0.01)),
+    }
+    config = TrainingConfig(optimizer=name, learning_rate=0.01, schedule="constant", warmup=0.0, weight_decay=0.0)
+    optimizer, reference = make_optimizer(config, 100), references[name]
+    by_rows = make_optimizer(config, 100)
+    ours, theirs, third = _variables(), _variables(), _variables()
+    for one, variables in ((optimizer, ours), (reference, theirs), (by_rows, third)):
+        one.build(variables)
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        rows = np.array([1, 4])
+        full = np.zeros((6, 3), "float32")
+        full[rows] = rng.normal(size=(2, 3))
+        vector = tf.constant(rng.normal(size=3).astype("float32"))
+        optimizer.apply([tf.constant(full), vector], ours)
+        reference.apply([tf.constant(full), vector], theirs)
+        by_rows.apply([tf.IndexedSlices(tf.constant(full[rows]), tf.constant(rows), (6, 3)), vector], third)
+    for one, two, other in zip(ours, theirs, third, strict=True):
+        np.testing.assert_allclose(one.numpy(), two.numpy(), rtol=1e-6, atol=1e-7)
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rates_decay_and_averages_are_the_engine_s_for_every_rule(name: str) -> None:
+    config = TrainingConfig(
+        optimizer=name, learning_rate=0.01, schedule="constant", warmup=0.0, weight_decay=0.5, ema_decay=0.9
+    )
+    variables = _variables()
+    before = [variable.numpy() for variable in variables]
+    optimizer = make_optimizer(config, 100, rate_of=lambda variable: 0.0 if len(variable.shape) < 2 else 1.0)
+    optimizer.build(variables)
+    optimizer.apply([tf.zeros(v.shape) + 1e-12 for v in variables], variables)
+    np.testing.assert_array_equal(variables[1].numpy(), before[1])  # its rate is 0
+    decayed = before[0] * (1 - 0.01 * 0.5)
+    assert np.abs(variables[0].numpy() - decayed).max() < 0.02 and not np.array_equal(variables[0].numpy(), before[0])
+    average = before[0] + (1 - 2 / 11) * (variables[0].numpy() - before[0])
+    with optimizer.averaged():
+        np.testing.assert_allclose(variables[0].numpy(), average, rtol=1e-5, atol=1e-6)

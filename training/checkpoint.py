@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from files.errors import UserError
-from files.tensors import read_tensors, write_tensors
+from files.tensors import check_finite, read_tensors, write_tensors
 from files.writing import move_whole
 from training.optimizers import Optimizer
 
@@ -233,9 +233,7 @@ def load_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
         UserError: the file is missing, damaged, of another model, or holds numbers that are not finite.
     """
     tensors = read_tensors(path)[0]
-    for name, array in tensors.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise UserError(f"{path}: {name} holds numbers that are not finite; train again, or take another copy")
+    check_finite(path, tensors)
     _assign(path, "model", _named(variables), tensors)
 
 

@@ -34,5 +34,7 @@ def seed_of(weights: str) -> int | None:
     if not colon:
         return 0
     if not (seed.isascii() and seed.isdecimal() and len(seed) <= 10 and int(seed) < 2**32):
-        raise UserError(f"--weights={weights[:60]}: after random: comes a number, its seed, from 0 to {2**32 - 1}")
+        raise UserError(
+            f"--weights={' '.join(weights[:60].split())}: after random: comes a number, its seed, from 0 to {2**32 - 1}"
+        )
     return int(seed)

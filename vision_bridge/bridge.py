@@ -120,16 +120,18 @@ class Bridge:
 
     @cached_property
     def layout_key(self) -> str:
-        """Of all that the layout depends on, before pixels are shuffled."""
+        """Of all that the layout depends on, before pixels are shuffled, but for how its sums are rounded."""
         layout = dataclasses.asdict(self.config.layout())
-        return key_of(self.features.key, layout, self.config.chosen.fit_rows, ALGORITHM)
+        return key_of(self.features.key, layout, self.config.chosen.fit_rows, ALGORITHM, precision_now())
 
     @cached_property
     def pixel_map(self) -> PixelMap:
         """The layout."""
+        key = self.layout_key
         pixel_map = self._files.file(
-            "layout", self.layout_key, ".safetensors", lambda path: self._lay_out().save(path), PixelMap.load
-        )
+            "layout", key, ".safetensors",
+            lambda path: self._lay_out().save(path, key), lambda path: PixelMap.load(path, key),
+        )  # fmt: skip
         return pixel_map.shuffled(self.config.layout_seed) if self.config.shuffle_pixels else pixel_map
 
     @cached_property
@@ -141,8 +143,8 @@ class Bridge:
             pixel_map.transform(features[split], file.array)
             file.save(len(features[split]))
 
-        shuffled = self.config.layout_seed if self.config.shuffle_pixels else None
-        depends_on = {"features": self.features.key, "layout": self.layout_key, "shuffled": shuffled}
+        # The layout itself, not its key: on another number of cores t-SNE gives another one.
+        depends_on = {"features": self.features.key, "layout": pixel_map.fingerprint()}
         return self._files.stage("images", depends_on, features, pixel_map.shape, "float32", fill)
 
     def load(self, name: str, weights: str) -> Network:

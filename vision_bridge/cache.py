@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from files.arrays import GrowingArray, growing_array, remove
+from files.download import in_cache
 from files.errors import UserError
 from files.locks import alone
 
@@ -20,6 +22,27 @@ def key_of(*depends_on: Any) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def made_file(path: Path, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
+    """What ``read`` finds in a file; ``make`` writes it where it is not there yet, or damaged.
+
+    Raises:
+        UserError: it is not there, and its folder cannot be written.
+    """
+    if path.exists():
+        with suppress(UserError):  # it is read again, and said, with the lock that a read-only folder cannot have
+            return read(path)
+    with ExitStack() as stack:
+        with in_cache(path):
+            stack.enter_context(alone(path, waiting=f"waiting for another process, which writes {path}"))
+        if path.exists():
+            try:
+                return read(path)
+            except UserError as error:
+                print(f"note: {str(error).split(';')[0]}: made again", flush=True)
+        make(path)
+        return read(path)
+
+
 class Stage(NamedTuple):
     """Arrays [N, …] by split, and the key of all that they depend on."""
 
@@ -27,7 +50,7 @@ class Stage(NamedTuple):
     arrays: dict[str, np.ndarray]
 
     def remove(self) -> None:
-        """Deletes their files."""
+        """Deletes their files; other processes that read them can go on."""
         for array in self.arrays.values():
             remove(array)
 
@@ -39,20 +62,11 @@ class Cache(NamedTuple):
 
     def path(self, name: str, key: str, suffix: str = ".npy") -> Path:
         """The path of a file with this key, whether it exists or not."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f"{name}-{key}{suffix}"
 
     def file(self, name: str, key: str, suffix: str, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
-        """What ``read`` finds in a file; ``make`` writes it where it is not there yet, or damaged."""
-        path = self.path(name, key, suffix)
-        with alone(path, waiting=f"waiting for another process, which writes {path}"):
-            if path.exists():
-                try:
-                    return read(path)
-                except UserError as error:
-                    print(f"note: {str(error).split(';')[0]}: made again", flush=True)
-            make(path)
-            return read(path)
+        """``made_file`` of this key."""
+        return made_file(self.path(name, key, suffix), make, read)
 
     def stage(
         self,
@@ -71,13 +85,19 @@ class Cache(NamedTuple):
             inputs: arrays by split, of as many rows.
             shape, dtype: of a row.
             fill: (split, file) computes the rows from ``file.done`` on.
+
+        Raises:
+            UserError: something is not there, and the cache cannot be written.
         """
         arrays = {}
         for split, rows in inputs.items():
             about = {**depends_on, "split": split}
             path = self.path(name, key_of(about))
-            with growing_array(path, (len(rows), *shape), dtype, about, renew=True) as file:
+            with ExitStack() as stack:
+                with in_cache(path):
+                    whole = (len(rows), *shape)
+                    file = stack.enter_context(growing_array(path, whole, dtype, about, renew=True))
                 if file.done < len(rows):
                     fill(split, file)
-            arrays[split] = np.load(path, mmap_mode="r")
+                arrays[split] = file.read_only()  # before another process may remove it
         return Stage(key_of(depends_on), arrays)

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -147,23 +148,33 @@ class PixelMap:
         order = np.random.default_rng(seed).permutation(self.shape[0] * self.shape[1])[self._places()]
         return dataclasses.replace(self, pixels=np.stack(np.unravel_index(order, self.shape), axis=1))
 
-    def save(self, path: Path) -> None:
-        """Writes a safetensors file."""
+    def fingerprint(self) -> str:
+        """SHA-256 of all that images depend on besides the features: pixels, scaling, the image's size."""
+        scaling, kinds = self.scaling, ("<i8", "<f4", "<f4", "<f4")
+        digest = hashlib.sha256(f"{scaling.kind} {self.shape} {len(self.pixels)}".encode())
+        for array, kind in zip((self.pixels, scaling.low, scaling.center, scaling.width), kinds, strict=True):
+            digest.update(np.ascontiguousarray(array, dtype=kind).data)
+        return digest.hexdigest()
+
+    def save(self, path: Path, key: str = "") -> None:
+        """Writes a safetensors file; ``key`` is of all that the map depends on, for ``load``."""
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("points", "corners", "pixels")}
         arrays |= {f"scaling.{name}": getattr(self.scaling, name) for name in ("low", "center", "width")}
         about = {"config": dataclasses.asdict(self.config), "scaling": self.scaling.kind, "kl": self.divergence}
-        write_tensors(path, arrays, {"pixel_map": json.dumps(about)})
+        write_tensors(path, arrays, {"pixel_map": json.dumps(about), "key": key})
 
     @classmethod
-    def load(cls, path: Path) -> "PixelMap":
-        """Reads what ``save`` wrote.
+    def load(cls, path: Path, key: str = "") -> "PixelMap":
+        """Reads what ``save`` wrote, with the same ``key`` if there is one.
 
         Raises:
-            UserError: the file is missing, damaged, or something else.
+            UserError: the file is missing, damaged, something else or of another key.
         """
         arrays, about = read_tensors(path)
         if "pixel_map" not in about:
             raise UserError(f"{path}: no pixel map")
+        if key and about.get("key") != key:
+            raise UserError(f"{path}: a pixel map of another key, {shown(about.get('key'))}; fit it again")
         note = parse_json(about["pixel_map"], f"{path}: pixel_map")
         try:
             config = LayoutConfig(**note["config"])

@@ -17,6 +17,8 @@ from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.report import Line, write_report
 from vision_bridge.task import probes, train_head
 
+_FIGURES, _TEXTS = ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "val_accuracy"), ("weights", "maps")
+
 
 class Variant(NamedTuple):
     """A control: the control row trained with other choices."""
@@ -86,6 +88,22 @@ def ablations(chosen: Choices, other: Choices, norms: bool) -> list[Variant]:
     return [*variants, Variant("other", "all of them", other)]
 
 
+def result_of(run: Run) -> dict[str, Any] | None:
+    """What an earlier call wrote into the folder of a training, None if it is not finished.
+
+    Raises:
+        UserError: the file is damaged, or lacks what the table needs of it.
+    """
+    for figure in _FIGURES:
+        result = run.result(figure)
+        if result is None:
+            return None
+    lacking = [name for name in _TEXTS if not isinstance(result.get(name), str)]
+    if lacking:
+        raise UserError(f"{run.path}/result.json: damaged: no {lacking[0]} in it; remove it to have it made again")
+    return result
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Trains what the table needs; each training is a run of its own in ``runs/``, done once.
@@ -147,7 +165,7 @@ class Table:
             seed = self.seed + number
             folder = self.run.path / "runs" / f"{name}{variant and '-'}{variant}-seed{seed}"
             with Run.open(folder, self.task) as run:
-                result = run.read_json("result.json")
+                result = result_of(run)
                 if result is None:
                     if source not in maps:
                         maps = {source: bridge.maps(bridge.load(name, source))}

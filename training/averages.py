@@ -1,0 +1,86 @@
+"""Exponential moving averages of the weights, with a warm-up, and of rows that are updated now and then."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class Averages:
+    """average ← d_t·average + (1 − d_t)·weights after every update t, with d_t = min(decay, (1+t)/(10+t)).
+
+    The warm-up makes averages of use in short runs too. Rows of an embedding that were not updated have not moved:
+    their average catches up when they are used or asked for, which gives what updating it in every step would.
+
+    Attributes:
+        values: the averages.
+    """
+
+    def __init__(self, optimizer: keras.Optimizer, variables: Sequence[keras.Variable], decay: float) -> None:
+        """Creates the averages as variables of an optimizer, beginning at the weights."""
+        self._decay, self._variables, self._iterations = decay, list(variables), optimizer.iterations
+        self.values: list[keras.Variable] = optimizer.add_optimizer_variables(variables, "average")
+        self._averaged_at: list[keras.Variable | None] = []  # [rows] step up to which each row's average is right
+        for average, variable in zip(self.values, variables, strict=True):
+            average.assign(variable)
+            rows = None
+            if len(variable.shape) == 2:
+                rows = optimizer.add_variable(shape=(variable.shape[0],), name="averaged_at", initializer="zeros")
+            self._averaged_at.append(rows)
+
+    def update(self, index: int, variable: Any, t: Any) -> None:
+        """After update ``t`` of a whole variable."""
+        average, at = self.values[index].value, self._averaged_at[index]
+        average.assign_add((1.0 - self._decay_at(t)) * (variable - average))
+        if at is not None:
+            at.value.assign(tf.zeros_like(at.value) + t)
+
+    def catch_up(self, index: int, variable: Any, rows: Any, t: Any) -> None:
+        """Before update ``t`` of these rows: the steps in which they were not updated, all at once."""
+        average, at, weights = self.values[index].value, self._averaged_at[index], tf.gather(variable, rows)
+        assert at is not None
+        decay = tf.exp(self._log_decays(t - 1.0) - self._log_decays(tf.gather(at.value, rows)))[:, None]
+        average.scatter_update(tf.IndexedSlices(weights + decay * (tf.gather(average, rows) - weights), rows))
+
+    def update_rows(self, index: int, variable: Any, rows: Any, t: Any) -> None:
+        """After update ``t`` of these rows."""
+        average, at = self.values[index].value, self._averaged_at[index]
+        assert at is not None
+        before = tf.gather(average, rows)
+        new = before + (1.0 - self._decay_at(t)) * (tf.gather(variable, rows) - before)
+        average.scatter_update(tf.IndexedSlices(new, rows))
+        at.value.scatter_update(tf.IndexedSlices(tf.zeros_like(rows, t.dtype) + t, rows))
+
+    def of(self, index: int) -> Any:
+        """The averaged weights of the variable with this index, as of now."""
+        average, at = self.values[index].value, self._averaged_at[index]
+        if at is None:
+            return tf.convert_to_tensor(average)
+        variable, t = self._variables[index].value, tf.cast(self._iterations.value, at.value.dtype)
+        decay = tf.exp(self._log_decays(t) - self._log_decays(tf.convert_to_tensor(at.value)))[:, None]
+        return variable + decay * (average - variable)
+
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Inside, the model holds the averages; its own weights wait on the device."""
+        own = [tf.identity(variable.value) for variable in self._variables]
+        for index, variable in enumerate(self._variables):
+            variable.assign(self.of(index))
+        try:
+            yield
+        finally:
+            for variable, value in zip(self._variables, own, strict=True):
+                variable.assign(value)
+
+    def _decay_at(self, t: Any) -> Any:
+        return tf.minimum(self._decay, (1.0 + t) / (10.0 + t))
+
+    def _log_decays(self, t: Any) -> Any:
+        """log of the product of the decays of steps 1 … t: Π(1+s)/(10+s) = 10!/((t+2)…(t+10)) during warm-up."""
+        warm = math.ceil((10.0 * self._decay - 1.0) / (1.0 - self._decay))
+        s = tf.minimum(t, max(0.0, warm - 1.0))
+        warmup = math.lgamma(11.0) - tf.add_n([tf.math.log(s + j) for j in range(2, 11)])
+        return warmup + (t - s) * math.log(self._decay)

@@ -1,0 +1,94 @@
+"""What the engine adds to any optimizer of Keras.
+
+Gradients arrive summed over the replicas and clipped, so no second reduction follows. Every variable may have a
+learning rate of its own. Weight decay is decoupled (Loshchilov & Hutter 2019), and not for vectors, that is biases and
+norms.
+"""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from training.averages import Averages
+
+
+class EngineOptimizer:
+    """Comes before a Keras optimizer among a class's bases.
+
+    Args:
+        ema_decay: keep moving averages of the weights with this decay; 0 keeps none.
+        rate_of: variable → factor of its learning rate, asked once, in ``build``.
+
+    Attributes:
+        by_rows: whether ``update_rows`` updates the rows that an embedding's gradient has; else it becomes dense.
+        averages: of the weights, or None.
+    """
+
+    by_rows = False
+    averages: Averages | None = None
+
+    def __init__(
+        self, *args: Any, ema_decay: float = 0.0, rate_of: Callable[[Any], float] = lambda variable: 1.0, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.ema_decay, self.rate_of = ema_decay, rate_of
+        self._rates: list[float] = []
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Creates the state and, where asked, the averages; before the first distributed step."""
+        if self.built:  # type: ignore[attr-defined]
+            return
+        super().build(variables)  # type: ignore[misc]
+        self._rates = [self.rate_of(variable) for variable in variables]
+        self.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])  # type: ignore[attr-defined]
+        if self.ema_decay:
+            self.averages = Averages(self, variables, self.ema_decay)  # type: ignore[arg-type]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One variable's update; ``gradient`` is dense, or ``IndexedSlices`` with unique indices."""
+        index = self._get_variable_index(variable)  # type: ignore[attr-defined]
+        learning_rate = self._rates[index] * tf.cast(learning_rate, variable.dtype)
+        t = tf.cast(self.iterations.value + 1, variable.dtype)  # type: ignore[attr-defined]
+        decay = learning_rate * self.weight_decay if self._decays(variable) else None  # type: ignore[attr-defined]
+        if isinstance(gradient, tf.IndexedSlices) and self.by_rows:
+            rows = gradient.indices
+            if self.averages:
+                self.averages.catch_up(index, variable, rows, t)
+            self.update_rows(gradient, variable, index, learning_rate, decay)
+            if self.averages:
+                self.averages.update_rows(index, variable, rows, t)
+            return
+        if decay is not None:
+            variable.assign_sub(decay * variable)
+        self.update_dense(tf.convert_to_tensor(gradient), variable, index, learning_rate)
+        if self.averages:
+            self.averages.update(index, variable, t)
+
+    def update_dense(self, gradient: Any, variable: Any, index: int, learning_rate: Any) -> None:
+        """The rule, for a whole variable."""
+        super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+
+    def update_rows(self, gradient: Any, variable: Any, index: int, learning_rate: Any, decay: Any) -> None:
+        """The rule with weight decay, for the rows of a gradient; ``decay`` may be None."""
+        raise NotImplementedError
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model holds the averaged weights; without ``ema_decay``, its own."""
+        return self.averages.in_model() if self.averages else contextlib.nullcontext()
+
+    def get_config(self) -> dict[str, Any]:
+        """What the rule is made of; a function of rates cannot be kept."""
+        return super().get_config() | {"ema_decay": self.ema_decay}  # type: ignore[misc]
+
+    def _decays(self, variable: Any) -> bool:
+        return bool(self.weight_decay) and self._use_weight_decay(variable)  # type: ignore[attr-defined]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list:
+        return list(grads_and_vars)  # the loop has reduced them, before it clipped
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        """Nothing: ``update_step`` decays in the same pass."""
