@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 
 from files.documents import read_sealed, shown, write_sealed
@@ -38,10 +37,11 @@ def release(array: np.ndarray) -> None:
 def remove(array: np.ndarray) -> None:
     """Deletes the file that a memory-mapped array was read from, and its note; who has it mapped can still read it.
 
-    Nothing is deleted while another process has the file open to write it: that one needs it.
+    A file that another process has open to write it stays, for that one needs it, and so does one in a read-only
+    folder.
     """
     path = Path(array.filename)  # type: ignore[attr-defined]
-    with suppress(filelock.Timeout), alone(path):
+    with suppress(OSError), alone(path):
         path.unlink(missing_ok=True)
         _note_of(path).unlink(missing_ok=True)
 
@@ -90,7 +90,7 @@ def growing_array(
     """
     try:  # without a lock, for which a read-only folder has no room
         finished = GrowingArray(path, shape, dtype, depends_on, reading=True)
-    except UserError:
+    except (UserError, FileNotFoundError):  # the second: another process is removing it
         finished = None
     if finished is not None:
         yield finished
@@ -187,7 +187,7 @@ class GrowingArray:
         for number, part in enumerate(parts, 1):
             rows = self.array[done : done + len(part)]
             rows[:] = part
-            checksum = zlib.crc32(rows, checksum)
+            checksum = zlib.crc32(rows.data, checksum)
             done += len(part)
             if number % save_every == 0 or done == len(self.array):
                 self._save(done, checksum)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,7 +257,7 @@ def test_another_number_of_features(pixel_map: PixelMap) -> None:
 
 
 def test_a_fingerprint_is_of_all_that_images_depend_on(tmp_path: Path, pixel_map: PixelMap) -> None:
-    def with_scaling(**parts: object) -> PixelMap:
+    def with_scaling(**parts: Any) -> PixelMap:
         return dataclasses.replace(pixel_map, scaling=pixel_map.scaling._replace(**parts))
 
     scaling, pixels = pixel_map.scaling, pixel_map.pixels.copy()

@@ -94,10 +94,9 @@ def result_of(run: Run) -> dict[str, Any] | None:
     Raises:
         UserError: the file is damaged, or lacks what the table needs of it.
     """
-    for figure in _FIGURES:
-        result = run.result(figure)
-        if result is None:
-            return None
+    result, *_ = [run.result(figure) for figure in _FIGURES]
+    if result is None:
+        return None
     lacking = [name for name in _TEXTS if not isinstance(result.get(name), str)]
     if lacking:
         raise UserError(f"{run.path}/result.json: damaged: no {lacking[0]} in it; remove it to have it made again")
@@ -164,7 +163,8 @@ class Table:
         for number, source in enumerate(weights):
             seed = self.seed + number
             folder = self.run.path / "runs" / f"{name}{variant and '-'}{variant}-seed{seed}"
-            with Run.open(folder, self.task) as run:
+            inputs = {"extractor": name, "weights": source, "variant": variant, "seed": seed}
+            with Run.open(folder, self.task, inputs=inputs) as run:
                 result = result_of(run)
                 if result is None:
                     if source not in maps:
