@@ -9,7 +9,7 @@ import json
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -184,14 +184,18 @@ class GrowingArray:
             on_progress: told the number of rows done.
         """
         done, checksum = self.done, self._checksum(self.done)
-        for number, part in enumerate(parts, 1):
-            rows = self.array[done : done + len(part)]
-            rows[:] = part
-            checksum = zlib.crc32(rows.data, checksum)
-            done += len(part)
-            if number % save_every == 0 or done == len(self.array):
-                self._save(done, checksum)
-            on_progress(done)
+        try:
+            for number, part in enumerate(parts, 1):
+                rows = self.array[done : done + len(part)]
+                rows[:] = part
+                checksum = zlib.crc32(rows.data, checksum)
+                done += len(part)
+                if number % save_every == 0 or done == len(self.array):
+                    self._save(done, checksum)
+                on_progress(done)
+        finally:
+            if isinstance(parts, Generator):  # after a full disk, say: it may hold a thread
+                parts.close()
 
     def _resume(self, rows: int) -> tuple[int, int | None]:
         """Rows that are done, of ``rows``, and their checksum, which earlier versions did not write."""

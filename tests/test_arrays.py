@@ -130,3 +130,21 @@ def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path: Path, monk
         GrowingArray(tmp_path / "m.npy", (5, 2), "float32", {})
     monkeypatch.undo()
     assert GrowingArray(tmp_path / "m.npy", (5, 2), "float32", {}).done == 0
+
+
+def test_what_gives_the_parts_is_closed_when_they_cannot_be_written(tmp_path: Path) -> None:
+    closed: list[bool] = []
+
+    def parts() -> Iterator[np.ndarray]:
+        try:
+            while True:
+                yield np.zeros((2, 2), np.float32)
+        finally:
+            closed.append(True)
+
+    def full(done: int) -> None:
+        raise OSError("no room")
+
+    with growing_array(tmp_path / "a.npy", (8, 2), "float32", {}) as file, pytest.raises(OSError) as kept:
+        file.fill(parts(), on_progress=full)
+    assert closed == [True] and kept.value is not None

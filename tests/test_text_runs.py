@@ -1,0 +1,87 @@
+"""A text run is what it was: what is judged is what is saved, and nothing that it depends on can be exchanged."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.scripts import ROOT, fails, run, succeeds
+from text_cls.predictor import Predictor
+from text_cls.task import TextJob
+
+TINY = ROOT / "tests" / "golden" / "tiny" / "bert"
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> list[str]:
+    with (tmp_path / "texts.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for row in range(40):
+            writer.writerow([("good film of the year", "bad film of the day")[row % 2], ("up", "down")[row % 2]])
+    return ["--dataset=csv", f"--data_path={tmp_path}/texts.csv", "--devices=cpu", "--batch_size=8", "--num_steps=3",
+            f"--cache_dir={tmp_path}/cache", f"--run_dir={tmp_path}/run"]  # fmt: skip
+
+
+def test_low_rank_updates_are_merged_before_they_are_judged(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 the merged kernels give other numbers than kernel and update apart."""
+    updates: list[float] = []
+    judge = TextJob._report
+
+    def judging(self: TextJob, split: str) -> dict:
+        model = self.predictor.model
+        updates.extend(float(np.abs(v.numpy()).max()) for v in model.variables if v.name == "lora_kernel_b")
+        return judge(self, split)
+
+    monkeypatch.setattr(TextJob, "_report", judging)
+    lora = ["--lora_rank=2", "--precision=mixed_bfloat16", "--learning_rate=0.05", "--tsne=0"]
+    succeeds("finetune_bert", *flags, *lora, f"--encoder={TINY}", "--max_length=12")
+    assert len(updates) == 2 * 3 * 4 and max(updates) == 0.0  # two splits, three blocks of four kernels
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert config["precision"] == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("changed", ["vocab.txt", "tokenizer_config.json"])
+def test_an_exchanged_tokeniser_is_refused(flags: list[str], tmp_path: Path, changed: str) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(TINY, encoder)
+    command = ["finetune_bert", *flags, f"--encoder={encoder}", "--max_length=12", "--tsne=0"]
+    succeeds(*command)
+    if changed == "vocab.txt":
+        words = (encoder / changed).read_text().splitlines()
+        words[-2:] = words[:-3:-1]
+        (encoder / changed).write_text("\n".join(words) + "\n")
+    else:
+        (encoder / changed).write_text('{"do_lower_case": false}')
+    assert "was made of other data (tokeniser;" in fails(*command)  # finished before
+    (tmp_path / "run" / "result.json").unlink()
+    assert "was made of other data (tokeniser;" in fails(*command)  # and when it would go on
+
+
+def test_stop_words_and_ids_of_a_finished_run_are_looked_at(flags: list[str], tmp_path: Path) -> None:
+    words, unlabelled = tmp_path / "stop.txt", tmp_path / "test.csv"
+    words.write_text("the")
+    unlabelled.write_text("id,text\na1,good film\na2,bad film\n")
+    small = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--min_count=1"]
+    command = ["train_text", *flags, *small, f"--stop_words={words}", f"--test_path={unlabelled}"]
+    succeeds(*command)
+    assert "finished before" in run(*command).stdout
+    unlabelled.write_text("id,text\nb1,good film\nb2,bad film\n")
+    assert "was made of other data (unlabeled_ids;" in fails(*command)
+    unlabelled.write_text("id,text\na1,good film\na2,bad film\n")
+    words.write_text("the of")
+    assert "was made of other data (" in (error := fails(*command)) and "tokeniser" in error
+    predictor = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert predictor["tokeniser"]["stop_words"] == ["the"]
+
+
+def test_a_predictor_is_one_folder(flags: list[str], tmp_path: Path, one_replica) -> None:
+    succeeds("train_text", *flags, "--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--min_count=1")
+    shutil.move(tmp_path / "run" / "model", tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "run")
+    assert Predictor.load(tmp_path / "elsewhere", one_replica).classes == ("down", "up")
