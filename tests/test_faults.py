@@ -31,7 +31,8 @@ def main(arguments):
 if __name__ == "__main__":
     launch.launch(main, FLAGS, memory=1)
 """
-_WAIT = "print('ready', flush=True); time.sleep(600)"
+# Short sleeps: a signal that comes right before a long one is heard of after it.
+_WAIT = "print('ready', flush=True); [time.sleep(0.02) for _ in range(30_000)]"
 _PHASES = {
     "waiting": _WAIT,
     "reading": "print('ready', flush=True); sys.stdin.read()",
@@ -40,14 +41,14 @@ _PHASES = {
         {_WAIT}
     except KeyboardInterrupt:
         raise ValueError("not the user's business") from None""",
-    "importing": """code = "import time; print('ready', flush=True); time.sleep(600)"
+    "importing": f"""code = "import time; {_WAIT}"
     open(sys.path[0] + "/slow.py", "w").write(code)
     import slow""",
-    "importing what turns it into another": """code = "import time\\ntry: print('ready', flush=True); time.sleep(600)"
+    "importing what turns it into another": f"""code = "import time\\ntry: {_WAIT}"
     open(sys.path[0] + "/slow.py", "w").write(code + "\\nexcept BaseException: raise ImportError('no such symbol')")
     import slow""",
-    "in a destructor": """class Slow:
-        def __del__(self): print('ready', flush=True); time.sleep(600)
+    "in a destructor": f"""class Slow:
+        def __del__(self): {_WAIT}
     slow = Slow()
     del slow
     time.sleep(600)""",
@@ -83,14 +84,14 @@ def test_a_signal_that_is_swallowed_or_comes_twice_ends_it_too() -> None:
     process = python(quick + SCRIPT.format(main=swallowing))
     expect(process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=120)
     assert (out, err, process.returncode) == ("swallowed\n", f"{GO_ON}\n", 130)
     process = python(SCRIPT.format(main=swallowing))
     expect(process)
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None and process.stdout.readline() == "swallowed\n"
     process.send_signal(signal.SIGINT)
-    assert (process.communicate()[1], process.returncode) == (f"{GO_ON}\n", 130)
+    assert (process.communicate(timeout=120)[1], process.returncode) == (f"{GO_ON}\n", 130)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -99,16 +100,16 @@ def test_after_main_signals_change_nothing(number: int) -> None:
     process = python(SCRIPT.format(main=at_exit))
     expect(process)
     process.send_signal(number)
-    assert (process.communicate()[1], process.returncode) == ("", 0)
+    assert (process.communicate(timeout=120)[1], process.returncode) == ("", 0)
 
 
 def test_a_signal_before_main_and_one_that_is_to_be_ignored() -> None:
-    early = "import sys; sys.argv = ['-m']\nimport experiments, time\nprint('ready', flush=True); time.sleep(600)"
+    early = f"import sys; sys.argv = ['-m']\nimport experiments, time\n{_WAIT}"
     for number in SIGNALS:
         process = python(early)
         expect(process)
         process.send_signal(number)
-        assert (process.communicate()[1], process.returncode) == (f"{GO_ON}\n", 130)
+        assert (process.communicate(timeout=120)[1], process.returncode) == (f"{GO_ON}\n", 130)
     nohup = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     process = python(nohup + SCRIPT.format(main="print('ready', flush=True); sys.stdin.readline()"), stdin=-1)
     expect(process)
@@ -147,7 +148,7 @@ def test_signals_of_a_real_script_while_it_starts(tmp_path: Path) -> None:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         time.sleep(seconds)
         process.send_signal(number)
-        err = process.communicate()[1]
+        err = process.communicate(timeout=120)[1]
         if f"{GO_ON}" in err or process.returncode == 130:
             assert process.returncode == 130 and err.count("\n") == 1
         else:  # it was not yet ours, or it was at its end
