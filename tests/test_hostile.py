@@ -30,6 +30,7 @@ from files.limits import ZstandardReader
 from files.npz import read_npz
 from files.tensors import read_tensors, read_tf1
 from files.torch_file import read_torch
+from tests.refusals import refused
 from text_cls.checkpoints import read_checkpoint
 from text_cls.config import DataConfig
 from text_cls.data import load
@@ -39,15 +40,6 @@ from text_cls.wordpiece import read_vocabulary
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 MB = 10**6
-
-
-def _refused(call: Callable[[], object]) -> str:
-    """The one line of a UserError."""
-    with pytest.raises(UserError) as error:
-        call()
-    message = str(error.value)
-    assert "\n" not in message and len(message) < 1500
-    return message
 
 
 def _csv(path: Path, dataset: str = "csv", **options: object) -> Callable[[], object]:
@@ -79,28 +71,26 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Pa
 
 def test_texts_that_are_no_regular_files(odd: Callable[[Path], Path], tmp_path: Path) -> None:
     for name, dataset in (("a.csv", "csv"), ("a.jsonl", "jsonl"), ("a.csv.gz", "csv")):
-        assert f"{name}: not a regular file" in _refused(_csv(odd(tmp_path / name), dataset))
+        assert f"{name}: not a regular file" in refused(_csv(odd(tmp_path / name), dataset))
     (tmp_path / "in" / "b").mkdir(parents=True)
     (tmp_path / "in" / "b" / "1.txt").write_text("text")
     odd(tmp_path / "in" / "a" / "1.txt")
-    assert "a/1.txt: not a regular file" in _refused(_csv(tmp_path / "in", "folder"))
+    assert "a/1.txt: not a regular file" in refused(_csv(tmp_path / "in", "folder"))
     odd(tmp_path / "ag" / "train.csv")
     odd(tmp_path / "ag" / "test.csv")
-    assert "train.csv: not a regular file" in _refused(_csv(tmp_path / "ag", "ag_news"))
+    assert "train.csv: not a regular file" in refused(_csv(tmp_path / "ag", "ag_news"))
 
 
 def test_images_and_weights_that_are_no_regular_files(odd: Callable[[Path], Path], tmp_path: Path) -> None:
     for k in range(3):
         Image.new("L", (4, 4)).save(tmp_path / f"{k}.png")
     odd(tmp_path / "1.png")
-    assert "1.png: not a readable image (not a regular file)" in _refused(
-        lambda: read_images(tmp_path, ReadingConfig())
-    )
+    assert "1.png: not a readable image (not a regular file)" in refused(lambda: read_images(tmp_path, ReadingConfig()))
     loaded = read_images(tmp_path, ReadingConfig(skip_bad_images=True))
     assert len(loaded.pixels) == 2 and "1.png" in loaded.notes[0]
     assert list_images(tmp_path, ReadingConfig()).num_files == 3
     path = odd(tmp_path / "set.zip")
-    assert "not a regular file" in _refused(lambda: read_images(path, ReadingConfig()))
+    assert "not a regular file" in refused(lambda: read_images(path, ReadingConfig()))
     for suffix, read in (
         ("safetensors", read_tensors),
         ("bin", read_torch),
@@ -108,14 +98,14 @@ def test_images_and_weights_that_are_no_regular_files(odd: Callable[[Path], Path
         ("txt", read_vocabulary),
     ):
         path = odd(tmp_path / f"w.{suffix}")
-        assert "not a regular file" in _refused(lambda path=path, read=read: read(path))
+        assert "not a regular file" in refused(lambda path=path, read=read: read(path))
     assert not statistics.is_statistics(tmp_path / "w.npz")
     prefix = Path(shutil.copytree(TINY / "tf1", tmp_path / "tf1")) / "bert_model.ckpt"
     odd(next(prefix.parent.glob("*.data*")))
-    assert "not a regular file" in _refused(lambda: read_tf1(prefix))
+    assert "not a regular file" in refused(lambda: read_tf1(prefix))
     bert = Path(shutil.copytree(TINY / "bert", tmp_path / "bert"))
     odd(bert / "config.json")
-    assert "config.json: not a regular file" in _refused(lambda: read_checkpoint(bert))
+    assert "config.json: not a regular file" in refused(lambda: read_checkpoint(bert))
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst", ""])
@@ -125,7 +115,7 @@ def test_a_text_that_unpacks_to_too_much(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(
         pack(b"text,label\n" + b"good film of the year,pos\nbad film of the year,neg\n" * 20_000)
     )  # 1.0 MB
-    message = _refused(_csv(path, max_megabytes=1))
+    message = refused(_csv(path, max_megabytes=1))
     assert f"d.csv{suffix}: more than 1 MB" in message and "--max_megabytes" in message
     assert len(load(DataConfig("csv", path, max_megabytes=2)).train) > 30_000
     with pytest.raises(UserError, match="--max_megabytes"), open_text(path, 1) as file:
@@ -133,10 +123,10 @@ def test_a_text_that_unpacks_to_too_much(tmp_path: Path, suffix: str) -> None:
     with open_text(path, 2) as file:
         assert len(file.read()) == 11 + 51 * 20_000
     path.write_bytes(pack(b"text,label\n" + b"a,b\n" * 20_001))
-    assert "more than 20,000 rows" in _refused(_csv(path, max_megabytes=1))
+    assert "more than 20,000 rows" in refused(_csv(path, max_megabytes=1))
     (tmp_path / "f" / "a").mkdir(parents=True)
     (tmp_path / "f" / "a" / "1.txt").write_bytes(bytes(MB + 1))
-    assert "--max_megabytes" in _refused(_csv(tmp_path / "f", "folder", max_megabytes=1))
+    assert "--max_megabytes" in refused(_csv(tmp_path / "f", "folder", max_megabytes=1))
 
 
 def test_frames_of_zstandard_one_by_one_and_cut(tmp_path: Path) -> None:
@@ -183,7 +173,7 @@ def test_rows_of_json_that_are_bad_are_left_out(tmp_path: Path) -> None:
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 40 and "6 bad rows" in splits.notes[0]
     for row in bad:
         path.write_text("\n".join([good[0], row, *good[1:]]))
-        assert "d.jsonl:2: " in _refused(_csv(path, "jsonl"))
+        assert "d.jsonl:2: " in refused(_csv(path, "jsonl"))
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -212,16 +202,16 @@ def _png(width: int, height: int) -> bytes:
 def test_images_are_refused_by_their_headers(tmp_path: Path) -> None:
     for k in range(12):
         (tmp_path / f"{k:02d}.png").write_bytes(_png(13_000, 13_000))
-    message = _refused(lambda: read_images(tmp_path, ReadingConfig()))
+    message = refused(lambda: read_images(tmp_path, ReadingConfig()))
     assert "00.png" in message and "--max_megapixels=64" in message
     Image.new("L", (100, 100)).save(tmp_path / "zz.png")
     loaded = read_images(tmp_path, ReadingConfig(skip_bad_images=True))
     assert len(loaded.pixels) == 1 and len(loaded.notes) == 12
     small = ReadingConfig(max_megapixels=0.009, skip_bad_images=True)
-    assert "no images there" in _refused(lambda: read_images(tmp_path, small))
+    assert "no images there" in refused(lambda: read_images(tmp_path, small))
     with open(tmp_path / "00.png", "wb") as file:
         file.truncate(2**40)  # not one byte of it on the disk
-    assert "00.png" in _refused(lambda: read_images(tmp_path, ReadingConfig()))
+    assert "00.png" in refused(lambda: read_images(tmp_path, ReadingConfig()))
     assert list_images(tmp_path, ReadingConfig()).num_files == 13
 
 
@@ -245,7 +235,7 @@ def test_members_of_archives_that_are_too_large(tmp_path: Path, suffix: str) -> 
     Image.new("L", (4, 4)).save(image, "PNG")
     members = {"a.png": image.getvalue(), "b.png": bytes(12 * MB), "c.png": image.getvalue()}
     path = _archive(tmp_path / f"x.{suffix}", members)
-    message = _refused(lambda: read_images(path, ReadingConfig(max_megapixels=1)))
+    message = refused(lambda: read_images(path, ReadingConfig(max_megapixels=1)))
     assert "b.png: not a readable image (12,000,000 bytes" in message and "--max_megapixels=1 " in message
     loaded = read_images(path, ReadingConfig(max_megapixels=1, skip_bad_images=True))
     assert [name.name for name in loaded.names] == ["a.png", "c.png"] and "b.png" in loaded.notes[0]
@@ -256,7 +246,7 @@ def test_archives_that_unpack_to_too_much(tmp_path: Path, suffix: str, monkeypat
     monkeypatch.setattr("diffusion.image_files.most_unpacked", lambda path: MB)
     path = _archive(tmp_path / f"x.{suffix}", {f"{k}.png": bytes(MB // 4) for k in range(20)})
     reading = ReadingConfig(skip_bad_images=True)
-    assert "unpacks to more than 1,000,000 bytes" in _refused(lambda: read_images(path, reading))
+    assert "unpacks to more than 1,000,000 bytes" in refused(lambda: read_images(path, reading))
 
 
 def test_a_tar_archive_of_endless_names(tmp_path: Path) -> None:
@@ -264,14 +254,14 @@ def test_a_tar_archive_of_endless_names(tmp_path: Path) -> None:
     about.type, about.size = tarfile.XHDTYPE, 2**31
     with gzip.open(tmp_path / "x.tar.gz", "wb") as file:
         file.write(about.tobuf(tarfile.GNU_FORMAT) + bytes(10_000))
-    assert "a header of 2,147,483,648 bytes" in _refused(lambda: read_images(tmp_path / "x.tar.gz", ReadingConfig()))
+    assert "a header of 2,147,483,648 bytes" in refused(lambda: read_images(tmp_path / "x.tar.gz", ReadingConfig()))
 
 
 def test_idx_files_that_claim_or_hold_too_much(tmp_path: Path) -> None:
     for claimed, held, message in ((7, 7 * 784 + 1, "has more"), (2**31, 784, "at most"), (7, 784, "has less")):
         header = bytes([0, 0, 8, 3]) + struct.pack(">III", claimed, 28, 28)
         (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + bytes(held)))
-        assert message in _refused(lambda: load_images(ImageData(dataset="mnist", data_path=tmp_path)))
+        assert message in refused(lambda: load_images(ImageData(dataset="mnist", data_path=tmp_path)))
 
 
 def _npz(path: Path, header: str, content: bytes = bytes(800), packed: int = zipfile.ZIP_STORED) -> Path:
@@ -296,7 +286,7 @@ def _npz(path: Path, header: str, content: bytes = bytes(800), packed: int = zip
 def test_npz_that_claims_what_it_does_not_hold(tmp_path: Path, header: str, message: str) -> None:
     path = _npz(tmp_path / "a.npz", header)
     for read in (read_npz, statistics.load, lambda path: load_images(ImageData(dataset="npz", data_path=path))):
-        found = _refused(lambda read=read: read(path))
+        found = refused(lambda read=read: read(path))
         assert message in found and "a.npz" in found
 
 
@@ -306,15 +296,15 @@ def test_npz_bombs_and_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     whole = path.read_bytes()
     for place in (whole.index(bytes(range(50))) + 20, len(whole) - 10):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert "not a readable npz file" in _refused(lambda: read_npz(path))
+        assert "not a readable npz file" in refused(lambda: read_npz(path))
     path.write_bytes(whole[: len(whole) // 2])
-    assert "not a readable npz file" in _refused(lambda: read_npz(path))
+    assert "not a readable npz file" in refused(lambda: read_npz(path))
     shape = "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000,), }"
     _npz(path, shape, bytes(MB), zipfile.ZIP_DEFLATED)
     assert read_npz(path)["images"].shape == (MB,)
     monkeypatch.setattr("files.npz.MOST_BYTES", MB)
-    assert "at most 1,000,000 are read: save them in several files" in _refused(lambda: read_npz(path))
+    assert "at most 1,000,000 are read: save them in several files" in refused(lambda: read_npz(path))
     _npz(path, shape, bytes(MB), zipfile.ZIP_BZIP2)
-    assert "a method that NumPy does not use" in _refused(lambda: read_npz(path))
+    assert "a method that NumPy does not use" in refused(lambda: read_npz(path))
     np.save(tmp_path / "b.npy", np.zeros(3))
-    assert "a single array" in _refused(lambda: read_npz((tmp_path / "b.npy").rename(path)))
+    assert "a single array" in refused(lambda: read_npz((tmp_path / "b.npy").rename(path)))

@@ -1,7 +1,6 @@
 """Published weights with numbers that are not finite: one line that names the tensor, whoever reads them."""
 
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -10,20 +9,11 @@ import pytest
 
 from diffusion.config import FeatureConfig
 from diffusion.extractors import build_extractor
-from files.errors import UserError
 from files.tensors import read_tf1, read_weights, write_tensors
 from tests.golden.inception_state import random_state
+from tests.refusals import refused
 
 TINY = Path(__file__).parent / "golden" / "tiny"
-
-
-def _refused(call: Callable[[], object]) -> str:
-    """The one line of a UserError."""
-    with pytest.raises(UserError) as error:
-        call()
-    message = str(error.value)
-    assert "\n" not in message and len(message) < 1500
-    return message
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
@@ -42,7 +32,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, number: float, kind: str) -
                           tensors=list(weights.values()))  # fmt: skip
         for read, path in ((read_weights, tmp_path / "w.safetensors"), (read_tf1, prefix)):
             if bad:
-                message = _refused(lambda read=read, path=path: read(path))
+                message = refused(lambda read=read, path=path: read(path))
                 assert message.startswith(f"{path}: b.bias holds numbers that are not finite")
             else:
                 assert read(path).keys() == weights.keys()
@@ -57,7 +47,7 @@ def test_pytorch_files_that_are_not_finite(tmp_path: Path) -> None:
             for member, content in members.items():
                 bad = np.float32(np.nan).tobytes() + content[4:]
                 archive.writestr(member, bad if member == name else content)
-        found.add(_refused(lambda: read_weights(path)).removeprefix(f"{path}: ").split()[0])
+        found.add(refused(lambda: read_weights(path)).removeprefix(f"{path}: ").split()[0])
     assert len(found) == 4  # each names its own tensor
 
 
@@ -68,10 +58,10 @@ def test_extractors_whose_weights_are_not_finite(tmp_path: Path) -> None:
     model.layers[-1].bias.assign([0.0, np.inf])
     model.save(tmp_path / "m.keras")
     config = FeatureConfig(str(tmp_path / "m.keras"))
-    assert "last/bias holds numbers that are not finite" in _refused(lambda: build_extractor(config, tmp_path))
+    assert "last/bias holds numbers that are not finite" in refused(lambda: build_extractor(config, tmp_path))
     state = random_state()
     state["Mixed_5b.branch1x1.bn.running_var"][3] = -1.0
     write_tensors(tmp_path / "w.safetensors", state, {})
     config = FeatureConfig("tf2015", str(tmp_path / "w.safetensors"))
-    message = _refused(lambda: build_extractor(config, tmp_path))
+    message = refused(lambda: build_extractor(config, tmp_path))
     assert "w.safetensors: Mixed_5b.branch1x1/kernel holds numbers that are not finite" in message

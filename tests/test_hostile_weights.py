@@ -4,7 +4,6 @@ import json
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,9 @@ from diffusion.config import FeatureConfig, UNetConfig
 from diffusion.extractors import build_extractor
 from diffusion.published import load_generator
 from files.documents import read_object, shown
-from files.errors import UserError
 from files.tensors import read_tensors, read_tf1, write_tensors
 from tests.golden.unet_config import CONFIG as UNET
+from tests.refusals import refused
 from text_cls.checkpoints import read_checkpoint
 from text_cls.config import BertConfig, TransformerConfig
 from text_cls.wordpiece import read_vocabulary
@@ -31,15 +30,6 @@ DEEP = "[" * 100_000
 LONG = "9" * 10_000
 
 
-def _refused(call: Callable[[], object]) -> str:
-    """The one line of a UserError."""
-    with pytest.raises(UserError) as error:
-        call()
-    message = str(error.value)
-    assert "\n" not in message and len(message) < 1500
-    return message
-
-
 def _safetensors(path: Path, kind: str, shape: list[int], content: bytes) -> Path:
     about = {"w": {"dtype": kind, "shape": shape, "data_offsets": [0, len(content)]}}
     one = {"dtype": "F32", "shape": [1], "data_offsets": [len(content), len(content) + 4]}
@@ -48,37 +38,37 @@ def _safetensors(path: Path, kind: str, shape: list[int], content: bytes) -> Pat
     return path
 
 
-def test_bfloat16_is_read_exactly_and_types_unknown_to_numpy_are_refused(tmp_path: Path) -> None:
+def test_bfloat16_is_read_exactly_and_types_unknown_to_numpy_arerefused(tmp_path: Path) -> None:
     numbers = np.array([[0.0, 1.0, -2.5], [3.0e38, 1e-40, np.inf]], np.float32)
     bits = (numbers.view(np.uint32) >> 16).astype("<u2")
     found, _ = read_tensors(_safetensors(tmp_path / "a.safetensors", "BF16", [2, 3], bits.tobytes()))
     np.testing.assert_array_equal(found["w"], (bits.astype(np.uint32) << 16).view(np.float32))
     assert found["w"].dtype == np.float32 and found["w"][0].tolist() == [0.0, 1.0, -2.5] and found["x"].shape == (1,)
     for kind in ("F8_E4M3", "F8_E5M2"):
-        message = _refused(lambda k=kind: read_tensors(_safetensors(tmp_path / "a.safetensors", k, [4], bytes(4))))
+        message = refused(lambda k=kind: read_tensors(_safetensors(tmp_path / "a.safetensors", k, [4], bytes(4))))
         assert f"a.safetensors: tensor 'w' is of type {kind}" in message
-    assert "damaged" in _refused(lambda: read_tensors(_safetensors(tmp_path / "b.safetensors", "XX", [4], bytes(4))))
-    assert "damaged" in _refused(lambda: read_tensors(_safetensors(tmp_path / "b.safetensors", "F32", [9], bytes(4))))
+    assert "damaged" in refused(lambda: read_tensors(_safetensors(tmp_path / "b.safetensors", "XX", [4], bytes(4))))
+    assert "damaged" in refused(lambda: read_tensors(_safetensors(tmp_path / "b.safetensors", "F32", [9], bytes(4))))
 
 
 def test_safetensors_missing_cut_and_with_hostile_headers(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    assert "no such checkpoint" in _refused(lambda: read_tensors(path))
-    assert "not a regular file" in _refused(lambda: read_tensors(tmp_path))
+    assert "no such checkpoint" in refused(lambda: read_tensors(path))
+    assert "not a regular file" in refused(lambda: read_tensors(tmp_path))
     write_tensors(path, {"w": np.arange(100.0)}, {})
     whole = path.read_bytes()
     deep = b'{"a":' * 100_000
     for content in (b"", whole[:5], whole[:50], whole[:-1], struct.pack("<Q", 2**62) + whole[8:],
                     struct.pack("<Q", len(deep)) + deep, whole[:20] + b"\xff" + whole[21:]):  # fmt: skip
         path.write_bytes(content)
-        assert "a.safetensors: damaged checkpoint" in _refused(lambda: read_tensors(path))
+        assert "a.safetensors: damaged checkpoint" in refused(lambda: read_tensors(path))
 
 
 def test_a_tensorflow_checkpoint_whose_files_hold_less_than_it_says(tmp_path: Path) -> None:
     prefix = Path(shutil.copytree(TINY / "tf1", tmp_path / "tf1")) / "bert_model.ckpt"
     data = next(prefix.parent.glob("*.data*"))
     data.write_bytes(data.read_bytes()[:1000])
-    assert "more than the files hold" in _refused(lambda: read_tf1(prefix))
+    assert "more than the files hold" in refused(lambda: read_tf1(prefix))
 
 
 @pytest.fixture
@@ -110,7 +100,7 @@ HOSTILE = [
 def test_configurations_of_encoders(bert: Path, changes: dict, message: str) -> None:
     path = bert / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    found = _refused(lambda: read_checkpoint(bert))
+    found = refused(lambda: read_checkpoint(bert))
     assert message in found and str(bert) in found
 
 
@@ -118,13 +108,13 @@ def test_configurations_of_encoders(bert: Path, changes: dict, message: str) -> 
 @pytest.mark.parametrize("text", [DEEP, LONG, '{"a": ' + LONG + "}", "{", "[]", "\xff", "9", ""])
 def test_json_of_encoders(bert: Path, name: str, text: str) -> None:
     (bert / name).write_bytes(text.encode("latin-1"))
-    assert f"bert/{name}: " in _refused(lambda: read_checkpoint(bert))
+    assert f"bert/{name}: " in refused(lambda: read_checkpoint(bert))
 
 
 def test_switches_of_tokenisers_are_true_or_false(bert: Path) -> None:
     for raw in ({"do_lower_case": "no"}, {"strip_accents": 3}, {"tokenize_chinese_chars": [[]]}):
         (bert / "tokenizer_config.json").write_text(json.dumps(raw))
-        assert f"tokenizer_config.json: {next(iter(raw))} is" in _refused(lambda: read_checkpoint(bert))
+        assert f"tokenizer_config.json: {next(iter(raw))} is" in refused(lambda: read_checkpoint(bert))
 
 
 def test_vocabularies(tmp_path: Path) -> None:
@@ -133,12 +123,12 @@ def test_vocabularies(tmp_path: Path) -> None:
     path.write_text("\ufeff" + whole)
     assert read_vocabulary(path)[0] == "[PAD]"
     path.write_text(whole + "".join(f"{i}\n" for i in range(200_000)) + "199999\n")
-    assert "'199999' appears twice" in _refused(lambda: read_vocabulary(path))
+    assert "'199999' appears twice" in refused(lambda: read_vocabulary(path))
     path.write_text("x" * 10**6 + "\n" + whole)
-    assert "the first piece is 'xxx" in _refused(lambda: read_vocabulary(path))
+    assert "the first piece is 'xxx" in refused(lambda: read_vocabulary(path))
     with open(path, "wb") as file:
         file.truncate(2**40)
-    assert "at most 67,108,864 are read" in _refused(lambda: read_vocabulary(path))
+    assert "at most 67,108,864 are read" in refused(lambda: read_vocabulary(path))
 
 
 @pytest.mark.parametrize(
@@ -174,17 +164,17 @@ def test_configurations_of_unets(tmp_path: Path, one_replica: Placement, changes
         state = {name[6:]: golden[name] for name in golden.files if name.startswith("state/")}
     write_tensors(tmp_path / "diffusion_pytorch_model.safetensors", state, {})
     (tmp_path / "config.json").write_text(json.dumps(UNET | changes))
-    assert message in _refused(lambda: load_generator(tmp_path, one_replica))
+    assert message in refused(lambda: load_generator(tmp_path, one_replica))
 
 
 def test_json_of_unets(tmp_path: Path, one_replica: Placement) -> None:
     for text in (DEEP, LONG, '{"sample_size": ' + LONG + "}", "{", "[]", "null"):
         (tmp_path / "config.json").write_text(text)
-        assert "config.json: " in _refused(lambda: load_generator(tmp_path, one_replica))
+        assert "config.json: " in refused(lambda: load_generator(tmp_path, one_replica))
     (tmp_path / "config.json").write_text(json.dumps(UNET))
     for text, message in ((DEEP, "nested"), ('{"num_train_timesteps": 1e9}', "steps"), ('{"beta_schedule": []}', "")):
         (tmp_path / "scheduler_config.json").write_text(text)
-        assert message in _refused(lambda: load_generator(tmp_path, one_replica))
+        assert message in refused(lambda: load_generator(tmp_path, one_replica))
 
 
 @pytest.mark.parametrize(
@@ -202,8 +192,8 @@ def test_json_of_unets(tmp_path: Path, one_replica: Placement) -> None:
         (HeadConfig, {"dense": (8,) * 1001}),
     ],
 )
-def test_sizes_beyond_all_networks_are_refused(config: type, choices: dict) -> None:
-    _refused(lambda: config(**choices))
+def test_sizes_beyond_all_networks_arerefused(config: type, choices: dict) -> None:
+    refused(lambda: config(**choices))
 
 
 def test_statistics_that_are_none(tmp_path: Path) -> None:
@@ -215,7 +205,7 @@ def test_statistics_that_are_none(tmp_path: Path) -> None:
                   {"count": "x"}, {"provenance": DEEP}, {"provenance": "[]"}, {"provenance": '{"mode": []}'},
                   {"sigma": np.zeros((2, 3))}, {"mu": np.zeros(0, "i4,i4")}):  # fmt: skip
         np.savez(path, **(good | wrong))
-        assert "a.npz: " in _refused(lambda: statistics.load(path))
+        assert "a.npz: " in refused(lambda: statistics.load(path))
 
 
 def test_pixel_maps_that_are_none(tmp_path: Path) -> None:
@@ -228,22 +218,22 @@ def test_pixel_maps_that_are_none(tmp_path: Path) -> None:
     for changed in ({"pixels": arrays["pixels"] + 5}, {"points": np.zeros((2, 2))}, {"points": np.zeros(())},
                     {"corners": np.full((4, 2), np.nan)}, {"pixels": np.zeros((3, 2))}):  # fmt: skip
         write_tensors(path, arrays | changed, {"pixel_map": json.dumps(note)})
-        assert "damaged pixel map" in _refused(lambda: PixelMap.load(path))
+        assert "damaged pixel map" in refused(lambda: PixelMap.load(path))
     wrong = [DEEP, LONG, "[]", "{}", *(json.dumps(note | change) for change in (
         {"config": {"depth": 3}}, {"config": {"height": 10**9}}, {"scaling": []}, {"scaling": "none"}, {"kl": None},
         {"config": 3},
     ))]  # fmt: skip
     for text in wrong:
         write_tensors(path, arrays, {"pixel_map": text})
-        assert "map.safetensors: " in _refused(lambda: PixelMap.load(path))
+        assert "map.safetensors: " in refused(lambda: PixelMap.load(path))
 
 
 def test_seeds_of_random_weights() -> None:
     assert [seed_of(text) for text in ("random", "random:7", "", "randomly.pth")] == [0, 7, None, None]
     for text in ("random:abc", "random:", "random:-1", "random:²", "random:" + LONG, f"random:{2**32}"):
-        assert "after random: comes a number" in _refused(lambda text=text: seed_of(text))
+        assert "after random: comes a number" in refused(lambda text=text: seed_of(text))
     config = FeatureConfig("keras", "random:abc")
-    assert "--weights=random:abc" in _refused(lambda: build_extractor(config, Path()))
+    assert "--weights=random:abc" in refused(lambda: build_extractor(config, Path()))
 
 
 def test_a_value_is_shown_in_a_short_line(tmp_path: Path) -> None:
@@ -253,7 +243,7 @@ def test_a_value_is_shown_in_a_short_line(tmp_path: Path) -> None:
     for value in (deep, "x\n" * 10**6, list(range(10**6)), {"a": deep}, 10**5000):
         assert len(shown(value)) < 80 and "\n" not in shown(value)
     (tmp_path / "a.json").write_text("[" * 900 + "]" * 900)
-    assert "a JSON object is expected" in _refused(lambda: read_object(tmp_path / "a.json"))
+    assert "a JSON object is expected" in refused(lambda: read_object(tmp_path / "a.json"))
 
 
 def test_zip_members_by_hand_keep_their_claims(tmp_path: Path) -> None:
@@ -266,4 +256,4 @@ def test_zip_members_by_hand_keep_their_claims(tmp_path: Path) -> None:
     path.write_bytes(raw.replace(struct.pack("<I", size), struct.pack("<I", 1000)))
     from files.npz import read_npz
 
-    assert "not a readable npz file" in _refused(lambda: read_npz(path))
+    assert "not a readable npz file" in refused(lambda: read_npz(path))

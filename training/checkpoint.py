@@ -210,7 +210,7 @@ class Checkpointer:
         return _values("model", changing), about
 
     def _assign(self, path: Path, tensors: Tensors, about: dict[str, str]) -> None:
-        own, fixed = _named(self.model.variables), set(json.loads(about.get("fixed", "[]")))
+        own, fixed = _named(self.model.variables), set(json.loads(about["fixed"]))
         digests = {name: digest for name, digest in self._fixed.items() if name in fixed}
         if fixed and _joined(digests) != about["fixed_sha256"]:
             raise UserError(

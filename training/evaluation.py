@@ -37,8 +37,9 @@ def make_mapper(function: Callable[[Any], dict[str, Any]], placement: Placement)
         return tf.function(lambda batch: strategy.run(replica_values, args=(batch,)), input_signature=signature)
 
     def stream(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
-        values_of = compiled(filled_spec(batches.spec, multiple_of(placement)))
-        with feed(batches, lambda batch: to_device(filled_up(batch, multiple_of(placement)), placement)) as walk:
+        multiple = multiple_of(placement)
+        values_of = compiled(filled_spec(batches.spec, multiple))
+        with feed(batches, lambda batch: to_device(filled_up(batch, multiple), placement)) as walk:
             for batch in walk:
                 arrays = {
                     name: np.concatenate([np.asarray(local) for local in strategy.experimental_local_results(value)])

@@ -132,23 +132,22 @@ class Run:
         """Whether the run is finished."""
         return (self.path / "result.json").exists()
 
-    def result(self, headline: str) -> dict[str, Any] | None:
-        """The result, None if the run is not finished; ``headline`` names a figure that it must have.
+    def result(self, *figures: str) -> dict[str, Any] | None:
+        """The result, None if the run is not finished; ``figures`` are names of numbers that it must have.
 
         Raises:
             UserError: ``result.json`` is damaged.
         """
         if not self.has_result():
             return None
+        path, remedy = self.path / "result.json", "remove it to have it made again"
         try:
-            result = read_object(self.path / "result.json")
-            if not math.isfinite(result[headline]):
-                raise ValueError
-        except (UserError, KeyError, TypeError, ValueError) as error:
-            what = (
-                str(error) if isinstance(error, UserError) else f"{self.path}/result.json: damaged: no {headline} in it"
-            )
-            raise UserError(f"{what}; remove it to have it made again") from error
+            result = read_object(path)
+        except UserError as error:
+            raise UserError(f"{error}; {remedy}") from error
+        lacking = [name for name in figures if not _is_number(result.get(name))]
+        if lacking:
+            raise UserError(f"{path}: damaged: no {lacking[0]} in it; {remedy}")
         return result
 
     def finished(self, headline: str) -> dict[str, Any] | None:
@@ -165,8 +164,8 @@ class Run:
                 f"--run_dir={self.path} has results and no data.json that says what they were made of; choose another "
                 "folder"
             )
-        # Versions before 0.4 knew of fewer inputs.
-        differing = [name for name in before or {} if now.get(name) != before[name]]  # type: ignore[index]
+        before = before or {}  # versions before 0.4 knew of fewer inputs
+        differing = [name for name in before if now.get(name) != before[name]]
         if differing:
             raise UserError(
                 f"--run_dir={self.path} was made of other data ({', '.join(differing)}; see its data.json); choose "
@@ -295,6 +294,10 @@ def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:
             if not (leaf.kind.optional and absent):
                 found[leaf.name] = str(Path(value).expanduser()) if leaf.kind.type is Path else value
     return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _short(value: float) -> str:

@@ -94,7 +94,7 @@ def result_of(run: Run) -> dict[str, Any] | None:
     Raises:
         UserError: the file is damaged, or lacks what the table needs of it.
     """
-    result, *_ = [run.result(figure) for figure in _FIGURES]
+    result = run.result(*_FIGURES)
     if result is None:
         return None
     lacking = [name for name in _TEXTS if not isinstance(result.get(name), str)]
