@@ -1,7 +1,5 @@
 """Fine-tuning's means: what is frozen stays, low-rank updates start at nothing, [CLS] alone is [CLS] among all."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 
 from files.errors import UserError
+from tests.policies import dtype_policy
 from text_cls.bert import (
     add_lora,
     blocks,
@@ -43,16 +42,6 @@ def _logits(model: keras.Model, tokens: np.ndarray = TOKENS) -> np.ndarray:
 
 def _classifier(pooling: str = "cls", **changes: object) -> keras.Model:
     return _lively(build_classifier(BertClassifierConfig(CONFIG, 3, pooling)))
-
-
-@contextmanager
-def _policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _step(model: keras.Model, placement: Placement, **options: object) -> None:
@@ -151,7 +140,7 @@ def test_layerwise_rates_by_hand(one_replica: Placement) -> None:
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_saved_and_loaded_gives_the_same(tmp_path: Path, policy: str) -> None:
-    with _policy(policy):
+    with dtype_policy(policy):
         model = _classifier("mean")
     model.save(tmp_path / "m.keras")
     np.testing.assert_array_equal(_logits(keras.saving.load_model(tmp_path / "m.keras")), _logits(model))
@@ -160,7 +149,7 @@ def test_saved_and_loaded_gives_the_same(tmp_path: Path, policy: str) -> None:
 @pytest.mark.parametrize("pooling", ["cls", "mean", "pooler"])
 def test_mixed_precision_is_near_and_its_logits_are_float32(pooling: str) -> None:
     exact = _classifier(pooling)
-    with _policy("mixed_bfloat16"):
+    with dtype_policy("mixed_bfloat16"):
         mixed = build_classifier(BertClassifierConfig(CONFIG, 3, pooling))
     mixed.set_weights(exact.get_weights())
     add_lora(mixed.get_layer("encoder"), 2)

@@ -10,7 +10,6 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import training
 import vision_bridge
 from diffusion.unet import GroupNorm, PlaceAttention, TimeEmbedding
 from tests.layer_cases import CASES, DRAWN, LOAD, TOKENS, Case
+from tests.policies import dtype_policy
 from text_cls.pretrain import MaskTokens
 from text_cls.transformer import PaddingBias, SelfAttention, TokenDropout
 from training.draws import Place, drawing_at
@@ -34,16 +34,6 @@ from vision_bridge.backbones import Norm
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (training, text_cls, diffusion, vision_bridge)
 every_case = pytest.mark.parametrize("name", CASES)
-
-
-@contextmanager
-def _policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _import_all() -> None:
@@ -161,7 +151,7 @@ def _loaded_elsewhere(folder: Path, policy: str, backend: str) -> Callable[[str]
     """Saves a model around every layer under a policy, and loads them in one fresh process of float32."""
     expected, values = {}, {}
     for name, case in CASES.items():
-        with _policy(policy):
+        with dtype_policy(policy):
             model = _model(case)
         model.save(folder / f"{name}.keras")
         np.savez(folder / f"{name}.npz", *case.inputs)
@@ -213,7 +203,7 @@ def test_another_backend_loads_saves_and_loads_it(name: str, jax_elsewhere: Call
 @every_case
 def test_a_mixed_model_loads_in_this_process(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    with _policy("mixed_bfloat16"):
+    with dtype_policy("mixed_bfloat16"):
         model = _model(case)
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
