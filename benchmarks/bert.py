@@ -66,9 +66,9 @@ def ours_embed(arrays: dict[str, np.ndarray]) -> Turn:
     from text_cls.encoding import Encoded
     from text_cls.features import feature_encoder, make_feature_fn
     from training.evaluation import make_evaluator
-    from training.strategy import make_strategy
+    from training.placement import make_placement
 
-    placement = make_strategy("cpu")
+    placement = make_placement("cpu")
     checkpoint = read_checkpoint(_folder())
     encoder = feature_encoder(checkpoint, [checkpoint.config.num_layers], FLAGS.pooling)
     evaluate = make_evaluator(make_feature_fn(encoder, FLAGS.pooling), placement)
@@ -87,9 +87,9 @@ def ours_finetune(arrays: dict[str, np.ndarray]) -> Turn:
     from training.adamw import AdamW
     from training.config import TrainingConfig
     from training.job import Job
-    from training.strategy import make_strategy
+    from training.placement import make_placement
 
-    placement = make_strategy("cpu")
+    placement = make_placement("cpu")
     checkpoint = read_checkpoint(_folder())
     model = build_classifier(BertClassifierConfig(checkpoint.config, CLASSES))
     load_encoder(checkpoint, model.get_layer("encoder"))

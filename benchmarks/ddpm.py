@@ -68,10 +68,10 @@ def ours() -> Turn:
     from training.adamw import AdamW
     from training.config import TrainingConfig
     from training.job import Job
-    from training.strategy import make_strategy
+    from training.placement import make_placement
 
     size, channels, width, multipliers, attention, groups, dropout = SHAPES[FLAGS.model]
-    placement = make_strategy("cpu", FLAGS.shards)
+    placement = make_placement("cpu", FLAGS.shards)
     config = UNetConfig(size, size, channels, width, multipliers, 2, attention, 1, dropout, groups)
     generator = Generator(config, DiffusionProcess(ProcessConfig()), (), placement)
     batch, steps = sizes()

@@ -27,11 +27,11 @@ def main(argv: list[str]) -> None:
     from diffusion.data import load
     from diffusion.generator import Generator, ImageRequest
     from diffusion.neighbours import nearest
-    from training.strategy import make_strategy
+    from training.placement import make_placement
 
     run_dir = Path(FLAGS.run_dir)
     run_seed = next(int(line[7:]) for line in (run_dir / "flags.txt").read_text().splitlines() if "--seed=" in line)
-    generator = Generator.load(run_dir / "model", make_strategy("cpu"))
+    generator = Generator.load(run_dir / "model", make_placement("cpu"))
     splits = load(DataConfig(), run_seed)
     flat = lambda pixels: pixels.reshape(len(pixels), -1) / 255.0 * 16.0  # noqa: E731
     classifier = SVC(gamma=0.001, C=10.0).fit(flat(splits.train.pixels), splits.train.labels)

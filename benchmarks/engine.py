@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.turns import Turn
 
 if TYPE_CHECKING:
+    from training.backends import Placement
     from training.config import TrainingConfig
     from training.job import Job
-    from training.strategy import Placement
 
 _OPEN: list[Any] = []  # until the process ends
 

@@ -82,9 +82,9 @@ def ours() -> Turn:
     from diffusion.config import FeatureConfig
     from diffusion.extractors import build_extractor
     from diffusion.features import make_feature_stream
-    from training.strategy import make_strategy
+    from training.placement import make_placement
 
-    placement = make_strategy("cpu")
+    placement = make_placement("cpu")
     extractor = build_extractor(FeatureConfig("tf2015", "random"), Path())
     stream = make_feature_stream(extractor, placement, FLAGS.batch_size)
     images = np.random.default_rng(0).integers(0, 256, (FLAGS.images, 32, 32, 3), np.uint8)

@@ -71,9 +71,9 @@ def main(argv: list[str]) -> None:
     from diffusion.features import make_feature_stream
     from diffusion.fid import frechet_distance_of_features
     from files.download import default_cache
-    from training.strategy import make_strategy
+    from training.placement import make_placement
 
-    placement = make_strategy("cpu")
+    placement = make_placement("cpu")
     with tempfile.TemporaryDirectory() as folder:
         features_of = FLAGS.features
         if FLAGS.squeezenet:

@@ -22,9 +22,9 @@ def main(argv: list[str]) -> None:
     from diffusion import plots
     from diffusion.config import SamplerConfig
     from diffusion.generator import Generator, ImageRequest
-    from training.strategy import make_strategy
+    from training.placement import make_placement
 
-    generator = Generator.load(Path(FLAGS.run_dir) / "model", make_strategy("cpu"))
+    generator = Generator.load(Path(FLAGS.run_dir) / "model", make_placement("cpu"))
     steps, batches = ([int(text) for text in values] for values in (FLAGS.steps, FLAGS.batches))
     cost = np.zeros((len(batches), len(steps)))
     for (row, column), _ in np.ndenumerate(cost):

@@ -61,9 +61,9 @@ def ours(arrays: dict[str, np.ndarray]) -> Turn:
     from training.adamw import AdamW
     from training.config import TrainingConfig
     from training.job import Job
-    from training.strategy import make_strategy
+    from training.placement import make_placement
 
-    placement = make_strategy("cpu")
+    placement = make_placement("cpu")
     config = TransformerConfig(VOCABULARY, CLASSES, MAX_LENGTH, WIDTH, LAYERS, HEADS, FFN, DROPOUT)
     model = build_classifier(config)
     optimizer = AdamW(1e-3)

@@ -14,10 +14,10 @@ from diffusion.extractors import PRECISION, Extractor
 from diffusion.fid import frechet_distance_of_features
 from diffusion.generator import Generator
 from diffusion.sources import ImageSource
-from files.arrays import growing_array
+from training.backends import Placement
 from training.evaluation import make_mapper
 from training.session import precision
-from training.strategy import Placement
+from training.shared_arrays import filling
 
 _SAVE_EVERY = 10  # batches
 
@@ -56,7 +56,7 @@ def image_features(
         UserError: ``path`` holds something else.
     """
     shape = (source.count, extractor.width + extractor.num_logits)
-    with growing_array(path, shape, "float32", source.depends_on | extractor.depends_on) as file:
+    with filling(path, shape, "float32", source.depends_on | extractor.depends_on) as file:
         on_progress(file.done)
         if file.done < source.count:
             stream = make_feature_stream(extractor, placement, batch_size)

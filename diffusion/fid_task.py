@@ -20,9 +20,9 @@ from diffusion.sources import ImageSource, open_source
 from diffusion.statistics import Statistics
 from files.download import cache_of
 from files.errors import UserError
+from training.backends import Placement
 from training.run import Run
 from training.session import session
-from training.strategy import Placement
 
 
 def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:

@@ -22,11 +22,12 @@ from diffusion.unet import build_unet
 from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.documents import shown
 from files.errors import UserError
+from training.backends import Placement
 from training.checkpoint import fingerprint, load_weights, write_weights
 from training.config import TrainingConfig
 from training.evaluation import make_mapper
+from training.placement import multiple_of
 from training.session import precision, precision_now
-from training.strategy import Placement
 
 _WEIGHTS = "weights.safetensors"
 # Names in the config.json of versions before 0.3.
@@ -46,7 +47,7 @@ class Generator:
     ) -> None:
         self.config, self.process, self.classes, self.placement = config, process, tuple(classes), placement
         self.precision = precision_now()
-        with placement.strategy.scope():
+        with placement.scope():
             self.model = build_unet(config)
         self._compiled: dict[tuple, Callable] = {}
 
@@ -99,7 +100,7 @@ class Generator:
             raise UserError(f"guidance {sampler.guidance} needs classes")
 
     def _round_up(self, count: int) -> int:
-        multiple = self.placement.strategy.num_replicas_in_sync * self.placement.shards
+        multiple = multiple_of(self.placement)
         return -(-count // multiple) * multiple
 
     def _make_sample_fn(self, config: SamplerConfig, interpolate: bool, num_frames: int) -> Callable:

@@ -14,7 +14,7 @@ from PIL import Image
 from files.documents import file_sha256, read_sealed, shown, write_sealed
 from files.errors import UserError
 from files.locks import alone
-from files.writing import draft_folder, move_whole
+from files.writing import draft_folder, is_held_back, move_whole
 
 _NOTE = ".images.json"
 _LONGEST = 255  # bytes of a name on the usual file systems
@@ -75,6 +75,8 @@ def write_folder(folder: Path, images: Iterable[tuple[str, np.ndarray]]) -> None
         UserError: see ``check_folder``.
         OSError: it cannot be written.
     """
+    if is_held_back(folder):
+        return
     checksums = {}
     waiting = f"waiting for another process, which writes {folder}"
     with alone(folder.parent, waiting), draft_folder(folder) as draft:

@@ -13,7 +13,7 @@ from diffusion.process import DiffusionProcess
 from files.documents import read_object, shown
 from files.errors import UserError
 from files.tensors import read_weights
-from training.strategy import Placement
+from training.backends import Placement
 
 _FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _PARTS = {

@@ -12,11 +12,12 @@ from diffusion.generator import Generator
 from diffusion.png_folder import check_folder, check_names, write_folder
 from diffusion.published import is_published, open_generator
 from diffusion.samplers import make_table, warnings
-from files.arrays import growing_array, write_npz
+from files.arrays import write_npz
 from files.errors import UserError
+from training.backends import Placement
 from training.config_files import as_flags
 from training.session import precision, session
-from training.strategy import Placement
+from training.shared_arrays import filling
 
 _FRAMES = 30  # of an animation, without its last
 
@@ -137,16 +138,17 @@ def _write_many(config: SampleConfig, generator: Generator, request: ImageReques
     """Streams the images into an array on disk; an interrupted call is resumed."""
     depends_on = {name: value for name, value in as_flags(config).items() if name != "devices"}
     depends_on["model"] = generator.fingerprint()
-    with growing_array(out / "images.npy", (config.num_images, *generator.shape), "uint8", depends_on) as file:
+    with filling(out / "images.npy", (config.num_images, *generator.shape), "uint8", depends_on) as file:
         progress = keras.utils.Progbar(config.num_images, unit_name="image")
         progress.update(file.done)
         if file.done < config.num_images:
             parts = generator.stream(config.sampler, request.after(file.done), config.batch_size)
             file.fill((part["image"] for part in parts), on_progress=progress.update)
-        written = {"array": out / "images.npy"}
-        if config.format == "png":
-            return written | _write_pngs(file.array, request, generator.classes, out)
-        return written | _write_npz(file.array, request, out)
+        array = file.read_only()
+    written = {"array": out / "images.npy"}
+    if config.format == "png":
+        return written | _write_pngs(array, request, generator.classes, out)
+    return written | _write_npz(array, request, out)
 
 
 def _write_npz(array: np.ndarray, request: ImageRequest, out: Path) -> dict[str, Path]:

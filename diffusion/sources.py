@@ -17,7 +17,7 @@ from diffusion.readers import Images, read_npz
 from diffusion.samplers import make_table
 from diffusion.statistics import Statistics
 from files.errors import UserError
-from training.strategy import Placement
+from training.backends import Placement
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from diffusion import plots
@@ -26,6 +27,7 @@ from diffusion.samplers import warnings
 from diffusion.sources import ImageSource
 from files.download import cache_of
 from files.errors import UserError
+from training.backends import Placement
 from training.checkpoint import State
 from training.config import TrainingConfig
 from training.draws import EVALUATION, Place
@@ -37,7 +39,6 @@ from training.loop import fit
 from training.plots import read_metrics, training_curves
 from training.run import Run
 from training.session import session
-from training.strategy import Placement
 
 
 def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
@@ -164,7 +165,7 @@ def _make_job(setup: _Setup, more_figures: Callable[[int], Figures]) -> Job:
 
     def evaluate() -> Figures:
         losses = score(evaluation_batches(held_out, training.batch_size))
-        return by_time(losses, generator.process.num_steps) | more_figures(int(job.optimizer.iterations.numpy()))
+        return by_time(losses, generator.process.num_steps) | more_figures(int(keras.ops.convert_to_numpy(job.optimizer.iterations)))
 
     job = make_job(
         generator.model,

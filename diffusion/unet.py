@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from diffusion.config import UNetConfig
 from training.dropout import Dropout
+from training.initializers import FanAverage, RandomUniform
 
 register = keras.saving.register_keras_serializable("triptych.diffusion")
 
@@ -133,7 +134,9 @@ def build_unet(config: UNetConfig) -> keras.Model:
     if config.num_classes:
         label = keras.Input((), dtype="int32", name="label")
         inputs.append(label)
-        emb = emb + layers.Embedding(config.num_classes + 1, embedding_width, name="label_embedding")(label)
+        emb = emb + layers.Embedding(
+            config.num_classes + 1, embedding_width, RandomUniform(-0.05, 0.05), name="label_embedding"
+        )(label)
     emb = ops.silu(emb)
     x = _down_and_up(config, x_t, emb)
     x = GroupNorm(config.num_groups, silu=True, name="norm_out")(x)
@@ -169,7 +172,7 @@ def _down_and_up(config: UNetConfig, x_t: Any, emb: Any) -> Any:
 
 
 def _fan_avg(scale: float = 1.0) -> keras.initializers.Initializer:
-    return keras.initializers.VarianceScaling(scale, "fan_avg", "uniform")
+    return FanAverage(scale)
 
 
 def _conv(width: int, name: str, **options: Any) -> layers.Conv2D:

@@ -15,7 +15,7 @@ from vision_bridge.extractors import EXTRACTORS
 
 if TYPE_CHECKING:
     from text_cls.prepared import PreparedTexts
-    from training.strategy import Placement
+    from training.backends import Placement
     from vision_bridge.bridge import Bridge, Features
 
 POOLING = "cls"

@@ -6,12 +6,15 @@ from typing import Any
 
 from files.documents import file_sha256, read_sealed, write_sealed
 from files.errors import UserError
+from files.writing import is_held_back
 
 CONFIG = "config.json"
 
 
 def write_artefact(folder: Path, config: dict[str, Any], files: Sequence[str] = ()) -> None:
     """Writes ``config.json`` last, when the ``files`` beside it are there."""
+    if is_held_back(folder):
+        return
     write_sealed(folder / CONFIG, config | {"files": {name: file_sha256(folder / name) for name in files}})
 
 

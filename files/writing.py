@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _COUNT = itertools.count()
+_OURS: list[Path] = []  # below which this process may write, where another one does the writing
 _LONGEST = 32  # characters of a file's name in its draft's, which must not be too long for the file system
 
 
@@ -36,6 +38,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: ``path`` cannot be written; names ``path``.
     """
+    if is_held_back(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+        return
     draft = _draft_of(path)
     try:
         with _naming(path):
@@ -54,6 +60,10 @@ def draft_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made or written; names ``path``.
     """
+    if is_held_back(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
     draft = _draft_of(path)
     try:
         with _naming(path):
@@ -64,8 +74,28 @@ def draft_folder(path: Path) -> Iterator[Path]:
         _remove(draft)
 
 
+@contextmanager
+def held_back(but: Path) -> Iterator[None]:
+    """Inside, this process changes no file that is not below ``but``: another process of its job writes the same.
+
+    What it writes goes into a temporary folder, and is forgotten.
+    """
+    _OURS.append(but.resolve())
+    try:
+        yield
+    finally:
+        _OURS.pop()
+
+
+def is_held_back(path: Path) -> bool:
+    """Whether another process of the job writes this file or folder; see ``held_back``."""
+    return bool(_OURS) and not path.resolve().is_relative_to(_OURS[-1])
+
+
 def move_whole(draft: Path, path: Path) -> None:
     """Puts a file or a folder at its place once all of it is on the disk; a folder only where none is."""
+    if is_held_back(path):
+        return
     if draft.is_dir():
         os.sync() if hasattr(os, "sync") else None  # one call for all files: there may be 100,000
     else:
@@ -87,6 +117,8 @@ def append_text(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written; names ``path``.
     """
+    if is_held_back(path):
+        return
     with _naming(path), path.open("ab", buffering=0) as file:
         file.write(text.encode("utf-8"))
 

@@ -8,25 +8,28 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
 
-from training.strategy import Placement, make_strategy
+from training.backends import Placement
+from training.placement import make_placement
 
 SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).resolve().parents[2] / "shared"))
 
 
 def pytest_configure() -> None:
-    make_strategy("cpu:2")
+    make_placement("cpu:2")
 
 
 @pytest.fixture
 def one_replica() -> Placement:
     import tensorflow as tf
 
-    return Placement(tf.distribute.get_strategy(), 1)
+    from training.backends.tensorflow import Placement as TensorflowPlacement
+
+    return TensorflowPlacement(tf.distribute.get_strategy(), 1)
 
 
 @pytest.fixture
 def two_replicas() -> Placement:
-    return make_strategy("cpu:2", shards=1)
+    return make_placement("cpu:2", shards=1)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from files.errors import UserError
 from tests.policies import dtype_policy
+from tests.steps import take_steps
 from text_cls.bert import (
     add_lora,
     blocks,
@@ -19,11 +20,9 @@ from text_cls.bert import (
 )
 from text_cls.config import BertClassifierConfig, BertConfig
 from training.adamw import AdamW
-from training.config import TrainingConfig
+from training.backends import Placement
 from training.job import Job
 from training.objectives import classification, seeded_call
-from training.strategy import Placement
-from training.train_step import make_train_step
 
 TOKENS = np.array([[2, 9, 17, 30, 11, 3], [2, 8, 3, 0, 0, 0]], np.int32)
 CONFIG = BertConfig(40, 16, 3, 2, 24, 12, dropout=0.0, attention_dropout=0.0)
@@ -45,8 +44,6 @@ def _classifier(pooling: str = "cls", **changes: object) -> keras.Model:
 
 
 def _step(model: keras.Model, placement: Placement, **options: object) -> None:
-    import tensorflow as tf
-
     from text_cls.batches import Batch
 
     optimizer = AdamW(0.01, **options)
@@ -55,10 +52,8 @@ def _step(model: keras.Model, placement: Placement, **options: object) -> None:
     def loss_fn(batch: Batch, training: bool, place: object) -> dict:
         return classification(seeded_call(model, batch.tokens, training, place), batch.label)
 
-    batch = Batch(tf.constant(TOKENS), tf.constant([0, 2]), tf.constant([0, 1]), tf.ones(2))
-    spec = tf.nest.map_structure(tf.TensorSpec.from_tensor, batch)
-    step = make_train_step(Job(model, optimizer, loss_fn, None, None), placement, TrainingConfig(num_steps=1), spec)
-    step(batch, tf.constant(0, tf.int64))
+    batch = Batch(TOKENS, np.array([0, 2], np.int32), np.array([0, 1], np.int32), np.ones(2, np.float32))
+    take_steps(Job(model, optimizer, loss_fn, None, None), placement, [batch])
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max", "pooler"])

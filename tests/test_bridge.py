@@ -1,6 +1,7 @@
 """Images, head, activation, controls, presets and weights of the vision bridge."""
 
 import dataclasses
+import itertools
 import pickle
 from itertools import islice
 from pathlib import Path
@@ -8,21 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import ops
 
 from files.documents import read_sealed, write_sealed
 from files.errors import UserError
 from tests.golden.backbone_state import images
+from tests.steps import take_steps
 from tests.test_backbones import state_of
 from training.adamw import AdamW
+from training.backends import Placement
 from training.config import TrainingConfig
 from training.functions import with_gradient
 from training.job import Job
 from training.options import overrides_of
 from training.randomness import seeded
-from training.strategy import Placement
-from training.train_step import make_train_step
 from vision_bridge.activation import class_activation, group_shares
 from vision_bridge.backbones import build_backbone
 from vision_bridge.batches import ImageBatch, evaluation_batches, training_batches
@@ -164,16 +164,14 @@ def test_batch_norms_see_the_batch_of_all_replicas(one_replica: Placement, two_r
     maps, labels = rng.normal(size=(16, 8, 8, 3)).astype(np.float32), np.arange(16) % 2
 
     def after_steps(placement: Placement) -> list[np.ndarray]:
-        with placement.strategy.scope(), seeded(0):
+        with placement.scope(), seeded(0):
             head = build_head((8, 8, 3), 2, dataclasses.replace(SMALL, map_norm=True))
             optimizer = AdamW(0.01)
             optimizer.build(head.trainable_variables)
         loss_fn = make_loss_fn(head, lambda x: x, SMALL)
         job = Job(head, optimizer, loss_fn, lambda step: training_batches(maps, labels, 8, 0, step), dict)
         batches = job.train(0)
-        step = make_train_step(job, placement, TrainingConfig(), batches.spec)
-        for number, batch in zip(range(2), batches, strict=False):
-            step(batch, tf.constant(number, tf.int64))
+        take_steps(job, placement, itertools.islice(batches, 2), batches.spec)
         return [np.asarray(v) for v in head.variables if "seed" not in v.path]
 
     for one, two in zip(after_steps(one_replica), after_steps(two_replicas), strict=True):

@@ -14,8 +14,8 @@ from files.documents import read_text
 from files.errors import UserError
 from files.locks import alone
 from files.writing import write_text
+from training.placement import make_placement
 from training.session import precision
-from training.strategy import Placement
 from vision_bridge.bridge import Bridge, Features
 from vision_bridge.cache import Cache, Stage
 from vision_bridge.config import BridgeConfig, Choices
@@ -154,10 +154,8 @@ def features() -> Features:
 
 
 def _bridge(features: Features, cache: Path, **more: object) -> Bridge:
-    import tensorflow as tf
-
     config = BridgeConfig(**({"engine": "pca", "height": 7, "width": 7} | more))  # type: ignore[arg-type]
-    return Bridge(config, features, cache, Placement(tf.distribute.get_strategy(), 1))
+    return Bridge(config, features, cache, make_placement("cpu", shards=1))
 
 
 def _agrees(bridge: Bridge) -> bool:

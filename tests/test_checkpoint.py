@@ -28,7 +28,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     model, optimizer = _model()
     optimizer.apply([tf.ones(v.shape) for v in model.trainable_variables], model.trainable_variables)
     state = State(step=7, seconds=1.5, best=0.1 + 0.2, best_step=5, evaluations_since_best=2)
-    state.add({"loss": tf.constant(0.1), "count": tf.constant(3.0)})
+    state.sums = {"loss": tf.constant(0.1), "count": tf.constant(3.0)}
     checkpointer = Checkpointer(tmp_path, model, optimizer)
     checkpointer.save_best(State(step=5))
     checkpointer.save(state, "a line\n")

@@ -1,5 +1,6 @@
 """Algorithm 1: its batches, its loss by hand, and nothing that depends on how the work is cut."""
 
+import itertools
 from itertools import islice
 
 import keras
@@ -13,15 +14,14 @@ from diffusion.objective import by_time, make_loss_fn, to_model
 from diffusion.process import DiffusionProcess
 from diffusion.readers import Images
 from diffusion.unet import GroupNorm, TimeEmbedding
+from tests.steps import take_steps
 from training.adamw import AdamW
-from training.config import TrainingConfig
+from training.backends import Placement
 from training.draws import EVALUATION, Place
 from training.feed import Batches
 from training.figures import Cost
 from training.job import Job
 from training.randomness import seeded
-from training.strategy import Placement
-from training.train_step import make_train_step
 
 PROCESS = DiffusionProcess(ProcessConfig(1000))
 
@@ -134,16 +134,14 @@ def _small_network() -> keras.Model:
 def _train(placement: Placement, steps: int) -> list[np.ndarray]:
     """Weights after a few steps of the engine."""
     images = _images(20)
-    with seeded(0), placement.strategy.scope():
+    with seeded(0), placement.scope():
         model = _small_network()
         optimizer = AdamW(1e-3, 0.0, ema_decay=0.9)
         optimizer.build(model.trainable_variables)
     loss_fn = make_loss_fn(model, PROCESS, 3)
     job = Job(model, optimizer, loss_fn, lambda step: training_batches(images, 8, 0, True, step), dict)
     batches = job.train(0)
-    train_step = make_train_step(job, placement, TrainingConfig(), batches.spec)
-    for step, batch in zip(range(steps), batches, strict=False):
-        train_step(batch, tf.constant(step, tf.int64))
+    take_steps(job, placement, itertools.islice(batches, steps), batches.spec)
     return model.get_weights()
 
 

@@ -18,7 +18,8 @@ from text_cls.encoding import Encoded
 from text_cls.objective import make_loss_fn
 from text_cls.pretrain import MaskTokens
 from text_cls.transformer import TokenDropout, build_classifier
-from training import philox
+from training import draws
+from training.backends import Placement
 from training.config import TaskConfig, TrainingConfig
 from training.draws import EVALUATION, Place, drawing_at, kept, uniform
 from training.dropout import Dropout
@@ -27,7 +28,6 @@ from training.feed import Batches, Spec
 from training.job import make_job
 from training.loop import fit
 from training.run import Run
-from training.strategy import Placement
 
 ROOT = Path(__file__).resolve().parents[1]
 MANY = (1, 10_000)
@@ -66,32 +66,38 @@ def test_known_answers_of_philox(counter: int, key: int, known: str) -> None:
     assert [f"{word:08x}" for word in found.numpy()] == known.split()
 
 
+def _uniform(shape: Any, place: Place, stream: int) -> Any:
+    return draws.to_unit(draws.words(shape, place, stream))
+
+
+def _kept(shape: Any, rate: float, place: Place, stream: int) -> Any:
+    return draws.is_kept(draws.words(shape, place, stream), rate)
+
+
 @pytest.mark.parametrize("step", [0, 12, EVALUATION])
 def test_the_layout_of_key_and_counter(step: int) -> None:
     """Key: seed and stream; counter: the row times the blocks of a row, and the step."""
     seed, row, stream, size = 2**32 - 3, 5, 2, 6  # two blocks a row, of which the last two words are left out
-    found = philox.words((3, size), Place(seed, step, row), stream).numpy()
+    found = draws.words((3, size), Place(seed, step, row), stream).numpy()
     for i in range(3):
         blocks = [_philox((row + i) * 2 + b | (step % 2**64) << 64, seed | stream << 32) for b in range(2)]
         np.testing.assert_array_equal(found[i], np.concatenate(blocks)[:size])
     high = (found >> 8) * 2.0**-24
-    np.testing.assert_array_equal(philox.uniform((3, size), Place(seed, step, row), stream), high)
-    np.testing.assert_array_equal(philox.kept((3, size), 0.4, Place(seed, step, row), stream), found > 0.4 * 2**32)
+    np.testing.assert_array_equal(_uniform((3, size), Place(seed, step, row), stream), high)
+    np.testing.assert_array_equal(_kept((3, size), 0.4, Place(seed, step, row), stream), found > 0.4 * 2**32)
 
 
 def test_a_long_seed_never_reaches_the_stream() -> None:
-    numbers = [
-        philox.words((4, 8), Place(seed, 3), stream).numpy() for seed, stream in ((7, 0), (7 + 2**32, 0), (7, 1))
-    ]
+    numbers = [draws.words((4, 8), Place(seed, 3), stream).numpy() for seed, stream in ((7, 0), (7 + 2**32, 0), (7, 1))]
     np.testing.assert_array_equal(numbers[0], numbers[1])
     assert not np.isin(numbers[0], numbers[2]).any()
 
 
 @pytest.mark.parametrize("rest", [(), (1,), (3,), (4,), (5,), (8,), (2, 5, 3), (2, 2, 2)])
 def test_a_part_is_that_of_the_whole(rest: tuple[int, ...]) -> None:
-    whole = philox.uniform((9, *rest), Place(7, 3), 1).numpy()
+    whole = _uniform((9, *rest), Place(7, 3), 1).numpy()
     for row in range(9):
-        np.testing.assert_array_equal(philox.uniform((9 - row, *rest), Place(7, 3, row), 1), whole[row:])
+        np.testing.assert_array_equal(_uniform((9 - row, *rest), Place(7, 3, row), 1), whole[row:])
 
 
 def test_other_places_are_other_numbers() -> None:
@@ -100,7 +106,7 @@ def test_other_places_are_other_numbers() -> None:
         "step": (Place(7, 4), 0), "late": (Place(7, 3 + 2**33), 0), "evaluation": (Place(7, EVALUATION), 0),
         "row": (Place(7, 3, 1), 0), "stream": (Place(7, 3), 1), "streams": (Place(7, 3), 2),
     }  # fmt: skip
-    numbers = {name: philox.uniform(MANY, place, stream).numpy()[0] for name, (place, stream) in places.items()}
+    numbers = {name: _uniform(MANY, place, stream).numpy()[0] for name, (place, stream) in places.items()}
     for one, two in itertools.combinations(numbers, 2):
         assert (numbers[one] == numbers[two]).mean() < 0.001
         assert abs(np.corrcoef(numbers[one], numbers[two])[0, 1]) < 0.03, (one, two)
@@ -109,14 +115,14 @@ def test_other_places_are_other_numbers() -> None:
 
 
 def test_the_numbers_are_uniform() -> None:
-    numbers = philox.uniform((25, 4001), Place(7, 3), 0).numpy().ravel()
+    numbers = _uniform((25, 4001), Place(7, 3), 0).numpy().ravel()
     assert numbers.min() >= 0.0 and numbers.max() < 1.0
     assert abs(numbers.mean() - 0.5) < 4 / np.sqrt(12 * numbers.size)
     assert stats.kstest(numbers, "uniform").pvalue > 0.01
     for rate in (0.001, 0.3, 0.99):
-        share = 1 - philox.kept((25, 4001), rate, Place(7, 3), 0).numpy().mean()
+        share = 1 - _kept((25, 4001), rate, Place(7, 3), 0).numpy().mean()
         assert abs(share - rate) < 4 * np.sqrt(rate * (1 - rate) / numbers.size)
-    assert not philox.kept((25, 4001), 1.0, Place(7, 3), 0).numpy().any()
+    assert not _kept((25, 4001), 1.0, Place(7, 3), 0).numpy().any()
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -143,9 +149,9 @@ def test_draws_go_on_inside_a_place_and_begin_again_at_it() -> None:
 
     first, second = two(), two()
     for stream in (0, 1):
-        np.testing.assert_array_equal(first[stream], philox.uniform(MANY, Place(7, 3), stream))
-    np.testing.assert_array_equal(first[3], philox.uniform(MANY, Place(7, 3), 2))
-    np.testing.assert_array_equal(first[2], philox.uniform(MANY, Place(8, 3), 0))
+        np.testing.assert_array_equal(first[stream], _uniform(MANY, Place(7, 3), stream))
+    np.testing.assert_array_equal(first[3], _uniform(MANY, Place(7, 3), 2))
+    np.testing.assert_array_equal(first[2], _uniform(MANY, Place(8, 3), 0))
     for one, again in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, again)
 
@@ -256,9 +262,9 @@ def test_masks_of_an_evaluation_do_not_depend_on_devices(one_replica: Placement,
     found = []
     for placement in (
         one_replica,
-        Placement(one_replica.strategy, 2),
+        one_replica._replace(shards=2),
         two_replicas,
-        Placement(two_replicas.strategy, 2),
+        two_replicas._replace(shards=2),
     ):
         parts = list(make_mapper(masked, placement)(Batches(batches, spec)))
         found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
@@ -282,7 +288,7 @@ def _trained(folder: Path, placement: Placement, rows: Any, accumulate: int, tok
         40, 3, 16, 8, 1, 2, 12, dropout=0.3, attention_dropout=0.2, token_dropout=tokens, bigram_buckets=31
     )
     training = TrainingConfig(num_steps=7, eval_every=7, accumulate=accumulate, select="", learning_rate=0.01)
-    with placement.strategy.scope():
+    with placement.scope():
         keras.utils.set_random_seed(3)
         model = build_classifier(config)
     texts = _texts()
@@ -306,8 +312,8 @@ def test_a_whole_training_with_dropout_does_not_depend_on_devices(
 ) -> None:
     placements = {
         "one": (one_replica, 1),
-        "shards": (Placement(one_replica.strategy, 2), 1),
-        "everything": (Placement(two_replicas.strategy, 2), 2),
+        "shards": (one_replica._replace(shards=2), 1),
+        "everything": (two_replicas._replace(shards=2), 2),
     }
     weights = {name: _trained(tmp_path / name, at, rows, times, tokens) for name, (at, times) in placements.items()}
     for name, other in weights.items():

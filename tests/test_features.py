@@ -13,7 +13,7 @@ from text_cls.bert import build_encoder
 from text_cls.checkpoints import load_encoder, read_checkpoint
 from text_cls.encoding import Encoded
 from text_cls.features import embed, feature_encoder
-from training.strategy import Placement
+from training.backends import Placement
 
 TINY = Path(__file__).parent / "golden" / "tiny" / "bert"
 
@@ -50,7 +50,7 @@ def test_equal_to_one_text_at_a_time(encoded: Encoded, pooling: str, tmp_path: P
 
 
 def test_two_replicas_and_half_precision(encoded: Encoded, tmp_path: Path, two_replicas: Placement) -> None:
-    with two_replicas.strategy.scope():
+    with two_replicas.scope():
         encoder = feature_encoder(read_checkpoint(TINY), [1, 3], "cls")
     array = embed(encoder, encoded, "cls", two_replicas, tmp_path / "f.npy", token_budget(40), "float16")
     assert array.dtype == np.float16

@@ -77,8 +77,8 @@ sys.path.insert(0, {root!r})
 from tests.test_loop import _job, _fit
 from training.evaluation import make_evaluator
 from training.feed import feed
-from training.strategy import make_strategy
-placement = make_strategy("cpu")
+from training.placement import make_placement
+placement = make_placement("cpu")
 job = _job(placement, 10)
 walk = feed(job.train(0), lambda batch: batch)
 batches = walk.__enter__()  # never closed: as a user's error or a notebook leaves it

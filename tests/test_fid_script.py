@@ -22,7 +22,7 @@ from diffusion.sources import ImageSource, open_source
 from files.errors import UserError
 from tests.scripts import fails, fails_each, succeeds
 from training.session import precision
-from training.strategy import Placement
+from training.backends import Placement
 
 
 @pytest.fixture(scope="module")

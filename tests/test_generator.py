@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
 from diffusion.generator import Generator, ImageRequest
@@ -16,9 +15,10 @@ from diffusion.process import DiffusionProcess
 from diffusion.sampling import slerp
 from files.documents import read_object
 from files.errors import UserError
+from training.backends import Placement
 from training.checkpoint import write_weights
+from training.placement import make_placement
 from training.session import precision
-from training.strategy import Placement
 
 CLASSES = ("a", "b", "c")
 UNET = UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)
@@ -38,7 +38,7 @@ def _generator(placement: Placement, classes: tuple[str, ...] = CLASSES) -> Gene
 @pytest.fixture(scope="module")
 def generator() -> Generator:
     """One for all tests: it keeps the graphs that it has compiled."""
-    return _generator(Placement(tf.distribute.get_strategy(), 1))
+    return _generator(make_placement("cpu", shards=1))
 
 
 def _differ(a: np.ndarray, b: np.ndarray) -> int:

@@ -21,7 +21,7 @@ from text_cls.checkpoints import read_checkpoint
 from text_cls.config import BertConfig, TransformerConfig
 from text_cls.wordpiece import read_vocabulary
 from training.randomness import seed_of
-from training.strategy import Placement
+from training.backends import Placement
 from vision_bridge.config import HeadConfig
 from vision_bridge.layout import PixelMap
 

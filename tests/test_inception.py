@@ -20,7 +20,7 @@ from files.documents import read_sealed
 from files.errors import UserError
 from tests.golden.inception_state import images, random_state
 from training.session import precision, precision_now
-from training.strategy import Placement
+from training.backends import Placement
 
 GOLDEN = Path(__file__).parent / "golden" / "inception.npz"
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from files.errors import Interrupted, UserError
 from files.tensors import read_tensors
 from training.adamw import AdamW
+from training.backends import Placement, TrainStep
 from training.config import TaskConfig, TrainingConfig
 from training.draws import Place
 from training.dropout import Dropout
@@ -26,7 +27,6 @@ from training.learning_rate import Schedule
 from training.loop import fit
 from training.objectives import classification, seeded_call
 from training.run import Run
-from training.strategy import Placement
 
 N, WORDS, BATCH = 37, 30, 8  # 37 = 4·8 + 5: every epoch ends on a ragged batch
 
@@ -59,7 +59,7 @@ def _batches(first_step: int) -> Batches:
 
 
 def _job(placement: Placement, steps: int, dropout: float = 0.0, rate: float = 0.05) -> Job:
-    with placement.strategy.scope():
+    with placement.scope():
         keras.utils.set_random_seed(3)
         tokens = keras.Input((5,), dtype="int32")
         x = keras.layers.Flatten()(keras.layers.Embedding(WORDS, 4)(tokens))
@@ -99,10 +99,10 @@ def test_replicas_shards_and_micro_batches_make_no_difference(
     for name, placement, accumulate in (
         ("one", one_replica, 1),
         ("two", two_replicas, 1),
-        ("shards", Placement(one_replica.strategy, 2), 1),
-        ("both", Placement(two_replicas.strategy, 2), 1),
+        ("shards", one_replica._replace(shards=2), 1),
+        ("both", two_replicas._replace(shards=2), 1),
         ("micro-batches", one_replica, 4),
-        ("everything", Placement(two_replicas.strategy, 2), 2),
+        ("everything", two_replicas._replace(shards=2), 2),
     ):
         job = _fit(tmp_path / name, placement, accumulate=accumulate)
         assert int(job.optimizer.iterations.numpy()) == 20
@@ -160,18 +160,26 @@ def test_stopped_by_a_signal_and_resumed_is_bit_identical(
 
 
 def _interrupt_at(step: int, error: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.checkpoint import State
+    from training import loop
 
-    add = State.add
+    make = loop.make_train_step
 
-    def interrupting(self: State, sums: dict) -> None:
-        add(self, sums)
-        if self.step + 1 == step:
-            if error is not None:
-                raise error
-            os.kill(os.getpid(), signal.SIGTERM)
+    def interrupting(*args: Any) -> TrainStep:
+        whole = make(*args)
 
-    monkeypatch.setattr(State, "add", interrupting)
+        def run(walk: Iterator[Any], before: int, count: int, sums: dict) -> dict:
+            assert count == 1
+            sums = whole.run(walk, before, count, sums)
+            if before + 1 == step:
+                if error is not None:
+                    raise error
+                os.kill(os.getpid(), signal.SIGTERM)
+            return sums
+
+        return whole._replace(run=run)
+
+    monkeypatch.setattr(loop, "make_train_step", interrupting)
+    monkeypatch.setattr(loop, "WITHOUT_ASKING", 0.0)
 
 
 def test_best_weights_are_left_in_the_model_and_patience_stops(tmp_path: Path, one_replica: Placement) -> None:
@@ -285,7 +293,7 @@ def test_evaluator_drops_filler_and_keeps_order(one_replica: Placement, two_repl
     mask = np.array([1, 1, 0, 1, 1, 1, 0, 0] * 2, np.float32)
     halves = [Batch(x[:8], x[:8], mask[:8]), Batch(x[8:], x[8:], mask[8:])]
     dataset = Batches(lambda: halves, spec_of(halves[0]))
-    for placement in (one_replica, two_replicas, Placement(one_replica.strategy, 4)):
+    for placement in (one_replica, two_replicas, one_replica._replace(shards=4)):
         values = make_evaluator(lambda batch: {"double": 2 * batch.x}, placement)(dataset)
         np.testing.assert_array_equal(values["double"], 2 * x[mask > 0])
 

@@ -14,8 +14,8 @@ from text_cls.predictor import Predictor
 from text_cls.preprocess import Cleaner, tokenise
 from text_cls.tokenisers import WordTokeniser
 from text_cls.vocabulary import Vocabulary
+from training.backends import Placement
 from training.session import precision
-from training.strategy import Placement
 
 TEXTS = [("good film", "the actor"), ("bad film", "no scene"), ("a", "b c d e f g h i j k l")]
 

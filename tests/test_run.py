@@ -10,7 +10,7 @@ from files.errors import UserError
 from training.config import TaskConfig, TrainingConfig
 from training.options import nested, option
 from training.run import Run
-from training.strategy import make_strategy
+from training.placement import make_placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +173,7 @@ def test_writer_gets_the_figures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("devices", ["tpu", "cpu:0", "cpu:x", "auto:2", "gpu:99", ""])
 def test_devices_that_are_not_there(devices: str) -> None:
     with pytest.raises(UserError, match="--devices="):
-        make_strategy(devices)
+        make_placement(devices)
 
 
 def test_a_folder_that_was_refused_is_free(tmp_path: Path) -> None:

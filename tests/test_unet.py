@@ -14,7 +14,7 @@ from diffusion.published import is_published, load_generator, load_unet, read_co
 from diffusion.unet import GroupNorm, TimeEmbedding, build_unet
 from files.errors import UserError
 from tests.golden.unet_config import CONFIG
-from training.strategy import Placement
+from training.backends import Placement
 
 GOLDEN = Path(__file__).parent / "golden" / "unet.npz"
 TINY = UNetConfig(8, 8, 1, 8, (1, 2), 1, (4,), num_groups=4)

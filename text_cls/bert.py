@@ -6,6 +6,7 @@ BERT, DistilBERT and MiniLM are post-norm encoders with learned positions; they 
 Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``K`` classes.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from files.errors import UserError
 from text_cls.config import BertClassifierConfig, BertConfig
 from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, register
 from training.dropout import Dropout
+from training.initializers import RandomUniform, TruncatedNormal
 
 
 @register
@@ -37,13 +39,13 @@ class BertEmbedding(layers.Layer):
         self.num_segments, self.norm_epsilon, self.dropout = num_segments, norm_epsilon, dropout
 
     def build(self, tokens_shape: Any) -> None:
-        normal = keras.initializers.TruncatedNormal(stddev=0.02)
         policy = self.dtype_policy
-        self.words = layers.Embedding(self.vocabulary_size, self.width, normal, name="words", dtype=policy)
+        self.words = layers.Embedding(self.vocabulary_size, self.width, _small(), name="words", dtype=policy)
         self.words.build(tokens_shape)
-        self.positions = self.add_weight(shape=(self.max_positions, self.width), initializer=normal, name="positions")
+        self.positions = self.add_weight(shape=(self.max_positions, self.width), initializer=_small(), name="positions")
         if self.num_segments:
-            self.segments = self.add_weight(shape=(self.num_segments, self.width), initializer=normal, name="segments")
+            shape = self.num_segments, self.width
+            self.segments = self.add_weight(shape=shape, initializer=_small(), name="segments")
         self.norm = layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm", dtype=policy)
         self.norm.build((*tokens_shape, self.width))
         self.drop = Dropout(self.dropout, seed=0, dtype=policy)
@@ -107,12 +109,16 @@ def build_classifier(config: BertClassifierConfig) -> keras.Model:
     from_cls = config.pooling in ("cls", "pooler")
     hidden = build_encoder(config.encoder, cls_only=from_cls)(tokens)
     pooled = Pooling("cls" if from_cls else config.pooling, name="pooling")(hidden, tokens)
-    small = keras.initializers.TruncatedNormal(stddev=0.02)
     if config.pooling == "pooler":
-        pooled = layers.Dense(config.encoder.width, "tanh", kernel_initializer=small, name="pooler")(pooled)
+        pooled = layers.Dense(config.encoder.width, "tanh", kernel_initializer=_small(), name="pooler")(pooled)
     pooled = Dropout(config.head_dropout, seed=0, name="head_dropout")(pooled)
-    logits = layers.Dense(config.num_classes, kernel_initializer=small, dtype="float32", name="head")(pooled)
+    logits = layers.Dense(config.num_classes, kernel_initializer=_small(), dtype="float32", name="head")(pooled)
     return keras.Model(tokens, logits, name="classifier")
+
+
+def _small() -> TruncatedNormal:
+    """For one weight: called twice, it would give the same numbers."""
+    return TruncatedNormal(stddev=0.02)
 
 
 def blocks(encoder: keras.Model) -> list[EncoderBlock]:
@@ -150,7 +156,8 @@ def add_lora(encoder: keras.Model, rank: int) -> None:
     for variable in encoder.variables:
         variable.trainable = False
     for layer in _lora_layers(encoder):
-        layer.enable_lora(rank)
+        limit = math.sqrt(6.0 / layer.kernel.shape[0])  # He et al. 2015, as Keras draws A
+        layer.enable_lora(rank, a_initializer=RandomUniform(-limit, limit))
 
 
 def merge_lora(encoder: keras.Model) -> None:
@@ -158,7 +165,7 @@ def merge_lora(encoder: keras.Model) -> None:
     for layer in _lora_layers(encoder):
         if layer.lora_enabled:
             layer._kernel.assign(layer.kernel)
-            layer.lora_kernel_b.assign(ops.zeros_like(layer.lora_kernel_b))
+            layer.lora_kernel_b.assign(ops.zeros_like(layer.lora_kernel_b.value))
 
 
 def _lora_layers(encoder: keras.Model) -> list[layers.Dense]:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from files.arrays import GrowingArray, growing_array, write_npy
+from files.arrays import write_npy
 from files.download import cache_of
 from files.errors import UserError
 from text_cls.batches import Batch, Rows, sorted_batches, token_budget
@@ -21,10 +21,11 @@ from text_cls.config import BertConfig, EmbeddingConfig
 from text_cls.encoding import Encoded
 from text_cls.prepared import PreparedTexts, read_encoder, tokenise_texts
 from text_cls.transformer import Pooling
+from training.backends import Placement
 from training.evaluation import make_mapper
 from training.run import Run
 from training.session import precision_now, session
-from training.strategy import Placement
+from training.shared_arrays import Filling, filling
 
 _SAVE_EVERY = 50  # batches between notes of how far it is
 
@@ -92,13 +93,13 @@ def embed(
     """
     depends_on = {"key": key, "pooling": pooling}
     shape = (len(encoded), len(encoder.outputs), encoder.outputs[0].shape[-1])
-    with growing_array(path, shape, dtype, depends_on, renew) as file:
+    with filling(path, shape, dtype, depends_on, renew) as file:
         _fill(file, make_mapper(make_feature_fn(encoder, pooling), placement), encoded, rows, on_progress)
     return np.load(path, mmap_mode="r")
 
 
 def _fill(
-    file: GrowingArray, stream: Callable, encoded: Encoded, rows: Rows, on_progress: Callable[[int], None]
+    file: Filling, stream: Callable, encoded: Encoded, rows: Rows, on_progress: Callable[[int], None]
 ) -> None:
     """Computes what is not there yet; ``file.done`` counts texts in the order of ``sorted_batches``."""
     done = file.done
@@ -128,7 +129,7 @@ def embed_splits(
     renew: bool = False,
 ) -> dict[str, np.ndarray]:
     """Features [N, layers, width] of every split, streamed into the file that ``path_of`` names for it."""
-    with placement.strategy.scope():
+    with placement.scope():
         encoder = feature_encoder(prepared.checkpoint, layers, pooling)
     rows = token_budget(batch_tokens)
     key, arrays = features_key(prepared, layers), {}

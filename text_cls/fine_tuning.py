@@ -28,7 +28,7 @@ from training.job import Job, make_job
 from training.loop import fit
 from training.run import Run
 from training.session import session
-from training.strategy import Placement
+from training.backends import Placement
 
 
 class _Prepared(NamedTuple):
@@ -100,7 +100,7 @@ def _rate_of(model: keras.Model, config: FineTuningConfig) -> Callable[[keras.Va
 
 def _add_lora(config: FineTuningConfig, encoder: keras.Model, placement: Placement) -> None:
     if config.tuning.lora_rank:
-        with placement.strategy.scope():
+        with placement.scope():
             add_lora(encoder, config.tuning.lora_rank)
 
 
@@ -143,7 +143,7 @@ def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedT
 def _masked_job(config: FineTuningConfig, training: TrainingConfig, job: TextJob, texts: PreparedTexts) -> Job:
     wordpiece, model_config = texts.tokeniser.wordpiece, job.predictor.config
     assert isinstance(model_config, BertClassifierConfig)
-    with job.placement.strategy.scope():
+    with job.placement.scope():
         ends = (wordpiece.cls_id, wordpiece.sep_id)
         model = build_masked_lm(model_config.encoder, wordpiece.mask_id, ends)
         load_encoder(texts.checkpoint, model.encoder)

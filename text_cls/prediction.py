@@ -9,7 +9,7 @@ from files.errors import UserError
 from text_cls.config import PredictionConfig
 from text_cls.predictor import Predictor, predictions_csv
 from text_cls.preprocess import Fields
-from training.strategy import make_strategy
+from training.placement import make_placement
 
 
 def predict(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> str:
@@ -43,7 +43,7 @@ def dry_run(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str])
 def _load(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> Predictor:
     if not texts:
         raise UserError("no text given: pass texts as arguments, --input=FILE, or lines on standard input")
-    return Predictor.load(Path(run_dir).expanduser() / "model", make_strategy(config.devices))
+    return Predictor.load(Path(run_dir).expanduser() / "model", make_placement(config.devices))
 
 
 def _fields(config: PredictionConfig, texts: Sequence[str]) -> list[Fields]:

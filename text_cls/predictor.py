@@ -26,12 +26,12 @@ from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields
 from text_cls.tokenisers import PieceTokeniser, Tokeniser, WordTokeniser
+from training.backends import Placement
 from training.checkpoint import load_weights, write_weights
 from training.config import TrainingConfig
 from training.evaluation import make_evaluator
 from training.options import choices_of
 from training.session import precision, precision_now
-from training.strategy import Placement
 
 _WEIGHTS = "weights.safetensors"
 ModelConfig = TransformerConfig | BertClassifierConfig
@@ -88,7 +88,7 @@ class Predictor:
         """
         self.config, self.tokeniser, self.classes, self.batch_size = config, tokeniser, tuple(classes), batch_size
         self.join_fields, self.precision = join_fields, precision_now()
-        with placement.strategy.scope():
+        with placement.scope():
             self.model = KINDS[type(config)].build(config)
         self._evaluate = make_evaluator(make_predict_fn(self.model), placement)
 

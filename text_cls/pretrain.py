@@ -17,13 +17,14 @@ from text_cls.transformer import ACTIVATIONS, register
 from text_cls.vocabulary import PAD_ID
 from training.draws import Place, uniform
 from training.figures import Cost
+from training.initializers import TruncatedNormal
 from training.objectives import seeded_call
 
 SHARE = 15  # per cent of the positions
 
 
 def _most(tokens: Any) -> Any:
-    """Places M that so many positions may need."""
+    """Places M that so many positions may need, at least one; a number or a tensor, as ``tokens`` is."""
     return (tokens * SHARE + 99) // 100
 
 
@@ -48,7 +49,7 @@ class MaskTokens(layers.Layer):
         shape = ops.shape(tokens)
         length = ops.cast(ops.sum(ops.cast(ops.not_equal(tokens, PAD_ID), "int32"), axis=1), "float32")  # [B]
         score = ops.where(special, -1.0, uniform(shape, seeds[0]))
-        most = ops.maximum(1, _most(shape[1]))
+        most = _most(shape[1])
         best, places = ops.top_k(score, most)  # [B, M]
         wanted = ops.maximum(1.0, ops.round(length * (SHARE / 100)))[:, None]
         rank = ops.cast(ops.arange(most), "float32")[None]
@@ -65,7 +66,7 @@ class MaskTokens(layers.Layer):
 
     def compute_output_shape(self, tokens_shape: Any) -> Any:
         rows, tokens = tokens_shape
-        return (tokens_shape, *[(rows, None if tokens is None else max(1, _most(tokens)))] * 3)
+        return (tokens_shape, *[(rows, None if tokens is None else _most(tokens))] * 3)
 
     def compute_output_spec(self, tokens: Any, training: bool = False) -> Any:
         dtypes = (tokens.dtype, "int32", tokens.dtype, "float32")
@@ -83,7 +84,7 @@ class MaskedLM(keras.Model):
     def __init__(self, encoder: keras.Model, config: BertConfig, mask: MaskTokens) -> None:
         super().__init__(name="masked_lm")
         self.encoder, self.mask = encoder, mask
-        small = keras.initializers.TruncatedNormal(stddev=0.02)
+        small = TruncatedNormal(stddev=0.02)
         activation = ACTIVATIONS[config.activation]
         self.transform = layers.Dense(config.width, activation, kernel_initializer=small, name="transform")
         self.transform.build((None, None, config.width))

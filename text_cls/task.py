@@ -1,6 +1,7 @@
 """Training a text classifier: the job, the report and the dry run, whatever its model; and the one from scratch."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from training.loop import fit
 from training.plots import training_curves
 from training.run import Run
 from training.session import session
-from training.strategy import Placement
+from training.backends import Placement
 
 
 @dataclasses.dataclass
@@ -97,7 +98,7 @@ class TextJob:
     def summary(self) -> str:
         """Sizes of data and model, two lines."""
         model, rows = self.predictor.model, self.rows
-        trained = sum(int(v.value.shape.num_elements()) for v in model.trainable_variables)
+        trained = sum(math.prod(v.shape) for v in model.trainable_variables)
         share = "" if trained == model.count_params() else f" ({trained:,} trained)"
         tokens = self.config.objective.batch_tokens
         per_step = f"{rows} examples" if isinstance(rows, int) else f"at most {tokens:,} positions"

@@ -10,11 +10,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from text_cls.attention import attention
 from text_cls.config import NORMS, POSITIONS, TransformerConfig
 from text_cls.pooling import POOLINGS
 from text_cls.vocabulary import MASK_ID, PAD_ID, SPECIAL, UNK_ID
 from training.draws import kept
 from training.dropout import Dropout
+from training.initializers import FanAverage, RandomNormal
 
 register = keras.saving.register_keras_serializable("triptych")
 NORM_EPSILON = 1e-6
@@ -68,12 +70,12 @@ class TokenEmbedding(layers.Layer):
         self.position, self.bigram_buckets = position, bigram_buckets
 
     def build(self, tokens_shape: Any) -> None:
-        normal = keras.initializers.RandomNormal(stddev=EMBEDDING_STD * self.width**-0.5)
+        normal = RandomNormal(stddev=EMBEDDING_STD * self.width**-0.5)
         policy = self.dtype_policy
         self.table = layers.Embedding(self.vocabulary_size, self.width, normal, name="tokens", dtype=policy)
         self.table.build(tokens_shape)
         if self.position == "learned":
-            small = keras.initializers.RandomNormal(stddev=0.02)
+            small = RandomNormal(stddev=0.02)
             self.positions = self.add_weight(shape=(self.max_length, self.width), initializer=small, name="positions")
         if self.bigram_buckets:
             self.bigrams = layers.Embedding(self.bigram_buckets, self.width, "zeros", name="bigrams", dtype=policy)
@@ -124,6 +126,11 @@ def gelu_tanh(x: Any) -> Any:
 ACTIVATIONS: dict[str, Any] = {"gelu": "gelu", "gelu_tanh": gelu_tanh, "relu": "relu", "silu": "silu"}
 
 
+def _initial(name: str) -> Any:
+    """An initialiser by Keras' name: ours where it draws."""
+    return FanAverage() if name == "glorot_uniform" else name
+
+
 def _first_tokens(shape: Any, queries: int | None) -> Any:
     """[B, T, D] → the shape of its first so many tokens; None: of all."""
     tokens = shape[1] if queries is None else queries if shape[1] is None else min(queries, shape[1])
@@ -145,14 +152,17 @@ class SelfAttention(layers.Layer):
         if width % self.num_heads:
             raise ValueError(f"width {width} is not a multiple of {self.num_heads} heads")
         policy = self.dtype_policy
-        self.qkv = layers.Dense(3 * width, name="qkv", dtype=policy)
+        self.qkv = layers.Dense(3 * width, kernel_initializer=FanAverage(), name="qkv", dtype=policy)
         self.qkv.build(x_shape)
-        self.out = layers.Dense(width, kernel_initializer=self.out_initializer, name="out", dtype=policy)
+        self.out = layers.Dense(width, kernel_initializer=_initial(self.out_initializer), name="out", dtype=policy)
         self.out.build(x_shape)
         self.drop = Dropout(self.dropout, seed=0, dtype=policy)
 
     def call(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
-        """[B, T, D] and [B, 1, 1, T] → [B, Q, D]; Q is T, or ``queries``: only the first tokens ask, all are asked."""
+        """[B, T, D] and ``PaddingBias``' [B, 1, 1, T] → [B, Q, D].
+
+        Q is T, or ``queries``: only the first tokens ask, all are asked.
+        """
         width = x.shape[-1]
         if queries is None:
             q, k, v = self._heads(self.qkv(x), 3)  # each [B, H, T, D/H]
@@ -160,11 +170,7 @@ class SelfAttention(layers.Layer):
             kernel, shift = self.qkv.kernel, self.qkv.bias
             (q,) = self._heads(ops.matmul(x[:, :queries], kernel[:, :width]) + shift[:width], 1)
             k, v = self._heads(ops.matmul(x, kernel[:, width:]) + shift[width:], 2)
-        scores = ops.matmul(q * (width // self.num_heads) ** -0.5, ops.swapaxes(k, 2, 3))  # [B, H, Q, T]
-        wide = keras.backend.result_type(scores.dtype, "float32")
-        weights = ops.softmax(ops.cast(scores, wide) + ops.cast(bias, wide))
-        weights = self.drop(ops.cast(weights, v.dtype), training=training)
-        mixed = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))  # [B, Q, H, D/H]
+        mixed = attention(q, k, v, bias, self.drop, training)  # [B, Q, H, D/H]
         return self.out(ops.reshape(mixed, (ops.shape(mixed)[0], ops.shape(mixed)[1], width)))
 
     def _heads(self, x: Any, parts: int) -> Any:
@@ -214,9 +220,11 @@ class EncoderBlock(layers.Layer):
         policy, activation, epsilon = self.dtype_policy, ACTIVATIONS[self.activation], self.norm_epsilon
         self.attention = SelfAttention(self.num_heads, self.attention_dropout, last, name="attention", dtype=policy)
         self.attention.build(x_shape, bias_shape)
-        self.widen = layers.Dense(self.ffn_width, activation, name="widen", dtype=policy)
+        self.widen = layers.Dense(
+            self.ffn_width, activation, kernel_initializer=FanAverage(), name="widen", dtype=policy
+        )
         self.widen.build(x_shape)
-        self.narrow = layers.Dense(x_shape[-1], kernel_initializer=last, name="narrow", dtype=policy)
+        self.narrow = layers.Dense(x_shape[-1], kernel_initializer=_initial(last), name="narrow", dtype=policy)
         self.narrow.build((*x_shape[:-1], self.ffn_width))
         self.norms = [layers.LayerNormalization(epsilon=epsilon, name=f"norm_{i}", dtype=policy) for i in (1, 2)]
         for norm in self.norms:
@@ -306,5 +314,5 @@ def build_classifier(config: TransformerConfig) -> keras.Model:
     if config.norm == "pre":  # after pooling, so that a word can weigh in the mean by the length of its vector
         pooled = layers.LayerNormalization(epsilon=NORM_EPSILON, name="final_norm")(pooled)
     pooled = Dropout(config.dropout, seed=0, name="head_dropout")(pooled)
-    logits = layers.Dense(config.num_classes, dtype="float32", name="head")(pooled)
+    logits = layers.Dense(config.num_classes, kernel_initializer=FanAverage(), dtype="float32", name="head")(pooled)
     return keras.Model(tokens, logits, name="classifier")

@@ -3,8 +3,9 @@
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
+from training.backends import RowGradient, backend
 from training.engine_optimizer import EngineOptimizer
 
 
@@ -30,33 +31,26 @@ class AdamW(EngineOptimizer, keras.optimizers.AdamW):
         super().__init__(learning_rate, weight_decay, beta_1, beta_2, epsilon, **kwargs)
 
     def _powers(self, dtype: Any) -> tuple[Any, Any]:
-        t = tf.cast(self.iterations.value + 1, dtype)
-        return tf.pow(tf.cast(self.beta_1, dtype), t), tf.pow(tf.cast(self.beta_2, dtype), t)
+        t = ops.cast(self.iterations.value + 1, dtype)
+        return ops.power(ops.cast(self.beta_1, dtype), t), ops.power(ops.cast(self.beta_2, dtype), t)
 
     def update_dense(self, gradient: Any, variable: Any, index: int, learning_rate: Any) -> None:
-        beta1_power, beta2_power = self._powers(variable.dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=beta1_power,
-            beta2_power=beta2_power,
-            lr=learning_rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
-        )
+        m, v, betas = self._momentums[index], self._velocities[index], (self.beta_1, self.beta_2)
+        powers = self._powers(variable.dtype)
+        backend().apply_adam(variable, m, v, gradient, learning_rate, powers, betas, self.epsilon)
 
-    def update_rows(self, gradient: Any, variable: Any, index: int, learning_rate: Any, decay: Any) -> None:
-        m, v = self._momentums[index].value, self._velocities[index].value
-        rows, values, (beta1_power, beta2_power) = gradient.indices, gradient.values, self._powers(variable.dtype)
-        m_rows = self.beta_1 * tf.gather(m, rows) + (1.0 - self.beta_1) * values
-        v_rows = self.beta_2 * tf.gather(v, rows) + (1.0 - self.beta_2) * tf.square(values)
-        m.scatter_update(tf.IndexedSlices(m_rows, rows))
-        v.scatter_update(tf.IndexedSlices(v_rows, rows))
-        rate = learning_rate * tf.sqrt(1.0 - beta2_power) / (1.0 - beta1_power)
-        step = rate * m_rows / (tf.sqrt(v_rows) + self.epsilon)
+    def update_rows(
+        self, gradient: RowGradient, variable: Any, index: int, learning_rate: Any, decay: Any
+    ) -> None:  # fmt: skip
+        m, v = self._momentums[index], self._velocities[index]
+        (rows, values), (beta1_power, beta2_power) = gradient, self._powers(variable.dtype)
+        m_rows = self.beta_1 * rows.take(m) + (1.0 - self.beta_1) * values
+        v_rows = self.beta_2 * rows.take(v) + (1.0 - self.beta_2) * ops.square(values)
+        rows.put(m, m_rows)
+        rows.put(v, v_rows)
+        rate = learning_rate * ops.sqrt(1.0 - beta2_power) / (1.0 - beta1_power)
+        weights = rows.take(variable)
+        step = rate * m_rows / (ops.sqrt(v_rows) + self.epsilon)
         if decay is not None:
-            step += decay * tf.gather(variable, rows)
-        variable.scatter_sub(tf.IndexedSlices(step, rows))
+            step += decay * weights
+        rows.put(variable, weights - step)

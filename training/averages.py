@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
+
+from training.backends import Rows
 
 
 class Averages:
@@ -21,7 +23,8 @@ class Averages:
 
     def __init__(self, optimizer: keras.Optimizer, variables: Sequence[keras.Variable], decay: float) -> None:
         """Creates the averages as variables of an optimizer, beginning at the weights."""
-        self._decay, self._variables, self._iterations = decay, list(variables), optimizer.iterations
+        self._optimizer, self._decay, self._variables = optimizer, decay, list(variables)
+        self._iterations = optimizer.iterations
         self.values: list[keras.Variable] = optimizer.add_optimizer_variables(variables, "average")
         self._averaged_at: list[keras.Variable | None] = []  # [rows] step up to which each row's average is right
         for average, variable in zip(self.values, variables, strict=True):
@@ -33,40 +36,39 @@ class Averages:
 
     def update(self, index: int, variable: Any, t: Any) -> None:
         """After update ``t`` of a whole variable."""
-        average, at = self.values[index].value, self._averaged_at[index]
-        average.assign_add((1.0 - self._decay_at(t)) * (variable - average))
+        average, at = self.values[index], self._averaged_at[index]
+        self._optimizer.assign_add(average, (1.0 - self._decay_at(t)) * (variable - average.value))
         if at is not None:
-            at.value.assign(tf.zeros_like(at.value) + t)
+            self._optimizer.assign(at, ops.zeros_like(at.value) + t)
 
-    def catch_up(self, index: int, variable: Any, rows: Any, t: Any) -> None:
+    def catch_up(self, index: int, variable: Any, rows: Rows, t: Any) -> None:
         """Before update ``t`` of these rows: the steps in which they were not updated, all at once."""
-        average, at, weights = self.values[index].value, self._averaged_at[index], tf.gather(variable, rows)
+        average, at, weights = self.values[index], self._averaged_at[index], rows.take(variable)
         assert at is not None
-        decay = tf.exp(self._log_decays(t - 1.0) - self._log_decays(tf.gather(at.value, rows)))[:, None]
-        average.scatter_update(tf.IndexedSlices(weights + decay * (tf.gather(average, rows) - weights), rows))
+        decay = ops.exp(self._log_decays(t - 1.0) - self._log_decays(rows.take(at)))[:, None]
+        rows.put(average, weights + decay * (rows.take(average) - weights))
 
-    def update_rows(self, index: int, variable: Any, rows: Any, t: Any) -> None:
+    def update_rows(self, index: int, variable: Any, rows: Rows, t: Any) -> None:
         """After update ``t`` of these rows."""
-        average, at = self.values[index].value, self._averaged_at[index]
+        average, at = self.values[index], self._averaged_at[index]
         assert at is not None
-        before = tf.gather(average, rows)
-        new = before + (1.0 - self._decay_at(t)) * (tf.gather(variable, rows) - before)
-        average.scatter_update(tf.IndexedSlices(new, rows))
-        at.value.scatter_update(tf.IndexedSlices(tf.zeros_like(rows, t.dtype) + t, rows))
+        before = rows.take(average)
+        rows.put(average, before + (1.0 - self._decay_at(t)) * (rows.take(variable) - before))
+        rows.put(at, ops.zeros_like(rows.take(at)) + t)
 
     def of(self, index: int) -> Any:
         """The averaged weights of the variable with this index, as of now."""
         average, at = self.values[index].value, self._averaged_at[index]
         if at is None:
-            return tf.convert_to_tensor(average)
-        variable, t = self._variables[index].value, tf.cast(self._iterations.value, at.value.dtype)
-        decay = tf.exp(self._log_decays(t) - self._log_decays(tf.convert_to_tensor(at.value)))[:, None]
+            return ops.convert_to_tensor(average)
+        variable, t = self._variables[index].value, ops.cast(self._iterations.value, at.dtype)
+        decay = ops.exp(self._log_decays(t) - self._log_decays(ops.convert_to_tensor(at.value)))[:, None]
         return variable + decay * (average - variable)
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
         """Inside, the model holds the averages; its own weights wait on the device."""
-        own = [tf.identity(variable.value) for variable in self._variables]
+        own = [ops.copy(variable.value) for variable in self._variables]
         for index, variable in enumerate(self._variables):
             variable.assign(self.of(index))
         try:
@@ -76,11 +78,11 @@ class Averages:
                 variable.assign(value)
 
     def _decay_at(self, t: Any) -> Any:
-        return tf.minimum(self._decay, (1.0 + t) / (10.0 + t))
+        return ops.minimum(self._decay, (1.0 + t) / (10.0 + t))
 
     def _log_decays(self, t: Any) -> Any:
         """log of the product of the decays of steps 1 … t: Π(1+s)/(10+s) = 10!/((t+2)…(t+10)) during warm-up."""
         warm = math.ceil((10.0 * self._decay - 1.0) / (1.0 - self._decay))
-        s = tf.minimum(t, max(0.0, warm - 1.0))
-        warmup = math.lgamma(11.0) - tf.add_n([tf.math.log(s + j) for j in range(2, 11)])
+        s = ops.minimum(t, max(0.0, warm - 1.0))
+        warmup = math.lgamma(11.0) - sum(ops.log(s + j) for j in range(2, 11))
         return warmup + (t - s) * math.log(self._decay)

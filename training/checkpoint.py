@@ -21,6 +21,7 @@ import numpy as np
 from files.errors import UserError
 from files.tensors import check_finite, read_tensors, write_tensors
 from files.writing import move_whole
+from training.hosts import hosts
 from training.optimizers import Optimizer
 
 Tensors = dict[str, np.ndarray]
@@ -33,7 +34,7 @@ class State:
     Attributes:
         step: updates done.
         seconds: training time so far, evaluations left out.
-        sums: of every figure since the last log line, with their ``count``.
+        sums: of every figure since the last log line, with their ``count``; on the device until they are asked for.
         best: the best value of the selecting figure (negated where less is better), and its step.
         evaluations_since_best: for early stopping.
         stopped: whether training stopped early.
@@ -47,10 +48,6 @@ class State:
     best_step: int = 0
     evaluations_since_best: int = 0
     stopped: bool = False
-
-    def add(self, sums: dict[str, Any]) -> None:
-        """Adds one step's sums; they stay on the device until they are asked for."""
-        self.sums = {name: self.sums[name] + value for name, value in sums.items()} if self.sums else dict(sums)
 
     def take_means(self) -> tuple[float, dict[str, float]]:
         """The number of examples since the last call and the mean of every figure over them."""
@@ -110,7 +107,9 @@ class Checkpointer:
         self._fixed = {name: _digest(variable) for name, variable in own.items() if id(variable) not in trained}
 
     def save(self, state: State, history: str = "") -> None:
-        """Writes ``last``; the one before it is kept as ``previous``."""
+        """Writes ``last``; the one before it is kept as ``previous``. Of several hosts the chief does."""
+        if not hosts().chief:
+            return
         tensors, about = self._weights()
         tensors |= _values("optimizer", _named(self.optimizer.variables))
         tensors["history"] = np.frombuffer(history.encode(), np.uint8)
@@ -122,6 +121,8 @@ class Checkpointer:
 
     def save_best(self, state: State) -> None:
         """Writes the model's present weights as the best; ``last`` may still name those before, so they are kept."""
+        if not hosts().chief:
+            return
         tensors, about = self._weights()
         if self._best.exists() and self._best_step != state.step:
             move_whole(self._best, self._best_before)

@@ -2,7 +2,9 @@
 
 Layers that draw ask ``uniform`` or ``kept``. While the engine trains or evaluates, what a row gets is a function of
 (seed, step, row of the global batch) and of how many draws came before: shards, micro-batches, replicas and hosts
-change nothing. Elsewhere, in plain Keras or on another backend, the layer's own generator draws.
+change nothing. Elsewhere, in plain Keras, the layer's own generator draws.
+
+The numbers are those of a counter-based generator (Philox 4×32-10, Salmon et al. 2011), the same on every backend.
 """
 
 import threading
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
 EVALUATION = -1  # in place of the step: an evaluation draws the same every time
 
@@ -45,7 +48,7 @@ def drawing_at(place: Place | None) -> Iterator[None]:
 
 
 def uniform(shape: Any, seed: Any) -> Any:
-    """[B, …] float32 in [0, 1).
+    """[B, …] float32 in [0, 1); in the engine multiples of 2⁻²⁴.
 
     Args:
         shape: its first dimension are the rows of the batch.
@@ -54,9 +57,7 @@ def uniform(shape: Any, seed: Any) -> Any:
     at = _next_draw()
     if at is None:
         return keras.random.uniform(shape, dtype="float32", seed=seed)
-    from training import philox
-
-    return philox.uniform(shape, *at)
+    return to_unit(words(shape, *at))
 
 
 def kept(shape: Any, rate: float, seed: Any) -> Any:
@@ -64,14 +65,38 @@ def kept(shape: Any, rate: float, seed: Any) -> Any:
     at = _next_draw()
     if at is None:
         return keras.random.uniform(shape, dtype="float32", seed=seed) >= rate
-    from training import philox
+    return is_kept(words(shape, *at), rate)
 
-    return philox.kept(shape, rate, *at)
+
+def words(shape: Any, place: Place, stream: int) -> Any:
+    """[B, …] uint32: the part of one array for the whole batch that begins at row ``place.row``.
+
+    Every row begins at a count of its own, so that a part can be drawn without what comes before it: block b of row r
+    has the counter (r · blocks of a row + b, step) and the key (seed, stream), each of two words of 64 bits and of 32.
+
+    Args:
+        shape: a tuple of integers and scalars.
+        place: seed (32 bits), step and row.
+        stream: number of the draw in its step.
+    """
+    from training.backends import backend
+
+    return backend().words(shape, place, stream)
+
+
+def to_unit(word: Any) -> Any:
+    """The upper 24 bits as float32 in [0, 1); a backend's own floats may be others where XLA compiles."""
+    return ops.cast(ops.right_shift(word, ops.convert_to_tensor(8, "uint32")), "float32") * 2.0**-24
+
+
+def is_kept(word: Any, rate: float) -> Any:
+    """False with probability ``rate``."""
+    return ops.cast(word, "float32") > rate * 2.0**32
 
 
 def _next_draw() -> tuple[Place, int] | None:
     """Where the call is and how many draws came before; None where the layer's own generator draws."""
-    if _SCOPE.place is None or keras.backend.backend() != "tensorflow":
+    if _SCOPE.place is None:
         return None
     stream, _SCOPE.calls = _SCOPE.calls, _SCOPE.calls + 1
     return _SCOPE.place, stream

@@ -1,15 +1,18 @@
 """What one step of a job costs, found by taking it."""
 
+import itertools
+import math
 import time
 from typing import NamedTuple
 
-import tensorflow as tf
+import keras
+import numpy as np
 
+from training.backends import Placement
 from training.config import TrainingConfig
 from training.feed import feed
 from training.job import Job
-from training.strategy import Placement
-from training.train_step import make_train_step, preparation
+from training.train_step import make_train_step
 
 
 class FirstStep(NamedTuple):
@@ -20,19 +23,25 @@ class FirstStep(NamedTuple):
 
 
 def first_step(job: Job, placement: Placement, training: TrainingConfig) -> FirstStep:
-    """Takes one step, which changes the model."""
+    """Takes a batch's step twice, the first time with its compilation; that changes the model."""
     batches = job.train(0)
-    train_step = make_train_step(job, placement, training, batches.spec)
-    with feed(batches, preparation(batches, placement, training)) as walk:
+    step = make_train_step(job, placement, training, batches.spec)
+    with feed(batches, step.prepare) as walk:
         batch = next(walk)
     start = time.monotonic()
-    train_step.get_concrete_function(batch, tf.constant(0, tf.int64))
-    traced = time.monotonic()
-    sums = {name: float(value) for name, value in train_step(batch, tf.constant(0, tf.int64)).items()}
-    seconds = time.monotonic() - traced
-    state = sum(v.value.dtype.size * int(tf.size(v.value)) for v in (*job.model.variables, *job.optimizer.variables))
+    first = {name: float(value) for name, value in step.run(iter([batch]), 0, 1, {}).items()}
+    compiled = time.monotonic()
+    for value in step.run(iter([batch]), 1, 1, {}).values():
+        float(value)
+    seconds, before = time.monotonic() - compiled, compiled - start
+    state = sum(_bytes(variable) for variable in itertools.chain(job.model.variables, job.optimizer.variables))
     return FirstStep(
-        sums,
-        f"{seconds:.2f} s (the first, after {traced - start:.1f} s of tracing), "
-        f"loss {sums['loss'] / sums['count']:.4f}; {state / 2**20:,.0f} MiB of weights and optimizer state",
+        first,
+        f"{seconds:.2f} s (the first {before:.1f} s, with its compilation), "
+        f"loss {first['loss'] / first['count']:.4f}; {state / 2**20:,.0f} MiB of weights and optimizer state",
     )
+
+
+def _bytes(variable: keras.Variable) -> int:
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return math.prod(variable.shape) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)

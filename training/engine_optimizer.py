@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from training.averages import Averages
+from training.backends import RowGradient, backend
 
 
 class EngineOptimizer:
@@ -49,22 +50,22 @@ class EngineOptimizer:
             self.averages = Averages(self, variables, self.ema_decay)  # type: ignore[arg-type]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One variable's update; ``gradient`` is dense, or ``IndexedSlices`` with unique indices."""
+        """One variable's update; ``gradient`` is dense, or has unique rows of an embedding."""
         index = self._get_variable_index(variable)  # type: ignore[attr-defined]
-        learning_rate = self._rates[index] * tf.cast(learning_rate, variable.dtype)
-        t = tf.cast(self.iterations.value + 1, variable.dtype)  # type: ignore[attr-defined]
+        learning_rate = self._rates[index] * ops.cast(learning_rate, variable.dtype)
+        t = ops.cast(self.iterations.value + 1, variable.dtype)  # type: ignore[attr-defined]
         decay = learning_rate * self.weight_decay if self._decays(variable) else None  # type: ignore[attr-defined]
-        if isinstance(gradient, tf.IndexedSlices) and self.by_rows:
-            rows = gradient.indices
+        by_rows = backend().rows_of(gradient, variable) if self.by_rows else None
+        if by_rows is not None:
             if self.averages:
-                self.averages.catch_up(index, variable, rows, t)
-            self.update_rows(gradient, variable, index, learning_rate, decay)
+                self.averages.catch_up(index, variable, by_rows.rows, t)
+            self.update_rows(by_rows, variable, index, learning_rate, decay)
             if self.averages:
-                self.averages.update_rows(index, variable, rows, t)
+                self.averages.update_rows(index, variable, by_rows.rows, t)
             return
         if decay is not None:
             variable.assign_sub(decay * variable)
-        self.update_dense(tf.convert_to_tensor(gradient), variable, index, learning_rate)
+        self.update_dense(backend().dense(gradient), variable, index, learning_rate)
         if self.averages:
             self.averages.update(index, variable, t)
 
@@ -72,7 +73,7 @@ class EngineOptimizer:
         """The rule, for a whole variable."""
         super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
 
-    def update_rows(self, gradient: Any, variable: Any, index: int, learning_rate: Any, decay: Any) -> None:
+    def update_rows(self, gradient: RowGradient, variable: Any, index: int, learning_rate: Any, decay: Any) -> None:
         """The rule with weight decay, for the rows of a gradient; ``decay`` may be None."""
         raise NotImplementedError
 

@@ -3,21 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
+from training.backends import backend
 
 
 def compiled(function: Callable) -> Callable:
     """The function as one graph."""
-    return tf.function(function)
+    return backend().compiled(function)
 
 
 def with_gradient(function: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
     """x → ``function(x)`` and the gradient of its sum with regard to x."""
-
-    def both(x: Any) -> tuple[Any, Any]:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = function(x)
-        return value, tape.gradient(value, x)
-
-    return both
+    return backend().with_gradient(function)

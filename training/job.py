@@ -7,18 +7,16 @@ once, so a ragged last batch, any number of replicas and any number of shards gi
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import keras
-import tensorflow as tf
 
+from training.backends import Placement
 from training.config import TrainingConfig
 from training.draws import Place
 from training.feed import Batches
 from training.optimizers import Optimizer, RateOf, make_optimizer
-from training.strategy import Placement
 
 Figures = dict[str, float]
 
@@ -82,51 +80,7 @@ def make_job(
         training: how, with the number of steps that ``resolved`` gives.
         rate_of, epsilon: see ``make_optimizer``.
     """
-    with placement.strategy.scope():
+    with placement.scope():
         optimizer = make_optimizer(training, training.num_steps, rate_of, epsilon)
         optimizer.build(model.trainable_variables)
     return Job(model, optimizer, loss_fn, train, evaluate, seed, rates)
-
-
-def to_device(batch: Any, placement: Placement) -> Any:
-    """A batch of arrays as tensors: on the device, or on the host where several devices will get parts of it."""
-    with tf.device("CPU:0" if placement.strategy.num_replicas_in_sync > 1 else None):
-        return type(batch)(*map(tf.convert_to_tensor, batch))
-
-
-def tensor_specs(spec: Any) -> Any:
-    """Our specs of a batch as TensorFlow's."""
-    return type(spec)(*(tf.TensorSpec(field.shape, field.dtype) for field in spec))
-
-
-def multiple_of(placement: Placement, micro_batches: int = 1) -> int:
-    """Rows must be a multiple of this to be cut up for all replicas, micro-batches and shards."""
-    return placement.strategy.num_replicas_in_sync * placement.shards * micro_batches
-
-
-def part_of(batch: Any, replica: Any, replicas: int) -> Any:
-    """The rows of one replica; they are cut out on the host, so that no device gets more."""
-    if replicas == 1:
-        return batch
-    with tf.device("CPU:0"):
-        rows = tf.shape(batch.mask)[0] // replicas
-        fixed = batch.mask.shape[0] and batch.mask.shape[0] // replicas
-        parts = [field[replica * rows : (replica + 1) * rows] for field in batch]
-    return type(batch)(*(tf.ensure_shape(part, [fixed, *part.shape[1:]]) for part in parts))
-
-
-def split_batch(batch: Any, parts: int) -> list[Any]:
-    """Cuts every tensor of a batch into ``parts`` equal ranges of rows."""
-    if parts == 1:
-        return [batch]
-    fields = [tf.split(field, parts) for field in batch]
-    return [type(batch)(*rows) for rows in zip(*fields, strict=True)]
-
-
-def shards_of(batch: Any, shards: int, micro_batches: int = 1) -> int:
-    """The greatest number that divides both ``shards`` and the rows of a micro-batch.
-
-    Batches whose number of rows differs are filled up to ``multiple_of``.
-    """
-    rows = batch.mask.shape[0]
-    return shards if rows is None else math.gcd(shards, rows // micro_batches)

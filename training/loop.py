@@ -4,25 +4,27 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from files.errors import Interrupted, UserError
+from training.backends import Placement, TrainStep
 from training.checkpoint import Checkpointer, Saved, State
 from training.config import TrainingConfig
 from training.feed import feed
 from training.figures import Cost
+from training.hosts import exchange, hosts
 from training.job import Job
 from training.run import Run
 from training.stop_signals import heeded
-from training.strategy import Placement
 from training.tensorboard import tensorboard_writer
-from training.train_step import make_train_step, preparation
+from training.train_step import make_train_step
+
+WITHOUT_ASKING = 0.5  # seconds of steps in one call, between looks at whether the user wants to stop
 
 
 def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> State:
@@ -41,16 +43,16 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
         UserError: loss, gradient or weights are no longer finite, or ``training.select`` is no validation figure.
         Interrupted: the user stopped the run.
     """
-    if training.tensorboard:
+    if training.tensorboard and hosts().chief:
         run.writer = tensorboard_writer(run.path)
     checkpointer = Checkpointer(run.path / "checkpoints", job.model, job.optimizer, run.identity, run.say)
     state, history = checkpointer.restore() or Saved(State(), "")
     run.resume_at(state.step, training.num_steps, history)
     batches = job.train(state.step)
     train_step = make_train_step(job, placement, training, batches.spec)
-    with _stop_requests() as stop, feed(batches, preparation(batches, placement, training)) as walk:
+    with _stop_requests() as stop, feed(batches, train_step.prepare) as walk:
         _train(job, train_step, walk, run, training, checkpointer, state, stop)
-    if stop.is_set():  # perhaps only after the last step, whose checkpoint is there
+    if any(exchange(stop.is_set())):  # perhaps only after the last step, whose checkpoint is there
         raise Interrupted(f"stopped after step {state.step}; go on with the same flags and --run_dir={run.path}")
     checkpointer.load_best(state)
     return state
@@ -58,7 +60,7 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
 
 def _train(
     job: Job,
-    train_step: Callable[[Any, Any], dict[str, Any]],
+    train_step: TrainStep,
     batches: Iterator[Any],
     run: Run,
     training: TrainingConfig,
@@ -67,27 +69,40 @@ def _train(
     stop: threading.Event,
 ) -> None:
     clock = time.monotonic()
+    at_once = 1
     while state.step < training.num_steps and not state.stopped:
-        state.add(train_step(next(batches), tf.constant(state.step, tf.int64)))
-        state.step += 1
+        count = min(at_once, _next_boundary(state.step, training) - state.step)
+        start = time.monotonic()
+        state.sums = train_step.run(batches, state.step, count, state.sums)
+        float(state.sums["count"])  # waits for the device
+        state.step += count
+        at_once = max(1, int(count * WITHOUT_ASKING / (time.monotonic() - start)))
+        asked, paces = zip(*exchange((stop.is_set(), at_once)), strict=True)
+        stopping, at_once = any(asked), paces[0]
         last = state.step == training.num_steps
         evaluation_due = last or (training.eval_every and state.step % training.eval_every == 0)
         log_due = evaluation_due or state.step % training.log_every == 0
-        if log_due or stop.is_set():
-            _check_finite(job, state, checkpointer, weights=evaluation_due or stop.is_set())
+        if log_due or stopping:
+            _check_finite(job, state, checkpointer, weights=evaluation_due or stopping)
         if log_due:
             _log_train(job, run, state, clock)
             clock = time.monotonic()
         if evaluation_due:
             _evaluate(job, run, training, checkpointer, state)
             clock = time.monotonic()
-        if evaluation_due or stop.is_set():
+        if evaluation_due or stopping:
             elapsed, clock = time.monotonic() - clock, time.monotonic()
             state.seconds += elapsed
             state.window_seconds += elapsed
             checkpointer.save(state, run.history)
-        if stop.is_set():
+        if stopping:
             return
+
+
+def _next_boundary(step: int, training: TrainingConfig) -> int:
+    """The next step after which something is logged or evaluated."""
+    every = (training.log_every, training.eval_every or training.num_steps)
+    return min(training.num_steps, *((step // n + 1) * n for n in every))
 
 
 def _check_finite(job: Job, state: State, checkpointer: Checkpointer, weights: bool) -> None:

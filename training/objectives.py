@@ -50,12 +50,29 @@ def seeded_call(model: keras.Model, inputs: Any, training: bool, place: Place | 
     assert place is not None
     generators = [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
     count = place.step * 65536 + place.row
-    mapping = [(state, ops.stack([place.seed + number, count])) for number, state in enumerate(generators)]
-    with drawing_at(place), keras.StatelessScope(state_mapping=mapping) as scope:
+    mapping = [(state, _pair(place.seed + number, count, state.dtype)) for number, state in enumerate(generators)]
+    with drawing_at(place), _InnerScope(mapping) as scope:
         outputs = model(inputs, training=True)
     seeds = {id(v) for v in generators}
     for variable in model.non_trainable_variables:
-        value = scope.get_current_value(variable)
+        value = scope.state_mapping.get(id(variable))
         if value is not None and id(variable) not in seeds:
             variable.assign(value)
     return outputs
+
+
+class _InnerScope(keras.StatelessScope):
+    """A stateless scope in which variables have the values of the scope around it, if there is one.
+
+    In Keras' own they would have those that they hold themselves, and gradients of the outer values would be zero.
+    """
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        value = super().get_current_value(variable)
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        return value
+
+
+def _pair(first: Any, second: Any, dtype: str) -> Any:
+    return ops.stack([ops.cast(number, dtype) for number in (first, second)])

@@ -19,6 +19,7 @@ from files.limits import check_regular
 from files.locks import alone, is_taken
 from files.writing import append_text, is_draft, write_text
 from training.config_files import as_flags, as_json
+from training.hosts import hosts, on_chief
 from training.options import Config, Leaf, leaves
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -84,7 +85,12 @@ class Run:
         cls.check(path, config)
         run = cls(path)
         try:
-            run._take(config)
+            on_chief(lambda: run._take(config))
+            if not _belongs(path, config):
+                raise UserError(
+                    f"--run_dir={path} is another folder for this host than for the first of TF_CONFIG; all hosts have "
+                    "to see the same files there"
+                )
             if data is not None or inputs:
                 run._check_data({**(data.describe() if data is not None else {}), **inputs})
             if data is not None and not run.has_result():
@@ -118,6 +124,8 @@ class Run:
         """Whether ``path`` is the folder of a run with this configuration; raises as ``open`` does, writes nothing."""
         path = Path(path)
         as_flags(config)  # refuses what a flagfile cannot hold
+        if not hosts().chief:
+            return False  # the chief says, when the run is opened
         if is_taken(path):
             raise UserError(_taken(path))
         return _belongs(path, config)
@@ -151,8 +159,8 @@ class Run:
         return result
 
     def finished(self, headline: str) -> dict[str, Any] | None:
-        """``result``, also printed in one line."""
-        result = self.result(headline)
+        """``result``, also printed in one line; on several hosts what the chief finds."""
+        result = on_chief(lambda: self.result(headline))
         if result is not None:
             print(f"{self.path}: finished before, {headline.replace('_', ' ')} {result[headline]:.4f}; nothing to do")
         return result

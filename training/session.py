@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import keras
-import tensorflow as tf
-from tensorflow.python.framework import config as tensorflow_config  # switching determinism off has no public name
 
+from files.download import cache_of
 from files.errors import UserError
+from training.backends import Placement, backend
 from training.config import TaskConfig, TrainingConfig
+from training.hosts import taking_part
+from training.placement import make_placement
 from training.randomness import seeded
-from training.strategy import Placement, make_strategy
 
 
 @contextmanager
@@ -21,32 +22,20 @@ def precision(name: str) -> Iterator[None]:
     mantissa; ``mixed_bfloat16`` computes layers in bfloat16 with float32 weights. float16 needs loss scaling, and is
     not offered.
     """
-    before = keras.config.dtype_policy(), tf.config.experimental.tensor_float_32_execution_enabled()
+    before = keras.config.dtype_policy(), backend().tf32()
     keras.config.set_dtype_policy(name if name == "mixed_bfloat16" else "float32")
-    tf.config.experimental.enable_tensor_float_32_execution(name == "tensorfloat32")
+    backend().set_tf32(name == "tensorfloat32")
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before[0])
-        tf.config.experimental.enable_tensor_float_32_execution(before[1])
+        backend().set_tf32(before[1])
 
 
 def precision_now() -> str:
     """The precision that ``precision`` has set, for artefacts and for keys of the cache."""
     policy = keras.config.dtype_policy().name
-    rounded = tf.config.experimental.tensor_float_32_execution_enabled()
-    return "tensorfloat32" if policy == "float32" and rounded else policy
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    before = tensorflow_config.is_op_determinism_enabled()
-    tf.config.experimental.enable_op_determinism()
-    try:
-        yield
-    finally:
-        if not before:
-            tensorflow_config.disable_op_determinism()
+    return "tensorfloat32" if policy == "float32" and backend().tf32() else policy
 
 
 @contextmanager
@@ -60,13 +49,16 @@ def session(config: TaskConfig, training: TrainingConfig | None = None) -> Itera
         stack.enter_context(seeded(config.seed))
         stack.enter_context(precision(training.precision if training else "float32"))
         if training is None:
-            yield make_strategy(config.devices)
+            placement = make_placement(config.devices)
+            stack.enter_context(taking_part(cache_of(config.cache_dir)))
+            yield placement
             return
         if training.deterministic:
-            stack.enter_context(_deterministic())
-        placement = make_strategy(config.devices, training.shards)
-        replicas = placement.strategy.num_replicas_in_sync
+            stack.enter_context(backend().deterministic())
+        placement = make_placement(config.devices, training.shards)
+        replicas = placement.replicas
         if training.batch_size % (replicas * training.accumulate):
             times = f" × --accumulate={training.accumulate}" if training.accumulate > 1 else ""
             raise UserError(f"--batch_size={training.batch_size} is not a multiple of the {replicas} replicas{times}")
+        stack.enter_context(taking_part(cache_of(config.cache_dir)))
         yield placement

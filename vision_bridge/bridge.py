@@ -15,10 +15,11 @@ import keras
 import numpy as np
 
 from files.arrays import GrowingArray
+from training.backends import Placement
 from training.checkpoint import fingerprint
 from training.functions import compiled
 from training.session import precision_now
-from training.strategy import Placement
+from training.shared_arrays import Filling, filling
 from vision_bridge.backbones import build_backbone, has_norms
 from vision_bridge.cache import Cache, Stage, key_of
 from vision_bridge.classifier import check_maps
@@ -161,7 +162,7 @@ class Bridge:
 
         stream = make_stream(maps_of, self.placement)
 
-        def fill(split: str, file: GrowingArray) -> None:
+        def fill(split: str, file: Filling) -> None:
             images = self.images.arrays[split]
             print(f"{model.name} maps of {len(images):,} {split} images, {'×'.join(map(str, shape))}", flush=True)
             progress = keras.utils.Progbar(len(images), unit_name="image")
@@ -170,7 +171,7 @@ class Bridge:
         depends_on = {"images": self.images.key, "weights": network.fingerprint(),
                       "enlarge": config.enlarge, "pool": config.map_pool, "normalization": list(z),
                       "precision": precision_now()}  # fmt: skip
-        stage = self._files.stage("maps", depends_on, self.images.arrays, shape, "float16", fill)
+        stage = self._files.stage("maps", depends_on, self.images.arrays, shape, "float16", fill, filling)
         return Maps(network, stage, lambda x: keras.ops.cast(x, "float32"), shape, cached=True)
 
     def summary(self) -> str:
@@ -227,5 +228,5 @@ def load_network(config: BridgeConfig, name: str, weights: str, cache: Path, pla
 def build_network(config: BridgeConfig, name: str, placement: Placement) -> keras.Model:
     """An extractor's layers for the configuration's images, without weights."""
     height, width = config.height * config.enlarge, config.width * config.enlarge
-    with placement.strategy.scope():
+    with placement.scope():
         return build_backbone(name, height, width, config.chosen.bn_mode)

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from files.arrays import GrowingArray, growing_array, remove
+from files.arrays import growing_array, remove
 from files.download import in_cache
 from files.errors import UserError
 from files.locks import alone
@@ -75,7 +75,8 @@ class Cache(NamedTuple):
         inputs: Mapping[str, np.ndarray],
         shape: tuple[int, ...],
         dtype: str,
-        fill: Callable[[str, GrowingArray], None],
+        fill: Callable[[str, Any], None],
+        opened: Callable[..., AbstractContextManager[Any]] = growing_array,
     ) -> Stage:
         """A stage; what is not in the cache yet is computed.
 
@@ -85,6 +86,7 @@ class Cache(NamedTuple):
             inputs: arrays by split, of as many rows.
             shape, dtype: of a row.
             fill: (split, file) computes the rows from ``file.done`` on.
+            opened: how the files are opened; ``filling`` where all hosts of a job compute the rows together.
 
         Raises:
             UserError: something is not there, and the cache cannot be written.
@@ -96,7 +98,7 @@ class Cache(NamedTuple):
             with ExitStack() as stack:
                 with in_cache(path):
                     whole = (len(rows), *shape)
-                    file = stack.enter_context(growing_array(path, whole, dtype, about, renew=True))
+                    file = stack.enter_context(opened(path, whole, dtype, about, renew=True))
                 if file.done < len(rows):
                     fill(split, file)
                 arrays[split] = file.read_only()  # before another process may remove it

@@ -9,6 +9,7 @@ from keras import layers, ops
 from files.errors import UserError
 from training.draws import Place
 from training.dropout import Dropout
+from training.initializers import FanAverage
 from training.objectives import classification, seeded_call
 from vision_bridge.config import HeadConfig
 from vision_bridge.images import SYNCHRONIZED
@@ -73,7 +74,7 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
     if config.map_dropout:
         x = Dropout(config.map_dropout, seed=200, name="map_dropout")(x)
     for place, filters in enumerate(config.filters):
-        x = layers.Conv2D(filters, config.kernel, activation="relu", name=f"encoder_conv{place}")(x)
+        x = layers.Conv2D(filters, config.kernel, activation="relu", kernel_initializer=FanAverage(), name=f"encoder_conv{place}")(x)
         x = _batch_norm(f"encoder_norm{place}", epsilon=1e-5)(x)
         x = Dropout(config.dropout, seed=place, name=f"encoder_dropout{place}")(x)
     outputs = [_dense(AdaptiveAveragePool(config.pooled)(x) if config.pooled else x, num_classes, config)]
@@ -90,9 +91,9 @@ def _batch_norm(name: str, **options: Any) -> layers.Layer:
 def _dense(x: Any, num_classes: int, config: HeadConfig) -> Any:
     x = layers.Flatten()(x)
     for place, width in enumerate(config.dense):
-        x = layers.Dense(width, activation="relu", name=f"dense{place}")(x)
+        x = layers.Dense(width, activation="relu", kernel_initializer=FanAverage(), name=f"dense{place}")(x)
         x = Dropout(config.dense_dropout, seed=100 + place, name=f"dense_dropout{place}")(x)
-    start = "glorot_uniform" if config.dense else "zeros"  # with so many inputs, random weights give large logits
+    start = FanAverage() if config.dense else "zeros"  # with so many inputs, random weights give large logits
     return layers.Dense(num_classes, kernel_initializer=start, name="logits", dtype="float32")(x)
 
 
@@ -101,7 +102,9 @@ def _decoded(x: Any, channels: int, config: HeadConfig) -> Any:
     for place, filters in enumerate((*config.filters[-2::-1], channels)):
         last = place == len(config.filters) - 1
         activation = None if last else "relu"
-        x = layers.Conv2DTranspose(filters, config.kernel, activation=activation, name=f"encoder_up{place}")(x)
+        x = layers.Conv2DTranspose(
+            filters, config.kernel, activation=activation, kernel_initializer=FanAverage(), name=f"encoder_up{place}"
+        )(x)
     return x
 
 

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from files.arrays import GrowingArray
+from training.backends import Placement
 from training.evaluation import make_mapper
-from training.strategy import Placement
+from training.shared_arrays import Filling
 from vision_bridge.batches import evaluation_batches
 from vision_bridge.images import Normalization, prepare
 
@@ -36,7 +36,7 @@ def make_stream(maps_of: Callable[[Any], Any], placement: Placement) -> Callable
 def fill_maps(
     stream: Callable,
     images: np.ndarray,
-    file: GrowingArray,
+    file: Filling,
     batch_size: int = 32,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from files.errors import UserError
 from training.options import Config
 from training.run import Run
-from training.strategy import Placement
+from training.backends import Placement
 from vision_bridge.backbones import has_norms
 from vision_bridge.bridge import Bridge, Maps, Network, load_network
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig

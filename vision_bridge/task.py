@@ -18,7 +18,7 @@ from training.job import Figures, Job, make_job
 from training.loop import fit
 from training.randomness import seeded
 from training.run import Run
-from training.strategy import Placement
+from training.backends import Placement
 from vision_bridge.batches import evaluation_batches, training_batches
 from vision_bridge.bridge import SPLITS, Bridge, Features, Maps, Network, build_network
 from vision_bridge.cache import Stage
@@ -152,7 +152,7 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
     extractor, x, labels = maps.network.extractor, maps.x.arrays, bridge.features.labels
     shape, rates = bridge.config.head_of(extractor), bridge.config.rates_of(extractor)
     ratio, size = rates.encoder / rates.dense, training.batch_size
-    with bridge.placement.strategy.scope(), seeded(seed):
+    with bridge.placement.scope(), seeded(seed):
         head = build_head(maps.shape, len(bridge.features.classes), shape)
     loss_fn = make_loss_fn(head, maps.maps_of, shape)
     score = make_evaluator(lambda batch: loss_fn(batch, False, None), bridge.placement)

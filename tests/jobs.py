@@ -1,0 +1,68 @@
+"""A script on several hosts: one process each on this machine, told of one another by ``TF_CONFIG``."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def addresses(hosts: int = 2) -> list[str]:
+    """Of ports that are free: the backend's own service takes the first's."""
+    while True:
+        first = random.randrange(20_000, 45_000)
+        try:
+            with socket.socket() as one, socket.socket() as two:
+                one.bind(("127.0.0.1", first))
+                two.bind(("127.0.0.1", first + 1))
+        except OSError:
+            continue
+        return [f"127.0.0.1:{first + i}" for i in range(hosts)]
+
+
+class Job:
+    """The processes of a command on several hosts.
+
+    Args:
+        script: of experiments.
+        args: its flags; those of one host alone are in ``of_host``.
+        of_host: index → further flags.
+        backend: of Keras.
+        hosts: how many.
+    """
+
+    def __init__(
+        self, script: str, *args: str, of_host: dict[int, list[str]] | None = None, backend: str = "tensorflow",
+        hosts: int = 2,
+    ) -> None:  # fmt: skip
+        cluster = {"worker": addresses(hosts)}
+        self.processes = []
+        for index in range(hosts):
+            config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+            environment = os.environ | {"TF_CONFIG": config, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+            command = [sys.executable, "-m", f"experiments.{script}", *args, *(of_host or {}).get(index, [])]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            self.processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))  # type: ignore[call-overload]
+
+    def signal(self, host: int, number: int) -> None:
+        """Sends a signal to one host."""
+        self.processes[host].send_signal(number)
+
+    def end(self, patience: float = 240.0) -> list[tuple[int, str, str]]:
+        """Status, output and errors of each host; those that do not end are killed."""
+        try:
+            return [(process.wait(patience), *process.communicate()) for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+
+
+def succeeds(script: str, *args: str, backend: str = "tensorflow", hosts: int = 2) -> list[str]:
+    """The output of each host."""
+    ends = Job(script, *args, backend=backend, hosts=hosts).end()
+    assert all(status == 0 for status, _, _ in ends), "\n".join(error[-2000:] for _, _, error in ends)
+    return [output for _, output, _ in ends]

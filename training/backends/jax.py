@@ -1,0 +1,386 @@
+"""JAX: one program over all devices, which XLA cuts up along the rows of a batch."""
+# ruff: noqa: D103  # see ``training.backends``
+
+import dataclasses
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import keras
+import numpy as np
+from jax import numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from files.errors import UserError
+from training.backends import Function, Map, RowGradient, Sums, TrainStep
+from training.config import TrainingConfig
+from training.draws import EVALUATION, Place, drawing_at
+from training.job import Job
+from training.placement import keep_freed_memory
+
+logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # it tells of every kind of device that is not here
+
+
+# ---------------------------------------------------------------------------------------------------------- placement
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Devices that each have all variables and a part of the batch's rows."""
+
+    devices: tuple[Any, ...]
+    shards: int = 1
+
+    @property
+    def replicas(self) -> int:
+        return len(self.devices)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def train_step(self, job: Job, training: TrainingConfig, spec: Any) -> TrainStep:
+        variables = [v for v in (*job.model.variables, *job.optimizer.variables) if not _is_seed(v)]
+        names: list[str] = []  # in the order of ``loss_fn``, which JAX's dictionaries lose
+        update = jax.jit(
+            _make_update(job, training, variables, names), donate_argnums=(0, 3), out_shardings=self._outputs
+        )
+
+        def run(walk: Iterator[Any], step: int, count: int, sums: Sums) -> Sums:
+            values = _apart(self._values(variables))
+            sums = {name: self._everywhere(jnp.asarray(value, "float32")) for name, value in sums.items()}
+            try:
+                for number in range(step, step + count):
+                    values, sums = update(values, next(walk), jnp.int32(number), sums)
+            finally:  # the arrays that the variables had have been given away
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(value)
+            return {name: sums[name] for name in names}
+
+        return TrainStep(self._to_device, run)
+
+    def map(self, function: Function, spec: Any) -> Map:
+        variables: list[keras.Variable] = []
+        names: list[str] = []  # in the order of ``function``, which JAX's dictionaries lose
+
+        def values_of(batch: Any) -> dict:
+            with drawing_at(Place(0, EVALUATION)):
+                values = function(batch) | {"mask": batch.mask}
+            names[:] = values
+            return values
+
+        def with_weights(values: Sequence[Any], batch: Any) -> dict:
+            with _Complete(list(zip(variables, values, strict=True))):
+                return values_of(batch)
+
+        compiled = jax.jit(with_weights, out_shardings=self._outputs)
+
+        def run(batch: Any) -> dict[str, np.ndarray]:
+            if not names:
+                variables.extend(_read_by(values_of, batch))
+            values = compiled(self._values(variables), batch)
+            return {name: np.asarray(values[name]) for name in names}
+
+        return Map(self._to_device, run)
+
+    def _to_device(self, batch: Any) -> Any:
+        if self.replicas == 1:
+            return jax.device_put(batch, self.devices[0])
+        rows = NamedSharding(self._mesh, PartitionSpec("rows"))
+        return jax.device_put(batch, rows)
+
+    def _values(self, variables: Sequence[keras.Variable]) -> list[Any]:
+        return [self._everywhere(variable.value) for variable in variables]
+
+    def _everywhere(self, value: Any) -> Any:
+        """An array on every device."""
+        return jax.device_put(value, self._whole if self.replicas > 1 else self.devices[0])
+
+    @property
+    def _outputs(self) -> NamedSharding | None:
+        """Where results are: on every device, or on the one that there is."""
+        return self._whole if self.replicas > 1 else None
+
+    @cached_property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), ("rows",))
+
+    @cached_property
+    def _whole(self) -> NamedSharding:
+        return NamedSharding(self._mesh, PartitionSpec())
+
+
+def make_placement(kind: str, count: int | None, shards: int) -> Placement:
+    devices = kind if count is None else f"{kind}:{count}"
+    if shards > 1:
+        raise UserError(f"--shards={shards}: JAX spreads a batch over the cores itself; leave it out")
+    if kind == "cpu" and count is not None:
+        _make_cpus(count)
+    there = _devices("gpu") if kind == "gpu" else _devices("cpu") if kind == "cpu" else jax.devices()
+    if kind != "auto" and len(there) < (count or 1):
+        raise UserError(f"--devices={devices} asks for {count or 1} {kind.upper()}(s) and JAX sees {len(there)}")
+    used = there if kind == "auto" and there[0].platform != "cpu" else there[: count or 1]
+    if used[0].platform == "cpu":
+        keep_freed_memory()
+    jax.config.update("jax_default_device", used[0])
+    return Placement(tuple(used))
+
+
+def _devices(platform: str) -> list[Any]:
+    try:
+        return jax.devices(platform)
+    except RuntimeError:  # there is none
+        return []
+
+
+def _make_cpus(count: int) -> None:
+    """Logical CPU devices, which must be made before JAX is asked for its devices."""
+    if jax.config.jax_num_cpu_devices >= count:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        raise UserError(
+            f"--devices=cpu:{count}: an earlier task of this process has fewer CPU devices, and JAX cannot change "
+            "that: start a new process"
+        ) from error
+
+
+# --------------------------------------------------------------------------------------------------------- train step
+
+
+def _make_update(
+    job: Job, training: TrainingConfig, variables: Sequence[keras.Variable], names: list[str]
+) -> Callable:  # fmt: skip
+    """(values, batch, step, sums) → values after one update, and the sums with those of the batch.
+
+    ``names`` are filled with those of the sums, in their order, when it is compiled.
+    """
+    trained = {id(variable) for variable in job.model.trainable_variables}
+    order: list[str] = []
+    gradients_of = jax.value_and_grad(_make_loss(job, variables, trained, order), has_aux=True)
+    micro_batches = training.accumulate
+
+    def update(values: list[Any], batch: Any, step: Any, sums: Sums) -> tuple[list[Any], Sums]:
+        count = jnp.sum(batch.mask)
+        rows = len(batch.mask) // micro_batches
+        parts = jax.tree.map(lambda field: field.reshape(micro_batches, rows, *field.shape[1:]), batch)
+        weights, rest = _divided(values, variables, trained)
+
+        def micro_batch(carry: tuple, part: tuple) -> tuple:
+            rest, gradient, totals = carry
+            number, batch = part
+            (_, (found, rest)), share = gradients_of(weights, rest, batch, count, step, number * rows)
+            return (rest, _sum(gradient, share), _sum(totals, found)), None
+
+        first = jax.tree.map(lambda field: field[0], parts)
+        (_, (totals, rest)), gradient = gradients_of(weights, rest, first, count, step, jnp.int32(0))
+        if micro_batches > 1:
+            others = jnp.arange(1, micro_batches), jax.tree.map(lambda field: field[1:], parts)
+            (rest, gradient, totals), _ = jax.lax.scan(micro_batch, (rest, gradient, totals), others)
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(share.astype("float32"))) for share in gradient))
+        if training.clip_norm:
+            factor = training.clip_norm / jnp.maximum(norm, training.clip_norm)
+            gradient = [share * factor.astype(share.dtype) for share in gradient]
+        mapping = list(zip(variables, _joined(weights, rest, variables, trained), strict=True))
+        with keras.StatelessScope(mapping) as scope:
+            job.optimizer.apply(gradient, job.model.trainable_variables)
+        totals |= {"count": count, "gradient_norm": norm * count}
+        names[:] = [*order, "count", "gradient_norm"]
+        if sums:
+            totals = {name: sums[name] + value for name, value in totals.items()}
+        return [scope.get_current_value(variable) for variable in variables], totals
+
+    return update
+
+
+def _make_loss(job: Job, variables: Sequence[keras.Variable], trained: set[int], order: list[str]) -> Callable:
+    """The share of some rows in the mean loss of the batch, beside their sums and the other variables' new values.
+
+    ``order`` is filled with the names of ``loss_fn``'s values.
+    """
+    trained_order = [variable for variable in variables if id(variable) in trained]
+    others = [variable for variable in variables if id(variable) not in trained]
+
+    def loss(weights: list[Any], rest: list[Any], part: Any, count: Any, step: Any, row: Any) -> tuple:
+        mapping = [*zip(trained_order, weights, strict=True), *zip(others, rest, strict=True)]
+        with keras.StatelessScope(mapping) as scope:
+            values = job.loss_fn(part, training=True, place=Place(job.seed, step, row))
+        order[:] = values
+        totals = {name: jnp.sum(value * part.mask) for name, value in values.items()}
+        rest = [scope.get_current_value(variable) for variable in others]
+        return totals["loss"] / count, (totals, rest)
+
+    return loss
+
+
+def _divided(values: Sequence[Any], variables: Sequence[keras.Variable], trained: set[int]) -> tuple[list, list]:
+    """Values of the variables that are trained, and of the others."""
+    pairs = list(zip(variables, values, strict=True))
+    return [v for k, v in pairs if id(k) in trained], [v for k, v in pairs if id(k) not in trained]
+
+
+def _joined(weights: list[Any], rest: list[Any], variables: Sequence[keras.Variable], trained: set[int]) -> list[Any]:
+    """What ``_divided`` has divided."""
+    a, b = iter(weights), iter(rest)
+    return [next(a) if id(variable) in trained else next(b) for variable in variables]
+
+
+def _apart(values: list[Any]) -> list[Any]:
+    """The arrays, copied where two share their memory, which can be given away once only."""
+    seen: set[int] = set()
+    apart = []
+    for value in values:
+        memory = value.addressable_data(0).unsafe_buffer_pointer()
+        apart.append(jnp.copy(value) if memory in seen else value)
+        seen.add(memory)
+    return apart
+
+
+def _sum(one: Any, two: Any) -> Any:
+    return jax.tree.map(jnp.add, one, two)
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    """The state of a generator that the engine does not use; see ``training.objectives.seeded_call``."""
+    return variable.path.endswith("seed_generator_state")
+
+
+class _Complete(keras.StatelessScope):
+    """A scope that has every variable that is read in it: another's present value would be compiled for good."""
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        value = super().get_current_value(variable)
+        if value is None:
+            raise RuntimeError(f"{variable.path} is read, and was not when the function was first called: make it anew")
+        return value
+
+
+def _read_by(function: Callable, *arguments: Any) -> list[keras.Variable]:
+    """The variables that a function reads, found by tracing it once; it may open no scope of its own."""
+    read: dict[int, keras.Variable] = {}
+
+    class Noting(keras.StatelessScope):
+        def get_current_value(self, variable: keras.Variable) -> Any:
+            read[id(variable)] = variable
+            return super().get_current_value(variable)
+
+    with Noting():
+        jax.eval_shape(function, *arguments)
+    return list(read.values())
+
+
+# ----------------------------------------------------------------------------------------------------------- optimizer
+
+
+class _Rows(NamedTuple):
+    used: Any  # [V] bool
+
+    def take(self, table: Any) -> Any:
+        return getattr(table, "value", table)
+
+    def put(self, table: Any, values: Any) -> None:
+        used = self.used.reshape(-1, *[1] * (values.ndim - 1))
+        table.assign(jnp.where(used, values, table.value))
+
+
+def rows_of(gradient: Any, variable: Any) -> RowGradient | None:
+    """Rows whose gradient is not 0; Keras' Embedding calls its table so."""
+    if variable.path.split("/")[-1] != "embeddings":
+        return None
+    return RowGradient(_Rows(jnp.any(gradient != 0, axis=1)), gradient)
+
+
+def dense(gradient: Any) -> Any:
+    return gradient
+
+
+def apply_adam(
+    variable: Any, m: Any, v: Any, gradient: Any, rate: Any, powers: tuple[Any, Any], betas: tuple[float, float],
+    epsilon: float,
+) -> None:  # fmt: skip
+    m.assign(m.value + (gradient - m.value) * (1.0 - betas[0]))
+    v.assign(v.value + (jnp.square(gradient) - v.value) * (1.0 - betas[1]))
+    rate = rate * jnp.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
+    variable.assign(variable.value - rate * m.value / (jnp.sqrt(v.value) + epsilon))
+
+
+# ---------------------------------------------------------------------------------------------------- random numbers
+
+_BLOCK = 4  # numbers that one count gives
+_FACTORS = 0xD2511F53, 0xCD9E8D57
+_WEYL = 0x9E3779B9, 0xBB67AE85
+_ROUNDS = 10
+
+
+def words(shape: Any, place: Place, stream: int) -> Any:
+    rows, size = shape[0], math.prod(shape[1:])
+    blocks = (size + _BLOCK - 1) // _BLOCK
+    row = jnp.arange(rows, dtype="uint32") + jnp.asarray(place.row).astype("uint32")
+    high, low = _product(row[:, None], jnp.uint32(blocks))
+    low, start = low + jnp.arange(blocks, dtype="uint32"), low
+    high = high + (low < start).astype("uint32")
+    step = jnp.asarray(place.step)
+    step_low = jnp.broadcast_to(step.astype("uint32"), low.shape)
+    step_high = jnp.where(step_low > 0x7FFFFFFF, jnp.uint32(0xFFFFFFFF), jnp.uint32(0))  # of a negative step
+    seed = jnp.asarray(np.uint32(place.seed & 0xFFFFFFFF) if isinstance(place.seed, int) else place.seed)
+    numbers = _philox([low, high, step_low, step_high], [seed.astype("uint32"), jnp.uint32(stream)])
+    return jnp.stack(numbers, axis=-1).reshape(rows, blocks * _BLOCK)[:, :size].reshape(shape)
+
+
+def _philox(counter: list[Any], key: list[Any]) -> list[Any]:
+    """Philox 4×32-10 (Salmon et al. 2011)."""
+    a, b, c, d = counter
+    for number in range(_ROUNDS):
+        if number:
+            key = [part + jnp.uint32(weyl) for part, weyl in zip(key, _WEYL, strict=True)]
+        (high_a, low_a), (high_c, low_c) = (_product(x, jnp.uint32(f)) for x, f in zip((a, c), _FACTORS, strict=True))
+        a, b, c, d = high_c ^ b ^ key[0], low_c, high_a ^ d ^ key[1], low_a
+    return [a, b, c, d]
+
+
+def _product(x: Any, y: Any) -> tuple[Any, Any]:
+    """The upper and lower 32 bits of a product, by halves of 16 bits."""
+    half, low = jnp.uint32(16), jnp.uint32(0xFFFF)
+    x0, x1, y0, y1 = x & low, x >> half, y & low, y >> half
+    middle = x1 * y0 + (x0 * y0 >> half)
+    other = x0 * y1 + (middle & low)
+    return x1 * y1 + (middle >> half) + (other >> half), x * y
+
+
+# ----------------------------------------------------------------------------------------------------------- process
+
+
+def tf32() -> bool:
+    return jax.config.jax_default_matmul_precision not in ("highest", "float32")
+
+
+def set_tf32(on: bool) -> None:
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if on else "highest")
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """By a flag that XLA reads when it first compiles."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    try:
+        yield
+    finally:
+        os.environ["XLA_FLAGS"] = flags
+
+
+def compiled(function: Callable) -> Callable:
+    return jax.jit(function)
+
+
+def with_gradient(function: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
+    def both(x: Any) -> tuple[Any, Any]:
+        value, pull = jax.vjp(function, jnp.asarray(x))
+        return value, pull(jnp.ones_like(value))[0]
+
+    return both

@@ -1,0 +1,462 @@
+"""TensorFlow: one device, ``MirroredStrategy``, or ``MultiWorkerMirroredStrategy`` on several hosts."""
+# ruff: noqa: D103  # see ``training.backends``
+# long: one file a backend
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
+from tensorflow.python.eager import context  # the coordination service has no public name
+from tensorflow.python.framework import config as tensorflow_config  # nor has switching determinism off
+
+from files.cores import available_cores
+from files.errors import UserError
+from training.backends import Function, Map, RowGradient, Sums, TrainStep
+from training.config import TrainingConfig
+from training.draws import EVALUATION, Place, drawing_at
+from training.hosts import hosts, lost, rendezvous
+from training.job import Job
+
+SUM = tf.distribute.ReduceOp.SUM
+MAX_SHARDS = 4  # each shard is another copy of the graph to trace
+_NEW_PROCESS = "TensorFlow cannot change that: start a new process"
+
+
+# ---------------------------------------------------------------------------------------------------------- placement
+
+
+class Placement(NamedTuple):
+    """A strategy, and the parts that one replica's batch is cut into.
+
+    On CPU a step is fastest when the batch is cut into one part a core and every operation stays on its core: the
+    parts run side by side in one graph, instead of every small operation being cut and joined again.
+    """
+
+    strategy: tf.distribute.Strategy
+    shards: int = 1
+
+    @property
+    def replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return self.strategy.scope()
+
+    def train_step(self, job: Job, training: TrainingConfig, spec: Any) -> TrainStep:
+        update = _make_update(self, job, training, spec)
+
+        def run(walk: Iterator[Any], step: int, count: int, sums: Sums) -> Sums:
+            with _with_the_others():
+                for number in range(step, step + count):
+                    values = update(next(walk), tf.constant(number, tf.int64))
+                    sums = {name: sums[name] + value for name, value in values.items()} if sums else values
+            return sums
+
+        return TrainStep(self._to_device, run)
+
+    def map(self, function: Function, spec: Any) -> Map:
+        def replica_values(batch: Any) -> dict:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            parts = _split(_part_of(batch, replica, self.replicas), self.shards)
+            values = []
+            for number, part in enumerate(parts):
+                row = (tf.cast(replica, tf.int64) * len(parts) + number) * tf.shape(part.mask, tf.int64)[0]
+                with drawing_at(Place(0, EVALUATION, row)):
+                    values.append(function(part) | {"mask": part.mask})
+            return {name: _of_all_hosts(tf.concat([part[name] for part in values], axis=0)) for name in values[0]}
+
+        @tf.function(input_signature=[self._specs(spec)])
+        def values_of(batch: Any) -> Any:
+            return self.strategy.run(replica_values, args=(batch,))
+
+        def run(batch: Any) -> dict[str, np.ndarray]:
+            with _with_the_others():
+                return {name: self._rows(value) for name, value in values_of(batch).items()}
+
+        return Map(self._to_device, run)
+
+    def _to_device(self, batch: Any) -> Any:
+        """This host's rows as tensors: on the device, or on the host where several devices will get parts of them."""
+        rows, index = len(batch.mask) // hosts().count, hosts().index
+        with tf.device("CPU:0" if self.replicas > 1 else None):
+            return type(batch)(*(tf.convert_to_tensor(field[index * rows : (index + 1) * rows]) for field in batch))
+
+    def _specs(self, spec: Any) -> Any:
+        """Of the tensors that ``_to_device`` makes."""
+        rows = spec.mask.shape[0] and spec.mask.shape[0] // hosts().count
+        return type(spec)(*(tf.TensorSpec((rows, *field.shape[1:]), field.dtype) for field in spec))
+
+    def _rows(self, value: Any) -> np.ndarray:
+        """The rows of all replicas in their order."""
+        parts = self.strategy.experimental_local_results(value)
+        return np.asarray(parts[0]) if hosts().count > 1 else np.concatenate([np.asarray(part) for part in parts])
+
+
+def make_placement(kind: str, count: int | None, shards: int) -> Placement:
+    devices = kind if count is None else f"{kind}:{count}"
+    gpus = tf.config.list_physical_devices("GPU")
+    if kind != "cpu" and gpus and not tf.config.get_visible_devices("GPU"):
+        raise UserError(
+            f"--devices={devices}: an earlier task of this process has switched its GPUs off; {_NEW_PROCESS}"
+        )
+    if kind == "gpu" and len(gpus) < (count or 1):
+        raise UserError(f"--devices={devices} asks for {count or 1} GPU(s) and TensorFlow sees {len(gpus)}")
+    if kind == "cpu" or not gpus:
+        return _cpu_placement(count or 1, shards)
+    return Placement(_strategy(*(f"GPU:{i}" for i in range(count or len(gpus)))), shards or 1)
+
+
+@cache
+def _strategy(*devices: str) -> tf.distribute.Strategy:
+    """Over these devices of every host.
+
+    One a process: a second strategy over the same devices counts its collectives from the start again, and TensorFlow
+    takes them for the first one's, of other shapes.
+    """
+    if hosts().count > 1:
+        return _multi_worker(devices)
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
+def _cpu_placement(replicas: int, shards: int) -> Placement:
+    from training.placement import keep_freed_memory
+
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        raise UserError(f"--devices=cpu: an earlier task of this process uses its GPUs; {_NEW_PROCESS}") from error
+    cores = available_cores()
+    shards = shards or max(1, min(MAX_SHARDS, cores // replicas))
+    keep_freed_memory()
+    _set_threads(intra=max(1, cores // (shards * replicas)), inter=cores)
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if replicas > max(1, len(tf.config.get_logical_device_configuration(cpu) or [])):
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+        except RuntimeError as error:
+            raise UserError(
+                f"--devices=cpu:{replicas}: an earlier task of this process has fewer CPU devices; {_NEW_PROCESS}"
+            ) from error
+    return Placement(_strategy(*(f"CPU:{i}" for i in range(replicas))), shards)
+
+
+def _set_threads(intra: int, inter: int) -> None:
+    """Sets TensorFlow's thread pools, which cannot change once TensorFlow has run anything in this process."""
+    threading = tf.config.threading
+    before = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+    if before == (intra, inter):
+        return
+    try:
+        threading.set_intra_op_parallelism_threads(intra)
+        threading.set_inter_op_parallelism_threads(inter)
+    except RuntimeError:
+        print(
+            f"note: TensorFlow keeps the {before[0]} thread(s) an operation that it has in this process; a process of "
+            f"its own would have {intra}, and may differ in the last digits",
+            flush=True,
+        )
+
+
+# --------------------------------------------------------------------------------------------------------- train step
+
+
+def _make_update(placement: Placement, job: Job, training: TrainingConfig, spec: Any) -> Callable:
+    """Compiles (global batch, step) → sums over the batch, after one update of the weights."""
+    strategy, replicas, accumulate = placement.strategy, placement.replicas, training.accumulate
+    shard_gradients = _make_shard_gradients(job, training.xla)
+
+    def replica_step(batch: Any, step: Any) -> dict:
+        together = tf.distribute.get_replica_context()
+        replica = together.replica_id_in_sync_group
+        batch = _part_of(batch, replica, replicas)
+        count = together.all_reduce(SUM, tf.reduce_sum(batch.mask))
+        shards = _shards_of(batch, placement.shards, accumulate)
+        parts = _split(batch, shards * accumulate)
+        rows = tf.cast(tf.shape(parts[0].mask)[0], tf.int64)
+        first = tf.cast(replica, tf.int64) * len(parts)
+        gradient: list = []
+        sums: dict = {}
+        for micro_batch in range(accumulate):
+            # A micro-batch waits for the one before, so that only one of them needs memory.
+            with tf.control_dependencies(tf.nest.flatten(gradient, expand_composites=True)):
+                gradients, totals = ([gradient], [sums]) if micro_batch else ([], [])
+                for place in range(micro_batch * shards, (micro_batch + 1) * shards):
+                    at = Place(tf.constant(job.seed, tf.int64), step, (first + place) * rows)
+                    part = type(batch)(*map(tf.identity, parts[place]))
+                    shard_gradient, shard_sums = shard_gradients(part, count, at)
+                    gradients.append(shard_gradient)
+                    totals.append(shard_sums)
+                gradient = [_add(shares) for shares in zip(*gradients, strict=True)]
+                sums = {name: tf.add_n([total[name] for total in totals]) for name in totals[0]}
+        norm = _apply(job, together.all_reduce(SUM, gradient), training.clip_norm)
+        total = dict(zip(sums, together.all_reduce(SUM, list(sums.values())), strict=True))
+        return total | {"count": count, "gradient_norm": norm * count}
+
+    @tf.function(input_signature=[placement._specs(spec), tf.TensorSpec([], tf.int64)])
+    def update(batch: Any, step: Any) -> dict:
+        sums = strategy.run(replica_step, args=(batch, step))
+        return {name: strategy.experimental_local_results(value)[0] for name, value in sums.items()}
+
+    return update
+
+
+def _make_shard_gradients(job: Job, xla: bool) -> Callable:
+    """(rows, examples of the global batch, place) → the gradient's share and the sums of every value."""
+
+    def shard_gradients(part: Any, count: Any, place: Place) -> tuple[list, dict]:
+        with tf.GradientTape() as tape:
+            values = job.loss_fn(part, training=True, place=place)
+            # By the global count, so that the sum over shards and replicas is the gradient of the mean loss.
+            loss = tf.reduce_sum(values["loss"] * part.mask) / count
+        gradients = tape.gradient(loss, [v.value for v in job.model.trainable_variables])
+        return gradients, {name: tf.reduce_sum(value * part.mask) for name, value in values.items()}
+
+    return tf.function(shard_gradients, jit_compile=True) if xla else shard_gradients
+
+
+def _apply(job: Job, gradient: list, clip_norm: float) -> Any:
+    """Clips and applies the reduced gradient; returns its norm before clipping."""
+    gradient = [_unique_rows(g) for g in gradient]
+    norm = tf.linalg.global_norm(gradient)
+    if clip_norm:
+        gradient, _ = tf.clip_by_global_norm(gradient, clip_norm, use_norm=norm)
+    job.optimizer.apply(gradient, job.model.trainable_variables)
+    return norm
+
+
+def _add(parts: tuple) -> Any:
+    """The sum of one variable's gradients from each shard; rows of an embedding are just listed one after another."""
+    if parts[0] is None:
+        raise ValueError("a trainable variable has no gradient; freeze it (trainable=False) or use it in the loss")
+    if all(isinstance(part, tf.IndexedSlices) for part in parts):
+        values = tf.concat([part.values for part in parts], axis=0)
+        return tf.IndexedSlices(values, tf.concat([part.indices for part in parts], axis=0), parts[0].dense_shape)
+    return tf.add_n([tf.convert_to_tensor(part) for part in parts])
+
+
+def _unique_rows(gradient: Any) -> Any:
+    """Adds up the slices of an embedding gradient that fall on the same row; rows whose sum is 0 are left out.
+
+    Words that only filler has would otherwise count as used, and filler depends on how a batch is cut up.
+    """
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, place = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows))
+    used = tf.where(tf.reduce_any(values != 0, axis=1))[:, 0]
+    return tf.IndexedSlices(tf.gather(values, used), tf.gather(rows, used), gradient.dense_shape)
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+def _part_of(batch: Any, replica: Any, replicas: int) -> Any:
+    """The rows of one replica from those of its host; they are cut out there, so that no device gets more."""
+    replicas //= hosts().count
+    if replicas == 1:
+        return batch
+    with tf.device("CPU:0"):
+        replica %= replicas
+        rows = tf.shape(batch.mask)[0] // replicas
+        fixed = batch.mask.shape[0] and batch.mask.shape[0] // replicas
+        parts = [field[replica * rows : (replica + 1) * rows] for field in batch]
+    return type(batch)(*(tf.ensure_shape(part, [fixed, *part.shape[1:]]) for part in parts))
+
+
+def _split(batch: Any, parts: int) -> list[Any]:
+    """Cuts every tensor of a batch into ``parts`` equal ranges of rows."""
+    if parts == 1:
+        return [batch]
+    fields = [tf.split(field, parts) for field in batch]
+    return [type(batch)(*rows) for rows in zip(*fields, strict=True)]
+
+
+def _shards_of(batch: Any, shards: int, micro_batches: int) -> int:
+    """The greatest number that divides both ``shards`` and the rows of a micro-batch."""
+    rows = batch.mask.shape[0]
+    return shards if rows is None else math.gcd(shards, rows // micro_batches)
+
+
+# --------------------------------------------------------------------------------------------------------------- hosts
+
+_ROUNDS = itertools.count()
+_JOINED: list[tf.distribute.Strategy] = []  # with the other hosts
+_GONE = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.InternalError, tf.errors.AbortedError,
+         tf.errors.CancelledError, tf.errors.InvalidArgumentError)  # fmt: skip
+
+
+def _multi_worker(devices: Sequence[str]) -> tf.distribute.Strategy:
+    rendezvous(hosts())
+    tf.get_logger().setLevel("WARNING")  # it tells of every collective
+    if devices[0].startswith("GPU"):
+        tf.config.set_visible_devices(tf.config.list_physical_devices("GPU")[: len(devices)], "GPU")
+    elif len(devices) > 1:  # of a CPU's logical devices TensorFlow would take the first alone
+        CollectiveAllReduceExtended._initialize_local_devices = lambda self, resolver, worker: (
+            tuple(f"{worker}/device:{name}" for name in devices), "CPU",
+        )  # fmt: skip
+    communication = tf.distribute.experimental
+    ring = communication.CommunicationImplementation.RING if devices[0].startswith("CPU") else None
+    options = communication.CommunicationOptions(implementation=ring) if ring else None
+    with _with_the_others():
+        _JOINED.append(tf.distribute.MultiWorkerMirroredStrategy(communication_options=options))
+    return _JOINED[-1]
+
+
+def exchange(text: str) -> list[str]:
+    """By the coordination service; but it is a collective that all wait in, since that fails if a host is lost."""
+    service, number, (addresses, index) = context.context(), next(_ROUNDS), hosts()
+    with _with_the_others():
+        service.set_config_key_value(f"triptych/{number}/{index}", text)
+        _meet()
+        texts = [service.get_config_key_value(f"triptych/{number}/{i}", 10_000) for i in range(len(addresses))]
+        if number:  # everyone has read the round before
+            service.delete_config_key_value(f"triptych/{number - 1}/{index}")
+    return texts
+
+
+def _meet() -> None:
+    """Returns when every host is here."""
+    strategy = _JOINED[-1]
+    strategy.experimental_local_results(_meeting(strategy)())[0].numpy()
+
+
+@cache
+def _meeting(strategy: tf.distribute.Strategy) -> Callable:
+    def one() -> Any:
+        return tf.distribute.get_replica_context().all_reduce(SUM, tf.ones([]) * 1.0)
+
+    return tf.function(lambda: strategy.run(one))
+
+
+def tell(message: str) -> None:
+    context.context().report_error_to_cluster(3, message)
+    time.sleep(1.0)  # until they have heard it
+
+
+@contextmanager
+def _with_the_others() -> Iterator[None]:
+    """What TensorFlow says of another host that has failed, as a message."""
+    try:
+        yield
+    except _GONE as error:
+        if hosts().count == 1:
+            raise
+        raise lost(str(error)) from error
+
+
+def _of_all_hosts(value: Any) -> Any:
+    """The rows of all replicas, where other hosts have some of them."""
+    if hosts().count == 1:
+        return value
+    kind = value.dtype
+    known = (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64)
+    wide = kind if kind in known else tf.float32 if kind.is_floating else tf.int32
+    gathered = tf.distribute.get_replica_context().all_gather(tf.cast(value, wide), axis=0)
+    return tf.cast(gathered, kind)
+
+
+# ----------------------------------------------------------------------------------------------------------- optimizer
+
+
+class _Rows(NamedTuple):
+    indices: Any
+
+    def take(self, table: Any) -> Any:
+        return tf.gather(_variable(table), self.indices)
+
+    def put(self, table: Any, values: Any) -> None:
+        _variable(table).scatter_update(tf.IndexedSlices(values, self.indices))
+
+
+def _variable(table: Any) -> Any:
+    """TensorFlow's variable in Keras' one."""
+    return table.value if isinstance(table, keras.Variable) else table
+
+
+def rows_of(gradient: Any, variable: Any) -> RowGradient | None:
+    if isinstance(gradient, tf.IndexedSlices):
+        return RowGradient(_Rows(gradient.indices), gradient.values)
+    return None
+
+
+def dense(gradient: Any) -> Any:
+    return tf.convert_to_tensor(gradient)
+
+
+def apply_adam(
+    variable: Any, m: Any, v: Any, gradient: Any, rate: Any, powers: tuple[Any, Any], betas: tuple[float, float],
+    epsilon: float,
+) -> None:  # fmt: skip
+    """One fused pass."""
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle, m=m.value.handle, v=v.value.handle, beta1_power=powers[0], beta2_power=powers[1], lr=rate,
+        beta1=betas[0], beta2=betas[1], epsilon=epsilon, grad=gradient,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- random numbers
+
+_PHILOX = 1
+_BLOCK = 4  # numbers that one count gives
+_SEED = 2**32 - 1  # the bits of the key that are the seed's
+
+
+def words(shape: Any, place: Place, stream: int) -> Any:
+    """TensorFlow's own Philox, counted from the row."""
+    rows, size = shape[0], math.prod(shape[1:])
+    blocks = (size + _BLOCK - 1) // _BLOCK
+    seed = tf.bitwise.bitwise_and(_word(place.seed), tf.constant([_SEED], tf.uint64))
+    key = tf.bitwise.bitwise_or(seed, tf.constant([stream << 32], tf.uint64))
+    counter = tf.concat([_word(place.row) * _word(blocks), _word(place.step)], axis=0)
+    numbers = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.stack([rows, blocks * _BLOCK]), key=key, counter=counter, alg=_PHILOX, dtype=tf.uint32
+    )
+    return tf.reshape(numbers[:, :size], shape)
+
+
+def _word(value: Any) -> Any:
+    return tf.reshape(tf.cast(value, tf.uint64), [1])
+
+
+# ----------------------------------------------------------------------------------------------------------- process
+
+
+def tf32() -> bool:
+    return tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+def set_tf32(on: bool) -> None:
+    tf.config.experimental.enable_tensor_float_32_execution(on)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    before = tensorflow_config.is_op_determinism_enabled()
+    tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not before:
+            tensorflow_config.disable_op_determinism()
+
+
+def compiled(function: Callable) -> Callable:
+    return tf.function(function)
+
+
+def with_gradient(function: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
+    def both(x: Any) -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return value, tape.gradient(value, x)
+
+    return both

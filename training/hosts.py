@@ -1,0 +1,203 @@
+"""The hosts of a job, and what they agree on.
+
+A job on several hosts is one process a host, all with the same command; ``TF_CONFIG`` tells each who they are. The
+first, the chief, alone writes. Every host goes through the same calls in the same order.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from files.documents import parse_json, shown
+from files.errors import Interrupted, UserError
+from files.writing import held_back
+
+_EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+
+class Hosts(NamedTuple):
+    """Who takes part in a job, and which of them this process is.
+
+    Attributes:
+        addresses: HOST:PORT of each, the chief's first; empty for a job on one host.
+        index: of this process.
+    """
+
+    addresses: tuple[str, ...] = ()
+    index: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return max(1, len(self.addresses))
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.index == 0
+
+
+def hosts() -> Hosts:
+    """The hosts that ``TF_CONFIG`` names, for either backend; one without it.
+
+    Raises:
+        UserError: ``TF_CONFIG`` is not understood.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text.strip():
+        return Hosts()
+    about = parse_json(text, "TF_CONFIG")
+    try:
+        cluster, task = about["cluster"], about["task"]
+        addresses = [*cluster.get("chief", []), *cluster["worker"]] if "worker" in cluster else [*cluster["chief"]]
+        index = task["index"] + (len(cluster.get("chief", [])) if task["type"] == "worker" else 0)
+        whole = set(cluster) <= {"chief", "worker"} and task["type"] in cluster and type(task["index"]) is int
+        whole = whole and 0 <= task["index"] < len(cluster[task["type"]]) and len(set(addresses)) == len(addresses)
+        if not (whole and all(isinstance(address, str) and ":" in address for address in addresses)):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"TF_CONFIG={shown(about)} is not understood: write it as {_EXAMPLE}") from error
+    return Hosts(tuple(addresses), index) if len(addresses) > 1 else Hosts()
+
+
+def exchange(value: Any) -> list[Any]:
+    """What every host gives, anything that JSON can hold, in their order."""
+    if hosts().count == 1:
+        return [value]
+    from training.backends import backend
+
+    return [json.loads(text) for text in backend().exchange(json.dumps(value))]
+
+
+def on_chief(function: Callable[[], Any]) -> Any:
+    """What ``function`` returns on the chief, for JSON; the others wait for it, and get its mistake too.
+
+    Raises:
+        UserError: the chief's ``function`` raised it.
+    """
+    if hosts().count == 1:
+        return function()
+    answer: dict[str, Any] = {}
+    if hosts().chief:
+        try:
+            answer = {"value": function()}
+        except UserError as error:
+            answer = {"error": str(error)}
+            exchange(answer)
+            raise
+    answer = exchange(answer)[0]
+    if "error" in answer:
+        raise UserError(answer["error"])
+    return answer["value"]
+
+
+class HostLostError(UserError):
+    """Another host of the job has failed, or cannot be reached any more."""
+
+
+def lost(what: str) -> HostLostError:
+    """The error of a host whose work failed because of another; ``what`` the backend said of it."""
+    told = re.search(r"host \d+ of \d+ \([^\n]*?\): .*?(?= \[\[|\n|$)", what)
+    if told:
+        return HostLostError(f"{told[0].strip()} (all hosts have to start again, with the same command)")
+    reason = " ".join(what.split())[:150]
+    return HostLostError(
+        f"another host has ended or cannot be reached ({reason}); see what it said, and start all of them again with "
+        "the same command: they go on from the last checkpoint"
+    )
+
+
+@contextmanager
+def taking_part(cache: Path) -> Iterator[None]:
+    """A task on one of several hosts, from where they know one another; on one host, nothing.
+
+    Only the chief writes files, other than those below ``cache``, and says what it does. A host that fails tells the
+    others. All end together.
+    """
+    me = hosts()
+    if me.count == 1:
+        yield
+        return
+    from training.backends import backend
+
+    with ExitStack() as stack:
+        if not me.chief:
+            print(f"host {me.index} of {me.count}, counted from 0: host 0 says what is done", flush=True)
+            stack.enter_context(held_back(but=cache))
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        try:
+            yield
+        except Interrupted:  # all of them are
+            exchange("end")
+            raise
+        except HostLostError:
+            raise
+        except BaseException as error:
+            what = " ".join(str(error).split()) or type(error).__name__
+            backend().tell(f"host {me.index} of {me.count} ({me.addresses[me.index]}): {what[:300]}")
+            raise
+        exchange("end")
+
+
+def rendezvous(me: Hosts, patience: float = 600.0) -> None:
+    """Waits until every host is there, by a socket on the chief's port, which is free again afterwards.
+
+    The backends' own waits have no end, or hold Python up so that it hears of no signal.
+
+    Args:
+        me: this host, and who the others are.
+        patience: seconds to wait.
+
+    Raises:
+        UserError: a host does not come.
+    """
+    host, port = me.addresses[0].rsplit(":", 1)
+    end = time.monotonic() + patience
+    if me.chief:
+        _receive(int(port), me, end)
+        return
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection((host, int(port)), timeout=5.0) as chief:
+                chief.sendall(f"{me.index}\n".encode())
+                chief.settimeout(max(0.1, end - time.monotonic()))
+                if chief.recv(2) == b"go":
+                    return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise UserError(f"the first host of TF_CONFIG, {me.addresses[0]}, has not answered in {patience:.0f} s")
+
+
+def _receive(port: int, me: Hosts, end: float) -> None:
+    """Lets the other hosts go when all of them have come."""
+    there: dict[int, socket.socket] = {}
+    said = time.monotonic() + 5.0
+    try:
+        server = socket.create_server(("", port))
+    except OSError as error:
+        raise UserError(f"TF_CONFIG: port {port} of {me.addresses[0]} cannot be used here: {error.strerror}") from error
+    with server, ExitStack() as stack:
+        server.settimeout(1.0)
+        while len(there) < me.count - 1:
+            missing = ", ".join(me.addresses[i] for i in range(1, me.count) if i not in there)
+            if time.monotonic() > end:
+                raise UserError(f"hosts of TF_CONFIG that have not come: {missing}")
+            if time.monotonic() > said:
+                print(f"waiting for {missing}", flush=True)
+                said = end
+            with contextlib.suppress(OSError, ValueError):
+                peer = stack.enter_context(server.accept()[0])
+                peer.settimeout(5.0)
+                there[int(peer.recv(16))] = peer
+        for peer in there.values():
+            with contextlib.suppress(OSError):
+                peer.sendall(b"go")
+                peer.recv(1)  # the other side closes first, and the port is free at once
