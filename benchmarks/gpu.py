@@ -1,9 +1,9 @@
 """Our packages on JAX beside PyTorch on one GPU: training, features, sampling and t-SNE, compiled on both sides.
 
-    pip install "jax[cuda12]" -r benchmarks/requirements.txt
+    pip install "jax[cuda13]" -r benchmarks/requirements.txt
     python -m benchmarks.gpu                                # mixed_bfloat16; needs no data, no checkpoint, no network
     python -m benchmarks.gpu --precision=tensorfloat32 --torch_mode=max-autotune-no-cudagraphs
-    python -m benchmarks.gpu --tiny                         # all of it on a CPU in minutes, to see that it runs
+    python -m benchmarks.gpu --tiny                         # all of it on a CPU, to see that it runs and agrees
 
 For each workload both sides start from the same random weights and batches, each in a process of its own that idles
 while the other has its turn, and that ends, with all its memory, before the next workload:
@@ -13,10 +13,12 @@ while the other has its turn, and that ends, with all its memory, before the nex
 * unet: the network of experiments/flags/cifar10.flags, Algorithm 1, Adam, averages, 128 images;
 * sampling: 50 steps of DDIM with it; tsne: objective and gradient over all pairs of 4,608 points, in float32.
 
-``docs/performance.md`` says how to read the table. ``--work=FOLDER --workload=unet --side=ours`` runs one side alone, for
-a profiler, with what an earlier call left in the folder.
+``docs/performance.md`` says how to read the table. ``python -m benchmarks.gpu --work=FOLDER --workload=unet
+--side=ours`` is one side alone, for a profiler: a turn, then one for every line that it is sent; an
+earlier call with the same ``--work`` has left weights and batches there.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -39,7 +41,12 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("dropout", 0.1, "Dropout; with 0 the first losses are compared too.", 0.0, 0.9)
 flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
-flags.DEFINE_string("torch_mode", "default", "Mode of torch.compile.")
+flags.DEFINE_enum(
+    "torch_mode",
+    "default",
+    ["default", "max-autotune-no-cudagraphs"],
+    "Mode of torch.compile; the second tries kernels.",
+)
 flags.DEFINE_list("workloads", list(WORKLOADS), "What is measured; without matmul no shares are told.")
 flags.DEFINE_list("sides", list(SIDES), "Implementations to measure.")
 flags.DEFINE_string("work", "", "Folder that keeps weights, batches and checks; empty: a temporary one.")
@@ -151,25 +158,32 @@ def table(rows: dict[str, Row], of: Sizes) -> list[str]:
         return rows[workload].rates.get(side, float("nan")) * kind.operations(of) / kind.units(of)
 
     peak = max((speed("matmul", side) for side in rows["matmul"].rates), default=0.0) if "matmul" in rows else 0.0
-    lines = [f"{'':9s} {'ours':>12s} {'torch':>12s} {'unit':14s} ours/torch   peak: ours  torch   difference"]
+    lines = [f"{'':9s} {'ours':>12s} {'torch':>12s} {'':14s} ours/torch   peak: ours   torch   difference"]
     for workload, row in rows.items():
-        ours, torch = (row.rates.get(side, float("nan")) for side in SIDES)
+        rates = [row.rates.get(side, float("nan")) for side in SIDES]
         shares = [100.0 * speed(workload, side) / peak if peak else float("nan") for side in SIDES]
-        lines.append(
-            f"{workload:9s} {ours:12,.1f} {torch:12,.1f} {WORKLOADS[workload].unit + '/s':14s} {ours / torch:10.2f} "
-            f"{shares[0]:11.1f}% {shares[1]:5.1f}% {row.difference:12.1e}"
-        )
+        numbers = [
+            *(_number(rate, 12, ",.1f") for rate in rates), f"{WORKLOADS[workload].unit + '/s':14s}",
+            _number(rates[0] / rates[1], 10, ".2f"), _number(shares[0], 12, ".1f", "%"),
+            _number(shares[1], 7, ".1f", "%"),
+            _number(row.difference, 12, ".1e"),
+        ]  # fmt: skip
+        lines.append(" ".join([f"{workload:9s}", *numbers]))
     return [*lines, f"peak: {peak / 1e12:.2f} TFLOP/s, the faster side's matmul"] if peak else lines
+
+
+def _number(value: float, width: int, form: str, unit: str = "") -> str:
+    return ("–" if math.isnan(value) else f"{value:{form}}{unit}").rjust(width)
 
 
 def main(argv: list[str]) -> None:
     """Measures all workloads and prints the table."""
+    os.environ["KERAS_BACKEND"] = "jax"  # nothing has imported Keras yet
     if FLAGS.side:
         play()
         return
     if unknown := (set(FLAGS.workloads) - set(WORKLOADS)) | (set(FLAGS.sides) - set(SIDES)):
         raise app.UsageError(f"{', '.join(sorted(unknown))}: use {', '.join(WORKLOADS)} and {', '.join(SIDES)}")
-    os.environ["KERAS_BACKEND"] = "jax"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # two processes share the card
     if FLAGS.tiny:
         os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.gpu_sizes import Sizes, weight
+from benchmarks.gpu_sizes import AVERAGES, CHECKED_STEPS, CLIP, DECAYS, EPSILON, RATES, Arrays, Sizes, weight
 from benchmarks.turns import Turn
 
 if TYPE_CHECKING:
     from training.backends import Placement
-    from training.config import TrainingConfig
-
-Arrays = dict[str, np.ndarray]
-RATES = {"finetune": 5e-5, "unet": 2e-4}  # learning rates
-DECAYS = {"finetune": 0.01, "unet": 0.0}  # weight decay
-AVERAGES = {"finetune": 0.0, "unet": 0.9999}  # decay of the averages of the weights
-CLIP, EPSILON = 1.0, 1e-8
-CHECKED_STEPS = 3  # whose losses are compared where nothing is dropped
 
 
 class Noisy(NamedTuple):
@@ -42,12 +34,8 @@ def prepare(workload: str, sizes: Sizes, dropout: float) -> Arrays:
         return {"p": (p / p.sum()).astype(np.float32), "points": draw.standard_normal((sizes.points, 2))}
     bert = workload in ("finetune", "features")
     model: Any = _classifier(sizes, dropout) if bert else _unet(sizes, dropout)
-    weights = {f"weights/{v.path}": weight(v.path, v.shape, draw).astype(np.float32) for v in _weights(model)}
+    weights = {f"weights/{v.path}": weight(v.path, v.shape, draw).astype(np.float32) for v in model.trainable_variables}
     return weights | (_texts(workload, sizes, draw) if bert else _images(sizes, draw))
-
-
-def _weights(model: Any) -> list[Any]:
-    return model.trainable_variables
 
 
 def _texts(workload: str, sizes: Sizes, draw: np.random.Generator) -> Arrays:
@@ -121,7 +109,7 @@ def _sampler(sizes: Sizes) -> Any:
 
 
 def _load(model: Any, arrays: Arrays) -> Any:
-    for variable in _weights(model):
+    for variable in model.trainable_variables:
         variable.assign(arrays[f"weights/{variable.path}"])
     return model
 
@@ -266,7 +254,7 @@ def _training(
     from training.job import make_job
     from training.train_step import make_train_step
 
-    training: TrainingConfig = TrainingConfig(
+    training = TrainingConfig(
         num_steps=10**6, learning_rate=RATES[workload], schedule="constant", warmup=0, clip_norm=CLIP,
         weight_decay=DECAYS[workload], ema_decay=AVERAGES[workload], precision=precision,
     )  # fmt: skip
@@ -274,7 +262,8 @@ def _training(
     step = make_train_step(job, placement, training, spec_of(batch))
     walk = itertools.repeat(step.prepare(batch))
     first = [step.run(walk, number, 1, {}) for number in range(CHECKED_STEPS)]
-    losses = {name: np.array([float(sums[name] / sums["count"]) for sums in first]) for name in ("loss", "gradient_norm")}
+    means = ((name, [float(sums[name] / sums["count"]) for sums in first]) for name in ("loss", "gradient_norm"))
+    losses = {name: np.array(values) for name, values in means}
     done = itertools.count(CHECKED_STEPS, steps)
 
     def turn() -> int:

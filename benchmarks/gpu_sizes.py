@@ -1,4 +1,4 @@
-"""What ``benchmarks.gpu`` measures: how large each piece of work is, and how many floating-point operations it takes.
+"""What ``benchmarks.gpu`` measures: how large each workload is, and how many floating-point operations it takes.
 
 Counted are products of matrices and convolutions, two operations for a multiplication and an addition, as the network
 needs them once: not what a program computes again, nor norms, softmax and the optimizer. Of t-SNE, whose products are
@@ -7,7 +7,18 @@ small, every operation on a pair of points is counted.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+# Training, by workload: learning rate, weight decay, decay of the averages of the weights.
+RATES = {"finetune": 5e-5, "unet": 2e-4}
+DECAYS = {"finetune": 0.01, "unet": 0.0}
+AVERAGES = {"finetune": 0.0, "unet": 0.9999}
+CLIP, EPSILON = 1.0, 1e-8
+CHECKED_STEPS = 3  # whose losses are compared where nothing is dropped
 
 T_SNE_OF_A_PAIR = 2 * 4 + 2 * 2 * 3 + 7  # distances; two products with [1, y]; then 1/z, max, pw, ww, log, p·log, Σw
 BACKWARD = 2  # of each product: the gradient of either factor
@@ -167,7 +178,7 @@ WORKLOADS = {
 }
 
 
-def weight(name: str, shape: tuple[int, ...], draw: Any) -> Any:
+def weight(name: str, shape: tuple[int, ...], draw: np.random.Generator) -> np.ndarray:
     """Random weights of a size at which no layer's output vanishes or explodes, by the name of a variable of ours."""
     last = name.split("/")[-1]
     if last == "kernel":

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.gpu_ours import AVERAGES, CHECKED_STEPS, CLIP, DECAYS, EPSILON, RATES, Arrays
-from benchmarks.gpu_sizes import Sizes
+from benchmarks.gpu_sizes import AVERAGES, CHECKED_STEPS, CLIP, DECAYS, EPSILON, RATES, Arrays, Sizes
 from benchmarks.gpu_torch_models import BertClassifier, Network, load
 from benchmarks.turns import Turn
 
@@ -149,7 +148,7 @@ def _finetune(sizes: Sizes, arrays: Arrays, machine: Machine, dropout: float) ->
 def _train_unet(sizes: Sizes, arrays: Arrays, machine: Machine, dropout: float) -> tuple[Turn, Arrays]:
     """Algorithm 1; the checked steps take time and noise from ours."""
     model = _network(sizes, arrays, machine, dropout)
-    pixels, alpha, sigma = machine.images(arrays["image"]), machine.tensor(arrays["alpha"]), machine.tensor(arrays["sigma"])
+    pixels, (alpha, sigma) = machine.images(arrays["image"]), (machine.tensor(arrays[n]) for n in ("alpha", "sigma"))
     first, last = (machine.tensor(arrays["t"]), machine.images(arrays["eps"])), len(alpha)
 
     @machine.compiled

@@ -31,9 +31,9 @@ def end(process: subprocess.Popen, number: int | None = None) -> tuple[str, str]
     return process.communicate(timeout=120)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Asks for a minute at most."""
-    for _ in range(1200):
+def wait_until(condition: Callable[[], bool], patience: float = 60.0) -> None:
+    """Asks for so many seconds at most."""
+    for _ in range(int(20 * patience)):
         if condition():
             return
         time.sleep(0.05)

@@ -21,6 +21,10 @@ SCRIPTS = [
     path for path in sorted((ROOT / "experiments").glob("*.py")) if "\nFLAGS = launch.define(" in path.read_text()
 ]
 FLAG_MACHINERY = [ROOT / "experiments" / name for name in ("launch.py", "config_flags.py")]
+BACKENDS = {  # where they may be imported
+    "tensorflow": ("training/backends/tensorflow.py", "files/tensors.py"),  # the second reads TensorFlow 1's checkpoints
+    "jax": ("training/backends/jax.py", "text_cls/attention.py"),  # the second asks for flash attention
+}
 LONGEST_FILE, LONGEST_FUNCTION = 320, 45
 
 
@@ -45,8 +49,8 @@ def test_arrows_go_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_heavy_imports_stay_where_they_belong(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
-    if package in PACKAGES:
-        assert "tensorflow" not in _imports(path)
+    for name, places in BACKENDS.items():
+        assert str(path.relative_to(ROOT)) in places or name not in _imports(path)
     if package == "experiments":
         assert not _imports(path, top_level_only=True) & {"tensorflow", "keras", "numpy", "sklearn"}
     if path.name != "plots.py":
@@ -55,6 +59,21 @@ def test_heavy_imports_stay_where_they_belong(path: Path) -> None:
         assert not _imports(path, top_level_only=True) & {"tensorflow", "keras"}
     if path not in FLAG_MACHINERY:
         assert "absl" not in _imports(path)
+
+
+def test_the_engine_does_not_ask_which_backend_it_is() -> None:
+    """But for the place that chooses the backend's file; both files have all that the interface names."""
+    asking = [path for path in MODULES if path.parts[-2] == "training" and "backend.backend()" in path.read_text()]
+    assert not asking
+    wanted = {node.name for node in _class("Backend").body if isinstance(node, ast.FunctionDef)}
+    for name in BACKENDS:
+        tree = ast.parse((ROOT / "training" / "backends" / f"{name}.py").read_text())
+        assert wanted <= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
+
+
+def _class(name: str) -> ast.ClassDef:
+    tree = ast.parse((ROOT / "training" / "backends" / "__init__.py").read_text())
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -138,10 +138,11 @@ def taking_part(cache: Path) -> Iterator[None]:
             exchange("end")
             raise
         except HostLostError:
+            backend().leave(None)
             raise
         except BaseException as error:
             what = " ".join(str(error).split()) or type(error).__name__
-            backend().tell(f"host {me.index} of {me.count} ({me.addresses[me.index]}): {what[:300]}")
+            backend().leave(f"host {me.index} of {me.count} ({me.addresses[me.index]}): {what[:300]}")
             raise
         exchange("end")
 

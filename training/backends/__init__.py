@@ -100,8 +100,8 @@ class Backend(Protocol):
     def exchange(self, text: str) -> list[str]:
         """What every host of the job gives, in the hosts' order; all of them must call it."""
 
-    def tell(self, message: str) -> None:
-        """Makes the other hosts fail with this message, when they next wait for one another."""
+    def leave(self, message: str | None) -> None:
+        """This host ends, and waits for no other; they fail when they next wait for it, with its message if any."""
 
     def tf32(self) -> bool:
         """Whether products of float32 are rounded to TensorFloat-32, where the device can."""

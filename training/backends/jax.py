@@ -1,28 +1,38 @@
 """JAX: one program over all devices, which XLA cuts up along the rows of a batch."""
+# long: one file a backend
 # ruff: noqa: D103  # see ``training.backends``
 
+import atexit
 import dataclasses
+import itertools
 import logging
 import math
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
+from jax._src import distributed
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from files.download import default_cache
 from files.errors import UserError
 from training.backends import Function, Map, RowGradient, Sums, TrainStep
 from training.config import TrainingConfig
 from training.draws import EVALUATION, Place, drawing_at
+from training.hosts import hosts, lost, rendezvous
 from training.job import Job
 from training.placement import keep_freed_memory
 
+SOON = 0.1  # seconds that compiling may take without being kept
 logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # it tells of every kind of device that is not here
 
 
@@ -51,15 +61,17 @@ class Placement:
         )
 
         def run(walk: Iterator[Any], step: int, count: int, sums: Sums) -> Sums:
-            values = _apart(self._values(variables))
+            values = self._values(variables, apart=True)
             sums = {name: self._everywhere(jnp.asarray(value, "float32")) for name, value in sums.items()}
             try:
-                for number in range(step, step + count):
-                    values, sums = update(values, next(walk), jnp.int32(number), sums)
+                with _with_the_others():
+                    for number in range(step, step + count):
+                        values, sums = update(values, next(walk), np.int32(number), sums)
+                    jax.block_until_ready(sums)
             finally:  # the arrays that the variables had have been given away
                 for variable, value in zip(variables, values, strict=True):
-                    variable.assign(value)
-            return {name: sums[name] for name in names}
+                    variable.assign(_own(value))
+            return {name: _own(sums[name]) for name in names}
 
         return TrainStep(self._to_device, run)
 
@@ -82,23 +94,33 @@ class Placement:
         def run(batch: Any) -> dict[str, np.ndarray]:
             if not names:
                 variables.extend(_read_by(values_of, batch))
-            values = compiled(self._values(variables), batch)
-            return {name: np.asarray(values[name]) for name in names}
+            with _with_the_others():
+                values = compiled(self._values(variables), batch)
+                return {name: np.asarray(values[name]) for name in names}
 
         return Map(self._to_device, run)
 
     def _to_device(self, batch: Any) -> Any:
         if self.replicas == 1:
             return jax.device_put(batch, self.devices[0])
-        rows = NamedSharding(self._mesh, PartitionSpec("rows"))
-        return jax.device_put(batch, rows)
+        sharding = NamedSharding(self._mesh, PartitionSpec("rows"))
+        rows, index = len(batch.mask) // hosts().count, hosts().index
+        own = jax.tree.map(lambda field: field[index * rows : (index + 1) * rows], batch)
+        return jax.tree.map(lambda field: jax.make_array_from_process_local_data(sharding, field), own)
 
-    def _values(self, variables: Sequence[keras.Variable]) -> list[Any]:
-        return [self._everywhere(variable.value) for variable in variables]
+    def _values(self, variables: Sequence[keras.Variable], apart: bool = False) -> list[Any]:
+        """What the variables hold, on every device; ``apart``: no two of them in the same memory."""
+        values = [variable.value for variable in variables]
+        return [self._everywhere(value) for value in (_apart(values) if apart else values)]
 
     def _everywhere(self, value: Any) -> Any:
-        """An array on every device."""
-        return jax.device_put(value, self._whole if self.replicas > 1 else self.devices[0])
+        """An array on every device, of all hosts."""
+        if self.replicas == 1:
+            return jax.device_put(value, self.devices[0])
+        if hosts().count == 1:
+            return jax.device_put(value, self._whole)
+        copies = [jax.device_put(value, device) for device in self.devices if device.process_index == hosts().index]
+        return jax.make_array_from_single_device_arrays(value.shape, self._whole, copies)
 
     @property
     def _outputs(self) -> NamedSharding | None:
@@ -120,21 +142,44 @@ def make_placement(kind: str, count: int | None, shards: int) -> Placement:
         raise UserError(f"--shards={shards}: JAX spreads a batch over the cores itself; leave it out")
     if kind == "cpu" and count is not None:
         _make_cpus(count)
-    there = _devices("gpu") if kind == "gpu" else _devices("cpu") if kind == "cpu" else jax.devices()
+    _join()
+    there = _devices(None if kind == "auto" else kind)
     if kind != "auto" and len(there) < (count or 1):
         raise UserError(f"--devices={devices} asks for {count or 1} {kind.upper()}(s) and JAX sees {len(there)}")
     used = there if kind == "auto" and there[0].platform != "cpu" else there[: count or 1]
     if used[0].platform == "cpu":
         keep_freed_memory()
+    _keep_compiled()
     jax.config.update("jax_default_device", used[0])
-    return Placement(tuple(used))
+    if hosts().count == 1:
+        return Placement(tuple(used))
+    platform = used[0].platform
+    of_hosts = [[d for d in jax.devices(platform) if d.process_index == i][: len(used)] for i in range(hosts().count)]
+    return Placement(tuple(device for of_host in of_hosts for device in of_host))
 
 
-def _devices(platform: str) -> list[Any]:
+def _devices(platform: str | None) -> list[Any]:
+    """Of this host."""
     try:
-        return jax.devices(platform)
+        return jax.local_devices(backend=platform)
     except RuntimeError:  # there is none
         return []
+
+
+def _keep_compiled() -> None:
+    """Has XLA read what earlier processes compiled: every padded length is a program of its own.
+
+    JAX's own variables come first. Without a folder to write in, or with damaged files there, JAX just compiles.
+    """
+    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+        return
+    with suppress(UserError, OSError):
+        folder = default_cache() / "xla"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", SOON)
 
 
 def _make_cpus(count: int) -> None:
@@ -230,6 +275,11 @@ def _joined(weights: list[Any], rest: list[Any], variables: Sequence[keras.Varia
     return [next(a) if id(variable) in trained else next(b) for variable in variables]
 
 
+def _own(value: Any) -> Any:
+    """The copy of an array that is on this host, of those on several: what reads it needs no other host."""
+    return value if value.is_fully_addressable else value.addressable_data(0)
+
+
 def _apart(values: list[Any]) -> list[Any]:
     """The arrays, copied where two share their memory, which can be given away once only."""
     seen: set[int] = set()
@@ -272,6 +322,71 @@ def _read_by(function: Callable, *arguments: Any) -> list[keras.Variable]:
     with Noting():
         jax.eval_shape(function, *arguments)
     return list(read.values())
+
+
+# --------------------------------------------------------------------------------------------------------------- hosts
+
+_EXCHANGES = itertools.count()
+_TOLD = "triptych/told"
+
+
+@cache
+def _join() -> None:
+    """Makes the other hosts' devices known; before anything is computed."""
+    me = hosts()
+    if me.count == 1:
+        return
+    rendezvous(me)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        me.addresses[0], me.count, me.index, cluster_detection_method="deactivate", initialization_timeout=60,
+        heartbeat_timeout_seconds=10, shutdown_timeout_seconds=15,
+    )  # fmt: skip
+
+
+def _service() -> Any:
+    """Keys and values that all hosts see; JAX has no public name for it."""
+    return distributed.global_state.client
+
+
+def exchange(text: str) -> list[str]:
+    """By the coordination service; but it is a collective that all wait in, since that fails if a host is lost."""
+    service, number, (addresses, index) = _service(), next(_EXCHANGES), hosts()
+    with _with_the_others():
+        service.key_value_set(f"triptych/{number}/{index}", text)
+        multihost_utils.process_allgather(np.zeros(1, np.int32))
+        texts = [service.blocking_key_value_get(f"triptych/{number}/{i}", 10_000) for i in range(len(addresses))]
+        if number:  # everyone has read the round before
+            service.key_value_delete(f"triptych/{number - 1}/{index}")
+    return texts
+
+
+def leave(message: str | None) -> None:
+    if message is not None:
+        with suppress(jax.errors.JaxRuntimeError):
+            _service().key_value_set(_TOLD, message)
+    # JAX's own end waits for the others, who wait for this host, and aborts the process then.
+    atexit.register(_exit)
+
+
+def _exit() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+@contextmanager
+def _with_the_others() -> Iterator[None]:
+    """What JAX says of another host that has failed, as a message."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if hosts().count == 1:
+            raise
+        told = str(error)
+        with suppress(jax.errors.JaxRuntimeError):
+            told = _service().key_value_try_get(_TOLD)
+        raise lost(told) from error
 
 
 # ----------------------------------------------------------------------------------------------------------- optimizer

@@ -196,6 +196,7 @@ def _make_update(placement: Placement, job: Job, training: TrainingConfig, spec:
                     totals.append(shard_sums)
                 gradient = [_add(shares) for shares in zip(*gradients, strict=True)]
                 sums = {name: tf.add_n([total[name] for total in totals]) for name in totals[0]}
+        gradient = [_unique_rows(share) for share in gradient] if replicas > 1 else gradient  # fewer to send
         norm = _apply(job, together.all_reduce(SUM, gradient), training.clip_norm)
         total = dict(zip(sums, together.all_reduce(SUM, list(sums.values())), strict=True))
         return total | {"count": count, "gradient_norm": norm * count}
@@ -287,7 +288,7 @@ def _shards_of(batch: Any, shards: int, micro_batches: int) -> int:
 
 # --------------------------------------------------------------------------------------------------------------- hosts
 
-_ROUNDS = itertools.count()
+_EXCHANGES = itertools.count()
 _JOINED: list[tf.distribute.Strategy] = []  # with the other hosts
 _GONE = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.InternalError, tf.errors.AbortedError,
          tf.errors.CancelledError, tf.errors.InvalidArgumentError)  # fmt: skip
@@ -312,7 +313,7 @@ def _multi_worker(devices: Sequence[str]) -> tf.distribute.Strategy:
 
 def exchange(text: str) -> list[str]:
     """By the coordination service; but it is a collective that all wait in, since that fails if a host is lost."""
-    service, number, (addresses, index) = context.context(), next(_ROUNDS), hosts()
+    service, number, (addresses, index) = context.context(), next(_EXCHANGES), hosts()
     with _with_the_others():
         service.set_config_key_value(f"triptych/{number}/{index}", text)
         _meet()
@@ -336,9 +337,10 @@ def _meeting(strategy: tf.distribute.Strategy) -> Callable:
     return tf.function(lambda: strategy.run(one))
 
 
-def tell(message: str) -> None:
-    context.context().report_error_to_cluster(3, message)
-    time.sleep(1.0)  # until they have heard it
+def leave(message: str | None) -> None:
+    if message is not None:
+        context.context().report_error_to_cluster(3, message)
+        time.sleep(1.0)  # until they have heard it
 
 
 @contextmanager
