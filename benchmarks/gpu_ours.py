@@ -185,7 +185,7 @@ def _features(sizes: Sizes, arrays: Arrays, placement: "Placement") -> tuple[Tur
     def features(count: int) -> np.ndarray:
         return evaluate(Batches(lambda: itertools.repeat(batch, count), spec_of(batch)))["features"]
 
-    return lambda: len(features(steps)) * bert.tokens, {"features": features(1)[:, 0]}
+    return lambda: len(features(steps)) * bert.tokens, {"features": features(1)[:, 0].astype(np.float32)}
 
 
 def _sampling(sizes: Sizes, arrays: Arrays, placement: "Placement", dropout: float) -> tuple[Turn, Arrays]:

@@ -29,18 +29,20 @@ class Recipe(NamedTuple):
         batch: examples a card.
         flops: of an example's update: forward, and twice that backward.
         dense: parameters whose gradient is reduced as a whole.
-        rows: numbers in the embedding's rows of an example's tokens; the different ones go to every other card.
+        table: parameters of the embedding, which is reduced as a whole between hosts.
+        rows: numbers in the embedding's rows of an example's tokens; of them the different ones are sent inside a host.
     """
 
     name: str
     batch: int
     flops: float
     dense: int
+    table: int
     rows: int
 
 
 def bert_base(batch: int, tokens: int = 512) -> Recipe:
-    """12 layers of width 768, feed-forward 3072 (Devlin et al. 2019), fine-tuned; the word table goes by rows."""
+    """12 layers of width 768, feed-forward 3072 (Devlin et al. 2019), fine-tuned."""
     from text_cls.bert import build_classifier
     from text_cls.config import BertClassifierConfig, BertConfig
 
@@ -50,7 +52,7 @@ def bert_base(batch: int, tokens: int = 512) -> Recipe:
     blocks = config.num_layers * (4 * config.width**2 + 2 * config.width * config.ffn_width)
     attention = config.num_layers * 2 * 2 * tokens * config.width  # scores and their product with the values
     forward = tokens * (2 * blocks + attention)
-    return Recipe(f"BERT-base, {tokens} tokens", batch, 3 * forward, parameters - table, tokens * config.width)
+    return Recipe(f"BERT-base, {tokens} tokens", batch, 3 * forward, parameters - table, table, tokens * config.width)
 
 
 def cifar10(batch: int) -> Recipe:
@@ -58,7 +60,7 @@ def cifar10(batch: int) -> Recipe:
     from diffusion.config import UNetConfig
     from diffusion.unet import build_unet
 
-    return Recipe("CIFAR-10 U-Net", batch, 3 * 12.1e9, build_unet(UNetConfig()).count_params(), 0)
+    return Recipe("CIFAR-10 U-Net", batch, 3 * 12.1e9, build_unet(UNetConfig()).count_params(), 0, 0)
 
 
 def seconds(recipe: Recipe, cards: int, hosts: int) -> tuple[float, float, float]:
@@ -67,8 +69,9 @@ def seconds(recipe: Recipe, cards: int, hosts: int) -> tuple[float, float, float
     n = cards * hosts
     if n == 1:
         return compute, 0.0, 0.0
-    # A ring sends every number 2 (n − 1) / n times; rows are gathered, so every card gets those of all others.
-    sent = FLOAT * (2 * (n - 1) / n * recipe.dense + (n - 1) * FLAGS.distinct * recipe.batch * recipe.rows)
+    # A ring sends every number 2 (n − 1) / n times. Inside a host rows are gathered: every card gets those of all others.
+    table = 2 * (n - 1) / n * recipe.table if hosts > 1 else (n - 1) * FLAGS.distinct * recipe.batch * recipe.rows
+    sent = FLOAT * (2 * (n - 1) / n * recipe.dense + table)
     reduce = sent / (FLAGS.inside * 1e9)
     if hosts > 1:  # the ring goes over the link between hosts once a round
         reduce = max(reduce, sent / (FLAGS.between * 1e9)) + 2 * (n - 1) * FLAGS.latency * 1e-6

@@ -97,6 +97,17 @@ def test_both_sides_compute_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_bfloat16_and_dropout_run_on_both_sides() -> None:
+    """As on a GPU; outputs, which nothing drops, agree as far as bfloat16 goes."""
+    pytest.importorskip("jax")
+    pytest.importorskip("torch")
+    rows = _measure("--workloads=matmul,finetune,features,sampling")
+    assert list(rows) == ["matmul", "finetune", "features", "sampling"]
+    assert all("–" not in row[:-1] for row in rows.values())
+    assert all(float(rows[name][-1]) < 0.05 for name in ("finetune", "features"))
+
+
+@pytest.mark.slow
 def test_the_formulas_count_what_pytorch_counts() -> None:
     torch = pytest.importorskip("torch")
     from torch.nn.attention import SDPBackend, sdpa_kernel

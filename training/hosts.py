@@ -98,17 +98,13 @@ def on_chief(function: Callable[[], Any]) -> Any:
     return answer["value"]
 
 
-class HostLostError(UserError):
-    """Another host of the job has failed, or cannot be reached any more."""
-
-
-def lost(what: str) -> HostLostError:
+def lost(what: str) -> UserError:
     """The error of a host whose work failed because of another; ``what`` the backend said of it."""
     told = re.search(r"host \d+ of \d+ \([^\n]*?\): .*?(?= \[\[|\n|$)", what)
     if told:
-        return HostLostError(f"{told[0].strip()} (all hosts have to start again, with the same command)")
+        return UserError(f"{told[0].strip()} (all hosts have to start again, with the same command)")
     reason = " ".join(what.split())[:150]
-    return HostLostError(
+    return UserError(
         f"another host has ended or cannot be reached ({reason}); see what it said, and start all of them again with "
         "the same command: they go on from the last checkpoint"
     )
@@ -116,7 +112,7 @@ def lost(what: str) -> HostLostError:
 
 @contextmanager
 def taking_part(cache: Path) -> Iterator[None]:
-    """A task on one of several hosts, from where they know one another; on one host, nothing.
+    """A task on one of several hosts; on one host, nothing.
 
     Only the chief writes files, other than those below ``cache``, and says what it does. A host that fails tells the
     others. All end together.
@@ -133,18 +129,21 @@ def taking_part(cache: Path) -> Iterator[None]:
             stack.enter_context(held_back(but=cache))
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         try:
-            yield
-        except Interrupted:  # all of them are
+            try:
+                yield
+            except Interrupted:  # all of them are
+                exchange("end")
+                raise
             exchange("end")
-            raise
-        except HostLostError:
-            backend().leave(None)
+        except Interrupted:
             raise
         except BaseException as error:
-            what = " ".join(str(error).split()) or type(error).__name__
-            backend().leave(f"host {me.index} of {me.count} ({me.addresses[me.index]}): {what[:300]}")
+            of_another = backend().failure_of_another(error)
+            own = " ".join(str(error).split())[:300] or type(error).__name__
+            backend().leave("" if of_another else f"host {me.index} of {me.count} ({me.addresses[me.index]}): {own}")
+            if of_another:
+                raise lost(of_another) from error
             raise
-        exchange("end")
 
 
 def rendezvous(me: Hosts, patience: float = 600.0) -> None:

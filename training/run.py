@@ -85,14 +85,15 @@ class Run:
         cls.check(path, config)
         run = cls(path)
         try:
-            on_chief(lambda: run._take(config))
+            inputs = {**(data.describe() if data is not None else {}), **inputs}
+            on_chief(lambda: run._take(config, inputs))
             if not _belongs(path, config):
                 raise UserError(
                     f"--run_dir={path} is another folder for this host than for the first of TF_CONFIG; all hosts have "
                     "to see the same files there"
                 )
-            if data is not None or inputs:
-                run._check_data({**(data.describe() if data is not None else {}), **inputs})
+            if inputs:  # and those of another host than the chief
+                run._check_data(inputs)
             if data is not None and not run.has_result():
                 for note in data.notes:
                     run.say(f"note: {note}")
@@ -101,8 +102,8 @@ class Run:
             raise
         return run
 
-    def _take(self, config: Config) -> None:
-        """Locks the folder and makes it one of this configuration."""
+    def _take(self, config: Config, inputs: Mapping[str, Any]) -> None:
+        """Locks the folder and makes it one of this configuration, made of these inputs."""
         path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,8 @@ class Run:
             if not there:
                 text = "".join(f"--{name}={value}\n" for name, value in sorted(as_flags(config).items()))
                 write_text(path / "flags.txt", text)  # last: a folder with it is whole
+            if inputs:
+                self._check_data(inputs)
         except Timeout as error:
             raise UserError(_taken(path)) from error
         except OSError as error:

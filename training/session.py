@@ -46,12 +46,11 @@ def session(config: TaskConfig, training: TrainingConfig | None = None) -> Itera
         UserError: devices that are not there, or a batch size that is no multiple of their number.
     """
     with ExitStack() as stack:
+        stack.enter_context(taking_part(cache_of(config.cache_dir)))
         stack.enter_context(seeded(config.seed))
         stack.enter_context(precision(training.precision if training else "float32"))
         if training is None:
-            placement = make_placement(config.devices)
-            stack.enter_context(taking_part(cache_of(config.cache_dir)))
-            yield placement
+            yield make_placement(config.devices)
             return
         if training.deterministic:
             stack.enter_context(backend().deterministic())
@@ -60,5 +59,4 @@ def session(config: TaskConfig, training: TrainingConfig | None = None) -> Itera
         if training.batch_size % (replicas * training.accumulate):
             times = f" × --accumulate={training.accumulate}" if training.accumulate > 1 else ""
             raise UserError(f"--batch_size={training.batch_size} is not a multiple of the {replicas} replicas{times}")
-        stack.enter_context(taking_part(cache_of(config.cache_dir)))
         yield placement

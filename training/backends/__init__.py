@@ -100,7 +100,10 @@ class Backend(Protocol):
     def exchange(self, text: str) -> list[str]:
         """What every host of the job gives, in the hosts' order; all of them must call it."""
 
-    def leave(self, message: str | None) -> None:
+    def failure_of_another(self, error: BaseException) -> str | None:
+        """What is known of another host's failure, if that is what an error of this one comes from."""
+
+    def leave(self, message: str) -> None:
         """This host ends, and waits for no other; they fail when they next wait for it, with its message if any."""
 
     def tf32(self) -> bool:

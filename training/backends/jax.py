@@ -28,7 +28,7 @@ from files.errors import UserError
 from training.backends import Function, Map, RowGradient, Sums, TrainStep
 from training.config import TrainingConfig
 from training.draws import EVALUATION, Place, drawing_at
-from training.hosts import hosts, lost, rendezvous
+from training.hosts import hosts, rendezvous
 from training.job import Job
 from training.placement import keep_freed_memory
 
@@ -64,10 +64,9 @@ class Placement:
             values = self._values(variables, apart=True)
             sums = {name: self._everywhere(jnp.asarray(value, "float32")) for name, value in sums.items()}
             try:
-                with _with_the_others():
-                    for number in range(step, step + count):
-                        values, sums = update(values, next(walk), np.int32(number), sums)
-                    jax.block_until_ready(sums)
+                for number in range(step, step + count):
+                    values, sums = update(values, next(walk), np.int32(number), sums)
+                jax.block_until_ready(sums)
             finally:  # the arrays that the variables had have been given away
                 for variable, value in zip(variables, values, strict=True):
                     variable.assign(_own(value))
@@ -94,9 +93,8 @@ class Placement:
         def run(batch: Any) -> dict[str, np.ndarray]:
             if not names:
                 variables.extend(_read_by(values_of, batch))
-            with _with_the_others():
-                values = compiled(self._values(variables), batch)
-                return {name: np.asarray(values[name]) for name in names}
+            values = compiled(self._values(variables), batch)
+            return {name: np.asarray(values[name]) for name in names}
 
         return Map(self._to_device, run)
 
@@ -352,17 +350,26 @@ def _service() -> Any:
 def exchange(text: str) -> list[str]:
     """By the coordination service; but it is a collective that all wait in, since that fails if a host is lost."""
     service, number, (addresses, index) = _service(), next(_EXCHANGES), hosts()
-    with _with_the_others():
-        service.key_value_set(f"triptych/{number}/{index}", text)
-        multihost_utils.process_allgather(np.zeros(1, np.int32))
-        texts = [service.blocking_key_value_get(f"triptych/{number}/{i}", 10_000) for i in range(len(addresses))]
-        if number:  # everyone has read the round before
-            service.key_value_delete(f"triptych/{number - 1}/{index}")
+    service.key_value_set(f"triptych/{number}/{index}", text)
+    multihost_utils.process_allgather(np.zeros(1, np.int32))
+    texts = [service.blocking_key_value_get(f"triptych/{number}/{i}", 10_000) for i in range(len(addresses))]
+    if number:  # everyone has read the round before
+        service.key_value_delete(f"triptych/{number - 1}/{index}")
     return texts
 
 
-def leave(message: str | None) -> None:
-    if message is not None:
+def failure_of_another(error: BaseException) -> str | None:
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+        return None
+    with suppress(jax.errors.JaxRuntimeError):  # it had no time to say anything
+        return _service().key_value_try_get(_TOLD)
+    return str(error)
+
+
+def leave(message: str) -> None:
+    if _service() is None:  # the hosts do not know one another yet
+        return
+    if message:
         with suppress(jax.errors.JaxRuntimeError):
             _service().key_value_set(_TOLD, message)
     # JAX's own end waits for the others, who wait for this host, and aborts the process then.
@@ -373,20 +380,6 @@ def _exit() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
-
-
-@contextmanager
-def _with_the_others() -> Iterator[None]:
-    """What JAX says of another host that has failed, as a message."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if hosts().count == 1:
-            raise
-        told = str(error)
-        with suppress(jax.errors.JaxRuntimeError):
-            told = _service().key_value_try_get(_TOLD)
-        raise lost(told) from error
 
 
 # ----------------------------------------------------------------------------------------------------------- optimizer

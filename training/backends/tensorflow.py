@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from files.errors import UserError
 from training.backends import Function, Map, RowGradient, Sums, TrainStep
 from training.config import TrainingConfig
 from training.draws import EVALUATION, Place, drawing_at
-from training.hosts import hosts, lost, rendezvous
+from training.hosts import hosts, rendezvous
 from training.job import Job
 
 SUM = tf.distribute.ReduceOp.SUM
@@ -54,10 +54,9 @@ class Placement(NamedTuple):
         update = _make_update(self, job, training, spec)
 
         def run(walk: Iterator[Any], step: int, count: int, sums: Sums) -> Sums:
-            with _with_the_others():
-                for number in range(step, step + count):
-                    values = update(next(walk), tf.constant(number, tf.int64))
-                    sums = {name: sums[name] + value for name, value in values.items()} if sums else values
+            for number in range(step, step + count):
+                values = update(next(walk), tf.constant(number, tf.int64))
+                sums = {name: sums[name] + value for name, value in values.items()} if sums else values
             return sums
 
         return TrainStep(self._to_device, run)
@@ -78,8 +77,7 @@ class Placement(NamedTuple):
             return self.strategy.run(replica_values, args=(batch,))
 
         def run(batch: Any) -> dict[str, np.ndarray]:
-            with _with_the_others():
-                return {name: self._rows(value) for name, value in values_of(batch).items()}
+            return {name: self._rows(value) for name, value in values_of(batch).items()}
 
         return Map(self._to_device, run)
 
@@ -196,8 +194,7 @@ def _make_update(placement: Placement, job: Job, training: TrainingConfig, spec:
                     totals.append(shard_sums)
                 gradient = [_add(shares) for shares in zip(*gradients, strict=True)]
                 sums = {name: tf.add_n([total[name] for total in totals]) for name in totals[0]}
-        gradient = [_unique_rows(share) for share in gradient] if replicas > 1 else gradient  # fewer to send
-        norm = _apply(job, together.all_reduce(SUM, gradient), training.clip_norm)
+        norm = _apply(job, _reduced(gradient, together, replicas), training.clip_norm)
         total = dict(zip(sums, together.all_reduce(SUM, list(sums.values())), strict=True))
         return total | {"count": count, "gradient_norm": norm * count}
 
@@ -243,6 +240,27 @@ def _add(parts: tuple) -> Any:
     return tf.add_n([tf.convert_to_tensor(part) for part in parts])
 
 
+def _reduced(gradient: list, together: Any, replicas: int) -> list:
+    """The sum over all replicas, in one call.
+
+    Rows of an embedding are gathered by the replicas of a host. Between hosts the whole table is cheaper from a few hosts
+    on, and TensorFlow crashes where it gathers unequal numbers of rows.
+    """
+    if replicas == 1:
+        return gradient
+    if hosts().count == 1:
+        return together.all_reduce(SUM, [_unique_rows(share) for share in gradient])
+    total = together.all_reduce(SUM, [tf.convert_to_tensor(share) for share in gradient])
+    return [_used_rows(a) if isinstance(b, tf.IndexedSlices) else a for a, b in zip(total, gradient, strict=True)]
+
+
+def _used_rows(values: Any, rows: Any = None, shape: Any = None) -> tf.IndexedSlices:
+    """The rows [n, D] of a table that are not 0, of those given or of all."""
+    used = tf.where(tf.reduce_any(values != 0, axis=1))[:, 0]
+    rows = used if rows is None else tf.gather(rows, used)
+    return tf.IndexedSlices(tf.gather(values, used), rows, tf.shape(values) if shape is None else shape)
+
+
 def _unique_rows(gradient: Any) -> Any:
     """Adds up the slices of an embedding gradient that fall on the same row; rows whose sum is 0 are left out.
 
@@ -252,8 +270,7 @@ def _unique_rows(gradient: Any) -> Any:
         return gradient
     rows, place = tf.unique(gradient.indices)
     values = tf.math.unsorted_segment_sum(gradient.values, place, tf.size(rows))
-    used = tf.where(tf.reduce_any(values != 0, axis=1))[:, 0]
-    return tf.IndexedSlices(tf.gather(values, used), tf.gather(rows, used), gradient.dense_shape)
+    return _used_rows(values, rows, gradient.dense_shape)
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
@@ -290,8 +307,7 @@ def _shards_of(batch: Any, shards: int, micro_batches: int) -> int:
 
 _EXCHANGES = itertools.count()
 _JOINED: list[tf.distribute.Strategy] = []  # with the other hosts
-_GONE = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.InternalError, tf.errors.AbortedError,
-         tf.errors.CancelledError, tf.errors.InvalidArgumentError)  # fmt: skip
+_GONE = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
 def _multi_worker(devices: Sequence[str]) -> tf.distribute.Strategy:
@@ -306,20 +322,18 @@ def _multi_worker(devices: Sequence[str]) -> tf.distribute.Strategy:
     communication = tf.distribute.experimental
     ring = communication.CommunicationImplementation.RING if devices[0].startswith("CPU") else None
     options = communication.CommunicationOptions(implementation=ring) if ring else None
-    with _with_the_others():
-        _JOINED.append(tf.distribute.MultiWorkerMirroredStrategy(communication_options=options))
+    _JOINED.append(tf.distribute.MultiWorkerMirroredStrategy(communication_options=options))
     return _JOINED[-1]
 
 
 def exchange(text: str) -> list[str]:
     """By the coordination service; but it is a collective that all wait in, since that fails if a host is lost."""
     service, number, (addresses, index) = context.context(), next(_EXCHANGES), hosts()
-    with _with_the_others():
-        service.set_config_key_value(f"triptych/{number}/{index}", text)
-        _meet()
-        texts = [service.get_config_key_value(f"triptych/{number}/{i}", 10_000) for i in range(len(addresses))]
-        if number:  # everyone has read the round before
-            service.delete_config_key_value(f"triptych/{number - 1}/{index}")
+    service.set_config_key_value(f"triptych/{number}/{index}", text)
+    _meet()
+    texts = [service.get_config_key_value(f"triptych/{number}/{i}", 10_000) for i in range(len(addresses))]
+    if number:  # everyone has read the round before
+        service.delete_config_key_value(f"triptych/{number - 1}/{index}")
     return texts
 
 
@@ -337,21 +351,19 @@ def _meeting(strategy: tf.distribute.Strategy) -> Callable:
     return tf.function(lambda: strategy.run(one))
 
 
-def leave(message: str | None) -> None:
-    if message is not None:
-        context.context().report_error_to_cluster(3, message)
-        time.sleep(1.0)  # until they have heard it
+def failure_of_another(error: BaseException) -> str | None:
+    if isinstance(error, _GONE) or (isinstance(error, tf.errors.OpError) and "Collective ops" in str(error)):
+        return str(error)
+    return None
 
 
-@contextmanager
-def _with_the_others() -> Iterator[None]:
-    """What TensorFlow says of another host that has failed, as a message."""
-    try:
-        yield
-    except _GONE as error:
-        if hosts().count == 1:
-            raise
-        raise lost(str(error)) from error
+def leave(message: str) -> None:
+    if message:
+        with suppress(
+            tf.errors.OpError, RuntimeError
+        ):  # the hosts do not know one another yet, or another has failed too
+            context.context().report_error_to_cluster(3, message)
+            time.sleep(1.0)  # until they have heard it
 
 
 def _of_all_hosts(value: Any) -> Any:
