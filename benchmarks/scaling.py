@@ -69,7 +69,7 @@ def seconds(recipe: Recipe, cards: int, hosts: int) -> tuple[float, float, float
     n = cards * hosts
     if n == 1:
         return compute, 0.0, 0.0
-    # A ring sends every number 2 (n − 1) / n times. Inside a host rows are gathered: every card gets those of all others.
+    # A ring sends every number 2 (n − 1) / n times. Inside a host rows are gathered: a card gets those of all others.
     table = 2 * (n - 1) / n * recipe.table if hosts > 1 else (n - 1) * FLAGS.distinct * recipe.batch * recipe.rows
     sent = FLOAT * (2 * (n - 1) / n * recipe.dense + table)
     reduce = sent / (FLAGS.inside * 1e9)
@@ -87,9 +87,9 @@ def main(argv: list[str]) -> None:
     for recipe in (bert_base(3), bert_base(32), cifar10(16), cifar10(128)):
         for cards, hosts in ((1, 1), (8, 1), (8, 4)):
             compute, reduce, sent = seconds(recipe, cards, hosts)
-            share, n = compute / (compute + reduce), cards * hosts
+            share, n, flops = compute / (compute + reduce), cards * hosts, recipe.batch * recipe.flops
             print(
-                f"{recipe.name:24s} {recipe.batch:7d} {f'{hosts} × {cards}':>9s} {recipe.batch * recipe.flops / 1e9:8,.0f} "
+                f"{recipe.name:24s} {recipe.batch:7d} {f'{hosts} × {cards}':>9s} {flops / 1e9:8,.0f} "
                 f"{sent / 1e6:8,.0f} {1e3 * compute:6.1f} ms {1e3 * reduce:6.1f} ms {share:10.0%} "
                 f"{n * recipe.batch / (compute + reduce):11,.0f}"
             )

@@ -165,7 +165,8 @@ def _make_job(setup: _Setup, more_figures: Callable[[int], Figures]) -> Job:
 
     def evaluate() -> Figures:
         losses = score(evaluation_batches(held_out, training.batch_size))
-        return by_time(losses, generator.process.num_steps) | more_figures(int(keras.ops.convert_to_numpy(job.optimizer.iterations)))
+        step = int(keras.ops.convert_to_numpy(job.optimizer.iterations))
+        return by_time(losses, generator.process.num_steps) | more_figures(step)
 
     job = make_job(
         generator.model,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from files.errors import UserError
+from training import BACKENDS
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG,
@@ -75,6 +76,17 @@ def check_memory(needed: int) -> None:
     limit = memory_limit()
     if 0 < limit < needed:
         raise UserError(f"{_limited(limit)}, and its libraries alone take {needed:,}: raise that limit")
+
+
+def check_backend() -> None:
+    """Refuses what ``KERAS_BACKEND`` names before Keras looks for it.
+
+    Raises:
+        UserError: tasks do not run on it.
+    """
+    name = os.environ.get("KERAS_BACKEND", BACKENDS[0])
+    if name not in BACKENDS:
+        raise UserError(f"KERAS_BACKEND={name}: tasks run on {' or '.join(BACKENDS)}; set it to one of them")
 
 
 def _limited(limit: int) -> str:

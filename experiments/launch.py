@@ -55,6 +55,7 @@ def launch(main: Main, values: ScriptFlags, memory: int = _TENSORFLOW) -> None:
 
     def checked_main(argv: list[str]) -> None:
         failures.check_memory(memory)
+        failures.check_backend()
         main(argv[1:])
 
     signals.end_on_signals()

@@ -8,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from files.tensors import read_tensors
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -66,3 +71,39 @@ def succeeds(script: str, *args: str, backend: str = "tensorflow", hosts: int = 
     ends = Job(script, *args, backend=backend, hosts=hosts).end()
     assert all(status == 0 for status, _, _ in ends), "\n".join(error[-2000:] for _, _, error in ends)
     return [output for _, output, _ in ends]
+
+
+TEXT = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--batch_size=16", "--learning_rate=0.01",
+        "--max_length=16", "--min_count=1", "--devices=cpu", "--ema_decay=0.9", "--dropout=0.2", "--token_dropout=0.1",
+        "--log_every=2"]  # fmt: skip
+
+
+def write_texts(folder: Path) -> list[str]:
+    """Flags of 75 rows: every epoch ends on a ragged batch."""
+    topics = ["match goal team striker", "market shares bank profit", "actor scene film star"]
+    rng = np.random.default_rng(0)
+    lines = ["text,label"]
+    for i in range(75):
+        words = rng.permutation(topics[i % 3].split() + [f"word{rng.integers(9)}" for _ in range(i % 7)])
+        lines.append(f"{' '.join(words)},{'abc'[i % 3]}")
+    (folder / "texts.csv").write_text("\n".join(lines) + "\n")
+    return ["--dataset=csv", f"--data_path={folder / 'texts.csv'}", f"--cache_dir={folder / 'cache'}"]
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    tensors, _ = read_tensors(run / "checkpoints" / "last.safetensors")
+    return {name: array for name, array in tensors.items() if name != "history"}
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if "second" not in k and k != "split"} for line in lines]
+
+
+def assert_equal(one: Path, two: Path, tolerance: float = 1e-5) -> None:
+    ours, theirs = weights(one), weights(two)
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_allclose(array, theirs[name], atol=tolerance, rtol=tolerance, err_msg=name)
+    for line, other in zip(metrics(one), metrics(two), strict=True):
+        assert line == pytest.approx(other, rel=1e-4, abs=1e-5)

@@ -22,7 +22,10 @@ SCRIPTS = [
 ]
 FLAG_MACHINERY = [ROOT / "experiments" / name for name in ("launch.py", "config_flags.py")]
 BACKENDS = {  # where they may be imported
-    "tensorflow": ("training/backends/tensorflow.py", "files/tensors.py"),  # the second reads TensorFlow 1's checkpoints
+    "tensorflow": (
+        "training/backends/tensorflow.py",
+        "files/tensors.py",
+    ),  # the second reads TensorFlow 1's checkpoints
     "jax": ("training/backends/jax.py", "text_cls/attention.py"),  # the second asks for flash attention
 }
 LONGEST_FILE, LONGEST_FUNCTION = 320, 45

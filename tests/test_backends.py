@@ -213,3 +213,34 @@ def test_other_backends_are_refused(tmp_path: Path, name: str) -> None:
     assert done.returncode == 1 and not (tmp_path / "run").exists()
     assert f"error: KERAS_BACKEND={name}: tasks run on tensorflow or jax" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_compiled_is_kept_and_a_useless_cache_does_no_harm(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    damaged, no_folder = tmp_path / "damaged", tmp_path / "file" / "cache"
+    (tmp_path / "file").write_text("")
+    assert "compiled 0.0" in _compile(damaged)
+    files = list((damaged / "xla").glob("jit_program*-cache"))
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:50])
+    assert "compiled 0.0" in _compile(damaged)
+    assert "compiled 0.0" in _compile(no_folder)
+
+
+def _compile(cache: Path) -> str:
+    """What a process prints that compiles something slow; warnings are errors there."""
+    script = """
+from training.placement import make_placement
+make_placement("cpu")
+import jax
+def program(x):
+    for _ in range(400):
+        x = jax.numpy.sin(x @ x)
+    return x
+print("compiled", jax.jit(program)(jax.numpy.zeros((9, 9))).sum())"""
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "TRIPTYCH_CACHE": str(cache)}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -21,8 +21,8 @@ from diffusion.process import DiffusionProcess
 from diffusion.sources import ImageSource, open_source
 from files.errors import UserError
 from tests.scripts import fails, fails_each, succeeds
-from training.session import precision
 from training.backends import Placement
+from training.session import precision
 
 
 @pytest.fixture(scope="module")

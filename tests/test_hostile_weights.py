@@ -20,8 +20,8 @@ from tests.refusals import refused
 from text_cls.checkpoints import read_checkpoint
 from text_cls.config import BertConfig, TransformerConfig
 from text_cls.wordpiece import read_vocabulary
-from training.randomness import seed_of
 from training.backends import Placement
+from training.randomness import seed_of
 from vision_bridge.config import HeadConfig
 from vision_bridge.layout import PixelMap
 

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from files.errors import UserError
-from files.tensors import read_tensors
 from files.writing import append_text, draft_folder, held_back, move_whole, write_text
 from tests import jobs
 from tests.processes import wait_until
-from tests.scripts import ROOT, run_process
+from tests.scripts import run_process
 from training import hosts as module
 from training.hosts import Hosts, exchange, hosts, lost, on_chief, rendezvous
 
@@ -134,56 +133,25 @@ def test_what_is_held_back_is_not_written(tmp_path: Path) -> None:
     assert (tmp_path / "new.txt").exists()
 
 
-# ------------------------------------------------------------------------------------------------ processes on this machine
+# ------------------------------------------------------------------------------------------ processes on this machine
 
 BACKENDS = ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)]
-TEXT = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--batch_size=16", "--learning_rate=0.01",
-        "--max_length=16", "--min_count=1", "--devices=cpu", "--ema_decay=0.9", "--dropout=0.2", "--token_dropout=0.1",
-        "--log_every=2"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Flags of 75 rows: every epoch ends on a ragged batch."""
-    folder = tmp_path_factory.mktemp("data")
-    topics = ["match goal team striker", "market shares bank profit", "actor scene film star"]
-    rng = np.random.default_rng(0)
-    lines = ["text,label"]
-    for i in range(75):
-        words = rng.permutation(topics[i % 3].split() + [f"word{rng.integers(9)}" for _ in range(i % 7)])
-        lines.append(f"{' '.join(words)},{'abc'[i % 3]}")
-    (folder / "texts.csv").write_text("\n".join(lines) + "\n")
-    return ["--dataset=csv", f"--data_path={folder / 'texts.csv'}", f"--cache_dir={folder / 'cache'}"]
-
-
-def _weights(run: Path) -> dict[str, np.ndarray]:
-    tensors, _ = read_tensors(run / "checkpoints" / "last.safetensors")
-    return {name: array for name, array in tensors.items() if name != "history"}
-
-
-def _metrics(run: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "second" not in k and k != "split"} for line in lines]
-
-
-def _equal(one: Path, two: Path, tolerance: float = 1e-5) -> None:
-    ours, theirs = _weights(one), _weights(two)
-    assert ours.keys() == theirs.keys()
-    for name, array in ours.items():
-        np.testing.assert_allclose(array, theirs[name], atol=tolerance, rtol=tolerance, err_msg=name)
-    for line, other in zip(_metrics(one), _metrics(two), strict=True):
-        assert line == pytest.approx(other, rel=1e-4, abs=1e-5)
+    return jobs.write_texts(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_two_hosts_are_one(tmp_path: Path, data: list[str], backend: str) -> None:
-    flags = [*data, *TEXT, "--num_steps=12", "--eval_every=6"]
+    flags = [*data, *jobs.TEXT, "--num_steps=12", "--eval_every=6"]
     outputs = jobs.succeeds("train_text", *flags, f"--run_dir={tmp_path / 'two'}", backend=backend)
     said = [line for line in outputs[1].splitlines() if not line.startswith("[Gloo]")]  # which JAX prints
     assert "test split" in outputs[0] and said == ["host 1 of 2, counted from 0: host 0 says what is done"]
     done = run_process("train_text", *flags, f"--run_dir={tmp_path / 'one'}")
     assert done.returncode == 0, done.stderr
-    _equal(tmp_path / "two", tmp_path / "one")
+    jobs.assert_equal(tmp_path / "two", tmp_path / "one")
     files = [sorted(p.name for p in (tmp_path / run).rglob("*")) for run in ("one", "two")]
     assert files[0] == files[1]
     reports = [json.loads((tmp_path / run / "result.json").read_text())["test_accuracy"] for run in ("one", "two")]
@@ -192,10 +160,11 @@ def test_two_hosts_are_one(tmp_path: Path, data: list[str], backend: str) -> Non
     assert "finished before" in again[0]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_a_stop_on_one_host_stops_all_and_a_killed_one_is_told(tmp_path: Path, data: list[str], backend: str) -> None:
     """Stopped by a signal to the second, then killed, then finished: the same numbers as in one go."""
-    flags = [*data, *TEXT, "--num_steps=300", "--eval_every=100", "--log_every=10"]
+    flags = [*data, *jobs.TEXT, "--num_steps=300", "--eval_every=100", "--log_every=10"]
     run = tmp_path / "run"
 
     def started(step: int) -> jobs.Job:
@@ -221,96 +190,7 @@ def test_a_stop_on_one_host_stops_all_and_a_killed_one_is_told(tmp_path: Path, d
 
     jobs.succeeds("train_text", *flags, f"--run_dir={run}", backend=backend)
     jobs.succeeds("train_text", *flags, f"--run_dir={tmp_path / 'whole'}", backend=backend)
-    assert _metrics(run) == _metrics(tmp_path / "whole")
-    ours, whole = _weights(run), _weights(tmp_path / "whole")
+    assert jobs.metrics(run) == jobs.metrics(tmp_path / "whole")
+    ours, whole = jobs.weights(run), jobs.weights(tmp_path / "whole")
     for name in whole:
         np.testing.assert_array_equal(ours[name], whole[name], err_msg=name)
-
-
-# ---------------------------------------------------------------------------------------------------- every script, slowly
-
-ENCODER = ROOT / "tests" / "golden" / "tiny" / "bert"
-TUNED = [f"--encoder={ENCODER}", "--max_length=12", "--devices=cpu", "--num_steps=6", "--eval_every=3", "--log_every=1",
-         "--learning_rate=0.001"]  # fmt: skip
-NETWORK = ["--base_width=8", "--channel_multipliers=1", "--num_blocks=1", "--attention_resolutions=", "--num_groups=4",
-           "--batch_size=16", "--devices=cpu", "--diffusion_steps=50", "--sampling_steps=4", "--num_samples=11",
-           "--warmup=0", "--log_every=2", "--num_steps=4", "--eval_every=2", "--learning_rate=0.001"]  # fmt: skip
-BRIDGE = [f"--encoder={ENCODER}", "--max_length=12", "--height=12", "--width=12", "--perplexity=5", "--weights=random:1",
-          "--enlarge=4", "--backbone=squeezenet1_1", "--head_kernel=2", "--head_filters=6,4", "--head_pooled=2",
-          "--head_dense=8", "--batch_size=8", "--num_epochs=2", "--devices=cpu"]  # fmt: skip
-RUNS = {
-    "words": ["finetune_bert", *TUNED, "--batch_size=16", "--tsne=0", "--mlm_epochs=1"],
-    "token budget": ["finetune_bert", *TUNED, "--batch_tokens=100", "--tsne=10"],
-    "features": ["embed_text", f"--encoder={ENCODER}", "--max_length=12", "--devices=cpu", "--layers=1,-1"],
-    "digits": ["ddpm", *NETWORK],
-    "table": ["imdb_images", *BRIDGE],
-}
-
-
-def _figures(run: Path) -> dict[str, float]:
-    result = json.loads((run / "result.json").read_text()) if (run / "result.json").exists() else {}
-    timed = ("second", "version", "rate")
-    return {k: v for k, v in result.items() if isinstance(v, int | float) and not any(word in k for word in timed)}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("name", RUNS)
-def test_every_script_on_two_hosts(tmp_path: Path, data: list[str], name: str, backend: str) -> None:
-    script, *flags = RUNS[name]
-    texts = [] if name == "digits" else data[:2]
-    one, two = tmp_path / "one", tmp_path / "two"
-    jobs.succeeds(script, *texts, *flags, f"--cache_dir={tmp_path / 'cache2'}", f"--run_dir={two}", backend=backend)
-    done = run_process(script, *texts, *flags, f"--cache_dir={tmp_path / 'cache1'}", f"--run_dir={one}")
-    assert done.returncode == 0, done.stderr
-    ours, theirs = (sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()) for run in (two, one))
-    assert ours == theirs
-    assert _figures(two) == pytest.approx(_figures(one), rel=2e-3, abs=2e-3)
-    for array in one.glob("*.npy"):
-        np.testing.assert_allclose(np.load(two / array.name), np.load(array), atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_images_and_distances_on_two_hosts(tmp_path: Path, backend: str) -> None:
-    run, image = tmp_path / "run", ["--num_images=21", "--batch_size=8", "--devices=cpu", "--sampler=ddim"]
-    assert run_process("ddpm", *NETWORK, f"--run_dir={run}").returncode == 0
-    for form in ("npz", "png", "grid"):
-        given = [*image, "--sampling_steps=4", f"--format={form}", f"--run_dir={run}"]
-        jobs.succeeds("sample_ddpm", *given, f"--out={tmp_path / 'two'}", backend=backend)
-        assert run_process("sample_ddpm", *given, f"--out={tmp_path / 'one'}").returncode == 0
-    two, one = (np.load(tmp_path / side / "images.npy").astype(int) for side in ("two", "one"))
-    assert np.abs(two - one).max() <= 1
-    assert len(list((tmp_path / "two" / "png").rglob("*.png"))) == 21
-    given = [f"--a={tmp_path / 'one' / 'images.npz'}", "--b=digits:test", "--features=keras", "--weights=random:1",
-             "--devices=cpu", "--num_images=16", "--batch_size=8"]  # fmt: skip
-    outputs = jobs.succeeds("fid", *given, f"--run_dir={tmp_path / 'fid2'}", backend=backend)
-    assert "fid" in outputs[0]
-    assert run_process("fid", *given, f"--run_dir={tmp_path / 'fid1'}").returncode == 0
-    found, expected = (json.loads((tmp_path / name / "result.json").read_text())["fid"] for name in ("fid2", "fid1"))
-    assert found == pytest.approx(expected, rel=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_a_mistake_on_one_host_is_told_to_all(tmp_path: Path, data: list[str], backend: str) -> None:
-    flags = [*data, *TEXT, "--num_steps=5", f"--run_dir={tmp_path / 'run'}"]
-    for of_host in ({1: ["--data_path=nowhere.csv"]}, {0: ["--data_path=nowhere.csv"]}, {1: ["--learning_rate=0.5"]}):
-        ends = jobs.Job("train_text", *flags, of_host=of_host, backend=backend).end(90)
-        for status, _, error in ends:
-            lines = [line for line in error.splitlines() if line.startswith("error:")]
-            assert status not in (0, None) and len(lines) == 1 and "Traceback" not in error, error
-            assert "nowhere.csv" in lines[0] or "other flags" in lines[0], lines
-        assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_on_each_of_two_hosts_and_three_hosts(tmp_path: Path, data: list[str], backend: str) -> None:
-    flags = [*data, *[flag for flag in TEXT if "devices" not in flag], "--num_steps=6", "--eval_every=3",
-             "--batch_size=24"]  # fmt: skip
-    jobs.succeeds("train_text", *flags, "--devices=cpu:2", f"--run_dir={tmp_path / 'four'}", backend=backend)
-    jobs.succeeds("train_text", *flags, "--devices=cpu", f"--run_dir={tmp_path / 'three'}", backend=backend, hosts=3)
-    assert run_process("train_text", *flags, "--devices=cpu", f"--run_dir={tmp_path / 'one'}").returncode == 0
-    _equal(tmp_path / "four", tmp_path / "one")
-    _equal(tmp_path / "three", tmp_path / "one")

@@ -19,8 +19,8 @@ from diffusion.sources import ImageSource
 from files.documents import read_sealed
 from files.errors import UserError
 from tests.golden.inception_state import images, random_state
-from training.session import precision, precision_now
 from training.backends import Placement
+from training.session import precision, precision_now
 
 GOLDEN = Path(__file__).parent / "golden" / "inception.npz"
 

@@ -9,8 +9,8 @@ import pytest
 from files.errors import UserError
 from training.config import TaskConfig, TrainingConfig
 from training.options import nested, option
-from training.run import Run
 from training.placement import make_placement
+from training.run import Run
 
 
 @dataclasses.dataclass(frozen=True)

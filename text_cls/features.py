@@ -98,9 +98,7 @@ def embed(
     return np.load(path, mmap_mode="r")
 
 
-def _fill(
-    file: Filling, stream: Callable, encoded: Encoded, rows: Rows, on_progress: Callable[[int], None]
-) -> None:
+def _fill(file: Filling, stream: Callable, encoded: Encoded, rows: Rows, on_progress: Callable[[int], None]) -> None:
     """Computes what is not there yet; ``file.done`` counts texts in the order of ``sorted_batches``."""
     done = file.done
     for number, result in enumerate(stream(sorted_batches(encoded, rows, done)), start=1):

@@ -22,13 +22,13 @@ from text_cls.predictor import Predictor
 from text_cls.prepared import PreparedTexts, prepare_texts
 from text_cls.pretrain import build_masked_lm, make_masked_lm_loss, mean_figures
 from text_cls.task import TextJob
+from training.backends import Placement
 from training.config import TrainingConfig
 from training.evaluation import make_evaluator
 from training.job import Job, make_job
 from training.loop import fit
 from training.run import Run
 from training.session import session
-from training.backends import Placement
 
 
 class _Prepared(NamedTuple):

@@ -25,6 +25,7 @@ from text_cls.predictor import Predictor, predictions_csv
 from text_cls.preprocess import Cleaner
 from text_cls.tokenisers import WordTokeniser
 from text_cls.vocabulary import Vocabulary
+from training.backends import Placement
 from training.checkpoint import State
 from training.config import TrainingConfig
 from training.dry_run import first_step
@@ -33,7 +34,6 @@ from training.loop import fit
 from training.plots import training_curves
 from training.run import Run
 from training.session import session
-from training.backends import Placement
 
 
 @dataclasses.dataclass

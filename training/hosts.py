@@ -5,6 +5,7 @@ first, the chief, alone writes. Every host goes through the same calls in the sa
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from files.documents import parse_json, shown
 from files.errors import Interrupted, UserError
@@ -22,7 +23,8 @@ from files.writing import held_back
 _EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
-class Hosts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Hosts:
     """Who takes part in a job, and which of them this process is.
 
     Attributes:

@@ -74,7 +74,9 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
     if config.map_dropout:
         x = Dropout(config.map_dropout, seed=200, name="map_dropout")(x)
     for place, filters in enumerate(config.filters):
-        x = layers.Conv2D(filters, config.kernel, activation="relu", kernel_initializer=FanAverage(), name=f"encoder_conv{place}")(x)
+        x = layers.Conv2D(
+            filters, config.kernel, activation="relu", kernel_initializer=FanAverage(), name=f"encoder_conv{place}"
+        )(x)
         x = _batch_norm(f"encoder_norm{place}", epsilon=1e-5)(x)
         x = Dropout(config.dropout, seed=place, name=f"encoder_dropout{place}")(x)
     outputs = [_dense(AdaptiveAveragePool(config.pooled)(x) if config.pooled else x, num_classes, config)]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from files.errors import UserError
+from training.backends import Placement
 from training.options import Config
 from training.run import Run
-from training.backends import Placement
 from vision_bridge.backbones import has_norms
 from vision_bridge.bridge import Bridge, Maps, Network, load_network
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from files.errors import UserError
+from training.backends import Placement
 from training.config import TrainingConfig
 from training.dry_run import first_step
 from training.evaluation import make_evaluator
@@ -18,7 +19,6 @@ from training.job import Figures, Job, make_job
 from training.loop import fit
 from training.randomness import seeded
 from training.run import Run
-from training.backends import Placement
 from vision_bridge.batches import evaluation_batches, training_batches
 from vision_bridge.bridge import SPLITS, Bridge, Features, Maps, Network, build_network
 from vision_bridge.cache import Stage

@@ -20,7 +20,7 @@ def exact(joint: csr_matrix, compiled: Compiled = uncompiled) -> Objective:
     count = joint.shape[0]
     ones = ops.ones((count, 1), "float32")
 
-    def both(y: Any) -> tuple[Any, Any]:
+    def both(y: Any, p: Any) -> tuple[Any, Any]:
         y = y - ops.mean(y, axis=0)
         square = ops.sum(ops.square(y), axis=1, keepdims=True)
         left, right = ops.concatenate([-2 * y, ones, square + 1], 1), ops.concatenate([y, square, ones], 1)
@@ -36,7 +36,7 @@ def exact(joint: csr_matrix, compiled: Compiled = uncompiled) -> Objective:
     run = compiled(both)
 
     def objective(points: np.ndarray) -> Value:
-        value, gradient = run(ops.convert_to_tensor(points.astype(np.float32)))
+        value, gradient = run(ops.convert_to_tensor(points.astype(np.float32)), p)
         return Value(float(value), np.asarray(ops.convert_to_numpy(gradient), np.float64))
 
     return objective

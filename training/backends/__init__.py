@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from files.errors import UserError
+from training import BACKENDS
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 Sums = dict[str, Any]  # of every figure of a step over the batch, with their ``count``; on the device
 Function = Callable[[Any], dict[str, Any]]  # batch → {name: [B, ...]}
-_BACKENDS = ("tensorflow", "jax")
 
 
 class TrainStep(NamedTuple):
@@ -145,6 +145,6 @@ def backend() -> Backend:
         UserError: the engine has none for it.
     """
     name = keras.backend.backend()
-    if name not in _BACKENDS:
-        raise UserError(f"KERAS_BACKEND={name}: tasks run on {' or '.join(_BACKENDS)}; set it to one of them")
+    if name not in BACKENDS:
+        raise UserError(f"KERAS_BACKEND={name}: tasks run on {' or '.join(BACKENDS)}; set it to one of them")
     return cast(Backend, importlib.import_module(f"training.backends.{name}"))

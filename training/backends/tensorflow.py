@@ -243,8 +243,8 @@ def _add(parts: tuple) -> Any:
 def _reduced(gradient: list, together: Any, replicas: int) -> list:
     """The sum over all replicas, in one call.
 
-    Rows of an embedding are gathered by the replicas of a host. Between hosts the whole table is cheaper from a few hosts
-    on, and TensorFlow crashes where it gathers unequal numbers of rows.
+    Rows of an embedding are gathered by the replicas of a host. Between hosts the whole table is cheaper from a few of
+    them on, and TensorFlow crashes where it gathers unequal numbers of rows.
     """
     if replicas == 1:
         return gradient
@@ -328,12 +328,12 @@ def _multi_worker(devices: Sequence[str]) -> tf.distribute.Strategy:
 
 def exchange(text: str) -> list[str]:
     """By the coordination service; but it is a collective that all wait in, since that fails if a host is lost."""
-    service, number, (addresses, index) = context.context(), next(_EXCHANGES), hosts()
-    service.set_config_key_value(f"triptych/{number}/{index}", text)
+    service, number, me = context.context(), next(_EXCHANGES), hosts()
+    service.set_config_key_value(f"triptych/{number}/{me.index}", text)
     _meet()
-    texts = [service.get_config_key_value(f"triptych/{number}/{i}", 10_000) for i in range(len(addresses))]
+    texts = [service.get_config_key_value(f"triptych/{number}/{i}", 10_000) for i in range(me.count)]
     if number:  # everyone has read the round before
-        service.delete_config_key_value(f"triptych/{number - 1}/{index}")
+        service.delete_config_key_value(f"triptych/{number - 1}/{me.index}")
     return texts
 
 
