@@ -25,11 +25,14 @@ def main(arguments: list[str]) -> None:
     texts = arguments or _lines(config)
 
     from text_cls.prediction import dry_run, predict
+    from training.hosts import hosts
 
     if FLAGS.dry_run:
         dry_run(config, FLAGS.run_dir, texts)
-    else:
-        print(predict(config, FLAGS.run_dir, texts), end="")
+        return
+    answers = predict(config, FLAGS.run_dir, texts)
+    if hosts().chief:
+        print(answers, end="")
 
 
 def _lines(config: PredictionConfig) -> list[str]:

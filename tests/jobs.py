@@ -60,7 +60,8 @@ class Job:
     def end(self, patience: float = 240.0) -> list[tuple[int, str, str]]:
         """Status, output and errors of each host; those that do not end are killed."""
         try:
-            return [(process.wait(patience), *process.communicate()) for process in self.processes]
+            said = [process.communicate(timeout=patience) for process in self.processes]
+            return [(process.returncode, *texts) for process, texts in zip(self.processes, said, strict=True)]
         finally:
             for process in self.processes:
                 process.kill()
@@ -73,6 +74,7 @@ def succeeds(script: str, *args: str, backend: str = "tensorflow", hosts: int = 
     return [output for _, output, _ in ends]
 
 
+# A classifier of a few hundred parameters, with everything that draws.
 TEXT = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--batch_size=16", "--learning_rate=0.01",
         "--max_length=16", "--min_count=1", "--devices=cpu", "--ema_decay=0.9", "--dropout=0.2", "--token_dropout=0.1",
         "--log_every=2"]  # fmt: skip
@@ -91,16 +93,19 @@ def write_texts(folder: Path) -> list[str]:
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:
+    """Everything that the last checkpoint holds, but for what was logged."""
     tensors, _ = read_tensors(run / "checkpoints" / "last.safetensors")
     return {name: array for name, array in tensors.items() if name != "history"}
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
+    """What was logged, but for speeds."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if "second" not in k and k != "split"} for line in lines]
 
 
 def assert_equal(one: Path, two: Path, tolerance: float = 1e-5) -> None:
+    """The same weights, state of the optimizer and figures."""
     ours, theirs = weights(one), weights(two)
     assert ours.keys() == theirs.keys()
     for name, array in ours.items():

@@ -24,8 +24,8 @@ NETWORK = ["--base_width=8", "--channel_multipliers=1", "--num_blocks=1", "--att
            "--batch_size=16", "--devices=cpu", "--diffusion_steps=50", "--sampling_steps=4", "--num_samples=11",
            "--warmup=0", "--log_every=2", "--num_steps=4", "--eval_every=2", "--learning_rate=0.001"]  # fmt: skip
 BRIDGE = [f"--encoder={ENCODER}", "--max_length=12", "--height=12", "--width=12", "--perplexity=5",
-          "--weights=random:1", "--enlarge=4", "--backbone=squeezenet1_1", "--head_kernel=2", "--head_filters=6,4", "--head_pooled=2",
-          "--head_dense=8", "--batch_size=8", "--num_epochs=2", "--devices=cpu"]  # fmt: skip
+          "--weights=random:1", "--enlarge=4", "--backbone=squeezenet1_1", "--head_kernel=2", "--head_filters=6,4",
+          "--head_pooled=2", "--head_dense=8", "--batch_size=8", "--num_epochs=2", "--devices=cpu"]  # fmt: skip
 RUNS = {
     "words": ["finetune_bert", *TUNED, "--batch_size=16", "--tsne=0", "--mlm_epochs=1"],
     "token budget": ["finetune_bert", *TUNED, "--batch_tokens=100", "--tsne=10"],
@@ -98,3 +98,15 @@ def test_two_devices_on_each_of_two_hosts_and_three_hosts(tmp_path: Path, data: 
     assert run_process("train_text", *flags, "--devices=cpu", f"--run_dir={tmp_path / 'one'}").returncode == 0
     jobs.assert_equal(tmp_path / "four", tmp_path / "one")
     jobs.assert_equal(tmp_path / "three", tmp_path / "one")
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_texts_are_classified_by_two_hosts_and_baselines_by_one(tmp_path: Path, data: list[str], backend: str) -> None:
+    assert run_process("train_text", *data, *jobs.TEXT, "--num_steps=5", f"--run_dir={tmp_path}/run").returncode == 0
+    given = ["goal by the striker", "the bank paid", "a scene", f"--run_dir={tmp_path}/run"]
+    outputs = jobs.succeeds("predict_text", *given, backend=backend)
+    alone = run_process("predict_text", *given)
+    assert outputs[0].splitlines()[-4:] == alone.stdout.splitlines() and "confidence" not in outputs[1]
+    if backend == "tensorflow":
+        ends = jobs.Job("baselines_text", *data, f"--run_dir={tmp_path}/base").end()
+        assert [status for status, *_ in ends] == [1, 1] and "run on one host" in ends[0][2]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from scipy.sparse import csr_matrix
 
 from files.download import cache_of
+from files.errors import UserError
 from text_cls import plots
 from text_cls.baselines import features, run_baseline
 from text_cls.config import BaselineConfig
@@ -14,6 +15,7 @@ from text_cls.corpora import CorpusCache, Tokenised, clean_splits
 from text_cls.data import load
 from text_cls.metrics import as_text, flat, report
 from text_cls.preprocess import Cleaner
+from training.hosts import hosts
 from training.randomness import seeded
 from training.run import Run
 
@@ -28,6 +30,8 @@ def run_baselines(config: BaselineConfig, run_dir: Path | str) -> dict[str, Any]
     Returns:
         Every figure by model and split, as in ``result.json``.
     """
+    if hosts().count > 1:
+        raise UserError("the baselines run on one host: unset TF_CONFIG, and start them on one alone")
     Run.check(run_dir, config)
     data, train, others = _prepare(config)
     with Run.open(run_dir, config, data.splits, {"tokeniser": Cleaner(config.cleaning).key}) as run:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from files.download import default_cache
 from files.errors import UserError
 from text_cls.config import PredictionConfig
 from text_cls.predictor import Predictor, predictions_csv
 from text_cls.preprocess import Fields
+from training.hosts import on_chief, taking_part
 from training.placement import make_placement
 
 
@@ -23,8 +25,9 @@ def predict(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str])
     Raises:
         UserError: no text, a text without words, or no trained model in the folder.
     """
-    predictor = _load(config, run_dir, texts)
-    probabilities = predictor.probabilities(predictor.encode(_fields(config, texts)))
+    with taking_part(default_cache()):
+        predictor, texts = _load(config, run_dir, texts)
+        probabilities = predictor.probabilities(predictor.encode(_fields(config, texts)))
     if not np.isfinite(probabilities).all():
         raise UserError(f"{run_dir}: the model answers with what is no number; train it again")
     ids = [str(i + 1) for i in range(len(probabilities))]
@@ -33,17 +36,19 @@ def predict(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str])
 
 def dry_run(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> None:
     """Loads the model and encodes the texts; writes nothing."""
-    predictor = _load(config, run_dir, texts)
-    tokens = len(predictor.encode(_fields(config, texts)).ids)
-    print(
-        f"{len(texts):,} texts, {tokens:,} tokens; {predictor.model.count_params():,} parameters; nothing was written"
-    )
+    with taking_part(default_cache()):
+        predictor, texts = _load(config, run_dir, texts)
+        tokens, parameters = len(predictor.encode(_fields(config, texts)).ids), predictor.model.count_params()
+        print(f"{len(texts):,} texts, {tokens:,} tokens; {parameters:,} parameters; nothing was written")
 
 
-def _load(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> Predictor:
+def _load(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> tuple[Predictor, Sequence[str]]:
+    """The model, and the texts of the chief: of several hosts it alone may have a standard input."""
+    placement = make_placement(config.devices)
+    texts = on_chief(lambda: list(texts))
     if not texts:
         raise UserError("no text given: pass texts as arguments, --input=FILE, or lines on standard input")
-    return Predictor.load(Path(run_dir).expanduser() / "model", make_placement(config.devices))
+    return Predictor.load(Path(run_dir).expanduser() / "model", placement), texts
 
 
 def _fields(config: PredictionConfig, texts: Sequence[str]) -> list[Fields]:
