@@ -10,8 +10,12 @@ turns, each in a process of its own that idles while another runs, and every tur
 * ours: the engine's own step and batches, as ``train_text`` runs them;
 * torch fixed: ``nn.TransformerEncoder``, every text padded to 128;
 * torch sorted: the same, as a good user writes it: batches of similar length, padded to their longest, fused AdamW.
+
+``--sides=ours,two devices,jax`` compares ours with itself: on two logical CPU devices, which shows what a strategy
+costs, and on JAX.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,11 +31,12 @@ flags.DEFINE_integer("batch_size", 64, "Rows of a batch.")
 flags.DEFINE_integer("steps", 40, "Training steps a turn.")
 flags.DEFINE_integer("rounds", 7, "Turns of each side.")
 flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
+flags.DEFINE_list("sides", ["ours", "torch fixed", "torch sorted"], "Who takes turns; the first is compared with.")
 flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
 flags.DEFINE_string("arrays", "", "Internal: the encoded texts.")
 
 VOCABULARY, MAX_LENGTH, WIDTH, LAYERS, HEADS, FFN, CLASSES, DROPOUT = 20000, 128, 128, 2, 4, 256, 4, 0.1
-SIDES = ("ours", "torch fixed", "torch sorted")
+OURS = {"ours": "cpu", "two devices": "cpu:2", "jax": "cpu"}  # side → --devices
 
 
 def prepare(path: Path) -> None:
@@ -51,7 +56,7 @@ def prepare(path: Path) -> None:
     np.savez(path, ids=encoded.ids, offsets=encoded.offsets, labels=encoded.labels)
 
 
-def ours(arrays: dict[str, np.ndarray]) -> Turn:
+def ours(arrays: dict[str, np.ndarray], devices: str) -> Turn:
     """The engine's own train step over its own batches."""
     from text_cls.batches import training_batches
     from text_cls.config import TransformerConfig
@@ -63,11 +68,12 @@ def ours(arrays: dict[str, np.ndarray]) -> Turn:
     from training.job import Job
     from training.placement import make_placement
 
-    placement = make_placement("cpu")
+    placement = make_placement(devices)
     config = TransformerConfig(VOCABULARY, CLASSES, MAX_LENGTH, WIDTH, LAYERS, HEADS, FFN, DROPOUT)
-    model = build_classifier(config)
-    optimizer = AdamW(1e-3)
-    optimizer.build(model.trainable_variables)
+    with placement.scope():
+        model = build_classifier(config)
+        optimizer = AdamW(1e-3)
+        optimizer.build(model.trainable_variables)
     encoded = Encoded(arrays["ids"], arrays["offsets"], arrays["labels"])
     batches = training_batches(encoded, FLAGS.batch_size, seed=0)
     job = Job(model, optimizer, make_loss_fn(model), lambda step: batches, dict)
@@ -137,7 +143,9 @@ def play(side: str) -> None:
     """Answers every line on standard input with a turn's examples per second."""
     with np.load(FLAGS.arrays) as file:
         arrays = dict(file)
-    answer(ours(arrays) if side == "ours" else torch_side(arrays, sort=side == "torch sorted"))
+    if side == "jax":
+        os.environ["KERAS_BACKEND"] = side
+    answer(ours(arrays, OURS[side]) if side in OURS else torch_side(arrays, sort=side == "torch sorted"))
 
 
 def main(argv: list[str]) -> None:
@@ -146,7 +154,7 @@ def main(argv: list[str]) -> None:
         play(FLAGS.side)
         return
     options = [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "steps", "threads")]
-    take_turns_on(prepare, "benchmarks.text_training", options, SIDES, FLAGS.rounds, "examples")
+    take_turns_on(prepare, "benchmarks.text_training", options, FLAGS.sides, FLAGS.rounds, "examples")
 
 
 if __name__ == "__main__":

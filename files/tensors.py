@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -20,12 +21,13 @@ from files.writing import replacing
 
 MOST_BYTES = 64 * 2**30
 _TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)  # NumPy has none of its own
 _SEAL = "triptych_sha256"
 _REMEDY = "put a whole one in its place"
 
 
 def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """A safetensors file's tensors and metadata; bfloat16 becomes float32, which is exact.
+    """A safetensors file's tensors and metadata; those of bfloat16 are of ``ml_dtypes.bfloat16``.
 
     ``sealed`` refuses a file without a checksum, which ``write_tensors`` has not written.
 
@@ -53,7 +55,7 @@ def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
     if kind in _TYPES:
         return file.get_tensor(name)
     if kind == "BF16":
-        return widened(_content(path, name))
+        return _content(path, name).view(BFLOAT16)
     raise UserError(
         f"{path}: tensor {shown(name)} is of type {kind}, which is not read ({', '.join([*_TYPES, 'BF16'])} are); "
         "convert it to F32"
@@ -96,19 +98,20 @@ def _short(name: str) -> str:
 def check_finite(where: Path | str, tensors: Mapping[str, np.ndarray]) -> None:
     """Raises UserError for a tensor with a NaN or an infinity: one of them reaches every output of a network."""
     for name, array in tensors.items():
+        array = _float32(array)
         if array.dtype.kind in "fc" and not np.isfinite(array).all():
             raise UserError(f"{where}: {_short(name)} holds numbers that are not finite; take another copy")
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, or of a PyTorch file whatever its suffix.
+    """The tensors of a safetensors file, or of a PyTorch file whatever its suffix; bfloat16 becomes float32, exactly.
 
     Raises:
         UserError: the file is missing or damaged, or a tensor holds numbers that are not finite.
     """
     tensors = read_tensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
     check_finite(path, tensors)
-    return tensors
+    return {name: _float32(array) for name, array in tensors.items()}
 
 
 def read_tf1(prefix: Path) -> dict[str, np.ndarray]:
@@ -129,12 +132,13 @@ def read_tf1(prefix: Path) -> dict[str, np.ndarray]:
         for name in numbers:  # before memory is taken for it
             if math.prod(shapes[name]) * types[name].size > held:
                 raise ValueError(f"{name} is {shapes[name]}, more than the files hold")
-        tensors = {name: _as_numpy(reader.get_tensor(name)) for name in numbers}
+        tensors = {name: _float32(reader.get_tensor(name)) for name in numbers}
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError) as error:  # the reader raises all
         raise UserError(f"{prefix}: damaged TensorFlow checkpoint ({str(error).splitlines()[0][:200]})") from error
     check_finite(prefix, tensors)
     return tensors
 
 
-def _as_numpy(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+def _float32(array: np.ndarray) -> np.ndarray:
+    """Numbers of bfloat16 as the float32 numbers that they are; others as they come."""
+    return widened(array.view("<u2")) if array.dtype == BFLOAT16 else array

@@ -54,12 +54,12 @@ def test_rounded_products_are_a_precision_of_their_own() -> None:
     """TensorFlow rounds them on GPUs unless it is told not to."""
     rounded = tf.config.experimental.tensor_float_32_execution_enabled
     before = rounded()
-    for name in ("float32", "tensorfloat32", "mixed_bfloat16"):
+    for name in ("float32", "tf32", "bfloat16", "mixed_bfloat16"):
         with session(TaskConfig(devices="cpu"), TrainingConfig(precision=name, shards=1)):
-            assert rounded() == (name == "tensorfloat32") and precision_now() == name
+            assert rounded() == (name == "tf32") and precision_now() == name
             with precision("float32"):  # the features of a FID while it trains
                 assert not rounded() and precision_now() == "float32"
-            assert rounded() == (name == "tensorfloat32") and precision_now() == name
+            assert rounded() == (name == "tf32") and precision_now() == name
         assert rounded() == before
     with session(TaskConfig(devices="cpu")):  # features, samples, distances
         assert not rounded() and precision_now() == "float32"

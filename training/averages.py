@@ -21,9 +21,24 @@ class Averages:
         values: the averages.
     """
 
-    def __init__(self, optimizer: keras.Optimizer, variables: Sequence[keras.Variable], decay: float) -> None:
-        """Creates the averages as variables of an optimizer, beginning at the weights."""
+    def __init__(
+        self,
+        optimizer: keras.Optimizer,
+        variables: Sequence[keras.Variable],
+        decay: float,
+        of_model: Sequence[keras.Variable] | None = None,
+    ) -> None:
+        """Creates the averages as variables of an optimizer, beginning at the weights.
+
+        Args:
+            optimizer: whose state they are.
+            variables: what is averaged; in bfloat16 small steps would be lost, so the averages of weights in it are
+                those of copies in float32.
+            decay: of the averages.
+            of_model: the weights themselves, if ``variables`` are copies.
+        """
         self._optimizer, self._decay, self._variables = optimizer, decay, list(variables)
+        self._of_model = list(of_model or variables)
         self._iterations = optimizer.iterations
         self.values: list[keras.Variable] = optimizer.add_optimizer_variables(variables, "average")
         self._averaged_at: list[keras.Variable | None] = []  # [rows] step up to which each row's average is right
@@ -68,13 +83,13 @@ class Averages:
     @contextmanager
     def in_model(self) -> Iterator[None]:
         """Inside, the model holds the averages; its own weights wait on the device."""
-        own = [ops.copy(variable.value) for variable in self._variables]
-        for index, variable in enumerate(self._variables):
+        own = [ops.copy(variable.value) for variable in self._of_model]
+        for index, variable in enumerate(self._of_model):
             variable.assign(self.of(index))
         try:
             yield
         finally:
-            for variable, value in zip(self._variables, own, strict=True):
+            for variable, value in zip(self._of_model, own, strict=True):
                 variable.assign(value)
 
     def _decay_at(self, t: Any) -> Any:

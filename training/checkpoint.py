@@ -242,7 +242,8 @@ def fingerprint(variables: Sequence[keras.Variable], about: str = "") -> str:
     """SHA-256 of ``about`` and the variables' values, in their order."""
     digest = hashlib.sha256(about.encode())
     for variable in variables:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).data)
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        digest.update(array.reshape(-1).view(np.uint8).data)  # bytes: Python knows no bfloat16
     return digest.hexdigest()
 
 

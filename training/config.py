@@ -43,8 +43,10 @@ class TrainingConfig(Config):
     patience: int = option(0, "Stop after this many evaluations without improvement; 0: never.", low=0)
     precision: str = option(
         "float32",
-        "Number format of the layers' arithmetic; tensorfloat32: float32 with rounded products, faster on GPUs.",
-        choices=("float32", "tensorfloat32", "mixed_bfloat16"),
+        "Number format of the layers; tf32: float32 with rounded products; mixed_bfloat16: bfloat16 with float32 "
+        "weights; bfloat16: weights too. All but float32 are faster on GPUs.",
+        choices=("float32", "tf32", "bfloat16", "mixed_bfloat16"),
+        former_values={"tensorfloat32": "tf32"},
     )
     xla: bool = option(False, "Compile forward and backward pass with XLA.")
     shards: int = option(0, "Parts of a batch computed side by side; 0: one a core on CPU, 1 on GPU.", low=0)

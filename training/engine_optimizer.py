@@ -3,10 +3,14 @@
 Gradients arrive summed over the replicas and clipped, so no second reduction follows. Every variable may have a
 learning rate of its own. Weight decay is decoupled (Loshchilov & Hutter 2019), and not for vectors, that is biases and
 norms.
+
+Weights in bfloat16 have a copy in float32 here, which the rule updates: a step of less than 1/256 of a weight, as most
+are, would be lost in bfloat16. So every rule, its state and the averages are those of float32 weights, and the model
+has their rounded values.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,6 +19,33 @@ from keras import ops
 
 from training.averages import Averages
 from training.backends import RowGradient, backend
+
+NARROW = "bfloat16"
+
+
+class Weights:
+    """What a model has, and what the rule updates for it.
+
+    Attributes:
+        of_model: variables of the model.
+        wide: the same, or their copies in float32.
+    """
+
+    def __init__(self, optimizer: keras.Optimizer, variables: Sequence[keras.Variable]) -> None:
+        self.of_model = list(variables)
+        self.wide = [_copy(optimizer, v) if v.dtype == NARROW else v for v in variables]
+        self._wide_of = {id(variable): wide for variable, wide in zip(variables, self.wide, strict=True)}
+
+    def updated(self, variables: Sequence[keras.Variable]) -> list[keras.Variable]:
+        """What the rule updates for some of the model's variables."""
+        return [self._wide_of.get(id(variable), variable) for variable in variables]
+
+
+def _copy(optimizer: keras.Optimizer, variable: keras.Variable) -> keras.Variable:
+    name = f"{variable.path.replace('/', '_')}_float32"
+    copy = optimizer.add_variable(variable.shape, dtype="float32", name=name)
+    copy.assign(ops.cast(variable.value, "float32"))
+    return copy
 
 
 class EngineOptimizer:
@@ -27,10 +58,12 @@ class EngineOptimizer:
     Attributes:
         by_rows: whether ``update_rows`` updates the rows that an embedding's gradient has; else it becomes dense.
         averages: of the weights, or None.
+        weights: the model's, once it is built.
     """
 
     by_rows = False
     averages: Averages | None = None
+    weights: "Weights"
 
     def __init__(
         self, *args: Any, ema_decay: float = 0.0, rate_of: Callable[[Any], float] = lambda variable: 1.0, **kwargs: Any
@@ -43,31 +76,48 @@ class EngineOptimizer:
         """Creates the state and, where asked, the averages; before the first distributed step."""
         if self.built:  # type: ignore[attr-defined]
             return
-        super().build(variables)  # type: ignore[misc]
         self._rates = [self.rate_of(variable) for variable in variables]
-        self.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])  # type: ignore[attr-defined]
+        self.weights = Weights(self, variables)
+        wide = self.weights.wide
+        super().build(wide)  # type: ignore[misc]
+        self.exclude_from_weight_decay(var_list=[v for v in wide if len(v.shape) < 2])  # type: ignore[attr-defined]
         if self.ema_decay:
-            self.averages = Averages(self, variables, self.ema_decay)  # type: ignore[arg-type]
+            self.averages = Averages(self, wide, self.ema_decay, variables)  # type: ignore[arg-type]
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        """One update of the model's variables."""
+        if trainable_variables is not None:
+            self.build(list(trainable_variables))
+            trainable_variables = self.weights.updated(trainable_variables)
+        super().apply(grads, trainable_variables)  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One variable's update; ``gradient`` is dense, or has unique rows of an embedding."""
+        """One variable's update; ``gradient`` is dense, or has unique rows of an embedding.
+
+        ``variable`` is the copy of one in bfloat16, which then gets its values.
+        """
         index = self._get_variable_index(variable)  # type: ignore[attr-defined]
         learning_rate = self._rates[index] * ops.cast(learning_rate, variable.dtype)
         t = ops.cast(self.iterations.value + 1, variable.dtype)  # type: ignore[attr-defined]
         decay = learning_rate * self.weight_decay if self._decays(variable) else None  # type: ignore[attr-defined]
-        by_rows = backend().rows_of(gradient, variable) if self.by_rows else None
+        of_model = self.weights.of_model[index]
+        by_rows = backend().rows_of(gradient, of_model) if self.by_rows else None
         if by_rows is not None:
             if self.averages:
                 self.averages.catch_up(index, variable, by_rows.rows, t)
             self.update_rows(by_rows, variable, index, learning_rate, decay)
             if self.averages:
                 self.averages.update_rows(index, variable, by_rows.rows, t)
+            if of_model.dtype == NARROW:
+                by_rows.rows.put(of_model, ops.cast(by_rows.rows.take(variable), NARROW))
             return
         if decay is not None:
             variable.assign_sub(decay * variable)
         self.update_dense(backend().dense(gradient), variable, index, learning_rate)
         if self.averages:
             self.averages.update(index, variable, t)
+        if of_model.dtype == NARROW:
+            self.assign(of_model, ops.cast(ops.convert_to_tensor(variable), NARROW))  # type: ignore[attr-defined]
 
     def update_dense(self, gradient: Any, variable: Any, index: int, learning_rate: Any) -> None:
         """The rule, for a whole variable."""

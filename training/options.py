@@ -36,6 +36,7 @@ class Option(NamedTuple):
         affects_result: whether the result depends on it; other fields are in no run folder.
         from_data: whether the data or a checkpoint decide it; then it is no flag.
         former_names: its names in earlier versions.
+        former_values: what choices were called in earlier versions → what they are called today.
     """
 
     help: str
@@ -45,6 +46,7 @@ class Option(NamedTuple):
     affects_result: bool = True
     from_data: bool = False
     former_names: tuple[str, ...] = ()
+    former_values: Mapping[str, str] = types.MappingProxyType({})
 
     def values(self) -> tuple[Any, ...]:
         """The choices; none means that every value is allowed."""
@@ -52,6 +54,10 @@ class Option(NamedTuple):
             module, _, name = self.choices.partition(":")
             return tuple(getattr(import_module(module), name))
         return tuple(self.choices)
+
+    def today(self, value: Any) -> Any:
+        """A value as it is called today; anything that never was one is left as it is."""
+        return self.former_values.get(value, value) if isinstance(value, str) else value
 
 
 def option(default: Any, help: str, **about: Any) -> Any:
@@ -180,8 +186,12 @@ def _leaves(config: Config, prefix: str, path: tuple[str, ...]) -> Iterator[Leaf
 
 def choices_of(config: type[Config], name: str) -> tuple[Any, ...]:
     """The values that a field may have; none means every value."""
-    (field,) = (field for field in dataclasses.fields(config) if field.name == name)
-    return _option(field).values()
+    return _option_of(config, name).values()
+
+
+def today(config: type[Config], name: str, value: Any) -> Any:
+    """A field's value, which may be one of an earlier version, as it is called today; it may be a wrong one too."""
+    return _option_of(config, name).today(value)
 
 
 def earlier_names(config: Config) -> dict[str, str]:
@@ -214,6 +224,11 @@ def overrides_of(full: type[Config]) -> Any:
     )
 
 
+def _option_of(config: type[Config], name: str) -> Option:
+    (field,) = (field for field in dataclasses.fields(config) if field.name == name)
+    return _option(field)
+
+
 def _option(field: dataclasses.Field) -> Option:
     return field.metadata["option"]
 
@@ -242,7 +257,7 @@ def _checked(name: str, value: Any, kind: Kind, about: Option) -> Any:
         if isinstance(value, str) or not isinstance(value, Collection):
             raise UserError(f"{name}={shown(value)}: a list is needed")
         return tuple(_checked(name, one, kind._replace(many=False, optional=False), about) for one in value)
-    value = _converted(name, value, kind.type)
+    value = about.today(_converted(name, value, kind.type))
     allowed = about.values()
     if allowed and value not in allowed:
         raise UserError(f"{name}={shown(value)} is not known: use one of {', '.join(map(str, allowed))}")

@@ -18,13 +18,13 @@ from training.randomness import seeded
 def precision(name: str) -> Iterator[None]:
     """Inside, layers are built for, and products are computed in, one of the precisions of ``TrainingConfig``.
 
-    ``float32`` is that on every device; ``tensorfloat32`` lets GPUs round the factors of products to 10 bits of
-    mantissa; ``mixed_bfloat16`` computes layers in bfloat16 with float32 weights. float16 needs loss scaling, and is
-    not offered.
+    ``float32`` is that on every device; ``tf32`` lets GPUs round the factors of products to 10 bits of mantissa;
+    ``mixed_bfloat16`` computes layers in bfloat16 with float32 weights; in ``bfloat16`` the weights are that too, and
+    the optimizer keeps them in float32 (``training.engine_optimizer``). float16 needs loss scaling, and is not offered.
     """
     before = keras.config.dtype_policy(), backend().tf32()
-    keras.config.set_dtype_policy(name if name == "mixed_bfloat16" else "float32")
-    backend().set_tf32(name == "tensorfloat32")
+    keras.config.set_dtype_policy("float32" if name == "tf32" else name)
+    backend().set_tf32(name == "tf32")
     try:
         yield
     finally:
@@ -35,7 +35,7 @@ def precision(name: str) -> Iterator[None]:
 def precision_now() -> str:
     """The precision that ``precision`` has set, for artefacts and for keys of the cache."""
     policy = keras.config.dtype_policy().name
-    return "tensorfloat32" if policy == "float32" and backend().tf32() else policy
+    return "tf32" if policy == "float32" and backend().tf32() else policy
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class Cache(NamedTuple):
         shape: tuple[int, ...],
         dtype: str,
         fill: Callable[[str, Any], None],
-        opened: Callable[..., AbstractContextManager[Any]] = growing_array,
+        opened: Callable[..., AbstractContextManager[Any]] | None = None,
     ) -> Stage:
         """A stage; what is not in the cache yet is computed.
 
@@ -86,7 +86,8 @@ class Cache(NamedTuple):
             inputs: arrays by split, of as many rows.
             shape, dtype: of a row.
             fill: (split, file) computes the rows from ``file.done`` on.
-            opened: how the files are opened; ``filling`` where all hosts of a job compute the rows together.
+            opened: how the files are opened: ``filling`` where all hosts of a job compute the rows together; None:
+                ``growing_array``, one computes them and the others wait for it.
 
         Raises:
             UserError: something is not there, and the cache cannot be written.
@@ -98,7 +99,7 @@ class Cache(NamedTuple):
             with ExitStack() as stack:
                 with in_cache(path):
                     whole = (len(rows), *shape)
-                    file = stack.enter_context(opened(path, whole, dtype, about, renew=True))
+                    file = stack.enter_context((opened or growing_array)(path, whole, dtype, about, renew=True))
                 if file.done < len(rows):
                     fill(split, file)
                 arrays[split] = file.read_only()  # before another process may remove it
