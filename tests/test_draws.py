@@ -66,8 +66,8 @@ def test_known_answers_of_philox(counter: int, key: int, known: str) -> None:
     assert [f"{word:08x}" for word in found.numpy()] == known.split()
 
 
-def _uniform(shape: Any, place: Place, stream: int) -> Any:
-    return draws.to_unit(draws.words(shape, place, stream))
+def _unit(*at: Any) -> Any:
+    return draws.to_unit(draws.words(*at))
 
 
 def _kept(shape: Any, rate: float, place: Place, stream: int) -> Any:
@@ -83,7 +83,7 @@ def test_the_layout_of_key_and_counter(step: int) -> None:
         blocks = [_philox((row + i) * 2 + b | (step % 2**64) << 64, seed | stream << 32) for b in range(2)]
         np.testing.assert_array_equal(found[i], np.concatenate(blocks)[:size])
     high = (found >> 8) * 2.0**-24
-    np.testing.assert_array_equal(_uniform((3, size), Place(seed, step, row), stream), high)
+    np.testing.assert_array_equal(_unit((3, size), Place(seed, step, row), stream), high)
     np.testing.assert_array_equal(_kept((3, size), 0.4, Place(seed, step, row), stream), found > 0.4 * 2**32)
 
 
@@ -95,9 +95,9 @@ def test_a_long_seed_never_reaches_the_stream() -> None:
 
 @pytest.mark.parametrize("rest", [(), (1,), (3,), (4,), (5,), (8,), (2, 5, 3), (2, 2, 2)])
 def test_a_part_is_that_of_the_whole(rest: tuple[int, ...]) -> None:
-    whole = _uniform((9, *rest), Place(7, 3), 1).numpy()
+    whole = _unit((9, *rest), Place(7, 3), 1).numpy()
     for row in range(9):
-        np.testing.assert_array_equal(_uniform((9 - row, *rest), Place(7, 3, row), 1), whole[row:])
+        np.testing.assert_array_equal(_unit((9 - row, *rest), Place(7, 3, row), 1), whole[row:])
 
 
 def test_other_places_are_other_numbers() -> None:
@@ -106,7 +106,7 @@ def test_other_places_are_other_numbers() -> None:
         "step": (Place(7, 4), 0), "late": (Place(7, 3 + 2**33), 0), "evaluation": (Place(7, EVALUATION), 0),
         "row": (Place(7, 3, 1), 0), "stream": (Place(7, 3), 1), "streams": (Place(7, 3), 2),
     }  # fmt: skip
-    numbers = {name: _uniform(MANY, place, stream).numpy()[0] for name, (place, stream) in places.items()}
+    numbers = {name: _unit(MANY, place, stream).numpy()[0] for name, (place, stream) in places.items()}
     for one, two in itertools.combinations(numbers, 2):
         assert (numbers[one] == numbers[two]).mean() < 0.001
         assert abs(np.corrcoef(numbers[one], numbers[two])[0, 1]) < 0.03, (one, two)
@@ -114,8 +114,8 @@ def test_other_places_are_other_numbers() -> None:
     assert abs(np.corrcoef(shifted[1:], shifted[:-1])[0, 1]) < 0.03
 
 
-def test_the_numbers_are_uniform() -> None:
-    numbers = _uniform((25, 4001), Place(7, 3), 0).numpy().ravel()
+def test_the_numbers_are_unit() -> None:
+    numbers = _unit((25, 4001), Place(7, 3), 0).numpy().ravel()
     assert numbers.min() >= 0.0 and numbers.max() < 1.0
     assert abs(numbers.mean() - 0.5) < 4 / np.sqrt(12 * numbers.size)
     assert stats.kstest(numbers, "uniform").pvalue > 0.01
@@ -149,9 +149,9 @@ def test_draws_go_on_inside_a_place_and_begin_again_at_it() -> None:
 
     first, second = two(), two()
     for stream in (0, 1):
-        np.testing.assert_array_equal(first[stream], _uniform(MANY, Place(7, 3), stream))
-    np.testing.assert_array_equal(first[3], _uniform(MANY, Place(7, 3), 2))
-    np.testing.assert_array_equal(first[2], _uniform(MANY, Place(8, 3), 0))
+        np.testing.assert_array_equal(first[stream], _unit(MANY, Place(7, 3), stream))
+    np.testing.assert_array_equal(first[3], _unit(MANY, Place(7, 3), 2))
+    np.testing.assert_array_equal(first[2], _unit(MANY, Place(8, 3), 0))
     for one, again in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, again)
 
@@ -260,12 +260,8 @@ def test_masks_of_an_evaluation_do_not_depend_on_devices(one_replica: Placement,
 
     spec = Batch(Spec((8, None), "int32"), Spec((8,), "int32"), Spec((8,), "int32"), Spec((8,), "float32"))
     found = []
-    for placement in (
-        one_replica,
-        one_replica._replace(shards=2),
-        two_replicas,
-        two_replicas._replace(shards=2),
-    ):
+    halves = [placement._replace(shards=2) for placement in (one_replica, two_replicas)]
+    for placement in (one_replica, two_replicas, *halves):
         parts = list(make_mapper(masked, placement)(Batches(batches, spec)))
         found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     assert found[0]["hidden"].shape == tokens.shape and (found[0]["hidden"] != tokens).any()
