@@ -134,7 +134,7 @@ def main(_: list[str]) -> None:
 def _help(script: str) -> float:
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", f"experiments.{script}", "--help"], cwd=ROOT, capture_output=True)
-    assert b"--seed" in done.stdout
+    assert b"--run_dir" in done.stdout
     return time.perf_counter() - start
 
 

@@ -192,7 +192,7 @@ def _check_size(config: UNetConfig, weights: Path) -> None:
     numbers = 4 * config.base_width * (config.num_classes + 1 if config.num_classes else 0)
     for multiplier in config.channel_multipliers:
         numbers += (2 * config.num_blocks + 1) * 9 * (config.base_width * multiplier) ** 2
-    if weights.is_file() and 4 * numbers > weights.stat().st_size:  # float32
+    if weights.is_file() and 2 * numbers > weights.stat().st_size:  # bfloat16, or float32
         raise ValueError(f"a network of more than {numbers:,} parameters, which {weights.name} does not hold")
 
 

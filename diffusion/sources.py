@@ -132,5 +132,5 @@ def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> Im
 
     depends_on = {"model": generator.fingerprint(), "sampler": repr(sampler), "seed": config.seed, "count": count}
     # TensorFloat-32 is off while features are computed; see ``features.make_feature_stream``.
-    depends_on["model_precision"] = generator.precision.replace("tensorfloat32", "float32")
+    depends_on["model_precision"] = "float32" if generator.precision == "tf32" else generator.precision
     return ImageSource(text, count, images, depends_on)

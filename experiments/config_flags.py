@@ -8,7 +8,7 @@ from absl import flags
 
 from files.errors import UserError
 from training.config_files import text_of
-from training.options import C, Config, Leaf, leaves, with_values
+from training.options import C, Config, Leaf, Option, leaves, with_values
 
 _TYPES: dict[type, Any] = {int: flags.IntegerParser, float: flags.FloatParser}
 
@@ -28,6 +28,17 @@ class _ListParser(flags.ListParser):
             raise ValueError(f"an item of the list cannot be read: {error}") from error
 
 
+class _EnumParser(flags.EnumParser):
+    """One of the choices, which may have the name that it had in earlier versions."""
+
+    def __init__(self, about: Option) -> None:
+        super().__init__([str(one) for one in about.values()])
+        self.about = about
+
+    def parse(self, argument: str) -> str:
+        return super().parse(self.about.today(argument))
+
+
 def define(config: Config, values: flags.FlagValues) -> None:
     """Defines a flag for every choice of a configuration, with its values as the defaults."""
     for leaf in leaves(config):
@@ -38,16 +49,20 @@ def define(config: Config, values: flags.FlagValues) -> None:
         elif kind.many:
             parser = _ListParser(_parser(leaf))
             flags.DEFINE(parser, leaf.name, default, about.help, values, flags.CsvListSerializer(","))
-        elif about.values():
-            flags.DEFINE_enum(leaf.name, default, [str(one) for one in about.values()], about.help, values)
         else:
-            flags.DEFINE(_parser(leaf), leaf.name, default, about.help, values, flags.ArgumentSerializer())
+            flags.DEFINE(_parser(leaf), leaf.name, default, _help(about), values, flags.ArgumentSerializer())
+
+
+def _help(about: Option) -> str:
+    """As absl gives it for an enumeration."""
+    choices = "|".join(str(one) for one in about.values())
+    return f"<{choices}>: {about.help}" if choices else about.help
 
 
 def _parser(leaf: Leaf) -> flags.ArgumentParser:
     about, make = leaf.option, _TYPES.get(leaf.kind.type)
     if about.values():
-        return flags.EnumParser([str(one) for one in about.values()])
+        return _EnumParser(about)
     return make(about.low, about.high) if make else flags.ArgumentParser()
 
 

@@ -198,7 +198,7 @@ def test_a_layout_of_another_key_is_not_used(features: Features, tmp_path: Path,
 
 def test_layouts_know_the_precision(features: Features, tmp_path: Path) -> None:
     keys = set()
-    for name in ("float32", "tensorfloat32"):
+    for name in ("float32", "tf32"):
         with precision(name):
             keys.add(_bridge(features, tmp_path).layout_key)
     assert len(keys) == 2

@@ -103,14 +103,14 @@ def test_images_of_a_model_say_in_which_precision_they_are_made(tmp_path: Path, 
     """TensorFloat-32 is a switch of the whole process, and features have it off."""
     unet = UNetConfig(8, 8, 1, 8, (1,), 1, (), num_groups=4)
     made = {}
-    for name in ("float32", "tensorfloat32", "mixed_bfloat16"):
+    for name in ("float32", "tf32", "mixed_bfloat16"):
         with precision(name):
             Generator(unet, DiffusionProcess(ProcessConfig(50)), (), one_replica).save(tmp_path / name / "model")
         config = FidConfig(devices="cpu", num_images=2, a=str(tmp_path / name))
         source = open_source(config.a, config, one_replica)
         assert isinstance(source, ImageSource)
         made[name] = source.depends_on["model_precision"]
-    assert made == {"float32": "float32", "tensorfloat32": "float32", "mixed_bfloat16": "mixed_bfloat16"}
+    assert made == {"float32": "float32", "tf32": "float32", "mixed_bfloat16": "mixed_bfloat16"}
 
 
 def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:

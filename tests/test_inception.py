@@ -98,7 +98,7 @@ def test_your_own_model(tmp_path: Path, one_replica: Placement) -> None:
     assert found.logits is None and extractor.mode == "model:m.keras"
 
 
-@pytest.mark.parametrize("name", ["mixed_bfloat16", "tensorfloat32"])
+@pytest.mark.parametrize("name", ["mixed_bfloat16", "tf32"])
 def test_features_are_computed_in_float32_whatever_the_session(
     tmp_path: Path, one_replica: Placement, name: str
 ) -> None:

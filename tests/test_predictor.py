@@ -37,7 +37,7 @@ def _answers(predictor: Predictor) -> np.ndarray:
     return predictor.probabilities(predictor.encode(TEXTS))
 
 
-@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16", "tensorfloat32"])
+@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16", "tf32"])
 @pytest.mark.parametrize("join_fields", ["sep", "space"])
 def test_what_was_saved_answers_the_same(tmp_path: Path, one_replica: Placement, name: str, join_fields: str) -> None:
     with precision(name):

@@ -30,7 +30,7 @@ from training.backends import Placement
 from training.checkpoint import load_weights, write_weights
 from training.config import TrainingConfig
 from training.evaluation import make_evaluator
-from training.options import choices_of
+from training.options import choices_of, today
 from training.session import precision, precision_now
 
 _WEIGHTS = "weights.safetensors"
@@ -142,11 +142,12 @@ class Predictor:
             UserError: a file is missing, damaged, or not the one that was saved with the others.
         """
         raw = read_artefact(folder, hint="; did the run finish?")
+        raw["precision"] = today(TrainingConfig, "precision", raw.get("precision", "float32"))
         try:
             (kind,) = (kind for config, kind in KINDS.items() if config.__name__ == raw["kind"])
             _check(raw)
             tokeniser = kind.tokeniser.load(folder, raw["tokeniser"])
-            with precision(raw.get("precision", "float32")):
+            with precision(raw["precision"]):
                 predictor = cls(
                     kind.read(raw["model"]), tokeniser, raw["classes"], placement, raw["batch_size"],
                     raw.get("join_fields", "sep"),
@@ -165,7 +166,7 @@ def _check(raw: dict[str, Any]) -> None:
             raise ValueError(f"{name} is {shown(value)}")
     known = (
         ("truncate", tokeniser["truncate"], TRUNCATIONS),
-        ("precision", raw.get("precision", "float32"), choices_of(TrainingConfig, "precision")),
+        ("precision", raw["precision"], choices_of(TrainingConfig, "precision")),
         ("join_fields", raw.get("join_fields", "sep"), choices_of(DataConfig, "join_fields")),
     )
     for name, value, values in known:

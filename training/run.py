@@ -303,7 +303,7 @@ def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:
                 continue
             absent = value == "None" or not (value or leaf.kind.many)
             if not (leaf.kind.optional and absent):
-                found[leaf.name] = str(Path(value).expanduser()) if leaf.kind.type is Path else value
+                found[leaf.name] = str(Path(value).expanduser()) if leaf.kind.type is Path else leaf.option.today(value)
     return found
 
 

@@ -22,14 +22,13 @@ def precision(name: str) -> Iterator[None]:
     ``mixed_bfloat16`` computes layers in bfloat16 with float32 weights; in ``bfloat16`` the weights are that too, and
     the optimizer keeps them in float32 (``training.engine_optimizer``). float16 needs loss scaling, and is not offered.
     """
-    before = keras.config.dtype_policy(), backend().tf32()
-    keras.config.set_dtype_policy("float32" if name == "tf32" else name)
-    backend().set_tf32(name == "tf32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before[0])
-        backend().set_tf32(before[1])
+    before = keras.config.dtype_policy()
+    with backend().products(tf32=name == "tf32"):
+        keras.config.set_dtype_policy("float32" if name == "tf32" else name)
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
 
 
 def precision_now() -> str:

@@ -86,8 +86,12 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
 
 
 def _batch_norm(name: str, **options: Any) -> layers.Layer:
-    """Over all replicas' parts of a batch, where the backend has replicas."""
-    return layers.BatchNormalization(momentum=0.9, synchronized=SYNCHRONIZED, name=name, **options)
+    """Over all replicas' parts of a batch, where the backend has replicas.
+
+    Its averages are float32 in any precision: in bfloat16 they would stop short of what they average.
+    """
+    dtype = "mixed_bfloat16" if keras.config.dtype_policy().name == "bfloat16" else None
+    return layers.BatchNormalization(momentum=0.9, synchronized=SYNCHRONIZED, name=name, dtype=dtype, **options)
 
 
 def _dense(x: Any, num_classes: int, config: HeadConfig) -> Any:

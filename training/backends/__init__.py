@@ -109,8 +109,8 @@ class Backend(Protocol):
     def tf32(self) -> bool:
         """Whether products of float32 are rounded to TensorFloat-32, where the device can."""
 
-    def set_tf32(self, on: bool) -> None:
-        """Switches that on or off."""
+    def products(self, tf32: bool) -> AbstractContextManager[None]:
+        """Inside, they are rounded so, or they never are."""
 
     def deterministic(self) -> AbstractContextManager[None]:
         """Inside, operations are repeatable on GPUs too."""

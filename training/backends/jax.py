@@ -206,8 +206,12 @@ def _make_update(
     """
     trained = {id(variable) for variable in job.model.trainable_variables}
     order: list[str] = []
-    gradients_of = jax.value_and_grad(_make_loss(job, variables, trained, order), has_aux=True)
+    value_and_gradient = jax.value_and_grad(_make_loss(job, variables, trained, order), has_aux=True)
     micro_batches = training.accumulate
+
+    def gradients_of(*arguments: Any) -> tuple[Any, list[Any]]:
+        values, gradient = value_and_gradient(*arguments)
+        return values, [_wide(share) for share in gradient]
 
     def update(values: list[Any], batch: Any, step: Any) -> tuple[list[Any], Sums]:
         count = jnp.sum(batch.mask)
@@ -286,6 +290,11 @@ def _apart(values: list[Any]) -> list[Any]:
         apart.append(jnp.copy(value) if memory in seen else value)
         seen.add(memory)
     return apart
+
+
+def _wide(gradient: Any) -> Any:
+    """A gradient of bfloat16 weights as float32: shares are added up, and their norm is taken, in that."""
+    return gradient.astype("float32") if gradient.dtype == jnp.bfloat16 else gradient
 
 
 def _sum(one: Any, two: Any) -> Any:
@@ -468,8 +477,15 @@ def tf32() -> bool:
     return _SETTINGS.jax_default_matmul_precision not in ("highest", "float32")
 
 
-def set_tf32(on: bool) -> None:
-    _SETTINGS.update("jax_default_matmul_precision", "tensorfloat32" if on else "highest")
+@contextmanager
+def products(tf32: bool) -> Iterator[None]:
+    """For all threads, since that of the feed may compute too; JAX's own context is one thread's."""
+    before = _SETTINGS.jax_default_matmul_precision
+    _SETTINGS.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        _SETTINGS.update("jax_default_matmul_precision", before)
 
 
 @contextmanager

@@ -214,7 +214,7 @@ def _make_shard_gradients(job: Job, xla: bool) -> Callable:
             values = job.loss_fn(part, training=True, place=place)
             # By the global count, so that the sum over shards and replicas is the gradient of the mean loss.
             loss = tf.reduce_sum(values["loss"] * part.mask) / count
-        gradients = tape.gradient(loss, [v.value for v in job.model.trainable_variables])
+        gradients = [_wide(g) for g in tape.gradient(loss, [v.value for v in job.model.trainable_variables])]
         return gradients, {name: tf.reduce_sum(value * part.mask) for name, value in values.items()}
 
     return tf.function(shard_gradients, jit_compile=True) if xla else shard_gradients
@@ -259,6 +259,15 @@ def _used_rows(values: Any, rows: Any = None, shape: Any = None) -> tf.IndexedSl
     used = tf.where(tf.reduce_any(values != 0, axis=1))[:, 0]
     rows = used if rows is None else tf.gather(rows, used)
     return tf.IndexedSlices(tf.gather(values, used), rows, tf.shape(values) if shape is None else shape)
+
+
+def _wide(gradient: Any) -> Any:
+    """A gradient of bfloat16 weights as float32: shares are added up, and their norm is taken, in that."""
+    if gradient is None or gradient.dtype != tf.bfloat16:
+        return gradient
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(tf.cast(gradient.values, "float32"), gradient.indices, gradient.dense_shape)
+    return tf.cast(gradient, "float32")
 
 
 def _unique_rows(gradient: Any) -> Any:
@@ -447,8 +456,15 @@ def tf32() -> bool:
     return tf.config.experimental.tensor_float_32_execution_enabled()
 
 
-def set_tf32(on: bool) -> None:
-    tf.config.experimental.enable_tensor_float_32_execution(on)
+@contextmanager
+def products(tf32: bool) -> Iterator[None]:
+    switch = tf.config.experimental.enable_tensor_float_32_execution
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    switch(tf32)
+    try:
+        yield
+    finally:
+        switch(before)
 
 
 @contextmanager
