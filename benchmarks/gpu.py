@@ -2,7 +2,7 @@
 
     pip install "jax[cuda13]" -r benchmarks/requirements.txt
     python -m benchmarks.gpu                                # mixed_bfloat16; needs no data, no checkpoint, no network
-    python -m benchmarks.gpu --precision=tensorfloat32 --torch_mode=max-autotune-no-cudagraphs
+    python -m benchmarks.gpu --precision=tf32 --torch_mode=max-autotune-no-cudagraphs
     python -m benchmarks.gpu --tiny                         # all of it on a CPU, to see that it runs and agrees
 
 For each workload both sides start from the same random weights and batches, each in a process of its own that idles
@@ -37,7 +37,7 @@ FLAGS = flags.FLAGS
 SIDES = ("ours", "torch")
 flags.DEFINE_bool("tiny", False, "Tiny sizes, on the CPU.")
 flags.DEFINE_enum(
-    "precision", "mixed_bfloat16", ["mixed_bfloat16", "tensorfloat32", "float32"], "Arithmetic of the networks."
+    "precision", "mixed_bfloat16", ["mixed_bfloat16", "tf32", "float32"], "Arithmetic of the networks."
 )
 flags.DEFINE_float("dropout", 0.1, "Dropout; with 0 the first losses are compared too.", 0.0, 0.9)
 flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)

@@ -20,8 +20,8 @@ class Machine:
 
     def __init__(self, device: str, precision: str, mode: str) -> None:
         self.device, self.precision, self.mode = torch.device(device), precision, mode
-        torch.set_float32_matmul_precision("high" if precision == "tensorfloat32" else "highest")
-        torch.backends.cudnn.allow_tf32 = precision == "tensorfloat32"
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = True  # tries the convolutions' algorithms, as XLA does
         torch.manual_seed(0)
 

@@ -27,6 +27,7 @@ from training.job import Job
 
 SUM = tf.distribute.ReduceOp.SUM
 MAX_SHARDS = 4  # each shard is another copy of the graph to trace
+_SMALL = 2**20  # numbers of a tensor that is reduced together with others
 _NEW_PROCESS = "TensorFlow cannot change that: start a new process"
 
 
@@ -55,11 +56,15 @@ class Placement(NamedTuple):
 
         def run(walk: Iterator[Any], step: int, count: int, sums: Sums) -> Sums:
             for number in range(step, step + count):
-                values = update(next(walk), tf.constant(number, tf.int64))
+                values = update(*next(walk), tf.constant(number, tf.int64))
                 sums = {name: sums[name] + value for name, value in values.items()} if sums else values
             return sums
 
-        return TrainStep(self._to_device, run)
+        def prepare(batch: Any) -> tuple[Any, Any]:
+            """With the number of examples of all replicas, which then need not meet for it."""
+            return self._to_device(batch), tf.constant(batch.mask.sum(), tf.float32)
+
+        return TrainStep(prepare, run)
 
     def map(self, function: Function, spec: Any) -> Map:
         def replica_values(batch: Any) -> dict:
@@ -167,15 +172,14 @@ def _set_threads(intra: int, inter: int) -> None:
 
 
 def _make_update(placement: Placement, job: Job, training: TrainingConfig, spec: Any) -> Callable:
-    """Compiles (global batch, step) → sums over the batch, after one update of the weights."""
+    """Compiles (batch, its number of examples, step) → sums over the batch, after one update of the weights."""
     strategy, replicas, accumulate = placement.strategy, placement.replicas, training.accumulate
     shard_gradients = _make_shard_gradients(job, training.xla)
 
-    def replica_step(batch: Any, step: Any) -> dict:
+    def replica_step(batch: Any, count: Any, step: Any) -> dict:
         together = tf.distribute.get_replica_context()
         replica = together.replica_id_in_sync_group
         batch = _part_of(batch, replica, replicas)
-        count = together.all_reduce(SUM, tf.reduce_sum(batch.mask))
         shards = _shards_of(batch, placement.shards, accumulate)
         parts = _split(batch, shards * accumulate)
         rows = tf.cast(tf.shape(parts[0].mask)[0], tf.int64)
@@ -194,13 +198,13 @@ def _make_update(placement: Placement, job: Job, training: TrainingConfig, spec:
                     totals.append(shard_sums)
                 gradient = [_add(shares) for shares in zip(*gradients, strict=True)]
                 sums = {name: tf.add_n([total[name] for total in totals]) for name in totals[0]}
-        norm = _apply(job, _reduced(gradient, together, replicas), training.clip_norm)
-        total = dict(zip(sums, together.all_reduce(SUM, list(sums.values())), strict=True))
-        return total | {"count": count, "gradient_norm": norm * count}
+        gradient, total = _reduced(gradient, list(sums.values()), together, replicas)
+        norm = _apply(job, gradient, training.clip_norm)
+        return dict(zip(sums, total, strict=True)) | {"count": count, "gradient_norm": norm * count}
 
-    @tf.function(input_signature=[placement._specs(spec), tf.TensorSpec([], tf.int64)])
-    def update(batch: Any, step: Any) -> dict:
-        sums = strategy.run(replica_step, args=(batch, step))
+    @tf.function(input_signature=[placement._specs(spec), tf.TensorSpec([]), tf.TensorSpec([], tf.int64)])
+    def update(batch: Any, count: Any, step: Any) -> dict:
+        sums = strategy.run(replica_step, args=(batch, count, step))
         return {name: strategy.experimental_local_results(value)[0] for name, value in sums.items()}
 
     return update
@@ -240,18 +244,33 @@ def _add(parts: tuple) -> Any:
     return tf.add_n([tf.convert_to_tensor(part) for part in parts])
 
 
-def _reduced(gradient: list, together: Any, replicas: int) -> list:
-    """The sum over all replicas, in one call.
+def _reduced(gradient: list, sums: list, together: Any, replicas: int) -> tuple[list, list]:
+    """Both, summed over all replicas in one call.
 
     Rows of an embedding are gathered by the replicas of a host. Between hosts the whole table is cheaper from a few of
     them on, and TensorFlow crashes where it gathers unequal numbers of rows.
     """
     if replicas == 1:
-        return gradient
-    if hosts().count == 1:
-        return together.all_reduce(SUM, [_unique_rows(share) for share in gradient])
-    total = together.all_reduce(SUM, [tf.convert_to_tensor(share) for share in gradient])
-    return [_used_rows(a) if isinstance(b, tf.IndexedSlices) else a for a, b in zip(total, gradient, strict=True)]
+        return gradient, sums
+    shares = gradient if hosts().count == 1 else [tf.convert_to_tensor(share) for share in gradient]
+    total = _all_reduced([*shares, *sums], together)
+    total, sums = total[: len(shares)], total[len(shares) :]
+    if hosts().count > 1:
+        pairs = zip(total, gradient, strict=True)
+        total = [_used_rows(whole) if isinstance(share, tf.IndexedSlices) else whole for whole, share in pairs]
+    return total, sums
+
+
+def _all_reduced(tensors: list, together: Any) -> list:
+    """Their sums over all replicas; small ones travel as one: a transfer costs as much as thousands of numbers."""
+    small = [i for i, x in enumerate(tensors) if isinstance(x, tf.Tensor) and (x.shape.num_elements() or 0) < _SMALL]
+    large = [i for i in range(len(tensors)) if i not in small]
+    packed = tf.concat([tf.reshape(tensors[i], [-1]) for i in small], axis=0)
+    packed, *rest = together.all_reduce(SUM, [packed, *(tensors[i] for i in large)])
+    parts = tf.split(packed, tf.stack([tf.size(tensors[i]) for i in small]), num=len(small))
+    total = dict(zip(large, rest, strict=True))
+    total |= {i: tf.reshape(part, tf.shape(tensors[i])) for i, part in zip(small, parts, strict=True)}
+    return [total[i] for i in range(len(tensors))]
 
 
 def _used_rows(values: Any, rows: Any = None, shape: Any = None) -> tf.IndexedSlices:
