@@ -77,7 +77,7 @@ class Placement(NamedTuple):
                     values.append(function(part) | {"mask": part.mask})
             return {name: _of_all_hosts(tf.concat([part[name] for part in values], axis=0)) for name in values[0]}
 
-        @tf.function(input_signature=[self._specs(spec)])
+        @tf.function(autograph=False, input_signature=[self._specs(spec)])
         def values_of(batch: Any) -> Any:
             return self.strategy.run(replica_values, args=(batch,))
 
@@ -202,7 +202,7 @@ def _make_update(placement: Placement, job: Job, training: TrainingConfig, spec:
         norm = _apply(job, gradient, training.clip_norm)
         return dict(zip(sums, total, strict=True)) | {"count": count, "gradient_norm": norm * count}
 
-    @tf.function(input_signature=[placement._specs(spec), tf.TensorSpec([]), tf.TensorSpec([], tf.int64)])
+    @tf.function(autograph=False, input_signature=[placement._specs(spec), tf.TensorSpec([]), tf.TensorSpec([], tf.int64)])
     def update(batch: Any, count: Any, step: Any) -> dict:
         sums = strategy.run(replica_step, args=(batch, count, step))
         return {name: strategy.experimental_local_results(value)[0] for name, value in sums.items()}
@@ -221,7 +221,7 @@ def _make_shard_gradients(job: Job, xla: bool) -> Callable:
         gradients = [_wide(g) for g in tape.gradient(loss, [v.value for v in job.model.trainable_variables])]
         return gradients, {name: tf.reduce_sum(value * part.mask) for name, value in values.items()}
 
-    return tf.function(shard_gradients, jit_compile=True) if xla else shard_gradients
+    return tf.function(shard_gradients, jit_compile=True, autograph=False) if xla else shard_gradients
 
 
 def _apply(job: Job, gradient: list, clip_norm: float) -> Any:
@@ -376,7 +376,7 @@ def _meeting(strategy: tf.distribute.Strategy) -> Callable:
     def one() -> Any:
         return tf.distribute.get_replica_context().all_reduce(SUM, tf.ones([]) * 1.0)
 
-    return tf.function(lambda: strategy.run(one))
+    return tf.function(lambda: strategy.run(one), autograph=False)
 
 
 def failure_of_another(error: BaseException) -> str | None:
@@ -498,7 +498,7 @@ def deterministic() -> Iterator[None]:
 
 
 def compiled(function: Callable) -> Callable:
-    return tf.function(function)
+    return tf.function(function, autograph=False)
 
 
 def with_gradient(function: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
