@@ -36,9 +36,7 @@ from benchmarks.turns import answer, take_turns
 FLAGS = flags.FLAGS
 SIDES = ("ours", "torch")
 flags.DEFINE_bool("tiny", False, "Tiny sizes, on the CPU.")
-flags.DEFINE_enum(
-    "precision", "mixed_bfloat16", ["mixed_bfloat16", "tf32", "float32"], "Arithmetic of the networks."
-)
+flags.DEFINE_enum("precision", "mixed_bfloat16", ["mixed_bfloat16", "tf32", "float32"], "Arithmetic of the networks.")
 flags.DEFINE_float("dropout", 0.1, "Dropout; with 0 the first losses are compared too.", 0.0, 0.9)
 flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
 flags.DEFINE_enum(

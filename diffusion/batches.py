@@ -94,8 +94,8 @@ def evaluation_batches(images: Images, size: int) -> Batches:
     return Batches(batches, spec_of(next(batches())))
 
 
-def stream_batches(images: Iterator[np.ndarray], size: int) -> Batches:
-    """Batches of ``size`` from an iterator of images [H, W, C]; ``number`` is 0.
+def stream_batches(images: Iterator[np.ndarray], size: int, ahead: int = 4) -> Batches:
+    """Batches of ``size`` from an iterator of images [H, W, C]; ``number`` is 0; ``ahead``: see ``Batches``.
 
     An image that cannot be read raises its error after the images before it.
     """
@@ -115,7 +115,7 @@ def stream_batches(images: Iterator[np.ndarray], size: int) -> Batches:
             raise failures[0]
 
     like = ImageBatch(np.stack([first] * size), *(np.zeros(size, t) for t in (np.int32, np.int32, np.float32)))
-    return Batches(batches, spec_of(like))
+    return Batches(batches, spec_of(like), ahead)
 
 
 def _until_failure(images: Iterator[np.ndarray], failures: list[UserError]) -> Iterator[np.ndarray]:

@@ -60,7 +60,7 @@ def image_features(
         on_progress(file.done)
         if file.done < source.count:
             stream = make_feature_stream(extractor, placement, batch_size)
-            with stream(source.images(file.done)) as parts:
+            with stream(source.images(file.done), source.ahead) as parts:
                 file.fill(parts, _SAVE_EVERY, on_progress)
     array = np.load(path, mmap_mode="r")
     return Features(array[:, : extractor.width], array[:, extractor.width :] if extractor.num_logits else None)
@@ -68,8 +68,10 @@ def image_features(
 
 def make_feature_stream(
     extractor: Extractor, placement: Placement, batch_size: int
-) -> Callable[[Iterator[np.ndarray]], AbstractContextManager[Iterator[np.ndarray]]]:
+) -> Callable[[Iterator[np.ndarray], int], AbstractContextManager[Iterator[np.ndarray]]]:
     """A compiled function from single images to arrays [B, D + K], features and logits.
+
+    Its second argument is how many batches are made ahead; 0 for images that a model makes, see ``Batches``.
 
     What it returns is entered, and the arrays are taken inside: there the process computes in the extractors'
     precision. TensorFloat-32 is a switch of the whole process and not of a graph, so a model that makes the images
@@ -85,9 +87,9 @@ def make_feature_stream(
     compiled = make_mapper(feature_fn, placement)
 
     @contextmanager
-    def stream(images: Iterator[np.ndarray]) -> Iterator[Iterator[np.ndarray]]:
+    def stream(images: Iterator[np.ndarray], ahead: int) -> Iterator[Iterator[np.ndarray]]:
         with precision(PRECISION):
-            yield (values["features"] for values in compiled(stream_batches(images, batch_size)))
+            yield (values["features"] for values in compiled(stream_batches(images, batch_size, ahead)))
 
     return stream
 
@@ -128,6 +130,6 @@ class FidMeter:
         """The Fréchet distance with the current weights."""
         parts = self._generator.stream(self._sampler, self._request, self._batch_size)
         images = (image for part in parts for image in part["image"])
-        with self._stream(images) as features:
+        with self._stream(images, 0) as features:
             fake = np.concatenate(list(features))
         return frechet_distance_of_features(self._real, fake[:, : self._width])

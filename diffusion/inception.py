@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
+from training.initializers import FanAverage
+
 SIZE = 299
 
 
@@ -74,13 +76,19 @@ def build_inception(last_pool: str = "max", num_logits: int = 0) -> keras.Model:
     features = layers.GlobalAveragePooling2D(name="pool_3")(x)
     if not num_logits:
         return keras.Model(image, features, name="inception")
-    logits = layers.Dense(num_logits, name="fc")(features)
+    logits = layers.Dense(num_logits, kernel_initializer=FanAverage(), name="fc")(features)
     return keras.Model(image, [features, logits], name="inception")
 
 
 def _conv(x: Any, prefix: str, conv: Conv) -> Any:
     layer = layers.Conv2D(
-        conv.channels, conv.kernel, conv.stride, conv.padding, activation="relu", name=f"{prefix}{conv.name}"
+        conv.channels,
+        conv.kernel,
+        conv.stride,
+        conv.padding,
+        activation="relu",
+        kernel_initializer=FanAverage(),
+        name=f"{prefix}{conv.name}",
     )
     return layer(x)
 

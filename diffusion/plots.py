@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from training.plots import new_figure, read_metrics, save_figure
+from training.plots import new_figure, read_metrics, save_figure, save_image
 
 
 def _tiled(images: np.ndarray, columns: int, smallest: int) -> Image.Image:
@@ -25,7 +25,7 @@ def _tiled(images: np.ndarray, columns: int, smallest: int) -> Image.Image:
 
 def image_grid(images: np.ndarray, path: Path, columns: int = 0, smallest: int = 32) -> None:
     """[N, H, W, C] uint8 images in rows of ``columns`` (0: about as many as rows; the last row may be short)."""
-    _tiled(images, columns or int(np.ceil(np.sqrt(len(images)))), smallest).save(path)
+    save_image(_tiled(images, columns or int(np.ceil(np.sqrt(len(images)))), smallest), path)
 
 
 def animation(frames: np.ndarray, path: Path, smallest: int = 32) -> None:
@@ -33,7 +33,7 @@ def animation(frames: np.ndarray, path: Path, smallest: int = 32) -> None:
     columns = int(np.ceil(np.sqrt(frames.shape[1])))
     pictures = [_tiled(images, columns, smallest) for images in frames]
     times = [80] * (len(pictures) - 1) + [2000]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0)
+    save_image(pictures[0], path, save_all=True, append_images=pictures[1:], duration=times, loop=0)
 
 
 def loss_by_time(metrics: Path, path: Path) -> None:

@@ -16,6 +16,7 @@ from files.arrays import write_npz
 from files.errors import UserError
 from training.backends import Placement
 from training.config_files import as_flags
+from training.hosts import check_chief_writes
 from training.session import precision, session
 from training.shared_arrays import filling
 
@@ -38,6 +39,7 @@ def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path
         generator = _open(model_dir, placement)
         request = _request(config, generator, config.num_images)
         _check(config, generator, request, out)
+        check_chief_writes(out, "--out")
         out.mkdir(parents=True, exist_ok=True)
         with precision(generator.precision):
             write = _write_grid if config.format == "grid" else _write_many

@@ -30,6 +30,7 @@ class ImageSource:
         images: number of images to skip → the remaining ones, uint8 [H, W, C].
         depends_on: everything that the images depend on; part of every result.
         notes: files left out.
+        ahead: batches of them to make ahead; 0 where a model makes them, see ``training.feed.Batches``.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ImageSource:
     images: Callable[[int], Iterator[np.ndarray]]
     depends_on: dict[str, Any]
     notes: tuple[str, ...] = ()
+    ahead: int = 4
 
 
 def open_source(text: str, config: FidConfig, placement: Placement) -> ImageSource | Statistics:
@@ -133,4 +135,4 @@ def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> Im
     depends_on = {"model": generator.fingerprint(), "sampler": repr(sampler), "seed": config.seed, "count": count}
     # TensorFloat-32 is off while features are computed; see ``features.make_feature_stream``.
     depends_on["model_precision"] = "float32" if generator.precision == "tf32" else generator.precision
-    return ImageSource(text, count, images, depends_on)
+    return ImageSource(text, count, images, depends_on, ahead=0)

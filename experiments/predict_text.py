@@ -22,10 +22,11 @@ def main(arguments: list[str]) -> None:
     config = launch.read(PredictionConfig(), FLAGS)
     if not FLAGS.run_dir:
         raise UserError("--run_dir: name the folder of a finished run")
-    texts = arguments or _lines(config)
 
     from text_cls.prediction import dry_run, predict
     from training.hosts import hosts
+
+    texts = arguments or (_lines(config) if hosts().chief else [])  # the chief's are taken
 
     if FLAGS.dry_run:
         dry_run(config, FLAGS.run_dir, texts)

@@ -20,7 +20,7 @@ from files.documents import read_sealed, shown, write_sealed
 from files.errors import UserError
 from files.limits import check_regular
 from files.locks import alone
-from files.writing import replacing
+from files.writing import is_held_back, replacing
 
 _MOVE = "; move it away"
 _BLOCK = 4 * 2**20  # bytes read at a time
@@ -48,12 +48,16 @@ def remove(array: np.ndarray) -> None:
 
 def write_npy(path: Path, array: np.ndarray) -> None:
     """Writes one array, whole or not at all."""
+    if is_held_back(path):
+        return
     with replacing(path) as draft, draft.open("wb") as file:
         np.save(file, array)
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Writes named arrays, whole or not at all."""
+    if is_held_back(path):
+        return
     with replacing(path) as draft, draft.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes a name for allow_pickle
 

@@ -17,7 +17,7 @@ from files.documents import parse_json, shown
 from files.errors import UserError
 from files.limits import check_regular
 from files.torch_file import read_torch, widened
-from files.writing import replacing
+from files.writing import is_held_back, replacing
 
 MOST_BYTES = 64 * 2**30
 _TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
@@ -74,6 +74,8 @@ def _content(path: Path, name: str) -> np.ndarray:
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes a safetensors file, whole or not at all, with a checksum of everything in it."""
+    if is_held_back(path):
+        return
     try:
         with replacing(path) as draft:
             safetensors.numpy.save_file(tensors, str(draft), metadata | {_SEAL: _checksum(tensors, metadata)})

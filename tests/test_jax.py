@@ -117,7 +117,7 @@ def _assert_alike(one: list[dict[str, Any]], two: list[dict[str, Any]], toleranc
 
 
 LONG = ["text", "bert", "ddpm", "head"]
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("head", "lora", "budget", "table")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("head", "lora", "budget", "table", "bert")]
 
 
 @pytest.mark.parametrize("name", ["text", "bert", "ddpm", *SLOW])

@@ -66,7 +66,10 @@ def _stopping(save: Callable) -> Callable:
     return stop
 
 
-@pytest.mark.parametrize("script", ["train_text", "finetune_bert", "ddpm", "imdb_images"])
+@pytest.mark.parametrize(
+    "script",
+    ["train_text", *(pytest.param(n, marks=pytest.mark.slow) for n in ("finetune_bert", "ddpm", "imdb_images"))],
+)
 def test_training_in_bfloat16(script: str, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = _command(script, texts)
     succeeds(*command, f"--run_dir={tmp_path / 'whole'}")
@@ -94,6 +97,7 @@ def test_training_in_bfloat16(script: str, texts: list[str], tmp_path: Path, mon
         assert json.loads(artefact.read_text())["precision"] == "bfloat16"
 
 
+@pytest.mark.slow
 def test_a_model_of_bfloat16_is_used_in_it(texts: list[str], tmp_path: Path) -> None:
     """Answers and images of the folder alone; the network is as large as its file says."""
     succeeds(*_command("train_text", texts), f"--run_dir={tmp_path / 'text'}", "--num_steps=2")

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from files.writing import write_text
 from training.plots import new_figure, save_figure
 
 
@@ -54,4 +55,4 @@ def scatter_3d_html(points: np.ndarray, labels: np.ndarray, classes: Sequence[st
                      marker={"size": 3})
         for label, name in enumerate(classes)
     ]  # fmt: skip
-    go.Figure(data).write_html(path, include_plotlyjs=True)
+    write_text(path, go.Figure(data).to_html(include_plotlyjs=True))

@@ -4,7 +4,7 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,8 @@ class Batches:
     Attributes:
         make: begins a walk; batches are NamedTuples of arrays.
         spec: of every batch, a NamedTuple of ``Spec``.
-        ahead: batches to prepare before they are asked for.
+        ahead: batches to prepare before they are asked for; 0: each is made when it is asked for, in the same thread.
+            What a model makes must be so: on several devices or hosts it cannot go on beside another computation.
     """
 
     make: Callable[[], Iterable[Any]]
@@ -99,7 +100,11 @@ def feed(batches: Batches, prepare: Callable[[Any], Any] = lambda batch: batch) 
         batches: the data set; an error in it is raised where its batch would have come.
         prepare: what else is done to a batch in that thread.
     """
-    ready: queue.Queue = queue.Queue(maxsize=max(1, batches.ahead))
+    if not batches.ahead:
+        with closing(prepare(batch) for batch in batches) as walk:
+            yield walk
+        return
+    ready: queue.Queue = queue.Queue(maxsize=batches.ahead)
     stop = threading.Event()
 
     def work() -> None:

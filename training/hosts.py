@@ -18,7 +18,7 @@ from typing import Any
 
 from files.documents import parse_json, shown
 from files.errors import Interrupted, UserError
-from files.writing import held_back
+from files.writing import held_back, is_held_back
 
 _EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
@@ -62,11 +62,16 @@ def hosts() -> Hosts:
         index = task["index"] + (len(cluster.get("chief", [])) if task["type"] == "worker" else 0)
         whole = set(cluster) <= {"chief", "worker"} and task["type"] in cluster and type(task["index"]) is int
         whole = whole and 0 <= task["index"] < len(cluster[task["type"]]) and len(set(addresses)) == len(addresses)
-        if not (whole and all(isinstance(address, str) and ":" in address for address in addresses)):
+        if not (whole and all(map(_is_address, addresses))):
             raise ValueError
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"TF_CONFIG={shown(about)} is not understood: write it as {_EXAMPLE}") from error
     return Hosts(tuple(addresses), index) if len(addresses) > 1 else Hosts()
+
+
+def _is_address(text: Any) -> bool:
+    host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 2**16
 
 
 def exchange(value: Any) -> list[Any]:
@@ -98,6 +103,12 @@ def on_chief(function: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise UserError(answer["error"])
     return answer["value"]
+
+
+def check_chief_writes(path: Path, flag: str) -> None:
+    """Raises UserError for a folder of results that lies in the cache, where every host writes."""
+    if hosts().count > 1 and not hosts().chief and not is_held_back(path):
+        raise UserError(f"{flag}={path} lies in the cache folder, where every host writes: choose another")
 
 
 def lost(what: str) -> UserError:

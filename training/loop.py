@@ -47,6 +47,8 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
         run.writer = tensorboard_writer(run.path)
     checkpointer = Checkpointer(run.path / "checkpoints", job.model, job.optimizer, run.identity, run.say)
     state, history = checkpointer.restore() or Saved(State(), "")
+    if len({tuple(found) for found in exchange((state.step, state.best_step))}) > 1:
+        raise UserError(f"{run.path}: the hosts find different checkpoints there; all have to see the same files")
     run.resume_at(state.step, training.num_steps, history)
     batches = job.train(state.step)
     train_step = make_train_step(job, placement, training, batches.spec)

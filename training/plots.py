@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from files.limits import check_regular
+from files.writing import replacing
 
 
 class NewFigure(NamedTuple):
@@ -28,8 +30,15 @@ def new_figure(rows: int = 1, columns: int = 1, **options: Any) -> NewFigure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure without white margins."""
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    """Writes a figure without white margins, whole or not at all."""
+    with replacing(path) as draft:
+        figure.savefig(draft, format=path.suffix[1:], dpi=120, bbox_inches="tight")
+
+
+def save_image(image: Image.Image, path: Path, **options: Any) -> None:
+    """Writes a picture, whole or not at all; ``options`` are those of ``Image.save``."""
+    with replacing(path) as draft:
+        image.save(draft, format=path.suffix[1:], **options)
 
 
 def read_metrics(metrics: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from files.limits import check_regular
 from files.locks import alone, is_taken
 from files.writing import append_text, is_draft, write_text
 from training.config_files import as_flags, as_json
-from training.hosts import hosts, on_chief
+from training.hosts import check_chief_writes, hosts, on_chief
 from training.options import Config, Leaf, leaves
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -92,6 +92,7 @@ class Run:
                     f"--run_dir={path} is another folder for this host than for the first of TF_CONFIG; all hosts have "
                     "to see the same files there"
                 )
+            check_chief_writes(path, "--run_dir")
             if inputs:  # and those of another host than the chief
                 run._check_data(inputs)
             if data is not None and not run.has_result():
@@ -127,8 +128,8 @@ class Run:
         """Whether ``path`` is the folder of a run with this configuration; raises as ``open`` does, writes nothing."""
         path = Path(path)
         as_flags(config)  # refuses what a flagfile cannot hold
-        if not hosts().chief:
-            return False  # the chief says, when the run is opened
+        if hosts().count > 1:
+            return False  # the chief says so to all, when the run is opened
         if is_taken(path):
             raise UserError(_taken(path))
         return _belongs(path, config)

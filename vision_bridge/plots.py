@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from PIL import Image
 
-from training.plots import new_figure, save_figure
+from training.plots import new_figure, save_figure, save_image
 
 if TYPE_CHECKING:
     from vision_bridge.layout import PixelMap
@@ -76,7 +76,7 @@ def feature_maps(maps: np.ndarray, path: Path, most: int = 64, smallest: int = 6
     sheet = np.pad(framed, ((0, rows * columns - count), (0, 0), (0, 0)), constant_values=128)
     sheet = sheet.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
     scale = max(1, -(-smallest // max(maps.shape[:2])))
-    Image.fromarray(sheet.repeat(scale, axis=0).repeat(scale, axis=1)).save(path)
+    save_image(Image.fromarray(sheet.repeat(scale, axis=0).repeat(scale, axis=1)), path)
 
 
 def activation(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], shares: np.ndarray, groups: Sequence[str],

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from files.errors import UserError
 from training.backends import Placement
+from training.hosts import on_chief
 from training.options import Config
 from training.run import Run
 from vision_bridge.backbones import has_norms
@@ -165,7 +167,7 @@ class Table:
             folder = self.run.path / "runs" / f"{name}{variant and '-'}{variant}-seed{seed}"
             inputs = {"extractor": name, "weights": source, "variant": variant, "seed": seed}
             with Run.open(folder, self.task, inputs=inputs) as run:
-                result = result_of(run)
+                result = on_chief(partial(result_of, run))
                 if result is None:
                     if source not in maps:
                         maps = {source: bridge.maps(bridge.load(name, source))}

@@ -145,7 +145,7 @@ def make_placement(kind: str, count: int | None, shards: int) -> Placement:
     there = _devices(None if kind == "auto" else kind)
     if kind != "auto" and len(there) < (count or 1):
         raise UserError(f"--devices={devices} asks for {count or 1} {kind.upper()}(s) and JAX sees {len(there)}")
-    used = there if kind == "auto" and there[0].platform != "cpu" else there[: count or 1]
+    used = there[:count] if count else there[:1] if there[0].platform == "cpu" else there
     if used[0].platform == "cpu":
         keep_freed_memory()
     _keep_compiled()
@@ -183,7 +183,7 @@ def _keep_compiled() -> None:
 
 def _make_cpus(count: int) -> None:
     """Logical CPU devices, which must be made before JAX is asked for its devices."""
-    if _SETTINGS.jax_num_cpu_devices >= count:
+    if max(1, _SETTINGS.jax_num_cpu_devices) >= count:  # it is -1 until someone sets it
         return
     try:
         _SETTINGS.update("jax_num_cpu_devices", count)
@@ -337,6 +337,7 @@ def _read_by(function: Callable, *arguments: Any) -> list[keras.Variable]:
 
 _EXCHANGES = itertools.count()
 _TOLD = "triptych/told"
+_GONE = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "coordination service")
 
 
 @cache
@@ -347,6 +348,7 @@ def _join() -> None:
         return
     rendezvous(me)
     _SETTINGS.update("jax_cpu_collectives_implementation", "gloo")
+    _SETTINGS.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
     jax.distributed.initialize(
         me.addresses[0], me.count, me.index, cluster_detection_method="deactivate", initialization_timeout=60,
         heartbeat_timeout_seconds=10, shutdown_timeout_seconds=15,
@@ -374,7 +376,7 @@ def failure_of_another(error: BaseException) -> str | None:
         return None
     with suppress(jax.errors.JaxRuntimeError):  # it had no time to say anything
         return _service().key_value_try_get(_TOLD)
-    return str(error)
+    return str(error) if any(word in str(error) for word in _GONE) else None
 
 
 def leave(message: str) -> None:
@@ -497,6 +499,8 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         os.environ["XLA_FLAGS"] = flags
+        if not flags:
+            del os.environ["XLA_FLAGS"]
 
 
 def compiled(function: Callable) -> Callable:

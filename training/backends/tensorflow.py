@@ -202,7 +202,9 @@ def _make_update(placement: Placement, job: Job, training: TrainingConfig, spec:
         norm = _apply(job, gradient, training.clip_norm)
         return dict(zip(sums, total, strict=True)) | {"count": count, "gradient_norm": norm * count}
 
-    @tf.function(autograph=False, input_signature=[placement._specs(spec), tf.TensorSpec([]), tf.TensorSpec([], tf.int64)])
+    @tf.function(
+        autograph=False, input_signature=[placement._specs(spec), tf.TensorSpec([]), tf.TensorSpec([], tf.int64)]
+    )
     def update(batch: Any, count: Any, step: Any) -> dict:
         sums = strategy.run(replica_step, args=(batch, count, step))
         return {name: strategy.experimental_local_results(value)[0] for name, value in sums.items()}
@@ -386,10 +388,8 @@ def failure_of_another(error: BaseException) -> str | None:
 
 
 def leave(message: str) -> None:
-    if message:
-        with suppress(
-            tf.errors.OpError, RuntimeError
-        ):  # the hosts do not know one another yet, or another has failed too
+    if message and _JOINED:
+        with suppress(tf.errors.OpError):  # another has failed too
             context.context().report_error_to_cluster(3, message)
             time.sleep(1.0)  # until they have heard it
 
