@@ -293,7 +293,10 @@ def _apart(values: list[Any]) -> list[Any]:
 
 
 def _wide(gradient: Any) -> Any:
-    """A gradient of bfloat16 weights as float32: shares are added up, and their norm is taken, in that."""
+    """A gradient of bfloat16 weights as float32: micro-batches are added up, and the norm is taken, in that.
+
+    Shares of several devices are added up before, in bfloat16.
+    """
     return gradient.astype("float32") if gradient.dtype == jnp.bfloat16 else gradient
 
 
