@@ -68,13 +68,17 @@ def test_images_and_distances_on_two_hosts(tmp_path: Path, backend: str) -> None
     two, one = (np.load(tmp_path / side / "images.npy").astype(int) for side in ("two", "one"))
     assert np.abs(two - one).max() <= 1
     assert len(list((tmp_path / "two" / "png").rglob("*.png"))) == 21
-    given = [f"--a={tmp_path / 'one' / 'images.npz'}", "--b=digits:test", "--features=keras", "--weights=random:1",
-             "--devices=cpu", "--num_images=16", "--batch_size=8"]  # fmt: skip
-    outputs = jobs.succeeds("fid", *given, f"--run_dir={tmp_path / 'fid2'}", backend=backend)
-    assert "fid" in outputs[0]
-    assert run_process("fid", *given, f"--run_dir={tmp_path / 'fid1'}").returncode == 0
-    found, expected = (json.loads((tmp_path / name / "result.json").read_text())["fid"] for name in ("fid2", "fid1"))
-    assert found == pytest.approx(expected, rel=1e-3)
+    for name, source in {
+        "array": tmp_path / "one" / "images.npz",
+        "model": run,
+    }.items():  # the model makes them meanwhile
+        given = [f"--a={source}", "--b=digits:test", "--features=keras", "--weights=random:1", "--devices=cpu",
+                 "--num_images=16", "--batch_size=8", "--sampler=ddim", "--sampling_steps=4"]  # fmt: skip
+        outputs = jobs.succeeds("fid", *given, f"--run_dir={tmp_path / name}-two", backend=backend)
+        assert "fid" in outputs[0]
+        assert run_process("fid", *given, f"--run_dir={tmp_path / name}-one").returncode == 0
+        found, expected = (_figures(tmp_path / f"{name}-{side}")["fid"] for side in ("two", "one"))
+        assert found == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
