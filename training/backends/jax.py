@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -21,7 +22,6 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 from jax._src import distributed
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from files.download import default_cache
@@ -340,6 +340,7 @@ def _read_by(function: Callable, *arguments: Any) -> list[keras.Variable]:
 
 _EXCHANGES = itertools.count()
 _TOLD = "triptych/told"
+_PATIENCE = 30.0  # seconds that a host which fails waits for the others to hear of it
 _GONE = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "coordination service")
 
 
@@ -364,22 +365,39 @@ def _service() -> Any:
 
 
 def exchange(text: str) -> list[str]:
-    """By the coordination service; but it is a collective that all wait in, since that fails if a host is lost."""
+    """By the coordination service, which ends this process itself where a host falls silent."""
     service, number, me = _service(), next(_EXCHANGES), hosts()
     service.key_value_set(f"triptych/{number}/{me.index}", text)
-    multihost_utils.process_allgather(np.zeros(1, np.int32))
-    texts = [service.blocking_key_value_get(f"triptych/{number}/{i}", 10_000) for i in range(me.count)]
-    if number:  # everyone has read the round before
+    texts = [_awaited(service, f"triptych/{number}/{i}") for i in range(me.count)]
+    if number:  # who takes part in this round has read the one before
         service.key_value_delete(f"triptych/{number - 1}/{me.index}")
     return texts
+
+
+def _awaited(service: Any, key: str) -> str:
+    """A key's value when it is there, unless a host tells meanwhile that it fails."""
+    while True:
+        try:
+            return service.blocking_key_value_get(key, 1_000)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error) or _told():
+                raise
+
+
+def _told() -> str | None:
+    """What a host that fails has told."""
+    with suppress(jax.errors.JaxRuntimeError):  # nothing
+        told = _service().key_value_try_get(_TOLD)
+        with suppress(jax.errors.JaxRuntimeError):
+            _service().key_value_set(f"{_TOLD}/{hosts().index}", "heard")
+        return told
+    return None
 
 
 def failure_of_another(error: BaseException) -> str | None:
     if not isinstance(error, jax.errors.JaxRuntimeError):
         return None
-    with suppress(jax.errors.JaxRuntimeError):  # it had no time to say anything
-        return _service().key_value_try_get(_TOLD)
-    return str(error) if any(word in str(error) for word in _GONE) else None
+    return _told() or (str(error) if any(word in str(error) for word in _GONE) else None)
 
 
 def leave(message: str) -> None:
@@ -388,11 +406,23 @@ def leave(message: str) -> None:
     if message:
         with suppress(jax.errors.JaxRuntimeError):
             _service().key_value_set(_TOLD, message)
+            _wait_until_heard()
     # JAX's own end waits for the others, who wait for this host, and aborts the process then.
     atexit.register(_exit)
 
 
+def _wait_until_heard() -> None:
+    """Gives the other hosts the time to say why they end: when the first host ends, JAX aborts them."""
+    end = time.monotonic() + _PATIENCE
+    for index in set(range(hosts().count)) - {hosts().index}:
+        left = max(1, int(1_000 * (end - time.monotonic())))
+        with suppress(jax.errors.JaxRuntimeError):
+            _service().blocking_key_value_get(f"{_TOLD}/{index}", left)
+
+
 def _exit() -> None:
+    if hosts().chief:
+        time.sleep(2.0)  # the others say why they end
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
