@@ -17,7 +17,6 @@ flags.DEFINE_float("share", 0.35, "Share of the peak that a step reaches.")
 flags.DEFINE_float("inside", 400.0, "GB/s that each card of a host sends while all do (NVLink 4: 450 at most).")
 flags.DEFINE_float("between", 50.0, "GB/s that each host sends to the next (400 Gbit/s).")
 flags.DEFINE_float("latency", 30.0, "Microseconds of each step of a ring between hosts.")
-flags.DEFINE_float("distinct", 0.2, "Share of a batch's tokens that are different words: rows that are sent.")
 FLOAT = 4  # bytes of a gradient
 
 
@@ -30,7 +29,7 @@ class Recipe(NamedTuple):
         flops: of an example's update: forward, and twice that backward.
         dense: parameters whose gradient is reduced as a whole.
         table: parameters of the embedding, which is reduced as a whole between hosts.
-        rows: numbers in the embedding's rows of an example's tokens; of them the different ones are sent inside a host.
+        rows: numbers in the embedding's rows of an example's tokens, which are sent inside a host.
     """
 
     name: str
@@ -70,7 +69,7 @@ def seconds(recipe: Recipe, cards: int, hosts: int) -> tuple[float, float, float
     if n == 1:
         return compute, 0.0, 0.0
     # A ring sends every number 2 (n − 1) / n times. Inside a host rows are gathered: a card gets those of all others.
-    table = 2 * (n - 1) / n * recipe.table if hosts > 1 else (n - 1) * FLAGS.distinct * recipe.batch * recipe.rows
+    table = 2 * (n - 1) / n * recipe.table if hosts > 1 else (n - 1) * recipe.batch * recipe.rows
     sent = FLOAT * (2 * (n - 1) / n * recipe.dense + table)
     reduce = sent / (FLAGS.inside * 1e9)
     if hosts > 1:  # the ring goes over the link between hosts once a round

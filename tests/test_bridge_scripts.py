@@ -15,14 +15,14 @@ from threadpoolctl import threadpool_limits
 
 from experiments.bridge import ImdbImagesConfig, train_bridge
 from files.errors import UserError
-from tests.scripts import ROOT, fails_each, succeeds
+from tests import little_texts
+from tests.scripts import fails_each, succeeds
 from tests.test_backbones import state_of
 from training.config_files import as_flags, load
 from vision_bridge.config import PRESETS, BridgeConfig
 from vision_bridge.layout import PixelMap
 from vision_bridge.task import resolved
 
-ENCODER = ROOT / "tests" / "golden" / "tiny" / "bert"
 PICTURES = ("layout", "images", "class_means", "z_norm", "maps", "curves", "activation")
 
 
@@ -37,15 +37,7 @@ def one_thread() -> Iterator[None]:
 def config(tmp_path_factory: pytest.TempPathFactory) -> ImdbImagesConfig:
     """Sixty texts of two classes, told apart by their words; small images and a small head."""
     folder = tmp_path_factory.mktemp("bridge")
-    rng = np.random.default_rng(0)
-    words = (["good", "great", "film", "the"], ["bad", "poor", "film", "the"])
-    with open(folder / "texts.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for k in range(60):
-            writer.writerow([" ".join(rng.choice(words[k % 2], 12)), ("up", "down")[k % 2]])
-    encoder = Path(shutil.copytree(ENCODER, folder / "encoder"))
-    (encoder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    encoder = little_texts.write(folder, lambda k: 12)
     return ImdbImagesConfig.of(
         dataset="csv", data_path=folder / "texts.csv", validation_share=0.2, test_share=0.2, encoder=str(encoder),
         max_length=12, height=12, width=12, perplexity=5.0, weights="random:1", enlarge=4, backbone="squeezenet1_1",

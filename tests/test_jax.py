@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from files.tensors import read_tensors
+from tests import little_texts
 from tests.jax_scripts import CPUS, Jax, interrupted
 from tests.scripts import ROOT, Done, run, succeeds
 from tests.test_ddpm_scripts import TINY
 
 pytest.importorskip("jax")
-GOLDEN = ROOT / "tests" / "golden" / "tiny" / "bert"
 FIRST_STEP, CURVE, RESUMED, PREDICTED = 1e-5, 1e-3, 1e-4, 1e-5
 STEPS = 50
 
@@ -32,15 +32,7 @@ def jax(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jax]:
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Command lines without ``--run_dir``."""
     folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    words = (["good", "great", "film", "the"], ["bad", "poor", "film", "the"])
-    with open(folder / "texts.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for k in range(60):
-            writer.writerow([" ".join(rng.choice(words[k % 2], 5 + k % 8)), ("up", "down")[k % 2]])
-    encoder = Path(shutil.copytree(GOLDEN, folder / "encoder"))
-    (encoder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    encoder = little_texts.write(folder, lambda k: 5 + k % 8)
     texts = ["--dataset=csv", f"--data_path={folder / 'texts.csv'}", "--validation_share=0.2", "--test_share=0.2",
              f"--cache_dir={folder / 'cache'}", "--max_length=12"]  # fmt: skip
     train = ["--devices=cpu", "--log_every=1", "--tensorboard", "--shards=1"]

@@ -23,6 +23,7 @@ from files.tensors import check_finite, read_tensors, write_tensors
 from files.writing import move_whole
 from training.hosts import hosts
 from training.optimizers import Optimizer
+from training.randomness import is_seed_state
 
 Tensors = dict[str, np.ndarray]
 
@@ -260,7 +261,7 @@ def _named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
     seen: Counter[str] = Counter()
     named = {}
     for variable in variables:
-        if variable.path.endswith("seed_generator_state"):
+        if is_seed_state(variable.path):
             continue
         seen[variable.path] += 1
         number = seen[variable.path]
@@ -298,7 +299,7 @@ def _of_prefix(prefix: str, tensors: Tensors) -> Tensors:
     if found and all(name.split("/")[0].isdigit() for name in found):
         ordered = sorted(found, key=lambda name: int(name.split("/")[0]))
         found = {name.split("/", 1)[1]: found[name] for name in ordered}
-    return {name: array for name, array in found.items() if not name.endswith("seed_generator_state")}
+    return {name: array for name, array in found.items() if not is_seed_state(name)}
 
 
 def _without_counters(named: dict[str, Any]) -> dict[str, Any]:

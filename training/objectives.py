@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from training.draws import Place, drawing_at
+from training.randomness import is_seed_state
 
 
 def classification(
@@ -48,7 +49,7 @@ def seeded_call(model: keras.Model, inputs: Any, training: bool, place: Place | 
     if not training:
         return model(inputs, training=False)
     assert place is not None
-    generators = [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
+    generators = [v for v in model.non_trainable_variables if is_seed_state(v.path)]
     count = place.step * 65536 + place.row
     mapping = [(state, _pair(place.seed + number, count, state.dtype)) for number, state in enumerate(generators)]
     with drawing_at(place), _InnerScope(mapping) as scope:

@@ -38,3 +38,8 @@ def seed_of(weights: str) -> int | None:
             f"--weights={' '.join(weights[:60].split())}: after random: comes a number, its seed, from 0 to {2**32 - 1}"
         )
     return int(seed)
+
+
+def is_seed_state(path: str) -> bool:
+    """Whether the variable with this path is the state of a seed generator of Keras, which the engine does not use."""
+    return path.endswith("seed_generator_state")

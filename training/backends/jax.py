@@ -32,6 +32,7 @@ from training.draws import EVALUATION, Place, drawing_at
 from training.hosts import hosts, rendezvous
 from training.job import Job
 from training.placement import keep_freed_memory
+from training.randomness import is_seed_state
 
 _SETTINGS: Any = jax.config  # its attributes are made when it is imported
 SOON = 0.1  # seconds that compiling may take without being kept
@@ -56,9 +57,13 @@ class Placement:
         return nullcontext()
 
     def train_step(self, job: Job, training: TrainingConfig, spec: Any) -> TrainStep:
-        variables = [v for v in (*job.model.variables, *job.optimizer.variables) if not _is_seed(v)]
+        trained = job.model.trainable_variables
+        others = [*job.model.non_trainable_variables, *job.optimizer.variables]
+        variables = [*trained, *(variable for variable in others if not is_seed_state(variable.path))]
         names: list[str] = []  # in the order of ``loss_fn``, which JAX's dictionaries lose
-        update = jax.jit(_make_update(job, training, variables, names), donate_argnums=0, out_shardings=self._outputs)
+        update = jax.jit(
+            _make_update(job, training, variables, len(trained), names), donate_argnums=0, out_shardings=self._outputs
+        )
 
         def run(walk: Iterator[Any], step: int, count: int, sums: Sums) -> Sums:
             values = self._values(variables, apart=True)
@@ -198,13 +203,14 @@ def _make_cpus(count: int) -> None:
 
 
 def _make_update(
-    job: Job, training: TrainingConfig, variables: Sequence[keras.Variable], names: list[str]
+    job: Job, training: TrainingConfig, variables: Sequence[keras.Variable], trained: int, names: list[str]
 ) -> Callable:  # fmt: skip
     """(values, batch, step) → values after one update, and the sums over the batch.
 
-    ``names`` are filled with those of the sums, in their order, when it is compiled.
+    Args:
+        trained: how many of the variables, the first ones, are trained.
+        names: filled with those of the sums, in their order, when it is compiled.
     """
-    trained = {id(variable) for variable in job.model.trainable_variables}
     order: list[str] = []
     value_and_gradient = jax.value_and_grad(_make_loss(job, variables, trained, order), has_aux=True)
     micro_batches = training.accumulate
@@ -217,7 +223,7 @@ def _make_update(
         count = jnp.sum(batch.mask)
         rows = len(batch.mask) // micro_batches
         parts = jax.tree.map(lambda field: field.reshape(micro_batches, rows, *field.shape[1:]), batch)
-        weights, rest = _divided(values, variables, trained)
+        weights, rest = values[:trained], values[trained:]
 
         def micro_batch(carry: tuple, part: tuple) -> tuple:
             rest, gradient, totals = carry
@@ -234,8 +240,7 @@ def _make_update(
         if training.clip_norm:
             factor = training.clip_norm / jnp.maximum(norm, training.clip_norm)
             gradient = [share * factor.astype(share.dtype) for share in gradient]
-        mapping = list(zip(variables, _joined(weights, rest, variables, trained), strict=True))
-        with keras.StatelessScope(mapping) as scope:
+        with keras.StatelessScope(list(zip(variables, [*weights, *rest], strict=True))) as scope:
             job.optimizer.apply(gradient, job.model.trainable_variables)
         totals |= {"count": count, "gradient_norm": norm * count}
         names[:] = [*order, "count", "gradient_norm"]
@@ -244,36 +249,21 @@ def _make_update(
     return update
 
 
-def _make_loss(job: Job, variables: Sequence[keras.Variable], trained: set[int], order: list[str]) -> Callable:
+def _make_loss(job: Job, variables: Sequence[keras.Variable], trained: int, order: list[str]) -> Callable:
     """The share of some rows in the mean loss of the batch, beside their sums and the other variables' new values.
 
     ``order`` is filled with the names of ``loss_fn``'s values.
     """
-    trained_order = [variable for variable in variables if id(variable) in trained]
-    others = [variable for variable in variables if id(variable) not in trained]
 
     def loss(weights: list[Any], rest: list[Any], part: Any, count: Any, step: Any, row: Any) -> tuple:
-        mapping = [*zip(trained_order, weights, strict=True), *zip(others, rest, strict=True)]
-        with keras.StatelessScope(mapping) as scope:
+        with keras.StatelessScope(list(zip(variables, [*weights, *rest], strict=True))) as scope:
             values = job.loss_fn(part, training=True, place=Place(job.seed, step, row))
         order[:] = values
         totals = {name: jnp.sum(value * part.mask) for name, value in values.items()}
-        rest = [scope.get_current_value(variable) for variable in others]
+        rest = [scope.get_current_value(variable) for variable in variables[trained:]]
         return totals["loss"] / count, (totals, rest)
 
     return loss
-
-
-def _divided(values: Sequence[Any], variables: Sequence[keras.Variable], trained: set[int]) -> tuple[list, list]:
-    """Values of the variables that are trained, and of the others."""
-    pairs = list(zip(variables, values, strict=True))
-    return [v for k, v in pairs if id(k) in trained], [v for k, v in pairs if id(k) not in trained]
-
-
-def _joined(weights: list[Any], rest: list[Any], variables: Sequence[keras.Variable], trained: set[int]) -> list[Any]:
-    """What ``_divided`` has divided."""
-    a, b = iter(weights), iter(rest)
-    return [next(a) if id(variable) in trained else next(b) for variable in variables]
 
 
 def _own(value: Any) -> Any:
@@ -305,11 +295,6 @@ def _sum(one: Any, two: Any) -> Any:
 
 
 _added = jax.jit(_sum)
-
-
-def _is_seed(variable: keras.Variable) -> bool:
-    """The state of a generator that the engine does not use; see ``training.objectives.seeded_call``."""
-    return variable.path.endswith("seed_generator_state")
 
 
 class _Complete(keras.StatelessScope):

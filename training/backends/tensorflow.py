@@ -349,9 +349,9 @@ def _multi_worker(devices: Sequence[str]) -> tf.distribute.Strategy:
         CollectiveAllReduceExtended._initialize_local_devices = lambda self, resolver, worker: (
             tuple(f"{worker}/device:{name}" for name in devices), "CPU",
         )  # fmt: skip
-    communication = tf.distribute.experimental
-    ring = communication.CommunicationImplementation.RING if devices[0].startswith("CPU") else None
-    options = communication.CommunicationOptions(implementation=ring) if ring else None
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    kind = kinds.RING if devices[0].startswith("CPU") else kinds.AUTO
+    options = tf.distribute.experimental.CommunicationOptions(implementation=kind)
     _JOINED.append(tf.distribute.MultiWorkerMirroredStrategy(communication_options=options))
     return _JOINED[-1]
 
