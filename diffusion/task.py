@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ from diffusion.data import Splits, load
 from diffusion.extractors import Extractor, build_extractor
 from diffusion.features import FidMeter
 from diffusion.generator import Generator
-from diffusion.neighbours import nearest
+from diffusion.neighbours import Neighbours, nearest
 from diffusion.objective import by_time, make_loss_fn
 from diffusion.process import DiffusionProcess
 from diffusion.samplers import warnings
@@ -58,7 +58,11 @@ def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
         setup = _prepare(config, placement)
         inputs = {"features": setup.extractor.weights_hash} if setup.extractor else {}
         with Run.open(run_dir, config, setup.splits, inputs) as run:
-            return run.finished("test_loss") or _train(setup, run)
+            result = run.finished("test_loss")
+            if result is None:
+                return _train(setup, run)
+            _draw_curves(run, run.missing_picture)
+            return result
 
 
 def dry_run(config: DdpmConfig) -> None:
@@ -194,16 +198,19 @@ def _train(setup: _Setup, run: Run) -> dict[str, Any]:
 
     def more_figures(step: int) -> Figures:
         """Draws a grid from the averaged weights, named by the step; returns their FID where it is due."""
-        plots.image_grid(setup.samples(), folder / f"step_{step:07d}.png", setup.columns())
+        name = f"{folder.name}/step_{step:07d}.png"
+        run.picture(name, lambda path: plots.image_grid(setup.samples(), path, setup.columns()))
         due = fid_meter and (step % config.fid_every == 0 or step == setup.training.num_steps)
         return {"fid": Cost(fid_meter())} if fid_meter and due else {}
 
     state = fit(_make_job(setup, more_figures), generator.placement, run, setup.training)
     generator.save(run.path / "model")
-    plots.loss_by_time(run.path / "metrics.jsonl", run.path / "loss_by_time.png")
-    training_curves(run.path / "metrics.jsonl", run.path / "curves.png", ("loss", "fid"))
-    result = _result(setup, run, state) | {"total_seconds": time.monotonic() - start}
+    images = setup.samples()
+    copies = _nearest(setup, images)
+    result = _result(setup, run, state, copies) | {"total_seconds": time.monotonic() - start}
     run.write_json("result.json", result)
+    _draw_curves(run, run.picture)
+    _draw_samples(setup, run, images, copies)
     run.say(
         f"nearest training image, median distance: of samples {result['nearest_train_of_samples']:.4f}, of held-out "
         f"images {result['nearest_train_of_test']:.4f}\n"
@@ -226,15 +233,36 @@ def _make_fid_meter(setup: _Setup, run: Run) -> FidMeter | None:
     return FidMeter(setup.extractor, source, setup.generator, config.sampler, request, path, batch_size)
 
 
-def _result(setup: _Setup, run: Run, state: State) -> dict[str, Any]:
-    """Figures of the best weights, and whether their samples are copies of training images; draws both."""
-    config, train = setup.config, setup.splits.train
-    images = setup.samples()
-    plots.image_grid(images, run.path / "samples.png", setup.columns())
-    held_out = setup.splits.test.spread(config.num_samples)  # as many as samples: the minimum falls with the number
-    of_samples, of_test = (nearest(pixels, train.pixels, config.flip) for pixels in (images, held_out.pixels))
-    pairs = np.stack([images, train.pixels[of_samples.row]], axis=1)[: min(config.num_samples, 20)]
-    plots.image_grid(pairs.reshape(-1, *setup.generator.shape), run.path / "nearest.png", columns=10)
+def _draw_curves(run: Run, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
+    """The pictures that need no model."""
+    metrics = run.path / "metrics.jsonl"
+    picture("loss_by_time.png", lambda path: plots.loss_by_time(metrics, path))
+    picture("curves.png", lambda path: training_curves(metrics, path, ("loss", "fid")))
+
+
+class _Copies(NamedTuple):
+    """Nearest training images: of samples, and of as many held-out images, since the minimum falls with the number."""
+
+    of_samples: Neighbours
+    of_test: Neighbours
+
+
+def _nearest(setup: _Setup, images: np.ndarray) -> _Copies:
+    held_out, train = setup.splits.test.spread(setup.config.num_samples), setup.splits.train.pixels
+    return _Copies(*(nearest(pixels, train, setup.config.flip) for pixels in (images, held_out.pixels)))
+
+
+def _draw_samples(setup: _Setup, run: Run, images: np.ndarray, copies: _Copies) -> None:
+    """Samples of the best weights, and beside them the training images that are nearest."""
+    run.picture("samples.png", lambda path: plots.image_grid(images, path, setup.columns()))
+    pairs = np.stack([images, setup.splits.train.pixels[copies.of_samples.row]], axis=1)[:20]
+    tiles = pairs.reshape(-1, *setup.generator.shape)
+    run.picture("nearest.png", lambda path: plots.image_grid(tiles, path, columns=10))
+
+
+def _result(setup: _Setup, run: Run, state: State, copies: _Copies) -> dict[str, Any]:
+    """Figures of the best weights, and whether their samples are copies of training images."""
+    of_samples, of_test = copies
     return {f"test_{name}": value for name, value in _validation_at(run, state.best_step).items()} | {
         "nearest_train_of_samples": float(np.median(of_samples.distance)),
         "nearest_train_of_test": float(np.median(of_test.distance)),
@@ -244,7 +272,7 @@ def _result(setup: _Setup, run: Run, state: State) -> dict[str, Any]:
         "images_per_second": state.step * setup.training.batch_size / state.seconds,
         "num_parameters": setup.generator.model.count_params(),
         "steps": state.step,
-        "seed": config.seed,
+        "seed": setup.config.seed,
     }
 
 

@@ -35,6 +35,8 @@ class TextBridgeConfig(TaskConfig):
         return []
 
     def check(self) -> None:
+        if self.data.multi_label:
+            raise UserError("--multi_label: the head on images gives a text one class; leave it out, or use train_text")
         for name in self.extractors:
             self.bridge.head_of(EXTRACTORS[name])
 
@@ -91,7 +93,7 @@ def train_bridge(config: ImdbImagesConfig, run_dir: Path | str) -> dict[str, Any
     """
     from training.session import session
     from vision_bridge.bridge import load_network
-    from vision_bridge.task import run_bridge
+    from vision_bridge.task import draw_curves, run_bridge
 
     Run.check(run_dir, config)
     with session(config, config.bridge.training) as placement:
@@ -101,6 +103,7 @@ def train_bridge(config: ImdbImagesConfig, run_dir: Path | str) -> dict[str, Any
         with Run.open(run_dir, config, texts.splits, inputs) as run:
             result = run.finished("test_accuracy")
             if result is not None:
+                draw_curves(run, run.missing_picture)
                 return result
             bridge = _bridge(config, config.bridge, texts, placement)
             run.say(f"{_sizes(config, texts)}\n{bridge.summary()}")

@@ -17,9 +17,10 @@ MIB = 2**20
 # What reading of packed data raises when they are damaged; GzipFile's own error is an OSError.
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, OSError)
 _PACKED = 1024  # bytes of zstandard unpacked at a time: they can become 32 MiB
-_MAGIC: dict[bytes, Any] = {
+_MAGIC: dict[bytes, Any] = {  # first bytes → what opens such a file
+    b"\x28\xb5\x2f\xfd": lambda path, mode: io.BufferedReader(ZstandardReader(path)),
     b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
+    **{b"BZh%d1AY&SY" % level: bz2.open for level in range(1, 10)},
     b"\xfd7zXZ\x00": lzma.open,
     b"\x5d\x00\x00": lzma.open,
 }
@@ -122,13 +123,20 @@ class ZstandardReader(io.RawIOBase):
         super().close()
 
 
+def is_packed(path: Path) -> bool:
+    """Whether ``open_unpacked`` unpacks the file."""
+    return _opener(path) is not open
+
+
 def open_unpacked(path: Path) -> Any:
     """A file's bytes, unpacked if they begin as gzip, bzip2, xz or zstandard do."""
+    return _opener(path)(path, "rb")
+
+
+def _opener(path: Path) -> Any:
     with path.open("rb") as raw:
-        start = raw.read(6)
-    if start.startswith(b"\x28\xb5\x2f\xfd"):
-        return io.BufferedReader(ZstandardReader(path))
-    return next((opener for magic, opener in _MAGIC.items() if start.startswith(magic)), open)(path, "rb")
+        start = raw.read(10)
+    return next((opener for magic, opener in _MAGIC.items() if start.startswith(magic)), open)
 
 
 def most_unpacked(path: Path) -> int:

@@ -5,9 +5,10 @@ import pytest
 
 from text_cls.baselines import features, run_baseline
 from text_cls.class_weights import balanced_weights
-from text_cls.metrics import as_text, calibration_error, report
+from text_cls.metrics import calibration_error, report
 from text_cls.objective import token_rates
 from text_cls.preprocess import Cleaner, tokenise
+from text_cls.report_text import as_text
 
 P = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4]])
 Y = np.array([0, 1, 1, 2])

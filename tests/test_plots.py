@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests import little_texts
+from tests.scripts import succeeds
+from tests.test_ddpm_scripts import TINY
 from training import plots
 from training.plots import NewFigure, new_figure, training_curves
 
@@ -56,3 +60,73 @@ def test_curves_of_the_figures_that_a_run_has(tmp_path: Path, monkeypatch: pytes
     np.testing.assert_array_equal(train.get_xydata(), [[1, 3], [2, 2]])
     np.testing.assert_array_equal(validation.get_xydata(), [[2, 2.5]])
     assert (tmp_path / "a.png").stat().st_size and (tmp_path / "b.png").stat().st_size
+
+
+def _all_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever writes a picture runs out of memory."""
+
+    def fail(*ignored: object, **more: object) -> None:
+        raise MemoryError("23 GB")
+
+    for module in ("training", "diffusion", "vision_bridge"):
+        for name in ("save_figure", "save_image"):
+            monkeypatch.setattr(f"{module}.plots.{name}", fail, raising=False)
+
+
+def test_a_diffusion_model_outlives_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are drawn while it trains."""
+    with monkeypatch.context() as broken:
+        _all_fail(broken)
+        done = succeeds("ddpm", *TINY, f"--run_dir={tmp_path}")
+    names = ["samples/step_0000002.png", "samples/step_0000004.png", "loss_by_time.png", "curves.png", "samples.png",
+             "nearest.png"]  # fmt: skip
+    notes = [line.split()[1] for line in done.splitlines() if "could not be drawn: MemoryError: 23 GB" in line]
+    assert notes == names and not list(tmp_path.rglob("*.png"))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert {"test_loss", "nearest_train_of_samples"} <= set(result)
+    assert "finished before" in succeeds("ddpm", *TINY, f"--run_dir={tmp_path}")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"loss_by_time.png", "curves.png"}
+
+
+BRIDGE = ["--dataset=csv", "--validation_share=0.2", "--test_share=0.2", "--max_length=12", "--height=12", "--width=12",
+          "--perplexity=5", "--enlarge=4", "--head_kernel=2", "--head_filters=6,4", "--head_pooled=2", "--head_dense=8",
+          "--batch_size=8", "--num_epochs=1", "--devices=cpu"]  # fmt: skip
+
+
+def test_a_bridge_and_a_table_outlive_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = little_texts.write(tmp_path, lambda k: 12)
+    flags = [*BRIDGE, f"--data_path={tmp_path}/texts.csv", f"--encoder={encoder}", f"--cache_dir={tmp_path}/cache"]
+    one = [*flags, "--backbone=squeezenet1_1", "--weights=random:1", "--noprobes", f"--run_dir={tmp_path}/run"]
+    table = [
+        *flags,
+        "--rows=squeezenet1_1",
+        "--missing_weights=random",
+        "--control_row=",
+        f"--run_dir={tmp_path}/table",
+    ]
+    with monkeypatch.context() as broken:
+        _all_fail(broken)
+        done = succeeds("imdb_images", *one)
+        notes = [line.split()[1] for line in done.splitlines() if "could not be drawn: MemoryError: 23 GB" in line]
+        assert notes == [f"{name}.png" for name in ("curves", "layout", "images", "class_means", "z_norm", "maps",
+                                                    "activation")]  # fmt: skip
+        assert "note: table.png could not be drawn: MemoryError: 23 GB" in succeeds("imdb_table", *table)
+    assert "test_accuracy" in json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (tmp_path / "table" / "result.json").exists() and (tmp_path / "table" / "table.csv").exists()
+    assert "finished before" in succeeds("imdb_images", *one) and (tmp_path / "run" / "curves.png").exists()
+
+
+def test_image_rows_of_many_classes_have_bounded_size(tmp_path: Path) -> None:
+    from vision_bridge.pictures import _means, _rows_by_class
+    from vision_bridge.plots import image_rows
+
+    labels = np.concatenate([np.arange(600), np.arange(50, 70)])
+    own = _rows_by_class(labels, [f"$class$ {k}" for k in range(600)])
+    assert len(own) == 30 and {f"$class$ {k}" for k in range(50, 70)} <= set(own)
+    assert own["$class$ 55"].tolist() == [55, 605]
+    images = np.random.default_rng(0).normal(size=(len(labels), 4, 4))
+    image_rows(_means(images, own), tmp_path / "means.png", symmetric=True, title="30 of 600")
+    with Image.open(tmp_path / "means.png") as picture:
+        assert max(picture.size) < 9000
+    few = _rows_by_class(np.array([2, 0, 2]), ["a", "b", "c"])
+    assert {name: rows.tolist() for name, rows in few.items()} == {"a": [1], "c": [0, 2]}

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from files.errors import UserError
+from tests.refusals import refused
 from text_cls import preprocess
 from text_cls.config import CleaningConfig
+from text_cls.corpora import CorpusCache, clean_splits
+from text_cls.data import Splits, Texts
 from text_cls.encoding import Framing
 from text_cls.preprocess import SEP, Cleaner, Corpus, load_stop_words, tokenise
 from text_cls.vocabulary import CLS_ID, SEP_ID, SPECIAL, UNK_ID, Vocabulary
@@ -28,7 +31,7 @@ from text_cls.vocabulary import CLS_ID, SEP_ID, SPECIAL, UNK_ID, Vocabulary
         (Cleaner(CleaningConfig(stemmer="porter")), "running ponies", ["run", "poni"]),
         (Cleaner(CleaningConfig(stop_words="sklearn")), "the cat and the hat", ["cat", "hat"]),
         (Cleaner(CleaningConfig(stop_words="sklearn", lower_case=False)), "The cat", ["cat"]),
-        (Cleaner(), "日本 привет", ["日本", "привет"]),
+        (Cleaner(), "日本 привет", ["日", "本", "привет"]),
         (Cleaner(), "<SEP> <PAD>", []),
     ],
 )
@@ -114,3 +117,11 @@ def test_as_many_processes_as_this_process_has_cores(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
     assert len(tokenise([("a",)] * 20_001, Cleaner(), workers=0)) == 20_001
     assert asked == [3]
+
+
+def test_a_split_without_words_is_refused(tmp_path: Path) -> None:
+    """Even where texts without words are left out: there would be nothing to train on."""
+    some, none = (Texts([(text,)] * 3, np.zeros(3, np.int32), ["a"] * 3, ["f:1"] * 3) for text in ("a b", "!"))
+    splits = Splits(("x", "y"), none, some, some, None, ())
+    message = refused(lambda: clean_splits(splits, Cleaner(), CorpusCache(tmp_path), skip_empty=True))
+    assert "none of the 3 train texts has a word" in message and "f:1" in message

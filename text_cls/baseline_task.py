@@ -1,20 +1,25 @@
 """TF-IDF with linear models as a task: data, features, models, report."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from scipy.sparse import csr_matrix
 
 from files.download import cache_of
 from files.errors import UserError
-from text_cls import plots
+from files.writing import write_text
 from text_cls.baselines import features, run_baseline
 from text_cls.config import BaselineConfig
 from text_cls.corpora import CorpusCache, Tokenised, clean_splits
 from text_cls.data import load
-from text_cls.metrics import as_text, flat, report
+from text_cls.labelling import Labelling, labelling_of
+from text_cls.metrics import flat
 from text_cls.preprocess import Cleaner
+from text_cls.report_text import MOST_LINES, as_text, whole
+from text_cls.several_labels import fit_thresholds
 from training.hosts import hosts
 from training.randomness import seeded
 from training.run import Run
@@ -47,7 +52,7 @@ def dry_run(config: BaselineConfig) -> None:
 def _fit_all(
     run: Run, config: BaselineConfig, data: Tokenised, train: csr_matrix, others: list[csr_matrix]
 ) -> dict[str, Any]:
-    labels = data.splits.train.labels
+    labels, labelling = data.splits.train.labels, labelling_of(config.data.multi_label)
     assert labels is not None
     reports: dict[str, Any] = {}
     result: dict[str, Any] = {}
@@ -56,13 +61,17 @@ def _fit_all(
         with seeded(config.seed):  # the SVM draws
             predictions = run_baseline(name, train, labels, others, config.strength)
         result |= {f"{name}_train_seconds": time.monotonic() - start}
-        reports[name] = _reports(data, predictions)
-        _show(run, name, reports[name], result[f"{name}_train_seconds"], data.splits.classes)
+        reports[name] = _reports(data, predictions, labelling)
+        _say(run, name, reports[name], result[f"{name}_train_seconds"], labelling.headline)
         for split, short in (("validation", "val"), ("test", "test")):
             result |= {f"{name}_{short}_{key}": value for key, value in flat(reports[name][split]).items()}
     run.write_json("report.json", reports)
+    tables = {f"{name}, {split}": report for name, both in reports.items() for split, report in both.items()}
+    write_text(run.path / "report.txt", whole(tables))
     result |= {"seed": config.seed}
     run.write_json("result.json", result)
+    for name, of_split in reports.items():
+        run.picture(f"{labelling.picture}_{name}.png", partial(labelling.draw, of_split["test"]))
     return result
 
 
@@ -85,13 +94,16 @@ def _prepare(config: BaselineConfig, write: bool = True) -> _Prepared:
     return _Prepared(data, train, others)
 
 
-def _reports(data: Tokenised, predictions: list) -> dict[str, Any]:
-    labels = {name: data.splits.parts()[name].labels for name in ("validation", "test")}
-    pairs = zip(labels, predictions, strict=True)
-    return {split: report(p, labels[split], data.splits.classes) for split, p in pairs}  # type: ignore[arg-type]
+def _reports(data: Tokenised, predictions: list[np.ndarray], labelling: Labelling) -> dict[str, Any]:
+    """Of validation and test, with thresholds fitted on validation where a text has several labels."""
+    validation, test = data.splits.validation.labels, data.splits.test.labels
+    assert validation is not None and test is not None
+    thresholds = None if validation.ndim == 1 else fit_thresholds(predictions[0], validation)
+    pairs = zip(("validation", "test"), predictions, (validation, test), strict=True)
+    return {split: labelling.report(p, labels, data.splits.classes, thresholds) for split, p, labels in pairs}
 
 
-def _show(run: Run, name: str, reports: dict[str, Any], seconds: float, classes: tuple[str, ...]) -> None:
-    run.say(f"{name}, {seconds:.1f} s, validation {reports['validation']['accuracy']:.4f}; test split:")
-    run.say(as_text(reports["test"]))
-    plots.confusion(reports["test"]["confusion"], classes, run.path / f"confusion_{name}.png")
+def _say(run: Run, name: str, reports: dict[str, Any], seconds: float, headline: str) -> None:
+    score = f"{headline.replace('_', ' ')} {reports['validation'][headline]:.4f}"
+    run.say(f"{name}, {seconds:.1f} s, validation {score}; test split:")
+    run.say(as_text(reports["test"], MOST_LINES))

@@ -41,12 +41,34 @@ def run_baseline(
 ) -> list[np.ndarray]:
     """Fits one of ``MODELS`` and returns [N, K] class probabilities for each of ``others``.
 
-    The SVM has no probabilities: its margins go through a softmax, which keeps their order.
+    The SVM has no probabilities: its margins go through a softmax, which keeps their order. With labels [N, K], where
+    a text has several, a model of every class is fitted by itself (one-vs-rest), and margins go through a sigmoid.
     """
+    if labels.ndim == 2:
+        return _run_one_vs_rest(name, train, labels, others, strength)
     model = MODELS[name](strength).fit(train, labels)
     if hasattr(model, "predict_proba"):
         return [model.predict_proba(x) for x in others]
     return [_softmax(model.decision_function(x)) for x in others]
+
+
+def _run_one_vs_rest(
+    name: str, train: csr_matrix, labels: np.ndarray, others: Sequence[csr_matrix], strength: float
+) -> list[np.ndarray]:
+    """As scikit-learn's ``OneVsRestClassifier``; a class that no training text has, or every one, has 0 or 1."""
+    found = [np.zeros((x.shape[0], labels.shape[1])) for x in others]
+    for k, truth in enumerate((labels > 0).T):
+        fitted = None if truth.all() or not truth.any() else MODELS[name](strength).fit(train, truth)
+        for probabilities, x in zip(found, others, strict=True):
+            probabilities[:, k] = float(truth[0]) if fitted is None else _positive(fitted, x)
+    return found
+
+
+def _positive(model: Any, x: csr_matrix) -> np.ndarray:
+    """[N] the probability of the second of two classes."""
+    if hasattr(model, "predict_proba"):
+        return model.predict_proba(x)[:, 1]
+    return (1 + np.tanh(model.decision_function(x) / 2)) / 2  # the sigmoid
 
 
 def features(train: Corpus, others: Sequence[Corpus], max_ngram: int = 2) -> list[csr_matrix]:

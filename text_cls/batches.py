@@ -1,7 +1,7 @@
 """Encoded texts → batches of fixed shapes, bucketed by length.
 
 Which rows are in batch n of training is a pure function of the seed and n, so a run resumes at any step without
-replaying the ones before. ``B`` batch, ``T`` tokens.
+replaying the ones before. ``B`` batch, ``T`` tokens, ``K`` classes.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     """One batch; rows beyond the last example are filler."""
 
     tokens: Any  # [B, T] int32, 0 where padded
-    label: Any  # [B] int32
+    label: Any  # [B] int32, or [B, K] uint8 of 0 and 1 where a text has several
     row: Any  # [B] int32 place of the example in its split, -1 for filler
     mask: Any  # [B] float32, 1 for an example and 0 for filler
 
@@ -70,17 +70,24 @@ def _batch(encoded: Encoded, rows: np.ndarray, size: int, padded: int) -> Batch:
         start, stop = encoded.offsets[row], encoded.offsets[row + 1]
         tokens[place, : stop - start] = encoded.ids[start:stop]
     filler = size - len(rows)
+    label = np.zeros((size, *encoded.labels.shape[1:]), _label_dtype(encoded))
+    label[: len(rows)] = encoded.labels[rows]
     return Batch(
         tokens,
-        np.pad(encoded.labels[rows], (0, filler)).astype(np.int32),
+        label,
         np.pad(rows, (0, filler), constant_values=-1).astype(np.int32),
         np.pad(np.ones(len(rows), np.float32), (0, filler)),
     )
 
 
-def _batches(make: Callable[[], Iterator[Batch]], rows: Rows) -> Batches:
+def _label_dtype(encoded: Encoded) -> str:
+    return "int32" if encoded.labels.ndim == 1 else "uint8"
+
+
+def _batches(make: Callable[[], Iterator[Batch]], encoded: Encoded, rows: Rows) -> Batches:
     size = rows if isinstance(rows, int) else None
-    spec = Batch(Spec((size, None), "int32"), Spec((size,), "int32"), Spec((size,), "int32"), Spec((size,), "float32"))
+    label = Spec((size, *encoded.labels.shape[1:]), _label_dtype(encoded))
+    spec = Batch(Spec((size, None), "int32"), label, Spec((size,), "int32"), Spec((size,), "float32"))
     return Batches(make, spec, ahead=8)
 
 
@@ -108,7 +115,7 @@ def training_batches(encoded: Encoded, rows: Rows, seed: int, first_step: int = 
                 yield _batch(encoded, chosen, rows_at(padded), padded)
                 step += 1
 
-    return _batches(batches, rows)
+    return _batches(batches, encoded, rows)
 
 
 def evaluation_rows(batch_size: int) -> Callable[[int], int]:
@@ -124,7 +131,9 @@ def evaluation_batches(encoded: Encoded, batch_size: int, max_length: int) -> Ba
     """Every example once, in order of length, at most ``batch_size`` at a time."""
     rows_at = rows = evaluation_rows(batch_size)
     plan = _plan(encoded.lengths, rows_at, bucket_lengths(max_length), None)
-    return _batches(lambda: (_batch(encoded, chosen, rows_at(padded), padded) for padded, chosen in plan), rows)
+    return _batches(
+        lambda: (_batch(encoded, chosen, rows_at(padded), padded) for padded, chosen in plan), encoded, rows
+    )
 
 
 def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> Batches:
@@ -145,4 +154,4 @@ def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> Batches:
             yield _batch(encoded, order[start : start + size], size, padded)
             start += size
 
-    return _batches(batches, rows)
+    return _batches(batches, encoded, rows)

@@ -2,14 +2,19 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Self
 
 from files.errors import UserError
+from text_cls.csv_files import check_delimiter
+from text_cls.text_files import check_encoding
 from training.config import TaskConfig, TrainingConfig
 from training.options import Config, nested, option
 
 TRUNCATIONS = ("head", "head_tail")
 POSITIONS = ("sinusoidal", "learned", "none")
 NORMS = ("pre", "post")
+HEADLINES = {False: "accuracy", True: "mean_average_precision"}  # the figure that counts, by multi_label
+FEWEST_SUBWORDS = 5 + 256  # the special tokens, and the bytes
 MAX_WIDTH, MAX_LAYERS = 65_536, 1000  # far beyond any published encoder
 
 
@@ -20,16 +25,34 @@ class DataConfig(Config):
     dataset: str = option("bbc_news", "Named data set, or the form of your own.", choices="text_cls.datasets:DATASETS")
     data_path: Path | None = option(None, "File or folder of the data set; ag_news and imdb can be downloaded.")
     test_path: Path | None = option(None, "File of test rows; without labels they are predicted, not scored.")
-    text_fields: tuple[str, ...] = option(("text",), "csv, jsonl: columns of the text; several: see --join_fields.")
+    text_fields: tuple[str, ...] = option(
+        ("text",), "csv, jsonl: columns of the text, article.title inside another; several: see --join_fields."
+    )
     label_field: str = option("label", "csv, jsonl: column of the label.")
-    split_field: str = option("", "csv, jsonl: column that says 'test' for test rows.")
-    id_field: str = option("id", "csv, jsonl: column of the row's id, for predictions.csv.")
+    split_field: str = option(
+        "split", "csv, jsonl: column that says train, validation or test, used if it is there; empty: not used."
+    )
+    id_field: str = option("id", "csv, jsonl: column of the row's id, for predictions.csv; used if it is there.")
+    validation_path: Path | None = option(None, "csv, jsonl: file of validation rows, instead of a share.")
+    multi_label: bool = option(False, "A text has any number of labels: a JSON list, or names with | between them.")
+    columns: tuple[str, ...] = option((), "csv: names of the columns of a file without a header row.")
+    delimiter: str = option("auto", "csv: comma, tab, semicolon, pipe or a character; auto: the one that fits.")
+    quoting: str = option(
+        "auto",
+        'csv: how a quotation mark in a quoted text is written: doubled, or \\"; none: quotes mean nothing.',
+        choices="text_cls.csv_files:QUOTINGS",
+    )
+    encoding: str = option(
+        "auto", "Encoding of text files, such as cp1252; auto: UTF-8. A byte order mark decides against either."
+    )
     skip_bad_rows: bool = option(False, "Count unusable rows and go on, instead of stopping at the first.")
     validation_share: float = option(0.1, "Share of the training rows for validation, stratified by class.")
     test_share: float = option(
         0.1, "Share of all rows for the test, stratified by class, where the data set has no test rows."
     )
     keep_rows: str = option("", "COLUMN=VALUE or COLUMN=VALUE|VALUE: use only such rows of --data_path.")
+    merge_rare: int = option(0, "Classes of fewer training rows become one class, 'other'; 0: off.", low=0)
+    drop_rare: int = option(0, "Leave out classes of fewer training rows; 0: off.", low=0)
     train_rows: int = option(0, "Use only so many training rows, drawn by class and seed; 0: all.", low=0)
     test_rows: int = option(0, "Use only so many test rows, drawn by class and seed; 0: all.", low=0)
     balanced_rows: bool = option(
@@ -48,6 +71,12 @@ class DataConfig(Config):
         for name, share in (("validation", self.validation_share), ("test", self.test_share)):
             if not 0 < share < 1:
                 raise UserError(f"--{name}_share={share} must lie between 0 and 1")
+        if self.merge_rare and self.drop_rare:
+            raise UserError(f"--merge_rare={self.merge_rare} and --drop_rare={self.drop_rare}: use one of them")
+        if self.multi_label and self.balanced_rows:
+            raise UserError("--balanced_rows draws by class: leave it out with --multi_label")
+        check_delimiter(self.delimiter)
+        check_encoding(self.encoding)
         column, equals, _ = self.keep_rows.partition("=")
         if self.keep_rows and not (column and equals):
             raise UserError(f"--keep_rows={self.keep_rows!r}: write COLUMN=VALUE, several values with | between them")
@@ -69,10 +98,22 @@ class CleaningConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyConfig(Config):
-    """Which words of the training texts a model knows."""
+    """Which words or subwords of the training texts a model knows."""
 
-    vocabulary_size: int = option(20000, "Most frequent words of the training texts.", low=6, high=10**7)
-    min_count: int = option(2, "Occurrences a word needs to be in the vocabulary.", low=1)
+    tokeniser: str = option(
+        "words",
+        "What a token is: a word, or a part of one (BPE over bytes, trained on the training texts; no <UNK>).",
+        choices="text_cls.tokenisers:TOKENISERS",
+    )
+    vocabulary_size: int = option(20000, "Most frequent words or subwords, special tokens included.", low=6, high=10**7)
+    min_count: int = option(2, "Occurrences a word or a subword needs to be in the vocabulary.", low=1)
+
+    def check(self) -> None:
+        if self.tokeniser == "subwords" and self.vocabulary_size < FEWEST_SUBWORDS:
+            raise UserError(
+                f"--vocabulary_size={self.vocabulary_size} is too few for --tokeniser=subwords, which begins with "
+                f"5 special tokens and 256 bytes: {FEWEST_SUBWORDS} or more are needed, some thousands are of use"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +245,13 @@ class TextTaskConfig(TaskConfig):
 
     data: DataConfig = nested(DataConfig)
     objective: ObjectiveConfig = nested(ObjectiveConfig)
-    training: TrainingConfig = nested(TrainingConfig)
+    training: TrainingConfig = nested(TrainingConfig, select="auto")
+
+    def settled(self) -> Self:
+        if self.training.select != "auto":
+            return self
+        training = dataclasses.replace(self.training, select=HEADLINES[self.data.multi_label])
+        return dataclasses.replace(self, training=training)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +272,7 @@ class FineTuningConfig(TextTaskConfig):
     encoder: EncoderConfig = nested(EncoderConfig, max_length=128)
     model: BertClassifierConfig = nested(BertClassifierConfig)
     tuning: TuningConfig = nested(TuningConfig)
-    training: TrainingConfig = nested(TrainingConfig, batch_size=32, num_epochs=3.0, learning_rate=5e-5)
+    training: TrainingConfig = nested(TrainingConfig, batch_size=32, num_epochs=3.0, learning_rate=5e-5, select="auto")
     tsne: int = option(1000, "Test texts in the 3-D t-SNE picture of the pooled vectors; 0: no picture.", low=0)
     interactive: bool = option(False, "The same picture as an interactive page, tsne.html (needs plotly).")
     export: bool = option(False, "Write the fine-tuned encoder as a checkpoint, RUN/encoder, for --encoder.")

@@ -42,7 +42,7 @@ def tokenise_splits(splits: Splits, tokenise: Tokenise, key: str, cache: CorpusC
         skip_empty: whether to leave out texts without words.
 
     Raises:
-        UserError: a text without words that is not to be left out.
+        UserError: a text without words that is not to be left out, or a split that has no other texts.
     """
     corpora: dict[str, Corpus] = {}
     changes: dict[str, Any] = {}
@@ -50,6 +50,8 @@ def tokenise_splits(splits: Splits, tokenise: Tokenise, key: str, cache: CorpusC
     for name, texts in splits.parts().items():
         corpus = _cached(name, texts, tokenise, key, cache)
         rows = without_empty(texts, corpus.lengths, skip_empty)
+        if len(texts) and not len(rows):
+            raise UserError(f"none of the {len(texts):,} {name} texts has a word; the first: {empty_message(texts, 0)}")
         if len(rows) < len(texts):
             first = int(np.flatnonzero(corpus.lengths == 0)[0])
             notes = (*notes, f"{len(texts) - len(rows)} {name} rows left out, the first: {empty_message(texts, first)}")

@@ -4,8 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,12 @@ import numpy as np
 
 from files.download import cache_of
 from files.errors import UserError
-from text_cls.datasets import Found, find_rows, keep_of
-from text_cls.readers import BadRows, Row
+from text_cls.datasets import find_rows, keep_of
+from text_cls.format import some
+from text_cls.labels import Rare
+from text_cls.numbering import Numbered, Numbering
+from text_cls.readers import BadRows
+from text_cls.splitting import check_counts, drawn, stratified
 
 if TYPE_CHECKING:
     from text_cls.config import DataConfig
@@ -26,7 +29,8 @@ class Texts:
 
     Attributes:
         fields: the raw texts of each example (headline and description, say).
-        labels: [N] int32 class numbers, or None where there are none.
+        labels: [N] int32 class numbers, or [N, K] uint8 of 0 and 1 with several labels a text; None where there are
+            none.
         ids: of each example.
         where: file and line of each example.
     """
@@ -49,8 +53,9 @@ class Texts:
     def fingerprint(self) -> str:
         """SHA-256 over texts and labels, in order."""
         digest = hashlib.sha256()
+        labels = None if self.labels is None else self.labels.tolist()
         for row, fields in enumerate(self.fields):
-            label = "" if self.labels is None else self.labels[row]
+            label = "" if labels is None else labels[row]
             digest.update("\x1f".join((*map(_unambiguous, fields), f"{label}\x1e")).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
@@ -91,7 +96,7 @@ class Splits:
         """Sizes, class counts and fingerprints: what goes into the run folder."""
         description: dict[str, Any] = {"classes": self.classes, "notes": self.notes}
         for name, texts in self.parts().items():
-            counts = None if texts.labels is None else np.bincount(texts.labels, minlength=len(self.classes)).tolist()
+            counts = None if texts.labels is None else class_counts(texts.labels, len(self.classes)).tolist()
             description[name] = {"rows": len(texts), "by_class": counts, "sha256": texts.fingerprint()}
         if self.unlabeled is not None:  # predictions.csv has them
             ids = json.dumps(self.unlabeled.ids).encode()
@@ -100,7 +105,7 @@ class Splits:
 
 
 def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Splits:
-    """Reads a data set and splits it: labels → class numbers → test, validation and training rows → duplicates →
+    """Reads a data set and splits it: rare classes → class numbers → test, validation and training rows → duplicates →
     the rows that are drawn. Texts that turn out to have no words leave later, by ``without_empty``.
 
     Args:
@@ -111,28 +116,31 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
     Raises:
         UserError: whatever is wrong with the files; the message names file, line and remedy.
     """
-    bad, left_out = BadRows(config.skip_bad_rows), Counter[str]()
+    bad = BadRows(config.skip_bad_rows)
     found = find_rows(config, bad, cache_of(cache))
     train_rows = list(found.train)
-    classes = found.classes or tuple(sorted({row.label for row in train_rows if row.label}))
-    labelled = _texts(train_rows, found, classes, bad, left_out)
+    rare = Rare.of(config.merge_rare, config.drop_rare)
+    numbering = Numbering(train_rows, found, rare, config.multi_label, bad)
+    classes = numbering.classes
+    labelled = _texts(numbering.number(train_rows))
     _check_labelled(config, labelled, classes)
-    test = _texts(found.test, found, classes, bad, left_out) if found.test is not None else None
-    unlabeled = None
-    if found.unlabeled is not None:
-        rows = list(found.unlabeled)
-        unlabeled = Texts([r.fields for r in rows], None, [r.id for r in rows], [r.where for r in rows])
+    validation, test = (
+        None if rows is None else _texts(numbering.number(rows)) for rows in (found.validation, found.test)
+    )
+    unlabeled = _texts(Numbered(list(found.unlabeled), None)) if found.unlabeled is not None else None
     if test is None:
         labelled, test = _split(labelled, config.test_share, seed, classes, "test")
-    train, validation = _split(labelled, config.validation_share, (seed + 1) % 2**32, classes, "validation")
-    notes = [f"{n} rows of class {name!r} left out" for name, n in sorted(left_out.items())]
-    notes += [f"{bad.count} bad rows left out, the first: {bad.first}"] if bad.count else []
-    train, validation, test, more = _duplicates(train, validation, test, config.drop_duplicates)
+    if validation is None:
+        labelled, validation = _split(labelled, config.validation_share, (seed + 1) % 2**32, classes, "validation")
+    train, validation, test, more = _duplicates(labelled, validation, test, config.drop_duplicates)
+    for name, texts in (("training", train), ("validation", validation), ("test", test)):
+        if not len(texts):
+            raise UserError(f"{config.data_path or config.dataset}: no {name} rows that can be used")
     if config.train_rows:
         train = draw_rows(train, config.train_rows, config.balanced_rows, seed, "train")
     if config.test_rows:
         test = draw_rows(test, config.test_rows, config.balanced_rows, seed, "test")
-    splits = Splits(classes, train, validation, test, unlabeled, tuple(notes + more))
+    splits = Splits(classes, train, validation, test, unlabeled, (*numbering.notes, *bad.notes(), *more))
     changes: dict[str, Any] = {
         name: dataclasses.replace(texts, fields=joined_fields(texts.fields, config.join_fields))
         for name, texts in splits.parts().items()
@@ -167,9 +175,9 @@ def _check_labelled(config: "DataConfig", labelled: Texts, classes: Sequence[str
         keep = keep_of(config)
         chosen = f"; none has {keep.field}={'|'.join(keep.values)}" if keep else ""
         raise UserError(f"{config.data_path or config.dataset}: no training rows{chosen}")
-    if len(classes) < 2:
+    if len(classes) < 2 - config.multi_label:
         raise UserError(
-            f"{config.data_path}: {len(classes)} class(es) in the training rows ({', '.join(classes)}); "
+            f"{config.data_path}: {len(classes)} class(es) in the training rows ({some(classes)}); "
             f"is --label_field={config.label_field} right?"
         )
 
@@ -186,56 +194,32 @@ def draw_rows(texts: Texts, count: int, balanced: bool, seed: int, name: str) ->
         UserError: there are not that many.
     """
     assert texts.labels is not None
-    rng = np.random.default_rng(seed)
-    present, counts = np.unique(texts.labels, return_counts=True)
-    shares = np.full(len(present), 1 / len(present)) if balanced else counts / len(texts)
-    ends = np.round(np.concatenate([[0.0], np.cumsum(shares)]) * count).astype(int)
-    wanted = np.diff(ends)
-    if (wanted > counts).any():
-        raise UserError(
-            f"--{name}_rows={count}: there are {len(texts)} {name} rows, {counts.min()} of the rarest class"
-        )
-    rows = [
-        rng.permutation(np.flatnonzero(texts.labels == label))[:n] for label, n in zip(present, wanted, strict=True)
-    ]
-    return texts.take(np.sort(np.concatenate(rows)))
+    rows = drawn(texts.labels, count, balanced, seed)
+    if rows is None:
+        rarest = np.unique(texts.labels, return_counts=True)[1].min() if texts.labels.ndim == 1 else 0
+        of_rarest = f", {rarest} of the rarest class" if rarest else ""
+        raise UserError(f"--{name}_rows={count}: there are {len(texts)} {name} rows{of_rarest}")
+    return texts.take(rows)
 
 
-def _texts(rows: Iterable[Row], found: Found, classes: Sequence[str], bad: BadRows, left_out: Counter[str]) -> Texts:
-    """Rows → texts with class numbers."""
-    number = {name: i for i, name in enumerate(classes)}
-    kept: list[Row] = []
-    labels: list[int] = []
-    for row in rows:
-        label = None if row.label is None else found.label_names.get(row.label, row.label)
-        if label in number:
-            kept.append(row)
-            labels.append(number[label])
-        elif label is None or label == "":
-            bad(f"{row.where}: row has no label")
-        elif found.other_labels == "skip":
-            left_out[label] += 1
-        else:
-            bad(f"{row.where}: label {row.label!r} is none of {', '.join(sorted(found.label_names) or classes)}")
-    return Texts([r.fields for r in kept], np.array(labels, np.int32), [r.id for r in kept], [r.where for r in kept])
+def _texts(numbered: Numbered) -> Texts:
+    rows = numbered.rows
+    return Texts([r.fields for r in rows], numbered.labels, [r.id for r in rows], [r.where for r in rows])
 
 
 def _split(texts: Texts, share: float, seed: int, classes: Sequence[str], name: str) -> tuple[Texts, Texts]:
     """(the rest, a stratified share), both in the original order."""
-    from sklearn.model_selection import train_test_split
-
     assert texts.labels is not None
-    counts = np.bincount(texts.labels, minlength=len(classes))
-    for label, count in enumerate(counts):
-        if 0 < count < 2 or (count and len(texts) * share < len(classes)):
-            raise UserError(
-                f"class {classes[label]!r} has {count} row(s) of {len(texts)}: too few to give the {name} split "
-                f"{share:.0%} of every class; add rows, raise --{name}_share, or merge the class with another"
-            )
-    rest, part = train_test_split(
-        np.arange(len(texts)), test_size=share, random_state=seed, stratify=texts.labels, shuffle=True
-    )
-    return texts.take(np.sort(rest)), texts.take(np.sort(part))
+    if texts.labels.ndim == 1:  # with several labels a text, a rare one may be in one part only
+        counts = class_counts(texts.labels, len(classes))
+        check_counts({classes[i]: int(n) for i, n in enumerate(counts) if n}, len(texts), share, name)
+    rest, part = stratified(texts.labels, share, seed)
+    return texts.take(rest), texts.take(part)
+
+
+def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """[K] rows of each class."""
+    return np.bincount(labels, minlength=num_classes) if labels.ndim == 1 else labels.sum(axis=0, dtype=np.int64)
 
 
 def _duplicates(train: Texts, validation: Texts, test: Texts, drop: bool) -> tuple[Texts, Texts, Texts, list[str]]:

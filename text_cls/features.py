@@ -142,7 +142,9 @@ def embed_splits(
 
 
 def embed_texts(config: EmbeddingConfig, run_dir: Path | str) -> dict[str, np.ndarray]:
-    """Writes ``SPLIT.npy`` [N, layers, width] and ``SPLIT_labels.npy`` [N] for every split.
+    """Writes ``SPLIT.npy`` [N, layers, width] and ``SPLIT_labels.npy`` for every split.
+
+    Labels are [N], or [N, K] of 0 and 1 where a text has several.
 
     Args:
         config: texts, encoder and layers.

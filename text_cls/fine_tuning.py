@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from text_cls.batches import evaluation_batches, sorted_batches, training_batche
 from text_cls.bert import add_lora, freeze, layerwise_rates
 from text_cls.checkpoints import load_encoder, load_pooler, save_encoder
 from text_cls.config import BertClassifierConfig, FineTuningConfig
+from text_cls.encoding import Encoded
 from text_cls.objective import token_rates
 from text_cls.predictor import Predictor
 from text_cls.prepared import PreparedTexts, prepare_texts
@@ -56,7 +58,7 @@ def fine_tune(config: FineTuningConfig, run_dir: Path | str) -> dict[str, Any]:
     with session(config, config.training) as placement:
         texts, job = _prepare(config, placement)
         with Run.open(run_dir, config, job.splits, texts.inputs()) as run:
-            return run.finished("test_accuracy") or _tune(run, config, job, texts)
+            return _tune(run, config, job, texts)
 
 
 def dry_run(config: FineTuningConfig) -> None:
@@ -73,8 +75,9 @@ def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True)
     texts = prepare_texts(config.data, config.encoder, config.seed, cache_of(config.cache_dir), dry_run=not write)
     model = _model_config(config, texts)
     predictor = Predictor(
-        model, texts.tokeniser, texts.splits.classes, placement, config.training.batch_size, config.data.join_fields
-    )
+        model, texts.tokeniser, texts.splits.classes, placement, config.training.batch_size, config.data.join_fields,
+        config.data.multi_label,
+    )  # fmt: skip
     encoder = predictor.model.get_layer("encoder")
     load_encoder(texts.checkpoint, encoder)
     freeze(encoder, config.tuning.freeze_layers)
@@ -106,10 +109,19 @@ def _add_lora(config: FineTuningConfig, encoder: keras.Model, placement: Placeme
 
 def _tune(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> dict[str, Any]:
     encoder = job.predictor.model.get_layer("encoder")
-    if config.tuning.mlm_epochs:
-        encoder.set_weights(_pretrain(run, config, job, texts))
-    _add_lora(config, encoder, job.placement)
-    return job.train_and_report(run, lambda: _draw_and_export(run, config, job, texts))
+
+    def before() -> None:
+        if config.tuning.mlm_epochs:
+            encoder.set_weights(_pretrain(run, config, job, texts))
+        _add_lora(config, encoder, job.placement)
+
+    def export() -> None:
+        if config.export:
+            model = job.predictor.config
+            assert isinstance(model, BertClassifierConfig)
+            save_encoder(run.path / "encoder", model.encoder, encoder, texts.tokeniser.wordpiece)
+
+    return job.run_in(run, before, export, lambda: _draw_tsne(run, config, job))
 
 
 def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> list[np.ndarray]:
@@ -163,30 +175,34 @@ def _masked_job(config: FineTuningConfig, training: TrainingConfig, job: TextJob
     )
 
 
-def _draw_and_export(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> None:
-    if config.tsne:
-        _draw_tsne(run, config, job)
-    if config.export:
-        encoder, model = job.predictor.model.get_layer("encoder"), job.predictor.config
-        assert isinstance(model, BertClassifierConfig)
-        save_encoder(run.path / "encoder", model.encoder, encoder, texts.tokeniser.wordpiece)
-
-
 def _draw_tsne(run: Run, config: FineTuningConfig, job: TextJob) -> None:
-    """The pooled vectors of some test texts in three dimensions."""
-    model, test = job.predictor.model, job.encoded["test"]
+    """The pooled vectors of some test texts in three dimensions, coloured by class."""
+    if not config.tsne:
+        return
+    test = job.encoded["test"]
     texts = test.take(np.random.default_rng(config.seed).permutation(len(test))[: config.tsne])
+    if job.predictor.multi_label:
+        run.say("no t-SNE: its points are coloured by class, and a text may have several")
+        return
     if len(texts) < 5:
         run.say(f"no t-SNE of {len(texts)} test texts: it needs five")
         return
+    run.say(f"t-SNE of {len(texts):,} test texts: tsne.png{', tsne.html' if config.interactive else ''}")
+    points_of = cache(lambda: _points(config, job, texts))
+    run.picture("tsne.png", lambda path: plots.scatter_3d(points_of(), texts.labels, job.splits.classes, path))
+    if config.interactive:
+        run.picture(
+            "tsne.html", lambda path: plots.scatter_3d_html(points_of(), texts.labels, job.splits.classes, path)
+        )
+
+
+def _points(config: FineTuningConfig, job: TextJob, texts: Encoded) -> np.ndarray:
+    """[N, 3] by t-SNE."""
+    model = job.predictor.model
     pooled = keras.Model(model.input, model.get_layer("head_dropout").input)
     found = make_evaluator(
         lambda batch: {"vector": pooled(batch.tokens, training=False), "row": batch.row}, job.placement
     )(sorted_batches(texts, config.training.batch_size))
     vectors = found["vector"][np.argsort(found["row"])].astype(np.float32)
     perplexity = min(30.0, (len(texts) - 1) / 3)
-    points = TSNE(3, perplexity=perplexity, random_state=config.seed, init="pca").fit_transform(vectors)
-    plots.scatter_3d(points, texts.labels, job.splits.classes, run.path / "tsne.png")
-    if config.interactive:
-        plots.scatter_3d_html(points, texts.labels, job.splits.classes, run.path / "tsne.html")
-    run.say(f"t-SNE of {len(texts):,} test texts: tsne.png{', tsne.html' if config.interactive else ''}")
+    return TSNE(3, perplexity=perplexity, random_state=config.seed, init="pca").fit_transform(vectors)

@@ -1,13 +1,17 @@
-"""What a classifier's predictions are worth."""
+"""What a classifier's predictions are worth where a text has one label; ``several_labels.py`` where it has several.
+
+``N`` texts, ``K`` classes; nothing is [K, K] where K is large.
+"""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from training.figures import Cost
+
+MOST_DENSE = 200  # classes of a confusion matrix that is written whole
 
 
 class Predictions(NamedTuple):
@@ -60,25 +64,75 @@ def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         classes: K names.
 
     Returns:
-        ``FIGURES``; ``per_class`` {name: precision, recall, f1, support}; ``confusion`` [K][K] counts, rows true,
-        columns predicted.
+        ``FIGURES``; ``per_class`` {name: precision, recall, f1, support}; ``confusion``, counts: up to ``MOST_DENSE``
+        classes the matrix [K][K], rows true, columns predicted; of more classes the cells that are not 0, each as
+        [true, predicted, count], class numbers in the order of ``per_class``.
     """
-    every, predicted = np.arange(len(classes)), likeliest(probabilities)
-    precision, recall, f1, support = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
-    predictions = Predictions(probabilities, labels, np.stack([precision, recall, f1]))
+    predicted = likeliest(probabilities)
+    answered = predicted >= 0
+    hits = np.bincount(labels[labels == predicted], minlength=len(classes))
+    counts = Counts(
+        hits,
+        np.bincount(predicted[answered], minlength=len(classes)),
+        np.bincount(labels, minlength=len(classes)),
+    )
+    predictions = Predictions(probabilities, labels, np.stack(counts.scores()))
     return {
         **{name: figure(predictions) for name, figure in FIGURES.items()},
-        "per_class": {
-            name: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-            }
-            for i, name in enumerate(classes)
-        },
-        "confusion": confusion_matrix(labels, predicted, labels=every).tolist(),
+        "per_class": counts.by_class(classes),
+        "confusion": _confusion(labels[answered], predicted[answered], len(classes)),
     }
+
+
+class Counts(NamedTuple):
+    """Of one class, or [K] of each."""
+
+    hits: np.ndarray  # texts of the class that are said to have it
+    predicted: np.ndarray  # texts that are said to have it
+    support: np.ndarray  # texts that have it
+
+    def scores(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Precision, recall and F1; 0 where there is nothing to divide by."""
+        precision, recall = _ratio(self.hits, self.predicted), _ratio(self.hits, self.support)
+        return precision, recall, _ratio(2 * self.hits, self.predicted + self.support)
+
+    def by_class(self, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """{name: precision, recall, f1, support}."""
+        names = ("precision", "recall", "f1", "support")
+        rows = zip(*(column.tolist() for column in (*self.scores(), self.support)), strict=True)
+        return {name: dict(zip(names, row, strict=True)) for name, row in zip(classes, rows, strict=True)}
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.where(below > 0, above / np.maximum(below, 1), 0.0)
+
+
+class Cells(NamedTuple):
+    """The cells of a confusion matrix that are not 0."""
+
+    true: np.ndarray
+    predicted: np.ndarray
+    texts: np.ndarray  # how many
+
+
+def _confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[list[int]]:
+    """Counts in the form of ``report``."""
+    cells, count = np.unique(labels.astype(np.int64) * num_classes + predicted, return_counts=True)
+    true, guess = np.divmod(cells, num_classes)
+    if num_classes > MOST_DENSE:
+        return np.stack([true, guess, count], axis=1).tolist()
+    matrix = np.zeros((num_classes, num_classes), np.int64)
+    matrix[true, guess] = count
+    return matrix.tolist()
+
+
+def confusion_cells(counts: Sequence[Sequence[int]], num_classes: int) -> Cells:
+    """``confusion`` of a report, in either form → its cells that are not 0."""
+    if num_classes > MOST_DENSE:
+        return Cells(*np.array(counts, np.int64).reshape(-1, 3).T)
+    matrix = np.array(counts, np.int64)
+    true, predicted = np.nonzero(matrix)
+    return Cells(true, predicted, matrix[true, predicted])
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
@@ -99,19 +153,3 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 def flat(figures: dict[str, Any]) -> dict[str, float]:
     """The figures that are single numbers."""
     return {name: value for name, value in figures.items() if isinstance(value, float)}
-
-
-def as_text(figures: dict[str, Any]) -> str:
-    """A report to read: one line a class, then the averages."""
-    width = max(12, *(len(name) for name in figures["per_class"]))
-    lines = [f"{'':{width}s}  precision  recall      f1  support"]
-    for name, row in figures["per_class"].items():
-        lines.append(
-            f"{name:{width}s}  {row['precision']:9.4f}  {row['recall']:.4f}  {row['f1']:.4f}  {row['support']:7d}"
-        )
-    lines.append(
-        f"{'macro average':{width}s}  {figures['macro_precision']:9.4f}  {figures['macro_recall']:.4f}  "
-        f"{figures['macro_f1']:.4f}"
-    )
-    lines.append(f"accuracy {figures['accuracy']:.4f}  loss {figures['loss']:.4f}")
-    return "\n".join(lines)

@@ -10,16 +10,28 @@ from keras import ops
 from text_cls.batches import Batch
 from text_cls.vocabulary import PAD_ID
 from training.draws import Place
-from training.objectives import classification, seeded_call
+from training.objectives import classification, multi_label_classification, seeded_call
 
 
-def make_loss_fn(model: keras.Model, label_smoothing: float = 0.0, class_weights: np.ndarray | None = None) -> Callable:
-    """``loss_fn`` of a model from token ids to logits; counts ``tokens`` and ``positions`` beside loss and accuracy."""
+def make_loss_fn(
+    model: keras.Model,
+    label_smoothing: float = 0.0,
+    class_weights: np.ndarray | None = None,
+    multi_label: bool = False,
+) -> Callable:
+    """``loss_fn`` of a model from token ids to logits; counts ``tokens`` and ``positions`` beside loss and accuracy.
+
+    Args:
+        model: [B, T] → [B, K].
+        label_smoothing, class_weights: see ``training.objectives``.
+        multi_label: whether a text has any number of labels: binary cross-entropy and subset accuracy.
+    """
+    objective = multi_label_classification if multi_label else classification
 
     def loss_fn(batch: Batch, training: bool, place: Place | None) -> dict[str, Any]:
         logits = seeded_call(model, batch.tokens, training, place)  # [B, K]
         real = ops.cast(ops.not_equal(batch.tokens, PAD_ID), "float32")  # [B, T]
-        return classification(logits, batch.label, label_smoothing, class_weights) | {
+        return objective(logits, batch.label, label_smoothing, class_weights) | {
             "tokens": ops.sum(real, axis=1),
             "positions": ops.sum(ops.ones_like(real), axis=1),
         }
@@ -27,11 +39,12 @@ def make_loss_fn(model: keras.Model, label_smoothing: float = 0.0, class_weights
     return loss_fn
 
 
-def make_predict_fn(model: keras.Model) -> Callable[[Batch], dict[str, Any]]:
-    """Batch → ``probabilities`` [B, K] and ``row`` [B]."""
+def make_predict_fn(model: keras.Model, multi_label: bool = False) -> Callable[[Batch], dict[str, Any]]:
+    """Batch → ``probabilities`` [B, K], of each class by itself with ``multi_label``, and ``row`` [B]."""
+    activation = ops.sigmoid if multi_label else ops.softmax
 
     def predict_fn(batch: Batch) -> dict[str, Any]:
-        return {"probabilities": ops.softmax(model(batch.tokens, training=False)), "row": batch.row}
+        return {"probabilities": activation(model(batch.tokens, training=False)), "row": batch.row}
 
     return predict_fn
 

@@ -1,48 +1,124 @@
-"""Pictures of text classifiers."""
+"""Pictures of text classifiers. ``N`` texts, ``K`` classes.
 
-from collections.abc import Sequence
+Their size is bounded at any number of classes: up to ``MOST_CLASSES`` are drawn, and the title says which.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from files.writing import write_text
-from training.plots import new_figure, save_figure
+from text_cls.metrics import Cells, confusion_cells
+from training.names import one_line
+from training.plots import name_legend, name_ticks, new_figure, save_figure
+
+MOST_CLASSES = 30
+_COLOURS = [*colormaps["tab20"].colors, *colormaps["tab20b"].colors]  # type: ignore[attr-defined]
+_REST = (0.8, 0.8, 0.8)
 
 
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> None:
-    """A confusion matrix: colour by share of the true class, numbers are counts."""
-    matrix = np.asarray(counts)
-    share = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    size = max(4.0, 0.42 * len(classes) + 2.0)
+    """A confusion matrix: colour by share of the true class, numbers are counts.
+
+    Args:
+        counts: as ``metrics.report`` has them under ``confusion``.
+        classes: K names; of more than ``MOST_CLASSES``, those with the most mistakes between two of them are drawn.
+        path: of the picture.
+    """
+    cells = confusion_cells(counts, len(classes))
+    shown = most_confused(cells, len(classes), MOST_CLASSES)
+    of_class = np.bincount(cells.true, cells.texts, len(classes))[shown]
+    matrix = np.zeros((len(shown), len(shown)), np.int64)
+    place = np.full(len(classes), -1)
+    place[shown] = np.arange(len(shown))
+    inside = (place[cells.true] >= 0) & (place[cells.predicted] >= 0)
+    matrix[place[cells.true[inside]], place[cells.predicted[inside]]] = cells.texts[inside]
+    names = [classes[k] for k in shown]
+    title = "" if len(shown) == len(classes) else f"{len(shown)} of {len(classes):,} classes, the most confused"
+    _draw_confusion(matrix, matrix / np.maximum(1, of_class)[:, None], names, title, path)
+
+
+def most_confused(cells: Cells, num_classes: int, most: int) -> np.ndarray:
+    """[at most ``most``] class numbers in order: of the largest counts off the diagonal, then of the most texts."""
+    if num_classes <= most:
+        return np.arange(num_classes)
+    off = np.flatnonzero(cells.true != cells.predicted)
+    off = off[np.argsort(-cells.texts[off], kind="stable")]
+    pairs = np.stack([cells.true[off], cells.predicted[off]], axis=1).ravel()
+    by_size = np.argsort(-np.bincount(cells.true, cells.texts, num_classes), kind="stable")
+    return np.sort(list(dict.fromkeys([*pairs.tolist(), *by_size.tolist()]))[:most])
+
+
+def _draw_confusion(matrix: np.ndarray, share: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
+    size = max(4.0, 0.42 * len(names) + 2.0)
     figure, axes = new_figure(figsize=(size, size))
     axis = axes[0, 0]
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(classes)), classes, rotation=90 if len(classes) > 6 else 30)
-    axis.set_yticks(range(len(classes)), classes)
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("true")
-    font = 9 if len(classes) <= 15 else 5
-    for (row, column), count in np.ndenumerate(matrix):
-        if count:
-            colour = "white" if share[row, column] > 0.5 else "black"
-            axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=font)
+    name_ticks(axis, "x", names, rotation=90 if len(names) > 6 else 30)
+    name_ticks(axis, "y", names)
+    axis.set(xlabel="predicted", ylabel="true", title=title)
+    font = 9 if len(names) <= 15 else 5
+    for row, column in np.argwhere(matrix):
+        colour = "white" if share[row, column] > 0.5 else "black"
+        axis.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=font)
     save_figure(figure, path)
 
 
+def f1_by_class(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """F1 of every class as a bar, with the number of texts that have it; of many classes, the largest."""
+    order = sorted(per_class, key=lambda name: -per_class[name]["support"])
+    names = order[:MOST_CLASSES]
+    rest = len(order) - len(names)
+    title = f"{len(names)} of {len(order):,} classes, those of the most texts" if rest else ""
+    figure, axes = new_figure(figsize=(7, 0.28 * len(names) + 1.2))
+    axis, places = axes[0, 0], np.arange(len(names))
+    scores = [per_class[name]["f1"] for name in names]
+    axis.barh(places, scores)
+    for place, name, score in zip(places, names, scores, strict=True):
+        axis.text(score + 0.01, place, f"{score:.2f} of {per_class[name]['support']:,}", va="center", fontsize=7)
+    name_ticks(axis, "y", names, fontsize=8)
+    axis.invert_yaxis()
+    axis.set(xlabel="F1, and the number of texts", xlim=(0, 1.2), title=title)
+    save_figure(figure, path)
+
+
+class _Group(NamedTuple):
+    """Points that are drawn in one colour."""
+
+    name: str
+    points: np.ndarray
+    colour: tuple[float, float, float]
+
+
+def _groups(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> list[_Group]:
+    """A group of every class, or of the ``MOST_CLASSES`` largest and one of all others."""
+    sizes = np.bincount(labels, minlength=len(classes))
+    shown = np.sort(np.argsort(-sizes, kind="stable")[:MOST_CLASSES])
+    groups = [_Group(classes[k], points[labels == k], _COLOURS[n]) for n, k in enumerate(shown)]
+    if len(shown) < len(classes):
+        rest = points[~np.isin(labels, shown)]
+        groups.insert(0, _Group(f"{len(classes) - len(shown):,} other classes", rest, _REST))
+    return groups
+
+
 def scatter_3d(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """[N, 3] points coloured by class, from two sides."""
+    """[N, 3] points coloured by class, from two sides; of many classes, the largest are named."""
     figure = Figure(figsize=(12, 5.5))
+    groups = _groups(points, labels, classes)
+    drawn = []
     for place, azimuth in enumerate((-60, 30)):
         axis = figure.add_subplot(1, 2, place + 1, projection="3d")
-        for label, name in enumerate(classes):
-            own = points[labels == label]
-            axis.scatter(*own.T, s=8, label=name, color=colormaps["tab20"](label % 20))
+        drawn = [axis.scatter(*group.points.T, s=8, color=group.colour) for group in groups]
         axis.view_init(elev=20, azim=azimuth)
         axis.tick_params(labelsize=6)
-    if len(classes) <= 20:
-        figure.axes[0].legend(fontsize=8, loc="upper left")
+    many = len(groups) > 12
+    style = {"loc": "center right", "bbox_to_anchor": (-0.05, 0.5)} if many else {"loc": "upper left"}
+    name_legend(figure.axes[0], drawn, [group.name for group in groups], fontsize=6 if many else 8, **style)
     save_figure(figure, path)
 
 
@@ -51,8 +127,8 @@ def scatter_3d_html(points: np.ndarray, labels: np.ndarray, classes: Sequence[st
     import plotly.graph_objects as go
 
     data = [
-        go.Scatter3d(**dict(zip("xyz", points[labels == label].T, strict=True)), mode="markers", name=name,
-                     marker={"size": 3})
-        for label, name in enumerate(classes)
+        go.Scatter3d(**dict(zip("xyz", group.points.T, strict=True)), mode="markers", name=escape(one_line(group.name)),
+                     marker={"size": 3, "color": "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * x for x in group.colour))})
+        for group in _groups(points, labels, classes)
     ]  # fmt: skip
     write_text(path, go.Figure(data).to_html(include_plotlyjs=True))

@@ -25,7 +25,8 @@ from text_cls.data import joined_fields
 from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields
-from text_cls.tokenisers import PieceTokeniser, Tokeniser, WordTokeniser
+from text_cls.several_labels import UNFITTED
+from text_cls.tokenisers import PieceTokeniser, Tokeniser, load_own
 from training.backends import Placement
 from training.checkpoint import load_weights, write_weights
 from training.config import TrainingConfig
@@ -34,6 +35,7 @@ from training.options import choices_of, today
 from training.session import precision, precision_now
 
 _WEIGHTS = "weights.safetensors"
+_KEYS = {"kind", "classes", "batch_size", "join_fields", "precision", "multi_label", "thresholds", "tokeniser", "model"}
 ModelConfig = TransformerConfig | BertClassifierConfig
 
 
@@ -42,22 +44,22 @@ class Kind(NamedTuple):
 
     Attributes:
         build: its configuration → the model.
-        tokeniser: the class that reads its texts.
+        load_tokeniser: what reads its texts, from the folder and what ``Tokeniser.save`` returned.
         read: what ``config.json`` has of it → its configuration.
         merge: what is done to the model once it is trained.
     """
 
     build: Callable[[Any], keras.Model]
-    tokeniser: type[WordTokeniser] | type[PieceTokeniser]
+    load_tokeniser: Callable[[Path, dict[str, Any]], Tokeniser]
     read: Callable[[dict[str, Any]], ModelConfig]
     merge: Callable[[keras.Model], None] = lambda model: None
 
 
 KINDS: dict[type, Kind] = {
-    TransformerConfig: Kind(transformer.build_classifier, WordTokeniser, lambda raw: TransformerConfig(**raw)),
+    TransformerConfig: Kind(transformer.build_classifier, load_own, lambda raw: TransformerConfig(**raw)),
     BertClassifierConfig: Kind(
         bert.build_classifier,
-        PieceTokeniser,
+        PieceTokeniser.load,
         lambda raw: BertClassifierConfig(**raw | {"encoder": BertConfig(**raw["encoder"])}),
         lambda model: bert.merge_lora(model.get_layer("encoder")),
     ),
@@ -75,6 +77,7 @@ class Predictor:
         placement: Placement,
         batch_size: int = 64,
         join_fields: str = "sep",
+        multi_label: bool = False,
     ) -> None:
         """Builds the model, in the precision of the session.
 
@@ -85,12 +88,16 @@ class Predictor:
             placement: where it runs.
             batch_size: most rows of a batch.
             join_fields: see ``DataConfig``.
+            multi_label: whether a text has any number of labels; then ``thresholds`` [K], .5 at first, say from which
+                probability on a class is predicted.
         """
         self.config, self.tokeniser, self.classes, self.batch_size = config, tokeniser, tuple(classes), batch_size
         self.join_fields, self.precision = join_fields, precision_now()
         with placement.scope():
             self.model = KINDS[type(config)].build(config)
-        self._evaluate = make_evaluator(make_predict_fn(self.model), placement)
+        self.multi_label = multi_label
+        self.thresholds = np.full(len(self.classes), UNFITTED) if multi_label else None
+        self._evaluate = make_evaluator(make_predict_fn(self.model, multi_label), placement)
 
     def encode(self, texts: Sequence[Fields]) -> Encoded:
         """Raw texts → token ids.
@@ -129,6 +136,8 @@ class Predictor:
             "batch_size": self.batch_size,
             "join_fields": self.join_fields,
             "precision": self.precision,
+            "multi_label": self.multi_label,
+            "thresholds": None if self.thresholds is None else self.thresholds.tolist(),
             "tokeniser": self.tokeniser.save(folder),
             "model": dataclasses.asdict(self.config),
         }
@@ -146,12 +155,15 @@ class Predictor:
         try:
             (kind,) = (kind for config, kind in KINDS.items() if config.__name__ == raw["kind"])
             _check(raw)
-            tokeniser = kind.tokeniser.load(folder, raw["tokeniser"])
+            tokeniser, model = kind.load_tokeniser(folder, raw["tokeniser"]), kind.read(raw["model"])
+            _check_vocabulary(tokeniser, model)
             with precision(raw["precision"]):
                 predictor = cls(
-                    kind.read(raw["model"]), tokeniser, raw["classes"], placement, raw["batch_size"],
-                    raw.get("join_fields", "sep"),
+                    model, tokeniser, raw["classes"], placement, raw["batch_size"],
+                    raw.get("join_fields", "sep"), raw.get("multi_label", False),
                 )  # fmt: skip
+            if predictor.multi_label:
+                predictor.thresholds = np.array(raw["thresholds"], np.float64)
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise UserError(f"{folder / CONFIG}: not a predictor's configuration ({error})") from error
         load_weights(folder / _WEIGHTS, predictor.model.variables)
@@ -161,6 +173,9 @@ class Predictor:
 def _check(raw: dict[str, Any]) -> None:
     """Raises ValueError for what would otherwise be found out much later."""
     tokeniser, classes = raw["tokeniser"], raw["classes"]
+    unknown = sorted(raw.keys() - _KEYS)  # a checksum whose own name was damaged is one
+    if unknown:
+        raise ValueError(f"{shown(unknown[0])} is in it")
     for name, value in (("batch_size", raw["batch_size"]), ("max_length", tokeniser["max_length"])):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} is {shown(value)}")
@@ -176,14 +191,47 @@ def _check(raw: dict[str, Any]) -> None:
         raise ValueError(f"classes are {shown(classes)}")
     if len(classes) != raw["model"]["num_classes"]:
         raise ValueError(f"there are {len(classes)} classes, and the model has {raw['model']['num_classes']}")
+    _check_labels(raw.get("multi_label", False), raw.get("thresholds"), len(classes))
 
 
-def predictions_csv(ids: Sequence[str], probabilities: np.ndarray, classes: Sequence[str], top: int = 1) -> str:
-    """``id,label,class,confidence`` lines, ``top`` of them a text, the likeliest class first."""
+def _check_vocabulary(tokeniser: Tokeniser, model: ModelConfig) -> None:
+    """Raises ValueError for a model that has no vectors for some of the tokens; a padded table has more."""
+    known = model.encoder.vocabulary_size if isinstance(model, BertClassifierConfig) else model.vocabulary_size
+    if tokeniser.size > known:
+        raise ValueError(f"{tokeniser.vocabulary_file} has {tokeniser.size:,} entries, and the model {known:,}")
+
+
+def _check_labels(multi_label: Any, thresholds: Any, num_classes: int) -> None:
+    """Raises ValueError for thresholds that are no probabilities, one a class."""
+    if not isinstance(multi_label, bool):
+        raise ValueError(f"multi_label is {shown(multi_label)}")
+    if not multi_label:
+        return
+    if not isinstance(thresholds, list) or len(thresholds) != num_classes:
+        raise ValueError(f"thresholds are {shown(thresholds)}, and there are {num_classes} classes")
+    wrong = [t for t in thresholds if not isinstance(t, int | float) or isinstance(t, bool) or not 0 <= t <= 1]
+    if wrong:
+        raise ValueError(f"thresholds have {shown(wrong[0])} among them")
+
+
+def predictions_csv(
+    ids: Sequence[str],
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    top: int = 1,
+    thresholds: np.ndarray | None = None,
+) -> str:
+    """``id,label,class,confidence`` lines, ``top`` of them a text, the likeliest class first.
+
+    With ``thresholds`` [K], a line for every class whose probability reaches its own, and for a text that has no such
+    class one in which label, class and confidence are empty.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("id", "label", "class", "confidence"))
     for identity, row in zip(ids, probabilities, strict=True):
-        for label in np.argsort(-row, kind="stable")[:top]:
-            writer.writerow((identity, label, classes[label], f"{row[label]:.6f}"))
+        order = np.argsort(-row, kind="stable")
+        labels = order[:top] if thresholds is None else order[row[order] >= thresholds[order]]
+        lines = [(identity, label, classes[label], f"{row[label]:.6f}") for label in labels]
+        writer.writerows(lines or [(identity, "", "", "")])
     return text.getvalue()

@@ -1,7 +1,7 @@
 """Cleaning and word tokenisation of raw text, shared between processes.
 
-The work per text is one regular expression; stop words and stems are decided once for every *distinct* word of the
-corpus, not for every occurrence. No step needs an NLTK download, but the list of ``stop_words="nltk"``.
+The work per text is one regular expression (``words``); stop words and stems are decided once for every *distinct* word
+of the corpus, not for every occurrence. No step needs an NLTK download, but the list of ``stop_words="nltk"``.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ import html
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,18 +17,17 @@ import numpy as np
 
 from files.arrays import write_npz
 from files.cores import available_cores
-from files.documents import read_text
+from files.documents import read_text, shown
 from files.errors import UserError
 from files.npz import read_npz
 from text_cls.config import CleaningConfig
+from text_cls.words import RULES, Cut, fold
 from text_cls.workers import map_in_processes
 
 SEP = "<SEP>"  # between the fields of a text; no word can be spelled so
 Fields = tuple[str, ...]
 T = TypeVar("T")
 
-_WORD = r"[^\W_]+(?:['’][^\W_]+)*"
-_PUNCTUATION = r"[!-/:-@\[-`{-~¡§«·»¿‐-‧‰-⁞、-〃]"
 _TAG = re.compile(r"<[A-Za-z/!][^<>]*>")
 _ENTITY_WITHOUT_AMPERSAND = re.compile(r"(?<![&\w])#(\d{2,4});")  # AG News writes ' #39;' for '&#39;'
 _CHUNK = 2000  # texts a process is given at a time
@@ -39,20 +39,41 @@ class Cleaner:
     Args:
         config: the steps.
         stop_words: what the configuration's list was, for a trained model: files change, and libraries' lists.
+        rule: the name of the rule by which words are cut, of ``words.RULES``.
+
+    Raises:
+        ValueError: there is no such rule.
     """
 
-    def __init__(self, config: CleaningConfig | None = None, stop_words: frozenset[str] | None = None) -> None:
-        self.config, self._stop_words = config or CleaningConfig(), stop_words
+    def __init__(
+        self,
+        config: CleaningConfig | None = None,
+        stop_words: frozenset[str] | None = None,
+        rule: str = "unicode",
+    ) -> None:
+        if rule not in RULES:
+            raise ValueError(f"rule is {shown(rule)}, none of {', '.join(RULES)}")
+        self.config, self._stop_words, self.rule = config or CleaningConfig(), stop_words, rule
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: what cuts is made again there."""
+        return {name: value for name, value in vars(self).items() if name != "_cut"}
+
+    @cached_property
+    def _cut(self) -> Cut:
+        return RULES[self.rule].cutter(self.config)
 
     @property
     def stop_words(self) -> frozenset[str]:
         """The words that are left out."""
-        return load_stop_words(self.config.stop_words) if self._stop_words is None else self._stop_words
+        if self._stop_words is None:
+            return load_stop_words(self.config.stop_words, RULES[self.rule].fold)
+        return self._stop_words
 
     @property
     def key(self) -> str:
         """All that the words depend on besides the texts."""
-        return f"2 {self.config} {','.join(sorted(self.stop_words))}"
+        return f"3 {self.rule} {self.config} {','.join(sorted(self.stop_words))}"
 
     def split(self, text: str) -> list[str]:
         """The text's words before stop words and stemming."""
@@ -63,9 +84,7 @@ class Cleaner:
                 text = _ENTITY_WITHOUT_AMPERSAND.sub(r"&#\1;", text)
             if "&" in text:
                 text = _TAG.sub(" ", html.unescape(text))
-        if self.config.lower_case:
-            text = text.lower()
-        return self._pattern().findall(text.replace("’", "'"))
+        return self._cut(text)
 
     def words(self, fields: Fields) -> list[str]:
         """The words of a text's fields, joined by ``<SEP>``, after every step."""
@@ -75,20 +94,12 @@ class Cleaner:
 
     def normaliser(self) -> Callable[[str], str]:
         """word → its stem, or "" for a stop word."""
-        stop_words, stem = self.stop_words, STEMMERS[self.config.stemmer]()
-        return lambda word: word if word == SEP else "" if word.lower() in stop_words else stem(word)
-
-    def _pattern(self) -> re.Pattern:
-        parts = [_WORD]
-        if self.config.keep_punctuation:
-            parts.append(_PUNCTUATION)
-        if self.config.keep_special:
-            parts.append(rf"(?!{_PUNCTUATION})[^\w\s]")
-        return re.compile("|".join(parts))  # re keeps compiled patterns
+        stop_words, stem, fold = self.stop_words, STEMMERS[self.config.stemmer](), RULES[self.rule].fold
+        return lambda word: word if word == SEP else "" if stop_words and fold(word) in stop_words else stem(word)
 
 
-def load_stop_words(name: str) -> frozenset[str]:
-    """The stop words of ``CleaningConfig.stop_words``.
+def load_stop_words(name: str, fold: Callable[[str], str] = fold) -> frozenset[str]:
+    """The stop words of ``CleaningConfig.stop_words``, each as ``fold`` leaves it.
 
     Raises:
         UserError: the list or the file is not there, or is no text.
@@ -112,7 +123,7 @@ def load_stop_words(name: str) -> frozenset[str]:
     path = Path(name)
     if not path.is_file():
         raise UserError(f"--stop_words={name!r}: use none, sklearn, nltk, or a file with one word a line")
-    return frozenset(read_text(path).lower().split())
+    return frozenset(fold(read_text(path)).split())
 
 
 def _snowball() -> Callable[[str], str]:
@@ -223,7 +234,7 @@ def _tokenise_chunk(cleaner: Cleaner, texts: Sequence[Fields]) -> Corpus:
     ids: list[int] = []
     offsets = [0]
     for fields in texts:
-        ids.extend([lexicon[word] for word in _joined(cleaner, fields)])
+        ids.extend(map(lexicon.__getitem__, _joined(cleaner, fields)))
         offsets.append(len(ids))
     return Corpus(list(lexicon), np.array(ids, np.int32), np.array(offsets, np.int64))
 

@@ -1,61 +1,43 @@
-"""Files → rows: CSV, JSON, JSON lines and class folders, compressed or not.
+"""Files → rows: CSV, JSON and class folders.
 
 Every row remembers its file and line, so that whatever is wrong with it later can be named.
 """
 
-import csv
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
-from files.documents import parse_json, shown
+from files.documents import shown
 from files.errors import UserError
-from text_cls.text_files import (
-    LONGEST,
-    MAX_MEGABYTES,
-    ROWS_A_MEGABYTE,
-    check_size,
-    checked,
-    is_array,
-    open_text,
-    read_array,
-    read_lines,
-    read_whole,
-)
+from text_cls.csv_files import Line, SeveralLines, Unreadable, find_dialect, read_rows
+from text_cls.format import ABSENT, Format, Keep, names_of, some, value_of
+from text_cls.json_files import read_items
+from text_cls.labels import BadLabel, Label, read_label
+from text_cls.text_files import ROWS_A_MEGABYTE, check_size, decode, open_text, read_lines, read_whole
 
-csv.field_size_limit(LONGEST)
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "__pycache__")
 
 
 class Row(NamedTuple):
     """One example as it was found."""
 
     fields: tuple[str, ...]
-    label: str | None
+    label: Label | None
     where: str  # file:line
     id: str
     split: str = ""
 
 
-class Keep(NamedTuple):
-    """Which rows of a file are wanted: those whose column has one of the values."""
-
-    field: str
-    values: tuple[str, ...]
-
-    def __call__(self, row: Mapping[str, Any], where: str) -> bool:
-        if self.field not in row:
-            raise UserError(f"{where}: no column {self.field!r} (it has {_some(row)}); set --keep_rows")
-        value = row[self.field]
-        return not isinstance(value, list | dict) and str(value) in self.values
-
-
 class BadRows:
-    """What to do about a row that cannot be used: stop there, or count it and go on."""
+    """What to do about a row that cannot be used: stop there, or count it and go on. Keeps notes on the others."""
 
     def __init__(self, skip: bool = False) -> None:
         self.skip = skip
         self.count, self.first = 0, ""
+        self.others: list[str] = []  # notes
+        self._tally: dict[str, tuple[int, str]] = {}
 
     def __call__(self, message: str) -> None:
         if not self.skip:
@@ -63,180 +45,209 @@ class BadRows:
         self.count += 1
         self.first = self.first or message
 
+    def usable(self, what: str, where: str) -> None:
+        """Counts a row that is used although something is odd about it."""
+        count, first = self._tally.get(what, (0, where))
+        self._tally[what] = (count + 1, first)
 
-class _Rows:
-    """Lines for ``csv.reader``, up to the end of a row that would never end.
-
-    Attributes:
-        taken: characters since the last whole row; whoever takes a row sets it to 0.
-    """
-
-    def __init__(self, lines: Iterator[str], path: Path) -> None:
-        self._lines, self._path, self.taken = lines, path, 0
-
-    def __iter__(self) -> Iterator[str]:
-        start = 1
-        for number, line in enumerate(self._lines, start=1):
-            start = start if self.taken else number
-            self.taken += len(line)
-            if self.taken > LONGEST:
-                raise UserError(
-                    f"{self._path}:{start}: a row of more than {LONGEST:,} characters; is a quotation mark left open?"
-                )
-            yield line
+    def notes(self) -> list[str]:
+        """What a reader of the result should know."""
+        left_out = [f"{self.count} bad rows left out, the first: {self.first}"] if self.count else []
+        odd = [f"{count:,} {what}, the first: {where}" for what, (count, where) in self._tally.items()]
+        return left_out + odd + self.others
 
 
-def _some(names: Iterable[str]) -> str:
-    """Names for an error, the first of them if there are many."""
-    listed = [str(name)[:40] for name in itertools.islice(names, 13)]
-    return ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")
-
-
-def read_csv(
-    path: Path,
-    text_fields: Sequence[str],
-    label_field: str,
-    bad: BadRows,
-    header: Sequence[str] | None = None,
-    split_field: str = "",
-    id_field: str = "",
-    keep: Keep | None = None,
-    max_megabytes: int = MAX_MEGABYTES,
-) -> Iterator[Row]:
-    """Rows of a CSV file.
+def read_csv(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
+    """Rows of a CSV file, in the dialect that is recognised or told.
 
     Args:
-        path: the file; its first row names the columns unless ``header`` does.
-        text_fields: columns whose texts make up an example.
-        label_field: column of the label; a file without it has no labels.
-        bad: told of rows that lack a column.
-        header: the columns of a file without a header row.
-        split_field, id_field: columns of the row's split and id; "" for none.
-        keep: which rows are wanted; None for all.
-        max_megabytes: the largest file, unpacked.
+        path: the file; its first row names the columns unless ``form`` does.
+        form: how it is read.
+        bad: told of rows that cannot be cut, or lack a column.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, or has a quotation mark that is never closed.
     """
-    check_size(path, max_megabytes)
-    with open_text(path, max_megabytes) as file:
-        lines = _Rows(read_lines(file, path), path)
-        reader = csv.reader(lines)
-        rows = checked(reader, path)
-        columns = _columns(path, list(header) if header else next(rows, []), text_fields)
-        lines.taken = 0
-        for number, values in enumerate(rows, start=1):
-            lines.taken = 0
-            _check_number(path, number, max_megabytes)
-            where = f"{path}:{reader.line_num}"
-            if not values:
+    check_size(path, form.max_megabytes)
+    dialect = find_dialect(path, form)
+    with open_text(path, form.max_megabytes, form.encoding) as file:
+        rows = _whole_rows(path, read_rows(path, read_lines(file, path), dialect), bad)
+        first = next(rows, None)
+        if first is None:
+            return
+        columns = [name.strip() for name in form.columns or first.values]
+        _check_columns(path, columns, form)
+        is_header = [value.strip() for value in first.values] == columns
+        label = columns.index(form.label_field) if form.label_field in columns else None
+        several = SeveralLines(path, dialect, label)
+        for number, row in enumerate(rows if is_header else itertools.chain([first], rows), start=1):
+            _check_number(path, number, form)
+            where = f"{path}:{row.first}"
+            if len(row.values) != len(columns):
+                bad(f"{where}: row has {len(row.values)} columns, not {len(columns)}")
                 continue
-            if len(values) != len(columns):
-                bad(f"{where}: row has {len(values)} columns, not {len(columns)}")
-                continue
-            row = dict(zip(columns, values, strict=True))
-            if keep and not keep(row, where):
-                continue
-            texts = tuple(row[name] for name in text_fields)
-            yield Row(texts, row.get(label_field), where, row.get(id_field, str(number)), row.get(split_field, ""))
+            several.see(row)
+            found = _row(dict(zip(columns, row.values, strict=True)), where, str(number), form, bad)
+            if found is not None:
+                yield found
+        bad.others += several.notes()
 
 
-def _columns(path: Path, columns: list[str], text_fields: Sequence[str]) -> list[str]:
-    for name in text_fields:
-        if name not in columns:
-            raise UserError(f"{path}: no column {name!r}; it has {_some(columns)}: set --text_fields")
-    return columns
-
-
-def read_json(
-    path: Path,
-    text_fields: Sequence[str],
-    label_field: str,
-    bad: BadRows,
-    split_field: str = "",
-    id_field: str = "id",
-    keep: Keep | None = None,
-    max_megabytes: int = MAX_MEGABYTES,
-) -> Iterator[Row]:
-    """Rows of a file with one JSON object a line, or one array of objects; arguments as in ``read_csv``."""
-    check_size(path, max_megabytes)
-    whole = is_array(path, max_megabytes)
-    with open_text(path, max_megabytes) as file:
-        objects = read_array(file, path) if whole else _json_lines(path, file, bad)
-        for number, where, item in objects:
-            _check_number(path, number, max_megabytes)
-            if not isinstance(item, dict):
-                bad(f"{where}: a JSON object was expected, not {shown(item)}")
-                continue
-            if keep and not keep(item, where):
-                continue
-            missing = [name for name in text_fields if not isinstance(item.get(name), str)]
-            if missing:
-                bad(f"{where}: no text field {missing[0]!r} (it has {_some(item)}); set --text_fields")
-                continue
-            values = (item.get(label_field), item.get(id_field, number), item.get(split_field, ""))
-            wrong = next((value for value in values if isinstance(value, list | dict)), None)
-            if wrong is not None:
-                bad(f"{where}: a label, an id or a split is a text or a number, not {shown(wrong)}")
-                continue
-            label, identity, split = (None if value is None else str(value) for value in values)
-            row = Row(tuple(item[name] for name in text_fields), label, where, str(identity), str(split))
-            if not _is_unicode(row):
-                bad(f"{where}: half a character (\\ud800 to \\udfff without its other half)")
-                continue
+def _whole_rows(path: Path, rows: Iterable[Line | Unreadable], bad: BadRows) -> Iterator[Line]:
+    """Leaves out blank lines and, counted, rows that cannot be cut."""
+    for row in rows:
+        if isinstance(row, Unreadable):
+            bad(f"{path}:{row.first}: {row.message}; see --delimiter, and --quoting=none if texts have such marks")
+        elif row.values:
             yield row
 
 
-def _check_number(path: Path, number: int, max_megabytes: int) -> None:
-    if number > ROWS_A_MEGABYTE * max_megabytes:
+def _check_columns(path: Path, columns: Sequence[str], form: Format) -> None:
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if twice:
+        flag = "rename one, or name them by --columns if the file has no header row"
+        raise UserError(f"{path}: two columns are called {shown(twice[0])}; {flag}")
+    try:
+        form.check_columns(str(path), columns)
+    except UserError as error:
+        hint = "" if form.columns else ", or --columns if the file has no header row, or --delimiter"
+        raise UserError(f"{error}{hint}") from error
+
+
+def read_json(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
+    """Rows of a JSON file, in any of the forms of ``json_files``; arguments and errors as in ``read_csv``."""
+    check_size(path, form.max_megabytes)
+    seen: dict[str, None] = {}  # names in the first rows, in order
+    lacking = {name for name, _ in form.required()}
+    for number, item in enumerate(read_items(path, form, bad), start=1):
+        _check_number(path, number, form)
+        if not isinstance(item.value, dict):
+            hint = "; name the values of such rows by --columns" if isinstance(item.value, list) else ""
+            bad(f"{item.where}: a JSON object was expected, not {shown(item.value)}{hint}")
+            continue
+        if lacking:
+            lacking = {name for name in lacking if value_of(item.value, name) is ABSENT}
+            seen |= dict.fromkeys(names_of(item.value)) if len(seen) < 100 else {}
+        row = _row(item.value, item.where, item.key or str(number), form, bad)
+        if row is not None:
+            yield row._replace(split=row.split or item.split)
+    if lacking and seen:
+        found = {name for name, _ in form.required()} - lacking
+        form.check_columns(str(path), dict.fromkeys([*seen, *found]))
+
+
+def _row(record: Mapping[str, Any], where: str, number: str, form: Format, bad: BadRows) -> Row | None:
+    """One row of a file; None if it is not wanted, or cannot be used, which ``bad`` is told."""
+    if form.keep and not _is_wanted(record, form.keep, where):
+        return None
+    texts = []
+    for name in form.text_fields:
+        text = value_of(record, name)
+        if not isinstance(text, str):
+            bad(f"{where}: {_no_text(record, name, text)}")
+            return None
+        texts.append(text)
+    label, identity, split = (value_of(record, name) for name in (form.label_field, form.id_field, form.split_field))
+    try:
+        found = read_label(None if label is ABSENT else label, form.multi_label)
+    except BadLabel as error:
+        bad(f"{where}: {error}")
+        return None
+    for name, value in (("an id", identity), ("a split", split)):
+        if isinstance(value, list | dict):
+            bad(f"{where}: {name} is a text or a number, not {shown(value)}")
+            return None
+    row = Row(tuple(texts), found, where, _text(identity, number), _text(split, ""))
+    return row if _is_unicode(row) else _repaired(row, bad)
+
+
+def _no_text(record: Mapping[str, Any], name: str, value: Any) -> str:
+    if value is ABSENT:
+        return f"no text field {name!r} (it has {some(names_of(record))}); set --text_fields"
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    found = "null" if value is None else f"{kinds[type(value)]} ({shown(value)})"
+    return f"the text field {name!r} is {found}, not a text"
+
+
+def _is_wanted(record: Mapping[str, Any], keep: Keep, where: str) -> bool:
+    value = value_of(record, keep.field)
+    if value is ABSENT:
+        raise UserError(f"{where}: no column {keep.field!r} (it has {some(names_of(record))}); set --keep_rows")
+    return not isinstance(value, list | dict) and str(value).strip() in keep.values
+
+
+def _text(value: Any, otherwise: str) -> str:
+    return otherwise if value is ABSENT or value is None else str(value)
+
+
+def _check_number(path: Path, number: int, form: Format) -> None:
+    most = ROWS_A_MEGABYTE * form.max_megabytes
+    if number > most:
         raise UserError(
-            f"{path}: more than {ROWS_A_MEGABYTE * max_megabytes:,} rows; if it is meant to have so many, raise "
-            f"--max_megabytes, {ROWS_A_MEGABYTE:,} rows each"
+            f"{path}: more than {most:,} rows; if it is meant to have so many, raise --max_megabytes, "
+            f"{ROWS_A_MEGABYTE:,} rows each"
         )
 
 
 def _is_unicode(row: Row) -> bool:
+    label = row.label if isinstance(row.label, str) else "".join(row.label or ())
     try:
-        "".join([*row.fields, row.label or "", row.id, row.split]).encode()
+        "".join([*row.fields, label, row.id, row.split]).encode()
     except UnicodeEncodeError:
         return False
     return True
 
 
-def _json_lines(path: Path, file: TextIO, bad: BadRows) -> Iterator[tuple[int, str, Any]]:
-    for number, line in enumerate(read_lines(file, path), start=1):
-        where = f"{path}:{number}"
-        if line.strip():
-            try:
-                item = parse_json(line, where)
-            except UserError as error:
-                bad(str(error))
-            else:
-                yield number, where, item
+def _repaired(row: Row, bad: BadRows) -> Row:
+    """The row with � for every half of a character (\\ud800 to \\udfff without its other half)."""
+
+    def whole(text: str) -> str:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    bad.usable("rows with half a character (a lone surrogate), which is replaced by �", row.where)
+    label = row.label
+    label = tuple(map(whole, label)) if isinstance(label, tuple) else whole(label) if label else label
+    return Row(tuple(map(whole, row.fields)), label, row.where, whole(row.id), whole(row.split))
 
 
-def read_folder(path: Path, classes: Sequence[str] = (), max_megabytes: int = MAX_MEGABYTES) -> Iterator[Row]:
-    """Rows of ``path/CLASS/*.txt``, in order of class and file name; UTF-8, or Latin-1 where a file is not.
+def read_folder(path: Path, bad: BadRows, form: Format, classes: Sequence[str] = ()) -> Iterator[Row]:
+    """Rows of ``path/CLASS/*.txt``, in order of class and file name.
 
     Args:
         path: the folder of class folders.
-        classes: the folders to read; all of them by default.
-        max_megabytes: the largest file.
+        bad: told what was left out, and which files are not UTF-8.
+        form: its ``encoding`` and ``max_megabytes`` count; with ``auto``, what is not UTF-8 is read as Windows-1252.
+        classes: the folders to read; all of them by default, hidden ones and those of the system excepted.
     """
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder")
-    folders = [path / name for name in classes] or sorted(p for p in path.iterdir() if p.is_dir())
-    found = False
+    folders = [path / name for name in classes] or class_folders(path)
+    found = ignored = 0
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such class folder")
-        for file in sorted(p for p in folder.iterdir() if p.suffix == ".txt"):
-            found = True
-            yield Row((decode(read_whole(file, max_megabytes)),), folder.name, str(file), f"{folder.name}/{file.name}")
+        for file in sorted(folder.iterdir()):
+            if file.name.startswith(".") or file.suffix.lower() != ".txt":
+                ignored += 1
+                continue
+            found += 1
+            text = _file_text(file, form, bad)
+            label = read_label(folder.name)
+            yield Row((text,), label, str(file), f"{folder.name}/{file.name}")
     if not found:
         raise UserError(f"{path}: no CLASS/*.txt files in it")
+    if ignored:
+        bad.others.append(f"{path}: {ignored:,} files or folders in class folders are no .txt files and left out")
 
 
-def decode(content: bytes) -> str:
-    """Text of a file whose encoding is not declared: UTF-8, or else Latin-1."""
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+def class_folders(path: Path) -> list[Path]:
+    """The folders in a folder, without hidden ones and those of the system."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder")
+    names = (p for p in path.iterdir() if not p.name.startswith(".") and p.name not in _SYSTEM_FOLDERS)
+    return sorted(p for p in names if p.is_dir())
+
+
+def _file_text(path: Path, form: Format, bad: BadRows) -> str:
+    text, encoding = decode(path, read_whole(path, form.max_megabytes), form.encoding)
+    if form.encoding == "auto" and encoding in ("cp1252", "latin-1"):
+        bad.usable("files that are not UTF-8 are read as Windows-1252 (see --encoding)", str(path))
+    return text

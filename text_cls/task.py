@@ -9,22 +9,23 @@ from typing import Any
 
 import keras
 
+from files.documents import read_json
 from files.download import cache_of
 from files.errors import UserError
 from files.writing import write_text
-from text_cls import plots
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
 from text_cls.class_weights import CLASS_WEIGHTS
 from text_cls.config import ClassifierConfig, TextTaskConfig
 from text_cls.corpora import CorpusCache, clean_splits
 from text_cls.data import Splits, load
 from text_cls.encoding import Encoded
-from text_cls.metrics import FIGURES, as_text, flat, report
+from text_cls.labelling import labelling_of
+from text_cls.metrics import flat
 from text_cls.objective import make_loss_fn, token_rates
 from text_cls.predictor import Predictor, predictions_csv
-from text_cls.preprocess import Cleaner
-from text_cls.tokenisers import WordTokeniser
-from text_cls.vocabulary import Vocabulary
+from text_cls.report_text import MOST_LINES, as_text, whole
+from text_cls.several_labels import fit_thresholds
+from text_cls.tokenisers import TOKENISERS
 from training.backends import Placement
 from training.checkpoint import State
 from training.config import TrainingConfig
@@ -46,6 +47,7 @@ class TextJob:
         predictor: holds the model.
         placement: where it runs.
         rate_of: variable → factor of the learning rate.
+        labelling: what follows from how many labels a text has.
         rows: of a training batch.
         steps_per_epoch: batches in one pass over the training texts.
         training: how it is trained, with the steps that follow.
@@ -62,12 +64,12 @@ class TextJob:
     rate_of: Callable[[keras.Variable], float] = lambda variable: 1.0
 
     def __post_init__(self) -> None:
-        select = self.config.training.select
-        if select and select not in FIGURES:
-            raise UserError(f"--select={select} is no validation figure: use one of {', '.join(FIGURES)}")
+        self.labelling = labelling_of(self.config.data.multi_label)
+        training = self.config.settled().training
+        self.labelling.check_select(training.select)
         self.rows: Rows = self._rows()
         self.steps_per_epoch = steps_per_epoch(self.encoded["train"], self.rows)
-        self.training: TrainingConfig = self.config.training.resolved(self.steps_per_epoch)
+        self.training: TrainingConfig = training.resolved(self.steps_per_epoch)
 
     def _rows(self) -> Rows:
         tokens, longest = self.config.objective.batch_tokens, int(self.encoded["train"].lengths.max())
@@ -83,11 +85,14 @@ class TextJob:
         train, validation, classes = self.encoded["train"], self.encoded["validation"], self.splits.classes
         objective, model, seed = self.config.objective, self.predictor.model, self.config.seed
         weights = CLASS_WEIGHTS[objective.class_weights](train.labels, len(classes))
+        multi_label = self.config.data.multi_label
         return make_job(
             model,
-            make_loss_fn(model, objective.label_smoothing, weights),
+            make_loss_fn(model, objective.label_smoothing, weights, multi_label),
             lambda step: training_batches(train, self.rows, seed, step),
-            lambda: flat(report(self.predictor.probabilities(validation), validation.labels, classes)),
+            lambda: flat(
+                self.labelling.report(self.predictor.probabilities(validation), validation.labels, classes, None)
+            ),
             self.placement,
             self.training,
             seed,
@@ -108,43 +113,88 @@ class TextJob:
             f"model: {model.count_params():,} parameters{share}; {self.training.num_steps:,} steps of {per_step}"
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know of the tokens, besides the notes on the data."""
+        return self.predictor.tokeniser.notes(self.encoded["validation"])
+
     def dry_run(self) -> None:
         """Prints sizes and the cost of one step, and writes nothing."""
         print(self.summary())
-        for note in self.splits.notes:
+        for note in (*self.splits.notes, *self.notes):
             print(f"note: {note}")
         sums, cost = first_step(self.build(), self.placement, self.training)
         tokens = f"{sums['tokens']:,.0f} tokens in {sums['positions']:,.0f} positions"
         print(f"one step: {tokens}, {cost}; nothing was written")
 
-    def train_and_report(self, run: Run, more: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """Trains, scores the test split once, and leaves everything in the run folder; returns the result.
+    def run_in(
+        self,
+        run: Run,
+        before: Callable[[], None] = lambda: None,
+        export: Callable[[], None] = lambda: None,
+        draw: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """The result of the run folder, made if it is not there.
 
-        ``more`` is what a task adds; ``result.json``, which says that a run is finished, is written after it.
+        Args:
+            run: its folder.
+            before: what a task does before the training.
+            export: what a task writes besides the model; before ``result.json``, which says that a run is finished.
+            draw: what a task draws besides; after ``result.json``.
         """
+        result = run.finished(f"test_{self.labelling.headline}")
+        if result is not None:
+            self._draw(run, run.missing_picture)
+            return result
+        before()
+        result = self._train_and_report(run, export)
+        self._draw(run, run.picture)
+        draw()
+        run.say(
+            f"everything is in {run.path}: result.json, report.json, report.txt, curves.png, "
+            f"{self.labelling.picture}.png, model/"
+        )
+        return result
+
+    def _train_and_report(self, run: Run, export: Callable[[], None]) -> dict[str, Any]:
+        """Trains, scores the test split once, and writes everything that is no picture."""
         start, select = time.monotonic(), self.training.select
         run.say(self.summary())
+        for note in self.notes:
+            run.say(f"note: {note}")
         state = fit(self.build(), self.placement, run, self.training)
         self.predictor.merge()
         run.say(f"scoring {len(self.encoded['test']):,} test texts with the weights of step {state.best_step}")
+        if self.predictor.multi_label:
+            validation = self.encoded["validation"]
+            self.predictor.thresholds = fit_thresholds(self.predictor.probabilities(validation), validation.labels)
         reports = {name: self._report(name) for name in ("validation", "test")}
         best = f"best validation {select} {abs(state.best or 0.0):.4f}; " if select else ""
         run.say(f"{best}test split:")
-        run.say(as_text(reports["test"]))
+        run.say(as_text(reports["test"], MOST_LINES))
         self.predictor.save(run.path / "model")
         self._write_predictions(run.path / "predictions.csv")
-        training_curves(run.path / "metrics.jsonl", run.path / "curves.png")
-        plots.confusion(reports["test"]["confusion"], self.splits.classes, run.path / "confusion.png")
         run.write_json("report.json", reports)
+        write_text(run.path / "report.txt", whole(reports))
         result = self._result(reports, state, start)
-        more()
+        export()
         run.write_json("result.json", result)
-        run.say(f"everything is in {run.path}: result.json, report.json, curves.png, confusion.png, model/")
         return result
 
+    def _draw(self, run: Run, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
+        """The pictures that need no model, from the files of the run."""
+        metrics, shown = run.path / "metrics.jsonl", self.labelling.curves
+        picture("curves.png", lambda path: training_curves(metrics, path, shown))
+        picture(
+            f"{self.labelling.picture}.png",
+            lambda path: self.labelling.draw(read_json(run.path / "report.json")["test"], path),
+        )
+
     def _report(self, split: str) -> dict[str, Any]:
-        part = self.encoded[split]
-        return report(self.predictor.probabilities(part), part.labels, self.splits.classes)
+        part, predictor = self.encoded[split], self.predictor
+        return self.labelling.report(
+            predictor.probabilities(part), part.labels, self.splits.classes, predictor.thresholds
+        )
 
     def _result(self, reports: dict[str, Any], state: State, start: float) -> dict[str, Any]:
         examples = state.step / self.steps_per_epoch * len(self.encoded["train"])
@@ -163,7 +213,8 @@ class TextJob:
     def _write_predictions(self, path: Path) -> None:
         if self.splits.unlabeled is not None:
             probabilities = self.predictor.probabilities(self.encoded["unlabeled"])
-            write_text(path, predictions_csv(self.splits.unlabeled.ids, probabilities, self.splits.classes))
+            ids, classes, thresholds = self.splits.unlabeled.ids, self.splits.classes, self.predictor.thresholds
+            write_text(path, predictions_csv(ids, probabilities, classes, thresholds=thresholds))
 
 
 def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str, Any]:
@@ -184,7 +235,7 @@ def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str,
     with session(config, config.training) as placement:
         job = _prepare(config, placement)
         with Run.open(run_dir, config, job.splits, {"tokeniser": job.predictor.tokeniser.key}) as run:
-            return run.finished("test_accuracy") or job.train_and_report(run)
+            return job.run_in(run)
 
 
 def dry_run(config: ClassifierConfig) -> None:
@@ -194,20 +245,21 @@ def dry_run(config: ClassifierConfig) -> None:
 
 
 def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True) -> TextJob:
-    cache, cleaner = cache_of(config.cache_dir), Cleaner(config.cleaning)
+    cache, kind = cache_of(config.cache_dir), TOKENISERS[config.vocabulary.tokeniser]
+    cleaner = kind.cleaner_of(config.cleaning)
     splits, corpora = clean_splits(
         load(config.data, config.seed, cache), cleaner, CorpusCache(cache, write), config.data.skip_bad_rows
     )
-    vocabulary = Vocabulary.build(corpora["train"], config.vocabulary.vocabulary_size, config.vocabulary.min_count)
-    tokeniser = WordTokeniser(cleaner, vocabulary, config.length.max_length, config.length.truncate)
+    tokeniser = kind.build(corpora["train"], cleaner, config.vocabulary, config.length)
     encoded = {name: tokeniser.encode(corpora[name], texts.labels) for name, texts in splits.parts().items()}
     model = dataclasses.replace(
         config.model,
-        vocabulary_size=len(vocabulary),
+        vocabulary_size=tokeniser.size,
         num_classes=len(splits.classes),
         max_length=config.length.max_length,
     )
     predictor = Predictor(
-        model, tokeniser, splits.classes, placement, config.training.batch_size, config.data.join_fields
-    )
+        model, tokeniser, splits.classes, placement, config.training.batch_size, config.data.join_fields,
+        config.data.multi_label,
+    )  # fmt: skip
     return TextJob(config, splits, encoded, predictor, placement)

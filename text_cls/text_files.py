@@ -1,45 +1,119 @@
-"""Text files as streams, compressed or not: nothing in them can take more memory or time than their size allows."""
+"""Text files as streams, packed or not: nothing in them can take more memory or time than their size allows."""
 
+import codecs
 import csv
-import gzip
 import io
 import itertools
-import lzma
 import re
+import zipfile
 from collections.abc import Iterator
-from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any, TextIO
 
 from files.errors import UserError
-from files.limits import DAMAGED, Bounded, ZstandardReader, check_regular, read_at_most
+from files.limits import DAMAGED, Bounded, check_regular, is_packed, open_unpacked, read_at_most
 
 ROWS_A_MEGABYTE = 20_000  # that are kept: rows take memory even if they are short
-COMPRESSED = (".gz", ".xz", ".zst")
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")  # that a named data set's files may have
 MAX_MEGABYTES = 500
+BEGINNING = 2**16  # characters that decide how a file is read
 LONGEST = 2**24  # characters of a line, of a row of CSV (which may have several lines) and of an item of an array
-_SPACE = re.compile(r"[ \t\n\r]*")
+_NOT_IN_CP1252 = {0x81, 0x8D, 0x8F, 0x90, 0x9D}  # bytes that Windows-1252 does not use
+_REMEDY = "say what it is, such as --encoding=cp1252 (Windows), latin-1 or utf-16"
+_MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_NO_TEXT = {  # first bytes → what it is
+    b"PAR1": "a Parquet file",
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook or another Office document",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"SQLite format 3": "an SQLite database",
+    b"ARROW1": "an Arrow file",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+}
 
 
-def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES) -> TextIO:
-    """Opens a text file, unpacking .gz, .xz and .zst on the way.
+def check_encoding(name: str) -> None:
+    """Raises UserError for what is no encoding of texts."""
+    try:
+        if name != "auto":
+            "a".encode(name)
+    except (LookupError, UnicodeError, ValueError) as error:
+        raise UserError(f"--encoding={name} is not known: use auto, utf-8, cp1252, latin-1, utf-16, …") from error
+
+
+def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "auto") -> TextIO:
+    """Opens a text file, unpacking gzip, bzip2, xz, zstandard and a zip of one file on the way, whatever it is called.
+
+    Args:
+        path: the file.
+        max_megabytes: the largest size, unpacked.
+        encoding: Python's name of it; ``auto`` is UTF-8. A byte order mark decides against either.
 
     Raises:
-        UserError: no regular file, an empty one, or while it is read: more than ``max_megabytes``, unpacked.
+        UserError: no regular file, an empty one, no text; or while it is read: more than ``max_megabytes``, unpacked.
     """
-    message = _too_large(path, max_megabytes)
     size = check_regular(path)
     if size == 0:
         raise UserError(f"{path}: the file is empty")
     if size > max_megabytes * 10**6:
-        raise UserError(message)
-    openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".zst": lambda path, mode: ZstandardReader(path)}
+        raise UserError(_too_large(path, max_megabytes))
+    with _open_bytes(path, max_megabytes) as file:
+        start = next(checked(iter(lambda: read_at_most(file, 63), b""), path), b"")
+    return io.TextIOWrapper(_open_bytes(path, max_megabytes), encoding=_encoding_of(path, start, encoding), newline="")
+
+
+def _open_bytes(path: Path, max_megabytes: int) -> io.BufferedReader:
+    """A file's bytes, unpacked."""
     try:
-        stream = openers.get(path.suffix, open)(path, "rb")
+        stream = _open_zip(path) if _is_zip(path) else open_unpacked(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    bounded = Bounded(stream, max_megabytes * 10**6, message)
-    return io.TextIOWrapper(io.BufferedReader(bounded, 2**17), encoding="utf-8-sig", newline="")
+    return io.BufferedReader(Bounded(stream, max_megabytes * 10**6, _too_large(path, max_megabytes)), 2**17)
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def _open_zip(path: Path) -> Any:
+    """The one file in a zip, leaving out what macOS adds."""
+    try:
+        archive = zipfile.ZipFile(path)
+        names = [name for name in archive.namelist() if not re.search(r"/$|(^|/)(\.|__MACOSX/)", name)]
+        if "[Content_Types].xml" in names:
+            raise UserError(f"{path}: an Office document (Excel, Word); save its table as CSV")
+        if len(names) != 1:
+            listed = f" ({', '.join(name[:40] for name in names[:5])}{', …' if len(names) > 5 else ''})"
+            raise UserError(f"{path}: a zip of {len(names):,} files{listed if names else ''}, not of one; unpack it")
+        return archive.open(names[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: a zip that cannot be unpacked ({error}); unpack it by hand") from error
+
+
+def _encoding_of(path: Path, start: bytes, encoding: str) -> str:
+    """The encoding of a file that begins with ``start``."""
+    marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
+    kind = next((kind for magic, kind in _NO_TEXT.items() if start.startswith(magic)), None)
+    if kind:
+        raise UserError(f"{path}: {kind}, not a text file; convert it to CSV or JSON lines")
+    if marked or encoding != "auto":
+        return marked or encoding
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    for zeros, others, name in ((even, odd, "utf-16-be"), (odd, even, "utf-16-le")):
+        if zeros > max(4, len(start) // 4) and not others:
+            raise UserError(f"{path}: every other byte is 0: UTF-16 without a byte order mark? set --encoding={name}")
+    return "utf-8"
 
 
 def _too_large(path: Path, max_megabytes: int) -> str:
@@ -48,9 +122,9 @@ def _too_large(path: Path, max_megabytes: int) -> str:
 
 def check_size(path: Path, max_megabytes: int) -> None:
     """Refuses what unpacks to too much before any row of it is kept; raises UserError as ``open_text`` does."""
-    if path.suffix in COMPRESSED:
-        with open_text(path, max_megabytes) as file:
-            for _ in checked(iter(lambda: file.buffer.read(2**20), b""), path):
+    if check_regular(path) and (_is_zip(path) or is_packed(path)):
+        with _open_bytes(path, max_megabytes) as file:
+            for _ in checked(iter(lambda: file.read(2**20), b""), path):
                 pass
 
 
@@ -58,26 +132,36 @@ def checked(parts: Iterator, path: Path) -> Iterator:
     """Passes items on and turns a damaged archive, a wrong encoding or malformed CSV into a clear error."""
     try:
         yield from parts
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it with iconv") from error
-    except DAMAGED as error:
+    except UnicodeError as error:
+        raise UserError(f"{path}: {_undecodable(error)}; {_REMEDY}") from error
+    except (*DAMAGED, zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(f"{path}: damaged or truncated archive ({error}); fetch it again") from error
     except csv.Error as error:
         raise UserError(f"{path}: malformed CSV ({error})") from error
+
+
+def _undecodable(error: UnicodeError) -> str:
+    if not isinstance(error, UnicodeDecodeError):
+        return f"cannot be decoded ({error})"
+    return f"not {error.encoding.upper()} ({error.reason}: byte 0x{error.object[error.start]:02x})"
 
 
 def read_lines(file: TextIO, path: Path) -> Iterator[str]:
     """The lines of an open text file, with their ends.
 
     Raises:
-        UserError: a damaged archive, not UTF-8, or a line of more than ``LONGEST`` characters.
+        UserError: a damaged archive, another encoding, or a line of more than ``LONGEST`` characters.
     """
     return checked(_lines(file, path), path)
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
     for number in itertools.count(1):
-        line = file.readline(LONGEST)
+        try:
+            line = file.readline(LONGEST)
+        except UnicodeDecodeError as error:
+            at = number + error.object[: error.start].count(b"\n")
+            raise UserError(f"{path}:{at}: {_undecodable(error)}; {_REMEDY}") from error
         if not line:
             return
         if len(line) == LONGEST and line[-1] not in "\r\n":
@@ -85,70 +169,14 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-def beginning(path: Path, max_megabytes: int = MAX_MEGABYTES) -> str:
-    """The first 4,096 characters of a text file; raises UserError as ``read_lines`` does."""
-    with open_text(path, max_megabytes) as file:
-        return next(checked(iter(lambda: file.read(4096), ""), path), "")
-
-
-def is_array(path: Path, max_megabytes: int = MAX_MEGABYTES) -> bool:
-    """Whether a JSON file begins with an array."""
-    start = beginning(path, max_megabytes)
-    return start.startswith("[", _space(start, 0))
-
-
-def read_array(file: TextIO, path: Path) -> Iterator[tuple[int, str, Any]]:
-    """The items of a file that is one JSON array, with their number and place; few are in memory at a time.
-
-    Raises:
-        UserError: malformed JSON, nested too deep, with a number too long, or an item longer than ``LONGEST``.
-    """
-    parts = checked(iter(lambda: file.read(2**16), ""), path)
-    text, number, line = next(parts, ""), 0, 1
-    place = _space(text, 0) + 1
-    while not (number == 0 and text.startswith("]", _space(text, place))):
-        place = _space(text, place)
-        found, error = _item(text, place, f"{path}[{number}]")
-        end = _space(text, found[1]) if found else len(text)
-        if end == len(text):  # in the middle of an item, or perhaps of a number
-            more = list(itertools.islice(parts, max(1, (len(text) - place) >> 16)))
-            if not more or len(text) - place > LONGEST:
-                at = line + text.count("\n", 0, error.pos if error else end)
-                raise UserError(f"{path}:{at}: malformed JSON ({error.msg if error else 'the array does not end'})")
-            line += text.count("\n", 0, place)
-            text, place = text[place:] + "".join(more), 0
-            continue
-        if text[end] not in ",]":
-            raise UserError(f"{path}:{line + text.count(chr(10), 0, end)}: malformed JSON (no comma between items)")
-        number += 1
-        yield number, f"{path}[{number - 1}]", found[0] if found else None
-        place = end + 1
-        if text[end] == "]":
-            break
-    rest = text[place:] if number else text[_space(text, place) + 1 :]
-    if rest.strip() or any(part.strip() for part in parts):
-        raise UserError(f"{path}: malformed JSON (text after the array)")
-
-
-def _item(text: str, place: int, where: str) -> tuple[tuple[Any, int] | None, JSONDecodeError | None]:
-    """The JSON value at ``place`` and where it ends, or why there is none."""
-    try:
-        return JSONDecoder().raw_decode(text, place), None
-    except JSONDecodeError as error:
-        return None, error
-    except RecursionError as error:
-        raise UserError(f"{where}: malformed JSON: nested too deep") from error
-    except ValueError as error:  # a number of more than 4,300 digits
-        raise UserError(f"{where}: malformed JSON: {str(error).split(';')[0]}") from error
-
-
-def _space(text: str, place: int) -> int:
-    """The first place from ``place`` on that is no white space."""
-    return _SPACE.match(text, place).end()  # type: ignore[union-attr]  # it matches nothing, too
+def beginning(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "auto", size: int = BEGINNING) -> str:
+    """The first ``size`` characters of a text file; raises UserError as ``read_lines`` does."""
+    with open_text(path, max_megabytes, encoding) as file:
+        return next(checked(iter(lambda: file.read(size), ""), path), "")
 
 
 def read_whole(path: Path, max_megabytes: int) -> bytes:
-    """A whole file, which need not be UTF-8; raises UserError as ``open_text`` does."""
+    """A whole file, which need not be text; raises UserError as ``open_text`` does."""
     check_regular(path)
     try:
         with path.open("rb") as file:
@@ -158,3 +186,19 @@ def read_whole(path: Path, max_megabytes: int) -> bytes:
     if len(content) > max_megabytes * 10**6:
         raise UserError(_too_large(path, max_megabytes))
     return content
+
+
+def decode(path: Path, content: bytes, encoding: str = "auto") -> tuple[str, str]:
+    """The text of a file that is one text, and its encoding; ``auto`` reads as Windows-1252 what is not UTF-8.
+
+    Raises:
+        UserError: it is no text, or not in the encoding that was told.
+    """
+    name = _encoding_of(path, content[:64], encoding)
+    try:
+        return content.decode(name), name
+    except UnicodeError as error:
+        if encoding == "auto" and name == "utf-8":
+            name = "latin-1" if set(content) & _NOT_IN_CP1252 else "cp1252"
+            return content.decode(name), name
+        raise UserError(f"{path}: {_undecodable(error)}; {_REMEDY}") from error

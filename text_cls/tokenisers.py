@@ -1,4 +1,4 @@
-"""The two ways from raw texts to token ids: words of our own vocabulary, and BERT's word pieces.
+"""The ways from raw texts to token ids: words or subwords of our own vocabulary, and BERT's word pieces.
 
 A tokeniser works in two steps, so that the first, the slow one, can be kept: ``tokenise`` gives a ``Corpus`` that does
 not depend on lengths, ``encode`` frames and cuts it.
@@ -9,16 +9,19 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from files.writing import write_text
-from text_cls.config import CleaningConfig
-from text_cls.encoding import Encoded, Framing, encode
+from text_cls.config import CleaningConfig, LengthConfig, VocabularyConfig
+from text_cls.encoding import Encoded, Framing, encode, unknown_share
 from text_cls.preprocess import Cleaner, Corpus, Fields, tokenise
-from text_cls.vocabulary import Vocabulary
+from text_cls.subwords import Subwords, expanded, library
+from text_cls.vocabulary import UNK_ID, Vocabulary
 from text_cls.wordpiece import WordPiece, tokenise_pieces
+
+MANY_UNKNOWN = 0.1  # share of the validation tokens from which on a run says so
 
 
 class Tokeniser(Protocol):
@@ -31,6 +34,10 @@ class Tokeniser(Protocol):
         """Longest text in tokens."""
 
     @property
+    def size(self) -> int:
+        """Token ids that it may give: 0 to ``size`` - 1."""
+
+    @property
     def key(self) -> str:
         """All that its words or pieces depend on besides the texts."""
 
@@ -40,47 +47,145 @@ class Tokeniser(Protocol):
     def encode(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
         """Words or pieces → framed token ids."""
 
+    def notes(self, validation: Encoded) -> tuple[str, ...]:
+        """What a reader of the result should know of how it reads the validation texts."""
+
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes what it needs into the folder and returns what ``load`` needs besides."""
 
 
 @dataclasses.dataclass(frozen=True)
-class WordTokeniser:
-    """Cleaned words of a vocabulary built on the training texts."""
-
-    vocabulary_file: ClassVar[str] = "vocabulary.txt"
+class _CleanedTokeniser:
+    """What tokenisers of cleaned words share."""
 
     cleaner: Cleaner
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | Subwords
     max_length: int
     truncate: str = "head"
 
-    @property
-    def key(self) -> str:
-        return self.cleaner.key
+    kind: ClassVar[str]
+    vocabulary_file: ClassVar[str]
 
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
         return tokenise(texts, self.cleaner, workers)
 
-    def encode(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
-        ids = self.vocabulary.ids(corpus.lexicon)[corpus.ids] if len(corpus.ids) else corpus.ids
-        return encode(ids, corpus.offsets, labels, Framing(self.max_length, self.truncate))
+    @property
+    def size(self) -> int:
+        return len(self.vocabulary)
+
+    @property
+    def framing(self) -> Framing:
+        """<CLS> in front, nothing behind."""
+        return Framing(self.max_length, self.truncate)
 
     def save(self, folder: Path) -> dict[str, Any]:
         self.vocabulary.save(folder / self.vocabulary_file)
         return {
+            "kind": self.kind,
+            "rule": self.cleaner.rule,
             "cleaner": dataclasses.asdict(self.cleaner.config),
             "stop_words": sorted(self.cleaner.stop_words),
             "max_length": self.max_length,
             "truncate": self.truncate,
         }
 
+
+@dataclasses.dataclass(frozen=True)
+class WordTokeniser(_CleanedTokeniser):
+    """Cleaned words of a vocabulary built on the training texts."""
+
+    kind: ClassVar[str] = "words"
+    vocabulary_file: ClassVar[str] = "vocabulary.txt"
+
+    vocabulary: Vocabulary
+
+    @classmethod
+    def cleaner_of(cls, config: CleaningConfig) -> Cleaner:
+        """What cleans the texts before it is built."""
+        return Cleaner(config)
+
+    @classmethod
+    def build(cls, corpus: Corpus, cleaner: Cleaner, config: VocabularyConfig, length: LengthConfig) -> Self:
+        """That of a cleaned corpus; raises UserError where its vocabulary would be empty."""
+        vocabulary = Vocabulary.build(corpus, config.vocabulary_size, config.min_count)
+        return cls(cleaner, vocabulary, length.max_length, length.truncate)
+
+    @property
+    def key(self) -> str:
+        return self.cleaner.key
+
+    def notes(self, validation: Encoded) -> tuple[str, ...]:
+        share = unknown_share(validation, UNK_ID, framing_tokens=1)
+        if share <= MANY_UNKNOWN:
+            return ()
+        return (
+            f"{share:.0%} of the validation tokens are <UNK>, words that the model does not know: its vocabulary has "
+            f"{len(self.vocabulary):,} entries; raise --vocabulary_size, lower --min_count, or use "
+            "--tokeniser=subwords, which reads every word",
+        )
+
+    def encode(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
+        ids = self.vocabulary.ids(corpus.lexicon)[corpus.ids] if len(corpus.ids) else corpus.ids
+        return encode(ids, corpus.offsets, labels, self.framing)
+
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> "WordTokeniser":
-        stop_words = frozenset(config["stop_words"]) if "stop_words" in config else None
-        cleaner = Cleaner(CleaningConfig(**config["cleaner"]), stop_words)
         vocabulary = Vocabulary.load(folder / cls.vocabulary_file)
-        return cls(cleaner, vocabulary, config["max_length"], config["truncate"])
+        return cls(_saved_cleaner(config), vocabulary, config["max_length"], config["truncate"])
+
+
+@dataclasses.dataclass(frozen=True)
+class SubwordTokeniser(_CleanedTokeniser):
+    """Subwords of cleaned words, trained on the training texts."""
+
+    kind: ClassVar[str] = "subwords"
+    vocabulary_file: ClassVar[str] = "tokenizer.json"
+
+    vocabulary: Subwords
+
+    @classmethod
+    def cleaner_of(cls, config: CleaningConfig) -> Cleaner:
+        """What cleans the texts before it is built; raises UserError where the ``tokenizers`` library is missing."""
+        library()
+        return Cleaner(config, rule="unicode_runs")
+
+    @classmethod
+    def build(cls, corpus: Corpus, cleaner: Cleaner, config: VocabularyConfig, length: LengthConfig) -> Self:
+        """That of a cleaned corpus."""
+        subwords = Subwords.train(corpus, config.vocabulary_size, config.min_count)
+        return cls(cleaner, subwords, length.max_length, length.truncate)
+
+    @property
+    def key(self) -> str:
+        return f"subwords {self.vocabulary.key} {self.cleaner.key}"
+
+    def notes(self, validation: Encoded) -> tuple[str, ...]:
+        return ()  # nothing is unknown
+
+    def encode(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
+        ids, offsets = expanded(corpus, self.vocabulary.pieces(corpus.lexicon))
+        return encode(ids, offsets, labels, self.framing)
+
+    @classmethod
+    def load(cls, folder: Path, config: dict[str, Any]) -> "SubwordTokeniser":
+        subwords = Subwords.load(folder / cls.vocabulary_file)
+        return cls(_saved_cleaner(config), subwords, config["max_length"], config["truncate"])
+
+
+TOKENISERS: dict[str, type[WordTokeniser] | type[SubwordTokeniser]] = {
+    tokeniser.kind: tokeniser for tokeniser in (WordTokeniser, SubwordTokeniser)
+}
+
+
+def load_own(folder: Path, config: dict[str, Any]) -> WordTokeniser | SubwordTokeniser:
+    """What one of ``TOKENISERS`` saved; versions up to 0.5 had words alone."""
+    return TOKENISERS[config.get("kind", "words")].load(folder, config)
+
+
+def _saved_cleaner(config: dict[str, Any]) -> Cleaner:
+    """The cleaner of a saved tokeniser; versions up to 0.5 had one rule."""
+    stop_words = frozenset(config["stop_words"]) if "stop_words" in config else None
+    return Cleaner(CleaningConfig(**config["cleaner"]), stop_words, config.get("rule", "0.5"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +198,10 @@ class PieceTokeniser:
     max_length: int
     truncate: str = "head"
     join: str = " "
+
+    @property
+    def size(self) -> int:
+        return len(self.wordpiece)
 
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
         return tokenise_pieces(texts, self.wordpiece, self.join, workers)
@@ -107,6 +216,15 @@ class PieceTokeniser:
         w = self.wordpiece
         words = hashlib.sha256("\n".join(w.words).encode()).hexdigest()
         return f"pieces 2 {words} {w.lower_case} {w.strip_accents} {w.split_cjk} {self.join!r}"
+
+    def notes(self, validation: Encoded) -> tuple[str, ...]:
+        share = unknown_share(validation, self.wordpiece.unk_id, framing_tokens=2)
+        if share <= MANY_UNKNOWN:
+            return ()
+        return (
+            f"{share:.0%} of the validation tokens are [UNK]: the encoder does not know this script or language; use "
+            "one that was trained on it (--encoder), or train_text --tokeniser=subwords",
+        )
 
     def save(self, folder: Path) -> dict[str, Any]:
         write_text(folder / self.vocabulary_file, "\n".join(self.wordpiece.words) + "\n")

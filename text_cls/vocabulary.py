@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files.documents import read_text
+from files.documents import MOST_BYTES, read_text
 from files.errors import UserError
 from files.writing import write_text
 from text_cls.preprocess import SEP, Corpus
@@ -24,13 +24,24 @@ class Vocabulary:
 
     @classmethod
     def build(cls, corpus: Corpus, size: int, min_count: int = 1) -> "Vocabulary":
-        """The most frequent words of ``corpus``: at most ``size`` entries with the special tokens, ties by alphabet."""
+        """The most frequent words of ``corpus``: at most ``size`` entries with the special tokens, ties by alphabet.
+
+        Raises:
+            UserError: there are none, or they would be a larger file than is read.
+        """
         counts = np.bincount(corpus.ids, minlength=len(corpus.lexicon))
         ranked = sorted(
             (-int(count), word) for word, count in zip(corpus.lexicon, counts, strict=True) if count >= min_count
         )
         words = [word for _, word in ranked if word not in SPECIAL]
-        return cls(SPECIAL + tuple(words[: max(0, size - len(SPECIAL))]))
+        if not words:
+            raise UserError(
+                f"the vocabulary is empty: none of the {len(counts):,} different words of the training texts appears "
+                f"{min_count} times; lower --min_count, or use --tokeniser=subwords"
+            )
+        vocabulary = cls(SPECIAL + tuple(words[: max(0, size - len(SPECIAL))]))
+        check_size(vocabulary._text())
+        return vocabulary
 
     def __len__(self) -> int:
         return len(self.words)
@@ -45,7 +56,10 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """One word a line."""
-        write_text(path, "\n".join(self.words) + "\n")
+        write_text(path, self._text())
+
+    def _text(self) -> str:
+        return "\n".join(self.words) + "\n"
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
@@ -57,6 +71,22 @@ class Vocabulary:
         words = tuple(read_text(path).removesuffix("\n").split("\n"))
         if words[: len(SPECIAL)] != SPECIAL:
             raise UserError(f"{path}: does not begin with {' '.join(SPECIAL)}; it is no vocabulary of ours")
+        if "" in words:
+            raise UserError(f"{path}: damaged: line {words.index('') + 1} is empty")
         if len(set(words)) < len(words):
             raise UserError(f"{path}: damaged: {len(words) - len(set(words))} words appear twice")
         return cls(words)
+
+
+def check_size(text: str) -> None:
+    """Refuses a vocabulary before a model is trained that could not be loaded.
+
+    Raises:
+        UserError: its file would be larger than what is read.
+    """
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MOST_BYTES:
+        raise UserError(
+            f"the vocabulary takes {size / 2**20:,.0f} MiB, and {MOST_BYTES / 2**20:,.0f} are read: lower "
+            "--vocabulary_size, or raise --min_count"
+        )

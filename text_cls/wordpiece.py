@@ -163,7 +163,7 @@ class WordPiece:
         self.lower_case, self.split_cjk, self.backend = lower_case, split_cjk, backend
         self.strip_accents = lower_case if strip_accents is None else strip_accents
         places = {word: place for place, word in enumerate(self.words)}
-        self.cls_id, self.sep_id, self.mask_id = (places[token] for token in ("[CLS]", "[SEP]", "[MASK]"))
+        self.unk_id, self.cls_id, self.sep_id, self.mask_id = (places[token] for token in SPECIAL[1:])
         self._special = {token: places[token] for token in SPECIAL}
         self._pieces = _Pieces(places)
         self._clean = _CharacterMap(lambda c: _cleaned(c, split_cjk))

@@ -39,7 +39,11 @@ class TrainingConfig(Config):
     ema_decay: float = option(0.0, "Average the weights with this decay; 0: no.", low=0.0, high=1.0)
     log_every: int = option(50, "Steps between log lines.", low=1)
     eval_every: int = option(0, "Steps between evaluations and checkpoints; 0: once an epoch.", low=0)
-    select: str = option("accuracy", "Validation figure that picks the best weights; empty: the last.")
+    select: str = option(
+        "accuracy",
+        "Validation figure that picks the best weights; empty: the last. Of texts, auto: accuracy, or "
+        "mean_average_precision with --multi_label.",
+    )
     patience: int = option(0, "Stop after this many evaluations without improvement; 0: never.", low=0)
     precision: str = option(
         "float32",

@@ -36,6 +36,31 @@ def classification(
     return {"loss": loss, "accuracy": ops.cast(right, "float32")}
 
 
+def multi_label_classification(
+    logits: Any, labels: Any, label_smoothing: float = 0.0, positive_weights: Any | None = None
+) -> dict[str, Any]:
+    """Binary cross-entropy of every class, averaged over the classes, and subset accuracy, one number per example.
+
+    loss = 1/K · Σ_k −w_k · t_k · log σ(x_k) − (1 − t_k) · log(1 − σ(x_k)),  t = (1 − ε) · y + ε/2
+
+    Args:
+        logits: x [B, K].
+        labels: y [B, K] of 0 and 1.
+        label_smoothing: ε.
+        positive_weights: w [K], factors of the positive term, or None for 1.
+
+    Returns:
+        ``loss`` and ``subset_accuracy`` (whether every class is right at probability .5), each [B] float32.
+    """
+    x, y = ops.cast(logits, "float32"), ops.cast(labels, "float32")
+    target = (1.0 - label_smoothing) * y + 0.5 * label_smoothing
+    positive, negative = target * ops.softplus(-x), (1.0 - target) * ops.softplus(x)  # −log σ(x), −log(1 − σ(x))
+    if positive_weights is not None:
+        positive = positive * ops.convert_to_tensor(positive_weights, "float32")
+    right = ops.all(ops.equal(x >= 0.0, y > 0.5), axis=-1)
+    return {"loss": ops.mean(positive + negative, axis=-1), "subset_accuracy": ops.cast(right, "float32")}
+
+
 def seeded_call(model: keras.Model, inputs: Any, training: bool, place: Place | None) -> Any:
     """Calls ``model`` with its randomness a pure function of ``place``.
 

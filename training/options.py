@@ -124,6 +124,10 @@ class Config:
     def check(self) -> None:
         """Refuses fields that contradict each other."""
 
+    def settled(self) -> Self:
+        """The same with the choice itself where one stands for another; a run folder may have either."""
+        return self
+
     def applied_to(self, base: C) -> C:
         """``base`` with every field of this one that is not None; see ``overrides_of``."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -4,16 +4,21 @@ Figures are made without pyplot, so that no global state of matplotlib changes: 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Text
 from PIL import Image
 
 from files.limits import check_regular
 from files.writing import replacing
+from training.names import MOST, one_line
 
 
 class NewFigure(NamedTuple):
@@ -27,6 +32,48 @@ def new_figure(rows: int = 1, columns: int = 1, **options: Any) -> NewFigure:
     """A figure with a grid of axes; ``options`` are those of ``matplotlib.figure.Figure``."""
     figure = Figure(**options)
     return NewFigure(figure, figure.subplots(rows, columns, squeeze=False))
+
+
+def drawable(name: str, most: int = MOST) -> str:
+    """A user's name as it is drawn: on one line, shortened, and with \\u4e2d for a letter that the font does not have.
+
+    Drawn in an element of ``as_written``, or of ``name_legend``, it is no formula either.
+    """
+    known = _letters()
+    plain = (x if ord(x) in known else x.encode("unicode_escape").decode() for x in one_line(name, most))
+    return one_line("".join(plain), most)
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """What the font of pictures has."""
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
+def as_written(texts: Iterable[Text]) -> None:
+    """Draws $ and \\ in these elements of a picture as they are, not as a formula."""
+    for text in texts:
+        text.set_parse_math(False)
+
+
+def name_ticks(axis: Axes, which: str, names: Sequence[str], places: Sequence[int] | None = None, **style: Any) -> None:
+    """Writes users' names beside the ticks of the axis ``which``, x or y; ``style`` is that of their texts."""
+    labels = [drawable(name) for name in names]
+    ticks = list(range(len(names)) if places is None else places)
+    axis.set(**{f"{which}ticks": ticks})
+    getattr(axis, f"set_{which}ticklabels")(labels, parse_math=False, **style)
+
+
+def name_title(axis: Axes, name: str, most: int = MOST, **style: Any) -> None:
+    """Writes a title with users' names in it; ``style`` is that of its text."""
+    axis.set_title(drawable(name, most), parse_math=False, **style)
+
+
+def name_legend(axis: Axes, handles: Sequence[Any], names: Sequence[str], **style: Any) -> None:
+    """A legend of users' names; matplotlib leaves out those that begin with an underscore."""
+    labels = [drawable(name) for name in names]
+    legend = axis.legend(handles, [f" {label}" if label.startswith("_") else label for label in labels], **style)
+    as_written(legend.get_texts())
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -1,10 +1,11 @@
 """The run folder: flags, log, metrics, result. Nothing of a run is written outside it."""
 
+import contextlib
 import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any, Protocol, Self
 
 from filelock import Timeout
 
-from files.documents import read_object, read_text, write_json
-from files.errors import UserError
+from files.documents import read_object, write_json
+from files.errors import Interrupted, UserError
 from files.limits import check_regular
 from files.locks import alone, is_taken
-from files.writing import append_text, is_draft, write_text
+from files.writing import append_text, write_text
 from training.config_files import as_flags, as_json
 from training.hosts import check_chief_writes, hosts, on_chief
-from training.options import Config, Leaf, leaves
+from training.options import Config
+from training.run_config import belongs, read_own
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -87,7 +89,7 @@ class Run:
         try:
             inputs = {**(data.describe() if data is not None else {}), **inputs}
             on_chief(lambda: run._take(config, inputs))
-            if not _belongs(path, config):
+            if not belongs(path, config):
                 raise UserError(
                     f"--run_dir={path} is another folder for this host than for the first of TF_CONFIG; all hosts have "
                     "to see the same files there"
@@ -109,7 +111,7 @@ class Run:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock.enter_context(alone(path))
-            there = _belongs(path, config)  # again: another process may have made the folder meanwhile
+            there = belongs(path, config)  # again: another process may have made the folder meanwhile
             if not (there and (path / "config.json").exists()):  # folders of versions before 0.3 have none
                 about = {"task": type(config).__name__, "version": version(), "config": as_json(config)}
                 write_json(path / "config.json", about)
@@ -132,7 +134,7 @@ class Run:
             return False  # the chief says so to all, when the run is opened
         if is_taken(path):
             raise UserError(_taken(path))
-        return _belongs(path, config)
+        return belongs(path, config)
 
     @property
     def identity(self) -> str:
@@ -224,13 +226,36 @@ class Run:
         """Writes ``name`` in the folder, whole or not at all."""
         write_json(self.path / name, content)
 
+    def picture(self, name: str, draw: Callable[[Path], None]) -> None:
+        """Draws the picture ``name`` of the folder; one that fails is said in a note, and the run goes on.
+
+        Whatever cannot be had again (``result.json``, the model) is to be written before: a process that is killed for
+        memory while it draws says nothing.
+
+        Args:
+            name: of the file.
+            draw: path of the file → writes it.
+
+        Raises:
+            Interrupted: the user stopped the run meanwhile.
+        """
+        try:
+            draw(self.path / name)
+        except Interrupted:
+            raise
+        except Exception as error:  # MemoryError is one
+            lines = str(error).splitlines() or [""]
+            with contextlib.suppress(OSError):  # the disk may be full; the note has been printed
+                self.say(f"note: {name} could not be drawn: {type(error).__name__}: {lines[0][:200]}")
+
+    def missing_picture(self, name: str, draw: Callable[[Path], None]) -> None:
+        """``picture``, if the folder has none of this name: that of a run killed after its result was written."""
+        if not (self.path / name).exists():
+            self.picture(name, draw)
+
     def read_json(self, name: str) -> Any | None:
         """The content of ``name`` in the folder, None if it is not there."""
-        path = self.path / name
-        try:
-            return read_object(path) if path.exists() else None
-        except UserError as error:
-            raise UserError(f"{error}; put a whole copy in its place, or choose another folder") from error
+        return read_own(self.path / name)
 
     def _left(self, step: int) -> str:
         first, start = self._start
@@ -253,59 +278,6 @@ def version() -> str:
 
 def _taken(path: Path) -> str:
     return f"--run_dir={path} is in use by another process; wait for its end, or choose another folder"
-
-
-def _belongs(path: Path, config: Config) -> bool:
-    """Whether the folder is that of a run with this configuration; False if there is none, or nothing of it but what a
-    process left that was killed while it made the folder."""
-    if (path / "flags.txt").exists():
-        _check_config(path, config)
-        return True
-    left = [path] if path.exists() else []
-    if path.is_dir():
-        begun = ("config.json", ".lock", "config.json.tmp", "flags.txt.tmp")  # flags.txt comes last
-        left = [file for file in path.iterdir() if file.name not in begun and not is_draft(file.name)]
-    if left:
-        raise UserError(f"--run_dir={path} exists and is no run folder; choose another, nothing was written")
-    return False
-
-
-def _check_config(path: Path, config: Config) -> None:
-    """Raises UserError for the folder of another configuration; what it does not say had its default."""
-    about = Run(path).read_json("config.json") or {}
-    task = type(config).__name__
-    if about.get("task", task) != task:
-        raise UserError(f"--run_dir={path} belongs to another task, {about['task']}; choose another folder")
-    known = {leaf.name: leaf for leaf in leaves(type(config)())}
-    here, defaults = as_flags(config), as_flags(type(config)())
-    before = defaults | _read_flags(path / "flags.txt", known)
-    differing = [
-        f"--{name}={before.get(name)} there, {here.get(name)} here"
-        for name in sorted(here.keys() | before.keys())
-        if before.get(name) != here.get(name)
-    ]
-    if differing:
-        raise UserError(
-            f"--run_dir={path} belongs to a run with other flags ({', '.join(differing[:3])}); choose another folder, "
-            f"or the flags of {path / 'flags.txt'}; nothing was written"
-        )
-
-
-def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:
-    """The file's flags by today's names and in today's form; versions before 0.3 wrote None for what was not given."""
-    today = {name: leaf.name for leaf in known.values() for name in leaf.former_names}
-    found = {}
-    for line in read_text(path).splitlines():
-        if line.startswith("--"):
-            name, _, value = line[2:].partition("=")
-            leaf = known.get(today.get(name, name))
-            if leaf is None:
-                found[name] = value
-                continue
-            absent = value == "None" or not (value or leaf.kind.many)
-            if not (leaf.kind.optional and absent):
-                found[leaf.name] = str(Path(value).expanduser()) if leaf.kind.type is Path else leaf.option.today(value)
-    return found
 
 
 def _is_number(value: Any) -> bool:

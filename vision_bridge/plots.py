@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from PIL import Image
 
-from training.plots import new_figure, save_figure, save_image
+from training.plots import name_ticks, name_title, new_figure, save_figure, save_image
 
 if TYPE_CHECKING:
     from vision_bridge.layout import PixelMap
@@ -36,14 +36,14 @@ def layout(pixel_map: "PixelMap", hull: np.ndarray, groups: Sequence[str], kind:
     side = rotated.max(axis=0)
     _outline(axes[1], np.array([[0, 0], [side[0], 0], side, [0, side[1]]]), color="tab:red")
     bar = figure.colorbar(shown, ax=axes, label=kind, ticks=range(len(groups)))
-    bar.ax.set_yticklabels(groups)
+    name_ticks(bar.ax, "y", groups)
     for axis, title in zip(axes, ("layout", "rotated"), strict=True):
         axis.set_aspect("equal")
         axis.set_title(title)
     save_figure(figure, path)
 
 
-def image_rows(rows: Mapping[str, np.ndarray], path: Path, symmetric: bool = False) -> None:
+def image_rows(rows: Mapping[str, np.ndarray], path: Path, symmetric: bool = False, title: str = "") -> None:
     """Named rows of images [N, H, W], all on one colour scale; ``symmetric`` puts 0 in its middle."""
     columns = max(len(images) for images in rows.values())
     figure, grid = new_figure(len(rows), columns, figsize=(2 * columns + 1, 2.1 * len(rows)), layout="constrained")
@@ -58,9 +58,11 @@ def image_rows(rows: Mapping[str, np.ndarray], path: Path, symmetric: bool = Fal
             axis.axis("off")
         for axis, image in zip(axes, images, strict=False):
             shown = axis.imshow(image, cmap="RdBu_r" if symmetric else "gray", vmin=low, vmax=high)
-        axes[0].set_title(name, fontsize=9, loc="left")
+        name_title(axes[0], name, fontsize=9, loc="left")
     assert shown is not None
     figure.colorbar(shown, ax=grid, shrink=0.8)
+    if title:
+        figure.suptitle(title)
     save_figure(figure, path)
 
 
@@ -87,9 +89,9 @@ def activation(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], shar
         grid[0, column].imshow(images[column], cmap="gray")
         grid[1, column].imshow(images[column], cmap="gray")
         grid[1, column].imshow(heat[column], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
-        grid[0, column].set_title(title, fontsize=8)
+        name_title(grid[0, column], title, fontsize=8)
         grid[2, column].bar(range(len(groups)), shares[column])
-        grid[2, column].set_xticks(range(len(groups)), groups)
+        name_ticks(grid[2, column], "x", groups)
         grid[2, column].set_ylim(0, max(0.4, float(shares.max())))
         for row in (0, 1):
             grid[row, column].axis("off")

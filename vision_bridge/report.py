@@ -1,4 +1,4 @@
-"""The table of extractors as Markdown, CSV, a picture and figures."""
+"""The table of extractors as Markdown, CSV and a picture."""
 
 import csv
 import dataclasses
@@ -55,19 +55,22 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Line))
 
 
 def write_report(folder: Path, lines: Sequence[Line], controls: Sequence[Line], control_title: str) -> str:
-    """Writes ``table.md``, ``table.csv`` and ``table.png``; returns the first."""
-    from vision_bridge import plots
-
+    """Writes ``table.md`` and ``table.csv``; returns the first."""
     text = markdown(lines) + (f"\nControls, {control_title}:\n\n{markdown(controls)}" if controls else "")
     write_text(folder / "table.md", text)
-    everything = [*lines, *controls]
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow([_title(name) for name in COLUMNS])
-    writer.writerows([getattr(line, name) for name in COLUMNS] for line in everything)
+    writer.writerows([getattr(line, name) for name in COLUMNS] for line in (*lines, *controls))
     write_text(folder / "table.csv", file.getvalue())
-    plots.accuracies(everything, folder / "table.png")
     return text
+
+
+def draw_report(path: Path, lines: Sequence[Line]) -> None:
+    """``table.png``: the accuracies of the table."""
+    from vision_bridge import plots
+
+    plots.accuracies(lines, path)
 
 
 def markdown(lines: Sequence[Line]) -> str:

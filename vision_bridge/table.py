@@ -16,7 +16,7 @@ from vision_bridge.bridge import Bridge, Maps, Network, load_network
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig
 from vision_bridge.controls import mean_interval
 from vision_bridge.extractors import EXTRACTORS
-from vision_bridge.report import Line, write_report
+from vision_bridge.report import Line, draw_report, write_report
 from vision_bridge.task import probes, train_head
 
 _FIGURES, _TEXTS = ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "val_accuracy"), ("weights", "maps")
@@ -137,6 +137,7 @@ class Table:
         text = write_report(self.run.path, lines, controls, title)
         result = self._result(lines, controls)
         self.run.write_json("result.json", result)
+        self.run.picture("table.png", lambda path: draw_report(path, [*lines, *controls]))
         self.run.say(f"{text}\neverything is in {self.run.path}: table.md, table.csv, table.png, runs/")
         return result
 

@@ -46,7 +46,7 @@ class Trained(NamedTuple):
 
 
 def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probes: bool = True) -> dict[str, Any]:
-    """From features to a result: layout, images, maps, pictures of them, simple classifiers, the head.
+    """From features to a result: layout, images, maps, simple classifiers, the head; then pictures of them.
 
     Args:
         run: its folder gets the pictures, ``layout.safetensors`` and ``result.json``.
@@ -58,18 +58,17 @@ def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probe
     Returns:
         What is in ``result.json``.
     """
-    from training.plots import training_curves
     from vision_bridge import pictures
 
     maps = bridge.maps(network)
     if network.weights == "random":
         run.say("note: the extractor's weights are random")
-    pictures.draw(run.path, bridge, maps)
     found = probes(bridge, maps, seed) if with_probes else {}
     result, head = train_head(run, bridge, maps, seed)
-    training_curves(run.path / "metrics.jsonl", run.path / "curves.png")
-    pictures.draw_activation(run.path, bridge, maps, head)
     run.write_json("result.json", result | found)
+    draw_curves(run, run.picture)
+    pictures.draw(run, bridge, maps)
+    run.picture("activation.png", lambda path: pictures.draw_activation(path, bridge, maps, head))
     run.say(
         f"test accuracy {result['test_accuracy']:.4f} ({result['test_accuracy_low']:.4f} to "
         f"{result['test_accuracy_high']:.4f} for {len(bridge.features.labels['test']):,} rows)"
@@ -77,6 +76,13 @@ def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probe
         + f"\neverything is in {run.path}"
     )
     return result | found
+
+
+def draw_curves(run: Run, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
+    """The picture that needs nothing but the run's figures, by ``run.picture`` or ``run.missing_picture``."""
+    from training.plots import training_curves
+
+    picture("curves.png", lambda path: training_curves(run.path / "metrics.jsonl", path))
 
 
 def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:

@@ -1,0 +1,102 @@
+"""Class names of any letters are printed and drawn as text: on one line, of bounded width, and never as a formula."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import vision_bridge.plots
+from tests.scripts import succeeds
+from tests.test_many_classes import SMALL, drawn, write_texts
+from text_cls.metrics import report
+from text_cls.plots import confusion, f1_by_class, scatter_3d, scatter_3d_html
+from text_cls.report_text import as_text
+from training.names import one_line, width
+from training.plots import drawable, name_legend, new_figure
+
+NAMES = (
+    "$0-$50", r"$50-$100 \frac", "two\nlines", "a\ttab", "_hidden", "x" * 300, "中文类别", "हिन्दी", "🎬 film",
+    "\u202eright", "\ud800lone", "^{x_1}$", r"\$5", "", " ", "_", "$", "a<b>&c",
+)  # fmt: skip
+
+
+def test_names_never_break_the_table() -> None:
+    figures = report(np.eye(len(NAMES)), np.arange(len(NAMES)), NAMES)
+    lines = as_text(figures).splitlines()
+    assert len(lines) == len(NAMES) + 3
+    assert {width(line) for line in lines[:-2]} == {width(lines[0])} and width(lines[0]) < 90
+    assert not any(letter in "".join(lines) for letter in "\t\u202e\ud800")
+    "\n".join(lines).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("two\n lines", "two lines"),
+        ("a\u2028b\x00c\x1b[31m", "a b c [31m"),
+        ("x" * 41, "x" * 39 + "…"),
+        ("x" * 40, "x" * 40),
+        ("中" * 20, "中" * 20),
+        ("中" * 21, "中" * 19 + "…"),
+        ("e\u0301" * 40, "e\u0301" * 40),
+        ("\n", r"'\n'"),
+        ("\u202e", r"'\u202e'"),
+        ("", "''"),
+    ],
+)
+def test_names_are_one_line(name: str, line: str) -> None:
+    assert one_line(name) == line
+    assert width(one_line(name * 1000)) <= 40 and "\n" not in one_line(name * 1000)
+
+
+def test_names_are_drawn_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings of matplotlib are errors here: of glyphs that the font lacks, say."""
+    made = drawn(monkeypatch)
+    count = len(NAMES)
+    confusion(np.eye(count, dtype=int).tolist(), NAMES, tmp_path / "confusion.png")
+    f1_by_class({name: {"f1": 0.5, "support": 3} for name in NAMES}, tmp_path / "f1.png")
+    scatter_3d(np.random.default_rng(0).normal(size=(count, 3)), np.arange(count), NAMES, tmp_path / "tsne.png")
+    vision_bridge.plots.image_rows({name: np.eye(3)[None] for name in NAMES[:4]}, tmp_path / "rows.png")
+    images = np.ones((count, 4, 4)) * np.arange(4)
+    shares = np.ones((count, 2)) / 2
+    vision_bridge.plots.activation(images, images, NAMES, shares, ("$a$", "_b"), "kind", tmp_path / "activation.png")
+    assert len(list(tmp_path.glob("*.png"))) == 5
+    labels = made[0].axes[0, 0].get_yticklabels()
+    assert [label.get_text() for label in labels] == [drawable(name) for name in NAMES]
+    assert not any(label.get_parse_math() for label in labels)
+    assert labels[0].get_text() == "$0-$50" and "\\u4e2d\\u6587" in labels[6].get_text()
+
+
+def test_the_page_of_t_sne_has_names_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """plotly itself reads names as HTML; what it is handed is looked at here."""
+    traces: list[dict] = []
+    page = SimpleNamespace(
+        Scatter3d=lambda **about: traces.append(about),
+        Figure=lambda data: SimpleNamespace(to_html=lambda include_plotlyjs: "page"),
+    )
+    monkeypatch.setitem(sys.modules, "plotly", SimpleNamespace(graph_objects=page))
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", page)
+    scatter_3d_html(np.eye(3), np.arange(3), ["a<b>&c", "two\nlines", "x" * 300], tmp_path / "a.html")
+    assert [trace["name"] for trace in traces] == ["a&lt;b&gt;&amp;c", "two lines", "x" * 39 + "…"]
+    traces.clear()
+    scatter_3d_html(np.ones((700, 3)), np.arange(700), [str(k) for k in range(700)], tmp_path / "a.html")
+    assert len(traces) == 31 and traces[0]["name"] == "670 other classes" and len(traces[0]["x"]) == 670
+
+
+def test_a_legend_has_every_name(tmp_path: Path) -> None:
+    axis = new_figure().axes[0, 0]
+    handles = [axis.scatter([0], [k]) for k in range(len(NAMES))]
+    name_legend(axis, handles, NAMES)
+    texts = axis.get_legend().get_texts()
+    assert [text.get_text().removeprefix(" ") for text in texts] == [drawable(name) for name in NAMES]
+    assert not any(text.get_parse_math() for text in texts)
+
+
+def test_names_from_end_to_end(tmp_path: Path) -> None:
+    names = [name for name in NAMES if name.strip() and "\ud800" not in name]
+    flags = write_texts(tmp_path, names, 20)
+    folder = tmp_path / "run"
+    done = succeeds("train_text", *flags, *SMALL, f"--run_dir={folder}")
+    assert "could not be drawn" not in done and (folder / "confusion.png").exists()

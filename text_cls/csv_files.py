@@ -1,0 +1,270 @@
+"""CSV files in any dialect → rows that know their line.
+
+A dialect is what stands between columns and how a text that contains it is quoted. It is recognised, or told by flags.
+Reading is strict: a quotation mark that is never closed, or closed in the middle of a column, is an error that names
+the line where it was opened, since every row behind it would be lost in it.
+"""
+
+import csv
+import io
+import itertools
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from files.errors import UserError
+from text_cls.format import Format
+from text_cls.text_files import BEGINNING, LONGEST, beginning, open_text, read_lines
+
+csv.field_size_limit(LONGEST)
+DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|"}
+QUOTINGS = ("auto", "double", "backslash", "none")
+_ESCAPED = re.compile(r'\\([\\"])')
+_QUOTE = "\ufdd0"  # stands for an escaped quotation mark while a row is cut; no text has it: it is no character
+_SAMPLE = 50  # rows that decide the delimiter
+
+
+def check_delimiter(name: str) -> None:
+    """Raises UserError for what cannot stand between columns."""
+    if name not in ("auto", *DELIMITERS) and (len(name) != 1 or name in '"\\\r\n'):
+        raise UserError(f"--delimiter={name!r}: use auto, {', '.join(DELIMITERS)}, or one character")
+
+
+class Dialect(NamedTuple):
+    """How a CSV file is cut.
+
+    Attributes:
+        delimiter: the character between columns.
+        quoting: a quotation mark in a quoted text is doubled (``double``) or has a backslash (``backslash``); or
+            quotation marks mean nothing (``none``), and a row is a line.
+        skip_space: whether a space after a delimiter means nothing.
+        told: whether the user said how texts are quoted: then what looks like a mistake is not.
+    """
+
+    delimiter: str = ","
+    quoting: str = "double"
+    skip_space: bool = False
+    told: bool = False
+
+    def reader(self, lines: Iterable[str]) -> Any:
+        """Python's reader of this dialect."""
+        options: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if self.quoting == "none" else {}
+        return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.skip_space, strict=True, **options)
+
+
+class Line(NamedTuple):
+    """A row of a CSV file; ``values`` is empty for a blank line."""
+
+    first: int  # line of the file
+    last: int
+    values: list[str]
+    lines: Sequence[str] = ()  # as they are in the file, if they are several
+
+
+class Unreadable(NamedTuple):
+    """A row that cannot be cut."""
+
+    first: int
+    message: str
+
+
+class _Rows:
+    """Lines for ``csv.reader``, which remembers those of the row that is being read, to give them again."""
+
+    def __init__(self, path: Path, lines: Iterator[str], dialect: Dialect) -> None:
+        self._path, self._lines, self._dialect = path, lines, dialect
+        self._again: deque[str] = deque()
+        self.row: list[str] = []  # the lines of the row, as they are in the file
+        self.number = 0  # of the last line
+        self._taken = 0  # characters
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.number += 1
+        self.row.append(line)
+        self._taken += len(line)
+        if self._taken > LONGEST:
+            first = self.number + 1 - len(self.row)
+            raise UserError(
+                f"{self._path}:{first}: a row of more than {LONGEST:,} characters; is a quotation mark left open?"
+            )
+        if self._dialect.quoting == "backslash" and "\\" in line:
+            return _ESCAPED.sub(lambda found: _QUOTE if found[1] == '"' else "\\", line)
+        return line
+
+    def next_row(self) -> int:
+        """Begins a row; returns the number of its first line."""
+        self.row, self._taken = [], 0
+        return self.number + 1
+
+    def go_back_to(self, line: int) -> None:
+        """Gives the row's lines from the one of this number on again."""
+        count = self.number + 1 - line
+        if count > 0:
+            self._again.extendleft(reversed(self.row[-count:]))
+            self.number -= count
+
+
+def read_rows(path: Path, lines: Iterator[str], dialect: Dialect) -> Iterator[Line | Unreadable]:
+    """Cuts the lines of a file into rows; after one that cannot be cut it goes on behind the line that is at fault.
+
+    Raises:
+        UserError: a row of more than ``LONGEST`` characters.
+    """
+    rows = _Rows(path, lines, dialect)
+    reader = dialect.reader(rows)
+    while True:
+        first = rows.next_row()
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            opened = first + _opened(rows.row, dialect)
+            yield Unreadable(opened, _complaint(rows, opened, error))
+            rows.go_back_to(opened + 1)
+            continue
+        if values is None:
+            return
+        if dialect.quoting == "backslash":
+            values = [value.replace(_QUOTE, '"') for value in values]
+        yield Line(first, rows.number, values, rows.row if rows.number > first else ())
+
+
+def _complaint(rows: _Rows, opened: int, error: csv.Error) -> str:
+    if "expected after" in str(error):
+        where = f"line {rows.number}" if rows.number > opened else "the same line"
+        return f"the quotation mark opened here closes in {where} in the middle of a column"
+    if "end of data" in str(error):
+        return "the quotation mark opened here is never closed"
+    return f"malformed CSV ({error})"
+
+
+def _opened(row: Sequence[str], dialect: Dialect) -> int:
+    """Number of the line, counted from the row's first, where the last quoted column begins."""
+    text, place, opened = "".join(row), 0, 0
+    delimiter = re.escape(dialect.delimiter)
+    inside = re.compile(r'(?:[^"\\]++|\\.|"")*+"' if dialect.quoting == "backslash" else r'(?:[^"]++|"")*+"', re.DOTALL)
+    start = re.compile(rf'(?:\A|{delimiter})[ ]*"' if dialect.skip_space else rf'(?:\A|{delimiter})"')
+    while found := start.search(text, place):
+        opened = found.end() - 1
+        closed = inside.match(text, found.end())
+        if not closed:
+            break
+        place = closed.end()
+        if not re.match(rf"{delimiter}|[\r\n]|\Z", text[place : place + 1]):
+            break
+    return len(re.findall(r"\r\n|\r|\n", text[:opened]))
+
+
+def find_dialect(path: Path, form: Format) -> Dialect:
+    """The dialect of a file: what the flags say, and for the rest what it looks like."""
+    start = beginning(path, form.max_megabytes, form.encoding)
+    delimiter = DELIMITERS.get(form.delimiter, form.delimiter)
+    if delimiter == "auto":
+        delimiter = _find_delimiter(path, start, form)
+    quoting = "double" if form.quoting == "auto" else form.quoting
+    dialect = Dialect(delimiter, quoting, told=form.quoting != "auto")
+    dialect = dialect._replace(skip_space=_skips_space(path, start, dialect))
+    return dialect if dialect.told else dialect._replace(quoting=_find_quoting(path, dialect, form))
+
+
+def _find_delimiter(path: Path, start: str, form: Format) -> str:
+    """What stands between the columns of a file that begins with ``start``.
+
+    The one that gives most of the wanted columns in the first row; among those, the one whose rows are most alike.
+    """
+    candidates = "\t,;|" if re.search(r"\.(tsv|tab)\b", path.name.lower()) else ",\t;|"
+    wanted = {name for name, _ in form.required()}
+
+    def score(delimiter: str) -> tuple[int, float]:
+        rows = _sample(path, start, Dialect(delimiter, "none" if form.quoting == "none" else "double"))
+        if not rows:
+            return 0, 0.0
+        header = [value.strip() for value in rows[0]]
+        width = len(form.columns) or len(header)
+        alike = sum(len(row) == width for row in rows) / len(rows)
+        return len(wanted & set(header)), alike if width > 1 or len(wanted) < 2 else 0.0
+
+    return max(candidates, key=score)
+
+
+def _sample(path: Path, start: str, dialect: Dialect) -> list[list[str]]:
+    """The first rows that can be cut, without the last line, of which the beginning of a file may have only a part."""
+    lines = list(io.StringIO(start, newline=""))
+    whole = lines[:-1] if len(lines) > 1 and len(start) >= BEGINNING else lines
+    rows = (row for row in read_rows(path, iter(whole), dialect) if isinstance(row, Line) and row.values)
+    return [row.values for row in itertools.islice(rows, _SAMPLE)]
+
+
+def _skips_space(path: Path, start: str, dialect: Dialect) -> bool:
+    """Whether every delimiter of the first row has a space behind it."""
+    header = next(iter(_sample(path, start, dialect)), [])
+    return len(header) > 1 and dialect.delimiter != " " and all(name.startswith(" ") for name in header[1:])
+
+
+def _find_quoting(path: Path, dialect: Dialect, form: Format) -> str:
+    r"""``backslash`` if the file has ``\"`` and fewer rows that cannot be used that way, else ``double``."""
+    with open_text(path, form.max_megabytes, form.encoding) as file:
+        if not any('\\"' in line for line in read_lines(file, path)):
+            return "double"
+    found = {}
+    for quoting in ("double", "backslash"):
+        with open_text(path, form.max_megabytes, form.encoding) as file:
+            found[quoting] = _problems(read_rows(path, read_lines(file, path), dialect._replace(quoting=quoting)))
+    return min(found, key=lambda quoting: found[quoting])
+
+
+def _problems(rows: Iterator[Line | Unreadable]) -> int:
+    """How many rows cannot be cut, or have another number of columns than the first."""
+    width, problems = 0, 0
+    for row in rows:
+        if isinstance(row, Unreadable):
+            problems += 1
+        elif row.values:
+            width = width or len(row.values)
+            problems += len(row.values) != width
+    return problems
+
+
+class SeveralLines:
+    """Looks at rows of several lines: is each of their lines a row, which a quotation mark has swallowed?"""
+
+    def __init__(self, path: Path, dialect: Dialect, label: int | None) -> None:
+        """``label`` is the place of the label in a row, if it has one."""
+        self._path, self._label, self._told = path, label, dialect.told
+        self._plain = dialect._replace(quoting="none")
+        self._labels: set[str] = set()  # of rows of one line
+        self._suspects: list[tuple[Line, set[str]]] = []
+        self._count, self._longest = 0, Line(0, 0, [])
+
+    def see(self, row: Line) -> None:
+        """Takes note of a whole row."""
+        if not row.lines:
+            if self._label is not None:
+                self._labels.add(row.values[self._label].strip())
+            return
+        self._count += 1
+        self._longest = max(self._longest, row, key=lambda one: one.last - one.first)
+        rows = [values for values in self._plain.reader(row.lines) if values]
+        if len(rows) > 1 and all(len(values) == len(row.values) > 1 for values in rows):
+            self._suspects.append((row, set() if self._label is None else {v[self._label].strip() for v in rows}))
+
+    def notes(self) -> list[str]:
+        """What a reader should know of them.
+
+        Raises:
+            UserError: every line of a row, without quotation marks, would be a row with the label of others.
+        """
+        for row, labels in self._suspects:
+            if labels <= self._labels and not self._told:
+                raise UserError(
+                    f"{self._path}:{row.first}: the quotation mark opened here closes in line {row.last} only, and "
+                    "every line between looks like a row; close it, or set --quoting=none if texts have such marks, or "
+                    "--quoting=double if it is one text"
+                )
+        longest = f"lines {self._longest.first} to {self._longest.last}"
+        return [f"{self._path}: {self._count:,} rows have several lines, the longest {longest}"] if self._count else []

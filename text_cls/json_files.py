@@ -1,0 +1,230 @@
+"""JSON files in the forms that people have → rows that know their place.
+
+Lines or indented objects one after the other; one array; an array inside an object, or several named by splits; and
+what pandas writes: records, split, table, index, columns, values. Arrays and lines are streams; any other file is read
+as a whole.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from json import JSONDecodeError, JSONDecoder
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from files.documents import parse_json, shown
+from files.errors import UserError
+from text_cls.format import ABSENT, Format, some, value_of
+from text_cls.split_names import SPLIT_NAMES, simple
+from text_cls.text_files import LONGEST, beginning, checked, open_text, read_lines
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DEEPEST = 4  # objects around the rows
+
+
+class Item(NamedTuple):
+    """A value of a JSON file that ought to be a row; ``split`` is the name of the array it is in, if that is one."""
+
+    where: str
+    value: Any
+    split: str = ""
+    key: str = ""
+
+
+def read_items(path: Path, form: Format, bad: Callable[[str], None]) -> Iterator[Item]:
+    """The rows of a JSON file.
+
+    Args:
+        path: the file.
+        form: how it is read.
+        bad: told of lines that are no JSON.
+
+    Raises:
+        UserError: malformed JSON, or none with rows in it.
+    """
+    start = beginning(path, form.max_megabytes, form.encoding)
+    with open_text(path, form.max_megabytes, form.encoding) as file:
+        if _is_lines(path, form):
+            items = _lines(path, file, bad)
+        elif start.startswith("[", _space(start, 0)):
+            items = _array(file, path)
+        else:
+            items = _documents("".join(checked(iter(lambda: file.read(2**20), ""), path)), path, form)
+        yield from _with_columns(items, form, bad)
+
+
+def _is_lines(path: Path, form: Format) -> bool:
+    """Whether a file has one value a line: the first of its lines is one as a whole, or the second an object."""
+    with open_text(path, form.max_megabytes, form.encoding) as file:
+        try:
+            first = list(itertools.islice((line for line in read_lines(file, path) if line.strip()), 2))
+        except UserError:
+            return False  # a line too long, perhaps of an array in an object; said when it is read as a whole
+    if len(first) < 2 or first[0].strip() == "[":
+        return False
+    return _is_whole(first[0], dict | list) or _is_whole(first[1], dict)
+
+
+def _is_whole(line: str, kind: Any) -> bool:
+    try:
+        return isinstance(parse_json(line, ""), kind)
+    except UserError:
+        return False
+
+
+def _lines(path: Path, file: TextIO, bad: Callable[[str], None]) -> Iterator[Item]:
+    for number, line in enumerate(read_lines(file, path), start=1):
+        where = f"{path}:{number}"
+        if line.strip():
+            try:
+                item = parse_json(line, where)
+            except UserError as error:
+                bad(str(error))
+            else:
+                yield Item(where, item)
+
+
+def _with_columns(items: Iterator[Item], form: Format, bad: Callable[[str], None]) -> Iterator[Item]:
+    """Rows that are lists become objects; their names are ``columns``, or the first of them."""
+    columns: Sequence[Any] = form.columns
+    for number, item in enumerate(items):
+        row = item.value
+        if not isinstance(row, list):
+            yield item
+        elif number == 0 and not columns and set(form.text_fields) <= {one for one in row if isinstance(one, str)}:
+            columns = row
+        elif not columns:
+            yield item
+        elif len(row) != len(columns):
+            bad(f"{item.where}: a row of {len(row)} values, not of {len(columns)}; see --columns")
+        else:
+            yield item._replace(value=dict(zip(map(str, columns), row, strict=True)))
+
+
+def _documents(text: str, path: Path, form: Format) -> Iterator[Item]:
+    """The rows of objects one after the other, or of one object that has them inside."""
+    objects: list[Item] = []
+    place, line, counted = _space(text, 0), 1, 0
+    while place < len(text):
+        line, counted = line + text.count("\n", counted, place), place
+        found, error = _item(text, place, f"{path}:{line}")
+        if found is None:
+            at = line + text.count("\n", place, error.pos) if error else line
+            raise UserError(
+                f"{path}:{at}: {_too_long(text, place)}malformed JSON ({error.msg if error else 'no value'})"
+            )
+        objects.append(Item(f"{path}:{line}", found[0]))
+        place = _space(text, found[1])
+    if len(objects) == 1 and isinstance(objects[0].value, dict):
+        return _inside(objects[0].value, form, str(path))
+    return iter(objects)
+
+
+def _too_long(text: str, place: int) -> str:
+    end = text.find("\n", place)
+    length = (len(text) if end < 0 else end) - place
+    return f"a line of more than {LONGEST:,} characters, and " if length > LONGEST else ""
+
+
+def _inside(value: dict[str, Any], form: Format, where: str, depth: int = 0) -> Iterator[Item]:
+    """The rows in an object, whichever of the known forms it has."""
+    fields = [value_of(value, name) for name in form.text_fields]
+    if any(isinstance(field, str) for field in fields):
+        return iter([Item(where, value)])
+    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+        return _numbered(f"{where}: data", [value["columns"], *value["data"]])
+    if all(isinstance(field, list | dict) for field in fields):
+        return _from_columns(where, value, fields)
+    lists = {name: part for name, part in value.items() if isinstance(part, list)}
+    arrays = {name: part for name, part in lists.items() if part and isinstance(part[0], dict | list)}
+    with_rows = {name: part for name, part in arrays.items() if _is_row(part[0], form)} or arrays
+    if with_rows and all(simple(name) in SPLIT_NAMES for name in with_rows):
+        parts = (_numbered(f"{where}: {name}", part, name) for name, part in with_rows.items())
+        return itertools.chain.from_iterable(parts)
+    if len(with_rows) == 1:
+        ((name, part),) = with_rows.items()
+        return _numbered(f"{where}: {name}", part)
+    objects = {name: part for name, part in value.items() if isinstance(part, dict)}
+    if objects and all(_is_row(part, form) for part in objects.values()):
+        return (Item(f"{where}: {name}", part, key=name) for name, part in objects.items())
+    if len(objects) == 1 and not arrays and depth < _DEEPEST:
+        ((name, inner),) = objects.items()
+        return _inside(inner, form, f"{where}: {name}", depth + 1)
+    raise UserError(
+        f"{where}: no rows with {', '.join(form.text_fields)} found in an object of {some(value)}; write one object a "
+        "line, or one array of objects; see --text_fields"
+    )
+
+
+def _is_row(value: Any, form: Format) -> bool:
+    return isinstance(value, Mapping) and all(value_of(value, name) is not ABSENT for name in form.text_fields)
+
+
+def _numbered(where: str, values: Sequence[Any], split: str = "") -> Iterator[Item]:
+    return (Item(f"{where}[{i}]", value, split) for i, value in enumerate(values))
+
+
+def _from_columns(where: str, value: dict[str, Any], fields: Sequence[list | dict]) -> Iterator[Item]:
+    """Rows of columns: each is a list, or an object with the rows' keys, as pandas writes it."""
+    first = fields[0]
+    keys: Sequence[Any] = list(first) if isinstance(first, dict) else range(len(first))
+    columns = {name: part for name, part in value.items() if type(part) is type(first)}
+    for name, part in columns.items():
+        if len(part) != len(first):
+            raise UserError(f"{where}: column {shown(name)} has {len(part):,} values, the texts {len(first):,}")
+    for key in keys:
+        if isinstance(first, dict):
+            row = {name: part[key] for name, part in columns.items() if key in part}
+            yield Item(f"{where}: row {key}", row, key=key)
+        else:
+            yield Item(f"{where}: row {key}", {name: part[key] for name, part in columns.items()})
+
+
+def _array(file: TextIO, path: Path) -> Iterator[Item]:
+    """The items of a file that is one JSON array; few are in memory at a time.
+
+    Raises:
+        UserError: malformed JSON, nested too deep, with a number too long, or an item longer than ``LONGEST``.
+    """
+    parts = checked(iter(lambda: file.read(2**16), ""), path)
+    text, number, line = next(parts, ""), 0, 1
+    place = _space(text, 0) + 1
+    while not (number == 0 and text.startswith("]", _space(text, place))):
+        place = _space(text, place)
+        found, error = _item(text, place, f"{path}[{number}]")
+        end = _space(text, found[1]) if found else len(text)
+        if end == len(text):  # in the middle of an item, or perhaps of a number
+            more = list(itertools.islice(parts, max(1, (len(text) - place) >> 16)))
+            if not more or len(text) - place > LONGEST:
+                at = line + text.count("\n", 0, error.pos if error else end)
+                raise UserError(f"{path}:{at}: malformed JSON ({error.msg if error else 'the array does not end'})")
+            line += text.count("\n", 0, place)
+            text, place = text[place:] + "".join(more), 0
+            continue
+        if text[end] not in ",]":
+            raise UserError(f"{path}:{line + text.count(chr(10), 0, end)}: malformed JSON (no comma between items)")
+        number += 1
+        yield Item(f"{path}[{number - 1}]", found[0] if found else None)
+        place = end + 1
+        if text[end] == "]":
+            break
+    rest = text[place:] if number else text[_space(text, place) + 1 :]
+    if rest.strip() or any(part.strip() for part in parts):
+        raise UserError(f"{path}: malformed JSON (text after the array)")
+
+
+def _item(text: str, place: int, where: str) -> tuple[tuple[Any, int] | None, JSONDecodeError | None]:
+    """The JSON value at ``place`` and where it ends, or why there is none."""
+    try:
+        return JSONDecoder().raw_decode(text, place), None
+    except JSONDecodeError as error:
+        return None, error
+    except RecursionError as error:
+        raise UserError(f"{where}: malformed JSON: nested too deep") from error
+    except ValueError as error:  # a number of more than 4,300 digits
+        raise UserError(f"{where}: malformed JSON: {str(error).split(';')[0]}") from error
+
+
+def _space(text: str, place: int) -> int:
+    """The first place from ``place`` on that is no white space."""
+    return _SPACE.match(text, place).end()  # type: ignore[union-attr]  # it matches nothing, too

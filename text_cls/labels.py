@@ -1,0 +1,164 @@
+"""Labels as they are written in files → class names."""
+
+import ast
+import json
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from files.documents import shown
+from files.errors import UserError
+
+Label = str | tuple[str, ...]  # of one row: a class name, or with --multi_label all of its
+RARE = "other"  # the class that --merge_rare makes
+_DECIMAL = re.compile(r"[+-]?\d+\.\d*")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_LONGEST_LIST = 10_000  # characters of a list that is written as a text
+
+
+class BadLabel(ValueError):
+    """A value that is no label; the message says why."""
+
+
+def read_label(value: Any, multi_label: bool = False) -> Label | None:
+    """The label of a row.
+
+    Args:
+        value: as in the file; None, "" and NaN are no label.
+        multi_label: whether it is any number of labels: a list, or names with ``|`` between them.
+
+    Returns:
+        The class name, with ``multi_label`` all of them; None if the row has no label.
+
+    Raises:
+        BadLabel: the value is a list or an object, or with ``multi_label`` has one inside.
+    """
+    if multi_label:
+        return _names(value)
+    if isinstance(value, list | dict):
+        hint = "; several labels a row need --multi_label" if isinstance(value, list) else ""
+        raise BadLabel(f"a label is a text or a number, not {shown(value)}{hint}")
+    name = _name(value)
+    if name.startswith("[") and _as_list(name) is not None:
+        raise BadLabel(f"the label {shown(name)} is a list; several labels a row need --multi_label")
+    return name or None
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        listed = _as_list(value.strip()) if value.strip().startswith("[") else None
+        value = value.split("|") if listed is None else listed
+    values = value if isinstance(value, list) else [value]
+    wrong = next((one for one in values if isinstance(one, list | dict)), None)
+    if wrong is not None or isinstance(value, dict):
+        raise BadLabel(f"labels are texts or numbers, not {shown(wrong if wrong is not None else value)}")
+    return tuple(dict.fromkeys(filter(None, map(_name, values))))
+
+
+def _as_list(text: str) -> list[Any] | None:
+    """The list that a text spells in JSON or, as pandas writes it, in Python; None if it spells none."""
+    if len(text) > _LONGEST_LIST:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list) else None
+    return None
+
+
+def _name(value: Any) -> str:
+    """One class name; "" for none."""
+    return _simple(value if isinstance(value, str) else "" if value is None else str(value))
+
+
+@lru_cache(2**16)
+def _simple(name: str) -> str:
+    """Without spaces around it, composed characters, and a decimal without zeros at its end: 1.0 is 1."""
+    name = unicodedata.normalize("NFC", name).strip("\ufeff\u200b").strip()
+    if _DECIMAL.fullmatch(name):
+        name = name.rstrip("0").rstrip(".")
+        name = "0" if name in ("-0", "+0") else name
+    return "" if name.casefold() == "nan" else name
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of their numbers: by value if all are numbers, else by alphabet."""
+    distinct = set(names)
+    if all(_NUMBER.fullmatch(name) for name in distinct):
+        return tuple(sorted(distinct, key=lambda name: (float(name), name)))
+    return tuple(sorted(distinct))
+
+
+def lookalikes(counts: Mapping[str, int]) -> list[str]:
+    """A note on classes that differ only in case, spaces inside or how a number is written, with their sizes."""
+    groups = defaultdict(list)
+    for name in counts:
+        number = _NUMBER.fullmatch(name)
+        groups[str(float(name)) if number else " ".join(name.casefold().split())].append(name)
+    alike = [sorted(names) for names in groups.values() if len(names) > 1]
+    shown_groups = [" and ".join(f"{shown(name)} ({counts[name]:,})" for name in names) for names in sorted(alike)[:5]]
+    if not alike:
+        return []
+    more = f", and {len(alike) - 5} more such groups" if len(alike) > 5 else ""
+    return [f"classes that look alike are kept apart: {'; '.join(shown_groups)}{more}"]
+
+
+def smallest(counts: Mapping[str, int], most: int = 5) -> str:
+    """The smallest classes with their sizes, as a phrase."""
+    ranked = sorted((count, name) for name, count in counts.items())
+    return ", ".join(f"{shown(name)} {count}" for count, name in ranked[:most]) + (", …" if len(ranked) > most else "")
+
+
+class Rare(NamedTuple):
+    """What becomes of classes with fewer training rows than ``below``; 0 for nothing.
+
+    Attributes:
+        below: the smallest number of rows of a class that stays.
+        merge: whether the others become one class, ``RARE``; they are left out otherwise.
+    """
+
+    below: int = 0
+    merge: bool = False
+
+    @classmethod
+    def of(cls, merge_rare: int, drop_rare: int) -> "Rare":
+        """From the two flags, of which one may be set."""
+        return cls(merge_rare or drop_rare, bool(merge_rare))
+
+    def renamed(self, labels: Sequence[Label | None]) -> dict[str, str | None]:
+        """The rare classes among the labels of training rows → the name of their new class, None to leave them out.
+
+        Raises:
+            UserError: fewer than two classes are left.
+        """
+        counts = count_labels(labels)
+        rare = [name for name, count in counts.items() if count < self.below]
+        left = len(counts) - len(rare) + bool(self.merge and rare and RARE not in counts)
+        if rare and left < 2:
+            flag = f"--{'merge' if self.merge else 'drop'}_rare={self.below}"
+            raise UserError(f"{flag} leaves {left} class(es); the smallest: {smallest(counts)}; lower the number")
+        return dict.fromkeys(rare, RARE if self.merge else None)
+
+
+def count_labels(labels: Iterable[Label | None]) -> Counter[str]:
+    """How many rows have each class."""
+    counts: Counter[str] = Counter()
+    for label in labels:
+        counts.update([label] if isinstance(label, str) else label or ())
+    return counts
+
+
+def rename(label: Label | None, names: Mapping[str, str | None]) -> Label | None:
+    """The label with classes renamed, and without those whose new name is None."""
+    if isinstance(label, tuple):
+        renamed = (names.get(name, name) for name in label)
+        return tuple(dict.fromkeys(name for name in renamed if name is not None))
+    return names.get(label, label) if label is not None else None

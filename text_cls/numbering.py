@@ -1,0 +1,105 @@
+"""Labels of rows → class numbers, the same for every split of a data set.
+
+``N`` rows, ``K`` classes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from files.documents import shown
+from text_cls.datasets import Found
+from text_cls.format import some
+from text_cls.labels import RARE, Rare, count_labels, in_order, lookalikes, rename
+from text_cls.readers import BadRows, Row
+
+
+class Numbered(NamedTuple):
+    """Rows whose labels count, and their numbers: [N] int32, or [N, K] uint8 of 0 and 1; None where they have none."""
+
+    rows: list[Row]
+    labels: np.ndarray | None
+
+
+class Numbering:
+    """The classes of a data set.
+
+    Attributes:
+        classes: K names; a class's number is its place.
+        notes: what a reader of the result should know; complete once every split is numbered.
+    """
+
+    def __init__(self, train: Sequence[Row], found: Found, rare: Rare, multi_label: bool, bad: BadRows) -> None:
+        """The training rows decide what the classes are, where the data set does not.
+
+        Args:
+            train: the training rows.
+            found: the data set's names and classes.
+            rare: what becomes of rare classes.
+            multi_label: whether a row has any number of labels.
+            bad: told of rows whose label is none of the classes.
+        """
+        self._found, self._rare, self._multi_label, self._bad = found, rare, multi_label, bad
+        labels = [rename(row.label, found.label_names) for row in train]
+        self._renamed = rare.renamed(labels)
+        counts = count_labels(rename(label, self._renamed) for label in labels)
+        fixed = tuple(name for name in found.classes if name not in self._renamed)
+        self.classes = fixed + ((RARE,) if RARE in self._renamed.values() else ()) if fixed else in_order(counts)
+        self._places = {name: place for place, name in enumerate(self.classes)}
+        self._lookalikes = [] if found.classes else lookalikes(counts)
+        self._left_out: Counter[str] = Counter()
+        self._merged: Counter[str] = Counter()
+
+    def number(self, rows: Iterable[Row]) -> Numbered:
+        """The rows of any split; ``bad`` is told of those without a label that counts."""
+        kept, numbers = [], []
+        for row in rows:
+            found = self._numbers(row)
+            if found is not None:
+                kept.append(row)
+                numbers.append(found)
+        if not self._multi_label:
+            return Numbered(kept, np.array([places[0] for places in numbers], np.int32))
+        labels = np.zeros((len(kept), len(self.classes)), np.uint8)
+        for number, places in enumerate(numbers):
+            labels[number, places] = 1
+        return Numbered(kept, labels)
+
+    def _numbers(self, row: Row) -> list[int] | None:
+        """The places of the row's classes; None if it does not count."""
+        if row.label is None:
+            self._bad(f"{row.where}: row has no label")
+            return None
+        places = []
+        for label in (row.label,) if isinstance(row.label, str) else row.label:
+            name = self._found.label_names.get(label, label)
+            if self._is_rare(name):
+                (self._merged if self._rare.merge else self._left_out)[name] += 1
+                name = RARE if self._rare.merge else ""
+            if name in self._places:
+                places.append(self._places[name])
+            elif name and self._found.other_labels == "skip":
+                self._left_out[name] += 1
+            elif name:
+                known = sorted(self._found.label_names) or self.classes
+                self._bad(f"{row.where}: label {shown(label)} is none of {some(known)}")
+                return None
+        return places if places or self._multi_label else None
+
+    def _is_rare(self, name: str) -> bool:
+        """Also of classes that no training row has, where rare ones are merged or left out."""
+        return name in self._renamed or (self._rare.below > 0 and name not in self._places)
+
+    @property
+    def notes(self) -> list[str]:
+        notes = [f"{n} rows of class {shown(name)} left out" for name, n in self._left_out.most_common(10)]
+        rest = self._left_out.total() - sum(n for _, n in self._left_out.most_common(10))
+        notes += [f"{rest} rows of {len(self._left_out) - 10} other classes left out"] if rest else []
+        if self._merged:
+            notes.append(
+                f"{self._merged.total():,} rows of {len(self._merged)} classes of fewer than {self._rare.below} "
+                f"training rows are of class {RARE!r}"
+            )
+        return notes + self._lookalikes

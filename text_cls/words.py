@@ -1,0 +1,143 @@
+"""How a text is cut into words: the rules, by name.
+
+``unicode`` is Unicode's rule (UAX 29, its numbers in brackets) for the scripts that write spaces, with these changes:
+
+- "." ":" "_" and what stands in numbers do not join words: reviews write "good.The" and "3.5€". An apostrophe (' or ’,
+  kept as ') joins letters and digits. Between letters the other marks that may stand there join: Catalan's middle dot,
+  the hyphenation point, Armenian's abbreviation mark, Hebrew's gershayim (WB6, WB7); between Hebrew letters " does, and
+  an apostrophe or a geresh belongs to the Hebrew letter before it (WB7a-c).
+- Where no spaces are written, a character is a word: in Han and Hiragana one letter, in Thai, Lao, Khmer, Myanmar and
+  their like (line breaking class SA) one grapheme cluster. Katakana is cut from other scripts, its runs are words
+  (WB13); Hangul is a script with spaces.
+
+Combining marks, ZWJ and ZWNJ belong to the letter before them (WB4). Other format characters vanish (soft hyphens,
+directional marks), but a zero-width space cuts. All is done in NFC, after ``str.casefold`` where case is folded.
+
+``unicode_runs`` leaves runs of letters of any script together, for subwords; ``0.5`` is the rule of versions up to 0.5,
+which trained models of those versions go on with.
+"""
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import NamedTuple
+
+import regex
+
+from text_cls.config import CleaningConfig
+
+Cut = Callable[[str], list[str]]
+
+_WORD = r"[^\W_]+(?:['’][^\W_]+)*"
+_ASCII_PUNCTUATION = r"!-/:-@\[-`{-~"
+_PUNCTUATION = rf"[{_ASCII_PUNCTUATION}¡§«·»¿‐-‧‰-⁞、-〃]"
+# Texts of these characters alone are cut by ``re``, several times as fast, into the same words (a test compares every
+# one of them): Latin, Greek, Cyrillic and Hangul, with the signs that English texts have. Left out are marks, what
+# folds or composes into other classes, and what one of the rules above names.
+_NOT_SIMPLE = re.compile(
+    r"[^\x00-\xac\xae-\xb5\xb8-\u012f\u0131-\u01ef\u01f1-\u024f\u0370-\u0373\u0386\u0388-\u038a\u038c\u038e\u038f"
+    r"\u0391-\u03a1\u03a3-\u03af\u03b1-\u03ff\u0400-\u0482\u048a-\u052f\u2010-\u2026\u2030-\u2043\u20ac\u2122\uac00-\ud7a3]"
+)
+_KEYCAP = r"[0-9#*]\ufe0f?\u20e3"
+_FLAG = r"[\U0001f1e6-\U0001f1ff]{2}"  # \X would look back over all flags before, again and again
+_KEYCAPS = re.compile(f"({_KEYCAP})")
+_VANISHING = regex.compile(r"[\p{Cf}--[\u200b-\u200d\U000e0020-\U000e007f]]+", regex.V1)  # ZWSP, joiners; flags' tags
+# NFC takes the square of the number of marks on a letter; no script has as many (UAX 15, Stream-Safe Text Format).
+_TOO_MANY_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
+
+_SINGLE = r"\p{Han}\p{Hiragana}"
+_CLUSTER = r"\p{Line_Break=SA}"
+_KATAKANA = r"\p{Katakana}\u3031-\u3035\u30fc\uff70\uff9e\uff9f"
+_EXTEND = r"\p{M}\u200c\u200d"
+_JOINERS = "|".join((
+    "'",
+    r"׳(?<=\p{Hebrew}.)",
+    rf"[·\u055f\u05f4\u2027](?<=[\p{{L}}{_EXTEND}].)(?=\p{{L}})",
+    r'"(?<=\p{Hebrew}.)(?=\p{Hebrew})',
+))  # fmt: skip
+
+_ANY_PUNCTUATION = rf"[{_ASCII_PUNCTUATION}\p{{P}}]"
+_SYMBOL = r"[^\s\x1c-\x1f\p{L}\p{N}\p{M}\p{Z}\p{Cf}\p{Cs}]"
+
+
+class Rule(NamedTuple):
+    """One way to cut texts.
+
+    Attributes:
+        cutter: steps → a function of a text that gives its words.
+        fold: a word as it is looked up among stop words.
+    """
+
+    cutter: Callable[[CleaningConfig], Cut]
+    fold: Callable[[str], str]
+
+
+def fold(text: str) -> str:
+    """Text in NFC without differences of case, of apostrophes, and of characters that vanish."""
+    return text.lower() if text.isascii() else _composed(text, True)
+
+
+def by_unicode(steps: CleaningConfig, runs: bool = False, fast: bool = True) -> Cut:
+    """Unicode's rule.
+
+    Args:
+        steps: whether case is folded, and what is a word besides words.
+        runs: whether runs of letters are words in every script.
+        fast: whether simple texts are cut by ``re``; the words are the same.
+    """
+    simple, full = _simple_pattern(steps).findall, _full_pattern(steps, runs).findall
+    lower_case, keycap = steps.lower_case, r" \1 " if steps.keep_special else " "
+
+    def cut(text: str) -> list[str]:
+        if fast and text.isascii():
+            return simple(text.lower() if lower_case else text)
+        if fast and not _NOT_SIMPLE.search(text):
+            return simple((text.casefold() if lower_case else text).replace("’", "'"))
+        text = _composed(text, lower_case)
+        return full(_KEYCAPS.sub(keycap, text) if "\u20e3" in text else text)
+
+    return cut
+
+
+def as_in_0_5(steps: CleaningConfig) -> Cut:
+    """The rule of versions up to 0.5: combining marks cut."""
+    find, lower_case = _simple_pattern(steps).findall, steps.lower_case
+    return lambda text: find((text.lower() if lower_case else text).replace("’", "'"))
+
+
+def _simple_pattern(steps: CleaningConfig) -> re.Pattern[str]:
+    parts = [_WORD]
+    if steps.keep_punctuation:
+        parts.append(_PUNCTUATION)
+    if steps.keep_special:
+        parts.append(rf"(?!{_PUNCTUATION})[^\w\s]")
+    return re.compile("|".join(parts))
+
+
+def _full_pattern(steps: CleaningConfig, runs: bool) -> "regex.Pattern[str]":
+    letter = r"[\p{L}\p{N}]" if runs else rf"[[\p{{L}}\p{{N}}]--[{_SINGLE}{_CLUSTER}{_KATAKANA}]]"
+    run = rf"{letter}[{letter}{_EXTEND}]*"
+    parts = [rf"{run}(?:(?:{_JOINERS}){run})*(?:['׳](?<=\p{{Hebrew}}.))?"]
+    if not runs:
+        single, katakana = rf"[[{_SINGLE}]&&[\p{{L}}\p{{N}}]]", rf"[[{_KATAKANA}]&&\p{{L}}]"
+        parts += [rf"{single}[{_EXTEND}]*", rf"{katakana}[{katakana}{_EXTEND}]*", rf"(?=[{_CLUSTER}&&\p{{L}}])\X"]
+    if steps.keep_special:
+        parts = [_KEYCAP, *parts, rf"{_FLAG}|(?=\p{{P}}\ufe0f|(?!{_ANY_PUNCTUATION}){_SYMBOL})\X"]
+    if steps.keep_punctuation:
+        parts.append(_ANY_PUNCTUATION)
+    return regex.compile("|".join(parts), regex.V1)
+
+
+def _composed(text: str, lower_case: bool) -> str:
+    text = unicodedata.normalize("NFC", _TOO_MANY_MARKS.sub(r"\1", _VANISHING.sub("", text)))
+    if lower_case:
+        text = unicodedata.normalize("NFC", text.casefold())
+    return text.replace("’", "'")
+
+
+RULES: dict[str, Rule] = {
+    "unicode": Rule(by_unicode, fold),
+    "unicode_runs": Rule(functools.partial(by_unicode, runs=True), fold),
+    "0.5": Rule(as_in_0_5, str.lower),
+}
