@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from files.writing import write_text
 
 MOST_BYTES = 64 * 2**20  # of a document; configurations and vocabularies are far smaller
 _SEAL = "sha256"
+_DIGEST = re.compile("[0-9a-f]{64}")  # under another name than the seal's, the name itself is damaged
 
 
 def read_text(path: Path) -> str:
@@ -88,7 +90,8 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """
     content = read_object(path)
     seal = content.pop(_SEAL, None)
-    if seal is not None and seal != _checksum(content):
+    renamed = seal is None and any(isinstance(value, str) and _DIGEST.fullmatch(value) for value in content.values())
+    if renamed or (seal is not None and seal != _checksum(content)):
         raise UserError(
             f"{path}: damaged, or changed by hand: it does not have the checksum that it was written with; take a "
             f"whole copy, or remove its line {_SEAL!r} if the change is meant"

@@ -74,6 +74,14 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path, one_replica: Placemen
             Predictor.load(tmp_path / "model", one_replica)
 
 
+def test_a_checksum_whose_own_name_is_damaged(tmp_path: Path, one_replica: Placement) -> None:
+    _predictor(one_replica).save(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"sha256"', '"sha257"'))
+    with pytest.raises(UserError, match="config.json: damaged, or changed by hand"):
+        Predictor.load(tmp_path, one_replica)
+
+
 def _same_json(one: bytes, two: bytes) -> bool:
     try:
         return json.loads(one) == json.loads(two)

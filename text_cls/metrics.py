@@ -36,7 +36,7 @@ class Predictions(NamedTuple):
 def _loss(p: Predictions) -> Cost:
     """Mean negative log-likelihood."""
     likelihood = np.clip(p.probabilities[np.arange(len(p.labels)), p.labels].astype(np.float64), 1e-12, 1.0)
-    return Cost(-np.log(likelihood).mean())
+    return Cost(0.0 - np.log(likelihood).mean())
 
 
 def likeliest(probabilities: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ def _mean_average_precision(p: Predictions) -> float:
 def _loss(p: Predictions) -> Cost:
     """Mean binary cross-entropy over texts and classes."""
     likelihood = np.where(p.labels > 0, p.probabilities, 1 - p.probabilities)
-    return Cost(-np.log(np.clip(likelihood, 1e-12, 1.0)).mean(dtype=np.float64))
+    return Cost(0.0 - np.log(np.clip(likelihood, 1e-12, 1.0)).mean(dtype=np.float64))
 
 
 # What a classifier of several labels is judged by; a ``Cost`` is better when it is smaller. During training thresholds

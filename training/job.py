@@ -1,6 +1,6 @@
 """What a package hands the engine: functions, never a subclass.
 
-    loss_fn(batch, training, place) -> {"loss": [B], "accuracy": [B], ...}     # one number per example
+    loss_fn(batch, training, place) -> {"loss": [B], ...}     # one number per example
 
 and batches whose ``mask`` [B] is 1 for an example and 0 for a filler row. Sums and counts travel apart and are divided
 once, so a ragged last batch, any number of replicas and any number of shards give the same numbers.

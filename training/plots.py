@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
 from PIL import Image
 
@@ -35,25 +35,47 @@ def new_figure(rows: int = 1, columns: int = 1, **options: Any) -> NewFigure:
 
 
 def drawable(name: str, most: int = MOST) -> str:
-    """A user's name as it is drawn: on one line, shortened, and with \\u4e2d for a letter that the font does not have.
+    """A user's name as it is drawn: on one line, shortened, and with \\u4e2d for a letter that no installed font has.
 
-    Drawn in an element of ``as_written``, or of ``name_legend``, it is no formula either.
+    Drawn in an element of ``as_written`` it is no formula either.
     """
-    known = _letters()
-    plain = (x if ord(x) in known else x.encode("unicode_escape").decode() for x in one_line(name, most))
+    plain = (x if _font_of(x) is not None else x.encode("unicode_escape").decode() for x in one_line(name, most))
     return one_line("".join(plain), most)
 
 
+def _font_of(letter: str) -> str | None:
+    """The family of an installed font that has the letter: "" for the one of pictures; None if there is none."""
+    return "" if ord(letter) in _own_letters() else _other_letters().get(ord(letter))
+
+
 @cache
-def _letters() -> frozenset[int]:
+def _own_letters() -> frozenset[int]:
     """What the font of pictures has."""
-    return frozenset(get_font(findfont(FontProperties())).get_charmap())
+    return frozenset(_letters(findfont(FontProperties())))
+
+
+@cache
+def _other_letters() -> dict[int, str]:
+    """Letters → the family of an installed font that has it."""
+    fonts = [font for font in fontManager.ttflist if "emoji" not in font.name.lower()]  # those have no outlines
+    return {letter: font.name for font in reversed(fonts) for letter in _letters(font.fname)}
+
+
+def _letters(path: str) -> Iterable[int]:
+    """What a font has; nothing if it cannot be read."""
+    try:
+        return get_font(path).get_charmap()
+    except (OSError, RuntimeError):
+        return ()
 
 
 def as_written(texts: Iterable[Text]) -> None:
-    """Draws $ and \\ in these elements of a picture as they are, not as a formula."""
+    """Draws these texts of a picture as they are: $ and \\ are no formula, every letter has a font with it."""
     for text in texts:
         text.set_parse_math(False)
+        others = dict.fromkeys(filter(None, map(_font_of, text.get_text())))
+        if others:
+            text.set_fontfamily([*text.get_fontfamily(), *others])
 
 
 def name_ticks(axis: Axes, which: str, names: Sequence[str], places: Sequence[int] | None = None, **style: Any) -> None:
@@ -61,12 +83,12 @@ def name_ticks(axis: Axes, which: str, names: Sequence[str], places: Sequence[in
     labels = [drawable(name) for name in names]
     ticks = list(range(len(names)) if places is None else places)
     axis.set(**{f"{which}ticks": ticks})
-    getattr(axis, f"set_{which}ticklabels")(labels, parse_math=False, **style)
+    as_written(getattr(axis, f"set_{which}ticklabels")(labels, parse_math=False, **style))
 
 
 def name_title(axis: Axes, name: str, most: int = MOST, **style: Any) -> None:
     """Writes a title with users' names in it; ``style`` is that of its text."""
-    axis.set_title(drawable(name, most), parse_math=False, **style)
+    as_written([axis.set_title(drawable(name, most), parse_math=False, **style)])
 
 
 def name_legend(axis: Axes, handles: Sequence[Any], names: Sequence[str], **style: Any) -> None:
