@@ -111,13 +111,19 @@ def test_mistakes_are_said(flags: list[str]) -> None:
         assert "--multi_label: the head on images gives a text one class" in error and error.count("\n") == 1
 
 
-def test_fine_tuning_with_everything(flags: list[str], tmp_path: Path) -> None:
+EVERYTHING = ["--mlm_epochs=0.5", "--lora_rank=2", "--accumulate=2", "--ema_decay=0.5", "--devices=cpu:2"]
+
+
+@pytest.mark.parametrize("more", [[], pytest.param(EVERYTHING, marks=pytest.mark.slow)], ids=["plain", "everything"])
+def test_fine_tuning(flags: list[str], tmp_path: Path, more: list[str]) -> None:
     encoder = [f"--encoder={TINY}", "--max_length=12", "--batch_size=8", "--num_epochs=2", "--learning_rate=0.01"]
-    more = ["--mlm_epochs=0.5", "--lora_rank=2", "--accumulate=2", "--export", "--tsne=20", "--ema_decay=0.5"]
-    done = succeeds("finetune_bert", *flags, *encoder, *more, "--devices=cpu:2")
+    done = succeeds("finetune_bert", *flags, *encoder, "--export", "--tsne=20", *more)
     folder = tmp_path / "run"
     assert "no t-SNE: its points are coloured by class" in done and not (folder / "tsne.png").exists()
     assert (folder / "encoder").is_dir() and "test_mean_average_precision" in (folder / "result.json").read_text()
+
+
+def test_labels_beside_features(flags: list[str], tmp_path: Path) -> None:
     succeeds("embed_text", *flags[:-1], f"--encoder={TINY}", "--max_length=12", f"--run_dir={tmp_path}/features")
     labels = np.load(tmp_path / "features" / "train_labels.npy")
     assert labels.ndim == 2 and labels.shape[1] == 3 and set(np.unique(labels)) == {0, 1}
