@@ -40,7 +40,7 @@ def _tokeniser(size: int = 300, min_count: int = 2, **cleaning: bool) -> Subword
 def test_the_first_merge_by_hand(tmp_path: Path) -> None:
     """l before o is the most frequent pair, then the space before a word and lo."""
     corpus = tokenise([("low low lot", "")], SubwordTokeniser.cleaner_of(CleaningConfig()))
-    subwords = Subwords.train(corpus, FEWEST_SUBWORDS + 2, 2)
+    subwords = Subwords.build(corpus, FEWEST_SUBWORDS + 2, 2)
     subwords.save(tmp_path / "t.json")
     merges = json.loads((tmp_path / "t.json").read_text())["model"]["merges"]
     assert merges == [["l", "o"], ["Ġ", "lo"]] and len(subwords) == FEWEST_SUBWORDS + 2
@@ -54,7 +54,7 @@ def test_long_words_are_trained_on_in_parts() -> None:
     """Or one of a million letters, a row of base64, would take the time of a million letters for every merge."""
     word = "ab" + "c" * 254 + "abd"
     tokeniser = SubwordTokeniser.cleaner_of(CleaningConfig())
-    subwords = Subwords.train(tokenise([(word,)], tokeniser), 400, 2)
+    subwords = Subwords.build(tokenise([(word,)], tokeniser), 400, 2)
     assert subwords.pieces(["ab"]).counts.tolist() == [1]  # a word begins with it twice
     assert subwords.pieces([word * 1000]).ids.max() < len(subwords)
 
@@ -108,7 +108,7 @@ def test_the_same_texts_give_the_same_file(tmp_path: Path) -> None:
     tokeniser.tokenise(TEXTS).save(tmp_path / "corpus.npz")
     code = (
         "import sys; from pathlib import Path; from text_cls.subwords import Corpus, Subwords\n"
-        "Subwords.train(Corpus.load(Path(sys.argv[1])), 300, 2).save(Path(sys.argv[2]))"
+        "Subwords.build(Corpus.load(Path(sys.argv[1])), 300, 2).save(Path(sys.argv[2]))"
     )
     for name in ("one.json", "two.json"):
         command = [sys.executable, "-c", code, str(tmp_path / "corpus.npz"), str(tmp_path / name)]

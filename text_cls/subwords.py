@@ -45,7 +45,7 @@ class Subwords:
         self._model = _pipeline(library().models.BPE(places, list(merges)))
 
     @classmethod
-    def train(cls, corpus: Corpus, size: int, min_count: int = 1) -> Self:
+    def build(cls, corpus: Corpus, size: int, min_count: int = 1) -> Self:
         """At most ``size`` tokens with the special ones, each seen ``min_count`` times; the same of the same texts.
 
         Raises:

@@ -64,7 +64,28 @@ class _CleanedTokeniser:
     truncate: str = "head"
 
     kind: ClassVar[str]
+    vocabulary_type: ClassVar[type[Vocabulary] | type[Subwords]]
     vocabulary_file: ClassVar[str]
+    rule: ClassVar[str]  # by which words are cut
+
+    @classmethod
+    def build(cls, corpus: Corpus, cleaner: Cleaner, config: VocabularyConfig, length: LengthConfig) -> Self:
+        """That of a cleaned corpus; raises UserError where its vocabulary would be empty, or too large a file."""
+        vocabulary = cls.vocabulary_type.build(corpus, config.vocabulary_size, config.min_count)
+        return cls(cleaner, vocabulary, length.max_length, length.truncate)
+
+    @classmethod
+    def cleaner_of(cls, config: CleaningConfig) -> Cleaner:
+        """What cleans the texts before it is built; raises UserError where a library is missing."""
+        return Cleaner(config, rule=cls.rule)
+
+    @classmethod
+    def load(cls, folder: Path, config: dict[str, Any]) -> Self:
+        """What ``save`` wrote; versions up to 0.5 had one rule."""
+        stop_words = frozenset(config["stop_words"]) if "stop_words" in config else None
+        cleaner = Cleaner(CleaningConfig(**config["cleaner"]), stop_words, config.get("rule", "0.5"))
+        vocabulary = cls.vocabulary_type.load(folder / cls.vocabulary_file)
+        return cls(cleaner, vocabulary, config["max_length"], config["truncate"])
 
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
         return tokenise(texts, self.cleaner, workers)
@@ -95,20 +116,11 @@ class WordTokeniser(_CleanedTokeniser):
     """Cleaned words of a vocabulary built on the training texts."""
 
     kind: ClassVar[str] = "words"
+    vocabulary_type: ClassVar = Vocabulary
     vocabulary_file: ClassVar[str] = "vocabulary.txt"
+    rule: ClassVar[str] = "unicode"
 
     vocabulary: Vocabulary
-
-    @classmethod
-    def cleaner_of(cls, config: CleaningConfig) -> Cleaner:
-        """What cleans the texts before it is built."""
-        return Cleaner(config)
-
-    @classmethod
-    def build(cls, corpus: Corpus, cleaner: Cleaner, config: VocabularyConfig, length: LengthConfig) -> Self:
-        """That of a cleaned corpus; raises UserError where its vocabulary would be empty."""
-        vocabulary = Vocabulary.build(corpus, config.vocabulary_size, config.min_count)
-        return cls(cleaner, vocabulary, length.max_length, length.truncate)
 
     @property
     def key(self) -> str:
@@ -128,32 +140,22 @@ class WordTokeniser(_CleanedTokeniser):
         ids = self.vocabulary.ids(corpus.lexicon)[corpus.ids] if len(corpus.ids) else corpus.ids
         return encode(ids, corpus.offsets, labels, self.framing)
 
-    @classmethod
-    def load(cls, folder: Path, config: dict[str, Any]) -> "WordTokeniser":
-        vocabulary = Vocabulary.load(folder / cls.vocabulary_file)
-        return cls(_saved_cleaner(config), vocabulary, config["max_length"], config["truncate"])
-
 
 @dataclasses.dataclass(frozen=True)
 class SubwordTokeniser(_CleanedTokeniser):
     """Subwords of cleaned words, trained on the training texts."""
 
     kind: ClassVar[str] = "subwords"
+    vocabulary_type: ClassVar = Subwords
     vocabulary_file: ClassVar[str] = "tokenizer.json"
+    rule: ClassVar[str] = "unicode_runs"
 
     vocabulary: Subwords
 
     @classmethod
     def cleaner_of(cls, config: CleaningConfig) -> Cleaner:
-        """What cleans the texts before it is built; raises UserError where the ``tokenizers`` library is missing."""
-        library()
-        return Cleaner(config, rule="unicode_runs")
-
-    @classmethod
-    def build(cls, corpus: Corpus, cleaner: Cleaner, config: VocabularyConfig, length: LengthConfig) -> Self:
-        """That of a cleaned corpus."""
-        subwords = Subwords.train(corpus, config.vocabulary_size, config.min_count)
-        return cls(cleaner, subwords, length.max_length, length.truncate)
+        library()  # before the data are read
+        return super().cleaner_of(config)
 
     @property
     def key(self) -> str:
@@ -166,11 +168,6 @@ class SubwordTokeniser(_CleanedTokeniser):
         ids, offsets = expanded(corpus, self.vocabulary.pieces(corpus.lexicon))
         return encode(ids, offsets, labels, self.framing)
 
-    @classmethod
-    def load(cls, folder: Path, config: dict[str, Any]) -> "SubwordTokeniser":
-        subwords = Subwords.load(folder / cls.vocabulary_file)
-        return cls(_saved_cleaner(config), subwords, config["max_length"], config["truncate"])
-
 
 TOKENISERS: dict[str, type[WordTokeniser] | type[SubwordTokeniser]] = {
     tokeniser.kind: tokeniser for tokeniser in (WordTokeniser, SubwordTokeniser)
@@ -180,12 +177,6 @@ TOKENISERS: dict[str, type[WordTokeniser] | type[SubwordTokeniser]] = {
 def load_own(folder: Path, config: dict[str, Any]) -> WordTokeniser | SubwordTokeniser:
     """What one of ``TOKENISERS`` saved; versions up to 0.5 had words alone."""
     return TOKENISERS[config.get("kind", "words")].load(folder, config)
-
-
-def _saved_cleaner(config: dict[str, Any]) -> Cleaner:
-    """The cleaner of a saved tokeniser; versions up to 0.5 had one rule."""
-    stop_words = frozenset(config["stop_words"]) if "stop_words" in config else None
-    return Cleaner(CleaningConfig(**config["cleaner"]), stop_words, config.get("rule", "0.5"))
 
 
 @dataclasses.dataclass(frozen=True)
