@@ -139,6 +139,13 @@ def test_files_without_a_header_and_of_one_column(tmp_path: Path) -> None:
     assert texts == [("hello, world; you",), ("second",)]
 
 
+def test_the_line_by_which_excel_tells_itself_the_delimiter(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    for first in ("sep=;\n", "SEP=;\r\n"):
+        assert _rows(path, f"{first}text;label\na, b;x\nc;y\n") == [("a, b", "x"), ("c", "y")]
+        assert "d.csv:4: row has 1 columns" in refused(lambda first=first: _rows(path, f"{first}text;label\na;x\nb\n"))
+
+
 def test_spaces_around_names_and_after_delimiters(tmp_path: Path) -> None:
     assert _rows(tmp_path / "d.csv", 'text, label\n"a, b", x\nc, y\n') == [("a, b", "x"), ("c", "y")]
     assert _rows(tmp_path / "d.csv", "text,label,,\na,x,,\n") == [("a", "x")]  # empty columns of a spreadsheet

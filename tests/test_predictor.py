@@ -78,7 +78,7 @@ def test_a_checksum_whose_own_name_is_damaged(tmp_path: Path, one_replica: Place
     _predictor(one_replica).save(tmp_path)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"sha256"', '"sha257"'))
-    with pytest.raises(UserError, match="config.json: damaged, or changed by hand"):
+    with pytest.raises(UserError, match=r"config\.json: damaged, or changed by hand"):
         Predictor.load(tmp_path, one_replica)
 
 

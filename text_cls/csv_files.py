@@ -23,6 +23,7 @@ DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": 
 QUOTINGS = ("auto", "double", "backslash", "none")
 _ESCAPED = re.compile(r'\\([\\"])')
 _QUOTE = "\ufdd0"  # stands for an escaped quotation mark while a row is cut; no text has it: it is no character
+_EXCEL = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # a first line by which Excel tells itself the delimiter
 _SAMPLE = 50  # rows that decide the delimiter
 
 
@@ -41,12 +42,14 @@ class Dialect(NamedTuple):
             quotation marks mean nothing (``none``), and a row is a line.
         skip_space: whether a space after a delimiter means nothing.
         told: whether the user said how texts are quoted: then what looks like a mistake is not.
+        skip_lines: in front of the first row.
     """
 
     delimiter: str = ","
     quoting: str = "double"
     skip_space: bool = False
     told: bool = False
+    skip_lines: int = 0
 
     def reader(self, lines: Iterable[str]) -> Any:
         """Python's reader of this dialect."""
@@ -129,6 +132,8 @@ def read_rows(path: Path, lines: Iterator[str], dialect: Dialect) -> Iterator[Li
             continue
         if values is None:
             return
+        if rows.number <= dialect.skip_lines:
+            continue
         if dialect.quoting == "backslash":
             values = [value.replace(_QUOTE, '"') for value in values]
         yield Line(first, rows.number, values, rows.row if rows.number > first else ())
@@ -163,12 +168,14 @@ def _opened(row: Sequence[str], dialect: Dialect) -> int:
 def find_dialect(path: Path, form: Format) -> Dialect:
     """The dialect of a file: what the flags say, and for the rest what it looks like."""
     start = beginning(path, form.max_megabytes, form.encoding)
+    hint = _EXCEL.match(start)
+    start = start[hint.end() :] if hint else start
     delimiter = DELIMITERS.get(form.delimiter, form.delimiter)
     if delimiter == "auto":
-        delimiter = _find_delimiter(path, start, form)
+        delimiter = hint[1] if hint else _find_delimiter(path, start, form)
     quoting = "double" if form.quoting == "auto" else form.quoting
-    dialect = Dialect(delimiter, quoting, told=form.quoting != "auto")
-    dialect = dialect._replace(skip_space=_skips_space(path, start, dialect))
+    dialect = Dialect(delimiter, quoting, told=form.quoting != "auto", skip_lines=int(bool(hint)))
+    dialect = dialect._replace(skip_space=_skips_space(path, start, dialect._replace(skip_lines=0)))
     return dialect if dialect.told else dialect._replace(quoting=_find_quoting(path, dialect, form))
 
 
