@@ -1,14 +1,18 @@
 """The one exception that means: the user can fix this, and here is how."""
 
+import re
+
 
 class UserError(Exception):
     """A mistake of input, not of code: one line that says what was wrong, the value and the remedy.
 
-    Scripts print it without a traceback and exit with a non-zero status. Line ends in what it quotes become spaces.
+    Scripts print it without a traceback and exit with a non-zero status. Line ends in what it quotes become spaces, and
+    control characters are written by their numbers.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(part.strip() for part in message.splitlines()))
+        line = " ".join(part.strip() for part in message.splitlines())
+        super().__init__(re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", line))
 
 
 class Interrupted(UserError):

@@ -65,6 +65,24 @@ def test_a_quote_that_another_row_closes(tmp_path: Path) -> None:
         assert len(whole) == 120 and whole[29] == ('"Today bloom', "a")
 
 
+@pytest.mark.parametrize("odd", ["b,one, more", "c,a rare class", "   ", '"b,a quoted one"', "b", ",,,"])
+def test_a_quote_that_another_row_closes_by_chance(tmp_path: Path, odd: str) -> None:
+    """Whatever else is between the two."""
+    lines = _many(120, 31, 'a,"Today bloom').splitlines()
+    lines[50], lines[70] = odd.replace('"', ""), 'b,a screen of 27 inches"'
+    assert "d.csv:31: the quotation mark opened here closes in line 71 only" in refused(
+        lambda: _rows(tmp_path / "d.csv", "\n".join(lines))
+    )
+
+
+def test_rows_of_several_lines_without_labels(tmp_path: Path) -> None:
+    path, form = tmp_path / "d.csv", Format(("text",), "label", needs_label=False)
+    path.write_text('id,text\n1,"first line\nsecond, line"\n2,third\n')
+    assert [row.fields[0] for row in read_csv(path, form, BadRows())] == ["first line\nsecond, line", "third"]
+    path.write_text("id,text\n" + "".join(f"{i},{chr(34) * (i == 5)}text\n" for i in range(30)) + '30,27 inches"\n')
+    assert "closes in line 32 only" in refused(lambda: list(read_csv(path, form, BadRows())))
+
+
 def test_texts_of_several_lines_are_one_text(tmp_path: Path) -> None:
     bad = BadRows()
     content = 'label,text\na,"one\ntwo, three\n\nfour"\nb,five\nb,"a list: a,b\nb, or not"\n'
@@ -139,9 +157,52 @@ def test_files_without_a_header_and_of_one_column(tmp_path: Path) -> None:
     assert texts == [("hello, world; you",), ("second",)]
 
 
+def test_two_delimiters_that_fit_alike(tmp_path: Path) -> None:
+    """Without a header nothing tells a decimal comma from a delimiter."""
+    for content in ("3,5;good film\n1,0;bad film\n", "b;hello, world\na;good, bye\n"):
+        message = refused(lambda content=content: _rows(tmp_path / "d.csv", content, columns=("label", "text")))
+        assert "',' and ';' cut its first rows into 2 columns alike; set --delimiter" in message
+        rows = _rows(tmp_path / "d.csv", content, columns=("label", "text"), delimiter=";")
+        assert rows[0][1] in ("3,5", "b")
+    assert _rows(tmp_path / "d.csv", "b;hello, world\na;good\n", columns=("label", "text"))[0] == ("hello, world", "b")
+
+
+def test_what_exporters_leave_behind(tmp_path: Path) -> None:
+    """Lines of spaces or of delimiters, and a delimiter at the end of every row but the header."""
+    bad = BadRows()
+    path = tmp_path / "d.csv"
+    assert _rows(path, "text,label\na,x\n   \n,\nb,y\n", bad) == [("a", "x"), ("b", "y")]
+    assert bad.notes() == [f"1 rows are empty and left out, the first: {path}:4"]
+    assert _rows(path, "text,label\na,x,\nb,y,\n") == [("a", "x"), ("b", "y")]
+
+
+def test_ids_count_every_row(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text('text,label\na,x\nb\n"c" d,x\ne,y\n')
+    assert [row.id for row in read_csv(path, FORM, BadRows(skip=True))] == ["1", "4"]
+
+
+def test_columns_that_need_no_flag_in_any_case(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    rows = [f"k{i},t {i},{'ab'[i % 2]},{('Train', 'Test')[i % 5 > 3]}\n" for i in range(40)]
+    path.write_text("ID,text,label,Split\n" + "".join(rows))
+    splits = load(DataConfig("csv", path))
+    assert len(splits.test) == 8 and splits.test.ids[0] == "k4" and "'Test' for the test" in splits.notes[0]
+
+
+def test_a_stray_quote_in_a_large_file(tmp_path: Path) -> None:
+    """No more is lost than its line, even if the rest of the file is longer than a row may be."""
+    path = tmp_path / "d.tsv"
+    line = "\ta text of a file that is large enough to be read for some time\n"
+    path.write_text('label\ttext\na\t"open\n' + f"b{line}a{line}" * 130_000)
+    bad = BadRows(skip=True)
+    assert sum(1 for _ in read_csv(path, FORM, bad)) == 260_000 and bad.count == 1
+    assert "d.tsv:2: a row of more than" in bad.first and "--quoting=none" in bad.first
+
+
 def test_the_line_by_which_excel_tells_itself_the_delimiter(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
-    for first in ("sep=;\n", "SEP=;\r\n"):
+    for first in ("sep=;\n", "SEP=;\r\n", '"sep=;"\n', "sep=;;\n"):
         assert _rows(path, f"{first}text;label\na, b;x\nc;y\n") == [("a, b", "x"), ("c", "y")]
         assert "d.csv:4: row has 1 columns" in refused(lambda first=first: _rows(path, f"{first}text;label\na;x\nb\n"))
 
@@ -183,10 +244,10 @@ def test_a_missing_column_of_json_lists_those_there_are(tmp_path: Path) -> None:
 
 def test_reading_goes_on_behind_the_line_at_fault() -> None:
     lines = ['a,"x\n', 'b",c\n', 'd,"e" f\n', '"g\n', "h,i\n"]
-    found = list(read_rows(Path("d"), iter(lines), Dialect()))
+    found = list(read_rows(iter(lines), Dialect()))
     assert [row.first for row in found] == [1, 3, 4, 5]
     assert isinstance(found[0], Line) and found[0].values == ["a", "x\nb", "c"] and found[0].last == 2
     assert [type(row) for row in found] == [Line, Unreadable, Unreadable, Line]
     inner = ['a,"x\n', 'y","z\n', "w,v\n"]  # the second quoted column is the one that does not close
-    (first, *_) = read_rows(Path("d"), iter(inner), Dialect())
+    (first, *_) = read_rows(iter(inner), Dialect())
     assert isinstance(first, Unreadable) and first.first == 2

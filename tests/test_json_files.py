@@ -75,6 +75,67 @@ def test_splits_by_name(tmp_path: Path) -> None:
     assert splits.test.fields[0] == ("text 24",) and splits.test.where[0] == f"{path}: test[0]"
 
 
+@pytest.mark.parametrize("form", ["rows", "columns", "lists"])
+def test_splits_whatever_they_hold(tmp_path: Path, form: str) -> None:
+    """The first row of one may be bad; its others are read."""
+    path = tmp_path / "d.json"
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(30)]
+    parts: dict[str, Any] = {"train": rows[:20], "dev": rows[20:24], "Test": rows[24:]}
+    if form == "columns":
+        parts = {name: {key: [row[key] for row in part] for key in ("text", "label")} for name, part in parts.items()}
+    elif form == "lists":
+        lists = {name: [list(row.values()) for row in part] for name, part in parts.items()}
+        parts = {name: {"columns": ["text", "label"], "data": part} for name, part in lists.items()}
+    else:
+        parts["dev"].insert(0, {"txt": "bad"})
+    path.write_text(json.dumps(parts))
+    splits = load(DataConfig("jsonl", path, skip_bad_rows=True))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (20, 4, 6)
+    if form == "rows":
+        assert "d.json: dev[0]: no text field 'text' (it has txt)" in refused(lambda: load(DataConfig("jsonl", path)))
+
+
+def test_an_array_whose_first_item_is_bad(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    content = json.dumps({"data": [None, {"title": "oops"}, *RECORDS], "errors": [{"code": 3}]})
+    path.write_text(content)
+    assert [row.fields[0] for row in read_json(path, FORM, BadRows(skip=True))] == ["one", "two", "three"]
+    content = json.dumps({"data": RECORDS, "more": RECORDS})
+    assert "'data' and 'more' are arrays of objects" in refused(lambda: _rows(path, content))
+
+
+def test_lines_of_which_the_first_are_bad(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "a", "label"\n{oops\n' + "\n".join(json.dumps(row) for row in RECORDS))
+    bad = BadRows(skip=True)
+    assert [row.fields[0] for row in read_json(path, FORM, bad)] == ["one", "two", "three"]
+    assert bad.count == 2 and "d.jsonl:1: malformed JSON" in bad.first
+    for content in ('{"data": [%s,\n%s\n]}', '{"data": [\n%s,\n%s\n]}', "[\n%s,\n%s]"):
+        assert _rows(path, content % tuple(map(json.dumps, RECORDS[:2]))) == ROWS[:2]
+
+
+def test_names_of_columns_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    twice = [["text", "text", "label"], ["one", "two", "a"]]
+    assert "two columns are called 'text'" in refused(lambda: _rows(path, json.dumps(twice)))
+    split = {"columns": ["title", "label"], "data": [["one", "a"]]}
+    assert "no column 'text'; it has title, label: set --text_fields" in refused(lambda: _rows(path, json.dumps(split)))
+    form = Format(("text",), "label", columns=("text", "label"))
+    assert _rows(path, json.dumps([["text", "label"], *LISTS]), form) == ROWS
+    assert _rows(path, json.dumps(FORMS["split"]), form) == ROWS
+    assert _rows(path, json.dumps(BY_COLUMN | {"classes": ["a", "b"]})) == ROWS
+
+
+def test_rows_that_are_kept_by_true_and_false(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": f"t {i}", "label": "ab"[i % 2], "ok": i < 30}) + "\n" for i in range(40))
+    )
+    for value in ("true", "True"):
+        splits = load(DataConfig("jsonl", path, keep_rows=f"ok={value}"))
+        assert sum(map(len, splits.parts().values())) == 30
+
+
 def test_fields_inside_others(tmp_path: Path) -> None:
     rows = [{"id": {"n": i}, "article": {"title": t, "meta": {"topic": k}}} for i, (t, k) in enumerate(ROWS)]
     form = Format(("article.title",), "article.meta.topic", id_field="id.n")

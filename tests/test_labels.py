@@ -31,7 +31,9 @@ from text_cls.splitting import drawn, stratified
         (0.0, "0"),
         (-0.0, "0"),
         ("1.", "1"),
-        ("4.50", "4.5"),
+        ("4.50", "4.50"),
+        ("3.10", "3.10"),
+        ("-0", "0"),
         (4.5, "4.5"),
         ("10", "10"),
         ("100.0", "100"),
@@ -41,6 +43,8 @@ from text_cls.splitting import drawn, stratified
         ("None", "None"),
         ("a|b", "a|b"),
         ("[0, 5)", "[0, 5)"),
+        ("(0, 5)", "(0, 5)"),
+        ("[NEUTRAL]", "[NEUTRAL]"),
         ("", None),
         ("  ", None),
         (None, None),
@@ -53,7 +57,7 @@ def test_one_label(value: Any, label: str | None) -> None:
     assert read_label(value) == label
 
 
-@pytest.mark.parametrize("value", [["a"], [], {"a": 1}, "['a', 'b']", '["a"]', "[1, 2]"])
+@pytest.mark.parametrize("value", [["a"], [], {"a": 1}, "['a', 'b']", '["a"]', "[1, 2]", "['a' 'b']"])
 def test_a_list_is_no_class(value: Any) -> None:
     with pytest.raises(BadLabel, match="--multi_label" if value != {"a": 1} else "not {'a': 1}"):
         read_label(value)
@@ -71,7 +75,18 @@ def test_a_list_is_no_class(value: Any) -> None:
         ([], ()),
         ("", ()),
         ("[]", ()),
-        ("[a]", ("[a]",)),
+        ("[a]", ("a",)),
+        ("[a, b c]", ("a", "b c")),
+        ("['x' 'y z']", ("x", "y z")),
+        ("[ 2 11]", ("2", "11")),
+        ("['a'\n 'b']", ("a", "b")),
+        ("('a', 'b')", ("a", "b")),
+        ("{'a', 'b'}", ("a", "b")),
+        ("['a', nan]", ("a",)),
+        (r"""['it\'s', "b, c"]""", ("it's", "b, c")),
+        ("['" + "x" * 20_000 + "']", ("x" * 20_000,)),
+        ("(a) b", ("(a) b",)),
+        ("(a)|b", ("(a)", "b")),
         (3, ("3",)),
         (None, None),
         (float("nan"), None),
@@ -82,9 +97,11 @@ def test_several_labels(value: Any, labels: tuple[str, ...] | None) -> None:
     assert read_label(value, multi_label=True) == labels
 
 
-@pytest.mark.parametrize("value", [[["a"]], {"a": 1}, [{"a": 1}], "[['a']]"])
+@pytest.mark.parametrize(
+    "value", [[["a"]], {"a": 1}, [{"a": 1}], "[['a']]", '[["a"]]', "[array(['a'])]", "['a' b, 'c']"]
+)
 def test_nested_labels(value: Any) -> None:
-    with pytest.raises(BadLabel, match="labels are texts or numbers, not"):
+    with pytest.raises(BadLabel, match=r"labels are (texts or numbers, not|names, and)"):
         read_label(value, multi_label=True)
 
 
@@ -198,6 +215,61 @@ def test_files_of_validation_and_test_rows(tmp_path: Path) -> None:
     assert "--validation_path and a split column with 'validation' rows are one too many" in refused(
         lambda: _load(path, validation_path=validation)
     )
+
+
+def test_splits_of_other_files_are_said(tmp_path: Path) -> None:
+    path = _write(tmp_path / "d.csv", [(f"text {i}", "ab"[i % 2]) for i in range(40)])
+    both = _write(tmp_path / "v.csv", [("x", "a", "train"), ("y", "b", "dev")], "text,label,split")
+    notes = _load(path, validation_path=both).notes
+    assert notes == (f"{both}: rows of train are read as validation rows, as all others there",)
+    test = _write(tmp_path / "t.csv", [("x", "a")], "text,Label")
+    splits = _load(path, test_path=test)
+    assert splits.notes == (
+        f"{test}: no labels in a column 'label': its rows are predicted, and a share of --data_path is scored",
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options"),
+    [
+        ("bbc_news", {"label_field": "topic"}),
+        ("folder", {"validation_path": Path("v")}),
+        ("folder", {"multi_label": True}),
+        ("imdb", {"test_path": Path("t")}),
+        ("ag_news", {"columns": ("a",)}),
+        ("jsonl", {"delimiter": "tab"}),
+        ("news_category", {"quoting": "none"}),
+    ],
+)
+def test_flags_that_a_data_set_does_not_use(dataset: str, options: dict) -> None:
+    (name,) = options
+    with pytest.raises(UserError, match=f"--{name}: --dataset={dataset} has no use for it"):
+        load(DataConfig(dataset, Path("d") if dataset != "bbc_news" else None, **options))
+
+
+def test_published_files_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "imdb.csv"
+    rows = [f"café {i};{('negative', 'positive')[i % 2]}\n" for i in range(40)]
+    path.write_bytes(("review;sentiment\n" + "".join(rows)).encode("cp1252"))
+    splits = load(DataConfig("imdb", path, encoding="cp1252"))
+    assert splits.train.fields[0][0].startswith("café")
+
+
+def test_rare_labels_of_several(tmp_path: Path) -> None:
+    rows = [{"text": f"t {i}", "label": ["a", "zz"] if i < 2 else ["ab"[i % 2]]} for i in range(40)]
+    path = tmp_path / "d.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    splits = load(DataConfig("jsonl", path, multi_label=True, drop_rare=3))
+    assert splits.notes == ("2 labels of class 'zz' left out",) and splits.classes == ("a", "b")
+
+
+def test_new_classes_where_nothing_is_rare(tmp_path: Path) -> None:
+    """Without rare classes in the training rows there is no class for them."""
+    path = _write(tmp_path / "d.csv", [(f"text {i}", "ab"[i % 2]) for i in range(40)])
+    test = _write(tmp_path / "t.csv", [("x", "a"), ("y", "new")])
+    assert "label 'new' is none of a, b" in refused(lambda: _load(path, test_path=test, merge_rare=3))
+    notes = _load(path, test_path=test, merge_rare=3, skip_bad_rows=True).notes
+    assert len(notes) == 1 and notes[0].startswith("1 bad rows left out")
 
 
 def test_a_test_file_whose_labels_are_empty_is_predicted(tmp_path: Path) -> None:

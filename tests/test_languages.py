@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import regex
 
 from files.errors import UserError
 from tests.refusals import refused
@@ -29,6 +30,17 @@ STEPS = [
 HINDI = ["आज", "दिन", "में", "एक", "पता", "माला", "मेला", "काला", "कील", "हिन्दी", "क्षेत्र", "ज़रूर", "उन्होंने"]
 
 
+def test_no_mark_is_lost_where_no_spaces_are_written() -> None:
+    """Every vowel sign, tone and digit of the scripts of South-East Asia (line breaking class SA)."""
+    kinds = regex.compile(r"[\p{Line_Break=SA}&&[\p{M}\p{L}\p{N}]]", regex.V1)
+    letters = [chr(code) for code in range(0x110000) if kinds.match(chr(code))]
+    assert len(letters) > 700
+    for letter in letters:
+        for base in "กມကក":
+            text = unicodedata.normalize("NFC", base + letter)
+            assert "".join(_words(text)) == text, ascii(text)
+
+
 def _words(text: str, **steps: bool) -> list[str]:
     return Cleaner(CleaningConfig(**steps)).split(text)
 
@@ -47,6 +59,7 @@ def _words(text: str, **steps: bool) -> list[str]:
         ("สวัสดี กำลัง ๒๕๖๗", "ส วั ส ดี กำ ลั ง ๒๕๖๗"),
         ("ສະບາຍ", "ສ ະ ບ າ ຍ"),
         ("ភាសា", "ភា សា"),
+        ("မာ မား မ", "မာ မား မ"),
         ("我愛北京，2024年！", "我 愛 北 京 2024 年"),
         ("東京タワーへ行く。Tシャツ 人々", "東 京 タワー へ 行 く t シャツ 人 々"),
         ("か\u3099く", "が く"),

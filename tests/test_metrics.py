@@ -2,8 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
-from text_cls.baselines import features, run_baseline
+from text_cls.baselines import MODELS, features, run_baseline
 from text_cls.class_weights import balanced_weights
 from text_cls.metrics import calibration_error, report
 from text_cls.objective import token_rates
@@ -59,3 +60,11 @@ def test_baselines_learn_words(name: str, classes: int) -> None:
     [p] = run_baseline(name, train, np.arange(30) % classes, [test])
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
     assert p.argmax(axis=1).tolist() == list(range(classes))
+
+
+def test_baselines_of_classes_that_training_lacks() -> None:
+    x = csr_matrix(np.eye(4, dtype=np.float32))
+    for name in MODELS:
+        (found,) = run_baseline(name, x, np.array([0, 2, 2, 0]), [x], num_classes=4)
+        assert found.shape == (4, 4) and not found[:, [1, 3]].any() and np.allclose(found.sum(axis=1), 1)
+        assert found.argmax(axis=1).tolist() == [0, 2, 2, 0]

@@ -83,7 +83,8 @@ def test_balanced_weights_are_negatives_by_positives() -> None:
         ([0.6, 0.6, 0.4], [1, 0, 1], 0.2),  # F1: .5 at .6, .8 for all
         ([0.8, 0.7, 0.6, 0.3], [1, 0, 0, 1], 0.75),  # F1: 2/3 above .7, 2/3 for all; .75 is nearer to .5 than .15
         ([0.5], [1], 0.5),
-        ([0.0, 0.0], [0, 1], 0.0),
+        ([0.0, 0.0], [0, 1], 0.5),  # nothing tells the texts apart
+        ([0.4, 0.3, 0.2, 0.1], [0, 0, 0, 1], 0.5),  # the best would be to give it to all
     ],
 )
 def test_thresholds_by_hand(scores: list[float], labels: list[int], threshold: float) -> None:
@@ -98,7 +99,8 @@ def test_no_threshold_is_better_than_the_fitted() -> None:
     for k, threshold in enumerate(thresholds):
         found = sk.f1_score(labels[:, k], probabilities[:, k] >= threshold, zero_division=0)
         others = [sk.f1_score(labels[:, k], probabilities[:, k] >= t, zero_division=0) for t in np.linspace(0, 1, 201)]
-        assert found == pytest.approx(max(others), abs=1e-12) or labels[:, k].sum() == 0
+        rare = threshold == 0.5 and labels[:, k].mean() <= 0.5  # and the best would be to give it to all
+        assert found == pytest.approx(max(others), abs=1e-12) or (rare and max(others) == others[0])
 
 
 def test_figures_are_scikit_learns() -> None:
@@ -238,7 +240,6 @@ def test_the_artefact_knows_labels_and_thresholds(tmp_path: Path, one_replica: P
         ({"thresholds": None}, "thresholds"),
         ({"multi_label": 1}, "multi_label"),
         ({"multi_label": None}, "multi_label"),
-        ({"sha255": "x"}, "sha255"),
     ],
 )
 def test_damaged_artefacts_are_refused(tmp_path: Path, one_replica: Placement, changes: dict, named: str) -> None:

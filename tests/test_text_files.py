@@ -63,7 +63,7 @@ def test_a_byte_order_mark_decides(tmp_path: Path, mark: str) -> None:
         (_zip(CONTENT.encode())[:60], "a zip that cannot be unpacked"),
         (_zip(CONTENT.encode()).replace(b"inner/d.csv", b"inner/e.csv", 1), "a zip that cannot be unpacked"),
         (gzip.compress(CONTENT.encode())[:30], "damaged or truncated archive"),
-        (b"PAR1" + bytes(50), "a Parquet file, not a text file; convert it to CSV"),
+        (b"PAR1" + bytes(50), "a Parquet file, not a text file; unpack it, or convert it to CSV"),
         (b"%PDF-1.7 x", "a PDF document"),
         (b"text,label\nx,a\n" + b"caf\xe9,b\n", "not UTF-8"),
     ],
@@ -73,11 +73,32 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes, message: s
         _rows(tmp_path / "d.csv", content)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(_zip(CONTENT.encode())), "packed twice, not a text file; unpack it"),
+        (_zip(gzip.compress(CONTENT.encode())), "packed twice, not a text file; unpack it"),
+        (gzip.compress(bytes(257) + b"ustar" + bytes(300)), "a tar archive, not a text file; unpack it"),
+        (b"text\x00,label\n", r"no column 'text'; it has text\x00, label"),
+    ],
+)
+def test_archives_in_archives(tmp_path: Path, content: bytes, message: str) -> None:
+    assert message in refused(lambda: _rows(tmp_path / "d.csv", content))
+
+
+def test_utf_16_needs_a_mark_or_an_order(tmp_path: Path) -> None:
+    content = CONTENT.encode("utf-16-le")
+    assert "no byte order mark; set --encoding=utf-16-le or utf-16-be" in refused(
+        lambda: _rows(tmp_path / "d.csv", content, "utf-16")
+    )
+
+
 def test_the_line_of_a_wrong_byte(tmp_path: Path) -> None:
     rows = [b"text %d of a file that is longer than what is read at a time,a\n" % i for i in range(5000)]
-    rows[4321] = b"caf\xe9,a\n"
-    (tmp_path / "d.csv").write_bytes(b"text,label\n" + b"".join(rows))
-    assert "d.csv:4323: not UTF-8" in refused(lambda: load(DataConfig("csv", tmp_path / "d.csv")))
+    for line in (4321, 5):
+        rows[line] = b"caf\xe9,a\n"
+        (tmp_path / "d.csv").write_bytes(b"text,label\n" + b"".join(rows))
+        assert f"d.csv:{line + 2}: not UTF-8" in refused(lambda: load(DataConfig("csv", tmp_path / "d.csv")))
 
 
 def test_macos_adds_files_to_a_zip(tmp_path: Path) -> None:

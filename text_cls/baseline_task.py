@@ -45,7 +45,8 @@ def run_baselines(config: BaselineConfig, run_dir: Path | str) -> dict[str, Any]
 
 def dry_run(config: BaselineConfig) -> None:
     """Reads everything, prints sizes, and writes nothing."""
-    _prepare(config, write=False)
+    for note in _prepare(config, write=False).data.splits.notes:
+        print(f"note: {note}")
     print("nothing was written")
 
 
@@ -59,7 +60,7 @@ def _fit_all(
     for name in config.models:
         start = time.monotonic()
         with seeded(config.seed):  # the SVM draws
-            predictions = run_baseline(name, train, labels, others, config.strength)
+            predictions = run_baseline(name, train, labels, others, config.strength, len(data.splits.classes))
         result |= {f"{name}_train_seconds": time.monotonic() - start}
         reports[name] = _reports(data, predictions, labelling)
         _say(run, name, reports[name], result[f"{name}_train_seconds"], labelling.headline)

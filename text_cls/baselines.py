@@ -37,19 +37,34 @@ MODELS: dict[str, Callable[[float], Any]] = {
 
 
 def run_baseline(
-    name: str, train: csr_matrix, labels: np.ndarray, others: Sequence[csr_matrix], strength: float = 1.0
+    name: str,
+    train: csr_matrix,
+    labels: np.ndarray,
+    others: Sequence[csr_matrix],
+    strength: float = 1.0,
+    num_classes: int = 0,
 ) -> list[np.ndarray]:
     """Fits one of ``MODELS`` and returns [N, K] class probabilities for each of ``others``.
+
+    K is ``num_classes``, or that of the labels.
 
     The SVM has no probabilities: its margins go through a softmax, which keeps their order. With labels [N, K], where
     a text has several, a model of every class is fitted by itself (one-vs-rest), and margins go through a sigmoid.
     """
+    num_classes = num_classes or int(labels.max()) + 1
     if labels.ndim == 2:
         return _run_one_vs_rest(name, train, labels, others, strength)
     model = MODELS[name](strength).fit(train, labels)
-    if hasattr(model, "predict_proba"):
-        return [model.predict_proba(x) for x in others]
-    return [_softmax(model.decision_function(x)) for x in others]
+    has_probabilities = hasattr(model, "predict_proba")
+    found = [model.predict_proba(x) if has_probabilities else _softmax(model.decision_function(x)) for x in others]
+    return [_of_all_classes(probabilities, model.classes_, num_classes) for probabilities in found]
+
+
+def _of_all_classes(probabilities: np.ndarray, known: np.ndarray, num_classes: int) -> np.ndarray:
+    """[N, known classes] → [N, K]; a class that no training text has, has 0."""
+    every = np.zeros((len(probabilities), num_classes), probabilities.dtype)
+    every[:, known] = probabilities
+    return every
 
 
 def _run_one_vs_rest(

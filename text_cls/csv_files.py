@@ -16,14 +16,17 @@ from typing import Any, NamedTuple
 
 from files.errors import UserError
 from text_cls.format import Format
-from text_cls.text_files import BEGINNING, LONGEST, beginning, open_text, read_lines
+from text_cls.text_files import BEGINNING, LONGEST, beginning, has_escaped_quotes, open_text, read_lines
 
 csv.field_size_limit(LONGEST)
 DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|"}
 QUOTINGS = ("auto", "double", "backslash", "none")
 _ESCAPED = re.compile(r'\\([\\"])')
 _QUOTE = "\ufdd0"  # stands for an escaped quotation mark while a row is cut; no text has it: it is no character
-_EXCEL = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # a first line by which Excel tells itself the delimiter
+_EXCEL = re.compile(r'"?sep=(.)"?[,;\t]*\r?\n', re.IGNORECASE)  # a first line by which Excel tells itself the delimiter
+_TOO_LONG = f"a row of more than {LONGEST:,} characters"
+_MOST = 0.6  # share of a row's lines that look like rows, from which on they are taken for rows
+_MANY = 10  # lines that a row without a label has to have for that
 _SAMPLE = 50  # rows that decide the delimiter
 
 
@@ -76,8 +79,8 @@ class Unreadable(NamedTuple):
 class _Rows:
     """Lines for ``csv.reader``, which remembers those of the row that is being read, to give them again."""
 
-    def __init__(self, path: Path, lines: Iterator[str], dialect: Dialect) -> None:
-        self._path, self._lines, self._dialect = path, lines, dialect
+    def __init__(self, lines: Iterator[str], dialect: Dialect) -> None:
+        self._lines, self._dialect = lines, dialect
         self._again: deque[str] = deque()
         self.row: list[str] = []  # the lines of the row, as they are in the file
         self.number = 0  # of the last line
@@ -92,10 +95,7 @@ class _Rows:
         self.row.append(line)
         self._taken += len(line)
         if self._taken > LONGEST:
-            first = self.number + 1 - len(self.row)
-            raise UserError(
-                f"{self._path}:{first}: a row of more than {LONGEST:,} characters; is a quotation mark left open?"
-            )
+            raise csv.Error(_TOO_LONG)
         if self._dialect.quoting == "backslash" and "\\" in line:
             return _ESCAPED.sub(lambda found: _QUOTE if found[1] == '"' else "\\", line)
         return line
@@ -113,13 +113,9 @@ class _Rows:
             self.number -= count
 
 
-def read_rows(path: Path, lines: Iterator[str], dialect: Dialect) -> Iterator[Line | Unreadable]:
-    """Cuts the lines of a file into rows; after one that cannot be cut it goes on behind the line that is at fault.
-
-    Raises:
-        UserError: a row of more than ``LONGEST`` characters.
-    """
-    rows = _Rows(path, lines, dialect)
+def read_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[Line | Unreadable]:
+    """Cuts lines into rows; after one that cannot be cut it goes on behind the line that is at fault."""
+    rows = _Rows(lines, dialect)
     reader = dialect.reader(rows)
     while True:
         first = rows.next_row()
@@ -127,7 +123,7 @@ def read_rows(path: Path, lines: Iterator[str], dialect: Dialect) -> Iterator[Li
             values = next(reader, None)
         except csv.Error as error:
             opened = first + _opened(rows.row, dialect)
-            yield Unreadable(opened, _complaint(rows, opened, error))
+            yield Unreadable(first if str(error) == _TOO_LONG else opened, _complaint(rows, opened, error))
             rows.go_back_to(opened + 1)
             continue
         if values is None:
@@ -143,6 +139,8 @@ def _complaint(rows: _Rows, opened: int, error: csv.Error) -> str:
     if "expected after" in str(error):
         where = f"line {rows.number}" if rows.number > opened else "the same line"
         return f"the quotation mark opened here closes in {where} in the middle of a column"
+    if str(error) == _TOO_LONG:
+        return f"{_TOO_LONG}; is a quotation mark left open?"
     if "end of data" in str(error):
         return "the quotation mark opened here is never closed"
     return f"malformed CSV ({error})"
@@ -166,7 +164,12 @@ def _opened(row: Sequence[str], dialect: Dialect) -> int:
 
 
 def find_dialect(path: Path, form: Format) -> Dialect:
-    """The dialect of a file: what the flags say, and for the rest what it looks like."""
+    """The dialect of a file: what the flags say, and for the rest what it looks like; reads all of it once.
+
+    Raises:
+        UserError: it cannot be read, or two delimiters fit a file without a header row.
+    """
+    escaped = has_escaped_quotes(path, form.max_megabytes)
     start = beginning(path, form.max_megabytes, form.encoding)
     hint = _EXCEL.match(start)
     start = start[hint.end() :] if hint else start
@@ -175,8 +178,8 @@ def find_dialect(path: Path, form: Format) -> Dialect:
         delimiter = hint[1] if hint else _find_delimiter(path, start, form)
     quoting = "double" if form.quoting == "auto" else form.quoting
     dialect = Dialect(delimiter, quoting, told=form.quoting != "auto", skip_lines=int(bool(hint)))
-    dialect = dialect._replace(skip_space=_skips_space(path, start, dialect._replace(skip_lines=0)))
-    return dialect if dialect.told else dialect._replace(quoting=_find_quoting(path, dialect, form))
+    dialect = dialect._replace(skip_space=_skips_space(start, dialect._replace(skip_lines=0)))
+    return dialect if dialect.told or not escaped else dialect._replace(quoting=_find_quoting(path, dialect, form))
 
 
 def _find_delimiter(path: Path, start: str, form: Format) -> str:
@@ -188,7 +191,7 @@ def _find_delimiter(path: Path, start: str, form: Format) -> str:
     wanted = {name for name, _ in form.required()}
 
     def score(delimiter: str) -> tuple[int, float]:
-        rows = _sample(path, start, Dialect(delimiter, "none" if form.quoting == "none" else "double"))
+        rows = _sample(start, Dialect(delimiter, "none" if form.quoting == "none" else "double"))
         if not rows:
             return 0, 0.0
         header = [value.strip() for value in rows[0]]
@@ -196,32 +199,34 @@ def _find_delimiter(path: Path, start: str, form: Format) -> str:
         alike = sum(len(row) == width for row in rows) / len(rows)
         return len(wanted & set(header)), alike if width > 1 or len(wanted) < 2 else 0.0
 
-    return max(candidates, key=score)
+    scores = {delimiter: score(delimiter) for delimiter in candidates}
+    best = [delimiter for delimiter in candidates if scores[delimiter] == max(scores.values())]
+    if form.columns and len(best) > 1 and scores[best[0]][1] > 0:
+        names = " and ".join(repr(delimiter) for delimiter in best)
+        raise UserError(f"{path}: {names} cut its first rows into {len(form.columns)} columns alike; set --delimiter")
+    return best[0]
 
 
-def _sample(path: Path, start: str, dialect: Dialect) -> list[list[str]]:
+def _sample(start: str, dialect: Dialect) -> list[list[str]]:
     """The first rows that can be cut, without the last line, of which the beginning of a file may have only a part."""
     lines = list(io.StringIO(start, newline=""))
     whole = lines[:-1] if len(lines) > 1 and len(start) >= BEGINNING else lines
-    rows = (row for row in read_rows(path, iter(whole), dialect) if isinstance(row, Line) and row.values)
+    rows = (row for row in read_rows(iter(whole), dialect) if isinstance(row, Line) and row.values)
     return [row.values for row in itertools.islice(rows, _SAMPLE)]
 
 
-def _skips_space(path: Path, start: str, dialect: Dialect) -> bool:
+def _skips_space(start: str, dialect: Dialect) -> bool:
     """Whether every delimiter of the first row has a space behind it."""
-    header = next(iter(_sample(path, start, dialect)), [])
+    header = next(iter(_sample(start, dialect)), [])
     return len(header) > 1 and dialect.delimiter != " " and all(name.startswith(" ") for name in header[1:])
 
 
 def _find_quoting(path: Path, dialect: Dialect, form: Format) -> str:
-    r"""``backslash`` if the file has ``\"`` and fewer rows that cannot be used that way, else ``double``."""
-    with open_text(path, form.max_megabytes, form.encoding) as file:
-        if not any('\\"' in line for line in read_lines(file, path)):
-            return "double"
+    """``backslash`` if fewer rows cannot be used that way, else ``double``."""
     found = {}
     for quoting in ("double", "backslash"):
         with open_text(path, form.max_megabytes, form.encoding) as file:
-            found[quoting] = _problems(read_rows(path, read_lines(file, path), dialect._replace(quoting=quoting)))
+            found[quoting] = _problems(read_rows(read_lines(file, path), dialect._replace(quoting=quoting)))
     return min(found, key=lambda quoting: found[quoting])
 
 
@@ -245,7 +250,9 @@ class SeveralLines:
         self._path, self._label, self._told = path, label, dialect.told
         self._plain = dialect._replace(quoting="none")
         self._labels: set[str] = set()  # of rows of one line
-        self._suspects: list[tuple[Line, set[str]]] = []
+        self._suspects: list[
+            tuple[Line, list[list[str]], int]
+        ] = []  # its lines of as many columns, and how many it has
         self._count, self._longest = 0, Line(0, 0, [])
 
     def see(self, row: Line) -> None:
@@ -256,22 +263,27 @@ class SeveralLines:
             return
         self._count += 1
         self._longest = max(self._longest, row, key=lambda one: one.last - one.first)
-        rows = [values for values in self._plain.reader(row.lines) if values]
-        if len(rows) > 1 and all(len(values) == len(row.values) > 1 for values in rows):
-            self._suspects.append((row, set() if self._label is None else {v[self._label].strip() for v in rows}))
+        lines = [values for values in self._plain.reader(row.lines) if any(value.strip() for value in values)]
+        alike = [values for values in lines if len(values) == len(row.values) > 1]
+        if len(alike) > _MOST * len(lines):
+            self._suspects.append((row, alike, len(lines)))
 
     def notes(self) -> list[str]:
         """What a reader should know of them.
 
         Raises:
-            UserError: every line of a row, without quotation marks, would be a row with the label of others.
+            UserError: most lines of a row, without quotation marks, would be rows with the labels of others.
         """
-        for row, labels in self._suspects:
-            if labels <= self._labels and not self._told:
+        for row, alike, lines in self._suspects:
+            if self._label is None:
+                swallowed = len(alike) if lines >= _MANY else 0
+            else:
+                swallowed = sum(values[self._label].strip() in self._labels for values in alike)
+            if swallowed > _MOST * lines and not self._told:
                 raise UserError(
                     f"{self._path}:{row.first}: the quotation mark opened here closes in line {row.last} only, and "
-                    "every line between looks like a row; close it, or set --quoting=none if texts have such marks, or "
-                    "--quoting=double if it is one text"
+                    f"{swallowed:,} of its {lines:,} lines look like rows; close it, or set --quoting=none if texts "
+                    "have such marks, or --quoting=double if it is one text"
                 )
         longest = f"lines {self._longest.first} to {self._longest.last}"
         return [f"{self._path}: {self._count:,} rows have several lines, the longest {longest}"] if self._count else []

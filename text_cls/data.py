@@ -53,9 +53,9 @@ class Texts:
     def fingerprint(self) -> str:
         """SHA-256 over texts and labels, in order."""
         digest = hashlib.sha256()
-        labels = None if self.labels is None else self.labels.tolist()
         for row, fields in enumerate(self.fields):
-            label = "" if labels is None else labels[row]
+            label: Any = "" if self.labels is None else self.labels[row]
+            label = label if np.ndim(label) == 0 else np.flatnonzero(label).tolist()
             digest.update("\x1f".join((*map(_unambiguous, fields), f"{label}\x1e")).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
@@ -138,6 +138,8 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
             raise UserError(f"{config.data_path or config.dataset}: no {name} rows that can be used")
     if config.train_rows:
         train = draw_rows(train, config.train_rows, config.balanced_rows, seed, "train")
+        if not config.multi_label and len(set(np.asarray(train.labels).tolist())) < 2:
+            raise UserError(f"--train_rows={config.train_rows} are all of one class: draw more, or --balanced_rows")
     if config.test_rows:
         test = draw_rows(test, config.test_rows, config.balanced_rows, seed, "test")
     splits = Splits(classes, train, validation, test, unlabeled, (*numbering.notes, *bad.notes(), *more))

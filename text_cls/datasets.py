@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from files.download import fetch
 from files.errors import UserError
-from text_cls.format import Format, Keep
+from text_cls.format import SPLIT, Format, Keep, some
 from text_cls.json_files import read_items
 from text_cls.readers import BadRows, Row, class_folders, read_csv, read_folder, read_json
 from text_cls.split_names import SPLIT_NAMES, described, simple, splits_of
@@ -75,7 +75,9 @@ def _format(config: "DataConfig", **changes: Any) -> Format:
 
 def _only(fields: tuple[str, ...], label: str, config: "DataConfig", **changes: Any) -> Format:
     """How a published file is read, whose columns are known."""
-    return Format(fields, label, **{"max_megabytes": config.max_megabytes} | changes)
+    return _format(
+        config, text_fields=fields, label_field=label, **{"split_field": "", "columns": (), "keep": None} | changes
+    )
 
 
 def _find(folder: Path, *stems: str) -> Path | None:
@@ -129,7 +131,7 @@ def _ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
 
 
 def _ag_news_rows(path: Path, config: "DataConfig", bad: BadRows, keep: Keep | None = None) -> Iterable[Row]:
-    lines = io.StringIO(beginning(path, config.max_megabytes), newline="")
+    lines = io.StringIO(beginning(path, config.max_megabytes, config.encoding), newline="")
     first = [value.strip() for value in next(csv.reader(lines), [""])]
     if first[0].isdigit():
         columns = ("label", "title", "description")
@@ -199,13 +201,22 @@ def _own_files(read: Callable) -> Reader:
     def found(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
         path, form = _need(config.data_path, f"--dataset={config.dataset} needs --data_path"), _format(config)
         result = _by_split(list(read(path, form, bad)), config.split_field, str(path), bad)
-        form = dataclasses.replace(form, split_field="", keep=None)
+        form = dataclasses.replace(form, split_field=SPLIT, keep=None)
+
+        def rows(file: Path, split: str) -> list[Row]:
+            found = list(read(file, dataclasses.replace(form, needs_label=split != "test"), bad))
+            others = {row.split for row in found if SPLIT_NAMES.get(simple(row.split), split) != split}
+            if others:
+                bad.others.append(
+                    f"{file}: rows of {some(sorted(others))} are read as {split} rows, as all others there"
+                )
+            return found
+
         if config.validation_path:
             _check_one(result.validation, "validation")
-            result = result._replace(validation=list(read(config.validation_path, form, bad)))
+            result = result._replace(validation=rows(config.validation_path, "validation"))
         if config.test_path:
-            form = dataclasses.replace(form, needs_label=False)
-            result = _with_test(result, list(read(config.test_path, form, bad)))
+            result = _with_test(result, rows(config.test_path, "test"), config, bad)
         return result
 
     return found
@@ -216,11 +227,16 @@ def _check_one(rows: Iterable[Row] | None, split: str) -> None:
         raise UserError(f"--{split}_path and a split column with {split!r} rows are one too many: drop one of them")
 
 
-def _with_test(found: Found, test: list[Row]) -> Found:
+def _with_test(found: Found, test: list[Row], config: "DataConfig", bad: BadRows) -> Found:
     """Adds a test file: scored if its rows have labels, otherwise only predicted."""
-    _check_one(found.test, "test")
-    labelled = any(row.label is not None for row in test)
-    return found._replace(test=test) if labelled else found._replace(unlabeled=test)
+    if any(row.label is not None for row in test):
+        _check_one(found.test, "test")
+        return found._replace(test=test)
+    scored = "the test rows of --data_path are" if found.test else "a share of --data_path is"
+    bad.others.append(
+        f"{config.test_path}: no labels in a column {config.label_field!r}: its rows are predicted, and {scored} scored"
+    )
+    return found._replace(unlabeled=test)
 
 
 def _folder(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
@@ -242,21 +258,28 @@ def _is_training(folder: Path) -> bool:
     return SPLIT_NAMES.get(simple(folder.name)) == "train" and bool(class_folders(folder))
 
 
+_DIALECT = ("encoding", "delimiter", "quoting")
+_COLUMNS = ("text_fields", "label_field", "split_field", "id_field", "multi_label", "columns", "keep_rows")
+_FILES = ("validation_path", "test_path")
+# Flags about files; those that a data set does not use are refused.
+_ALL = ("data_path", *_FILES, *_COLUMNS, *_DIALECT)
+
+
 class DataSet(NamedTuple):
-    """How a data set is read, and whether its files have columns that ``keep_rows`` can choose by."""
+    """How a data set is read, and by which flags about files: fields of ``DataConfig``."""
 
     read: Reader
-    has_columns: bool = False
+    flags: tuple[str, ...] = ()
 
 
 DATASETS: dict[str, DataSet] = {
     "bbc_news": DataSet(_bbc_news),
-    "ag_news": DataSet(_ag_news, has_columns=True),
-    "news_category": DataSet(_news_category),
-    "imdb": DataSet(_imdb),
-    "csv": DataSet(_own_files(read_csv), has_columns=True),
-    "jsonl": DataSet(_own_files(read_json), has_columns=True),
-    "folder": DataSet(_folder),
+    "ag_news": DataSet(_ag_news, ("data_path", "keep_rows", *_DIALECT)),
+    "news_category": DataSet(_news_category, ("data_path", "test_path", "encoding")),
+    "imdb": DataSet(_imdb, ("data_path", *_DIALECT)),
+    "csv": DataSet(_own_files(read_csv), _ALL),
+    "jsonl": DataSet(_own_files(read_json), ("data_path", *_FILES, *_COLUMNS, "encoding")),
+    "folder": DataSet(_folder, ("data_path", "encoding")),
 }
 
 
@@ -271,8 +294,8 @@ def find_rows(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     Raises:
         UserError: whatever is wrong with the files; the message names file, line and remedy.
     """
-    data_set = DATASETS[config.dataset]
-    if config.keep_rows and not data_set.has_columns:
-        column = config.keep_rows.partition("=")[0]
-        raise UserError(f"--keep_rows={column}=…: --dataset={config.dataset} has no columns to choose by")
+    data_set, defaults = DATASETS[config.dataset], type(config)()
+    for name in _ALL:
+        if name not in data_set.flags and getattr(config, name) != getattr(defaults, name):
+            raise UserError(f"--{name}: --dataset={config.dataset} has no use for it; leave it out")
     return data_set.read(config, bad, cache)

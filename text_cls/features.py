@@ -172,7 +172,8 @@ def embed_texts(config: EmbeddingConfig, run_dir: Path | str) -> dict[str, np.nd
 def dry_run(config: EmbeddingConfig) -> None:
     """Reads everything, prints what would be computed, and writes nothing."""
     with session(config):
-        _prepare(config, write=False)
+        for note in _prepare(config, write=False).texts.splits.notes:
+            print(f"note: {note}")
         print("nothing was written")
 
 

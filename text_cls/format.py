@@ -59,6 +59,15 @@ class Format:
             named.append((self.id_field, "--id_field"))
         return named + ([(self.keep.field, "--keep_rows")] if self.keep else [])
 
+    def for_columns(self, columns: Iterable[str]) -> "Format":
+        """The same, with the file's own spelling (``Split``, ``ID``) of columns that need no flag."""
+        spelling: dict[str, str] = {}
+        for name in columns:
+            spelling.setdefault(name.strip().casefold(), name)
+        split = spelling.get(SPLIT, SPLIT) if self.split_field == SPLIT else self.split_field
+        identity = spelling.get(ID, ID) if self.id_field == ID else self.id_field
+        return dataclasses.replace(self, split_field=split, id_field=identity)
+
     def check_columns(self, where: str, columns: Iterable[str]) -> None:
         """Raises UserError, with the columns there are, if one is missing."""
         columns = list(columns)

@@ -20,6 +20,7 @@ from text_cls.text_files import LONGEST, beginning, checked, open_text, read_lin
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DEEPEST = 4  # objects around the rows
+_SAMPLE = 20  # lines or items that are looked at to see what a file is
 
 
 class Item(NamedTuple):
@@ -49,20 +50,19 @@ def read_items(path: Path, form: Format, bad: Callable[[str], None]) -> Iterator
         elif start.startswith("[", _space(start, 0)):
             items = _array(file, path)
         else:
-            items = _documents("".join(checked(iter(lambda: file.read(2**20), ""), path)), path, form)
+            items = _documents("".join(checked(iter(lambda: file.read(2**20), ""), path)), path, form, bad)
         yield from _with_columns(items, form, bad)
 
 
 def _is_lines(path: Path, form: Format) -> bool:
-    """Whether a file has one value a line: the first of its lines is one as a whole, or the second an object."""
+    """Whether a file has one value a line: at least half of its first lines are objects or arrays as a whole."""
     with open_text(path, form.max_megabytes, form.encoding) as file:
         try:
-            first = list(itertools.islice((line for line in read_lines(file, path) if line.strip()), 2))
+            first = list(itertools.islice((line for line in read_lines(file, path) if line.strip()), _SAMPLE))
         except UserError:
             return False  # a line too long, perhaps of an array in an object; said when it is read as a whole
-    if len(first) < 2 or first[0].strip() == "[":
-        return False
-    return _is_whole(first[0], dict | list) or _is_whole(first[1], dict)
+    whole = sum(_is_whole(line, dict | list) for line in first)
+    return len(first) > 1 and 2 * whole >= len(first)
 
 
 def _is_whole(line: str, kind: Any) -> bool:
@@ -91,17 +91,34 @@ def _with_columns(items: Iterator[Item], form: Format, bad: Callable[[str], None
         row = item.value
         if not isinstance(row, list):
             yield item
-        elif number == 0 and not columns and set(form.text_fields) <= {one for one in row if isinstance(one, str)}:
-            columns = row
+        elif number == 0 and (row == list(columns) or (not columns and _are_names(row, form))):
+            columns = _checked_names(row, item.where)
         elif not columns:
             yield item
-        elif len(row) != len(columns):
-            bad(f"{item.where}: a row of {len(row)} values, not of {len(columns)}; see --columns")
         else:
-            yield item._replace(value=dict(zip(map(str, columns), row, strict=True)))
+            yield from _named(item, columns, bad)
 
 
-def _documents(text: str, path: Path, form: Format) -> Iterator[Item]:
+def _are_names(row: list[Any], form: Format) -> bool:
+    return set(form.text_fields) <= {value for value in row if isinstance(value, str)}
+
+
+def _checked_names(names: Sequence[Any], where: str) -> list[str]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: two columns are called {shown(twice)}; rename one")
+    return [str(name) for name in names]
+
+
+def _named(item: Item, columns: Sequence[str], bad: Callable[[str], None]) -> Iterator[Item]:
+    """The item with a name for each of its values; none if there are more or fewer, which ``bad`` is told."""
+    if isinstance(item.value, list) and len(item.value) == len(columns):
+        yield item._replace(value=dict(zip(columns, item.value, strict=True)))
+    else:
+        bad(f"{item.where}: a list of {len(columns)} values was expected, not {shown(item.value)}; see --columns")
+
+
+def _documents(text: str, path: Path, form: Format, bad: Callable[[str], None]) -> Iterator[Item]:
     """The rows of objects one after the other, or of one object that has them inside."""
     objects: list[Item] = []
     place, line, counted = _space(text, 0), 1, 0
@@ -116,7 +133,7 @@ def _documents(text: str, path: Path, form: Format) -> Iterator[Item]:
         objects.append(Item(f"{path}:{line}", found[0]))
         place = _space(text, found[1])
     if len(objects) == 1 and isinstance(objects[0].value, dict):
-        return _inside(objects[0].value, form, str(path))
+        return _inside(objects[0].value, str(path), form, bad)
     return iter(objects)
 
 
@@ -126,58 +143,80 @@ def _too_long(text: str, place: int) -> str:
     return f"a line of more than {LONGEST:,} characters, and " if length > LONGEST else ""
 
 
-def _inside(value: dict[str, Any], form: Format, where: str, depth: int = 0) -> Iterator[Item]:
+def _inside(
+    value: dict[str, Any], where: str, form: Format, bad: Callable[[str], None], depth: int = 0
+) -> Iterator[Item]:
     """The rows in an object, whichever of the known forms it has."""
-    fields = [value_of(value, name) for name in form.text_fields]
-    if any(isinstance(field, str) for field in fields):
+    if _is_row(value, form):
         return iter([Item(where, value)])
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
-        return _numbered(f"{where}: data", [value["columns"], *value["data"]])
+        columns = _checked_names(value["columns"], where)
+        form.check_columns(where, columns)
+        return itertools.chain.from_iterable(
+            _named(item, columns, bad) for item in _numbered(f"{where}: data", value["data"])
+        )
+    fields = [value_of(value, name) for name in form.text_fields]
     if all(isinstance(field, list | dict) for field in fields):
-        return _from_columns(where, value, fields)
-    lists = {name: part for name, part in value.items() if isinstance(part, list)}
-    arrays = {name: part for name, part in lists.items() if part and isinstance(part[0], dict | list)}
-    with_rows = {name: part for name, part in arrays.items() if _is_row(part[0], form)} or arrays
-    if with_rows and all(simple(name) in SPLIT_NAMES for name in with_rows):
-        parts = (_numbered(f"{where}: {name}", part, name) for name, part in with_rows.items())
-        return itertools.chain.from_iterable(parts)
-    if len(with_rows) == 1:
-        ((name, part),) = with_rows.items()
-        return _numbered(f"{where}: {name}", part)
-    objects = {name: part for name, part in value.items() if isinstance(part, dict)}
+        return _from_columns(where, value, form)
+    parts = {name: part for name, part in value.items() if isinstance(part, list | dict) and part}
+    if parts and all(simple(name) in SPLIT_NAMES for name in parts):
+        return _splits(parts, where, form, bad)
+    arrays = {name: part for name, part in parts.items() if isinstance(part, list)}
+    with_rows = [name for name, part in arrays.items() if any(_is_row(one, form) for one in part[:_SAMPLE])]
+    found = with_rows or [name for name, part in arrays.items() if any(isinstance(one, dict) for one in part[:_SAMPLE])]
+    if len(found) == 1:
+        return _numbered(f"{where}: {found[0]}", arrays[found[0]])
+    objects = {name: part for name, part in parts.items() if isinstance(part, dict)}
     if objects and all(_is_row(part, form) for part in objects.values()):
         return (Item(f"{where}: {name}", part, key=name) for name, part in objects.items())
-    if len(objects) == 1 and not arrays and depth < _DEEPEST:
+    if len(objects) == 1 and not found and depth < _DEEPEST:
         ((name, inner),) = objects.items()
-        return _inside(inner, form, f"{where}: {name}", depth + 1)
+        return _inside(inner, f"{where}: {name}", form, bad, depth + 1)
+    several = f"; {' and '.join(map(shown, found))} are arrays of objects" if found else ""
     raise UserError(
-        f"{where}: no rows with {', '.join(form.text_fields)} found in an object of {some(value)}; write one object a "
-        "line, or one array of objects; see --text_fields"
+        f"{where}: no rows with {', '.join(form.text_fields)} found in an object of {some(value)}{several}; write one "
+        "object a line, or one array of objects; see --text_fields"
     )
 
 
+def _splits(parts: dict[str, Any], where: str, form: Format, bad: Callable[[str], None]) -> Iterator[Item]:
+    """The rows of arrays, or of objects with rows inside, that are named by splits."""
+    for name, part in parts.items():
+        own = f"{where}: {name}"
+        items = _numbered(own, part) if isinstance(part, list) else _inside(part, own, form, bad, 1)
+        yield from (item._replace(split=name) for item in items)
+
+
 def _is_row(value: Any, form: Format) -> bool:
-    return isinstance(value, Mapping) and all(value_of(value, name) is not ABSENT for name in form.text_fields)
+    """Whether a value has the text fields, none of them a column of texts."""
+    if not isinstance(value, Mapping):
+        return False
+    fields = [value_of(value, name) for name in form.text_fields]
+    return not any(field is ABSENT or isinstance(field, list | dict) for field in fields)
 
 
-def _numbered(where: str, values: Sequence[Any], split: str = "") -> Iterator[Item]:
-    return (Item(f"{where}[{i}]", value, split) for i, value in enumerate(values))
+def _numbered(where: str, values: Sequence[Any]) -> Iterator[Item]:
+    return (Item(f"{where}[{i}]", value) for i, value in enumerate(values))
 
 
-def _from_columns(where: str, value: dict[str, Any], fields: Sequence[list | dict]) -> Iterator[Item]:
+def _from_columns(where: str, value: dict[str, Any], form: Format) -> Iterator[Item]:
     """Rows of columns: each is a list, or an object with the rows' keys, as pandas writes it."""
-    first = fields[0]
+    first = value_of(value, form.text_fields[0])
     keys: Sequence[Any] = list(first) if isinstance(first, dict) else range(len(first))
     columns = {name: part for name, part in value.items() if type(part) is type(first)}
-    for name, part in columns.items():
-        if len(part) != len(first):
-            raise UserError(f"{where}: column {shown(name)} has {len(part):,} values, the texts {len(first):,}")
+    for name in {name for name, _ in form.required()} & columns.keys():
+        if len(columns[name]) != len(first):
+            raise UserError(
+                f"{where}: column {shown(name)} has {len(columns[name]):,} values, the texts {len(first):,}"
+            )
+    columns = {name: part for name, part in columns.items() if len(part) == len(first)}
     for key in keys:
-        if isinstance(first, dict):
-            row = {name: part[key] for name, part in columns.items() if key in part}
-            yield Item(f"{where}: row {key}", row, key=key)
-        else:
-            yield Item(f"{where}: row {key}", {name: part[key] for name, part in columns.items()})
+        present = (name for name, part in columns.items() if not isinstance(part, dict) or key in part)
+        yield Item(
+            f"{where}: row {key}",
+            {name: columns[name][key] for name in present},
+            key="" if isinstance(first, list) else str(key),
+        )
 
 
 def _array(file: TextIO, path: Path) -> Iterator[Item]:

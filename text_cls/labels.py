@@ -1,6 +1,7 @@
 """Labels as they are written in files → class names."""
 
-import ast
+import contextlib
+import itertools
 import json
 import math
 import re
@@ -15,9 +16,9 @@ from files.errors import UserError
 
 Label = str | tuple[str, ...]  # of one row: a class name, or with --multi_label all of its
 RARE = "other"  # the class that --merge_rare makes
-_DECIMAL = re.compile(r"[+-]?\d+\.\d*")
+_WHOLE = re.compile(r"([+-]?\d+)\.0*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_LONGEST_LIST = 10_000  # characters of a list that is written as a text
+_TOKEN = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([,\[\](){}]|[^\s,\[\](){}]+)""")  # of a list
 
 
 class BadLabel(ValueError):
@@ -43,7 +44,7 @@ def read_label(value: Any, multi_label: bool = False) -> Label | None:
         hint = "; several labels a row need --multi_label" if isinstance(value, list) else ""
         raise BadLabel(f"a label is a text or a number, not {shown(value)}{hint}")
     name = _name(value)
-    if name.startswith("[") and _as_list(name) is not None:
+    if _is_list(name):
         raise BadLabel(f"the label {shown(name)} is a list; several labels a row need --multi_label")
     return name or None
 
@@ -52,8 +53,11 @@ def _names(value: Any) -> tuple[str, ...] | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
-        listed = _as_list(value.strip()) if value.strip().startswith("[") else None
-        value = value.split("|") if listed is None else listed
+        text = value.strip()
+        listed = _as_list(text)
+        if listed is None and text.startswith("[") and text.endswith("]"):
+            raise BadLabel(f"labels are names, and {shown(text)} is a list with something else in it")
+        value = text.split("|") if listed is None else listed
     values = value if isinstance(value, list) else [value]
     wrong = next((one for one in values if isinstance(one, list | dict)), None)
     if wrong is not None or isinstance(value, dict):
@@ -61,17 +65,43 @@ def _names(value: Any) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(filter(None, map(_name, values))))
 
 
+def _is_list(name: str) -> bool:
+    """Whether a name spells a list of quoted texts or of numbers; [NEUTRAL] is a name."""
+    listed = _as_list(name) if name.startswith("[") else None
+    return listed is not None and ("'" in name or '"' in name or all(_NUMBER.fullmatch(str(one)) for one in listed))
+
+
 def _as_list(text: str) -> list[Any] | None:
-    """The list that a text spells in JSON or, as pandas writes it, in Python; None if it spells none."""
-    if len(text) > _LONGEST_LIST:
+    """The list that a text spells in JSON, or as Python and NumPy print lists, tuples and sets; None if it is none."""
+    if text[:1] + text[-1:] not in ("[]", "()", "{}"):
         return None
-    for read in (json.loads, ast.literal_eval):
-        try:
-            value = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+    if text[0] == "[":
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text)
+    elif "'" not in text and '"' not in text:
+        return None  # a name in brackets
+    tokens = _TOKEN.findall(text[1:-1])
+    if any(bare and bare[0] in "[](){}" for *_, bare in tokens):
+        return None
+    return _between_commas(tokens) if any(bare == "," for *_, bare in tokens) else [_unquoted(one) for one in tokens]
+
+
+def _between_commas(tokens: list[tuple[str, str, str]]) -> list[Any] | None:
+    """The items of a list with commas: quoted texts, or words with spaces between them."""
+    items: list[Any] = []
+    for is_comma, group in itertools.groupby(tokens, lambda token: token[2] == ","):
+        parts = list(group)
+        if is_comma:
             continue
-        return value if isinstance(value, list) else None
-    return None
+        if len(parts) > 1 and not all(bare for *_, bare in parts):
+            return None  # two texts with no comma between them
+        items.append(" ".join(map(_unquoted, parts)))
+    return items
+
+
+def _unquoted(token: tuple[str, str, str]) -> str:
+    single, double, bare = token
+    return bare or re.sub(r"\\(.)", r"\1", single or double)
 
 
 def _name(value: Any) -> str:
@@ -81,11 +111,11 @@ def _name(value: Any) -> str:
 
 @lru_cache(2**16)
 def _simple(name: str) -> str:
-    """Without spaces around it, composed characters, and a decimal without zeros at its end: 1.0 is 1."""
+    """Without spaces around it, in composed characters, and a whole number without a decimal point: 1.0 is 1."""
     name = unicodedata.normalize("NFC", name).strip("\ufeff\u200b").strip()
-    if _DECIMAL.fullmatch(name):
-        name = name.rstrip("0").rstrip(".")
-        name = "0" if name in ("-0", "+0") else name
+    whole = _WHOLE.fullmatch(name)
+    name = whole[1] if whole else name
+    name = "0" if name in ("-0", "+0") else name
     return "" if name.casefold() == "nan" else name
 
 

@@ -72,20 +72,21 @@ class Numbering:
         if row.label is None:
             self._bad(f"{row.where}: row has no label")
             return None
-        places = []
+        names = []
         for label in (row.label,) if isinstance(row.label, str) else row.label:
             name = self._found.label_names.get(label, label)
-            if self._is_rare(name):
+            if self._is_rare(name) and (not self._rare.merge or RARE in self._places):
+                names.append(RARE if self._rare.merge else "")
                 (self._merged if self._rare.merge else self._left_out)[name] += 1
-                name = RARE if self._rare.merge else ""
-            if name in self._places:
-                places.append(self._places[name])
-            elif name and self._found.other_labels == "skip":
+            elif name in self._places:
+                names.append(name)
+            elif self._found.other_labels == "skip":
                 self._left_out[name] += 1
-            elif name:
+            else:
                 known = sorted(self._found.label_names) or self.classes
                 self._bad(f"{row.where}: label {shown(label)} is none of {some(known)}")
                 return None
+        places = [self._places[name] for name in names if name]
         return places if places or self._multi_label else None
 
     def _is_rare(self, name: str) -> bool:
@@ -94,12 +95,14 @@ class Numbering:
 
     @property
     def notes(self) -> list[str]:
-        notes = [f"{n} rows of class {shown(name)} left out" for name, n in self._left_out.most_common(10)]
-        rest = self._left_out.total() - sum(n for _, n in self._left_out.most_common(10))
-        notes += [f"{rest} rows of {len(self._left_out) - 10} other classes left out"] if rest else []
+        first = self._left_out.most_common(10)
+        what = "labels" if self._multi_label else "rows"
+        notes = [f"{n} {what} of class {shown(name)} left out" for name, n in first]
+        rest = self._left_out.total() - sum(n for _, n in first)
+        notes += [f"{rest} {what} of {len(self._left_out) - len(first)} other classes left out"] if rest else []
         if self._merged:
             notes.append(
-                f"{self._merged.total():,} rows of {len(self._merged)} classes of fewer than {self._rare.below} "
+                f"{self._merged.total():,} {what} of {len(self._merged)} classes of fewer than {self._rare.below} "
                 f"training rows are of class {RARE!r}"
             )
         return notes + self._lookalikes

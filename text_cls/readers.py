@@ -45,8 +45,8 @@ class BadRows:
         self.count += 1
         self.first = self.first or message
 
-    def usable(self, what: str, where: str) -> None:
-        """Counts a row that is used although something is odd about it."""
+    def notice(self, what: str, where: str) -> None:
+        """Counts a row about which something is odd, but not wrong."""
         count, first = self._tally.get(what, (0, where))
         self._tally[what] = (count + 1, first)
 
@@ -68,38 +68,49 @@ def read_csv(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
     Raises:
         UserError: the file cannot be read, lacks a column, or has a quotation mark that is never closed.
     """
-    check_size(path, form.max_megabytes)
     dialect = find_dialect(path, form)
     with open_text(path, form.max_megabytes, form.encoding) as file:
-        rows = _whole_rows(path, read_rows(path, read_lines(file, path), dialect), bad)
+        rows = _whole_rows(path, read_rows(read_lines(file, path), dialect), bad)
         first = next(rows, None)
         if first is None:
             return
-        columns = [name.strip() for name in form.columns or first.values]
+        columns = [name.strip() for name in form.columns or first.row.values]
         _check_columns(path, columns, form)
-        is_header = [value.strip() for value in first.values] == columns
+        is_header = [value.strip() for value in first.row.values] == columns
         label = columns.index(form.label_field) if form.label_field in columns else None
-        several = SeveralLines(path, dialect, label)
-        for number, row in enumerate(rows if is_header else itertools.chain([first], rows), start=1):
+        several, form = SeveralLines(path, dialect, label), form.for_columns(columns)
+        for number, row in rows if is_header else itertools.chain([first], rows):
             _check_number(path, number, form)
             where = f"{path}:{row.first}"
-            if len(row.values) != len(columns):
-                bad(f"{where}: row has {len(row.values)} columns, not {len(columns)}")
+            values = row.values[:-1] if len(row.values) == len(columns) + 1 and not row.values[-1] else row.values
+            if len(values) != len(columns):
+                bad(f"{where}: row has {len(values)} columns, not {len(columns)}")
                 continue
             several.see(row)
-            found = _row(dict(zip(columns, row.values, strict=True)), where, str(number), form, bad)
+            found = _row(dict(zip(columns, values, strict=True)), where, str(number + (not is_header)), form, bad)
             if found is not None:
                 yield found
         bad.others += several.notes()
 
 
-def _whole_rows(path: Path, rows: Iterable[Line | Unreadable], bad: BadRows) -> Iterator[Line]:
-    """Leaves out blank lines and, counted, rows that cannot be cut."""
+class _Numbered(NamedTuple):
+    number: int  # from 0 on, counting also rows that cannot be cut
+    row: Line
+
+
+def _whole_rows(path: Path, rows: Iterable[Line | Unreadable], bad: BadRows) -> Iterator[_Numbered]:
+    """Leaves out blank lines and, counted, rows that cannot be cut or have nothing in their columns."""
+    number = 0
     for row in rows:
         if isinstance(row, Unreadable):
             bad(f"{path}:{row.first}: {row.message}; see --delimiter, and --quoting=none if texts have such marks")
-        elif row.values:
-            yield row
+        elif any(value.strip() for value in row.values):
+            yield _Numbered(number, row)
+        elif len(row.values) > 1:
+            bad.notice("rows are empty and left out", f"{path}:{row.first}")
+        else:
+            continue
+        number += 1
 
 
 def _check_columns(path: Path, columns: Sequence[str], form: Format) -> None:
@@ -125,7 +136,9 @@ def read_json(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
             hint = "; name the values of such rows by --columns" if isinstance(item.value, list) else ""
             bad(f"{item.where}: a JSON object was expected, not {shown(item.value)}{hint}")
             continue
-        if lacking:
+        if not seen:
+            form = form.for_columns(item.value)
+        if lacking or not seen:
             lacking = {name for name in lacking if value_of(item.value, name) is ABSENT}
             seen |= dict.fromkeys(names_of(item.value)) if len(seen) < 100 else {}
         row = _row(item.value, item.where, item.key or str(number), form, bad)
@@ -173,7 +186,8 @@ def _is_wanted(record: Mapping[str, Any], keep: Keep, where: str) -> bool:
     value = value_of(record, keep.field)
     if value is ABSENT:
         raise UserError(f"{where}: no column {keep.field!r} (it has {some(names_of(record))}); set --keep_rows")
-    return not isinstance(value, list | dict) and str(value).strip() in keep.values
+    spellings = {str(value), str(value).lower()} if isinstance(value, bool) else {str(value).strip()}
+    return not isinstance(value, list | dict) and not spellings.isdisjoint(keep.values)
 
 
 def _text(value: Any, otherwise: str) -> str:
@@ -204,7 +218,7 @@ def _repaired(row: Row, bad: BadRows) -> Row:
     def whole(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    bad.usable("rows with half a character (a lone surrogate), which is replaced by �", row.where)
+    bad.notice("rows with half a character (a lone surrogate), which is replaced by �", row.where)
     label = row.label
     label = tuple(map(whole, label)) if isinstance(label, tuple) else whole(label) if label else label
     return Row(tuple(map(whole, row.fields)), label, row.where, whole(row.id), whole(row.split))
@@ -249,5 +263,5 @@ def class_folders(path: Path) -> list[Path]:
 def _file_text(path: Path, form: Format, bad: BadRows) -> str:
     text, encoding = decode(path, read_whole(path, form.max_megabytes), form.encoding)
     if form.encoding == "auto" and encoding in ("cp1252", "latin-1"):
-        bad.usable("files that are not UTF-8 are read as Windows-1252 (see --encoding)", str(path))
+        bad.notice("files that are not UTF-8 are read as Windows-1252 (see --encoding)", str(path))
     return text

@@ -132,7 +132,7 @@ def fit_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """[K] thresholds, each the one of the best F1 of its class; .5 for a class that no text has.
 
     Thresholds lie half-way between neighbouring probabilities, or at .5; of equally good ones the nearest to .5 is
-    taken.
+    taken. Where nothing is better than to give every text a class that at most half of them have, it is .5 too.
 
     Args:
         probabilities: [N, K] of the validation split.
@@ -149,4 +149,6 @@ def _best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
     low = np.append(curve.scores[1:], 0.0)  # every threshold above it, up to the score itself, does the same
     within = (low < UNFITTED) & (curve.scores >= UNFITTED)
     candidates = np.where(within, UNFITTED, (curve.scores + low) / 2)[f1 == f1.max()]
-    return float(candidates[np.argmin(np.abs(candidates - UNFITTED))])
+    best = float(candidates[np.argmin(np.abs(candidates - UNFITTED))])
+    gives_all = best <= curve.scores[-1]
+    return UNFITTED if gives_all and truth.mean() <= 0.5 else best  # a rare class that all texts get is not learned

@@ -3,7 +3,6 @@
 import codecs
 import csv
 import io
-import itertools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -39,7 +38,10 @@ _NO_TEXT = {  # first bytes → what it is
     b"ARROW1": "an Arrow file",
     b"7z\xbc\xaf": "a 7-Zip archive",
     b"Rar!": "a RAR archive",
+    **dict.fromkeys((b"\x1f\x8b", b"PK\x03\x04", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"), "packed twice"),
 }
+_TAR = slice(257, 262)  # where a tar archive says "ustar"
+_ESCAPED_QUOTE = re.compile(rb'\\\x00{0,3}"')  # in UTF-8, UTF-16 and UTF-32
 
 
 def check_encoding(name: str) -> None:
@@ -68,7 +70,7 @@ def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "a
     if size > max_megabytes * 10**6:
         raise UserError(_too_large(path, max_megabytes))
     with _open_bytes(path, max_megabytes) as file:
-        start = next(checked(iter(lambda: read_at_most(file, 63), b""), path), b"")
+        start = next(checked(iter(lambda: read_at_most(file, 511), b""), path), b"")
     return io.TextIOWrapper(_open_bytes(path, max_megabytes), encoding=_encoding_of(path, start, encoding), newline="")
 
 
@@ -105,10 +107,16 @@ def _encoding_of(path: Path, start: bytes, encoding: str) -> str:
     """The encoding of a file that begins with ``start``."""
     marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     kind = next((kind for magic, kind in _NO_TEXT.items() if start.startswith(magic)), None)
+    kind = "a tar archive" if start[_TAR] == b"ustar" else kind
     if kind:
-        raise UserError(f"{path}: {kind}, not a text file; convert it to CSV or JSON lines")
-    if marked or encoding != "auto":
-        return marked or encoding
+        raise UserError(f"{path}: {kind}, not a text file; unpack it, or convert it to CSV or JSON lines")
+    if marked:
+        return marked
+    if encoding != "auto":
+        if codecs.lookup(encoding).name in ("utf-16", "utf-32"):
+            raise UserError(f"{path}: no byte order mark; set --encoding={encoding}-le or {encoding}-be")
+        return encoding
+    start = start[:64]
     even, odd = start[::2].count(0), start[1::2].count(0)
     for zeros, others, name in ((even, odd, "utf-16-be"), (odd, even, "utf-16-le")):
         if zeros > max(4, len(start) // 4) and not others:
@@ -126,6 +134,21 @@ def check_size(path: Path, max_megabytes: int) -> None:
         with _open_bytes(path, max_megabytes) as file:
             for _ in checked(iter(lambda: file.read(2**20), b""), path):
                 pass
+
+
+def has_escaped_quotes(path: Path, max_megabytes: int) -> bool:
+    r"""Whether ``\"`` is anywhere in a file, of which all is read once.
+
+    Raises:
+        UserError: as ``open_text`` does, before any row of a file is kept that unpacks to too much.
+    """
+    check_regular(path)
+    found, end = False, b""
+    with _open_bytes(path, max_megabytes) as file:
+        for part in checked(iter(lambda: file.read(2**20), b""), path):
+            found = found or _ESCAPED_QUOTE.search(end + part) is not None
+            end = part[-4:]
+    return found
 
 
 def checked(parts: Iterator, path: Path) -> Iterator:
@@ -156,23 +179,41 @@ def read_lines(file: TextIO, path: Path) -> Iterator[str]:
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    for number in itertools.count(1):
-        try:
-            line = file.readline(LONGEST)
-        except UnicodeDecodeError as error:
-            at = number + error.object[: error.start].count(b"\n")
-            raise UserError(f"{path}:{at}: {_undecodable(error)}; {_REMEDY}") from error
-        if not line:
-            return
+    for number, line in enumerate(_pieces(file, path, LONGEST), start=1):
         if len(line) == LONGEST and line[-1] not in "\r\n":
             raise UserError(f"{path}:{number}: a line of more than {LONGEST:,} characters; is it a file of texts?")
         yield line
 
 
-def beginning(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "auto", size: int = BEGINNING) -> str:
-    """The first ``size`` characters of a text file; raises UserError as ``read_lines`` does."""
+def _pieces(file: TextIO, path: Path, size: int) -> Iterator[str]:
+    """Lines, those of more than ``size`` characters in parts."""
+    number = 1
+    while True:
+        try:
+            piece = file.readline(size)
+        except UnicodeDecodeError as error:
+            at = number + error.object[: error.start].count(b"\n")
+            raise UserError(f"{path}:{at}: {_undecodable(error)}; {_REMEDY}") from error
+        if not piece:
+            return
+        number += piece[-1] in "\r\n"
+        yield piece
+
+
+def beginning(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "auto") -> str:
+    """Whole lines of at least the first ``BEGINNING`` characters of a text file, or the beginning of a longer line.
+
+    Raises:
+        UserError: as ``read_lines`` does.
+    """
+    text, size = [], 0
     with open_text(path, max_megabytes, encoding) as file:
-        return next(checked(iter(lambda: file.read(size), ""), path), "")
+        for piece in checked(_pieces(file, path, BEGINNING), path):
+            text.append(piece)
+            size += len(piece)
+            if size >= BEGINNING:
+                break
+    return "".join(text)
 
 
 def read_whole(path: Path, max_megabytes: int) -> bytes:

@@ -121,7 +121,8 @@ def _full_pattern(steps: CleaningConfig, runs: bool) -> "regex.Pattern[str]":
     parts = [rf"{run}(?:(?:{_JOINERS}){run})*(?:['׳](?<=\p{{Hebrew}}.))?"]
     if not runs:
         single, katakana = rf"[[{_SINGLE}]&&[\p{{L}}\p{{N}}]]", rf"[[{_KATAKANA}]&&\p{{L}}]"
-        parts += [rf"{single}[{_EXTEND}]*", rf"{katakana}[{katakana}{_EXTEND}]*", rf"(?=[{_CLUSTER}&&\p{{L}}])\X"]
+        cluster = rf"(?=[{_CLUSTER}&&[\p{{L}}\p{{N}}]])\X[{_EXTEND}]*"  # \X ends before some vowel signs of Myanmar
+        parts += [rf"{single}[{_EXTEND}]*", rf"{katakana}[{katakana}{_EXTEND}]*", cluster]
     if steps.keep_special:
         parts = [_KEYCAP, *parts, rf"{_FLAG}|(?=\p{{P}}\ufe0f|(?!{_ANY_PUNCTUATION}){_SYMBOL})\X"]
     if steps.keep_punctuation:

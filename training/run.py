@@ -24,6 +24,7 @@ from training.hosts import check_chief_writes, hosts, on_chief
 from training.options import Config
 from training.run_config import belongs, read_own
 
+_NOTES = "notes"  # of the data: in data.json for a reader; they follow from the rest, in the words of a version
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -179,13 +180,13 @@ class Run:
                 "folder"
             )
         before = before or {}  # versions before 0.4 knew of fewer inputs
-        differing = [name for name in before if now.get(name) != before[name]]
+        differing = [name for name in before if name != _NOTES and now.get(name) != before[name]]
         if differing:
             raise UserError(
                 f"--run_dir={self.path} was made of other data ({', '.join(differing)}; see its data.json); choose "
                 "another folder"
             )
-        if before != now and not self.has_result():
+        if now.keys() - before.keys() and not self.has_result():
             self.write_json("data.json", now)
 
     def resume_at(self, step: int, num_steps: int, history: str = "") -> None:
