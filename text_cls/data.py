@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ from text_cls.splitting import check_counts, drawn, stratified
 
 if TYPE_CHECKING:
     from text_cls.config import DataConfig
+
+_WORDS = 8  # of two texts that are compared before the rest is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,12 +230,11 @@ def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 def _duplicates(train: Texts, validation: Texts, test: Texts, drop: bool) -> tuple[Texts, Texts, Texts, list[str]]:
     """Finds texts that appear in two splits, and drops them from the one that is nearer to training where asked."""
-    keys = {name: [_key(fields) for fields in texts.fields]
-            for name, texts in (("train", train), ("validation", validation), ("test", test))}  # fmt: skip
+    keys = _keys({"train": train, "validation": validation, "test": test})
     notes = []
     splits = {"train": train, "validation": validation}
     for name, others in (("train", ("validation", "test")), ("validation", ("test",))):
-        seen = {key for other in others for key in keys[other]}
+        seen = {key for other in others for key in keys[other] if key}
         shared = np.array([key in seen for key in keys[name]], bool)
         if shared.any():
             action = "dropped" if drop else "kept (--drop_duplicates drops them)"
@@ -239,6 +242,23 @@ def _duplicates(train: Texts, validation: Texts, test: Texts, drop: bool) -> tup
             if drop:
                 splits[name] = splits[name].take(np.flatnonzero(~shared))
     return splits["train"], splits["validation"], test, notes
+
+
+def _keys(parts: dict[str, Texts]) -> dict[str, list[bytes]]:
+    """Of every text; empty where its first words already tell it from all texts of the other splits."""
+    first = {name: [_first_words(fields) for fields in texts.fields] for name, texts in parts.items()}
+    splits_with = Counter(itertools.chain.from_iterable(map(set, first.values())))
+    return {
+        name: [
+            _key(fields) if splits_with[words] > 1 else b""
+            for fields, words in zip(texts.fields, first[name], strict=True)
+        ]
+        for name, texts in parts.items()
+    }
+
+
+def _first_words(fields: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word.lower() for word in " ".join(fields).split(None, _WORDS)[:_WORDS])
 
 
 def _key(fields: tuple[str, ...]) -> bytes:
