@@ -201,6 +201,13 @@ def test_data_that_are_no_longer_known_are_not_taken_for_granted(tmp_path: Path)
         Run.open(tmp_path, _Config(), _Data(5))
 
 
+def test_notes_may_be_in_the_words_of_another_version(tmp_path: Path) -> None:
+    with Run.open(tmp_path, _Config(), _Data(3), {"notes": ["as it was said"]}) as run:
+        first, about = run.identity, (tmp_path / "data.json").read_text()
+    with Run.open(tmp_path, _Config(), _Data(3), {"notes": ["as it is said now"]}) as run:
+        assert run.identity == first and (tmp_path / "data.json").read_text() == about
+
+
 def test_figures_that_are_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "metrics.jsonl")
     with pytest.raises(UserError, match=r"metrics\.jsonl: not a regular file"):

@@ -85,3 +85,13 @@ def test_a_predictor_is_one_folder(flags: list[str], tmp_path: Path, one_replica
     shutil.move(tmp_path / "run" / "model", tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "run")
     assert Predictor.load(tmp_path / "elsewhere", one_replica).classes == ("down", "up")
+
+
+@pytest.mark.parametrize("script", ["train_text", "baselines_text", "embed_text"])
+def test_a_dry_run_says_what_is_odd_about_the_data(flags: list[str], tmp_path: Path, script: str) -> None:
+    with (tmp_path / "texts.csv").open("a") as file:
+        file.write("a row,with,a comma too many\n")
+    own = [flag for flag in flags if flag.startswith(("--data", "--cache_dir", "--run_dir"))]
+    encoder = [f"--encoder={TINY}", "--max_length=12"] if script == "embed_text" else []
+    done = succeeds(script, *own, *encoder, "--skip_bad_rows", "--dry_run")
+    assert "note: 1 bad rows left out, the first:" in done and not (tmp_path / "run").exists()
