@@ -1,5 +1,6 @@
 """Flags out of the fields of a configuration, and a configuration out of the flags. Nothing is declared here."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from files.errors import UserError
 from training.config_files import text_of
 from training.options import C, Config, Leaf, Option, leaves, with_values
 
+_FLAG = re.compile(r"--[A-Za-z][\w-]*(=.*)?", re.DOTALL)
 _TYPES: dict[type, Any] = {int: flags.IntegerParser, float: flags.FloatParser}
 
 
@@ -81,19 +83,37 @@ def _value(leaf: Leaf, value: Any) -> Any:
     return value if leaf.kind.type is bool else leaf.kind.type(value)
 
 
-def parse(values: flags.FlagValues, argv: Sequence[str], earlier: Mapping[str, str]) -> list[str]:
+def parse(
+    values: flags.FlagValues, argv: Sequence[str], earlier: Mapping[str, str], arguments: bool = False
+) -> list[str]:
     """Parses a command line and returns what is no flag; a flag's earlier name is refused with today's.
+
+    Args:
+        values: the flags.
+        argv: the command line.
+        earlier: names that flags had → today's.
+        arguments: whether texts may stand among the flags; then what begins with a dash, but not with ``--name``, and
+            is no flag, is one of them.
 
     Raises:
         UserError: an unknown flag, or an invalid value.
     """
     try:
-        return values(list(argv))
+        return _with_arguments(values, argv) if arguments else values(list(argv))
     except flags.UnrecognizedFlagError as error:
         for no in ("", "no"):  # --noNAME is a switch's other form
             if error.flagname.startswith(no) and error.flagname.removeprefix(no) in earlier:
                 new = no + earlier[error.flagname.removeprefix(no)]
                 raise UserError(f"--{error.flagname} has another name now: --{new}") from error
-        raise UserError(f"{error}; see --help") from error
+        raise UserError(f"{error}; see --help{', or put a text behind --' if arguments else ''}") from error
     except flags.Error as error:
         raise UserError(f"{str(error).removeprefix('ERROR:: ')}; see --help") from error
+
+
+def _with_arguments(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    rest = values(list(argv), known_only=True)  # with the unknown ones, and ``--``, where they stood
+    end = rest.index("--") if "--" in rest else len(rest)
+    unknown = next((text for text in rest[1:end] if _FLAG.fullmatch(text)), None)
+    if unknown:
+        values([rest[0], unknown])  # raises what is to be said of it
+    return rest[:end] + rest[end + 1 :]

@@ -80,7 +80,7 @@ def execute(main: Main, values: ScriptFlags, argv: list[str]) -> None:
 def parse(argv: list[str], parser: flags.FlagValues, values: ScriptFlags) -> list[str]:
     """Parses a command line and returns what is no flag; exits with one line where it is wrong."""
     try:
-        rest = config_flags.parse(parser, argv, values.earlier)
+        rest = config_flags.parse(parser, argv, values.earlier, values.arguments)
     except UserError as error:
         sys.exit(f"error: {error}")
     if len(rest) > 1 and not values.arguments:

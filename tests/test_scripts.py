@@ -12,7 +12,7 @@ import pytest
 
 from files.errors import UserError
 from files.tensors import read_weights
-from tests.scripts import ROOT, fails, fails_each, run, run_process
+from tests.scripts import ROOT, fails, fails_each, run, run_process, succeeds
 from training.config_files import load
 
 SMALL = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--batch_size=8", "--num_epochs=4",
@@ -66,6 +66,9 @@ def test_prediction_gives_what_evaluation_gave(trained: Path, files: Path) -> No
     expected = (trained / "predictions.csv").read_text().splitlines()[1:]
     texts = [json.loads(line) for line in (files / "test.jsonl").read_text().splitlines()]
     lines = [f"{t['headline']} | {t['short_description']}" for t in texts]
+    fields = "--text_fields=headline,short_description"
+    rows = run("predict_text", f"--run_dir={trained}", "--dataset=jsonl", f"--data_path={files}/test.jsonl", fields)
+    assert rows.stdout.splitlines()[1:] == [f"{line}," for line in expected]  # with their ids
     command = ["predict_text", f"--run_dir={trained}", "--separator=|"]
     (files / "lines.txt").write_text("\n".join(lines))
     for done in (
@@ -75,9 +78,9 @@ def test_prediction_gives_what_evaluation_gave(trained: Path, files: Path) -> No
     ):
         assert done.returncode == 0, done.stderr
         answers = [line.split(",", 1)[1] for line in done.stdout.splitlines()[1:]]
-        assert answers == [line.split(",", 1)[1] for line in expected]
+        assert answers == [f"{line.split(',', 1)[1]}," for line in expected]
     alone = run(*command, lines[3])
-    assert alone.stdout.splitlines()[1].split(",", 1)[1] == expected[3].split(",", 1)[1]
+    assert alone.stdout.splitlines()[1].split(",", 1)[1] == f"{expected[3].split(',', 1)[1]},"
 
 
 def test_a_finished_run_is_not_run_again(trained: Path, files: Path, flags: list[str]) -> None:
@@ -206,7 +209,7 @@ def test_foreign_folder_and_other_data_are_refused(files: Path, flags: list[str]
 
 def test_predicting_without_a_model_or_text(trained: Path, tmp_path: Path) -> None:
     assert "no trained model there" in fails("predict_text", f"--run_dir={tmp_path}", "text")
-    assert "has no words left after cleaning" in fails("predict_text", f"--run_dir={trained}", "fine", "!?")
+    assert "2,,,,no words are left" in succeeds("predict_text", f"--run_dir={trained}", "fine", "!?")
     assert "no text given" in run("predict_text", f"--run_dir={trained}", stdin="").stderr
     assert "no such file" in fails("predict_text", f"--run_dir={trained}", f"--input={tmp_path}/none")
 
@@ -240,7 +243,8 @@ def test_finetune_with_everything(files: Path, flags: list[str], tmp_path: Path)
     answers = run("predict_text", f"--run_dir={run_dir}", *(t["short_description"] for t in texts))
     assert answers.returncode == 0, answers.stderr
     expected = (run_dir / "predictions.csv").read_text().splitlines()
-    assert [a.split(",", 1)[1] for a in answers.stdout.splitlines()] == [e.split(",", 1)[1] for e in expected]
+    found = [line.split(",", 1)[1] for line in answers.stdout.splitlines()[1:]]
+    assert found == [f"{line.split(',', 1)[1]}," for line in expected[1:]]
     again = run("finetune_bert", f"--flagfile={run_dir}/flags.txt", f"--run_dir={run_dir}")
     assert again.returncode == 0 and "finished before" in again.stdout
     export = [*flags, *FINETUNE[1:], f"--encoder={run_dir}/encoder", "--dry_run", "--freeze_layers=1"]

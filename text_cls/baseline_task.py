@@ -14,7 +14,7 @@ from files.writing import write_text
 from text_cls.baselines import features, run_baseline
 from text_cls.config import BaselineConfig
 from text_cls.corpora import CorpusCache, Tokenised, clean_splits
-from text_cls.data import load
+from text_cls.data import check_joined, load
 from text_cls.labelling import Labelling, labelling_of
 from text_cls.metrics import flat
 from text_cls.preprocess import Cleaner
@@ -83,6 +83,7 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(config: BaselineConfig, write: bool = True) -> _Prepared:
+    check_joined(config.data.join_fields)
     cache = cache_of(config.cache_dir)
     data = clean_splits(
         load(config.data, config.seed, cache), Cleaner(config.cleaning), CorpusCache(cache, write),

@@ -1,7 +1,8 @@
 """The BERT family's encoder and a classifier on it, in the layers of ``transformer.py``.
 
 BERT, DistilBERT and MiniLM are post-norm encoders with learned positions; they differ in sizes, in segment embeddings
-(DistilBERT has none) and in key names, which ``checkpoints.py`` knows. Texts are one segment, the first.
+(DistilBERT has none) and in key names, which ``checkpoints.py`` knows. Texts are one segment, the first, or with
+``pairs`` two, whose ids say which (``pairs.py``).
 
 Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``K`` classes.
 """
@@ -16,13 +17,17 @@ from keras import layers, ops
 from files.errors import UserError
 from text_cls.config import BertClassifierConfig, BertConfig
 from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, register
+from text_cls.vocabulary import SEGMENT
 from training.dropout import Dropout
 from training.initializers import RandomUniform, TruncatedNormal
+
+# Poolings that put a dense layer over [CLS], and its activation: BERT's, and that of DistilBERT's classifier.
+DENSE = {"pooler": "tanh", "pre_classifier": "relu"}
 
 
 @register
 class BertEmbedding(layers.Layer):
-    """Word piece plus position plus first segment, normalised: [B, T] → [B, T, D]."""
+    """Word piece plus position plus segment, normalised: [B, T] → [B, T, D]."""
 
     def __init__(
         self,
@@ -32,11 +37,12 @@ class BertEmbedding(layers.Layer):
         num_segments: int,
         norm_epsilon: float,
         dropout: float,
+        pairs: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.vocabulary_size, self.width, self.max_positions = vocabulary_size, width, max_positions
-        self.num_segments, self.norm_epsilon, self.dropout = num_segments, norm_epsilon, dropout
+        self.num_segments, self.norm_epsilon, self.dropout, self.pairs = num_segments, norm_epsilon, dropout, pairs
 
     def build(self, tokens_shape: Any) -> None:
         policy = self.dtype_policy
@@ -52,19 +58,25 @@ class BertEmbedding(layers.Layer):
 
     def call(self, tokens: Any, training: bool = False) -> Any:
         place = self.positions[: ops.shape(tokens)[1]]  # [T, D]
-        if self.num_segments:
+        if self.num_segments and self.pairs:
+            segment = ops.one_hot(tokens // SEGMENT, self.num_segments, dtype=self.compute_dtype)
+            place = place + ops.matmul(segment, self.segments)  # [B, T, D]
+        elif self.num_segments:
             place = place + self.segments[:1]
-        return self.drop(self.norm(self.words(tokens) + place), training=training)
+        words = self.words(tokens % SEGMENT if self.pairs else tokens)
+        return self.drop(self.norm(words + place), training=training)
 
     def compute_output_shape(self, tokens_shape: Any) -> Any:
         return (*tokens_shape, self.width)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("vocabulary_size", "width", "max_positions", "num_segments", "norm_epsilon", "dropout")
+        names = ("vocabulary_size", "width", "max_positions", "num_segments", "norm_epsilon", "dropout", "pairs")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
-def build_encoder(config: BertConfig, outputs: Sequence[int] | None = None, cls_only: bool = False) -> keras.Model:
+def build_encoder(
+    config: BertConfig, outputs: Sequence[int] | None = None, cls_only: bool = False, pairs: bool = False
+) -> keras.Model:
     """Word pieces [B, T] → the hidden states asked for, each [B, T, D]: a list, or the bare one if it is alone.
 
     Args:
@@ -72,6 +84,7 @@ def build_encoder(config: BertConfig, outputs: Sequence[int] | None = None, cls_
         outputs: numbers of hidden states: 0 is the embeddings', i that of block i; None is the last alone.
         cls_only: give [B, 1, D], the vector of [CLS]; blocks above the last output are left out, and the last block
             computes no other token.
+        pairs: whether ids say which segment they are in; see ``pairs.py``.
     """
     outputs = (config.num_layers,) if outputs is None else tuple(outputs)
     tokens = keras.Input((None,), dtype="int32", name="tokens")
@@ -82,6 +95,7 @@ def build_encoder(config: BertConfig, outputs: Sequence[int] | None = None, cls_
         config.num_segments,
         config.norm_epsilon,
         config.dropout,
+        pairs,
         name="embedding",
     )(tokens)
     bias = PaddingBias(name="padding_bias", dtype="float32")(tokens)
@@ -106,11 +120,14 @@ def build_encoder(config: BertConfig, outputs: Sequence[int] | None = None, cls_
 def build_classifier(config: BertClassifierConfig) -> keras.Model:
     """Word pieces [B, T] → float32 logits [B, K]; the encoder is its layer ``encoder``, of one output."""
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    from_cls = config.pooling in ("cls", "pooler")
-    hidden = build_encoder(config.encoder, cls_only=from_cls)(tokens)
+    from_cls = config.pooling == "cls" or config.pooling in DENSE
+    hidden = build_encoder(config.encoder, cls_only=from_cls, pairs=config.pairs)(tokens)
     pooled = Pooling("cls" if from_cls else config.pooling, name="pooling")(hidden, tokens)
-    if config.pooling == "pooler":
-        pooled = layers.Dense(config.encoder.width, "tanh", kernel_initializer=_small(), name="pooler")(pooled)
+    if config.pooling in DENSE:
+        dense = layers.Dense(
+            config.encoder.width, DENSE[config.pooling], kernel_initializer=_small(), name=config.pooling
+        )
+        pooled = dense(pooled)
     pooled = Dropout(config.head_dropout, seed=0, name="head_dropout")(pooled)
     logits = layers.Dense(config.num_classes, kernel_initializer=_small(), dtype="float32", name="head")(pooled)
     return keras.Model(tokens, logits, name="classifier")

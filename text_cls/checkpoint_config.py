@@ -13,12 +13,15 @@ from text_cls.config import BertConfig
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
                 "relu": "relu", "silu": "silu", "swish": "silu"}  # fmt: skip
+# A class of models as libraries name it: TF or Flax, the family, the task.
+_ARCHITECTURE = re.compile(r"(?:TF|Flax)?(\w+?)(?:Model|PreTrainedModel|LMHeadModel|For[A-Z]\w*)")
+# Encoders that attend otherwise under the same names.
+_ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 BLOCK = re.compile(r"encoder\.layer\.(\d{1,6})\.")
-_CASING = {"lower_case": "do_lower_case", "strip_accents": "strip_accents", "split_cjk": "tokenize_chinese_chars"}
 
 
-def read_config(folder: Path, tf1: bool = False) -> BertConfig:
-    """``config.json`` (BERT or DistilBERT) or ``bert_config.json`` → our configuration.
+def read_config(folder: Path, tf1: bool = False) -> tuple[dict[str, Any], BertConfig]:
+    """``config.json`` (BERT or DistilBERT) or ``bert_config.json`` → what it says, and our configuration.
 
     Args:
         folder: where it is.
@@ -32,11 +35,12 @@ def read_config(folder: Path, tf1: bool = False) -> BertConfig:
         raise UserError(f"{folder}: neither config.json nor bert_config.json there")
     raw = read_object(path)
     try:
-        kind, position = raw.get("model_type", "bert"), raw.get("position_embedding_type", "absolute")
-        if kind not in ("bert", "distilbert"):
-            raise UserError(f"model_type {shown(kind)}; bert and distilbert are supported")
-        if position != "absolute":
-            raise UserError(f"position_embedding_type {shown(position)}; only absolute is supported")
+        kind = _family(raw)
+        for name, only in _ONLY.items():
+            if raw.get(name, only) not in (only, None):
+                raise UserError(
+                    f"{name} {shown(raw[name])}; only {only if isinstance(only, str) else 'false'} is supported"
+                )
         config = _from_distilbert(_Fields(raw)) if kind == "distilbert" else _from_bert(_Fields(raw))
         if config.activation not in _ACTIVATIONS:
             raise UserError(f"activation {shown(config.activation)}; known are {', '.join(_ACTIVATIONS)}")
@@ -45,7 +49,37 @@ def read_config(folder: Path, tf1: bool = False) -> BertConfig:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     activation = "gelu_tanh" if tf1 and config.activation == "gelu" else _ACTIVATIONS[config.activation]
-    return dataclasses.replace(config, activation=activation)
+    return raw, dataclasses.replace(config, activation=activation)
+
+
+def _family(raw: dict[str, Any]) -> str:
+    """bert or distilbert; raises UserError for any other model, by the name that the configuration gives it."""
+    kind, architectures = raw.get("model_type"), raw.get("architectures")
+    if kind not in (None, "bert", "distilbert"):
+        raise UserError(f"model_type {shown(kind)}; bert and distilbert are supported")
+    if not isinstance(architectures, list | None) or not all(map(_is_short, architectures or ())):
+        raise UserError(f"architectures {shown(architectures)}; a list of names is needed")
+    for name in architectures or ():
+        family = _family_of(name, known=kind is not None)
+        if family is not None and kind not in (None, family):
+            raise UserError(f"model_type {shown(kind)} and architectures {shown(name)}; which of them is it?")
+        kind = kind or family
+    return kind or ("distilbert" if "n_layers" in raw and "hidden_dim" in raw else "bert")
+
+
+def _is_short(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= 200
+
+
+def _family_of(name: str, known: bool) -> str | None:
+    """bert or distilbert of a class; None for a class of a user's own, where the family is ``known`` otherwise."""
+    found = _ARCHITECTURE.fullmatch(name)
+    begins = re.match("(distil)?bert", found[1].lower()) if found else None
+    if begins and (known or begins[0] == found[1].lower()):  # type: ignore[index]
+        return begins[0]
+    if known and found is None:
+        return None
+    raise UserError(f"architectures {shown(name)}; those of bert and distilbert are supported")
 
 
 class _Fields(dict):
@@ -93,29 +127,6 @@ def _from_distilbert(raw: "_Fields") -> BertConfig:
         dropout=raw.get("dropout", 0.1),
         attention_dropout=raw.get("attention_dropout", 0.1),
     )
-
-
-def read_casing(folder: Path, vocabulary: tuple[str, ...]) -> dict[str, Any]:
-    """How the tokeniser folds text, from ``tokenizer_config.json``.
-
-    Without one the vocabulary tells: it is a cased one if it holds a capital letter outside the special tokens.
-
-    Raises:
-        UserError: not JSON, or a field that is neither true nor false.
-    """
-    path = folder / "tokenizer_config.json"
-    if not path.exists():
-        return {"lower_case": not any(word != word.lower() for word in vocabulary if not word.startswith("["))}
-    raw = read_object(path)
-    found = {
-        "lower_case": raw.get("do_lower_case", True),
-        "strip_accents": raw.get("strip_accents"),
-        "split_cjk": raw.get("tokenize_chinese_chars", True),
-    }
-    for name, value in found.items():
-        if not isinstance(value, bool) and not (name == "strip_accents" and value is None):
-            raise UserError(f"{path}: {_CASING[name]} is {shown(value)}; it must be true or false")
-    return found
 
 
 def check_sizes(path: Path, config: BertConfig, tensors: dict[str, np.ndarray]) -> None:

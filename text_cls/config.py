@@ -60,7 +60,9 @@ class DataConfig(Config):
     )
     drop_duplicates: bool = option(False, "Drop training texts that are in validation or test as well.")
     join_fields: str = option(
-        "sep", "What is put between the fields of a text: <SEP> or a space.", choices=("sep", "space")
+        "sep",
+        "What is put between the fields of a text: <SEP>, a space; pair: two fields are segments A and B (encoders).",
+        choices=("sep", "space", "pair"),
     )
 
     max_megabytes: int = option(
@@ -195,6 +197,7 @@ class BertClassifierConfig(Config):
         "cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:ENCODER_POOLINGS"
     )
     head_dropout: float = option(0.1, "Dropout of the pooled vector.", low=0.0, high=0.99)
+    pairs: bool = option(False, "Whether a text is two segments; see text_cls.pairs.", from_data=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +249,7 @@ class TextTaskConfig(TaskConfig):
     data: DataConfig = nested(DataConfig)
     objective: ObjectiveConfig = nested(ObjectiveConfig)
     training: TrainingConfig = nested(TrainingConfig, select="auto")
+    init_from: Path | None = option(None, "Folder of a finished run whose words and weights this one starts from.")
 
     def settled(self) -> Self:
         if self.training.select != "auto":
@@ -270,12 +274,14 @@ class FineTuningConfig(TextTaskConfig):
 
     data: DataConfig = nested(DataConfig, join_fields="space")
     encoder: EncoderConfig = nested(EncoderConfig, max_length=128)
-    model: BertClassifierConfig = nested(BertClassifierConfig)
+    model: BertClassifierConfig = nested(BertClassifierConfig, pooling="auto")
     tuning: TuningConfig = nested(TuningConfig)
     training: TrainingConfig = nested(TrainingConfig, batch_size=32, num_epochs=3.0, learning_rate=5e-5, select="auto")
     tsne: int = option(1000, "Test texts in the 3-D t-SNE picture of the pooled vectors; 0: no picture.", low=0)
     interactive: bool = option(False, "The same picture as an interactive page, tsne.html (needs plotly).")
-    export: bool = option(False, "Write the fine-tuned encoder as a checkpoint, RUN/encoder, for --encoder.")
+    export: bool = option(
+        False, "Write checkpoints for --encoder and transformers: RUN/encoder, and the whole in RUN/classifier."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,14 +306,3 @@ class BaselineConfig(TaskConfig):
     )
     max_ngram: int = option(2, "Longest word n-gram.", low=1)
     strength: float = option(1.0, "Factor of the default fit strength (C, or 1/alpha).", low=0.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictionConfig(Config):
-    """Texts to classify with a trained run; ``text_cls.prediction.predict``."""
-
-    input: str = option("", "File with one text a line (.gz, .xz, .zst as they are); '-' for standard input.")
-    separator: str = option("", "Text between the fields of a text, such as headline and description.")
-    max_megabytes: int = option(500, "Largest file of texts that is read, unpacked, in MB.", low=1, high=10**6)
-    top: int = option(1, "Classes to list for each text, the likeliest first.", low=1)
-    devices: str = option("cpu", "auto, cpu or gpu.")

@@ -188,6 +188,12 @@ def _check_labelled(config: "DataConfig", labelled: Texts, classes: Sequence[str
         )
 
 
+def check_joined(join_fields: str) -> None:
+    """Raises UserError for what only encoders know."""
+    if join_fields == "pair":
+        raise UserError("--join_fields=pair is for encoders (finetune_bert, embed_text): use sep or space")
+
+
 def joined_fields(texts: Sequence[tuple[str, ...]], join_fields: str) -> list[tuple[str, ...]]:
     """The fields of every text, in one with a space between them if ``join_fields`` is ``space``."""
     return [(" ".join(fields),) for fields in texts] if join_fields == "space" else list(texts)

@@ -6,7 +6,7 @@ Needs NumPy only.
 import dataclasses
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -68,7 +68,14 @@ def unknown_share(encoded: Encoded, unknown: int, framing_tokens: int) -> float:
     return float(np.count_nonzero(encoded.ids == unknown)) / max(1, tokens)
 
 
-def encode(ids: np.ndarray, offsets: np.ndarray, labels: np.ndarray | None, framing: Framing) -> Encoded:
+class AnyFraming(Protocol):
+    """``Framing``, or that of pairs."""
+
+    def apply(self, ids: np.ndarray) -> np.ndarray:
+        """One text's bare ids → int32 ids, framed and cut."""
+
+
+def encode(ids: np.ndarray, offsets: np.ndarray, labels: np.ndarray | None, framing: AnyFraming) -> Encoded:
     """Bare ids, all texts end to end, framed text by text; labels None becomes 0."""
     texts = [framing.apply(ids[start:stop]) for start, stop in pairwise(offsets)]
     ends = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)

@@ -30,10 +30,10 @@ from training.shared_arrays import Filling, filling
 _SAVE_EVERY = 50  # batches between notes of how far it is
 
 
-def feature_encoder(checkpoint: Checkpoint, layers: Sequence[int], pooling: str) -> keras.Model:
+def feature_encoder(checkpoint: Checkpoint, layers: Sequence[int], pooling: str, pairs: bool = False) -> keras.Model:
     """The checkpoint's encoder, as deep as is needed for the hidden states in ``layers`` (0 … number of blocks)."""
     check_layers(checkpoint.config, layers)
-    encoder = build_encoder(checkpoint.config, layers, cls_only=pooling == "cls")
+    encoder = build_encoder(checkpoint.config, layers, cls_only=pooling == "cls", pairs=pairs)
     load_encoder(checkpoint, encoder)
     return encoder
 
@@ -128,7 +128,7 @@ def embed_splits(
 ) -> dict[str, np.ndarray]:
     """Features [N, layers, width] of every split, streamed into the file that ``path_of`` names for it."""
     with placement.scope():
-        encoder = feature_encoder(prepared.checkpoint, layers, pooling)
+        encoder = feature_encoder(prepared.checkpoint, layers, pooling, prepared.tokeniser.pairs)
     rows = token_budget(batch_tokens)
     key, arrays = features_key(prepared, layers), {}
     for name, texts in prepared.splits.parts().items():

@@ -16,13 +16,16 @@ from files.errors import Interrupted, UserError
 from text_cls import plots
 from text_cls.batches import evaluation_batches, sorted_batches, training_batches
 from text_cls.bert import add_lora, freeze, layerwise_rates
-from text_cls.checkpoints import load_encoder, load_pooler, save_encoder
+from text_cls.checkpoint_writing import save_classifier, save_encoder, why_not_whole
+from text_cls.checkpoints import load_encoder, load_pooler
 from text_cls.config import BertClassifierConfig, FineTuningConfig
+from text_cls.continuing import inputs_of, read_source, start_from
 from text_cls.encoding import Encoded
 from text_cls.objective import token_rates
 from text_cls.predictor import Predictor
 from text_cls.prepared import PreparedTexts, prepare_texts
 from text_cls.pretrain import build_masked_lm, make_masked_lm_loss, mean_figures
+from text_cls.published_classifier import head_for, load_head
 from text_cls.task import TextJob
 from training.backends import Placement
 from training.config import TrainingConfig
@@ -57,7 +60,7 @@ def fine_tune(config: FineTuningConfig, run_dir: Path | str) -> dict[str, Any]:
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
         texts, job = _prepare(config, placement)
-        with Run.open(run_dir, config, job.splits, texts.inputs()) as run:
+        with Run.open(run_dir, config, job.splits, texts.inputs() | inputs_of(config.init_from)) as run:
             return _tune(run, config, job, texts)
 
 
@@ -72,8 +75,13 @@ def dry_run(config: FineTuningConfig) -> None:
 def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True) -> _Prepared:
     if config.interactive and find_spec("plotly") is None:
         raise UserError("--interactive needs plotly: pip install plotly")
+    if config.init_from and config.tuning.mlm_epochs:
+        raise UserError("--mlm_epochs begins with the checkpoint: leave it out with --init_from")
     texts = prepare_texts(config.data, config.encoder, config.seed, cache_of(config.cache_dir), dry_run=not write)
-    model = _model_config(config, texts)
+    head, pooling, note = head_for(
+        texts.checkpoint, texts.splits.classes, config.data.multi_label, config.model.pooling
+    )
+    model = dataclasses.replace(_model_config(config, texts), pooling=pooling)
     predictor = Predictor(
         model, texts.tokeniser, texts.splits.classes, placement, config.training.batch_size, config.data.join_fields,
         config.data.multi_label,
@@ -81,10 +89,14 @@ def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True)
     encoder = predictor.model.get_layer("encoder")
     load_encoder(texts.checkpoint, encoder)
     freeze(encoder, config.tuning.freeze_layers)
-    if model.pooling == "pooler":
+    if head is not None:
+        load_head(head, predictor.model, texts.splits.classes)
+    elif model.pooling == "pooler":
         load_pooler(texts.checkpoint, predictor.model.get_layer("pooler"))
+    source = read_source(config.init_from, placement)
+    started = note if source is None else (start_from(source, predictor),)
     rate_of = _rate_of(predictor.model, config)
-    job = TextJob(config, texts.splits, texts.encode(), predictor, placement, rate_of)
+    job = TextJob(config, texts.splits, texts.encode(), predictor, placement, rate_of, started)
     return _Prepared(texts, job)
 
 
@@ -92,12 +104,14 @@ def _model_config(config: FineTuningConfig, texts: PreparedTexts) -> BertClassif
     encoder, dropout = texts.checkpoint.config, config.tuning.dropout
     if dropout is not None:
         encoder = dataclasses.replace(encoder, dropout=dropout, attention_dropout=dropout)
-    return dataclasses.replace(config.model, encoder=encoder, num_classes=len(texts.splits.classes))
+    classes = len(texts.splits.classes)
+    return dataclasses.replace(config.model, encoder=encoder, num_classes=classes, pairs=texts.tokeniser.pairs)
 
 
 def _rate_of(model: keras.Model, config: FineTuningConfig) -> Callable[[keras.Variable], float]:
     of_encoder = layerwise_rates(model.get_layer("encoder"), config.tuning.layer_decay)
-    head = {id(variable) for variable in model.get_layer("head").variables}
+    over = [layer for layer in model.layers if layer.name in ("pre_classifier", "head")]
+    head = {id(variable) for layer in over for variable in layer.variables}
     return lambda variable: config.tuning.head_rate if id(variable) in head else of_encoder(variable)
 
 
@@ -120,6 +134,10 @@ def _tune(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts
             model = job.predictor.config
             assert isinstance(model, BertClassifierConfig)
             save_encoder(run.path / "encoder", model.encoder, encoder, texts.tokeniser.wordpiece)
+            reason = why_not_whole(model)
+            if reason is None:
+                save_classifier(run.path / "classifier", job.predictor)
+            run.say(reason or "exported encoder/ and classifier/, for --encoder and for transformers")
 
     return job.run_in(run, before, export, lambda: _draw_tsne(run, config, job))
 
@@ -157,7 +175,7 @@ def _masked_job(config: FineTuningConfig, training: TrainingConfig, job: TextJob
     assert isinstance(model_config, BertClassifierConfig)
     with job.placement.scope():
         ends = (wordpiece.cls_id, wordpiece.sep_id)
-        model = build_masked_lm(model_config.encoder, wordpiece.mask_id, ends)
+        model = build_masked_lm(model_config.encoder, wordpiece.mask_id, ends, model_config.pairs, len(wordpiece))
         load_encoder(texts.checkpoint, model.encoder)
     loss_fn = make_masked_lm_loss(model)
     score = make_evaluator(lambda batch: loss_fn(batch, False, None), job.placement)

@@ -1,64 +1,171 @@
-"""Classifying texts with a trained run as a task: texts in, lines of ``predictions.csv`` out."""
+"""Classifying texts with a trained run as a task: a stream of texts in, one answer for each out."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from files.download import default_cache
 from files.errors import UserError
-from text_cls.config import PredictionConfig
-from text_cls.predictor import Predictor, predictions_csv
-from text_cls.preprocess import Fields
-from training.hosts import on_chief, taking_part
+from files.writing import replacing
+from text_cls.answers import FORMATS, Line, are_answers, best, lines_of
+from text_cls.inputs import InOrder, Input, in_chunks, read_inputs
+from text_cls.prediction_config import PredictionConfig
+from text_cls.predictor import NO_WORDS, Predictor
+from training.hosts import hosts, on_chief, taking_part
 from training.placement import make_placement
 
+Write = Callable[[str], Any]
 
-def predict(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> str:
-    """``id,label,class,confidence`` lines, ``config.top`` of them a text; ids count the texts from 1.
 
-    Of a model that gives a text several labels: a line for every class above its threshold, see ``predictions_csv``.
+class Summary(NamedTuple):
+    """What came of a stream of texts.
+
+    Attributes:
+        texts: how many there were.
+        unanswered: how many have a reason in place of an answer.
+        notes: what a reader of the answers should know.
+    """
+
+    texts: int
+    unanswered: int
+    notes: tuple[str, ...]
+
+
+def predict(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str], write: Write) -> Summary:
+    """Writes ``id,label,class,confidence,note`` lines for every text, in their order, or the same as JSON lines.
+
+    A text has ``config.top`` of them, or, if the model gives a text several labels, one for every class above its
+    threshold. A text without words has one with a note alone, and so has, with ``config.skip_bad_rows``, what cannot be
+    read. Few texts are in memory at a time.
 
     Args:
-        config: how texts are read and answered.
+        config: how texts are read and answered, and where answers go.
         run_dir: the folder of a finished run.
-        texts: raw texts, their fields joined by ``config.separator`` where there is one.
+        texts: raw texts where ``config`` names no file; ids are their numbers, from 1 on.
+        write: is given the answers where ``config.out`` names no file.
 
     Raises:
-        UserError: no text, a text without words, no trained model in the folder, or ``top`` for a model of several
+        UserError: no text, one that cannot be read, no trained model in the folder, or ``top`` for a model of several
             labels.
     """
+    form, bad = FORMATS[config.format], InOrder(config.skip_bad_rows)
+    count = unanswered = 0
     with taking_part(default_cache()):
-        predictor, texts = _load(config, run_dir, texts)
-        probabilities = predictor.probabilities(predictor.encode(_fields(config, texts)))
-    if not np.isfinite(probabilities).all():
-        raise UserError(f"{run_dir}: the model answers with what is no number; train it again")
-    ids = [str(i + 1) for i in range(len(probabilities))]
-    return predictions_csv(ids, probabilities, predictor.classes, config.top, predictor.thresholds)
+        predictor = _load(config, run_dir)
+        with _output(config, write) as put, _progress(config, predictor) as advance:
+            for chunk in _chunks(config, texts, predictor, bad):
+                lines = list(_answered(config, predictor, chunk))
+                put((form.header if not count else "") + form.text(lines))
+                count += len(chunk)
+                unanswered += sum(line.answer is None for line in lines)
+                advance(len(chunk))
+    return Summary(count, unanswered, tuple(bad.notes()))
 
 
-def dry_run(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> None:
+def dry_run(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str]) -> None:
     """Loads the model and encodes the texts; writes nothing."""
+    count = tokens = unanswered = 0
+    bad = InOrder(config.skip_bad_rows)
     with taking_part(default_cache()):
-        predictor, texts = _load(config, run_dir, texts)
-        tokens, parameters = len(predictor.encode(_fields(config, texts)).ids), predictor.model.count_params()
-        print(f"{len(texts):,} texts, {tokens:,} tokens; {parameters:,} parameters; nothing was written")
+        predictor = _load(config, run_dir)
+        for chunk in _chunks(config, texts, predictor, bad):
+            encoded, rows = predictor.read([one.fields for one in chunk if not one.note])
+            count, tokens = count + len(chunk), tokens + len(encoded.ids)
+            unanswered += len(chunk) - len(rows)
+        for note in bad.notes():
+            print(f"note: {note}")
+        without = f", {unanswered:,} without an answer" if unanswered else ""
+        parameters = predictor.model.count_params()
+        print(f"{count:,} texts, {tokens:,} tokens{without}; {parameters:,} parameters; nothing was written")
 
 
-def _load(config: PredictionConfig, run_dir: Path | str, texts: Sequence[str]) -> tuple[Predictor, Sequence[str]]:
-    """The model, and the texts of the chief: of several hosts it alone may have a standard input."""
+def _load(config: PredictionConfig, run_dir: Path | str) -> Predictor:
     placement = make_placement(config.devices)
-    texts = on_chief(lambda: list(texts))
-    if not texts:
-        raise UserError("no text given: pass texts as arguments, --input=FILE, or lines on standard input")
-    predictor = Predictor.load(Path(run_dir).expanduser() / "model", placement)
+    on_chief(lambda: _check_out(config.out))
+    predictor = Predictor.load(run_dir, placement)
     if predictor.multi_label and config.top != 1:
         raise UserError(
             f"--top={config.top}: this model gives a text any number of labels, and every class above its threshold is "
             "listed; leave out --top"
         )
-    return predictor, texts
+    return predictor
 
 
-def _fields(config: PredictionConfig, texts: Sequence[str]) -> list[Fields]:
-    return [tuple(text.split(config.separator)) if config.separator else (text,) for text in texts]
+def _chunks(
+    config: PredictionConfig, texts: Iterable[str], predictor: Predictor, bad: InOrder
+) -> Iterator[Sequence[Input]]:
+    """The texts of the chief: of several hosts it alone reads any."""
+    walk = in_chunks(read_inputs(config, texts, bad, _takes_pairs(predictor))) if hosts().chief else iter(())
+    while chunk := on_chief(lambda: next(walk, None)):
+        yield [Input(identity, tuple(fields), note) for identity, fields, note in chunk]
+
+
+def _takes_pairs(predictor: Predictor) -> bool:
+    return predictor.join_fields == "pair"
+
+
+def _answered(config: PredictionConfig, predictor: Predictor, chunk: Sequence[Input]) -> Iterator[Line]:
+    """The lines of each input."""
+    readable = [place for place, one in enumerate(chunk) if not one.note]
+    encoded, rows = predictor.read([chunk[place].fields for place in readable])
+    probabilities = predictor.probabilities(encoded)
+    if not np.isfinite(probabilities).all():
+        raise UserError("the model answers with what is no number; train it again")
+    found = best(probabilities, predictor.classes, config.top, predictor.thresholds)
+    answers = dict(zip((readable[row] for row in rows), found, strict=True))
+    for place, one in enumerate(chunk):
+        if place in answers:
+            yield from lines_of(one.id, answers[place])
+        else:
+            yield from lines_of(one.id, (), one.note or NO_WORDS)
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuses to put answers in the place of anything but answers."""
+    if out is None or not os.path.lexists(out):
+        return
+    if not out.is_file():
+        what = "a folder" if out.is_dir() else "no regular file"
+        raise UserError(f"--out={out} is {what}; name a new file, or leave --out out for standard output")
+    with out.open(encoding="utf-8", errors="replace", newline="") as file:
+        if not are_answers(file.readline(2**16)):
+            raise UserError(f"--out={out} is there, and holds no answers; name a new file, or remove this one")
+
+
+@contextmanager
+def _output(config: PredictionConfig, write: Write) -> Iterator[Write]:
+    """What takes the answers."""
+    if config.out is None:
+        yield write
+        return
+    with replacing(config.out) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        yield file.write
+
+
+@contextmanager
+def _progress(config: PredictionConfig, predictor: Predictor) -> Iterator[Callable[[int], None]]:
+    """Keras' bar on standard error, where that is a terminal and the answers go elsewhere."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    if not terminal or not hosts().chief or (config.out is None and sys.stdout.isatty()):
+        yield lambda count: None
+        return
+    total = None  # of standard input
+    if config.path is not None:
+        total = sum(1 for _ in read_inputs(config, (), InOrder(config.skip_bad_rows), _takes_pairs(predictor)))
+    with contextlib.redirect_stdout(sys.stderr):
+        bar = keras.utils.Progbar(total, unit_name="text")
+
+    def advance(count: int) -> None:
+        with contextlib.redirect_stdout(sys.stderr):
+            bar.add(count)
+
+    yield advance
+    if total is None:
+        print(file=sys.stderr)

@@ -5,9 +5,7 @@ elsewhere. Evaluation runs through it too, over batches of the same fixed shapes
 alone as it got in its split.
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,22 +17,27 @@ from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.documents import shown
 from files.errors import UserError
 from text_cls import bert, transformer
-from text_cls.batches import evaluation_batches
+from text_cls.answers import Answer, best
+from text_cls.batches import answer_batches, evaluation_batches
 from text_cls.config import TRUNCATIONS, BertClassifierConfig, BertConfig, DataConfig, TransformerConfig
 from text_cls.data import joined_fields
 from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields
+from text_cls.published_classifier import is_published, read_published
 from text_cls.several_labels import UNFITTED
 from text_cls.tokenisers import PieceTokeniser, Tokeniser, load_own
 from training.backends import Placement
 from training.checkpoint import load_weights, write_weights
 from training.config import TrainingConfig
 from training.evaluation import make_evaluator
+from training.feed import Batches
 from training.options import choices_of, today
+from training.placement import make_placement
 from training.session import precision, precision_now
 
-_WEIGHTS = "weights.safetensors"
+WEIGHTS = "weights.safetensors"
+NO_WORDS = "no words are left after cleaning"
 ModelConfig = TransformerConfig | BertClassifierConfig
 
 
@@ -104,19 +107,51 @@ class Predictor:
         Raises:
             UserError: a text has no words left after cleaning.
         """
-        corpus = self.tokeniser.tokenise(joined_fields(texts, self.join_fields))
-        empty = np.flatnonzero(corpus.lengths == 0)
-        if len(empty):
-            text = " ".join(texts[empty[0]])[:60]
-            raise UserError(f"text {empty[0] + 1} ({text!r}) has no words left after cleaning: nothing to classify")
-        return self.tokeniser.encode(corpus)
+        encoded, rows = self.read(texts)
+        if len(rows) < len(texts):
+            empty = int(np.setdiff1d(np.arange(len(texts)), rows)[0])
+            text = " ".join(texts[empty])[:60]
+            raise UserError(f"text {empty + 1} ({text!r}) has no words left after cleaning: nothing to classify")
+        return encoded
 
-    def probabilities(self, encoded: Encoded) -> np.ndarray:
-        """[N, K] class probabilities, in the order of the examples."""
+    def read(self, texts: Sequence[Fields]) -> tuple[Encoded, np.ndarray]:
+        """Token ids of the texts that have words, and which texts these are."""
+        corpus = self.tokeniser.tokenise(joined_fields(texts, self.join_fields))
+        return self.tokeniser.encode(corpus.without_empty()), np.flatnonzero(corpus.lengths)
+
+    def classify(self, texts: Sequence[str | Fields], top: int = 1) -> list[list[Answer]]:
+        """The classes of raw texts, each with its number, name and confidence; for use from Python.
+
+        Every text has a list: its ``top`` classes, the likeliest first; of a model that gives a text several labels,
+        those above their thresholds; nothing for a text without words. Confidences are those of evaluation to 1e-5:
+        few texts are not filled up to a batch, so that one is answered sooner.
+
+        Args:
+            texts: each a text, or a tuple of its fields, such as headline and description.
+            top: see above.
+        """
+        if isinstance(texts, str):
+            raise TypeError("classify takes a list of texts: classify([text])")
+        encoded, rows = self.read([(text,) if isinstance(text, str) else tuple(text) for text in texts])
+        answers: list[list[Answer]] = [[] for _ in texts]
+        found = best(self.probabilities(encoded, answer_batches), self.classes, top, self.thresholds)
+        for row, classes in zip(rows, found, strict=True):
+            answers[row] = classes
+        return answers
+
+    def probabilities(
+        self, encoded: Encoded, batches: Callable[[Encoded, int, int], Batches] = evaluation_batches
+    ) -> np.ndarray:
+        """[N, K] class probabilities, in the order of the examples.
+
+        Args:
+            encoded: the texts.
+            batches: how they are put together; rounding depends on it.
+        """
         if not len(encoded):
             return np.zeros((0, len(self.classes)), np.float32)
         with precision(self.precision):
-            values = self._evaluate(evaluation_batches(encoded, self.batch_size, self.tokeniser.max_length))
+            values = self._evaluate(batches(encoded, self.batch_size, self.tokeniser.max_length))
         result = np.empty_like(values["probabilities"])
         result[values["row"]] = values["probabilities"]
         return result
@@ -128,7 +163,7 @@ class Predictor:
     def save(self, folder: Path) -> None:
         """Writes the folder."""
         self.merge()
-        write_weights(folder / _WEIGHTS, [v for v in self.model.variables if "lora" not in v.name])
+        write_weights(folder / WEIGHTS, [v for v in self.model.variables if "lora" not in v.name])
         config = {
             "kind": type(self.config).__name__,
             "classes": self.classes,
@@ -140,15 +175,22 @@ class Predictor:
             "tokeniser": self.tokeniser.save(folder),
             "model": dataclasses.asdict(self.config),
         }
-        write_artefact(folder, config, (_WEIGHTS, self.tokeniser.vocabulary_file))
+        write_artefact(folder, config, (WEIGHTS, self.tokeniser.vocabulary_file))
 
     @classmethod
-    def load(cls, folder: Path, placement: Placement) -> "Predictor":
-        """Reads a folder that ``save`` wrote.
+    def load(cls, folder: Path | str, placement: Placement | None = None) -> "Predictor":
+        """Reads a folder that ``save`` wrote, or one of a whole classifier as it is published.
+
+        Args:
+            folder: that folder, or that of the run which it is in.
+            placement: where the model runs; a GPU by default if there is one.
 
         Raises:
             UserError: a file is missing, damaged, or not the one that was saved with the others.
         """
+        folder, placement = _model_folder(Path(folder).expanduser()), placement or make_placement()
+        if is_published(folder):
+            return cls._of_published(folder, placement)
         raw = read_artefact(folder, hint="; did the run finish?")
         raw["precision"] = today(TrainingConfig, "precision", raw.get("precision", "float32"))
         try:
@@ -165,8 +207,28 @@ class Predictor:
                 predictor.thresholds = np.array(raw["thresholds"], np.float64)
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise UserError(f"{folder / CONFIG}: not a predictor's configuration ({error})") from error
-        load_weights(folder / _WEIGHTS, predictor.model.variables)
+        load_weights(folder / WEIGHTS, predictor.model.variables)
         return predictor
+
+    @classmethod
+    def _of_published(cls, folder: Path, placement: Placement) -> "Predictor":
+        found = read_published(folder)
+        tokeniser = PieceTokeniser.of(found.checkpoint.tokeniser(), found.max_length, found.truncate, found.join_fields)
+        with precision("float32"):
+            predictor = cls(
+                found.config, tokeniser, found.head.classes, placement, join_fields=found.join_fields,
+                multi_label=found.head.multi_label,
+            )  # fmt: skip
+        found.load(predictor.model)
+        predictor.thresholds = found.head.thresholds
+        return predictor
+
+
+def _model_folder(folder: Path) -> Path:
+    """The folder of a model: the given one, or the one in a run's folder."""
+    inner = folder / "model"
+    is_run = (folder / "flags.txt").exists()
+    return inner if is_run or (inner.is_dir() and not (folder / CONFIG).exists()) else folder
 
 
 def _check(raw: dict[str, Any]) -> None:
@@ -208,26 +270,3 @@ def _check_labels(multi_label: Any, thresholds: Any, num_classes: int) -> None:
     wrong = [t for t in thresholds if not isinstance(t, int | float) or isinstance(t, bool) or not 0 <= t <= 1]
     if wrong:
         raise ValueError(f"thresholds have {shown(wrong[0])} among them")
-
-
-def predictions_csv(
-    ids: Sequence[str],
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    top: int = 1,
-    thresholds: np.ndarray | None = None,
-) -> str:
-    """``id,label,class,confidence`` lines, ``top`` of them a text, the likeliest class first.
-
-    With ``thresholds`` [K], a line for every class whose probability reaches its own, and for a text that has no such
-    class one in which label, class and confidence are empty.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "label", "class", "confidence"))
-    for identity, row in zip(ids, probabilities, strict=True):
-        order = np.argsort(-row, kind="stable")
-        labels = order[:top] if thresholds is None else order[row[order] >= thresholds[order]]
-        lines = [(identity, label, classes[label], f"{row[label]:.6f}") for label in labels]
-        writer.writerows(lines or [(identity, "", "", "")])
-    return text.getvalue()

@@ -70,5 +70,7 @@ def make_tokeniser(checkpoint: Checkpoint, encoder: EncoderConfig, join_fields: 
             f"--max_length={encoder.max_length}: the encoder has {checkpoint.config.max_positions} positions; longer "
             "texts are cut, see --truncate"
         )
-    join = " " if join_fields == "space" else " [SEP] "
-    return PieceTokeniser(checkpoint.tokeniser(encoder.tokeniser), encoder.max_length, encoder.truncate, join)
+    if join_fields == "pair" and encoder.truncate != "head":
+        raise UserError(f"--truncate={encoder.truncate}: pairs lose their ends; leave it out with --join_fields=pair")
+    wordpiece = checkpoint.tokeniser(encoder.tokeniser)
+    return PieceTokeniser.of(wordpiece, encoder.max_length, encoder.truncate, join_fields)

@@ -14,7 +14,7 @@ from text_cls.batches import Batch
 from text_cls.bert import build_encoder
 from text_cls.config import BertConfig
 from text_cls.transformer import ACTIVATIONS, register
-from text_cls.vocabulary import PAD_ID
+from text_cls.vocabulary import PAD_ID, SEGMENT
 from training.draws import Place, uniform
 from training.figures import Cost
 from training.initializers import TruncatedNormal
@@ -32,6 +32,8 @@ def _most(tokens: Any) -> Any:
 class MaskTokens(layers.Layer):
     """Chooses 15 % of the positions and hides most of them: 80 % become [MASK], 10 % a random piece, 10 % stay.
 
+    Places keep their segment; targets are pieces (``pairs.py``).
+
     [B, T] → tokens [B, T], chosen places [B, M], what stood there [B, M], and 1 where the place is a real one [B, M]
     (short texts have fewer than M). Training draws anew in every call; evaluation always draws the same.
     """
@@ -43,9 +45,10 @@ class MaskTokens(layers.Layer):
 
     def call(self, tokens: Any, training: bool = False) -> Any:
         seeds: list[Any] = list(self.seed_generators) if training else [0, 1, 2]
+        segments = tokens // SEGMENT * SEGMENT  # what ids of a second segment are raised by
         special = ops.equal(tokens, PAD_ID)
         for token in self.special_ids:
-            special = ops.logical_or(special, ops.equal(tokens, token))
+            special = ops.logical_or(special, ops.equal(tokens - segments, token))
         shape = ops.shape(tokens)
         length = ops.cast(ops.sum(ops.cast(ops.not_equal(tokens, PAD_ID), "int32"), axis=1), "float32")  # [B]
         score = ops.where(special, -1.0, uniform(shape, seeds[0]))
@@ -54,11 +57,11 @@ class MaskTokens(layers.Layer):
         wanted = ops.maximum(1.0, ops.round(length * (SHARE / 100)))[:, None]
         rank = ops.cast(ops.arange(most), "float32")[None]
         weight = ops.cast(ops.logical_and(best >= 0.0, rank < wanted), "float32")
-        targets = ops.take_along_axis(tokens, places, axis=1)
+        targets = ops.take_along_axis(tokens - segments, places, axis=1)
         fate, any_piece = uniform(ops.shape(places), seeds[1]), uniform(ops.shape(places), seeds[2])
         other = ops.cast(ops.floor(any_piece * self.vocabulary_size), "int32")
         hidden = ops.where(fate < 0.8, self.mask_id, ops.where(fate < 0.9, other, targets))
-        hidden = ops.where(weight > 0.0, hidden, targets)
+        hidden = ops.where(weight > 0.0, hidden, targets) + ops.take_along_axis(segments, places, axis=1)
         rows = ops.broadcast_to(ops.arange(shape[0])[:, None], ops.shape(places))
         index = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(places, (-1,))], axis=1)
         masked = ops.scatter_update(tokens, index, ops.reshape(hidden, (-1,)))
@@ -104,10 +107,15 @@ class MaskedLM(keras.Model):
         return ops.cast(logits, "float32") + self.bias, targets, weight
 
 
-def build_masked_lm(config: BertConfig, mask_id: int, special_ids: tuple[int, ...]) -> MaskedLM:
-    """An encoder of this configuration with a fresh head; load its ``encoder`` from a checkpoint before training."""
-    mask = MaskTokens(mask_id, special_ids, config.vocabulary_size, name="mask")
-    return MaskedLM(build_encoder(config), config, mask)
+def build_masked_lm(
+    config: BertConfig, mask_id: int, special_ids: tuple[int, ...], pairs: bool = False, num_pieces: int = 0
+) -> MaskedLM:
+    """An encoder of this configuration with a fresh head; load its ``encoder`` from a checkpoint before training.
+
+    ``num_pieces`` are those of the vocabulary, where the word table has more rows.
+    """
+    mask = MaskTokens(mask_id, special_ids, num_pieces or config.vocabulary_size, name="mask")
+    return MaskedLM(build_encoder(config, pairs=pairs), config, mask)
 
 
 def make_masked_lm_loss(model: MaskedLM) -> Callable[..., dict[str, Any]]:

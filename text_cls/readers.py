@@ -17,6 +17,7 @@ from text_cls.json_files import read_items
 from text_cls.labels import BadLabel, Label, read_label
 from text_cls.text_files import ROWS_A_MEGABYTE, check_size, decode, open_text, read_lines, read_whole
 
+EMPTY_ROWS = "rows are empty and left out"  # what ``BadRows.notice`` is told of them
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "__pycache__")
 
 
@@ -107,7 +108,7 @@ def _whole_rows(path: Path, rows: Iterable[Line | Unreadable], bad: BadRows) -> 
         elif any(value.strip() for value in row.values):
             yield _Numbered(number, row)
         elif len(row.values) > 1:
-            bad.notice("rows are empty and left out", f"{path}:{row.first}")
+            bad.notice(EMPTY_ROWS, f"{path}:{row.first}")
         else:
             continue
         number += 1

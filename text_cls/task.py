@@ -13,16 +13,18 @@ from files.documents import read_json
 from files.download import cache_of
 from files.errors import UserError
 from files.writing import write_text
+from text_cls.answers import predictions_csv
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
 from text_cls.class_weights import CLASS_WEIGHTS
 from text_cls.config import ClassifierConfig, TextTaskConfig
+from text_cls.continuing import inputs_of, read_source, start_from
 from text_cls.corpora import CorpusCache, clean_splits
-from text_cls.data import Splits, load
+from text_cls.data import Splits, check_joined, load
 from text_cls.encoding import Encoded
 from text_cls.labelling import labelling_of
 from text_cls.metrics import flat
 from text_cls.objective import make_loss_fn, token_rates
-from text_cls.predictor import Predictor, predictions_csv
+from text_cls.predictor import Predictor
 from text_cls.report_text import MOST_LINES, as_text, whole
 from text_cls.several_labels import fit_thresholds
 from text_cls.tokenisers import TOKENISERS
@@ -47,6 +49,7 @@ class TextJob:
         predictor: holds the model.
         placement: where it runs.
         rate_of: variable → factor of the learning rate.
+        started: where its weights are from, if from a finished run.
         labelling: what follows from how many labels a text has.
         rows: of a training batch.
         steps_per_epoch: batches in one pass over the training texts.
@@ -62,6 +65,7 @@ class TextJob:
     predictor: Predictor
     placement: Placement
     rate_of: Callable[[keras.Variable], float] = lambda variable: 1.0
+    started: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.labelling = labelling_of(self.config.data.multi_label)
@@ -115,8 +119,8 @@ class TextJob:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the result should know of the tokens, besides the notes on the data."""
-        return self.predictor.tokeniser.notes(self.encoded["validation"])
+        """What a reader of the result should know of weights and tokens, besides the notes on the data."""
+        return self.started + self.predictor.tokeniser.notes(self.encoded["validation"])
 
     def dry_run(self) -> None:
         """Prints sizes and the cost of one step, and writes nothing."""
@@ -200,15 +204,19 @@ class TextJob:
         examples = state.step / self.steps_per_epoch * len(self.encoded["train"])
         result = {f"val_{name}": value for name, value in flat(reports["validation"]).items()}
         result |= {f"test_{name}": value for name, value in flat(reports["test"]).items()}
-        return result | {
-            "train_seconds": state.seconds,
-            "total_seconds": time.monotonic() - start,
-            "examples_per_second": examples / state.seconds,
-            "num_parameters": self.predictor.model.count_params(),
-            "steps": state.step,
-            "best_step": state.best_step,
-            "seed": self.config.seed,
-        }
+        return (
+            result
+            | {
+                "train_seconds": state.seconds,
+                "total_seconds": time.monotonic() - start,
+                "examples_per_second": examples / state.seconds,
+                "num_parameters": self.predictor.model.count_params(),
+                "steps": state.step,
+                "best_step": state.best_step,
+                "seed": self.config.seed,
+            }
+            | ({"init_from": str(self.config.init_from)} if self.config.init_from else {})
+        )
 
     def _write_predictions(self, path: Path) -> None:
         if self.splits.unlabeled is not None:
@@ -234,7 +242,8 @@ def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str,
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
         job = _prepare(config, placement)
-        with Run.open(run_dir, config, job.splits, {"tokeniser": job.predictor.tokeniser.key}) as run:
+        inputs = {"tokeniser": job.predictor.tokeniser.key} | inputs_of(config.init_from)
+        with Run.open(run_dir, config, job.splits, inputs) as run:
             return job.run_in(run)
 
 
@@ -245,12 +254,17 @@ def dry_run(config: ClassifierConfig) -> None:
 
 
 def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True) -> TextJob:
+    check_joined(config.data.join_fields)
     cache, kind = cache_of(config.cache_dir), TOKENISERS[config.vocabulary.tokeniser]
-    cleaner = kind.cleaner_of(config.cleaning)
+    source = read_source(config.init_from, placement)
+    cleaner = kind.cleaner_of(config.cleaning) if source is None else source.cleaner(kind, config.cleaning)
     splits, corpora = clean_splits(
         load(config.data, config.seed, cache), cleaner, CorpusCache(cache, write), config.data.skip_bad_rows
     )
-    tokeniser = kind.build(corpora["train"], cleaner, config.vocabulary, config.length)
+    if source is None:
+        tokeniser = kind.build(corpora["train"], cleaner, config.vocabulary, config.length)
+    else:
+        tokeniser = dataclasses.replace(source.own_tokeniser(kind), **dataclasses.asdict(config.length))
     encoded = {name: tokeniser.encode(corpora[name], texts.labels) for name, texts in splits.parts().items()}
     model = dataclasses.replace(
         config.model,
@@ -262,4 +276,5 @@ def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True)
         model, tokeniser, splits.classes, placement, config.training.batch_size, config.data.join_fields,
         config.data.multi_label,
     )  # fmt: skip
-    return TextJob(config, splits, encoded, predictor, placement)
+    started = () if source is None else (start_from(source, predictor),)
+    return TextJob(config, splits, encoded, predictor, placement, started=started)

@@ -15,10 +15,11 @@ import numpy as np
 
 from files.writing import write_text
 from text_cls.config import CleaningConfig, LengthConfig, VocabularyConfig
-from text_cls.encoding import Encoded, Framing, encode, unknown_share
+from text_cls.encoding import AnyFraming, Encoded, Framing, encode, unknown_share
+from text_cls.pairs import PairFraming, tokenise_pairs
 from text_cls.preprocess import Cleaner, Corpus, Fields, tokenise
 from text_cls.subwords import Subwords, expanded, library
-from text_cls.vocabulary import UNK_ID, Vocabulary
+from text_cls.vocabulary import SEGMENT, UNK_ID, Vocabulary
 from text_cls.wordpiece import WordPiece, tokenise_pieces
 
 MANY_UNKNOWN = 0.1  # share of the validation tokens from which on a run says so
@@ -181,7 +182,12 @@ def load_own(folder: Path, config: dict[str, Any]) -> WordTokeniser | SubwordTok
 
 @dataclasses.dataclass(frozen=True)
 class PieceTokeniser:
-    """The word pieces of a published checkpoint, between [CLS] and [SEP]; ``join`` is put between a text's fields."""
+    """The word pieces of a published checkpoint, between [CLS] and [SEP].
+
+    Attributes:
+        join: what is put between a text's fields.
+        pairs: whether a text is two fields, each a segment (``pairs.py``); there is no ``join`` then.
+    """
 
     vocabulary_file: ClassVar[str] = "vocab.txt"
 
@@ -189,16 +195,28 @@ class PieceTokeniser:
     max_length: int
     truncate: str = "head"
     join: str = " "
+    pairs: bool = False
+
+    @classmethod
+    def of(cls, wordpiece: WordPiece, max_length: int, truncate: str, join_fields: str) -> "PieceTokeniser":
+        """With the join and the pairs that ``DataConfig.join_fields`` means."""
+        join = " " if join_fields == "space" else " [SEP] "
+        return cls(wordpiece, max_length, truncate, join, join_fields == "pair")
 
     @property
     def size(self) -> int:
         return len(self.wordpiece)
 
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
+        if self.pairs:
+            return tokenise_pairs(texts, self.wordpiece, workers)
         return tokenise_pieces(texts, self.wordpiece, self.join, workers)
 
     def encode(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
-        framing = Framing(self.max_length, self.truncate, self.wordpiece.cls_id, self.wordpiece.sep_id)
+        cls_id, sep_id = self.wordpiece.cls_id, self.wordpiece.sep_id
+        framing: AnyFraming = Framing(self.max_length, self.truncate, cls_id, sep_id)
+        if self.pairs:
+            framing = PairFraming(self.max_length, cls_id, sep_id, self.size)
         return encode(corpus.ids, corpus.offsets, labels, framing)
 
     @cached_property
@@ -206,10 +224,12 @@ class PieceTokeniser:
         """What the pieces depend on besides the texts."""
         w = self.wordpiece
         words = hashlib.sha256("\n".join(w.words).encode()).hexdigest()
-        return f"pieces 2 {words} {w.lower_case} {w.strip_accents} {w.split_cjk} {self.join!r}"
+        join = "pairs" if self.pairs else repr(self.join)
+        return f"pieces 2 {words} {w.lower_case} {w.strip_accents} {w.split_cjk}{w.added or ''} {join}"
 
     def notes(self, validation: Encoded) -> tuple[str, ...]:
-        share = unknown_share(validation, self.wordpiece.unk_id, framing_tokens=2)
+        pieces = dataclasses.replace(validation, ids=validation.ids % SEGMENT)
+        share = unknown_share(pieces, self.wordpiece.unk_id, framing_tokens=3 if self.pairs else 2)
         if share <= MANY_UNKNOWN:
             return ()
         return (
@@ -219,10 +239,10 @@ class PieceTokeniser:
 
     def save(self, folder: Path) -> dict[str, Any]:
         write_text(folder / self.vocabulary_file, "\n".join(self.wordpiece.words) + "\n")
-        casing = {name: getattr(self.wordpiece, name) for name in ("lower_case", "strip_accents", "split_cjk")}
-        return {"casing": casing, "max_length": self.max_length, "truncate": self.truncate, "join": self.join}
+        lengths = {"max_length": self.max_length, "truncate": self.truncate}
+        return lengths | {"casing": self.wordpiece.options, "join": self.join, "pairs": self.pairs}
 
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> "PieceTokeniser":
         wordpiece = WordPiece(folder / cls.vocabulary_file, **config["casing"])
-        return cls(wordpiece, config["max_length"], config["truncate"], config["join"])
+        return cls(wordpiece, config["max_length"], config["truncate"], config["join"], config.get("pairs", False))

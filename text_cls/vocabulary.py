@@ -14,6 +14,7 @@ from text_cls.preprocess import SEP, Corpus
 
 SPECIAL = ("<PAD>", "<UNK>", "<CLS>", SEP, "<MASK>")
 PAD_ID, UNK_ID, CLS_ID, SEP_ID, MASK_ID = range(5)
+SEGMENT = 2**24  # more than any vocabulary has: ids of a second segment are raised by it (``pairs.py``)
 
 
 @dataclasses.dataclass(frozen=True)

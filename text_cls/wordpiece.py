@@ -11,10 +11,10 @@ What a word becomes is looked up once and kept, so a large corpus costs little m
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,79 +22,33 @@ from files.documents import read_text, shown
 from files.errors import UserError
 from files.limits import check_regular
 from text_cls.preprocess import Corpus, Fields, map_chunks
+from text_cls.wordpiece_characters import CharacterMap, cleaned, folded, spaced
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD = 100  # characters; longer words are [UNK]
 _MAX_KEPT = 1_000_000  # words whose pieces are remembered
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]")
-_SPECIAL_TOKEN = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
-# The reference's character classes are those of Unicode 8: it takes marks, punctuation and controls assigned later for
-# letters, and so must we (found by comparing every code point with tokenizers 0.23 under Unicode 14 and 18).
-_NEWER = """
-61d 7fd 890-89f 8ca-8e2 9fd-9fe a76 afa-aff b53-b55 c04 c3c c77 c84 d00 d3b-d3c d81 eba ece 180f 1885-1886 1abf-1af0
-1b4e-1b4f 1b7d-1b7f 1df6-1dfb 2e43-2e63 a82c a8c5 a8ff a9bd 10d24-10d27 10d69-10d6e 10eab-10ead 10ecb-10ed0 10ef0-10eff
-10f46-10f59 10f82-10f89 11070-11074 110c2-110cd 111cf 1123e-11241 1133b 113bb-113e2 11438-1145e 11660-1166c 116b9
-1182f-1183b 11938-11946 119d4-119e2 11a01-11a0a 11a33-11a5b 11a8a-11aa2 11b00-11b09 11b60-11b66 11be1 11c30-11c45
-11c70-11c71 11c92-11cb6 11d31-11d47 11d90-11d97 11ef3-11f01 11f36-11f5a 11fff 12ff1-12ff2 13430-13455 1611e-1612f
-16d6d-16d6f 16e97-16e9a 16f4f 16fe2-16fe4 1cf00-1cf46 1e000-1e02a 1e08f 1e130-1e136 1e2ae 1e2ec-1e2ef 1e4ec-1e4ef
-1e5ee-1e5ef 1e5ff 1e6e3-1e6f5 1e944-1e94a 1e95e-1e95f"""
-_CLASS_THEN = {0x166D: "Po", 0x1734: "Mn", 0x111C9: "Po", 0x1171E: "Mn"}  # reclassified since
-_CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
-        (0x2B920, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))  # fmt: skip
 
 
-class _CharacterMap(dict):
-    """What each character becomes, found out when it is first met; for ``str.translate``."""
+class Added(NamedTuple):
+    """A token that is set apart wherever it stands in a text.
 
-    def __init__(self, rule: Callable[[str], str]) -> None:
-        super().__init__()
-        self.rule = rule
+    Attributes:
+        text: the token.
+        folded: whether it is looked for in the text once that is cleaned and folded, otherwise in the text as it is.
+        is_piece: whether words are cut into it too; what was added to a vocabulary is no piece of it.
+    """
 
-    def __missing__(self, code: int) -> str:
-        self[code] = self.rule(chr(code))
-        return self[code]
-
-
-def _classes() -> dict[int, str]:
-    ranges = (part.split("-") for part in _NEWER.split())
-    newer = {code: "Lo" for ends in ranges for code in range(int(ends[0], 16), int(ends[-1], 16) + 1)}
-    return newer | _CLASS_THEN
+    text: str
+    folded: bool = False
+    is_piece: bool = False
 
 
-_CLASSES = _classes()
-
-
-def _category(character: str) -> str:
-    """The general category, as the reference knows it."""
-    return _CLASSES.get(ord(character)) or unicodedata.category(character)
-
-
-def _is_punctuation(character: str) -> bool:
-    """Unicode punctuation, and every ASCII symbol."""
-    return "!" <= character <= "/" or ":" <= character <= "@" or "[" <= character <= "`" or "{" <= character <= "~" or (
-        _category(character).startswith("P")
-    )  # fmt: skip
-
-
-def _cleaned(character: str, split_cjk: bool) -> str:
-    if character in "\t\n\r":
-        return " "
-    if character in "\x00\ufffd" or _category(character) in ("Cc", "Cf", "Co"):
-        return ""
-    if character.isspace():
-        return " "
-    if split_cjk and any(low <= ord(character) <= high for low, high in _CJK):
-        return f" {character} "
-    return character
-
-
-def _folded(character: str, lower_case: bool, strip_accents: bool) -> str:
-    if strip_accents and _category(character) == "Mn":
-        return ""
-    if lower_case:  # one by one: the reference knows no final sigma
-        character = character.lower()
-    return "".join(f" {c} " if _is_punctuation(c) else c for c in character)
+def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Splits a text at tokens, the longest that begins at a place."""
+    ordered = sorted(tokens, key=len, reverse=True)
+    return re.compile("(" + "|".join(map(re.escape, ordered)) + ")")
 
 
 class _Pieces(dict):
@@ -138,36 +92,47 @@ def _lengths(pieces: Iterable[str]) -> tuple[int, ...]:
 
 
 class WordPiece:
-    """The tokeniser of one ``vocab.txt``.
+    """The tokeniser of one vocabulary.
 
     Args:
-        vocab_file: one piece a line; its line is its id. [PAD] is the first, as in every published vocabulary.
+        vocabulary: the pieces by id, or a ``vocab.txt``: one a line. [PAD] is the first, as in every published one.
         lower_case: fold case.
         strip_accents: drop combining marks; None: where case is folded.
         split_cjk: every CJK ideograph is a word.
         backend: ``python``, or ``tokenizers`` for the library of that name, which gives the same ids.
+        added: tokens besides ``SPECIAL`` that are set apart, see ``Added``; all are in the vocabulary.
 
     Raises:
-        UserError: the vocabulary is missing or is none, or the library is asked for and not installed.
+        UserError: the vocabulary is missing or is none, nothing is left of an added token once it is folded, or the
+            library is asked for and not installed.
     """
 
     def __init__(
         self,
-        vocab_file: Path | str,
+        vocabulary: Path | str | Sequence[str],
         lower_case: bool = True,
         strip_accents: bool | None = None,
         split_cjk: bool = True,
         backend: str = "python",
+        added: Sequence[Added | Sequence[Any]] = (),
     ) -> None:
-        self.vocab_file, self.words = Path(vocab_file), read_vocabulary(Path(vocab_file))
+        self.vocabulary = Path(vocabulary) if isinstance(vocabulary, str) else vocabulary
+        self.words = read_vocabulary(self.vocabulary) if isinstance(self.vocabulary, Path) else tuple(self.vocabulary)
         self.lower_case, self.split_cjk, self.backend = lower_case, split_cjk, backend
         self.strip_accents = lower_case if strip_accents is None else strip_accents
         places = {word: place for place, word in enumerate(self.words)}
         self.unk_id, self.cls_id, self.sep_id, self.mask_id = (places[token] for token in SPECIAL[1:])
-        self._special = {token: places[token] for token in SPECIAL}
-        self._pieces = _Pieces(places)
-        self._clean = _CharacterMap(lambda c: _cleaned(c, split_cjk))
-        self._fold = _CharacterMap(lambda c: _folded(c, lower_case, self.strip_accents))
+        self.added = tuple(Added(*token) for token in added)
+        self._clean = CharacterMap(lambda c: cleaned(c, split_cjk))
+        self._fold_only = CharacterMap(lambda c: folded(c, lower_case, self.strip_accents))
+        self._fold = CharacterMap(lambda c: spaced(folded(c, lower_case, self.strip_accents)))
+        raw = (*SPECIAL, *(token.text for token in self.added if not token.folded))
+        self._special = {token: places[token] for token in raw}
+        self._folded = {self._read_over(token.text): places[token.text] for token in self.added if token.folded}
+        if "" in self._folded:
+            raise UserError("an added token is looked for in folded text, and nothing is left of it there")
+        self._at_special, self._at_folded = _any_of(self._special), _any_of(self._folded)
+        self._pieces = _Pieces({word: place for word, place in places.items() if word not in self._no_pieces})
         if backend not in ("python", "tokenizers"):
             raise UserError(f"tokeniser backend {backend!r}: use python or tokenizers")
         if backend == "tokenizers":
@@ -175,19 +140,30 @@ class WordPiece:
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: the arguments; everything else is made again there."""
-        return {
-            "vocab_file": self.vocab_file,
-            "lower_case": self.lower_case,
-            "strip_accents": self.strip_accents,
-            "split_cjk": self.split_cjk,
-            "backend": self.backend,
-        }
+        return {"vocabulary": self.vocabulary, **self.options, "backend": self.backend}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that say how text is cut, but for the vocabulary; JSON takes them."""
+        casing = {name: getattr(self, name) for name in ("lower_case", "strip_accents", "split_cjk")}
+        return casing | ({"added": self.added} if self.added else {})
+
+    @property
+    def _no_pieces(self) -> frozenset[str]:
+        return frozenset(token.text for token in self.added if not token.is_piece)
+
+    def _read_over(self, text: str) -> str:
+        """A text cleaned and folded, its punctuation not yet set apart."""
+        text = text.translate(self._clean)
+        if self.strip_accents:
+            text = unicodedata.normalize("NFD", text)
+        return text.translate(self._fold_only)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text between [CLS] and [SEP], however long."""
@@ -197,11 +173,20 @@ class WordPiece:
         """The ids of a text alone."""
         if self.backend == "tokenizers":
             return self._fast.encode(text, add_special_tokens=False).ids
-        if "[" not in text:
+        if "[" not in text and not self.added:
             return self._ids(text)
         ids: list[int] = []
-        for part in _SPECIAL_TOKEN.split(text):
-            ids += [self._special[part]] if part in self._special else self._ids(part)
+        for part in self._at_special.split(text):
+            ids += [self._special[part]] if part in self._special else self._between(part)
+        return ids
+
+    def _between(self, text: str) -> list[int]:
+        """The ids of a text in which only tokens that are looked for in folded text are set apart."""
+        if not self._folded:
+            return self._ids(text)
+        ids: list[int] = []
+        for part in self._at_folded.split(self._read_over(text)):
+            ids += [self._folded[part]] if part in self._folded else self._ids(part)
         return ids
 
     def split(self, text: str) -> list[str]:
@@ -221,7 +206,7 @@ class WordPiece:
     @cached_property
     def _fast(self) -> Any:
         library = self._library()
-        places = {word: place for place, word in enumerate(self.words)}
+        places = {word: place for place, word in enumerate(self.words) if word not in self._no_pieces}
         fast = library.Tokenizer(library.models.WordPiece(places, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD))
         fast.normalizer = library.normalizers.BertNormalizer(
             clean_text=True,
@@ -231,6 +216,8 @@ class WordPiece:
         )
         fast.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
         fast.add_special_tokens(list(SPECIAL))
+        for token in sorted(self.added, key=lambda token: self.words.index(token.text)):  # the library counts on
+            fast.add_tokens([library.AddedToken(token.text, normalized=token.folded, special=not token.folded)])
         return fast
 
     @staticmethod
@@ -252,7 +239,11 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
         UserError: the file is missing, not text, too large, without special tokens or with a piece twice.
     """
     check_regular(path, missing="no such vocabulary (one piece a line)")
-    words = read_text(path).replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return checked(path, read_text(path).replace("\r\n", "\n").removesuffix("\n").split("\n"))
+
+
+def checked(path: Path, words: Sequence[str]) -> tuple[str, ...]:
+    """The pieces of a file by id, if they are a vocabulary of BERT's; raises UserError as ``read_vocabulary`` does."""
     missing = [token for token in SPECIAL if token not in words]
     if missing:
         raise UserError(f"{path}: not a BERT vocabulary, {' '.join(missing)} missing")

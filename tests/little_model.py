@@ -1,0 +1,30 @@
+"""A classifier of a few words, as a run leaves it behind, without the run."""
+
+from pathlib import Path
+
+import numpy as np
+
+from text_cls.config import TransformerConfig
+from text_cls.predictor import Predictor
+from text_cls.preprocess import Cleaner, tokenise
+from text_cls.tokenisers import WordTokeniser
+from text_cls.vocabulary import Vocabulary
+from training.placement import make_placement
+
+TEXTS = ["the good film", "a bad scene", "film with an actor", "the goal by the striker of the team", "the bank"]
+
+
+def save(folder: Path, multi_label: bool = False) -> Predictor:
+    """A predictor of fixed weights in ``folder/model``; with several labels, half of TEXTS reach each threshold."""
+    vocabulary = Vocabulary.build(tokenise([(text,) for text in TEXTS], Cleaner()), 100)
+    config = TransformerConfig(len(vocabulary), 3, 8, width=16, ffn_width=16, num_layers=1, num_heads=2)
+    tokeniser = WordTokeniser(Cleaner(), vocabulary, 8)
+    predictor = Predictor(config, tokeniser, ("up", "down", 'é, "'), make_placement("cpu"), multi_label=multi_label)
+    rng = np.random.default_rng(0)
+    for variable in predictor.model.trainable_variables:
+        variable.assign(rng.normal(0, 0.5, variable.shape))
+    if multi_label:
+        probabilities = predictor.probabilities(predictor.encode([(text,) for text in TEXTS]))
+        predictor.thresholds = np.median(probabilities, axis=0).astype(np.float64) - 1e-4  # no tie
+    predictor.save(folder / "model")
+    return predictor

@@ -1,0 +1,97 @@
+"""Going on from a finished run: its words and weights are where another run starts.
+
+The head comes along where the classes are the same; otherwise it is a new one.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from files.documents import file_sha256
+from files.errors import UserError
+from text_cls.config import CleaningConfig
+from text_cls.predictor import WEIGHTS, Predictor
+from text_cls.preprocess import Cleaner
+from text_cls.tokenisers import SubwordTokeniser, WordTokeniser
+from training.backends import Placement
+from training.options import Config
+from training.randomness import is_seed_state
+
+# What may be another in the run that goes on: it fixes no weight, and no meaning of one.
+_FREE = {"dropout", "attention_dropout", "token_dropout", "head_dropout", "num_classes"}
+
+
+Own = TypeVar("Own", bound=WordTokeniser | SubwordTokeniser)
+
+
+class Source(NamedTuple):
+    """A finished run that another one starts from."""
+
+    run: Path
+    predictor: Predictor
+
+    def own_tokeniser(self, kind: type[Own]) -> Own:
+        """What reads its texts; raises UserError if it is of another kind."""
+        tokeniser = self.predictor.tokeniser
+        if not isinstance(tokeniser, kind):
+            raise UserError(f"--init_from={self.run} has another tokeniser; give the flags of its flags.txt")
+        return tokeniser
+
+    def cleaner(self, kind: type[WordTokeniser] | type[SubwordTokeniser], config: CleaningConfig) -> Cleaner:
+        """What cleans its texts; raises UserError if a flag says otherwise."""
+        cleaner = self.own_tokeniser(kind).cleaner
+        check_same(self, config, cleaner.config, "cleaning steps")
+        return cleaner
+
+
+def read_source(run: Path | None, placement: Placement) -> Source | None:
+    """The run of ``--init_from``; raises UserError if it is not finished, or damaged."""
+    return None if run is None else Source(run, Predictor.load(run / "model", placement))
+
+
+def inputs_of(run: Path | None) -> dict[str, str]:
+    """What a run depends on besides its configuration and its data: the source's weights."""
+    return {} if run is None else {"init_from": file_sha256(run / "model" / WEIGHTS)}
+
+
+def check_same(source: Source, here: Config, there: Config, flags: str) -> None:
+    """Refuses choices that are others than the source's; ``flags`` says which they are.
+
+    Raises:
+        UserError: some differ.
+    """
+    mine, theirs = _flat(dataclasses.asdict(here)), _flat(dataclasses.asdict(there))
+    free = _FREE if theirs.get("position") == "learned" else _FREE | {"max_length"}
+    differing = [name for name in theirs if name not in free and mine.get(name) != theirs[name]]
+    if differing:
+        listed = ", ".join(f"{name} {theirs[name]} there, {mine.get(name)} here" for name in differing[:4])
+        raise UserError(f"--init_from={source.run} has {flags} of its own: {listed}; give the flags of its flags.txt")
+
+
+def start_from(source: Source, predictor: Predictor) -> str:
+    """Gives a predictor the source's weights; returns what a reader of the result should know.
+
+    Raises:
+        UserError: the models are of different kinds or shapes, or read texts otherwise.
+    """
+    theirs = source.predictor
+    if type(theirs.config) is not type(predictor.config):
+        raise UserError(f"--init_from={source.run} is a run of another task; start from one of the same")
+    check_same(source, predictor.config, theirs.config, "a model")
+    if theirs.tokeniser.key != predictor.tokeniser.key:
+        raise UserError(f"--init_from={source.run} reads texts otherwise: another vocabulary, casing or --join_fields")
+    same = (theirs.classes, theirs.multi_label) == (predictor.classes, predictor.multi_label)
+    head = {id(variable) for variable in predictor.model.get_layer("head").variables}
+    for variable, value in zip(predictor.model.variables, theirs.model.variables, strict=True):
+        if not is_seed_state(variable.path) and (same or id(variable) not in head):
+            variable.assign(value)
+    classes = "with its head" if same else f"with a new head: its classes were {', '.join(theirs.classes[:5])}"
+    return f"starts from the weights of {source.run}, {classes}"
+
+
+def _flat(nested: dict[str, Any]) -> dict[str, Any]:
+    """Without the levels of a nested configuration."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat

@@ -1,0 +1,182 @@
+"""What is to be classified: lines, CSV, JSON or folders → a stream of inputs, read as training reads them.
+
+Every input has its place in the stream. One that cannot be answered says why.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from files.errors import UserError
+from text_cls.datasets import DATASETS, keep_of
+from text_cls.format import Format
+from text_cls.prediction_config import LINES, PredictionConfig
+from text_cls.readers import EMPTY_ROWS, BadRows, Row, class_folders, read_csv, read_json
+from text_cls.text_files import decode, open_text, read_lines, read_whole
+
+FORMS = (LINES, "csv", "jsonl", "folder")
+CHUNK = 8192  # texts that are in memory at a time
+_CHARACTERS = 2**24  # or fewer, if they are long
+_DEEPEST = 2  # folders in folders: of a split, of a class
+_OF_LINES = ("input", "data_path", "encoding")
+_ABOUT_FILES = ("text_fields", "id_field", "columns", "keep_rows", "encoding", "delimiter", "quoting")
+_NO_TEXTS = "no text given: pass texts as arguments, --input=FILE, or lines on standard input"
+
+
+class Input(NamedTuple):
+    """One text to classify; ``note`` says why it has no answer, if it has none."""
+
+    id: str
+    fields: tuple[str, ...]
+    note: str = ""
+
+
+class InOrder(BadRows):
+    """Keeps what has no answer until the reader has come to the next row: then it is that one's turn."""
+
+    def __init__(self, skip: bool) -> None:
+        super().__init__(skip)
+        self._waiting: list[Input] = []
+
+    def __call__(self, message: str, identity: str = "") -> None:
+        if not self.skip:
+            super().__call__(message)
+        self._waiting.append(Input(identity, (), str(UserError(message))))
+
+    def notice(self, what: str, where: str) -> None:
+        """A row that training leaves out is an input too."""
+        if what == EMPTY_ROWS:
+            self._waiting.append(Input("", (), f"{where}: the row is empty"))
+        else:
+            super().notice(what, where)
+
+    def waiting(self) -> list[Input]:
+        """What has come up since the last call."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+
+def read_inputs(config: PredictionConfig, texts: Iterable[str], bad: InOrder, pairs: bool = False) -> Iterator[Input]:
+    """Every input, in order; few are in memory at a time.
+
+    Args:
+        config: what is read, and how.
+        texts: the texts where ``config`` names no file: arguments, or lines.
+        bad: told of rows that cannot be used.
+        pairs: whether the model takes two fields a text.
+
+    Raises:
+        UserError: the file cannot be read, or has a row that cannot be used; the message names file and line.
+    """
+    _check_flags(config)
+    path = config.path
+    if config.dataset == LINES:
+        inputs = _of_lines(texts, config) if path is None else _of_file(path, config)
+    elif path is None:
+        raise UserError(f"--dataset={config.dataset} needs --data_path")
+    elif config.dataset == "folder":
+        inputs = _of_folder(path, config, bad)
+    else:
+        read = read_csv if config.dataset == "csv" else read_json
+        inputs = _in_order(read(path, _format(config), bad), bad)
+    found = False
+    for one in inputs:
+        found = True
+        yield from _checked(one, pairs, config, bad)
+    if not found:
+        raise UserError(f"{path}: no texts in it" if path else _NO_TEXTS)
+
+
+def in_chunks(inputs: Iterable[Input], most: int = CHUNK) -> Iterator[list[Input]]:
+    """So many inputs at a time, or fewer if they are long."""
+    chunk: list[Input] = []
+    size = 0
+    for one in inputs:
+        chunk.append(one)
+        size += sum(map(len, one.fields))
+        if len(chunk) >= most or size >= _CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _check_flags(config: PredictionConfig) -> None:
+    """Refuses flags about files that this form of them has no use for, as training does."""
+    used = _OF_LINES if config.dataset == LINES else DATASETS[config.dataset].flags
+    defaults = PredictionConfig()
+    for name in _ABOUT_FILES:
+        if name not in used and getattr(config, name) != getattr(defaults, name):
+            raise UserError(f"--{name}: --dataset={config.dataset} has no use for it; leave it out")
+
+
+def _format(config: PredictionConfig) -> Format:
+    """Labels and splits do not count."""
+    return Format(
+        config.text_fields,
+        id_field=config.id_field,
+        keep=keep_of(config.as_data()),
+        columns=config.columns,
+        delimiter=config.delimiter,
+        quoting=config.quoting,
+        encoding=config.encoding,
+        max_megabytes=config.max_megabytes,
+    )
+
+
+def _checked(one: Input, pairs: bool, config: PredictionConfig, bad: InOrder) -> Iterator[Input]:
+    """The input, with a note if it has no text, or not the fields that the model takes."""
+    if not one.note and not any(field.strip() for field in one.fields):
+        one = one._replace(note="there is no text")
+    elif not one.note and pairs and len(one.fields) != 2:
+        flag = "--separator" if config.dataset == LINES else "--text_fields"
+        text = one.fields[0][:40]
+        bad(f"text {one.id}: the model takes two fields, and {text!r} has {len(one.fields)}; see {flag}", one.id)
+        yield from bad.waiting()
+        return
+    yield one
+
+
+def _of_lines(lines: Iterable[str], config: PredictionConfig) -> Iterator[Input]:
+    """Their ids are the numbers of the lines."""
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        yield Input(str(number), tuple(text.split(config.separator)) if config.separator else (text,))
+
+
+def _of_file(path: Path, config: PredictionConfig) -> Iterator[Input]:
+    with open_text(path, config.max_megabytes, config.encoding) as file:
+        yield from _of_lines(read_lines(file, path), config)
+
+
+def _in_order(rows: Iterable[Row], bad: InOrder) -> Iterator[Input]:
+    for row in rows:
+        yield from bad.waiting()
+        yield Input(row.id, row.fields)
+    yield from bad.waiting()
+
+
+def _of_folder(folder: Path, config: PredictionConfig, bad: InOrder) -> Iterator[Input]:
+    """One text a file; ids are the names, with the folders that they are in."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    for file in _text_files(folder):
+        identity = file.relative_to(folder).as_posix()
+        try:
+            text, encoding = decode(file, read_whole(file, config.max_megabytes), config.encoding)
+        except UserError as error:
+            bad(str(error), identity)
+            yield from bad.waiting()
+            continue
+        if config.encoding == "auto" and encoding in ("cp1252", "latin-1"):
+            bad.notice("files that are not UTF-8 are read as Windows-1252 (see --encoding)", str(file))
+        yield Input(identity, (text,))
+
+
+def _text_files(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """In order of their names, those of folders inside behind a folder's own."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() == ".txt" and not file.name.startswith(".") and not file.is_dir():
+            yield file
+    for inner in class_folders(folder) if depth < _DEEPEST else []:
+        yield from _text_files(inner, depth + 1)

@@ -1,0 +1,77 @@
+"""Two texts as BERT reads them: [CLS] A [SEP] B [SEP], with A in the first segment and B in the second.
+
+An id of the second segment is raised by ``SEGMENT``, so that ids alone say which segment they are in: ``id % SEGMENT``
+is the piece, ``id // SEGMENT`` the segment. Batches, evaluation and artefacts need nothing besides. In a corpus, whose
+ids are places in a lexicon, they are raised by the size of the vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from files.errors import UserError
+from text_cls.preprocess import Corpus, Fields, map_chunks
+from text_cls.vocabulary import SEGMENT
+from text_cls.wordpiece import WordPiece
+
+
+class PairFraming(NamedTuple):
+    """The special tokens around two texts, and how much of them there is room for.
+
+    Attributes:
+        max_length: longest result in tokens.
+        first, last: ids of [CLS] and [SEP].
+        size: of the vocabulary.
+    """
+
+    max_length: int
+    first: int
+    last: int
+    size: int
+
+    def apply(self, ids: np.ndarray) -> np.ndarray:
+        """The bare ids of A, and behind them those of B, raised → int32 ids, cut and framed."""
+        count = int(np.count_nonzero(ids < self.size))
+        a, b = longest_first(count, len(ids) - count, self.max_length - 3)
+        second = ids[count : count + b] + (SEGMENT - self.size)
+        return np.array([self.first, *ids[:a], self.last, *second, self.last + SEGMENT], np.int32)
+
+
+def longest_first(a: int, b: int, room: int) -> tuple[int, int]:
+    """What two texts of ``a`` and ``b`` tokens keep of ``room``: the longer one is cut, or both if both are too long.
+
+    As the ``tokenizers`` library does (``longest_first``); of an odd room the longer one has the larger half, B where
+    they are equal.
+    """
+    short, long = min(a, b), max(a, b)
+    if short + long > room:
+        long = max(short, room - short)
+    if short + long > room:
+        short, long = room // 2, room - room // 2
+    return (long, short) if a > b else (short, long)
+
+
+def tokenise_pairs(texts: Sequence[Fields], wordpiece: WordPiece, workers: int = 1) -> Corpus:
+    """Pairs → their word pieces, those of the second text raised; the lexicon is the vocabulary, twice.
+
+    Raises:
+        UserError: a text has not two fields.
+    """
+    parts = map_chunks(_chunk_pairs, wordpiece, texts, workers)
+    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
+    counts = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
+    return Corpus(list(wordpiece.words) * 2, ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def _chunk_pairs(wordpiece: WordPiece, texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
+    """All pieces end to end, and how many each pair has."""
+    size, pieces = len(wordpiece), []
+    for fields in texts:
+        if len(fields) != 2:
+            text = " ".join(fields)[:40]
+            raise UserError(f"--join_fields=pair: a pair has two fields, and {text!r} has {len(fields)}")
+        first, second = map(wordpiece.pieces, fields)
+        pieces.append([*first, *(piece + size for piece in second)])
+    flat = np.fromiter((piece for text in pieces for piece in text), np.int32)
+    return flat, np.array([len(text) for text in pieces], np.int64)

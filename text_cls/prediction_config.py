@@ -1,0 +1,62 @@
+"""What is classified with a trained model, and how it is answered."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from files.errors import UserError
+from text_cls.config import DataConfig
+from training.options import Config, option
+
+LINES = "lines"
+_OF_FILES = ("text_fields", "id_field", "columns", "delimiter", "quoting", "encoding", "keep_rows", "skip_bad_rows",
+             "max_megabytes")  # fmt: skip
+
+
+def _as_in_training(name: str) -> Any:
+    """The same choice as in training, under the same name."""
+    field = DataConfig.__dataclass_fields__[name]
+    return dataclasses.field(default=field.default, metadata=field.metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionConfig(Config):
+    """Texts to classify with a trained run; ``text_cls.prediction.predict``."""
+
+    dataset: str = option(LINES, "Form of the texts.", choices="text_cls.inputs:FORMS")
+    input: str = option("", "lines: file with one text a line (.gz, .xz, .zst as they are); '-' for standard input.")
+    data_path: Path | None = option(None, "csv, jsonl: the file; folder: of .txt files, in class folders or not.")
+    text_fields: tuple[str, ...] = _as_in_training("text_fields")
+    id_field: str = _as_in_training("id_field")
+    columns: tuple[str, ...] = _as_in_training("columns")
+    delimiter: str = _as_in_training("delimiter")
+    quoting: str = _as_in_training("quoting")
+    encoding: str = _as_in_training("encoding")
+    keep_rows: str = _as_in_training("keep_rows")
+    skip_bad_rows: bool = option(False, "Answer unusable rows with the reason alone, instead of stopping at the first.")
+    max_megabytes: int = _as_in_training("max_megabytes")
+    separator: str = option("", "lines: what is between the fields of a text, such as headline and description.")
+    top: int = option(1, "Classes to list for each text, the likeliest first.", low=1)
+    format: str = option("csv", "Form of the answers.", choices="text_cls.answers:FORMATS")
+    out: Path | None = option(None, "File of the answers, written whole or not at all. [standard output]")
+    devices: str = option("cpu", "auto, cpu or gpu.")
+
+    def check(self) -> None:
+        self.as_data()
+        if self.input and self.data_path:
+            raise UserError(f"--input={self.input} and --data_path={self.data_path}: use one of them")
+        if self.separator and self.dataset != LINES:
+            raise UserError(
+                f"--separator={self.separator!r}: --dataset={self.dataset} has no use for it; name the fields of "
+                "a text by --text_fields"
+            )
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder of the texts; None for standard input, or texts that are given."""
+        return self.data_path or (Path(self.input).expanduser() if self.input not in ("", "-") else None)
+
+    def as_data(self) -> DataConfig:
+        """What of it training has too; raises UserError for the same mistakes."""
+        form = "csv" if self.dataset == LINES else self.dataset
+        return DataConfig(form, self.path, **{name: getattr(self, name) for name in _OF_FILES})

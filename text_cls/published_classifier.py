@@ -1,0 +1,262 @@
+"""Whole classifiers as they are published, ``BertForSequenceClassification`` and DistilBERT's: heads and classes.
+
+Both put one dense layer over [CLS] (BERT's pooler with tanh, DistilBERT's ``pre_classifier`` with ReLU) and another
+one, the classifier, over that. Shapes: ``D`` width, ``K`` classes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from files.artefacts import CONFIG
+from files.documents import read_object, shown
+from files.errors import UserError
+from text_cls.checkpoints import Checkpoint, load_encoder, read_checkpoint
+from text_cls.config import TRUNCATIONS, BertClassifierConfig, DataConfig
+from text_cls.several_labels import UNFITTED
+from training.options import choices_of
+
+_SINGLE, _SEVERAL = "single_label_classification", "multi_label_classification"
+OWN = "triptych"  # field of what other readers know nothing of: thresholds (they take .5), join_fields, truncate
+_MOST_CLASSES = 2**20
+_LONGEST = 512  # tokens, where a tokeniser does not say
+
+
+class Form(NamedTuple):
+    """One published form of a classifier.
+
+    Attributes:
+        pooling: ours.
+        dense: its layer over [CLS], as its tensors are called.
+        dropout: the field of the configuration with the dropout before the classifier.
+        default: that dropout where the field is not there.
+    """
+
+    pooling: str
+    dense: str
+    dropout: str
+    default: float
+
+
+FORMS = {
+    "BertForSequenceClassification": Form("pooler", "pooler.dense", "classifier_dropout", 0.1),
+    "DistilBertForSequenceClassification": Form("pre_classifier", "pre_classifier", "seq_classif_dropout", 0.2),
+}
+
+
+class Head(NamedTuple):
+    """What a published classifier has over its encoder.
+
+    Attributes:
+        form: which it is.
+        classes: their names, by number.
+        multi_label: whether a text has any number of labels.
+        thresholds: [K], from which probability on a class is one of them; None for one label a text.
+        dropout: before the classifier.
+        dense, classifier: (kernel, bias), [D, D] and [D], [D, K] and [K].
+    """
+
+    form: Form
+    classes: tuple[str, ...]
+    multi_label: bool
+    thresholds: np.ndarray | None
+    dropout: float
+    dense: tuple[np.ndarray, np.ndarray]
+    classifier: tuple[np.ndarray, np.ndarray]
+
+
+def is_published(folder: Path) -> bool:
+    """Whether the configuration in a folder is one of a published model, and not of ours."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return False
+    raw = read_object(path)
+    return ("architectures" in raw or "model_type" in raw) and "kind" not in raw
+
+
+def read_head(checkpoint: Checkpoint) -> Head:
+    """The head of a published classifier.
+
+    Raises:
+        UserError: there is none, it is of another task, or its tensors and its classes do not fit.
+    """
+    about, path = checkpoint.about, checkpoint.folder / CONFIG
+    architectures = about.get("architectures") or []
+    form = next((FORMS[name] for name in architectures if name in FORMS), None)
+    if form is None:
+        raise UserError(
+            f"{path}: architectures {shown(architectures)}: no classifier of texts ({' and '.join(FORMS)} are read); "
+            "finetune_bert --encoder makes one of an encoder"
+        )
+    width = checkpoint.config.width
+    dense = _dense(checkpoint, form.dense, width)
+    classifier = _dense(checkpoint, "classifier", None)
+    classes = _classes(path, about, len(classifier[1]))
+    multi_label = _is_multi_label(path, about, len(classes))
+    dropout = about.get(form.dropout)
+    dropout = about.get("hidden_dropout_prob", form.default) if dropout is None else dropout
+    if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout < 1:
+        raise UserError(f"{path}: {form.dropout} is {shown(dropout)}; a number from 0 to below 1 is needed")
+    thresholds = _thresholds(path, own_fields(checkpoint), len(classes)) if multi_label else None
+    return Head(form, classes, multi_label, thresholds, min(float(dropout), 0.99), dense, classifier)
+
+
+def _dense(checkpoint: Checkpoint, name: str, units: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """(kernel [D, units], bias [units]) of a dense layer over [CLS]; ``units`` None: as many as there are."""
+    found = []
+    for part in (f"{name}.weight", f"{name}.bias"):
+        array = checkpoint.tensors.get(part, checkpoint.rest.get(part))
+        if array is None:
+            raise UserError(f"{checkpoint.path}: the classifier's {part} is missing")
+        found.append(array.astype(np.float32))
+    kernel, bias = found
+    wanted = (len(bias) if units is None and bias.ndim == 1 else units, checkpoint.config.width)
+    if kernel.shape != wanted or bias.shape != wanted[:1]:
+        raise UserError(f"{checkpoint.path}: {name} is {kernel.shape} and {bias.shape}; {wanted} and {wanted[:1]} fit")
+    return kernel.T, bias
+
+
+def _classes(path: Path, about: dict[str, Any], count: int) -> tuple[str, ...]:
+    """The names of the classes by number: ``id2label``, or ``label2id`` the other way round, or LABEL_0, LABEL_1 …"""
+    names, inverse = about.get("id2label"), about.get("label2id")
+    if names is None and isinstance(inverse, dict):
+        names = {str(number): name for name, number in inverse.items()}
+    if names is None:
+        names = {str(number): f"LABEL_{number}" for number in range(count)}
+    if not isinstance(names, dict):
+        raise UserError(f"{path}: id2label is {shown(names)}; an object of numbers and names is needed")
+    if len(names) != count:
+        raise UserError(f"{path}: id2label names {len(names):,} classes, and the classifier has {count:,}")
+    found = []
+    for number in range(count):
+        name = names.get(str(number))
+        name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"{path}: id2label has {shown(name)} for class {number}; a name is needed")
+        found.append(name)
+    if len(set(found)) < count:
+        twice = next(name for name in found if found.count(name) > 1)
+        raise UserError(f"{path}: id2label has the name {shown(twice)} twice")
+    return tuple(found)
+
+
+def problem_type(multi_label: bool) -> str:
+    """What a published configuration calls it."""
+    return _SEVERAL if multi_label else _SINGLE
+
+
+def _is_multi_label(path: Path, about: dict[str, Any], count: int) -> bool:
+    kind = about.get("problem_type")
+    if kind not in (None, _SINGLE, _SEVERAL):
+        raise UserError(f"{path}: problem_type {shown(kind)}; {_SINGLE} and {_SEVERAL} are supported")
+    if count < 2 and kind != _SEVERAL:
+        raise UserError(f"{path}: a classifier of one number (num_labels 1) is a regression; two classes are needed")
+    return kind == _SEVERAL
+
+
+def own_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What only our own export says; raises UserError if it is no object."""
+    found = checkpoint.about.get(OWN, {})
+    if not isinstance(found, dict):
+        raise UserError(f"{checkpoint.folder / CONFIG}: {OWN} is {shown(found)}; an object is needed")
+    return found
+
+
+def _thresholds(path: Path, own: dict[str, Any], count: int) -> np.ndarray:
+    found = own.get("thresholds", [UNFITTED] * count)
+    if not isinstance(found, list) or len(found) != count:
+        raise UserError(f"{path}: thresholds are {shown(found)}, and there are {count} classes")
+    for value in found:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise UserError(f"{path}: thresholds have {shown(value)} among them; a probability is needed")
+    return np.array(found, np.float64)
+
+
+def head_for(
+    checkpoint: Checkpoint, classes: Sequence[str], multi_label: bool, pooling: str
+) -> tuple[Head | None, str, tuple[str, ...]]:
+    """Whether training goes on with a checkpoint's head.
+
+    Args:
+        checkpoint: an encoder or a whole classifier.
+        classes, multi_label: of the data.
+        pooling: what is asked for; ``auto`` is the head's, or cls for a new head.
+
+    Returns:
+        The head if it is that of the same classes, the pooling, and what a reader of the result should know.
+    """
+    new = "cls" if pooling == "auto" else pooling
+    if not any(name in FORMS for name in checkpoint.about.get("architectures") or ()):
+        return None, new, ()
+    try:
+        head = read_head(checkpoint)
+    except UserError as error:  # what is wrong with a head is no matter where it is not gone on with
+        return None, new, (f"a new head: {error}",)
+    here = f"a new head: that of {checkpoint.folder.name}"
+    if set(classes) != set(head.classes):
+        listed = ", ".join(head.classes[:5]) + (" …" if len(head.classes) > 5 else "")
+        return None, new, (f"{here} has other classes: {listed}",)
+    if multi_label != head.multi_label:
+        return None, new, (f"{here} gives a text {'any number of labels' if head.multi_label else 'one label'}",)
+    if pooling not in ("auto", head.form.pooling):
+        return None, new, (f"{here} is over --pooling={head.form.pooling}",)
+    return head, head.form.pooling, (f"goes on with the head of {checkpoint.folder.name}: its classes are the same",)
+
+
+def load_head(head: Head, model: keras.Model, classes: Sequence[str]) -> None:
+    """Assigns a head to a model of its pooling; ``classes`` are the model's, the head's in any order."""
+    order = [head.classes.index(name) for name in classes]
+    kernel, bias = head.classifier
+    model.get_layer(head.form.pooling).set_weights(head.dense)
+    model.get_layer("head").set_weights([kernel[:, order], bias[order]])
+
+
+class Published(NamedTuple):
+    """A published classifier, read and not yet in a model."""
+
+    checkpoint: Checkpoint
+    head: Head
+    max_length: int
+    truncate: str
+    join_fields: str
+
+    @property
+    def config(self) -> BertClassifierConfig:
+        """Of the model that ``load`` takes."""
+        head = self.head
+        return BertClassifierConfig(
+            self.checkpoint.config, len(head.classes), head.form.pooling, head.dropout, self.join_fields == "pair"
+        )
+
+    def load(self, model: keras.Model) -> None:
+        """Assigns everything to a model built from ``config``."""
+        load_encoder(self.checkpoint, model.get_layer("encoder"))
+        load_head(self.head, model, self.head.classes)
+
+
+def read_published(folder: Path) -> Published:
+    """A whole classifier in a folder.
+
+    Raises:
+        UserError: a file is missing or damaged, or it is no classifier of texts.
+    """
+    checkpoint = read_checkpoint(folder)
+    path = checkpoint.folder / "tokenizer_config.json"
+    longest = read_object(path).get("model_max_length") if path.exists() else None
+    most = min(checkpoint.config.max_positions, _LONGEST)
+    if isinstance(longest, int | float) and not isinstance(longest, bool) and 3 <= longest <= 2**20:
+        most = min(checkpoint.config.max_positions, int(longest))
+    if most < 3:
+        raise UserError(f"{folder}: the encoder has {most} positions; a text needs three")
+    own = own_fields(checkpoint)
+    truncate, join = own.get("truncate", "head"), own.get("join_fields", "space")
+    for name, value, known in (
+        ("truncate", truncate, TRUNCATIONS),
+        ("join_fields", join, choices_of(DataConfig, "join_fields")),
+    ):
+        if value not in known:
+            raise UserError(f"{checkpoint.folder / CONFIG}: {name} is {shown(value)}; known are {', '.join(known)}")
+    return Published(checkpoint, read_head(checkpoint), most, truncate, join)
