@@ -99,7 +99,7 @@ class Predictor:
             self.model = KINDS[type(config)].build(config)
         self.multi_label = multi_label
         self.thresholds = np.full(len(self.classes), UNFITTED) if multi_label else None
-        self._evaluate = make_evaluator(make_predict_fn(self.model, multi_label), placement)
+        self._evaluate = make_evaluator(make_predict_fn(self.model, multi_label), placement, at_once=2)
 
     def encode(self, texts: Sequence[Fields]) -> Encoded:
         """Raw texts → token ids.
