@@ -80,16 +80,18 @@ def measure_script(run_dir: Path, folder: Path) -> None:
     many, one, out = folder / "many.txt", folder / "one.txt", folder / "answers.csv"
     write_lines(many, FLAGS.texts)
     write_lines(one, 1)
-    whole, start_up = [], []
+    whole, start_up, rates = [], [], []
     for number in range(FLAGS.rounds):
         for path, seconds in ((many, whole), (one, start_up)):
             seconds.append(script("predict_text", f"--run_dir={run_dir}", f"--input={path}", f"--out={out}"))
-        rate = FLAGS.texts / (whole[-1] - start_up[-1])
-        print(f"round {number + 1}: {whole[-1]:.1f} s, start-up {start_up[-1]:.1f} s, {rate:,.0f} texts/s", flush=True)
-    seconds, before = median(whole), median(start_up)
+        rates.append(FLAGS.texts / (whole[-1] - start_up[-1]))
+        print(
+            f"round {number + 1}: {whole[-1]:.1f} s, start-up {start_up[-1]:.1f} s, {rates[-1]:,.0f} texts/s",
+            flush=True,
+        )
     print(
-        f"{FLAGS.texts:,} texts: {FLAGS.texts / (seconds - before):,.0f} texts/s, {FLAGS.texts / seconds:,.0f} with "
-        f"the {before:.1f} s of start-up; medians of {FLAGS.rounds}"
+        f"{FLAGS.texts:,} texts: {median(rates):,.0f} texts/s, {FLAGS.texts / median(whole):,.0f} with the "
+        f"{median(start_up):.1f} s of start-up; medians of {FLAGS.rounds}"
     )
 
 
