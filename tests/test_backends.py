@@ -215,6 +215,7 @@ def test_other_backends_are_refused(tmp_path: Path, name: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_kept_and_a_useless_cache_does_no_harm(tmp_path: Path) -> None:
     pytest.importorskip("jax")
     damaged, no_folder = tmp_path / "damaged", tmp_path / "file" / "cache"

@@ -60,6 +60,7 @@ def test_other_classes_have_a_new_head(flags: list[str], tmp_path: Path, one_rep
     assert {name for name in first if "head" not in name} == same
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on(flags: list[str], tmp_path: Path, one_replica: Placement) -> None:
     small = [f"--encoder={TINY}", "--max_length=12", "--batch_size=8", "--num_steps=2", "--tsne=0", "--devices=cpu"]
     succeeds("finetune_bert", *flags, *small, "--learning_rate=0.01", f"--run_dir={tmp_path}/one")

@@ -125,6 +125,7 @@ def test_training_and_a_model_are_measured(trained: Path, quarters: Path, tmp_pa
     assert found["fid"] == pytest.approx(frechet_distance_of_features(real.reshape(-1, 4)[:24], fake), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_in_bfloat16_has_the_fid_that_is_measured_afterwards(tmp_path: Path) -> None:
     """Inception's features are of float32 in both; the images are the same, of a network in bfloat16."""
     pixels = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), np.uint8)

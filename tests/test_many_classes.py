@@ -32,7 +32,7 @@ def _report(num_classes: int, rows: int) -> dict[str, Any]:
     return report(probabilities, labels, [f"node {k:05d}" for k in range(num_classes)])
 
 
-@pytest.mark.parametrize("num_classes", [30, 5000])
+@pytest.mark.parametrize("num_classes", [pytest.param(30, marks=pytest.mark.slow), 5000])
 def test_pictures_have_bounded_size(num_classes: int, tmp_path: Path) -> None:
     figures = _report(num_classes, 3000)
     names, rng = list(figures["per_class"]), np.random.default_rng(0)

@@ -74,6 +74,7 @@ def test_training_and_prediction(flags: list[str], tmp_path: Path) -> None:
     assert "finished before, test mean average precision" in succeeds(*command)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_goes_on_to_the_same(flags: list[str], tmp_path: Path) -> None:
     from text_cls.task import TextJob
 
@@ -89,6 +90,7 @@ def test_a_run_that_was_cut_goes_on_to_the_same(flags: list[str], tmp_path: Path
     assert one == two
 
 
+@pytest.mark.slow
 def test_jax_trains_the_same(flags: list[str], tmp_path: Path) -> None:
     pytest.importorskip("jax")
     command = ["train_text", *flags[:-1], *SMALL, "--num_epochs=2", "--class_weights=balanced", "--shards=1"]

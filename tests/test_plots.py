@@ -73,6 +73,7 @@ def _all_fail(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(f"{module}.plots.{name}", fail, raising=False)
 
 
+@pytest.mark.slow
 def test_a_diffusion_model_outlives_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that are drawn while it trains."""
     with monkeypatch.context() as broken:
@@ -93,6 +94,7 @@ BRIDGE = ["--dataset=csv", "--validation_share=0.2", "--test_share=0.2", "--max_
           "--batch_size=8", "--num_epochs=1", "--devices=cpu"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_bridge_and_a_table_outlive_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = little_texts.write(tmp_path, lambda k: 12)
     flags = [*BRIDGE, f"--data_path={tmp_path}/texts.csv", f"--encoder={encoder}", f"--cache_dir={tmp_path}/cache"]
