@@ -233,6 +233,7 @@ def test_several_encoders_and_those_of_other_families(bert: Path) -> None:
         ({"architectures": ["ForA" * 20_000 + "-"]}, "architectures"),
         ({"is_decoder": True}, "is_decoder True"),
         ({"add_cross_attention": True}, "add_cross_attention True"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config: quantised weights are not read"),
     ],
 )
 def test_other_architectures_are_refused_by_name(bert: Path, changes: dict, message: str) -> None:

@@ -38,6 +38,9 @@ def test_nothing_is_lost_on_the_way(flags: list[str], tmp_path: Path, one_replic
     more = ["--dataset=csv", other, f"--cache_dir={tmp_path}/cache", f"--init_from={tmp_path}/one"]
     done = succeeds("train_text", *more, *SMALL, "--num_steps=1", "--learning_rate=0", f"--run_dir={tmp_path}/two")
     assert f"note: starts from the weights of {tmp_path}/one, with its head" in done
+    assert "note: the validation and test rows are not those of" in done
+    same = ["--num_steps=1", f"--init_from={tmp_path}/one", f"--run_dir={tmp_path}/three"]
+    assert "rows are not those of" not in succeeds("train_text", *flags, *SMALL, *same)
     first, second = (_arrays(tmp_path / name, one_replica) for name in ("one", "two"))
     assert first.keys() == second.keys()
     for name, array in first.items():
@@ -81,6 +84,7 @@ def test_mistakes(flags: list[str], tmp_path: Path) -> None:
         ("--width=32", "has a model of its own: width 16 there, 32 here; give the flags of its flags.txt"),
         ("--stemmer=porter", "has cleaning steps of its own: stemmer none there, porter here"),
         ("--tokeniser=subwords", "has another tokeniser"),
+        ("--join_fields=space", "was trained with --join_fields=sep"),
         (f"--init_from={tmp_path}/none", "no trained model there"),
     ):
         assert message in fails("train_text", *more, flag)

@@ -302,3 +302,11 @@ def test_mutants_of_small_files_are_read_or_refused(tmp_path: Path, name: str) -
             assert "\n" not in str(error) and len(str(error)) < 1500
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 20, outcomes
+
+
+def test_signs_in_the_vocabulary_do_not_make_it_a_cased_one(bert: Path) -> None:
+    """Google's Chinese vocabulary has <S> and <T>."""
+    with (bert / "vocab.txt").open("a") as file:
+        file.write("<S>\n<T>\n")
+    _change(bert / "config.json", lambda raw: raw.update(vocab_size=raw["vocab_size"] + 2))
+    assert read_tokeniser(bert)["lower_case"]

@@ -16,6 +16,7 @@ from text_cls.checkpoints import load_encoder, read_checkpoint
 from text_cls.config import EncoderConfig
 from text_cls.encoding import Encoded
 from text_cls.pairs import longest_first
+from text_cls.predictor import Predictor, _joining
 from text_cls.prepared import make_tokeniser
 from text_cls.pretrain import MaskTokens
 from text_cls.vocabulary import SEGMENT
@@ -136,6 +137,17 @@ def test_pairs_from_end_to_end(flags: list[str], tmp_path: Path) -> None:
     assert answers.splitlines()[2] == swapped.splitlines()[2] and answers.splitlines()[1] != swapped.splitlines()[1]
     error = fails("predict_text", f"--run_dir={tmp_path}/run", "only one")
     assert "the model takes two fields, and 'only one' has 1" in error
+
+
+def test_a_published_classifier_of_pairs() -> None:
+    """It does not say that it takes two texts; one is taken as before."""
+    folder, pair = TINY / "bert_classifier", [("the run", "of and")]
+    with pytest.raises(UserError, match="set --join_fields=pair"):
+        Predictor.load(folder).classify(pair)
+    found = Predictor.load(folder, join_fields="pair")
+    assert found.tokeniser.pairs and found.classify(pair) != found.classify([pair[0][::-1]])
+    with pytest.raises(UserError, match=r"--join_fields=space: .* was trained with pair"):
+        _joining(found, "space", folder)
 
 
 def test_mistakes(flags: list[str], tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def read_config(folder: Path, tf1: bool = False) -> tuple[dict[str, Any], BertCo
 
 def _family(raw: dict[str, Any]) -> str:
     """bert or distilbert; raises UserError for any other model, by the name that the configuration gives it."""
+    if raw.get("quantization_config"):
+        raise UserError("quantization_config: quantised weights are not read; take the checkpoint they were made of")
     kind, architectures = raw.get("model_type"), raw.get("architectures")
     if kind not in (None, "bert", "distilbert"):
         raise UserError(f"model_type {shown(kind)}; bert and distilbert are supported")

@@ -66,7 +66,8 @@ def save_classifier(folder: Path, predictor: Predictor) -> None:
     own = {"join_fields": predictor.join_fields, "truncate": tokeniser.truncate}
     thresholds = {} if predictor.thresholds is None else {"thresholds": predictor.thresholds.tolist()}
     about[OWN] = own | thresholds
-    write_tokeniser(folder, tokeniser.wordpiece, tokeniser.max_length)
+    tokeniser_name = "DistilBertTokenizer" if form.pooling == "pre_classifier" else "BertTokenizer"
+    write_tokeniser(folder, tokeniser.wordpiece, tokeniser.max_length, tokeniser_name)
     write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     write_json(folder / "config.json", about)
 
@@ -135,12 +136,14 @@ def _distilbert_config(config: BertConfig) -> dict[str, Any]:
     }
 
 
-def write_tokeniser(folder: Path, wordpiece: WordPiece, max_length: int | None = None) -> None:
+def write_tokeniser(
+    folder: Path, wordpiece: WordPiece, max_length: int | None = None, name: str = "BertTokenizer"
+) -> None:
     """Writes ``vocab.txt`` and ``tokenizer_config.json``; tokens added to a vocabulary are in the second alone."""
     appended = {token.text for token in wordpiece.added if not token.is_piece}
     pieces = [word for word in wordpiece.words if word not in appended]
     settings: dict[str, Any] = {
-        "tokenizer_class": "BertTokenizer",
+        "tokenizer_class": name,
         "do_lower_case": wordpiece.lower_case,
         "strip_accents": wordpiece.strip_accents,
         "tokenize_chinese_chars": wordpiece.split_cjk,

@@ -280,7 +280,9 @@ class FineTuningConfig(TextTaskConfig):
     tsne: int = option(1000, "Test texts in the 3-D t-SNE picture of the pooled vectors; 0: no picture.", low=0)
     interactive: bool = option(False, "The same picture as an interactive page, tsne.html (needs plotly).")
     export: bool = option(
-        False, "Write checkpoints for --encoder and transformers: RUN/encoder, and the whole in RUN/classifier."
+        False,
+        "Write RUN/encoder for --encoder and transformers, and with --pooling=pooler or pre_classifier the whole "
+        "classifier, RUN/classifier.",
     )
 
 

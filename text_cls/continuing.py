@@ -7,9 +7,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from files.documents import file_sha256
+from files.documents import file_sha256, read_object
 from files.errors import UserError
 from text_cls.config import CleaningConfig
+from text_cls.data import Splits
 from text_cls.predictor import WEIGHTS, Predictor
 from text_cls.preprocess import Cleaner
 from text_cls.tokenisers import SubwordTokeniser, WordTokeniser
@@ -85,8 +86,27 @@ def start_from(source: Source, predictor: Predictor) -> str:
     for variable, value in zip(predictor.model.variables, theirs.model.variables, strict=True):
         if not is_seed_state(variable.path) and (same or id(variable) not in head):
             variable.assign(value)
+    if theirs.join_fields != predictor.join_fields:
+        raise UserError(f"--init_from={source.run} was trained with --join_fields={theirs.join_fields}")
     classes = "with its head" if same else f"with a new head: its classes were {', '.join(theirs.classes[:5])}"
     return f"starts from the weights of {source.run}, {classes}"
+
+
+def seen_before(source: Source, splits: Splits) -> tuple[str, ...]:
+    """A note where validation or test rows are not those of the source: it may have been trained on some of them."""
+    path = source.run / "data.json"
+    before = read_object(path) if path.exists() else {}
+    others = [
+        name
+        for name, texts in (("validation", splits.validation), ("test", splits.test))
+        if (before.get(name) or {}).get("sha256") != texts.fingerprint()
+    ]
+    if not others:
+        return ()
+    return (
+        f"the {' and '.join(others)} rows are not those of {source.run}, which may have been trained on some of them: "
+        "figures are too good then; use the same data, seed and shares, or rows that it cannot have seen",
+    )
 
 
 def _flat(nested: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from text_cls.bert import add_lora, freeze, layerwise_rates
 from text_cls.checkpoint_writing import save_classifier, save_encoder, why_not_whole
 from text_cls.checkpoints import load_encoder, load_pooler
 from text_cls.config import BertClassifierConfig, FineTuningConfig
-from text_cls.continuing import inputs_of, read_source, start_from
+from text_cls.continuing import inputs_of, read_source, seen_before, start_from
 from text_cls.encoding import Encoded
 from text_cls.objective import token_rates
 from text_cls.predictor import Predictor
@@ -94,9 +94,10 @@ def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True)
     elif model.pooling == "pooler":
         load_pooler(texts.checkpoint, predictor.model.get_layer("pooler"))
     source = read_source(config.init_from, placement)
-    started = note if source is None else (start_from(source, predictor),)
+    if source is not None:
+        note = (start_from(source, predictor), *seen_before(source, texts.splits))
     rate_of = _rate_of(predictor.model, config)
-    job = TextJob(config, texts.splits, texts.encode(), predictor, placement, rate_of, started)
+    job = TextJob(config, texts.splits, texts.encode(), predictor, placement, rate_of, note)
     return _Prepared(texts, job)
 
 

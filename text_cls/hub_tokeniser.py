@@ -125,7 +125,7 @@ def _casing(folder: Path, settings: dict[str, Any], whole: _Whole | None, words:
     """
     path = folder / "tokenizer_config.json"
     if whole is None and not path.exists():
-        return {"lower_case": not any(word != word.lower() for word in words if not word.startswith("["))}
+        return {"lower_case": not any(word != word.lower() for word in words if not word.startswith(("[", "<")))}
     default = {"lower_case": True, "strip_accents": None, "split_cjk": True} if whole is None else whole.casing
     if whole is not None and settings.get("tokenizer_class") in _GENERIC:
         return default

@@ -3,6 +3,7 @@
 Every input has its place in the stream. One that cannot be answered says why.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -161,7 +162,7 @@ def _of_folder(folder: Path, config: PredictionConfig, bad: InOrder) -> Iterator
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     for file in _text_files(folder):
-        identity = file.relative_to(folder).as_posix()
+        identity = os.fsencode(file.relative_to(folder).as_posix()).decode("utf-8", "replace")
         try:
             text, encoding = decode(file, read_whole(file, config.max_megabytes), config.encoding)
         except UserError as error:

@@ -89,7 +89,7 @@ def dry_run(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str])
 def _load(config: PredictionConfig, run_dir: Path | str) -> Predictor:
     placement = make_placement(config.devices)
     on_chief(lambda: _check_out(config.out))
-    predictor = Predictor.load(run_dir, placement)
+    predictor = Predictor.load(run_dir, placement, config.join_fields)
     if predictor.multi_label and config.top != 1:
         raise UserError(
             f"--top={config.top}: this model gives a text any number of labels, and every class above its threshold is "

@@ -6,7 +6,7 @@ from typing import Any
 
 from files.errors import UserError
 from text_cls.config import DataConfig
-from training.options import Config, option
+from training.options import Config, choices_of, option
 
 LINES = "lines"
 _OF_FILES = ("text_fields", "id_field", "columns", "delimiter", "quoting", "encoding", "keep_rows", "skip_bad_rows",
@@ -36,6 +36,9 @@ class PredictionConfig(Config):
     skip_bad_rows: bool = option(False, "Answer unusable rows with the reason alone, instead of stopping at the first.")
     max_megabytes: int = _as_in_training("max_megabytes")
     separator: str = option("", "lines: what is between the fields of a text, such as headline and description.")
+    join_fields: str = option(
+        "", "How fields are put together, of a published classifier that does not say: sep, space or pair."
+    )
     top: int = option(1, "Classes to list for each text, the likeliest first.", low=1)
     format: str = option("csv", "Form of the answers.", choices="text_cls.answers:FORMATS")
     out: Path | None = option(None, "File of the answers, written whole or not at all. [standard output]")
@@ -45,6 +48,8 @@ class PredictionConfig(Config):
         self.as_data()
         if self.input and self.data_path:
             raise UserError(f"--input={self.input} and --data_path={self.data_path}: use one of them")
+        if self.join_fields and self.join_fields not in choices_of(DataConfig, "join_fields"):
+            raise UserError(f"--join_fields={self.join_fields} is not known: use sep, space or pair")
         if self.separator and self.dataset != LINES:
             raise UserError(
                 f"--separator={self.separator!r}: --dataset={self.dataset} has no use for it; name the fields of "

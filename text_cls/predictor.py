@@ -24,7 +24,7 @@ from text_cls.data import joined_fields
 from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields
-from text_cls.published_classifier import is_published, read_published
+from text_cls.published_classifier import UNTOLD, is_published, read_published
 from text_cls.several_labels import UNFITTED
 from text_cls.tokenisers import PieceTokeniser, Tokeniser, load_own
 from training.backends import Placement
@@ -116,6 +116,11 @@ class Predictor:
 
     def read(self, texts: Sequence[Fields]) -> tuple[Encoded, np.ndarray]:
         """Token ids of the texts that have words, and which texts these are."""
+        if self.join_fields == UNTOLD and any(len(fields) > 1 for fields in texts):
+            raise UserError(
+                "the classifier does not say how several fields are put together: set --join_fields=pair (segments A "
+                "and B, as transformers takes two texts) or space"
+            )
         corpus = self.tokeniser.tokenise(joined_fields(texts, self.join_fields))
         return self.tokeniser.encode(corpus.without_empty()), np.flatnonzero(corpus.lengths)
 
@@ -178,19 +183,21 @@ class Predictor:
         write_artefact(folder, config, (WEIGHTS, self.tokeniser.vocabulary_file))
 
     @classmethod
-    def load(cls, folder: Path | str, placement: Placement | None = None) -> "Predictor":
+    def load(cls, folder: Path | str, placement: Placement | None = None, join_fields: str = "") -> "Predictor":
         """Reads a folder that ``save`` wrote, or one of a whole classifier as it is published.
 
         Args:
             folder: that folder, or that of the run which it is in.
             placement: where the model runs; a GPU by default if there is one.
+            join_fields: how fields are put together, of a published classifier that does not say; see ``DataConfig``.
 
         Raises:
-            UserError: a file is missing, damaged, or not the one that was saved with the others.
+            UserError: a file is missing, damaged, or not the one that was saved with the others; or it puts fields
+                together otherwise.
         """
         folder, placement = _model_folder(Path(folder).expanduser()), placement or make_placement()
         if is_published(folder):
-            return cls._of_published(folder, placement)
+            return _joining(cls._of_published(folder, placement, join_fields), join_fields, folder)
         raw = read_artefact(folder, hint="; did the run finish?")
         raw["precision"] = today(TrainingConfig, "precision", raw.get("precision", "float32"))
         try:
@@ -208,11 +215,11 @@ class Predictor:
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise UserError(f"{folder / CONFIG}: not a predictor's configuration ({error})") from error
         load_weights(folder / WEIGHTS, predictor.model.variables)
-        return predictor
+        return _joining(predictor, join_fields, folder)
 
     @classmethod
-    def _of_published(cls, folder: Path, placement: Placement) -> "Predictor":
-        found = read_published(folder)
+    def _of_published(cls, folder: Path, placement: Placement, join_fields: str) -> "Predictor":
+        found = read_published(folder, join_fields)
         tokeniser = PieceTokeniser.of(found.checkpoint.tokeniser(), found.max_length, found.truncate, found.join_fields)
         with precision("float32"):
             predictor = cls(
@@ -222,6 +229,13 @@ class Predictor:
         found.load(predictor.model)
         predictor.thresholds = found.head.thresholds
         return predictor
+
+
+def _joining(predictor: Predictor, join_fields: str, folder: Path) -> Predictor:
+    """The predictor, if it puts fields together as it is asked to."""
+    if join_fields not in ("", predictor.join_fields):
+        raise UserError(f"--join_fields={join_fields}: {folder} was trained with {predictor.join_fields}; leave it out")
+    return predictor
 
 
 def _model_folder(folder: Path) -> Path:

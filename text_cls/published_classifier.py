@@ -20,6 +20,7 @@ from text_cls.several_labels import UNFITTED
 from training.options import choices_of
 
 _SINGLE, _SEVERAL = "single_label_classification", "multi_label_classification"
+UNTOLD = "untold"  # how fields are put together, where neither the folder nor a flag says so: one field is taken
 OWN = "triptych"  # field of what other readers know nothing of: thresholds (they take .5), join_fields, truncate
 _MOST_CLASSES = 2**20
 _LONGEST = 512  # tokens, where a tokeniser does not say
@@ -237,8 +238,8 @@ class Published(NamedTuple):
         load_head(self.head, model, self.head.classes)
 
 
-def read_published(folder: Path) -> Published:
-    """A whole classifier in a folder.
+def read_published(folder: Path, join_fields: str = "") -> Published:
+    """A whole classifier in a folder; ``join_fields`` counts where it does not say how fields are put together.
 
     Raises:
         UserError: a file is missing or damaged, or it is no classifier of texts.
@@ -252,11 +253,11 @@ def read_published(folder: Path) -> Published:
     if most < 3:
         raise UserError(f"{folder}: the encoder has {most} positions; a text needs three")
     own = own_fields(checkpoint)
-    truncate, join = own.get("truncate", "head"), own.get("join_fields", "space")
+    truncate, join = own.get("truncate", "head"), own.get("join_fields", join_fields or UNTOLD)
     for name, value, known in (
         ("truncate", truncate, TRUNCATIONS),
         ("join_fields", join, choices_of(DataConfig, "join_fields")),
     ):
-        if value not in known:
+        if value not in (*known, UNTOLD):
             raise UserError(f"{checkpoint.folder / CONFIG}: {name} is {shown(value)}; known are {', '.join(known)}")
     return Published(checkpoint, read_head(checkpoint), most, truncate, join)

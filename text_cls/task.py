@@ -17,7 +17,7 @@ from text_cls.answers import predictions_csv
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
 from text_cls.class_weights import CLASS_WEIGHTS
 from text_cls.config import ClassifierConfig, TextTaskConfig
-from text_cls.continuing import inputs_of, read_source, start_from
+from text_cls.continuing import inputs_of, read_source, seen_before, start_from
 from text_cls.corpora import CorpusCache, clean_splits
 from text_cls.data import Splits, check_joined, load
 from text_cls.encoding import Encoded
@@ -276,5 +276,5 @@ def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True)
         model, tokeniser, splits.classes, placement, config.training.batch_size, config.data.join_fields,
         config.data.multi_label,
     )  # fmt: skip
-    started = () if source is None else (start_from(source, predictor),)
+    started = () if source is None else (start_from(source, predictor), *seen_before(source, splits))
     return TextJob(config, splits, encoded, predictor, placement, started=started)
