@@ -176,6 +176,14 @@ def test_what_exporters_leave_behind(tmp_path: Path) -> None:
     assert _rows(path, "text,label\na,x,\nb,y,\n") == [("a", "x"), ("b", "y")]
 
 
+def test_an_empty_text_in_a_file_of_one_column(tmp_path: Path) -> None:
+    """pandas writes it as two quotation marks; a line of nothing is no row."""
+    path = tmp_path / "d.csv"
+    path.write_text('text\ngood\n""\n\nbad\n')
+    rows = [(row.id, row.fields[0]) for row in read_csv(path, Format(("text",), needs_label=False), BadRows())]
+    assert rows == [("1", "good"), ("2", ""), ("3", "bad")]
+
+
 def test_ids_count_every_row(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text('text,label\na,x\nb\n"c" d,x\ne,y\n')

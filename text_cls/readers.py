@@ -105,7 +105,7 @@ def _whole_rows(path: Path, rows: Iterable[Line | Unreadable], bad: BadRows) -> 
     for row in rows:
         if isinstance(row, Unreadable):
             bad(f"{path}:{row.first}: {row.message}; see --delimiter, and --quoting=none if texts have such marks")
-        elif any(value.strip() for value in row.values):
+        elif any(value.strip() for value in row.values) or row.values == [""]:  # "" in a file of one column is a row
             yield _Numbered(number, row)
         elif len(row.values) > 1:
             bad.notice(EMPTY_ROWS, f"{path}:{row.first}")
