@@ -1,5 +1,7 @@
-"""A classifier of a few words, as a run leaves it behind, without the run."""
+"""A classifier of a few words, as a run leaves it behind, without the run; and its answers, read."""
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,9 @@ from text_cls.vocabulary import Vocabulary
 from training.placement import make_placement
 
 TEXTS = ["the good film", "a bad scene", "film with an actor", "the goal by the striker of the team", "the bank"]
+
+NO_TEXT = "there is no text"
+HEADER = "id,label,class,confidence,note\n"
 
 
 def save(folder: Path, multi_label: bool = False) -> Predictor:
@@ -28,3 +33,18 @@ def save(folder: Path, multi_label: bool = False) -> Predictor:
         predictor.thresholds = np.median(probabilities, axis=0).astype(np.float64) - 1e-4  # no tie
     predictor.save(folder / "model")
     return predictor
+
+
+def confidences(predictor: Predictor, texts: list[tuple[str, ...]]) -> list[str]:
+    """Of the likeliest class, as evaluation gives it."""
+    return [f"{row.max():.6f}" for row in predictor.probabilities(predictor.encode(texts))]
+
+
+def rows_of(answers: str) -> list[dict[str, str]]:
+    """The lines of ``predict_text``."""
+    return list(csv.DictReader(io.StringIO(answers)))
+
+
+def columns(answers: str, *names: str) -> list[tuple[str, ...]]:
+    """Some columns of them."""
+    return [tuple(row[name] for name in names) for row in rows_of(answers)]

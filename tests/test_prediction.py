@@ -1,6 +1,5 @@
 """The answers of ``predict_text``, few in memory at a time, whole or not at all, and of ``Predictor.classify``."""
 
-import csv
 import io
 import json
 import os
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import launch, predict_text
-from tests.little_model import TEXTS, save
+from tests.little_model import HEADER, TEXTS, columns, rows_of, save
 from tests.processes import ROOT, wait_until
 from tests.scripts import fails, run, run_process, succeeds
 from text_cls import inputs
@@ -23,27 +22,11 @@ from text_cls.prediction import predict
 from text_cls.prediction_config import PredictionConfig
 from text_cls.predictor import NO_WORDS, Predictor
 
-NO_TEXT = "there is no text"
-HEADER = "id,label,class,confidence,note\n"
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Path]:
     folder = tmp_path_factory.mktemp("run")
     return save(folder), folder
-
-
-def _confidences(predictor: Predictor, texts: list[tuple[str, ...]]) -> list[str]:
-    """Of the likeliest class, as evaluation gives it."""
-    return [f"{row.max():.6f}" for row in predictor.probabilities(predictor.encode(texts))]
-
-
-def _rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def _columns(done: str, *names: str) -> list[tuple[str, ...]]:
-    return [tuple(row[name] for name in names) for row in _rows(done)]
 
 
 def _parsed(*args: str) -> list[str]:
@@ -154,13 +137,13 @@ def test_a_bar_on_a_terminal(
     monkeypatch.setattr(sys, "stdout", out)
     predict(config, model[1], ["the film\n"] * 7, out.write)
     assert ("7/7" if total == "known" else "7/Unknown") in screen.getvalue() and not out.getvalue()
-    assert len(_rows((tmp_path / "answers.csv").read_text())) == 7
+    assert len(rows_of((tmp_path / "answers.csv").read_text())) == 7
 
 
 def test_several_labels(tmp_path: Path) -> None:
     predictor = save(tmp_path, multi_label=True)
     probabilities = predictor.probabilities(predictor.encode([(text,) for text in TEXTS]))
-    found = _columns(succeeds("predict_text", f"--run_dir={tmp_path}", *TEXTS, "?"), "id", "label", "note")
+    found = columns(succeeds("predict_text", f"--run_dir={tmp_path}", *TEXTS, "?"), "id", "label", "note")
     wanted = []
     for number, row in enumerate(probabilities, start=1):
         labels = sorted(np.flatnonzero(row >= predictor.thresholds), key=lambda label, row=row: -row[label])

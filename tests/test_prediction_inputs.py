@@ -1,7 +1,5 @@
 """What ``predict_text`` reads: all that training does, each input with an answer or a reason in its place."""
 
-import csv
-import io
 import json
 import subprocess
 import sys
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.little_model import TEXTS, save
+from tests.little_model import HEADER, NO_TEXT, TEXTS, columns, confidences, rows_of, save
 from tests.processes import ROOT
 from tests.refusals import refused
 from tests.scripts import fails, run, succeeds
@@ -18,27 +16,11 @@ from text_cls.inputs import InOrder, Input, in_chunks, read_inputs
 from text_cls.prediction_config import PredictionConfig
 from text_cls.predictor import NO_WORDS, Predictor
 
-NO_TEXT = "there is no text"
-HEADER = "id,label,class,confidence,note\n"
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Path]:
     folder = tmp_path_factory.mktemp("run")
     return save(folder), folder
-
-
-def _confidences(predictor: Predictor, texts: list[tuple[str, ...]]) -> list[str]:
-    """Of the likeliest class, as evaluation gives it."""
-    return [f"{row.max():.6f}" for row in predictor.probabilities(predictor.encode(texts))]
-
-
-def _rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def _columns(done: str, *names: str) -> list[tuple[str, ...]]:
-    return [tuple(row[name] for name in names) for row in _rows(done)]
 
 
 def _lines(folder: Path) -> list[str]:
@@ -81,10 +63,10 @@ def test_one_answer_for_each_input(model: tuple[Predictor, Path], tmp_path: Path
             row["confidence"] = row["confidence"] and f"{float(row['confidence']):.6f}"
     else:
         assert done.startswith(HEADER)
-        rows = _rows(done)
+        rows = rows_of(done)
     assert [row["id"].removesuffix(".txt") for row in rows] == list("123456")
     assert [row["note"] for row in rows] == ["", NO_TEXT, "", NO_TEXT, NO_WORDS, ""]
-    wanted = _confidences(predictor, [(text,) for text in TEXTS[:3]])
+    wanted = confidences(predictor, [(text,) for text in TEXTS[:3]])
     assert [row["confidence"] for row in rows] == [wanted[0], "", wanted[1], "", "", wanted[2]]
     assert all((row["class"] == "") == (row["confidence"] == "") == (row["label"] == "") for row in rows)
     assert all(row["class"] == predictor.classes[int(row["label"])] for row in rows if row["label"])
@@ -94,7 +76,7 @@ def test_the_cases_of_users(model: tuple[Predictor, Path], shared: Path) -> None
     base = ["predict_text", f"--run_dir={model[1]}", f"--input={shared}/cases/text"]
 
     def notes(name: str, *flags: str) -> list[tuple[str, ...]]:
-        return _columns(succeeds(*base[:2], f"{base[2]}/{name}", *flags), "id", "note")
+        return columns(succeeds(*base[:2], f"{base[2]}/{name}", *flags), "id", "note")
 
     assert notes("blank_lines.txt") == [("1", ""), ("2", NO_TEXT), ("3", ""), ("4", NO_TEXT), ("5", "")]
     assert notes("emoji_line.txt") == [("1", ""), ("2", NO_WORDS), ("3", ""), ("4", NO_WORDS)]
@@ -107,7 +89,7 @@ def test_rows_that_cannot_be_read_keep_their_place(model: tuple[Predictor, Path]
     table.write_text('id,text\na,the film\nb,one,too many\n,\nc,"open,the scene\nd,the bank\n')
     command = ["predict_text", f"--run_dir={model[1]}", "--dataset=csv", f"--data_path={table}"]
     assert "texts.csv:3: row has 3 columns, not 2" in (error := fails(*command)) and "--skip_bad_rows" in error
-    found = _columns(succeeds(*command, "--skip_bad_rows"), "id", "class", "note")
+    found = columns(succeeds(*command, "--skip_bad_rows"), "id", "class", "note")
     assert [row[0] for row in found] == ["a", "", "", "", "d"]
     assert [bool(row[1]) for row in found] == [True, False, False, False, True]
     for row, note in zip(
@@ -120,7 +102,7 @@ def test_rows_that_cannot_be_read_keep_their_place(model: tuple[Predictor, Path]
     command = ["predict_text", f"--run_dir={model[1]}", "--dataset=jsonl", f"--data_path={lines}"]
     assert "texts.jsonl:2: malformed JSON" in fails(*command)
     done = run(*command, "--skip_bad_rows")
-    assert [bool(label) for (label,) in _columns(done.stdout, "label")] == [True, False, False, False, True, False]
+    assert [bool(label) for (label,) in columns(done.stdout, "label")] == [True, False, False, False, True, False]
     assert "note: 1 rows with half a character" in done.stderr
 
     folder = tmp_path / "folder"
@@ -130,8 +112,8 @@ def test_rows_that_cannot_be_read_keep_their_place(model: tuple[Predictor, Path]
     command = ["predict_text", f"--run_dir={model[1]}", "--dataset=folder", f"--data_path={folder}"]
     assert "x.txt: a PDF document" in fails(*command)
     done = run(*command, "--skip_bad_rows")
-    assert [row[0] for row in _columns(done.stdout, "id", "note")] == ["b.txt", "a/x.txt"]
-    assert "a PDF document" in _rows(done.stdout)[1]["note"] and "read as Windows-1252" in done.stderr
+    assert [row[0] for row in columns(done.stdout, "id", "note")] == ["b.txt", "a/x.txt"]
+    assert "a PDF document" in rows_of(done.stdout)[1]["note"] and "read as Windows-1252" in done.stderr
 
 
 def test_flags_of_files_are_those_of_training(model: tuple[Predictor, Path], tmp_path: Path) -> None:
@@ -140,14 +122,14 @@ def test_flags_of_files_are_those_of_training(model: tuple[Predictor, Path], tmp
     flags = ["--dataset=csv", f"--data_path={tmp_path}/a.txt", "--columns=kind,name,text", "--delimiter=pipe",
              "--quoting=none", "--encoding=latin-1", "--keep_rows=kind=x", "--text_fields=name,text",
              "--id_field=name"]  # fmt: skip
-    found = _columns(succeeds("predict_text", f"--run_dir={run_dir}", *flags), "id", "confidence")
-    wanted = _confidences(predictor, [("one 'café", "bank"), ("three", "the team")])
+    found = columns(succeeds("predict_text", f"--run_dir={run_dir}", *flags), "id", "confidence")
+    wanted = confidences(predictor, [("one 'café", "bank"), ("three", "the team")])
     assert found == [("one 'café", wanted[0]), ("three", wanted[1])]
     lines = "one | two\nthe film\n"
     done = run("predict_text", f"--run_dir={run_dir}", "--separator=|", "--top=2", stdin=lines)
-    assert [row for (row,) in _columns(done.stdout, "id")] == ["1", "1", "2", "2"]
-    assert _columns(done.stdout, "confidence")[::2] == [
-        (value,) for value in _confidences(predictor, [("one ", " two"), ("the film",)])
+    assert [row for (row,) in columns(done.stdout, "id")] == ["1", "1", "2", "2"]
+    assert columns(done.stdout, "confidence")[::2] == [
+        (value,) for value in confidences(predictor, [("one ", " two"), ("the film",)])
     ]
 
 

@@ -20,8 +20,6 @@ from training.randomness import is_seed_state
 
 # What may be another in the run that goes on: it fixes no weight, and no meaning of one.
 _FREE = {"dropout", "attention_dropout", "token_dropout", "head_dropout", "num_classes"}
-
-
 Own = TypeVar("Own", bound=WordTokeniser | SubwordTokeniser)
 
 
@@ -81,13 +79,13 @@ def start_from(source: Source, predictor: Predictor) -> str:
     check_same(source, predictor.config, theirs.config, "a model")
     if theirs.tokeniser.key != predictor.tokeniser.key:
         raise UserError(f"--init_from={source.run} reads texts otherwise: another vocabulary, casing or --join_fields")
+    if theirs.join_fields != predictor.join_fields:
+        raise UserError(f"--init_from={source.run} was trained with --join_fields={theirs.join_fields}")
     same = (theirs.classes, theirs.multi_label) == (predictor.classes, predictor.multi_label)
     head = {id(variable) for variable in predictor.model.get_layer("head").variables}
     for variable, value in zip(predictor.model.variables, theirs.model.variables, strict=True):
         if not is_seed_state(variable.path) and (same or id(variable) not in head):
             variable.assign(value)
-    if theirs.join_fields != predictor.join_fields:
-        raise UserError(f"--init_from={source.run} was trained with --join_fields={theirs.join_fields}")
     classes = "with its head" if same else f"with a new head: its classes were {', '.join(theirs.classes[:5])}"
     return f"starts from the weights of {source.run}, {classes}"
 

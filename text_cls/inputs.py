@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from files.errors import UserError
-from text_cls.datasets import DATASETS, keep_of
+from text_cls.datasets import DATASETS, format_of
 from text_cls.format import Format
 from text_cls.prediction_config import LINES, PredictionConfig
-from text_cls.readers import EMPTY_ROWS, BadRows, Row, class_folders, read_csv, read_json
-from text_cls.text_files import decode, open_text, read_lines, read_whole
+from text_cls.readers import EMPTY_ROWS, BadRows, Row, class_folders, file_text, read_csv, read_json
+from text_cls.text_files import open_text, read_lines
 
 FORMS = (LINES, "csv", "jsonl", "folder")
 CHUNK = 8192  # texts that are in memory at a time
@@ -79,7 +79,7 @@ def read_inputs(config: PredictionConfig, texts: Iterable[str], bad: InOrder, pa
         inputs = _of_folder(path, config, bad)
     else:
         read = read_csv if config.dataset == "csv" else read_json
-        inputs = _in_order(read(path, _format(config), bad), bad)
+        inputs = _in_order(read(path, _form(config), bad), bad)
     found = False
     for one in inputs:
         found = True
@@ -111,18 +111,9 @@ def _check_flags(config: PredictionConfig) -> None:
             raise UserError(f"--{name}: --dataset={config.dataset} has no use for it; leave it out")
 
 
-def _format(config: PredictionConfig) -> Format:
+def _form(config: PredictionConfig) -> Format:
     """Labels and splits do not count."""
-    return Format(
-        config.text_fields,
-        id_field=config.id_field,
-        keep=keep_of(config.as_data()),
-        columns=config.columns,
-        delimiter=config.delimiter,
-        quoting=config.quoting,
-        encoding=config.encoding,
-        max_megabytes=config.max_megabytes,
-    )
+    return format_of(config.as_data(), label_field="", split_field="")
 
 
 def _checked(one: Input, pairs: bool, config: PredictionConfig, bad: InOrder) -> Iterator[Input]:
@@ -161,16 +152,15 @@ def _of_folder(folder: Path, config: PredictionConfig, bad: InOrder) -> Iterator
     """One text a file; ids are the names, with the folders that they are in."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
+    form = _form(config)
     for file in _text_files(folder):
         identity = os.fsencode(file.relative_to(folder).as_posix()).decode("utf-8", "replace")
         try:
-            text, encoding = decode(file, read_whole(file, config.max_megabytes), config.encoding)
+            text = file_text(file, form, bad)
         except UserError as error:
             bad(str(error), identity)
             yield from bad.waiting()
             continue
-        if config.encoding == "auto" and encoding in ("cp1252", "latin-1"):
-            bad.notice("files that are not UTF-8 are read as Windows-1252 (see --encoding)", str(file))
         yield Input(identity, (text,))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from files.errors import UserError
 from text_cls.preprocess import Corpus, Fields, map_chunks
 from text_cls.vocabulary import SEGMENT
-from text_cls.wordpiece import WordPiece
+from text_cls.wordpiece import WordPiece, corpus_of, end_to_end
 
 
 class PairFraming(NamedTuple):
@@ -59,13 +59,10 @@ def tokenise_pairs(texts: Sequence[Fields], wordpiece: WordPiece, workers: int =
         UserError: a text has not two fields.
     """
     parts = map_chunks(_chunk_pairs, wordpiece, texts, workers)
-    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
-    counts = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
-    return Corpus(list(wordpiece.words) * 2, ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    return corpus_of(parts, wordpiece.words * 2)
 
 
 def _chunk_pairs(wordpiece: WordPiece, texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
-    """All pieces end to end, and how many each pair has."""
     size, pieces = len(wordpiece), []
     for fields in texts:
         if len(fields) != 2:
@@ -73,5 +70,4 @@ def _chunk_pairs(wordpiece: WordPiece, texts: Sequence[Fields]) -> tuple[np.ndar
             raise UserError(f"--join_fields=pair: a pair has two fields, and {text!r} has {len(fields)}")
         first, second = map(wordpiece.pieces, fields)
         pieces.append([*first, *(piece + size for piece in second)])
-    flat = np.fromiter((piece for text in pieces for piece in text), np.int32)
-    return flat, np.array([len(text) for text in pieces], np.int64)
+    return end_to_end(pieces)

@@ -24,7 +24,7 @@ class PredictionConfig(Config):
     """Texts to classify with a trained run; ``text_cls.prediction.predict``."""
 
     dataset: str = option(LINES, "Form of the texts.", choices="text_cls.inputs:FORMS")
-    input: str = option("", "lines: file with one text a line (.gz, .xz, .zst as they are); '-' for standard input.")
+    input: str = option("", "lines: file with one text a line (packed or not); '-' for standard input.")
     data_path: Path | None = option(None, "csv, jsonl: the file; folder: of .txt files, in class folders or not.")
     text_fields: tuple[str, ...] = _as_in_training("text_fields")
     id_field: str = _as_in_training("id_field")

@@ -244,7 +244,7 @@ def read_folder(path: Path, bad: BadRows, form: Format, classes: Sequence[str] =
                 ignored += 1
                 continue
             found += 1
-            text = _file_text(file, form, bad)
+            text = file_text(file, form, bad)
             label = read_label(folder.name)
             yield Row((text,), label, str(file), f"{folder.name}/{file.name}")
     if not found:
@@ -261,7 +261,8 @@ def class_folders(path: Path) -> list[Path]:
     return sorted(p for p in names if p.is_dir())
 
 
-def _file_text(path: Path, form: Format, bad: BadRows) -> str:
+def file_text(path: Path, form: Format, bad: BadRows) -> str:
+    """A file that is one text; ``bad`` is told if it is not UTF-8. Raises UserError if it cannot be read."""
     text, encoding = decode(path, read_whole(path, form.max_megabytes), form.encoding)
     if form.encoding == "auto" and encoding in ("cp1252", "latin-1"):
         bad.notice("files that are not UTF-8 are read as Windows-1252 (see --encoding)", str(path))

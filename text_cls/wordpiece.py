@@ -267,14 +267,22 @@ def tokenise_pieces(texts: Sequence[Fields], wordpiece: WordPiece, join: str = "
         workers: processes; 0 is one a core.
     """
     parts = map_chunks(_chunk_pieces, (wordpiece, join), texts, workers)
+    return corpus_of(parts, wordpiece.words)
+
+
+def corpus_of(parts: Sequence[tuple[np.ndarray, np.ndarray]], lexicon: Sequence[str]) -> Corpus:
+    """One corpus of what ``end_to_end`` gave for every chunk of the texts."""
     ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
     counts = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
-    return Corpus(list(wordpiece.words), ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    return Corpus(list(lexicon), ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def end_to_end(pieces: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """All pieces end to end, and how many each text has."""
+    flat = np.fromiter((piece for text in pieces for piece in text), np.int32)
+    return flat, np.array([len(text) for text in pieces], np.int64)
 
 
 def _chunk_pieces(tool: tuple[WordPiece, str], texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
-    """All pieces end to end, and how many each text has."""
     wordpiece, join = tool
-    pieces = [wordpiece.pieces(join.join(field for field in fields if field.strip())) for fields in texts]
-    flat = np.fromiter((piece for text in pieces for piece in text), np.int32)
-    return flat, np.array([len(text) for text in pieces], np.int64)
+    return end_to_end([wordpiece.pieces(join.join(field for field in fields if field.strip())) for fields in texts])
