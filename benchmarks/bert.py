@@ -81,7 +81,7 @@ def ours_finetune(arrays: dict[str, np.ndarray]) -> Turn:
     from text_cls.batches import training_batches
     from text_cls.bert import build_classifier
     from text_cls.checkpoints import load_encoder, read_checkpoint
-    from text_cls.config import BertClassifierConfig
+    from text_cls.encoder_config import BertClassifierConfig
     from text_cls.encoding import Encoded
     from text_cls.objective import make_loss_fn
     from training.adamw import AdamW

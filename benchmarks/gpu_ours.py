@@ -73,7 +73,7 @@ def _images(sizes: Sizes, draw: np.random.Generator) -> Arrays:
 
 
 def _bert_config(sizes: Sizes, dropout: float) -> Any:
-    from text_cls.config import BertConfig
+    from text_cls.encoder_config import BertConfig
 
     b = sizes.bert
     return BertConfig(
@@ -83,7 +83,7 @@ def _bert_config(sizes: Sizes, dropout: float) -> Any:
 
 def _classifier(sizes: Sizes, dropout: float) -> Any:
     from text_cls.bert import build_classifier
-    from text_cls.config import BertClassifierConfig
+    from text_cls.encoder_config import BertClassifierConfig
 
     config = _bert_config(sizes, dropout)
     return build_classifier(BertClassifierConfig(config, sizes.bert.classes, head_dropout=dropout))

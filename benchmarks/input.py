@@ -75,7 +75,7 @@ def fine_tuning() -> Case:
     """``finetune_bert`` of six layers of width 384, as MiniLM has, with 32 texts a batch."""
     from text_cls.batches import training_batches
     from text_cls.bert import build_classifier
-    from text_cls.config import BertClassifierConfig, BertConfig
+    from text_cls.encoder_config import BertClassifierConfig, BertConfig
     from text_cls.objective import make_loss_fn
 
     model = build_classifier(BertClassifierConfig(BertConfig(30_522, 384, 6, 12, 1536, 512), 2))

@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
 def bert_base(batch: int, tokens: int = 512) -> Recipe:
     """12 layers of width 768, feed-forward 3072 (Devlin et al. 2019), fine-tuned."""
     from text_cls.bert import build_classifier
-    from text_cls.config import BertClassifierConfig, BertConfig
+    from text_cls.encoder_config import BertClassifierConfig, BertConfig
 
     config = BertConfig()
     parameters = build_classifier(BertClassifierConfig(config, 2)).count_params()

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from tests.policies import dtype_policy
 from text_cls import attention, bert, transformer
-from text_cls.config import BertClassifierConfig, BertConfig, TransformerConfig
+from text_cls.config import TransformerConfig
+from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.transformer import SelfAttention
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,8 @@ from diffusion.samplers import make_table
 from diffusion.sampling import sample
 from diffusion.unet import build_unet
 from text_cls import bert, transformer
-from text_cls.config import BertClassifierConfig, BertConfig, TransformerConfig
+from text_cls.config import TransformerConfig
+from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from vision_bridge.backbones import build_backbone
 from vision_bridge.classifier import build_head
 from vision_bridge.config import HeadConfig
@@ -150,7 +151,7 @@ _WEIGHTS = """
 from typing import NamedTuple
 import numpy as np
 from text_cls import bert
-from text_cls.config import BertConfig
+from text_cls.encoder_config import BertConfig
 from training.evaluation import make_evaluator
 from training.feed import Batches, Spec
 from training.functions import compiled, with_gradient

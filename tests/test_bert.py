@@ -18,7 +18,7 @@ from text_cls.bert import (
     layerwise_rates,
     merge_lora,
 )
-from text_cls.config import BertClassifierConfig, BertConfig
+from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from training.adamw import AdamW
 from training.backends import Placement
 from training.job import Job

@@ -210,9 +210,9 @@ def test_several_encoders_and_those_of_other_families(bert: Path) -> None:
     message = refused(lambda: _last(bert))
     assert "2 encoders in it" in message and "query" in message and "document" in message
     _change(bert / "config.json", lambda raw: (raw.pop("model_type"), raw.pop("architectures")))
-    for family in ("roberta", "model.roberta", "module.electra", "xlm_roberta"):
+    for family in ("roberta", "model.roberta", "module.electra", "xlm_roberta_xl", "deberta"):
         _prefixed(bert, family)
-        assert f"the weights are those of {family.rpartition('.')[2]}" in refused(lambda: _last(bert))
+        assert f"the weights are those of {family.rpartition('.')[2]!r}" in refused(lambda: _last(bert))
     _prefixed(bert, "_orig_mod", {"module.embeddings.LayerNorm.bias": np.zeros(16, "f4")})
     assert "two tensors are called 'embeddings.LayerNorm.bias'" in refused(lambda: _last(bert))
 
@@ -220,11 +220,13 @@ def test_several_encoders_and_those_of_other_families(bert: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "roberta"}, "model_type 'roberta'"),
-        ({"model_type": None, "architectures": ["RobertaModel"]}, "architectures 'RobertaModel'"),
-        ({"model_type": None, "architectures": ["ElectraForPreTraining"]}, "architectures 'ElectraForPreTraining'"),
+        ({"model_type": "deberta-v2"}, "model_type 'deberta-v2'"),
+        ({"model_type": None, "architectures": ["DebertaModel"]}, "architectures 'DebertaModel'"),
+        ({"model_type": None, "architectures": ["LukeForMaskedLM"]}, "architectures 'LukeForMaskedLM'"),
+        ({"model_type": "bert", "architectures": ["RobertaModel"]}, "which of them is it?"),
+        ({"auto_map": {"AutoModel": "modeling.MyModel"}}, "its layers are in code of its own"),
         ({"model_type": None, "architectures": ["BertGenerationEncoder"]}, "architectures 'BertGenerationEncoder'"),
-        ({"model_type": None, "architectures": ["TFXLMRobertaModel"]}, "architectures 'TFXLMRobertaModel'"),
+        ({"model_type": None, "architectures": ["TFXLMRobertaXLModel"]}, "architectures 'TFXLMRobertaXLModel'"),
         ({"model_type": None, "architectures": ["MyEncoder"]}, "architectures 'MyEncoder'"),
         ({"model_type": "bert", "architectures": ["JinaBertForMaskedLM"]}, "architectures 'JinaBertForMaskedLM'"),
         ({"model_type": "bert", "architectures": ["DistilBertModel"]}, "which of them is it?"),
@@ -243,7 +245,7 @@ def test_other_architectures_are_refused_by_name(bert: Path, changes: dict, mess
 
 
 def test_classes_of_a_users_own_are_read_where_the_model_type_says_bert(bert: Path) -> None:
-    for name in ("BertForNextThing", "TFBertModel", "MyClassifier", "BertCNNModel"):
+    for name in ("BertForNextThing", "TFBertModel", "MyClassifier", "BertCNNModel", "MyBertForNextThing"):
         _change(bert / "config.json", lambda raw, name=name: raw.update(model_type="bert", architectures=[name]))
         _same(bert)
     _change(bert / "config.json", lambda raw: (raw.pop("model_type"), raw.update(architectures=["BertForMaskedLM"])))

@@ -16,6 +16,7 @@ from files.tensors import read_tensors, write_tensors
 from tests.golden.classifier_lines import LINES, rows_of
 from tests.refusals import refused
 from text_cls.checkpoint_writing import write_tokeniser
+from text_cls.encoder_families import FAMILIES
 from text_cls.checkpoints import read_checkpoint
 from text_cls.hub_tokeniser import read_tokeniser
 from text_cls.published_classifier import read_published
@@ -111,9 +112,9 @@ def test_a_tokeniser_with_added_tokens_is_saved_and_loaded(tmp_path: Path) -> No
     saved = json.loads(json.dumps(tokeniser.save(tmp_path)))
     again = PieceTokeniser.load(tmp_path, saved)
     assert again.key == tokeniser.key != PieceTokeniser(WordPiece(wordpiece.words), 12).key
-    write_tokeniser(tmp_path / "published", wordpiece)
+    write_tokeniser(tmp_path / "published", wordpiece, FAMILIES["bert"])
     for other in (
-        again.wordpiece,
+        again.cutter,
         pickle.loads(pickle.dumps(wordpiece)),
         WordPiece(**read_tokeniser(tmp_path / "published")),
     ):

@@ -124,8 +124,8 @@ def test_keys_that_do_not_fit_are_listed(copy: Path) -> None:
         ({"hidden_dropout_prob": 1.5}, "dropout=1.5: 0.99 or less is needed"),
         ({"hidden_act": ["gelu"]}, "activation=['gelu']: a value of type str is needed"),
         ({"hidden_act": "mish"}, "activation 'mish'; known are gelu"),
-        ({"model_type": "roberta"}, "model_type 'roberta'; bert and distilbert are supported"),
-        ({"position_embedding_type": "relative_key"}, "only absolute is supported"),
+        ({"model_type": "deberta"}, "model_type 'deberta'; supported are bert, distilbert, roberta"),
+        ({"position_embedding_type": "relative_key"}, 'only "absolute" is supported'),
     ],
 )
 def test_a_configuration_that_disagrees(copy: Path, changes: dict, message: str) -> None:
@@ -159,7 +159,7 @@ def test_missing_and_damaged_files(copy: Path, tmp_path: Path) -> None:
     (copy / "config.json").write_text("{")
     assert "malformed JSON" in _refused(copy)
     (copy / "config.json").write_text('{"model_type": "bert"}')
-    assert "not a BERT configuration, 'vocab_size' is missing" in _refused(copy)
+    assert "not a configuration of an encoder, 'vocab_size' is missing" in _refused(copy)
     (copy / "config.json").unlink()
     assert "neither config.json nor bert_config.json" in _refused(copy)
     tf1 = Path(shutil.copytree(TINY / "tf1", tmp_path / "tf1"))

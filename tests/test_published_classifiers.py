@@ -84,7 +84,7 @@ def test_what_is_written_is_what_transformers_writes(name: str, tmp_path: Path, 
     again = Predictor.load(tmp_path, one_replica)
     np.testing.assert_array_equal(_logits(again), _logits(predictor))
     assert (again.classes, again.config, again.tokeniser.max_length) == (predictor.classes, predictor.config, 12)
-    assert again.tokeniser.wordpiece.words == predictor.tokeniser.wordpiece.words
+    assert again.tokeniser.cutter.words == predictor.tokeniser.cutter.words
     assert predictor.thresholds is None or again.thresholds.tolist() == [0.25, 0.5, 0.75]
 
 
@@ -112,7 +112,7 @@ HEADS = [
     (lambda raw: raw.update(id2label=["a", "b", "c"]), "id2label is ['a', 'b', 'c']"),
     (lambda raw: raw.update(classifier_dropout="much"), "classifier_dropout is 'much'"),
     (lambda raw: raw.update(triptych=[1]), "triptych is [1]"),
-    (lambda raw: raw.update(triptych={"truncate": "tail"}), "truncate is 'tail'"),
+    (lambda raw: raw.update(triptych={"truncate": "feet"}), "truncate is 'feet'"),
     (lambda raw: raw.update(problem_type="multi_label_classification", triptych={"thresholds": [0.5, 2, 0.5]}),
      "thresholds have 2 among them"),
 ]  # fmt: skip

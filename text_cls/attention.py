@@ -26,7 +26,8 @@ def attention(q: Any, k: Any, v: Any, bias: Any, drop: Dropout, training: bool =
         q: [B, H, Q, d].
         k: [B, H, T, d], as is ``v``.
         v: see ``k``.
-        bias: [B, 1, 1, T], 0 for a token that may be seen, a large negative number for padding, and nothing else.
+        bias: [B, 1, 1, T], 0 for a token that may be seen, a large negative number for padding, and nothing else; or
+            with scores of pairs of tokens added, [B, H, Q, T], for which there is one form.
         drop: drops weights where ``training``.
         training: whether it does.
 
@@ -34,7 +35,8 @@ def attention(q: Any, k: Any, v: Any, bias: Any, drop: Dropout, training: bool =
         [B, Q, H, d].
     """
     dropped = training and drop.rate > 0
-    if not dropped and flash_device() and flash_fits(q, k, training):
+    padding_alone = tuple(bias.shape[1:3]) == (1, 1)
+    if padding_alone and not dropped and flash_device() and flash_fits(q, k, training):
         return fused(q, k, v, bias)
     return explicit(q, k, v, bias, drop, training)
 

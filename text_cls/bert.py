@@ -1,10 +1,11 @@
-"""The BERT family's encoder and a classifier on it, in the layers of ``transformer.py``.
+"""Published encoders and a classifier on them, in the layers of ``transformer.py``.
 
-BERT, DistilBERT and MiniLM are post-norm encoders with learned positions; they differ in sizes, in segment embeddings
-(DistilBERT has none) and in key names, which ``checkpoints.py`` knows. Texts are one segment, the first, or with
-``pairs`` two, whose ids say which (``pairs.py``).
+BERT and its relatives (``encoder_families.py``) are post-norm encoders with learned positions. They differ in sizes, in
+segment embeddings (DistilBERT has none), in embeddings narrower than the hidden vectors (ELECTRA, ALBERT), in blocks
+that share their weights (ALBERT), and in attention scores by distance (MPNet). Texts are one segment, the first, or
+with ``pairs`` two, whose ids say which (``pairs.py``).
 
-Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``K`` classes.
+Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``E`` width of the embeddings, ``H`` heads, ``K`` classes.
 """
 
 import math
@@ -12,22 +13,63 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from files.errors import UserError
-from text_cls.config import BertClassifierConfig, BertConfig
+from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, register
 from text_cls.vocabulary import SEGMENT
 from training.dropout import Dropout
 from training.initializers import RandomUniform, TruncatedNormal
 
-# Poolings that put a dense layer over [CLS], and its activation: BERT's, and that of DistilBERT's classifier.
-DENSE = {"pooler": "tanh", "pre_classifier": "relu"}
+# Poolings that put a dense layer over [CLS], and its activation: BERT's, and those of DistilBERT's and ELECTRA's
+# classifiers.
+DENSE = {"pooler": "tanh", "pre_classifier": "relu", "dense_gelu": "gelu"}
+_FAR = 128  # distances from here on share a row of MPNet's table
+
+
+@register
+class RelativeBias(layers.Layer):
+    """Padding's bias [B, 1, 1, T] plus a learned one by distance and head (Raffel et al. 2020) → [B, H, T, T].
+
+    Half of the rows are for tokens before, half for those behind: of these, the first half are one distance each, the
+    others ever more, on a logarithmic scale up to 128 tokens.
+    """
+
+    def __init__(self, num_heads: int, buckets: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads, self.buckets = num_heads, buckets
+
+    def build(self, tokens_shape: Any, bias_shape: Any = None) -> None:
+        self.table = self.add_weight(shape=(self.buckets, self.num_heads), initializer=_small(), name="table")
+
+    def call(self, tokens: Any, bias: Any) -> Any:
+        place = ops.arange(ops.shape(tokens)[1])
+        distance = place[None] - place[:, None]  # [T, T]: of the asked token from the asking one
+        row = ops.take(_rows_by_distance(self.buckets // 2), ops.minimum(ops.abs(distance), _FAR))
+        row = row + ops.where(distance > 0, self.buckets // 2, 0)
+        return ops.transpose(ops.take(self.table, row, axis=0), (2, 0, 1))[None] + bias
+
+    def compute_output_shape(self, tokens_shape: Any, bias_shape: Any = None) -> Any:
+        return (tokens_shape[0], self.num_heads, tokens_shape[1], tokens_shape[1])
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"num_heads": self.num_heads, "buckets": self.buckets}
+
+
+def _rows_by_distance(rows: int) -> np.ndarray:
+    """[129]: the row of each distance up to 128, in float32 as the reference rounds."""
+    near = rows // 2
+    size = np.arange(_FAR + 1)
+    share = np.log(np.maximum(size, 1).astype(np.float32) / near) / np.float32(math.log(_FAR / near))
+    far = near + (share * (rows - near)).astype(np.int32)
+    return np.where(size < near, size, np.minimum(far, rows - 1)).astype(np.int32)
 
 
 @register
 class BertEmbedding(layers.Layer):
-    """Word piece plus position plus segment, normalised: [B, T] → [B, T, D]."""
+    """Word piece plus position plus segment, normalised: [B, T] → [B, T, E]."""
 
     def __init__(
         self,
@@ -58,7 +100,7 @@ class BertEmbedding(layers.Layer):
 
     def call(self, tokens: Any, training: bool = False) -> Any:
         place = self.positions[: ops.shape(tokens)[1]]  # [T, D]
-        if self.num_segments and self.pairs:
+        if self.num_segments > 1 and self.pairs:
             segment = ops.one_hot(tokens // SEGMENT, self.num_segments, dtype=self.compute_dtype)
             place = place + ops.matmul(segment, self.segments)  # [B, T, D]
         elif self.num_segments:
@@ -88,9 +130,21 @@ def build_encoder(
     """
     outputs = (config.num_layers,) if outputs is None else tuple(outputs)
     tokens = keras.Input((None,), dtype="int32", name="tokens")
+    x, bias = _below(config, tokens, pairs)
+    own = [_block(config, i) for i in range(min(max(outputs), config.num_blocks))]
+    states = [x]
+    for i in range(max(outputs)):
+        last = cls_only and i + 1 == max(outputs)
+        states.append(own[min(i, len(own) - 1)](states[-1], bias, queries=1 if last else None))
+    chosen = [states[place][:, :1] if cls_only else states[place] for place in outputs]
+    return keras.Model(tokens, chosen if len(chosen) > 1 else chosen[0], name="encoder")
+
+
+def _below(config: BertConfig, tokens: Any, pairs: bool) -> tuple[Any, Any]:
+    """What the lowest block gets: the embeddings [B, T, D], and what is added to attention scores."""
     x = BertEmbedding(
         config.vocabulary_size,
-        config.width,
+        config.table_width,
         config.max_positions,
         config.num_segments,
         config.norm_epsilon,
@@ -98,23 +152,27 @@ def build_encoder(
         pairs,
         name="embedding",
     )(tokens)
+    if config.embedding_width:
+        x = layers.Dense(config.width, kernel_initializer=_small(), name="embedding_project")(x)
     bias = PaddingBias(name="padding_bias", dtype="float32")(tokens)
-    states = [x]
-    for i in range(max(outputs)):
-        block = EncoderBlock(
-            config.num_heads,
-            config.ffn_width,
-            config.dropout,
-            config.attention_dropout,
-            "post",
-            config.activation,
-            config.norm_epsilon,
-            name=f"block_{i}",
+    if config.relative_buckets:
+        bias = RelativeBias(config.num_heads, config.relative_buckets, name="relative_bias", dtype="float32")(
+            tokens, bias
         )
-        last = cls_only and i + 1 == max(outputs)
-        states.append(block(states[-1], bias, queries=1 if last else None))
-    chosen = [states[place][:, :1] if cls_only else states[place] for place in outputs]
-    return keras.Model(tokens, chosen if len(chosen) > 1 else chosen[0], name="encoder")
+    return x, bias
+
+
+def _block(config: BertConfig, number: int) -> EncoderBlock:
+    return EncoderBlock(
+        config.num_heads,
+        config.ffn_width,
+        config.dropout,
+        config.attention_dropout,
+        "post",
+        config.activation,
+        config.norm_epsilon,
+        name=f"block_{number}",
+    )
 
 
 def build_classifier(config: BertClassifierConfig) -> keras.Model:
@@ -139,8 +197,14 @@ def _small() -> TruncatedNormal:
 
 
 def blocks(encoder: keras.Model) -> list[EncoderBlock]:
-    """The encoder's blocks, lowest first."""
+    """The encoder's blocks that have weights of their own, lowest first."""
     return [layer for layer in encoder.layers if isinstance(layer, EncoderBlock)]
+
+
+def below_blocks(encoder: keras.Model) -> list[layers.Layer]:
+    """The layers with weights below the blocks, the embedding first."""
+    names = ("embedding", "embedding_project", "relative_bias")
+    return [layer for name in names for layer in encoder.layers if layer.name == name]
 
 
 def freeze(encoder: keras.Model, lowest: int) -> None:
@@ -152,15 +216,18 @@ def freeze(encoder: keras.Model, lowest: int) -> None:
     there = blocks(encoder)
     if lowest > len(there):
         raise UserError(f"--freeze_layers={lowest}: the encoder has {len(there)} layers")
-    for layer in (encoder.get_layer("embedding"), *there[:lowest]) if lowest else ():
+    for layer in (*below_blocks(encoder), *there[:lowest]) if lowest else ():
         layer.trainable = False
 
 
 def layerwise_rates(encoder: keras.Model, decay: float) -> Callable[[keras.Variable], float]:
     """variable → factor of its learning rate: ``decay`` to the power of its distance from the head (Sun et al.)."""
-    order = [encoder.get_layer("embedding"), *blocks(encoder)]
+    order = [below_blocks(encoder), *([block] for block in blocks(encoder))]
     factors = {
-        id(variable): decay ** (len(order) - place) for place, layer in enumerate(order) for variable in layer.variables
+        id(variable): decay ** (len(order) - place)
+        for place, level in enumerate(order)
+        for layer in level
+        for variable in layer.variables
     }
     return lambda variable: factors.get(id(variable), 1.0)
 

@@ -1,6 +1,7 @@
-"""Configurations of published BERT and DistilBERT checkpoints → ours, and whether weights are of that size."""
+"""Configurations of published encoders ↔ ours, and whether weights are of that size."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import numpy as np
 
 from files.documents import read_object, shown
 from files.errors import UserError
-from text_cls.config import BertConfig
+from text_cls.encoder_config import BertConfig
+from text_cls.encoder_families import FAMILIES, OTHERS, SUPPORTED, class_name
 
-_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+_ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh",
+                "gelu_accurate": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_python_tanh": "gelu_tanh",
                 "relu": "relu", "silu": "silu", "swish": "silu"}  # fmt: skip
 # A class of models as libraries name it: TF or Flax, the family, the task.
 _ARCHITECTURE = re.compile(r"(?:TF|Flax)?(\w+?)(?:Model|PreTrainedModel|LMHeadModel|For[A-Z]\w*)")
@@ -21,14 +24,14 @@ BLOCK = re.compile(r"encoder\.layer\.(\d{1,6})\.")
 
 
 def read_config(folder: Path, tf1: bool = False) -> tuple[dict[str, Any], BertConfig]:
-    """``config.json`` (BERT or DistilBERT) or ``bert_config.json`` → what it says, and our configuration.
+    """``config.json`` of one of ``FAMILIES``, or ``bert_config.json`` → what it says, and our configuration.
 
     Args:
         folder: where it is.
         tf1: of a TensorFlow 1 checkpoint, whose "gelu" is the tanh form.
 
     Raises:
-        UserError: missing, not JSON, a field missing or out of its bounds, or an architecture that is not BERT's.
+        UserError: missing, not JSON, a field missing or out of its bounds, or of another family.
     """
     path = next((folder / name for name in ("config.json", "bert_config.json") if (folder / name).exists()), None)
     if path is None:
@@ -36,16 +39,14 @@ def read_config(folder: Path, tf1: bool = False) -> tuple[dict[str, Any], BertCo
     raw = read_object(path)
     try:
         kind = _family(raw)
-        for name, only in _ONLY.items():
+        for name, only in (_ONLY | dict(FAMILIES[kind].only)).items():
             if raw.get(name, only) not in (only, None):
-                raise UserError(
-                    f"{name} {shown(raw[name])}; only {only if isinstance(only, str) else 'false'} is supported"
-                )
-        config = _from_distilbert(_Fields(raw)) if kind == "distilbert" else _from_bert(_Fields(raw))
+                raise UserError(f"{name} {shown(raw[name])}; only {json.dumps(only)} is supported")
+        config = _config(kind, _Fields(raw))
         if config.activation not in _ACTIVATIONS:
             raise UserError(f"activation {shown(config.activation)}; known are {', '.join(_ACTIVATIONS)}")
     except KeyError as error:
-        raise UserError(f"{path}: not a BERT configuration, {error} is missing") from error
+        raise UserError(f"{path}: not a configuration of an encoder, {error} is missing") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     activation = "gelu_tanh" if tf1 and config.activation == "gelu" else _ACTIVATIONS[config.activation]
@@ -53,12 +54,14 @@ def read_config(folder: Path, tf1: bool = False) -> tuple[dict[str, Any], BertCo
 
 
 def _family(raw: dict[str, Any]) -> str:
-    """bert or distilbert; raises UserError for any other model, by the name that the configuration gives it."""
+    """One of ``FAMILIES``; raises UserError for any other model, by the name that the configuration gives it."""
     if raw.get("quantization_config"):
         raise UserError("quantization_config: quantised weights are not read; take the checkpoint they were made of")
-    kind, architectures = raw.get("model_type"), raw.get("architectures")
-    if kind not in (None, "bert", "distilbert"):
-        raise UserError(f"model_type {shown(kind)}; bert and distilbert are supported")
+    kind, architectures, code = (raw.get(name) for name in ("model_type", "architectures", "auto_map"))
+    if isinstance(code, dict) and any(str(name).startswith("AutoModel") for name in code):
+        raise UserError(f"auto_map {shown(code)}: its layers are in code of its own, which is not read")
+    if kind is not None and (not isinstance(kind, str) or kind not in FAMILIES):
+        raise UserError(f"model_type {shown(kind)}; supported are {SUPPORTED}")
     if not isinstance(architectures, list | None) or not all(map(_is_short, architectures or ())):
         raise UserError(f"architectures {shown(architectures)}; a list of names is needed")
     for name in architectures or ():
@@ -74,14 +77,13 @@ def _is_short(name: Any) -> bool:
 
 
 def _family_of(name: str, known: bool) -> str | None:
-    """bert or distilbert of a class; None for a class of a user's own, where the family is ``known`` otherwise."""
+    """The family of a class; None for a class of a user's own, where the family is ``known`` otherwise."""
     found = _ARCHITECTURE.fullmatch(name)
-    begins = re.match("(distil)?bert", found[1].lower()) if found else None
-    if begins and (known or begins[0] == found[1].lower()):  # type: ignore[index]
-        return begins[0]
-    if known and found is None:
-        return None
-    raise UserError(f"architectures {shown(name)}; those of bert and distilbert are supported")
+    begins = found[1].lower() if found else ""
+    family = next((kind for kind in FAMILIES if class_name(kind) == begins), None)
+    if family is None and not (known and not begins.startswith(OTHERS)):
+        raise UserError(f"architectures {shown(name)}; supported are those of {SUPPORTED}")
+    return family
 
 
 class _Fields(dict):
@@ -95,59 +97,56 @@ class _Fields(dict):
             raise UserError(f"{name} is {shown(value)}")
         return value
 
-    def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default  # noqa: SIM401  # dict.get does not ask __getitem__
+
+def _config(kind: str, raw: "_Fields") -> BertConfig:
+    family = FAMILIES[kind]
+    values = {
+        ours: raw[theirs] if theirs in raw or default is ... else default
+        for ours, (theirs, default) in family.fields.items()
+    }
+    config = BertConfig(family=kind, **(values | dict(family.fixed)))
+    if config.embedding_width == config.width and not family.always_projected:
+        config = dataclasses.replace(config, embedding_width=0)
+    if family.late_positions:
+        first = config.pad_id + 1
+        if config.max_positions <= first:
+            raise UserError(f"max_position_embeddings {config.max_positions}; the first {first} are no token's")
+        config = dataclasses.replace(config, max_positions=config.max_positions - first)
+    return config
 
 
-def _from_bert(raw: "_Fields") -> BertConfig:
-    return BertConfig(
-        vocabulary_size=raw["vocab_size"],
-        width=raw["hidden_size"],
-        num_layers=raw["num_hidden_layers"],
-        num_heads=raw["num_attention_heads"],
-        ffn_width=raw["intermediate_size"],
-        max_positions=raw["max_position_embeddings"],
-        num_segments=raw.get("type_vocab_size", 2),
-        activation=raw.get("hidden_act", "gelu"),
-        norm_epsilon=raw.get("layer_norm_eps", 1e-12),
-        dropout=raw.get("hidden_dropout_prob", 0.1),
-        attention_dropout=raw.get("attention_probs_dropout_prob", 0.1),
-    )
-
-
-def _from_distilbert(raw: "_Fields") -> BertConfig:
-    return BertConfig(
-        vocabulary_size=raw["vocab_size"],
-        width=raw["dim"],
-        num_layers=raw["n_layers"],
-        num_heads=raw["n_heads"],
-        ffn_width=raw["hidden_dim"],
-        max_positions=raw["max_position_embeddings"],
-        num_segments=0,
-        activation=raw.get("activation", "gelu"),
-        norm_epsilon=1e-12,
-        dropout=raw.get("dropout", 0.1),
-        attention_dropout=raw.get("attention_dropout", 0.1),
-    )
+def published_config(config: BertConfig) -> dict[str, Any]:
+    """Our configuration as the family's ``config.json`` has it, but for names of classes."""
+    family = FAMILIES[config.family]
+    names = {"gelu_tanh": "gelu_pytorch_tanh"}
+    values = dataclasses.asdict(config) | {"activation": names.get(config.activation, config.activation)}
+    if family.late_positions:
+        values["max_positions"] += config.pad_id + 1
+    if not config.embedding_width:
+        values["embedding_width"] = config.width
+    found = {theirs: values[ours] for ours, (theirs, _) in family.fields.items()}
+    alone = {"type_vocab_size": 1} if config.num_segments == 1 else {}
+    return {"model_type": config.family, "pad_token_id": config.pad_id} | alone | found | dict(family.only)
 
 
 def check_sizes(path: Path, config: BertConfig, tensors: dict[str, np.ndarray]) -> None:
     """Refuses a configuration of a larger network than the weights are of, before that network is built."""
     numbers = {int(found[1]) for name in tensors if (found := BLOCK.match(name))}
     depth = next(i for i in range(len(numbers) + 1) if i not in numbers)
-    if config.num_layers > depth:
+    if config.num_blocks > depth:
         raise UserError(
-            f"{path}: the configuration says {config.num_layers:,} layers, the weights have {depth:,}; "
+            f"{path}: the configuration says {config.num_blocks:,} layers, the weights have {depth:,}; "
             f"missing: encoder.layer.{depth}.attention.self.query.weight and others"
         )
     expected: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (config.vocabulary_size, config.width),
-        "embeddings.position_embeddings.weight": (config.max_positions, config.width),
-        "embeddings.token_type_embeddings.weight": (config.num_segments, config.width),
+        "embeddings.word_embeddings.weight": (config.vocabulary_size, config.table_width),
+        "embeddings.position_embeddings.weight": (config.max_positions, config.table_width),
         "encoder.layer.0.intermediate.dense.weight": (config.ffn_width, config.width),
     }
-    if not config.num_segments:
-        del expected["embeddings.token_type_embeddings.weight"]
+    if config.num_segments:
+        expected["embeddings.token_type_embeddings.weight"] = (config.num_segments, config.table_width)
+    if config.embedding_width:
+        expected["embeddings_project.weight"] = (config.width, config.embedding_width)
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise UserError(f"{path}: keys do not fit the configuration; missing: {some(missing)}")
@@ -155,7 +154,10 @@ def check_sizes(path: Path, config: BertConfig, tensors: dict[str, np.ndarray]) 
 
 
 def check_shapes(path: Path, expected: dict[str, tuple[int, ...]], tensors: dict[str, np.ndarray]) -> None:
-    """Refuses weights of other shapes than a configuration asks for."""
+    """Refuses weights of other shapes than a configuration asks for, and those that are whole numbers."""
+    whole = [f"{name} {tensors[name].dtype}" for name in expected if tensors[name].dtype.kind in "iub"]
+    if whole:
+        raise UserError(f"{path}: quantised weights are not read, take the checkpoint they were made of: {some(whole)}")
     other = [
         f"{name} {tensors[name].shape}, not {shape}" for name, shape in expected.items() if tensors[name].shape != shape
     ]

@@ -12,38 +12,21 @@ import numpy as np
 
 from files.documents import shown
 from files.errors import UserError
+from text_cls.encoder_config import BertConfig
+from text_cls.encoder_families import FAMILIES, OTHERS, SUPPORTED, class_name, to_ours, to_theirs
 
 Tensors = dict[str, np.ndarray]
 _WORDS = "embeddings.word_embeddings.weight"
+_POSITIONS = "embeddings.position_embeddings.weight"
+_SEGMENTS = "embeddings.token_type_embeddings.weight"
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:module|_\w+)\.")  # no tensor of BERT's has such a part in its name
-# Encoders with a table of the same name that are not BERT's; their base models are called so in front of it.
-_FAMILIES = re.compile(
-    "(roberta|camembert|electra|albert|ernie|nezha|mpnet|deberta|layoutlm|convbert|mobilebert|rembert|xlm|data2vec|"
-    r"splinter|longformer|roformer|nystromformer|markuplm|lilt|esm)\w*"
-)
-_RENAMES = (
-    (r"^transformer\.layer\.", "encoder.layer."),
-    (r"\.attention\.([qkv])_lin\.", lambda m: f".attention.self.{dict(q='query', k='key', v='value')[m[1]]}."),
-    (r"\.attention\.out_lin\.", ".attention.output.dense."),
-    (r"\.sa_layer_norm\.", ".attention.output.LayerNorm."),
-    (r"\.ffn\.lin1\.", ".intermediate.dense."),
-    (r"\.ffn\.lin2\.", ".output.dense."),
-    (r"\.output_layer_norm\.", ".output.LayerNorm."),
-    (r"\.gamma$", ".weight"),
-    (r"\.beta$", ".bias"),
-)
-_TO_DISTILBERT = (
-    (r"^encoder\.layer\.", "transformer.layer."),
-    (r"\.attention\.self\.([qkv])[a-z]+\.", r".attention.\1_lin."),
-    (r"\.attention\.output\.dense\.", ".attention.out_lin."),
-    (r"\.attention\.output\.LayerNorm\.", ".sa_layer_norm."),
-    (r"\.intermediate\.dense\.", ".ffn.lin1."),
-    (r"\.output\.dense\.", ".ffn.lin2."),
-    (r"(\.layer\.\d+)\.output\.LayerNorm\.", r"\1.output_layer_norm."),
-)
+_OLD = ((".gamma", ".weight"), (".beta", ".bias"))  # of layer norms, at the end
+# What libraries that add to a model put into names; such weights are not those of the encoder alone.
+_ADDED = re.compile(r"\.(lora_[A-Za-z_]+|base_layer|modules_to_save|original_module)\.")
 # Heads of other tasks, and positions 0, 1, 2 … that old versions saved.
 _IGNORED = re.compile(
-    r"^(cls\.|classifier\.|pre_classifier\.|qa_outputs\.|vocab_|pooler\.|embeddings\.position_ids$|dropout\.)"
+    r"^(cls\.|classifier\.|pre_classifier\.|qa_outputs\.|vocab_|pooler\.|embeddings\.position_ids$|dropout\.|lm_head\.|"
+    r"predictions\.|sop_classifier\.|discriminator_predictions\.|generator_\w+\.)"
 )
 
 
@@ -54,8 +37,8 @@ class Named(NamedTuple):
     rest: Tensors
 
 
-def named(path: Path, found: Tensors) -> Named:
-    """Tensors by any names → by BERT's.
+def named(path: Path, found: Tensors, family: str = "bert") -> Named:
+    """Tensors by the names of their family → by BERT's.
 
     Raises:
         UserError: there are several encoders in it, one of another family, or two tensors have the same name.
@@ -63,22 +46,29 @@ def named(path: Path, found: Tensors) -> Named:
     bare: Tensors = {}
     for name, array in found.items():
         short = _WRAPPER.sub("", name)
+        if _ADDED.search(name):
+            raise UserError(
+                f"{path}: {shown(name)} is part of an adapter (PEFT); merge it into the model (merge_and_unload) and "
+                "save that"
+            )
         if short in bare:
             raise UserError(f"{path}: two tensors are called {shown(short)} once the wrappers' names are left out")
         bare[short] = array
-    prefix = _prefix(path, bare)
+    prefix = _prefix(path, bare, family)
     encoder: Tensors = {}
     rest: Tensors = {}
     for name, array in bare.items():
         inside = name.startswith(prefix)
-        short = _renamed(name.removeprefix(prefix) if inside else _beside(name, prefix))
+        short = _modern(name.removeprefix(prefix) if inside else _beside(name, prefix))
+        if inside:
+            short = to_ours(short, FAMILIES[family].names)
         if short in (encoder if inside else rest):
             raise UserError(f"{path}: two tensors are called {shown(short)}, one of them {shown(name)}")
         (encoder if inside else rest)[short] = array
     return Named(encoder, rest)
 
 
-def _prefix(path: Path, tensors: Tensors) -> str:
+def _prefix(path: Path, tensors: Tensors, family: str) -> str:
     """What stands before the names of the encoder, with the dot behind it."""
     tables = [name for name in tensors if name == _WORDS or name.endswith("." + _WORDS)]
     if len(tables) > 1:
@@ -87,10 +77,22 @@ def _prefix(path: Path, tensors: Tensors) -> str:
             "checkpoint of one is read"
         )
     prefix = tables[0].removesuffix(_WORDS) if tables else ""
-    other = next((part for part in prefix.split(".") if _FAMILIES.fullmatch(part)), None)
-    if other is not None:
-        raise UserError(f"{path}: the weights are those of {other}; bert and distilbert are supported")
+    own = FAMILIES[family].prefix.removesuffix(".")
+    known = {other.prefix.removesuffix(".") for other in FAMILIES.values()} - {own, "bert"}  # many call any encoder so
+    for part in prefix.split("."):
+        if part in known or class_name(part).startswith(OTHERS):
+            raise UserError(
+                f"{path}: the weights are those of {shown(part)}, and the configuration says {family}; supported are "
+                f"{SUPPORTED}"
+            )
     return prefix
+
+
+def _modern(name: str) -> str:
+    for old, new in _OLD:
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def _beside(name: str, prefix: str) -> str:
@@ -100,21 +102,40 @@ def _beside(name: str, prefix: str) -> str:
     return ".".join(parts[same:])
 
 
-def _renamed(name: str) -> str:
-    for pattern, new in _RENAMES:
-        name = re.sub(pattern, new, name)
-    return name
+def trimmed(tensors: Tensors, config: BertConfig) -> Tensors:
+    """An encoder's tensors as ours has them: padding's id is 0, position 0 is the first token's, no unused segment."""
+    found = dict(tensors)
+    words, places, segments = (found.get(name) for name in (_WORDS, _POSITIONS, _SEGMENTS))
+    if config.pad_id and words is not None and words.ndim == 2 and len(words) > config.pad_id:
+        found[_WORDS] = swapped(words, config.pad_id)
+    if FAMILIES[config.family].late_positions and places is not None and places.ndim == 2:
+        found[_POSITIONS] = places[config.pad_id + 1 :]
+    if config.num_segments == 1 and segments is not None and segments.ndim == 2:
+        found[_SEGMENTS] = segments[:1]
+    return found
 
 
-def to_distilbert(tensors: Tensors) -> Tensors:
-    """BERT's names → DistilBERT's."""
-    return {_distilbert_name(name): array for name, array in tensors.items()}
+def untrimmed(tensors: Tensors, config: BertConfig) -> Tensors:
+    """The inverse of ``trimmed``; rows that no token uses are zero."""
+    found = dict(tensors)
+    if config.pad_id:
+        found[_WORDS] = swapped(found[_WORDS], config.pad_id)
+    if FAMILIES[config.family].late_positions:
+        unused = np.zeros((config.pad_id + 1, config.table_width), np.float32)
+        found[_POSITIONS] = np.concatenate([unused, found[_POSITIONS]])
+    return found
 
 
-def _distilbert_name(name: str) -> str:
-    for pattern, new in _TO_DISTILBERT:
-        name = re.sub(pattern, new, name)
-    return name
+def swapped(rows: np.ndarray, pad_id: int) -> np.ndarray:
+    """Rows by id with those of 0 and of padding in each other's place."""
+    order = np.arange(len(rows))
+    order[[0, pad_id]] = pad_id, 0
+    return rows[order]
+
+
+def published_names(tensors: Tensors, family: str) -> Tensors:
+    """Our names → those of a family."""
+    return {to_theirs(name, FAMILIES[family].names): array for name, array in tensors.items()}
 
 
 def is_ignored(name: str) -> bool:

@@ -1,7 +1,8 @@
-"""Published checkpoints of the BERT family ↔ our encoder.
+"""Published checkpoints ↔ our encoder.
 
-Every form is first brought to one: a dictionary with BERT's Hugging Face names and ``[out, in]`` kernels. One table,
-``layout``, says under which name each of our variables is in it, for loading and for writing.
+Every form is first brought to one: a dictionary with BERT's Hugging Face names and ``[out, in]`` kernels
+(``encoder_families.py`` says what differs). One table, ``layout``, says under which name each of our variables is in
+it, for loading and for writing.
 """
 
 import hashlib
@@ -14,12 +15,15 @@ import numpy as np
 
 from files.download import fetch, fetch_wheel
 from files.errors import UserError
-from text_cls.bert import blocks
+from text_cls.bert import below_blocks, blocks
 from text_cls.checkpoint_config import BLOCK, check_shapes, check_sizes, read_config, some
 from text_cls.checkpoint_files import find_weights
-from text_cls.checkpoint_names import Tensors, from_tf1, is_ignored, named
-from text_cls.config import BertConfig
+from text_cls.checkpoint_names import Tensors, from_tf1, is_ignored, named, trimmed
+from text_cls.encoder_config import BertConfig
+from text_cls.encoder_families import FAMILIES, PARTS
 from text_cls.hub_tokeniser import read_tokeniser
+from text_cls.library_pieces import read_library_pieces
+from text_cls.pieces import Cutter
 from text_cls.wordpiece import WordPiece, read_vocabulary
 
 _HUB = "https://huggingface.co/google-bert/bert-base-uncased/resolve/86b5e0934494bd15c9632b12f734a8a67f723594/"
@@ -38,7 +42,7 @@ class Checkpoint(NamedTuple):
         path: of the weights, for errors.
         config: of the encoder.
         tensors: the encoder's, by BERT's Hugging Face names.
-        wordpiece: arguments of ``WordPiece``.
+        cutter: makes the tokeniser, with an implementation of WordPiece: ``python`` or ``tokenizers``.
         rest: the tensors beside the encoder: the head of a task.
         about: what the configuration of the checkpoint says.
         folder: where its files are.
@@ -47,7 +51,7 @@ class Checkpoint(NamedTuple):
     path: Path
     config: BertConfig
     tensors: Tensors
-    wordpiece: dict[str, Any]
+    cutter: Callable[[str], Cutter]
     rest: Tensors
     about: dict[str, Any]
     folder: Path
@@ -62,9 +66,9 @@ class Checkpoint(NamedTuple):
             digest.update(repr(self.about["id2label"]).encode())
         return digest.hexdigest()
 
-    def tokeniser(self, backend: str = "python") -> WordPiece:
+    def tokeniser(self, backend: str = "python") -> Cutter:
         """The checkpoint's tokeniser."""
-        return WordPiece(**self.wordpiece, backend=backend)
+        return self.cutter(backend)
 
 
 def _fetch_minilm(cache: Path) -> Path:
@@ -112,19 +116,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
     weights = find_weights(path)
     folder = weights.folder
     about, config = read_config(folder, weights.tf1)
-    wordpiece = read_tokeniser(folder)
-    _check_vocabulary(folder, wordpiece, config)
+    cutter = _read_cutter(folder, config)
     found = from_tf1(weights.read()) if weights.tf1 else weights.read()
-    tensors, rest = named(weights.path, found)
+    tensors, rest = named(weights.path, found, config.family)
+    tensors = trimmed(tensors, config)
     check_sizes(weights.path, config, tensors)
-    return Checkpoint(weights.path, config, tensors, wordpiece, rest, about, folder)
+    return Checkpoint(weights.path, config, tensors, cutter, rest, about, folder)
 
 
-def _check_vocabulary(folder: Path, wordpiece: dict[str, Any], config: BertConfig) -> None:
-    """Refuses a vocabulary with pieces that the encoder has no vector for; one with fewer was padded."""
+def _read_cutter(folder: Path, config: BertConfig) -> Callable[[str], Cutter]:
+    """What makes the tokeniser; raises UserError if it has pieces that the encoder has no vector for."""
+    if not FAMILIES[config.family].wordpiece:
+        library = read_library_pieces(folder, config.family, config.pad_id)
+        _check_vocabulary(folder, "the tokeniser", len(library), config)
+        return lambda backend: library
+    wordpiece = read_tokeniser(folder)
     vocabulary = wordpiece["vocabulary"]
     name = vocabulary.name if isinstance(vocabulary, Path) else "the tokeniser"
-    size = len(read_vocabulary(vocabulary) if isinstance(vocabulary, Path) else vocabulary)
+    pieces = read_vocabulary(vocabulary) if isinstance(vocabulary, Path) else vocabulary
+    _check_vocabulary(folder, name, len(pieces), config)
+    return lambda backend: WordPiece(**wordpiece, backend=backend)
+
+
+def _check_vocabulary(folder: Path, name: str, size: int, config: BertConfig) -> None:
+    """A vocabulary with fewer pieces was padded."""
     if size > config.vocabulary_size:
         raise UserError(
             f"{folder}: {name} has {size} pieces and the configuration says {config.vocabulary_size}; take both from "
@@ -141,21 +156,25 @@ def layout(encoder: keras.Model) -> Iterator[tuple[keras.Variable, tuple[str, ..
         yield embedding.segments, ("embeddings.token_type_embeddings.weight",)
     yield embedding.norm.gamma, ("embeddings.LayerNorm.weight",)
     yield embedding.norm.beta, ("embeddings.LayerNorm.bias",)
+    for layer in below_blocks(encoder)[1:]:
+        if layer.name == "embedding_project":
+            yield from _dense(layer, ("embeddings_project",))
+        else:
+            yield layer.table, ("encoder.relative_attention_bias.weight",)
     for i, block in enumerate(blocks(encoder)):
-        root = f"encoder.layer.{i}"
-        for layer, names in (
-            (block.attention.qkv, [f"{root}.attention.self.{part}" for part in ("query", "key", "value")]),
-            (block.attention.out, [f"{root}.attention.output.dense"]),
-            (block.widen, [f"{root}.intermediate.dense"]),
-            (block.narrow, [f"{root}.output.dense"]),
-        ):
-            yield layer._kernel, tuple(f"{name}.weight" for name in names)
-            yield layer.bias, tuple(f"{name}.bias" for name in names)
-        for norm, name in zip(
-            block.norms, (f"{root}.attention.output.LayerNorm", f"{root}.output.LayerNorm"), strict=True
-        ):
+        parts = {part: f"encoder.layer.{i}.{name}" for part, name in PARTS.items()}
+        yield from _dense(block.attention.qkv, (parts["query"], parts["key"], parts["value"]))
+        yield from _dense(block.attention.out, (parts["out"],))
+        yield from _dense(block.widen, (parts["widen"],))
+        yield from _dense(block.narrow, (parts["narrow"],))
+        for norm, name in zip(block.norms, (parts["attention_norm"], parts["norm"]), strict=True):
             yield norm.gamma, (f"{name}.weight",)
             yield norm.beta, (f"{name}.bias",)
+
+
+def _dense(layer: keras.layers.Dense, names: tuple[str, ...]) -> Iterator[tuple[keras.Variable, tuple[str, ...]]]:
+    yield layer._kernel, tuple(f"{name}.weight" for name in names)
+    yield layer.bias, tuple(f"{name}.bias" for name in names)
 
 
 def _stored_shape(variable: keras.Variable, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -178,7 +197,7 @@ def load_encoder(checkpoint: Checkpoint, encoder: keras.Model) -> None:
     tensors = checkpoint.tensors
     expected = {name: _stored_shape(variable, names) for variable, names in places for name in names}
     missing = sorted(expected.keys() - tensors.keys())
-    left_out = range(len(blocks(encoder)), checkpoint.config.num_layers)  # the encoder may be built without its top
+    left_out = range(len(blocks(encoder)), checkpoint.config.num_blocks)  # the encoder may be built without its top
     unexpected = sorted(name for name in tensors.keys() - expected.keys() if not _is_ignored(name, left_out))
     if missing or unexpected:
         parts = [

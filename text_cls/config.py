@@ -6,16 +6,16 @@ from typing import Self
 
 from files.errors import UserError
 from text_cls.csv_files import check_delimiter
+from text_cls.encoder_config import MAX_LAYERS, MAX_WIDTH, BertClassifierConfig
 from text_cls.text_files import check_encoding
 from training.config import TaskConfig, TrainingConfig
 from training.options import Config, nested, option
 
-TRUNCATIONS = ("head", "head_tail")
+TRUNCATIONS = ("head", "tail", "head_tail")
 POSITIONS = ("sinusoidal", "learned", "none")
 NORMS = ("pre", "post")
 HEADLINES = {False: "accuracy", True: "mean_average_precision"}  # the figure that counts, by multi_label
 FEWEST_SUBWORDS = 5 + 256  # the special tokens, and the bytes
-MAX_WIDTH, MAX_LAYERS = 65_536, 1000  # far beyond any published encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,9 @@ class DataConfig(Config):
     )
     label_field: str = option("label", "csv, jsonl: column of the label.")
     split_field: str = option(
-        "split", "csv, jsonl: column that says train, validation or test, used if it is there; empty: not used."
+        "split",
+        "csv, jsonl: column that says train, validation or test, used if it is there; empty: not used.",
+        former_defaults=("",),
     )
     id_field: str = option("id", "csv, jsonl: column of the row's id, for predictions.csv; used if it is there.")
     validation_path: Path | None = option(None, "csv, jsonl: file of validation rows, instead of a share.")
@@ -167,44 +169,10 @@ class TransformerConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig(Config):
-    """What fixes a published encoder's shape and arithmetic; it comes with the checkpoint."""
-
-    vocabulary_size: int = option(30522, "Word pieces.", low=1, high=10**7)
-    width: int = option(768, "Width D of the hidden vectors.", low=1, high=MAX_WIDTH)
-    num_layers: int = option(12, "Encoder blocks.", low=1, high=MAX_LAYERS)
-    num_heads: int = option(12, "Attention heads of a block.", low=1, high=MAX_WIDTH)
-    ffn_width: int = option(3072, "Hidden width of the feed-forward nets.", low=1, high=2**20)
-    max_positions: int = option(512, "Longest text in pieces, [CLS] and [SEP] included.", low=1, high=2**20)
-    num_segments: int = option(2, "Rows of the segment table; 0 where there is none.", low=0, high=2**20)
-    activation: str = option("gelu", "gelu (exact), gelu_tanh, relu or silu.")
-    norm_epsilon: float = option(1e-12, "ε of the layer norms.", low=0.0, high=0.99)
-    dropout: float = option(0.1, "Dropout of embeddings and block outputs.", low=0.0, high=0.99)
-    attention_dropout: float = option(0.1, "Dropout of attention weights.", low=0.0, high=0.99)
-
-    def check(self) -> None:
-        if self.width % self.num_heads:
-            raise UserError(f"width {self.width} is not a multiple of {self.num_heads} heads")
-
-
-@dataclasses.dataclass(frozen=True)
-class BertClassifierConfig(Config):
-    """An encoder with a classification head; ``pooler`` is [CLS] through BERT's dense tanh layer."""
-
-    encoder: BertConfig = nested(BertConfig, from_data=True)
-    num_classes: int = option(2, "Number of classes K.", high=2**20, from_data=True)
-    pooling: str = option(
-        "cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:ENCODER_POOLINGS"
-    )
-    head_dropout: float = option(0.1, "Dropout of the pooled vector.", low=0.0, high=0.99)
-    pairs: bool = option(False, "Whether a text is two segments; see text_cls.pairs.", from_data=True)
-
-
-@dataclasses.dataclass(frozen=True)
 class EncoderConfig(LengthConfig):
     """Which published encoder reads the texts, and how much of them."""
 
-    encoder: str = option("minilm", "Path of a BERT or DistilBERT checkpoint, or a name: minilm, bert-base-uncased.")
+    encoder: str = option("minilm", "Path of a published checkpoint, or a name: minilm, bert-base-uncased.")
     tokeniser: str = option(
         "python",
         "Implementation of WordPiece, ours or the library's; the ids are the same.",

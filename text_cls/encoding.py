@@ -18,8 +18,8 @@ class Framing(NamedTuple):
 
     Attributes:
         max_length: longest result in tokens.
-        truncate: what a longer text keeps: ``head``, or ``head_tail`` (its first quarter and its last three; long
-            reviews say what they think at the end, Sun et al. 2019).
+        truncate: what a longer text keeps: ``head``, ``tail``, or ``head_tail`` (its first quarter and its last three;
+            long reviews say what they think at the end, Sun et al. 2019).
         first: id of the opening token.
         last: id of the closing token, or None for none.
     """
@@ -34,7 +34,7 @@ class Framing(NamedTuple):
         closing = [] if self.last is None else [self.last]
         room = self.max_length - 1 - len(closing)
         if len(ids) > room:
-            head = room if self.truncate == "head" else room // 4
+            head = {"head": room, "tail": 0, "head_tail": room // 4}[self.truncate]
             ids = np.concatenate([ids[:head], ids[len(ids) - (room - head) :]])
         return np.concatenate([[self.first], ids, closing]).astype(np.int32)
 

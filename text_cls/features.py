@@ -17,7 +17,8 @@ from files.errors import UserError
 from text_cls.batches import Batch, Rows, sorted_batches, token_budget
 from text_cls.bert import build_encoder
 from text_cls.checkpoints import Checkpoint, load_encoder
-from text_cls.config import BertConfig, EmbeddingConfig
+from text_cls.config import EmbeddingConfig
+from text_cls.encoder_config import BertConfig
 from text_cls.encoding import Encoded
 from text_cls.prepared import PreparedTexts, read_encoder, tokenise_texts
 from text_cls.transformer import Pooling

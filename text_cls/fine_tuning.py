@@ -11,15 +11,18 @@ import keras
 import numpy as np
 from sklearn.manifold import TSNE
 
+from files.documents import read_object
 from files.download import cache_of
 from files.errors import Interrupted, UserError
 from text_cls import plots
 from text_cls.batches import evaluation_batches, sorted_batches, training_batches
-from text_cls.bert import add_lora, freeze, layerwise_rates
+from text_cls.bert import DENSE, add_lora, freeze, layerwise_rates
 from text_cls.checkpoint_writing import save_classifier, save_encoder, why_not_whole
 from text_cls.checkpoints import load_encoder, load_pooler
-from text_cls.config import BertClassifierConfig, FineTuningConfig
-from text_cls.continuing import inputs_of, read_source, seen_before, start_from
+from text_cls.config import FineTuningConfig
+from text_cls.continuing import Source, check_used, inputs_of, read_source, seen_before, start_from
+from text_cls.encoder_config import BertClassifierConfig, BertConfig
+from text_cls.encoder_families import FAMILIES
 from text_cls.encoding import Encoded
 from text_cls.objective import token_rates
 from text_cls.predictor import Predictor
@@ -59,28 +62,37 @@ def fine_tune(config: FineTuningConfig, run_dir: Path | str) -> dict[str, Any]:
     """
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
-        texts, job = _prepare(config, placement)
-        with Run.open(run_dir, config, job.splits, texts.inputs() | inputs_of(config.init_from)) as run:
+        texts, job = _prepare(config, placement, run_dir)
+        model = dataclasses.replace(config.model, pooling=job.predictor.config.pooling)
+        settled = dataclasses.replace(config, model=model)
+        with Run.open(run_dir, config, job.splits, texts.inputs() | inputs_of(job.source), settled) as run:
             return _tune(run, config, job, texts)
 
 
 def dry_run(config: FineTuningConfig) -> None:
     """Builds everything, prints sizes and the cost of a step, and writes nothing."""
     with session(config, config.training) as placement:
-        _, job = _prepare(config, placement, write=False)
+        _, job = _prepare(config, placement, None)
         _add_lora(config, job.predictor.model.get_layer("encoder"), placement)
         job.dry_run()
 
 
-def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True) -> _Prepared:
+def _prepare(config: FineTuningConfig, placement: Placement, run_dir: Path | str | None) -> _Prepared:
+    """``run_dir``: None where nothing is to be written."""
     if config.interactive and find_spec("plotly") is None:
         raise UserError("--interactive needs plotly: pip install plotly")
     if config.init_from and config.tuning.mlm_epochs:
         raise UserError("--mlm_epochs begins with the checkpoint: leave it out with --init_from")
-    texts = prepare_texts(config.data, config.encoder, config.seed, cache_of(config.cache_dir), dry_run=not write)
-    head, pooling, note = head_for(
-        texts.checkpoint, texts.splits.classes, config.data.multi_label, config.model.pooling
-    )
+    texts = prepare_texts(config.data, config.encoder, config.seed, cache_of(config.cache_dir), run_dir is None)
+    if config.tuning.mlm_epochs and texts.tokeniser.cutter.mask_id is None:
+        raise UserError("--mlm_epochs: the encoder's tokeniser has no <mask>; leave it out")
+    source = read_source(config.init_from, placement, run_dir)
+    if source is None:
+        head, pooling, note = head_for(
+            texts.checkpoint, texts.splits.classes, config.data.multi_label, config.model.pooling
+        )
+    else:
+        head, pooling, note = None, _pooling_after(source, config, texts), ()
     model = dataclasses.replace(_model_config(config, texts), pooling=pooling)
     predictor = Predictor(
         model, texts.tokeniser, texts.splits.classes, placement, config.training.batch_size, config.data.join_fields,
@@ -91,14 +103,22 @@ def _prepare(config: FineTuningConfig, placement: Placement, write: bool = True)
     freeze(encoder, config.tuning.freeze_layers)
     if head is not None:
         load_head(head, predictor.model, texts.splits.classes)
-    elif model.pooling == "pooler":
+    elif source is None and model.pooling == "pooler" and FAMILIES[model.encoder.family].form.in_encoder:
         load_pooler(texts.checkpoint, predictor.model.get_layer("pooler"))
-    source = read_source(config.init_from, placement)
     if source is not None:
         note = (start_from(source, predictor), *seen_before(source, texts.splits))
-    rate_of = _rate_of(predictor.model, config)
-    job = TextJob(config, texts.splits, texts.encode(), predictor, placement, rate_of, note)
+    rate_of = _rate_of(predictor.model, config, model.encoder)
+    job = TextJob(config, texts.splits, texts.encode(), predictor, placement, rate_of, note, source)
     return _Prepared(texts, job)
+
+
+def _pooling_after(source: Source, config: FineTuningConfig, texts: PreparedTexts) -> str:
+    """The pooling of a run that goes on; raises UserError for an encoder whose weights would be ignored."""
+    path = source.run / "data.json"
+    before = read_object(path).get("encoder") if path.exists() else None
+    if before not in (None, texts.checkpoint.fingerprint()):
+        check_used(source, config, ["encoder"])
+    return source.predictor.config.pooling if config.model.pooling == "auto" else config.model.pooling
 
 
 def _model_config(config: FineTuningConfig, texts: PreparedTexts) -> BertClassifierConfig:
@@ -109,9 +129,10 @@ def _model_config(config: FineTuningConfig, texts: PreparedTexts) -> BertClassif
     return dataclasses.replace(config.model, encoder=encoder, num_classes=classes, pairs=texts.tokeniser.pairs)
 
 
-def _rate_of(model: keras.Model, config: FineTuningConfig) -> Callable[[keras.Variable], float]:
+def _rate_of(model: keras.Model, config: FineTuningConfig, encoder: BertConfig) -> Callable[[keras.Variable], float]:
     of_encoder = layerwise_rates(model.get_layer("encoder"), config.tuning.layer_decay)
-    over = [layer for layer in model.layers if layer.name in ("pre_classifier", "head")]
+    pretrained = {"pooler"} if FAMILIES[encoder.family].form.in_encoder else set()
+    over = [layer for layer in model.layers if layer.name in DENSE.keys() - pretrained | {"head"}]
     head = {id(variable) for layer in over for variable in layer.variables}
     return lambda variable: config.tuning.head_rate if id(variable) in head else of_encoder(variable)
 
@@ -134,7 +155,7 @@ def _tune(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts
         if config.export:
             model = job.predictor.config
             assert isinstance(model, BertClassifierConfig)
-            save_encoder(run.path / "encoder", model.encoder, encoder, texts.tokeniser.wordpiece)
+            save_encoder(run.path / "encoder", model.encoder, encoder, texts.tokeniser.cutter)
             reason = why_not_whole(model)
             if reason is None:
                 save_classifier(run.path / "classifier", job.predictor)
@@ -172,11 +193,11 @@ def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedT
 
 
 def _masked_job(config: FineTuningConfig, training: TrainingConfig, job: TextJob, texts: PreparedTexts) -> Job:
-    wordpiece, model_config = texts.tokeniser.wordpiece, job.predictor.config
-    assert isinstance(model_config, BertClassifierConfig)
+    cutter, model_config = texts.tokeniser.cutter, job.predictor.config
+    assert isinstance(model_config, BertClassifierConfig) and cutter.mask_id is not None  # _prepare has looked
     with job.placement.scope():
-        ends = (wordpiece.cls_id, wordpiece.sep_id)
-        model = build_masked_lm(model_config.encoder, wordpiece.mask_id, ends, model_config.pairs, len(wordpiece))
+        ends = (cutter.cls_id, cutter.sep_id)
+        model = build_masked_lm(model_config.encoder, cutter.mask_id, ends, model_config.pairs, len(cutter))
         load_encoder(texts.checkpoint, model.encoder)
     loss_fn = make_masked_lm_loss(model)
     score = make_evaluator(lambda batch: loss_fn(batch, False, None), job.placement)

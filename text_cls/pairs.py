@@ -1,5 +1,7 @@
 """Two texts as BERT reads them: [CLS] A [SEP] B [SEP], with A in the first segment and B in the second.
 
+RoBERTa and others have two [SEP] in the middle, and one segment: what says the segment is then not looked at.
+
 An id of the second segment is raised by ``SEGMENT``, so that ids alone say which segment they are in: ``id % SEGMENT``
 is the piece, ``id // SEGMENT`` the segment. Batches, evaluation and artefacts need nothing besides. In a corpus, whose
 ids are places in a lexicon, they are raised by the size of the vocabulary.
@@ -11,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from files.errors import UserError
+from text_cls.pieces import Cutter, corpus_of, end_to_end
 from text_cls.preprocess import Corpus, Fields, map_chunks
 from text_cls.vocabulary import SEGMENT
-from text_cls.wordpiece import WordPiece, corpus_of, end_to_end
 
 
 class PairFraming(NamedTuple):
@@ -23,19 +25,22 @@ class PairFraming(NamedTuple):
         max_length: longest result in tokens.
         first, last: ids of [CLS] and [SEP].
         size: of the vocabulary.
+        middle: how many [SEP] stand between the texts.
     """
 
     max_length: int
     first: int
     last: int
     size: int
+    middle: int = 1
 
     def apply(self, ids: np.ndarray) -> np.ndarray:
         """The bare ids of A, and behind them those of B, raised → int32 ids, cut and framed."""
         count = int(np.count_nonzero(ids < self.size))
-        a, b = longest_first(count, len(ids) - count, self.max_length - 3)
+        a, b = longest_first(count, len(ids) - count, max(0, self.max_length - 2 - self.middle))
         second = ids[count : count + b] + (SEGMENT - self.size)
-        return np.array([self.first, *ids[:a], self.last, *second, self.last + SEGMENT], np.int32)
+        middle = [self.last] * self.middle
+        return np.array([self.first, *ids[:a], *middle, *second, self.last + SEGMENT], np.int32)
 
 
 def longest_first(a: int, b: int, room: int) -> tuple[int, int]:
@@ -52,22 +57,22 @@ def longest_first(a: int, b: int, room: int) -> tuple[int, int]:
     return (long, short) if a > b else (short, long)
 
 
-def tokenise_pairs(texts: Sequence[Fields], wordpiece: WordPiece, workers: int = 1) -> Corpus:
-    """Pairs → their word pieces, those of the second text raised; the lexicon is the vocabulary, twice.
+def tokenise_pairs(texts: Sequence[Fields], cutter: Cutter, workers: int = 1) -> Corpus:
+    """Pairs → their pieces, those of the second text raised; the lexicon is the vocabulary, twice.
 
     Raises:
         UserError: a text has not two fields.
     """
-    parts = map_chunks(_chunk_pairs, wordpiece, texts, workers)
-    return corpus_of(parts, wordpiece.words * 2)
+    parts = map_chunks(_chunk_pairs, cutter, texts, workers)
+    return corpus_of(parts, cutter.words * 2)
 
 
-def _chunk_pairs(wordpiece: WordPiece, texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
-    size, pieces = len(wordpiece), []
+def _chunk_pairs(cutter: Cutter, texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
+    size, pieces = len(cutter), []
     for fields in texts:
         if len(fields) != 2:
             text = " ".join(fields)[:40]
             raise UserError(f"--join_fields=pair: a pair has two fields, and {text!r} has {len(fields)}")
-        first, second = map(wordpiece.pieces, fields)
+        first, second = map(cutter.pieces, fields)
         pieces.append([*first, *(piece + size for piece in second)])
     return end_to_end(pieces)

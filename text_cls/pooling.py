@@ -22,6 +22,6 @@ def _max(x: Any, real: Any) -> Any:
 
 # (vectors [B, T, D], whether a token is no padding [B, T, 1]) → [B, D]
 POOLINGS: dict[str, Callable[[Any, Any], Any]] = {"cls": _cls, "mean": _mean, "max": _max}
-# Of an encoder besides: a dense layer over [CLS], BERT's with tanh, DistilBERT's with ReLU; auto is that of a published
-# classifier with the same classes, otherwise cls.
-ENCODER_POOLINGS = (*POOLINGS, "pooler", "pre_classifier", "auto")
+# Of an encoder besides: a dense layer over [CLS], BERT's with tanh, DistilBERT's with ReLU, ELECTRA's with GELU; auto
+# is that of a published classifier with the same classes, otherwise cls.
+ENCODER_POOLINGS = (*POOLINGS, "pooler", "pre_classifier", "dense_gelu", "auto")

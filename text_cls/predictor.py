@@ -19,8 +19,9 @@ from files.errors import UserError
 from text_cls import bert, transformer
 from text_cls.answers import Answer, best
 from text_cls.batches import answer_batches, evaluation_batches
-from text_cls.config import TRUNCATIONS, BertClassifierConfig, BertConfig, DataConfig, TransformerConfig
+from text_cls.config import TRUNCATIONS, DataConfig, TransformerConfig
 from text_cls.data import joined_fields
+from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields

@@ -1,4 +1,4 @@
-"""A data set in the word pieces of a published encoder: what fine-tuning and features begin with."""
+"""A data set in the pieces of a published encoder: what fine-tuning and features begin with."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from text_cls.tokenisers import PieceTokeniser
 
 
 class PreparedTexts(NamedTuple):
-    """A data set in the word pieces of a published encoder."""
+    """A data set in the pieces of a published encoder."""
 
     splits: Splits
     corpora: dict[str, Corpus]
@@ -33,7 +33,7 @@ class PreparedTexts(NamedTuple):
 def prepare_texts(
     data: DataConfig, encoder: EncoderConfig, seed: int, cache: Path, dry_run: bool = False
 ) -> PreparedTexts:
-    """Reads the checkpoint, then the data set in its word pieces.
+    """Reads the checkpoint, then the data set in its pieces.
 
     Args:
         data, encoder: what is read.
@@ -72,5 +72,5 @@ def make_tokeniser(checkpoint: Checkpoint, encoder: EncoderConfig, join_fields: 
         )
     if join_fields == "pair" and encoder.truncate != "head":
         raise UserError(f"--truncate={encoder.truncate}: pairs lose their ends; leave it out with --join_fields=pair")
-    wordpiece = checkpoint.tokeniser(encoder.tokeniser)
-    return PieceTokeniser.of(wordpiece, encoder.max_length, encoder.truncate, join_fields)
+    cutter = checkpoint.tokeniser(encoder.tokeniser)
+    return PieceTokeniser.of(cutter, encoder.max_length, encoder.truncate, join_fields)

@@ -12,7 +12,7 @@ from keras import layers, ops
 
 from text_cls.batches import Batch
 from text_cls.bert import build_encoder
-from text_cls.config import BertConfig
+from text_cls.encoder_config import BertConfig
 from text_cls.transformer import ACTIVATIONS, register
 from text_cls.vocabulary import PAD_ID, SEGMENT
 from training.draws import Place, uniform
@@ -89,10 +89,10 @@ class MaskedLM(keras.Model):
         self.encoder, self.mask = encoder, mask
         small = TruncatedNormal(stddev=0.02)
         activation = ACTIVATIONS[config.activation]
-        self.transform = layers.Dense(config.width, activation, kernel_initializer=small, name="transform")
+        self.transform = layers.Dense(config.table_width, activation, kernel_initializer=small, name="transform")
         self.transform.build((None, None, config.width))
         self.norm = layers.LayerNormalization(epsilon=config.norm_epsilon, name="transform_norm")
-        self.norm.build((None, None, config.width))
+        self.norm.build((None, None, config.table_width))
         self.bias = self.add_weight(shape=(config.vocabulary_size,), initializer="zeros", name="output_bias")
         self.built = True
 
@@ -102,7 +102,7 @@ class MaskedLM(keras.Model):
         hidden = self.encoder(masked, training=training)  # [B, T, D]
         x = ops.take_along_axis(hidden, places[:, :, None], axis=1)  # [B, M, D]
         x = self.norm(self.transform(x))
-        table = self.encoder.get_layer("embedding").words.embeddings  # [V, D]
+        table = self.encoder.get_layer("embedding").words.embeddings  # [V, E]
         logits = ops.matmul(x, ops.transpose(ops.cast(table, x.dtype)))
         return ops.cast(logits, "float32") + self.bias, targets, weight
 

@@ -1,7 +1,7 @@
-"""Whole classifiers as they are published, ``BertForSequenceClassification`` and DistilBERT's: heads and classes.
+"""Whole classifiers as they are published, ``BertForSequenceClassification`` and its relatives: heads and classes.
 
-Both put one dense layer over [CLS] (BERT's pooler with tanh, DistilBERT's ``pre_classifier`` with ReLU) and another
-one, the classifier, over that. Shapes: ``D`` width, ``K`` classes.
+All put one dense layer over [CLS] and another one, the classifier, over that (``encoder_families.Form``). Shapes:
+``D`` width, ``K`` classes.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,9 @@ from files.artefacts import CONFIG
 from files.documents import read_object, shown
 from files.errors import UserError
 from text_cls.checkpoints import Checkpoint, load_encoder, read_checkpoint
-from text_cls.config import TRUNCATIONS, BertClassifierConfig, DataConfig
+from text_cls.config import TRUNCATIONS, DataConfig
+from text_cls.encoder_config import BertClassifierConfig
+from text_cls.encoder_families import FAMILIES, Form
 from text_cls.several_labels import UNFITTED
 from training.options import choices_of
 
@@ -24,28 +26,6 @@ UNTOLD = "untold"  # how fields are put together, where neither the folder nor a
 OWN = "triptych"  # field of what other readers know nothing of: thresholds (they take .5), join_fields, truncate
 _MOST_CLASSES = 2**20
 _LONGEST = 512  # tokens, where a tokeniser does not say
-
-
-class Form(NamedTuple):
-    """One published form of a classifier.
-
-    Attributes:
-        pooling: ours.
-        dense: its layer over [CLS], as its tensors are called.
-        dropout: the field of the configuration with the dropout before the classifier.
-        default: that dropout where the field is not there.
-    """
-
-    pooling: str
-    dense: str
-    dropout: str
-    default: float
-
-
-FORMS = {
-    "BertForSequenceClassification": Form("pooler", "pooler.dense", "classifier_dropout", 0.1),
-    "DistilBertForSequenceClassification": Form("pre_classifier", "pre_classifier", "seq_classif_dropout", 0.2),
-}
 
 
 class Head(NamedTuple):
@@ -86,15 +66,15 @@ def read_head(checkpoint: Checkpoint) -> Head:
     """
     about, path = checkpoint.about, checkpoint.folder / CONFIG
     architectures = about.get("architectures") or []
-    form = next((FORMS[name] for name in architectures if name in FORMS), None)
-    if form is None:
+    form = FAMILIES[checkpoint.config.family].form
+    if form.architecture not in architectures:
         raise UserError(
-            f"{path}: architectures {shown(architectures)}: no classifier of texts ({' and '.join(FORMS)} are read); "
-            "finetune_bert --encoder makes one of an encoder"
+            f"{path}: architectures {shown(architectures)}: no classifier of texts ({form.architecture} "
+            "is read); finetune_bert --encoder makes one of an encoder"
         )
     width = checkpoint.config.width
     dense = _dense(checkpoint, form.dense, width)
-    classifier = _dense(checkpoint, "classifier", None)
+    classifier = _dense(checkpoint, form.classifier, None)
     classes = _classes(path, about, len(classifier[1]))
     multi_label = _is_multi_label(path, about, len(classes))
     dropout = about.get(form.dropout)
@@ -190,7 +170,7 @@ def head_for(
         The head if it is that of the same classes, the pooling, and what a reader of the result should know.
     """
     new = "cls" if pooling == "auto" else pooling
-    if not any(name in FORMS for name in checkpoint.about.get("architectures") or ()):
+    if FAMILIES[checkpoint.config.family].form.architecture not in (checkpoint.about.get("architectures") or ()):
         return None, new, ()
     try:
         head = read_head(checkpoint)
@@ -246,18 +226,24 @@ def read_published(folder: Path, join_fields: str = "") -> Published:
     """
     checkpoint = read_checkpoint(folder)
     path = checkpoint.folder / "tokenizer_config.json"
-    longest = read_object(path).get("model_max_length") if path.exists() else None
+    settings = read_object(path) if path.exists() else {}
+    longest, side = settings.get("model_max_length"), settings.get("truncation_side", "right")
+    if side not in ("left", "right"):
+        raise UserError(f"{path}: truncation_side is {shown(side)}; left or right is needed")
     most = min(checkpoint.config.max_positions, _LONGEST)
     if isinstance(longest, int | float) and not isinstance(longest, bool) and 3 <= longest <= 2**20:
         most = min(checkpoint.config.max_positions, int(longest))
     if most < 3:
         raise UserError(f"{folder}: the encoder has {most} positions; a text needs three")
     own = own_fields(checkpoint)
-    truncate, join = own.get("truncate", "head"), own.get("join_fields", join_fields or UNTOLD)
+    truncate = own.get("truncate", "tail" if side == "left" else "head")
+    join = own.get("join_fields", join_fields or UNTOLD)
     for name, value, known in (
         ("truncate", truncate, TRUNCATIONS),
         ("join_fields", join, choices_of(DataConfig, "join_fields")),
     ):
         if value not in (*known, UNTOLD):
             raise UserError(f"{checkpoint.folder / CONFIG}: {name} is {shown(value)}; known are {', '.join(known)}")
+    if join == "pair" and truncate != "head":
+        raise UserError(f"{path}: pairs lose their ends, and truncation_side is {side}; give one text")
     return Published(checkpoint, read_head(checkpoint), most, truncate, join)

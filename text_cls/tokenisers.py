@@ -1,11 +1,10 @@
-"""The ways from raw texts to token ids: words or subwords of our own vocabulary, and BERT's word pieces.
+"""The ways from raw texts to token ids: words or subwords of our own vocabulary, and published encoders' pieces.
 
 A tokeniser works in two steps, so that the first, the slow one, can be kept: ``tokenise`` gives a ``Corpus`` that does
 not depend on lengths, ``encode`` frames and cuts it.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +12,13 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from files.writing import write_text
 from text_cls.config import CleaningConfig, LengthConfig, VocabularyConfig
 from text_cls.encoding import AnyFraming, Encoded, Framing, encode, unknown_share
 from text_cls.pairs import PairFraming, tokenise_pairs
+from text_cls.pieces import CUTTERS, Cutter, tokenise_pieces
 from text_cls.preprocess import Cleaner, Corpus, Fields, tokenise
 from text_cls.subwords import Subwords, expanded, library
 from text_cls.vocabulary import SEGMENT, UNK_ID, Vocabulary
-from text_cls.wordpiece import WordPiece, tokenise_pieces
 
 MANY_UNKNOWN = 0.1  # share of the validation tokens from which on a run says so
 
@@ -28,7 +26,9 @@ MANY_UNKNOWN = 0.1  # share of the validation tokens from which on a run says so
 class Tokeniser(Protocol):
     """What a predictor needs of a tokeniser."""
 
-    vocabulary_file: ClassVar[str]  # that ``save`` writes
+    @property
+    def vocabulary_file(self) -> str:
+        """That ``save`` writes."""
 
     @property
     def max_length(self) -> int:
@@ -182,67 +182,70 @@ def load_own(folder: Path, config: dict[str, Any]) -> WordTokeniser | SubwordTok
 
 @dataclasses.dataclass(frozen=True)
 class PieceTokeniser:
-    """The word pieces of a published checkpoint, between [CLS] and [SEP].
+    """The pieces of a published checkpoint, between its [CLS] and [SEP].
 
     Attributes:
+        cutter: what cuts a text into pieces.
         join: what is put between a text's fields.
         pairs: whether a text is two fields, each a segment (``pairs.py``); there is no ``join`` then.
     """
 
-    vocabulary_file: ClassVar[str] = "vocab.txt"
-
-    wordpiece: WordPiece
+    cutter: Cutter
     max_length: int
     truncate: str = "head"
     join: str = " "
     pairs: bool = False
 
     @classmethod
-    def of(cls, wordpiece: WordPiece, max_length: int, truncate: str, join_fields: str) -> "PieceTokeniser":
+    def of(cls, cutter: Cutter, max_length: int, truncate: str, join_fields: str) -> "PieceTokeniser":
         """With the join and the pairs that ``DataConfig.join_fields`` means."""
-        join = " " if join_fields == "space" else " [SEP] "
-        return cls(wordpiece, max_length, truncate, join, join_fields == "pair")
+        join = " " if join_fields == "space" else cutter.separator
+        return cls(cutter, max_length, truncate, join, join_fields == "pair")
+
+    @property
+    def vocabulary_file(self) -> str:
+        return self.cutter.file
 
     @property
     def size(self) -> int:
-        return len(self.wordpiece)
+        return len(self.cutter)
 
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
         if self.pairs:
-            return tokenise_pairs(texts, self.wordpiece, workers)
-        return tokenise_pieces(texts, self.wordpiece, self.join, workers)
+            return tokenise_pairs(texts, self.cutter, workers)
+        return tokenise_pieces(texts, self.cutter, self.join, workers)
 
     def encode(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
-        cls_id, sep_id = self.wordpiece.cls_id, self.wordpiece.sep_id
+        cls_id, sep_id = self.cutter.cls_id, self.cutter.sep_id
         framing: AnyFraming = Framing(self.max_length, self.truncate, cls_id, sep_id)
         if self.pairs:
-            framing = PairFraming(self.max_length, cls_id, sep_id, self.size)
+            framing = PairFraming(self.max_length, cls_id, sep_id, self.size, self.cutter.middle)
         return encode(corpus.ids, corpus.offsets, labels, framing)
 
     @cached_property
     def key(self) -> str:
         """What the pieces depend on besides the texts."""
-        w = self.wordpiece
-        words = hashlib.sha256("\n".join(w.words).encode()).hexdigest()
-        join = "pairs" if self.pairs else repr(self.join)
-        return f"pieces 2 {words} {w.lower_case} {w.strip_accents} {w.split_cjk}{w.added or ''} {join}"
+        return f"pieces 2 {self.cutter.key} {'pairs' if self.pairs else repr(self.join)}"
 
     def notes(self, validation: Encoded) -> tuple[str, ...]:
+        if self.cutter.unk_id is None:
+            return ()
         pieces = dataclasses.replace(validation, ids=validation.ids % SEGMENT)
-        share = unknown_share(pieces, self.wordpiece.unk_id, framing_tokens=3 if self.pairs else 2)
+        share = unknown_share(pieces, self.cutter.unk_id, framing_tokens=2 + self.pairs * self.cutter.middle)
         if share <= MANY_UNKNOWN:
             return ()
         return (
-            f"{share:.0%} of the validation tokens are [UNK]: the encoder does not know this script or language; use "
+            f"{share:.0%} of the validation tokens are {self.cutter.words[self.cutter.unk_id]}: the encoder does not "
+            "know this script or language; use "
             "one that was trained on it (--encoder), or train_text --tokeniser=subwords",
         )
 
     def save(self, folder: Path) -> dict[str, Any]:
-        write_text(folder / self.vocabulary_file, "\n".join(self.wordpiece.words) + "\n")
+        cutter = {"cutter": self.cutter.kind, "casing": self.cutter.save(folder)}
         lengths = {"max_length": self.max_length, "truncate": self.truncate}
-        return lengths | {"casing": self.wordpiece.options, "join": self.join, "pairs": self.pairs}
+        return cutter | lengths | {"join": self.join, "pairs": self.pairs}
 
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> "PieceTokeniser":
-        wordpiece = WordPiece(folder / cls.vocabulary_file, **config["casing"])
-        return cls(wordpiece, config["max_length"], config["truncate"], config["join"], config.get("pairs", False))
+        cutter = CUTTERS[config.get("cutter", "wordpiece")].load(folder, config["casing"])
+        return cls(cutter, config["max_length"], config["truncate"], config["join"], config.get("pairs", False))

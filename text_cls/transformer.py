@@ -159,7 +159,7 @@ class SelfAttention(layers.Layer):
         self.drop = Dropout(self.dropout, seed=0, dtype=policy)
 
     def call(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
-        """[B, T, D] and ``PaddingBias``' [B, 1, 1, T] → [B, Q, D].
+        """[B, T, D] and what is added to scores, [B, 1, 1, T] or [B, H, T, T] → [B, Q, D].
 
         Q is T, or ``queries``: only the first tokens ask, all are asked.
         """
@@ -170,6 +170,7 @@ class SelfAttention(layers.Layer):
             kernel, shift = self.qkv.kernel, self.qkv.bias
             (q,) = self._heads(ops.matmul(x[:, :queries], kernel[:, :width]) + shift[:width], 1)
             k, v = self._heads(ops.matmul(x, kernel[:, width:]) + shift[width:], 2)
+            bias = bias[:, :, :queries]
         mixed = attention(q, k, v, bias, self.drop, training)  # [B, Q, H, D/H]
         return self.out(ops.reshape(mixed, (ops.shape(mixed)[0], ops.shape(mixed)[1], width)))
 
@@ -232,7 +233,7 @@ class EncoderBlock(layers.Layer):
         self.drops = [Dropout(self.dropout, seed=0, dtype=policy) for _ in range(2)]
 
     def call(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
-        """[B, T, D] and [B, 1, 1, T] → [B, Q, D]; Q is T, or ``queries``: the first so many tokens."""
+        """[B, T, D] and a bias as for ``SelfAttention`` → [B, Q, D]; Q is T, or ``queries``: the first so many."""
 
         def attend(y: Any) -> Any:
             return self.attention(y, bias, training=training, queries=queries)

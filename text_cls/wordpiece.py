@@ -8,20 +8,19 @@ around punctuation; each word is cut into the longest pieces of the vocabulary, 
 What a word becomes is looked up once and kept, so a large corpus costs little more than splitting it.
 """
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any, ClassVar, NamedTuple
 
 from files.documents import read_text, shown
 from files.errors import UserError
 from files.limits import check_regular
-from text_cls.preprocess import Corpus, Fields, map_chunks
+from files.writing import write_text
 from text_cls.wordpiece_characters import CharacterMap, cleaned, folded, spaced
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -107,6 +106,11 @@ class WordPiece:
             library is asked for and not installed.
     """
 
+    kind: ClassVar[str] = "wordpiece"
+    file = "vocab.txt"
+    separator = " [SEP] "  # between two fields of a text
+    middle = 1  # [SEP] between two texts
+
     def __init__(
         self,
         vocabulary: Path | str | Sequence[str],
@@ -153,6 +157,22 @@ class WordPiece:
         """The arguments that say how text is cut, but for the vocabulary; JSON takes them."""
         casing = {name: getattr(self, name) for name in ("lower_case", "strip_accents", "split_cjk")}
         return casing | ({"added": self.added} if self.added else {})
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of all that the pieces of a text depend on."""
+        words = hashlib.sha256("\n".join(self.words).encode()).hexdigest()
+        return f"{words} {self.lower_case} {self.strip_accents} {self.split_cjk}{self.added or ''}"
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes ``vocab.txt`` and returns what ``load`` needs besides."""
+        write_text(folder / self.file, "\n".join(self.words) + "\n")
+        return self.options
+
+    @classmethod
+    def load(cls, folder: Path, options: dict[str, Any]) -> "WordPiece":
+        """What ``save`` wrote; raises UserError as the class does."""
+        return cls(folder / cls.file, **options)
 
     @property
     def _no_pieces(self) -> frozenset[str]:
@@ -239,7 +259,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
         UserError: the file is missing, not text, too large, without special tokens or with a piece twice.
     """
     check_regular(path, missing="no such vocabulary (one piece a line)")
-    return checked(path, read_text(path).replace("\r\n", "\n").removesuffix("\n").split("\n"))
+    return checked(path, read_text(path).replace("\r\n", "\n").rstrip("\n").split("\n"))
 
 
 def checked(path: Path, words: Sequence[str]) -> tuple[str, ...]:
@@ -255,34 +275,3 @@ def checked(path: Path, words: Sequence[str]) -> tuple[str, ...]:
         twice = next(word for word, count in Counter(words).items() if count > 1)
         raise UserError(f"{path}: {shown(twice)} appears twice")
     return tuple(words)
-
-
-def tokenise_pieces(texts: Sequence[Fields], wordpiece: WordPiece, join: str = " ", workers: int = 1) -> Corpus:
-    """Texts → word pieces without [CLS] and [SEP], as ``preprocess.tokenise`` does for words.
-
-    Args:
-        texts: of one or more fields.
-        wordpiece: the tokeniser; its vocabulary is the result's lexicon.
-        join: the text between the fields that have any text.
-        workers: processes; 0 is one a core.
-    """
-    parts = map_chunks(_chunk_pieces, (wordpiece, join), texts, workers)
-    return corpus_of(parts, wordpiece.words)
-
-
-def corpus_of(parts: Sequence[tuple[np.ndarray, np.ndarray]], lexicon: Sequence[str]) -> Corpus:
-    """One corpus of what ``end_to_end`` gave for every chunk of the texts."""
-    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
-    counts = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
-    return Corpus(list(lexicon), ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-
-
-def end_to_end(pieces: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """All pieces end to end, and how many each text has."""
-    flat = np.fromiter((piece for text in pieces for piece in text), np.int32)
-    return flat, np.array([len(text) for text in pieces], np.int64)
-
-
-def _chunk_pieces(tool: tuple[WordPiece, str], texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
-    wordpiece, join = tool
-    return end_to_end([wordpiece.pieces(join.join(field for field in fields if field.strip())) for fields in texts])

@@ -1,0 +1,227 @@
+"""The families of published encoders: what their files call things that are the same in all, and what differs.
+
+One record a family says it, for reading and for writing. The names on the right are ours: fields of ``BertConfig``, and
+tensors as BERT has them in Hugging Face's form, with two more, ``embeddings_project`` (a dense layer behind narrow
+embeddings) and ``encoder.relative_attention_bias``.
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+Names = tuple[tuple[str, str], ...]
+
+
+class Form(NamedTuple):
+    """A whole classifier as the family has it: a dense layer over [CLS], and another one, the classifier, over that.
+
+    Attributes:
+        architecture: the name of its class in ``transformers``.
+        pooling: the first layer, as ours is called.
+        dense: its tensors; those of a pooler belong to the encoder.
+        classifier: tensors of the second.
+        dropout: the field of the configuration with the dropout before the classifier.
+        default: that dropout where the field is not there.
+    """
+
+    architecture: str
+    pooling: str
+    dense: str
+    classifier: str = "classifier"
+    dropout: str = "classifier_dropout"
+    default: float = 0.1
+
+    @property
+    def in_encoder(self) -> bool:
+        """Whether a plain encoder is published with the first layer."""
+        return self.dense.startswith("pooler.")
+
+
+class Family(NamedTuple):
+    """What is written otherwise in the files of one family.
+
+    Attributes:
+        form: its whole classifiers.
+        fields: our field → theirs in ``config.json``, and its default; a ``...`` must be there.
+        prefix: what stands before the encoder's tensors in a model with a head.
+        tokeniser: the class of ``transformers`` that reads the tokeniser.
+        fixed: our fields that the configuration does not have.
+        only: their fields of which one value is supported; it is also written.
+        names: the beginnings of their tensors' names and of ours; ``{i}`` is a number.
+        late_positions: whether the position table begins with rows for no token, as many as padding's id and one.
+        one_segment: whether two texts are in the same segment.
+        always_projected: whether embeddings as wide as the hidden vectors go through the dense layer too.
+        wordpiece: whether texts are cut by BERT's tokeniser; otherwise ``tokenizer.json`` says how.
+    """
+
+    form: Form
+    fields: dict[str, tuple[str, Any]]
+    prefix: str
+    tokeniser: str = "PreTrainedTokenizerFast"
+    fixed: Mapping[str, Any] = MappingProxyType({})
+    only: Mapping[str, Any] = MappingProxyType({})
+    names: Names = ()
+    late_positions: bool = False
+    one_segment: bool = False
+    always_projected: bool = False
+    wordpiece: bool = True
+
+
+_SIZES: dict[str, tuple[str, Any]] = {
+    "vocabulary_size": ("vocab_size", ...),
+    "width": ("hidden_size", ...),
+    "num_layers": ("num_hidden_layers", ...),
+    "num_heads": ("num_attention_heads", ...),
+    "ffn_width": ("intermediate_size", ...),
+    "max_positions": ("max_position_embeddings", ...),
+    "activation": ("hidden_act", "gelu"),
+    "norm_epsilon": ("layer_norm_eps", 1e-12),
+    "dropout": ("hidden_dropout_prob", 0.1),
+    "attention_dropout": ("attention_probs_dropout_prob", 0.1),
+}
+_SEGMENTS = {"num_segments": ("type_vocab_size", 2)}
+_NARROW = {"embedding_width": ("embedding_size", 128)}
+_DISTILBERT: dict[str, tuple[str, Any]] = {
+    "vocabulary_size": ("vocab_size", ...),
+    "width": ("dim", ...),
+    "num_layers": ("n_layers", ...),
+    "num_heads": ("n_heads", ...),
+    "ffn_width": ("hidden_dim", ...),
+    "max_positions": ("max_position_embeddings", ...),
+    "activation": ("activation", "gelu"),
+    "dropout": ("dropout", 0.1),
+    "attention_dropout": ("attention_dropout", 0.1),
+}
+_ALBERT_DEFAULTS = {
+    "activation": ("hidden_act", "gelu_new"),
+    "dropout": ("hidden_dropout_prob", 0.0),
+    "attention_dropout": ("attention_probs_dropout_prob", 0.0),
+}
+
+
+def _in_block(theirs: str, ours: str, **parts: str) -> Names:
+    """The names of a block's parts, each with what stands before the parts of a block there and here."""
+    return tuple((f"{theirs}.{there}.", f"{ours}.{PARTS[here]}.") for here, there in parts.items())
+
+
+PARTS = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "widen": "intermediate.dense",
+    "narrow": "output.dense",
+    "norm": "output.LayerNorm",
+}
+
+
+def _roberta(name: str) -> Family:
+    """The layers of BERT; positions behind padding's, one segment, and another head."""
+    return Family(
+        Form(f"{name}ForSequenceClassification", "pooler", "classifier.dense", "classifier.out_proj"),
+        _SIZES | {"pad_id": ("pad_token_id", 1)},
+        "roberta.",
+        fixed={"num_segments": 1},
+        late_positions=True,
+        one_segment=True,
+        wordpiece=False,
+    )
+
+
+# By ``model_type`` of config.json. Devlin et al. 2019; Sanh et al. 2019; Liu et al. 2019; Conneau et al. 2020;
+# Martin et al. 2020; Clark et al. 2020; Lan et al. 2020; Song et al. 2020.
+FAMILIES = {
+    "bert": Family(
+        Form("BertForSequenceClassification", "pooler", "pooler.dense"), _SIZES | _SEGMENTS, "bert.", "BertTokenizer"
+    ),
+    "distilbert": Family(
+        Form("DistilBertForSequenceClassification", "pre_classifier", "pre_classifier", dropout="seq_classif_dropout",
+             default=0.2),
+        _DISTILBERT,
+        "distilbert.",
+        "DistilBertTokenizer",
+        fixed={"num_segments": 0, "norm_epsilon": 1e-12},
+        names=_in_block(
+            "transformer.layer.{i}", "encoder.layer.{i}", query="attention.q_lin", key="attention.k_lin",
+            value="attention.v_lin", out="attention.out_lin", attention_norm="sa_layer_norm", widen="ffn.lin1",
+            narrow="ffn.lin2", norm="output_layer_norm",
+        ),
+        one_segment=True,
+    ),
+    "roberta": _roberta("Roberta"),
+    "xlm-roberta": _roberta("XLMRoberta"),
+    "camembert": _roberta("Camembert"),
+    "electra": Family(
+        Form("ElectraForSequenceClassification", "dense_gelu", "classifier.dense", "classifier.out_proj"),
+        _SIZES | _SEGMENTS | _NARROW,
+        "electra.",
+        "ElectraTokenizer",
+    ),
+    "albert": Family(
+        Form("AlbertForSequenceClassification", "pooler", "pooler.dense", dropout="classifier_dropout_prob"),
+        _SIZES | _SEGMENTS | _NARROW | _ALBERT_DEFAULTS,
+        "albert.",
+        fixed={"shared_blocks": True},
+        only={"num_hidden_groups": 1, "inner_group_num": 1},
+        names=(
+            ("encoder.embedding_hidden_mapping_in.", "embeddings_project."),
+            ("pooler.", "pooler.dense."),
+            *_in_block(
+                "encoder.albert_layer_groups.0.albert_layers.0", "encoder.layer.0", query="attention.query",
+                key="attention.key", value="attention.value", out="attention.dense",
+                attention_norm="attention.LayerNorm", widen="ffn", narrow="ffn_output", norm="full_layer_layer_norm",
+            ),
+        ),
+        always_projected=True,
+        wordpiece=False,
+    ),
+    "mpnet": Family(
+        Form("MPNetForSequenceClassification", "pooler", "classifier.dense", "classifier.out_proj",
+             "hidden_dropout_prob"),
+        _SIZES,
+        "mpnet.",
+        fixed={"num_segments": 0, "pad_id": 1, "relative_buckets": 32},
+        only={"relative_attention_num_buckets": 32},
+        names=_in_block(
+            "encoder.layer.{i}", "encoder.layer.{i}", query="attention.attn.q", key="attention.attn.k",
+            value="attention.attn.v", out="attention.attn.o", attention_norm="attention.LayerNorm",
+        ),
+        late_positions=True,
+        one_segment=True,
+        wordpiece=False,
+    ),
+}  # fmt: skip
+FORMS = {family.form.architecture: family.form for family in FAMILIES.values()}
+# Families that have tensors of the same names and are other encoders.
+OTHERS = (
+    "bart", "bigbird", "canine", "convbert", "data2vec", "deberta", "ernie", "esm", "flaubert", "funnel", "ibert",
+    "jinabert", "layoutlm", "lilt", "longformer", "luke", "markuplm", "megatron", "mobilebert", "modernbert", "mra",
+    "nezha", "nomicbert", "nystromformer", "qdqbert", "rembert", "robertaprelayernorm", "roformer", "splinter",
+    "squeezebert", "visualbert", "xlmrobertaxl", "xlnet", "xmod", "yoso",
+)  # fmt: skip
+SUPPORTED = ", ".join(FAMILIES)
+
+
+def class_name(model_type: str) -> str:
+    """How a family is called at the beginning of its classes' names, in small letters."""
+    return model_type.replace("-", "").replace("_", "")
+
+
+def to_ours(name: str, names: Names) -> str:
+    """A tensor's name in a family → ours."""
+    return _translated(name, names)
+
+
+def to_theirs(name: str, names: Names) -> str:
+    """Our name of a tensor → that in a family."""
+    return _translated(name, tuple((ours, theirs) for theirs, ours in names))
+
+
+def _translated(name: str, names: Names) -> str:
+    for old, new in names:
+        found = re.match(re.escape(old).replace(r"\{i\}", r"(\d{1,6})"), name)
+        if found:
+            return new.replace("{i}", found[1] if found.groups() else "") + name[found.end() :]
+    return name

@@ -1,0 +1,225 @@
+"""Tokenisers that ``tokenizer.json`` describes and the ``tokenizers`` library runs: byte-level BPE, SentencePiece.
+
+Only steps that are known here are followed, and what is framed otherwise than between two tokens is refused.
+"""
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from files.documents import parse_json, read_text, shown
+from files.errors import UserError
+from files.limits import check_regular
+from files.writing import write_text
+
+FILE = "tokenizer.json"
+_MODELS = ("BPE", "Unigram", "WordPiece")
+_NORMALISERS = ("Sequence", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "Strip", "Replace",
+                "Prepend", "Precompiled", "BertNormalizer")  # fmt: skip
+_SPLITTERS = ("Sequence", "ByteLevel", "Metaspace", "WhitespaceSplit", "Whitespace", "BertPreTokenizer", "Digits",
+              "Punctuation")  # fmt: skip
+_FRAMES = ("TemplateProcessing", "RobertaProcessing", "BertProcessing", "ByteLevel", "Sequence")
+# A regular expression may take for ever; these are those of published tokenisers.
+_REGEXES = (" {2,}", r"\s+", " +")
+_MASKS = ("<mask>", "[MASK]")
+_OLD_FILES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model", "vocab.txt")
+_MAX_PIECES = 10**7
+
+
+class LibraryPieces:
+    """A published tokeniser that the ``tokenizers`` library runs.
+
+    Its ids are the checkpoint's with 0 and padding's in each other's place, so that padding is 0 as everywhere here.
+
+    Args:
+        text: the content of ``tokenizer.json``.
+        pad_id: the id of padding in it.
+
+    Attributes:
+        words: the pieces by id.
+        cls_id, sep_id: what stands before and behind a text.
+        middle: how many times ``sep_id`` stands between two texts.
+        unk_id, mask_id: None where there is none.
+
+    Raises:
+        UserError: the library is not installed, or the text is damaged or describes what is not followed here.
+    """
+
+    kind: ClassVar[str] = "library"
+    file = FILE
+
+    def __init__(self, text: str, pad_id: int) -> None:
+        self._text, self._pad_id = text, pad_id
+        self._model = _guarded(_load, text)
+        size = _guarded(lambda: max(self._model.get_vocab(with_added_tokens=True).values(), default=0) + 1)
+        if not pad_id < size <= _MAX_PIECES:
+            raise UserError(f"it has {size:,} pieces, and padding has id {pad_id}")
+        self.words = tuple(self._model.id_to_token(self._swapped(i)) or "" for i in range(size))
+        self.cls_id, self.sep_id, self.middle = self._frame()
+        self.mask_id = next((self.words.index(token) for token in _MASKS if token in self.words), None)
+        self.unk_id = self._unknown()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the arguments; everything else is made again there."""
+        return {"text": self._text, "pad_id": self._pad_id}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def _swapped(self, piece: int) -> int:
+        return {0: self._pad_id, self._pad_id: 0}.get(piece, piece)
+
+    def _frame(self) -> tuple[int, int, int]:
+        """What the library puts around a text and between two, tried on some."""
+        a, b = self.pieces("a"), self.pieces("b")
+        one, two = self._framed("a"), self._framed("a", "b")
+        if len(one) != len(a) + 2 or one[1:-1] != a:
+            raise UserError(f"a text is framed as {one}, its pieces being {a}; one token on either side is supported")
+        first, last = one[0], one[-1]
+        for middle in (1, 2):
+            if two == [first, *a, *[last] * middle, *b, last]:
+                return first, last, middle
+        raise UserError(f"two texts are framed as {two}, their pieces being {a} and {b}, which is not supported")
+
+    def _framed(self, *texts: str) -> list[int]:
+        return [self._swapped(piece) for piece in _guarded(lambda: self._model.encode(*texts).ids)]
+
+    def _unknown(self) -> int | None:
+        model = parse_json(self._text, FILE)["model"]
+        token, place = model.get("unk_token"), model.get("unk_id")
+        if isinstance(token, str) and token in self.words:
+            return self.words.index(token)
+        return self._swapped(place) if isinstance(place, int) and 0 <= place < len(self) else None
+
+    def pieces(self, text: str) -> list[int]:
+        """The ids of a text alone."""
+        found = _guarded(lambda: self._model.encode(text, add_special_tokens=False).ids)
+        return [self._swapped(piece) for piece in found]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text between its two tokens, however long."""
+        return [self.cls_id, *self.pieces(text), self.sep_id]
+
+    def published_id(self, piece: int) -> int:
+        """The checkpoint's id of a piece."""
+        return self._swapped(piece)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``tokenizer_config.json`` says of it: which piece has which part."""
+        parts = {"pad": 0, "cls": self.cls_id, "sep": self.sep_id, "bos": self.cls_id, "eos": self.sep_id}
+        parts |= {name: i for name, i in (("unk", self.unk_id), ("mask", self.mask_id)) if i is not None}
+        return {f"{name}_token": self.words[i] for name, i in parts.items()}
+
+    @property
+    def separator(self) -> str:
+        """What is written between two fields of a text for the token that is between two texts."""
+        return self.words[self.sep_id]
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of all that the pieces of a text depend on."""
+        return f"{hashlib.sha256(self._text.encode()).hexdigest()} {self._pad_id}"
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes ``tokenizer.json`` as it was read, and returns what ``load`` needs besides."""
+        write_text(folder / FILE, self._text)
+        return {"pad_id": self._pad_id}
+
+    @classmethod
+    def load(cls, folder: Path, options: dict[str, Any]) -> "LibraryPieces":
+        """What ``save`` wrote; raises UserError as the class does, or if the file is missing."""
+        return _read(folder / FILE, options["pad_id"])
+
+
+def read_library_pieces(folder: Path, family: str, pad_id: int) -> LibraryPieces:
+    """The tokeniser in the folder of a published checkpoint.
+
+    Args:
+        folder: with ``tokenizer.json``, or with the ``vocab.json`` and ``merges.txt`` of RoBERTa.
+        family: what it is of, for errors.
+        pad_id: the id of padding.
+
+    Raises:
+        UserError: there is none, it is damaged or not followed here, or the library is not installed.
+    """
+    if (folder / FILE).exists():
+        return _read(folder / FILE, pad_id)
+    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        from text_cls.roberta_files import byte_level
+
+        return LibraryPieces(byte_level(folder), pad_id)
+    old = next((name for name in _OLD_FILES if (folder / name).exists()), None)
+    there = f"its tokeniser is in {old}, which is not read for {family}" if old else "no tokenizer.json there"
+    raise UserError(
+        f"{folder}: {there}; write the file with transformers: AutoTokenizer.from_pretrained(FOLDER)"
+        ".save_pretrained(FOLDER)"
+    )
+
+
+def _read(path: Path, pad_id: int) -> LibraryPieces:
+    check_regular(path)
+    text = read_text(path)
+    try:
+        return LibraryPieces(text, pad_id)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def library() -> Any:
+    """The ``tokenizers`` library; raises UserError if it is not installed."""
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise UserError(
+            "this tokeniser needs the tokenizers library, which is not installed: pip install tokenizers"
+        ) from error
+    return tokenizers
+
+
+def _load(text: str) -> Any:
+    raw = parse_json(text, FILE)
+    if not isinstance(raw, dict) or not isinstance(raw.get("model"), dict):
+        raise UserError("no tokeniser: it has no model")
+    _check(raw["model"], "model", _MODELS)
+    for name, known in (("normalizer", _NORMALISERS), ("pre_tokenizer", _SPLITTERS), ("post_processor", _FRAMES)):
+        _check(raw.get(name), name, known)
+    model = library().Tokenizer.from_str(text)
+    model.no_padding()
+    model.no_truncation()
+    return model
+
+
+def _check(step: Any, name: str, known: tuple[str, ...]) -> None:
+    """Refuses a step of another kind, also among those of a sequence, and regular expressions that are not known."""
+    if step is None and name != "model":
+        return
+    kind = step.get("type") if isinstance(step, dict) else step
+    if not isinstance(step, dict) or kind not in known:
+        raise UserError(f"{name} is {shown(kind)}; known are {', '.join(known)}")
+    if kind == "Sequence":
+        inner = next((value for value in step.values() if isinstance(value, list)), [])
+        for part in inner:
+            _check(part, name, tuple(other for other in known if other != "Sequence"))
+    pattern = step.get("pattern")
+    if isinstance(pattern, dict) and "Regex" in pattern and pattern["Regex"] not in _REGEXES:
+        raise UserError(
+            f"{name} replaces {shown(pattern['Regex'])}; only {', '.join(map(repr, _REGEXES))} are followed"
+        )
+
+
+def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of the library gives; its errors, panics of Rust among them, are a user's damaged file."""
+    try:
+        return function(*arguments)
+    except UserError:
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise UserError(f"the tokenizers library cannot use it: {shown(str(error))}") from error
+        raise

@@ -1,0 +1,94 @@
+"""Texts → the pieces of a published encoder, whoever cuts them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from text_cls.library_pieces import LibraryPieces
+from text_cls.preprocess import Corpus, Fields, map_chunks
+from text_cls.wordpiece import WordPiece
+
+
+class Cutter(Protocol):
+    """What cuts a text into the pieces of one published encoder.
+
+    Attributes:
+        kind: its name in ``CUTTERS``.
+        file: what ``save`` writes.
+        words: the pieces by id; 0 is padding.
+        cls_id, sep_id: what stands before and behind a text.
+        unk_id, mask_id: unknown characters, and a hidden piece; None where there is none.
+        separator: what is written between two fields of one text.
+        middle: how many ``sep_id`` stand between two texts.
+        key: a hash of all that the pieces of a text depend on.
+    """
+
+    kind: ClassVar[str]
+    file: str
+    words: tuple[str, ...]
+    cls_id: int
+    sep_id: int
+    middle: int
+
+    @property
+    def unk_id(self) -> int | None: ...
+
+    @property
+    def mask_id(self) -> int | None: ...
+
+    @property
+    def separator(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def pieces(self, text: str) -> list[int]:
+        """The ids of a text alone."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text between its two tokens, however long."""
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes its file and returns what ``load`` needs besides."""
+
+    @classmethod
+    def load(cls, folder: Path, options: dict[str, Any]) -> Self:
+        """What ``save`` wrote; raises UserError if it is missing or damaged."""
+
+
+CUTTERS: dict[str, type[WordPiece] | type[LibraryPieces]] = {cls.kind: cls for cls in (WordPiece, LibraryPieces)}
+
+
+def tokenise_pieces(texts: Sequence[Fields], cutter: Cutter, join: str = " ", workers: int = 1) -> Corpus:
+    """Texts → pieces without those around a text, as ``preprocess.tokenise`` does for words.
+
+    Args:
+        texts: of one or more fields.
+        cutter: what cuts them; its pieces are the result's lexicon.
+        join: the text between the fields that have any text.
+        workers: processes; 0 is one a core.
+    """
+    parts = map_chunks(_chunk_pieces, (cutter, join), texts, workers)
+    return corpus_of(parts, cutter.words)
+
+
+def corpus_of(parts: Sequence[tuple[np.ndarray, np.ndarray]], lexicon: Sequence[str]) -> Corpus:
+    """One corpus of what ``end_to_end`` gave for every chunk of the texts."""
+    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
+    counts = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
+    return Corpus(list(lexicon), ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def end_to_end(pieces: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """All pieces end to end, and how many each text has."""
+    flat = np.fromiter((piece for text in pieces for piece in text), np.int32)
+    return flat, np.array([len(text) for text in pieces], np.int64)
+
+
+def _chunk_pieces(tool: tuple[Cutter, str], texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
+    cutter, join = tool
+    return end_to_end([cutter.pieces(join.join(field for field in fields if field.strip())) for fields in texts])
