@@ -1,7 +1,8 @@
 """Damaged and hostile checkpoints for their readers: ``python -m tests.fuzz_checkpoints SEED COUNT``.
 
 One file of a tiny published checkpoint (safetensors, shards with their index, PyTorch's files of both forms, with
-``vocab.txt`` or ``tokenizer.json``, encoders and whole classifiers) is changed, and the folder is read.
+``vocab.txt`` or ``tokenizer.json``, encoders and whole classifiers of every family) is changed, and the folder is
+read.
 """
 
 import json
@@ -14,11 +15,13 @@ from pathlib import Path
 from files.tensors import read_tensors, write_tensors
 from tests.fuzzing import main, mutated, results_of
 from text_cls.checkpoints import read_checkpoint
-from text_cls.published_classifier import FORMS, read_head
-from text_cls.wordpiece import WordPiece
+from text_cls.encoder_families import FORMS
+from text_cls.published_classifier import read_head
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 FOLDERS = ("bert", "bert_bin", "bert_old_bin", "distilbert", "bert_classifier", "bert_labels", "distilbert_classifier")
+ENCODERS = Path(__file__).parent / "golden" / "encoders"
+OTHERS = ("roberta", "roberta_old", "xlm_roberta", "camembert", "electra", "albert", "mpnet")
 SMALL = (".json", ".txt")
 
 
@@ -42,8 +45,8 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 def _read(folder: Path) -> None:
     checkpoint = read_checkpoint(folder)
-    assert isinstance(checkpoint.tokeniser(), WordPiece)
-    checkpoint.tokeniser().encode("the running [SEP] of \u00e9 \u4e2d")
+    ids = checkpoint.tokeniser().encode("the running [SEP] of \u00e9 \u4e2d </s> \U0001f44d")
+    assert min(ids) >= 0 and max(ids) < checkpoint.config.vocabulary_size
     if any(name in FORMS for name in checkpoint.about.get("architectures") or []):
         read_head(checkpoint)
 
@@ -52,6 +55,8 @@ def fuzz(seed: int, count: int) -> Counter[str]:
     """Reads ``count`` folders; how many were read and refused, by kind."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         seeds = {name: _files(TINY / name) for name in FOLDERS} | {"sharded": _sharded(Path(one))}
+        seeds |= {name: _files(ENCODERS / name) for name in OTHERS}
+        seeds["roberta_old"]["model.safetensors"] = seeds["roberta"]["model.safetensors"]
         folder = Path(two)
 
         def prepare(rng: random.Random) -> tuple[str, Callable[[], None]]:

@@ -276,3 +276,44 @@ def test_the_cases_are_read(shared: Path, name: str) -> None:
         read_checkpoint(folder).tokeniser().words
         == read_checkpoint(folder.with_name("checkpoint_v5")).tokeniser().words
     )
+
+
+def test_an_older_folder_of_sentence_transformers(bert: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    shutil.copytree(bert, outer / "0_Transformer")
+    modules = [{"idx": 0, "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
+    (outer / "modules.json").write_text(json.dumps(modules))
+    _same(outer)
+    _change(outer / "modules.json", lambda raw: raw[0].update(path="../bert"))
+    assert "the encoder's path is '../bert'" in refused(lambda: _last(outer))
+
+
+@pytest.mark.parametrize("part", ["lora_A.default", "base_layer", "modules_to_save.default"])
+def test_adapters_are_named(bert: Path, part: str) -> None:
+    tensors = {f"base_model.model.{name}": array for name, array in _weights(bert).items()}
+    tensors[f"base_model.model.encoder.layer.0.output.dense.{part}.weight"] = np.zeros((2, 2), "f4")
+    write_tensors(bert / "model.safetensors", tensors, {})
+    assert "part of an adapter (PEFT); merge it" in refused(lambda: _last(bert))
+
+
+def test_whole_numbers_are_no_weights(bert: Path) -> None:
+    name = "encoder.layer.1.intermediate.dense.weight"
+    write_tensors(
+        bert / "model.safetensors", {k: v.astype("i1") if k == name else v for k, v in _weights(bert).items()}, {}
+    )
+    assert f"quantised weights are not read, take the checkpoint they were made of: {name} int8" in refused(
+        lambda: _last(bert)
+    )
+
+
+def test_blank_lines_behind_a_vocabulary(bert: Path) -> None:
+    with (bert / "vocab.txt").open("a") as file:
+        file.write("\n\n\r\n")
+    _same(bert)
+
+
+def test_other_names_of_activations(bert: Path) -> None:
+    _change(bert / "config.json", lambda raw: raw.update(hidden_act="gelu_python"))
+    _same(bert)
+    _change(bert / "config.json", lambda raw: raw.update(hidden_act="gelu_accurate"))
+    assert read_checkpoint(bert).config.activation == "gelu_tanh"

@@ -11,6 +11,7 @@ import pytest
 
 from files.tensors import read_tensors
 from tests.refusals import refused
+from tests.scripts import succeeds
 from text_cls.bert import _rows_by_distance, build_encoder
 from text_cls.checkpoint_writing import save_classifier, save_encoder
 from text_cls.checkpoints import Checkpoint, load_encoder, read_checkpoint
@@ -185,3 +186,20 @@ def test_far_distances_share_rows() -> None:
     rows = _rows_by_distance(16)
     assert rows[:8].tolist() == list(range(8)) and rows[-1] == 15
     assert {row: int(np.argmax(rows == row)) for row in first} == first
+
+
+@pytest.mark.parametrize("name", ["roberta", pytest.param("albert", marks=pytest.mark.slow)])
+def test_fine_tuning_with_everything(name: str, tmp_path: Path) -> None:
+    """Masked language modelling, layer-wise rates and export; what is exported answers as the run does."""
+    lines = [f"{word} the running of transformers {i}\t{word}" for word in ("garden", "boat") for i in range(30)]
+    (tmp_path / "texts.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    succeeds(
+        "finetune_bert", "--dataset=csv", f"--data_path={tmp_path}/texts.tsv", f"--encoder={FOLDER / name}", "--tsne=0",
+        "--max_length=12", "--pooling=pooler", "--mlm_epochs=1", "--layer_decay=0.9", "--freeze_layers=0", "--export",
+        "--num_epochs=2", "--batch_size=8", "--learning_rate=1e-3", f"--run_dir={tmp_path}/run",
+        f"--cache_dir={tmp_path}",
+    )  # fmt: skip
+    texts = ["the boat", "of a garden 3"]
+    answers = [succeeds("predict_text", f"--run_dir={tmp_path}/run{more}", *texts) for more in ("", "/classifier")]
+    assert answers[0] == answers[1] and answers[0].count("\n") == 3
+    assert read_checkpoint(tmp_path / "run" / "encoder").config.family == name

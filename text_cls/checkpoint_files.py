@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from files.documents import read_object, shown
+from files.documents import read_json, read_object, shown
 from files.errors import UserError
 from files.limits import check_regular
 from files.tensors import read_tf1, read_weights
@@ -79,7 +79,7 @@ def find_weights(path: Path) -> Weights:
     if path.with_name(path.name + ".index").is_file():
         return _single(path, tf1=True)
     if path.is_dir():
-        return _in_folder(path)
+        return _in_folder(_inner(path))
     check_regular(path)
     return _file(path)
 
@@ -100,6 +100,21 @@ def _single(path: Path, tf1: bool = False) -> Weights:
     beside = any((path.parent / name).exists() for name in _CONFIGS)
     folder = path.parent if beside else path.resolve().parent
     return Weights(path, folder, (path,), tf1=tf1)
+
+
+def _inner(folder: Path) -> Path:
+    """Where sentence-transformers' older folders keep the encoder, which ``modules.json`` says; the folder otherwise."""
+    path = folder / "modules.json"
+    if not path.is_file() or any((folder / name).exists() for name in _CONFIGS):
+        return folder
+    modules = read_json(path)
+    for module in modules if isinstance(modules, list) else ():
+        inner = module.get("path") if isinstance(module, dict) else None
+        if str(module.get("type") if isinstance(module, dict) else "").endswith(".Transformer"):
+            if not isinstance(inner, str) or (inner and not _is_name(inner)):
+                raise UserError(f"{path}: the encoder's path is {shown(inner)}; the name of a folder in it is needed")
+            return folder / inner
+    return folder
 
 
 def _in_folder(folder: Path) -> Weights:

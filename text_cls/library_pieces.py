@@ -3,7 +3,9 @@
 Only steps that are known here are followed, and what is framed otherwise than between two tokens is refused.
 """
 
+import base64
 import hashlib
+import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -189,7 +191,8 @@ def _load(text: str) -> Any:
     _check(raw["model"], "model", _MODELS)
     for name, known in (("normalizer", _NORMALISERS), ("pre_tokenizer", _SPLITTERS), ("post_processor", _FRAMES)):
         _check(raw.get(name), name, known)
-    model = library().Tokenizer.from_str(text)
+    # Written anew: the library does not take every way to write a text, such as escapes, in a character map.
+    model = library().Tokenizer.from_str(json.dumps(raw))
     model.no_padding()
     model.no_truncation()
     return model
@@ -206,11 +209,24 @@ def _check(step: Any, name: str, known: tuple[str, ...]) -> None:
         inner = next((value for value in step.values() if isinstance(value, list)), [])
         for part in inner:
             _check(part, name, tuple(other for other in known if other != "Sequence"))
+    if kind == "Precompiled":
+        _check_map(step.get("precompiled_charsmap"))
     pattern = step.get("pattern")
     if isinstance(pattern, dict) and "Regex" in pattern and pattern["Regex"] not in _REGEXES:
         raise UserError(
             f"{name} replaces {shown(pattern['Regex'])}; only {', '.join(map(repr, _REGEXES))} are followed"
         )
+
+
+def _check_map(text: Any) -> None:
+    """Refuses a damaged character map of SentencePiece: the size of its trie in four bytes, and the trie."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"precompiled_charsmap is {shown(text)}; base64 is needed") from error
+    size = int.from_bytes(content[:4], "little")
+    if size % 4 or not 4 <= size <= len(content) - 4:
+        raise UserError(f"precompiled_charsmap is damaged: a trie of {size:,} bytes among {len(content):,}")
 
 
 def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
