@@ -11,9 +11,9 @@ up. The aim is 3,000 texts/s on two cores, and a sentence in less than 50 ms.
 
 With ``--checkpoint``: ``Predictor.classify`` and ``transformers``' pipeline on the same whole classifier
 (BertForSequenceClassification, DistilBertForSequenceClassification), texts and threads. They take turns, each in a
-process of its own that idles while the other runs: batches of ``--batch_size`` rows, then one sentence at a time. The
-pipeline is given its texts in order of length, as a good user does. The aim is 1.3 times its rate, and no less for
-one sentence.
+process of its own that idles while the other runs: batches of ``--batch_size`` rows, then one sentence at a time. Both
+cut texts at ``--max_length``. The pipeline is given its texts in order of length, as a good user does. The aim is 1.3
+times its rate, and no less for one sentence.
 """
 
 import os
@@ -35,7 +35,7 @@ flags.DEFINE_string("checkpoint", "", "Folder of a whole classifier: compare wit
 flags.DEFINE_integer("texts", 20_000, "Texts of a measurement; of a turn beside transformers 1/40 of them.")
 flags.DEFINE_integer("rounds", 5, "Measurements, or turns of each side; medians are printed.")
 flags.DEFINE_integer("batch_size", 32, "transformers: rows of a batch.")
-flags.DEFINE_integer("max_length", 128, "transformers: longest text in tokens.")
+flags.DEFINE_integer("max_length", 128, "With --checkpoint: longest text in tokens, of both sides.")
 flags.DEFINE_integer("threads", 2, "Cores of each side.")
 flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
 flags.DEFINE_string("lines", "", "Internal: the file of texts.")
@@ -113,10 +113,9 @@ def measure_latency(run_dir: Path, folder: Path) -> None:
 
 def ours(texts: list[str], single: bool) -> Turn:
     """``Predictor`` on the checkpoint."""
-    from text_cls.predictor import Predictor
-    from training.placement import make_placement
+    from benchmarks.classifier import cutting
 
-    predictor = Predictor.load(FLAGS.checkpoint, make_placement("cpu"))
+    predictor = cutting(Path(FLAGS.checkpoint), FLAGS.max_length)
     if single:
         return lambda: sum(len(predictor.classify([text])) for text in texts[:ONE])
     return lambda: len(predictor.classify(texts))

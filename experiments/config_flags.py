@@ -1,5 +1,6 @@
 """Flags out of the fields of a configuration, and a configuration out of the flags. Nothing is declared here."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from files.errors import UserError
 from training.config_files import text_of
 from training.options import C, Config, Leaf, Option, leaves, with_values
 
-_FLAG = re.compile(r"--[A-Za-z][\w-]*(=.*)?", re.DOTALL)
+_FLAG = re.compile(r"--([A-Za-z][\w-]*)(=.*)?", re.DOTALL)
 _TYPES: dict[type, Any] = {int: flags.IntegerParser, float: flags.FloatParser}
 
 
@@ -92,8 +93,8 @@ def parse(
         values: the flags.
         argv: the command line.
         earlier: names that flags had → today's.
-        arguments: whether texts may stand among the flags; then what begins with a dash, but not with ``--name``, and
-            is no flag, is one of them.
+        arguments: whether texts may stand among the flags; then what is not ``--name`` or ``--name=…`` is one of them,
+            ``-name`` too, and so is all behind ``--``.
 
     Raises:
         UserError: an unknown flag, or an invalid value.
@@ -111,9 +112,22 @@ def parse(
 
 
 def _with_arguments(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
-    rest = values(list(argv), known_only=True)  # with the unknown ones, and ``--``, where they stood
-    end = rest.index("--") if "--" in rest else len(rest)
-    unknown = next((text for text in rest[1:end] if _FLAG.fullmatch(text)), None)
-    if unknown:
-        values([rest[0], unknown])  # raises what is to be said of it
-    return rest[:end] + rest[end + 1 :]
+    """absl is given the flags alone: it would take ``-v``, and whatever begins with one dash, for a flag."""
+    own: list[str] = []
+    texts: list[str] = []
+    words = iter(argv[1:])
+    for word in words:
+        found = _FLAG.fullmatch(word)
+        if word == "--":
+            texts += words
+        elif not found:
+            texts.append(word)
+        else:
+            own.append(word)
+            if found[2] is None and _needs_value(found[1], values):
+                own += itertools.islice(words, 1)
+    return [*values([argv[0], *own]), *texts]
+
+
+def _needs_value(name: str, values: flags.FlagValues) -> bool:
+    return name in ("flagfile", "undefok") or (name in values and not values[name].boolean)

@@ -7,25 +7,48 @@
 
 One text an argument, a line, a row of CSV or JSON, or a .txt file in a folder, read as ``train_text`` reads them; ids
 are kept. Answers are ``id,label,class,confidence,note`` lines, in the order of the texts: ``note`` is why a text has no
-answer, because it has no words or, with --skip_bad_rows, because it cannot be read. What begins with ``--name`` is a
-flag; anything else, and all behind ``--``, is a text.
+answer, because it has no words or, with --skip_bad_rows, because it cannot be read. Lines of standard input or a pipe
+are answered when they pause. What begins with ``--name`` is a flag; anything else, ``-name`` too, and all behind
+``--``, is a text.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 
-from experiments import launch
+from experiments import launch, signals
 from files.errors import UserError
 from text_cls.prediction_config import PredictionConfig
 
-FLAGS = launch.define(PredictionConfig(), "Folder of a finished run.", arguments=True)
+_RUN_DIR = "Folder of a finished run, or of a published classifier (config.json, weights, tokeniser)."
+FLAGS = launch.define(PredictionConfig(), _RUN_DIR, arguments=True)
+
+
+class _Output:
+    """Standard output, and what has gone there."""
+
+    def __init__(self, config: PredictionConfig) -> None:
+        self._out, self.lines, self.ended = config.out, 0, False
+
+    def __call__(self, text: str) -> None:
+        print(text, end="", flush=True)
+        self.lines += text.count("\n")
+
+    def written(self) -> str:
+        """For whoever has interrupted the script."""
+        if self.ended:
+            return "all answers were written"
+        if self._out or not self.lines:
+            return f"nothing was written{f' to {self._out}' if self._out else ''}"
+        return f"at least {self.lines:,} lines of answers were written, those of later texts were not"
 
 
 def main(arguments: list[str]) -> None:
     """Texts from the arguments, a file or standard input → answers on standard output or in a file."""
     config = launch.read(PredictionConfig(), FLAGS)
+    output = _Output(config)
+    signals.begins_anew(output.written)
     if not FLAGS.run_dir:
-        raise UserError("--run_dir: name the folder of a finished run")
+        raise UserError("--run_dir: name the folder of a finished run, or of a published classifier")
     if arguments and (config.input or config.path):
         raise UserError(f"{arguments[0]!r} is a text, and --input or --data_path names others: use one of them")
 
@@ -37,7 +60,8 @@ def main(arguments: list[str]) -> None:
     if FLAGS.dry_run:
         dry_run(config, FLAGS.run_dir, texts)
         return
-    summary = predict(config, FLAGS.run_dir, texts, lambda text: print(text, end=""))
+    summary = predict(config, FLAGS.run_dir, texts, output)
+    output.ended = True
     if hosts().chief:
         for note in summary.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -46,17 +70,18 @@ def main(arguments: list[str]) -> None:
             print(f"{config.out}: {summary.texts:,} texts{without}")
 
 
-def _standard_input(config: PredictionConfig) -> Iterator[str]:
+def _standard_input(config: PredictionConfig) -> Iterable[str]:
     """Its lines, when they are asked for."""
     from pathlib import Path
 
+    from text_cls.streams import Stream
     from text_cls.text_files import read_lines
 
     if sys.stdin is None:
-        return
-    if config.encoding != "auto" and hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(encoding=config.encoding)
-    yield from read_lines(sys.stdin, Path("standard input"))
+        return ()
+    if not hasattr(sys.stdin, "buffer"):  # where it was replaced
+        return read_lines(sys.stdin, Path("standard input"))
+    return Stream(sys.stdin.buffer, "standard input", config.encoding)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ STATUS = 130
 GRACE = 5.0  # seconds after which a signal ends a process that has swallowed it, or is deep in C code
 Handler = Callable[[int, FrameType | None], Any]
 _known: dict[str, Path] = {}  # "run_dir", once it is known
+_written: list[Callable[[], str]] = []  # what there is of a script that begins anew
 
 
 def goes_on_in(run_dir: Path) -> None:
@@ -30,8 +31,15 @@ def goes_on_in(run_dir: Path) -> None:
     _known["run_dir"] = run_dir
 
 
+def begins_anew(written: Callable[[], str]) -> None:
+    """From here on the line of an interruption says that nothing is resumed, and what has been written."""
+    _written.append(written)
+
+
 def line() -> str:
     """What an interrupted script says."""
+    if _written:
+        return f"interrupted; {_written[-1]()}; nothing is resumed: the same command begins again with the first text"
     where = f" with --run_dir={shlex.quote(str(_known['run_dir']))}" if _known else ""
     return f"interrupted; run the same command again to go on{where}"
 
@@ -74,6 +82,7 @@ class MainStage:
     def enter(self) -> None:
         """From here on a signal raises KeyboardInterrupt."""
         _known.clear()
+        _written.clear()
         if self._of_process:
             sys.unraisablehook = self._swallowed
             self._watch()

@@ -92,9 +92,10 @@ class ZstandardReader(io.RawIOBase):
         EOFError: the file ends in the middle of a frame.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Any) -> None:
+        """``file`` is a path, or open."""
         super().__init__()
-        self._raw = path.open("rb")
+        self._raw = file.open("rb") if isinstance(file, Path) else file
         self._frame: Any = None
         self._packed = b""
         self._ready = memoryview(b"")
@@ -128,9 +129,10 @@ def is_packed(path: Path) -> bool:
     return _opener(path) is not open
 
 
-def open_unpacked(path: Path) -> Any:
-    """A file's bytes, unpacked if they begin as gzip, bzip2, xz or zstandard do."""
-    return _opener(path)(path, "rb")
+def open_unpacked(path: Path, raw: Any = None) -> Any:
+    """A file's bytes, unpacked if they begin as gzip, bzip2, xz or zstandard do; ``raw`` is the file if it is open."""
+    opener = _opener(path)
+    return raw if raw is not None and opener is open else opener(raw or path, "rb")
 
 
 def _opener(path: Path) -> Any:

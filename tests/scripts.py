@@ -19,7 +19,7 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(script: str, *args: str, stdin: str | None = None) -> Done:
+def run(script: str, *args: str, stdin: str | bytes | None = None) -> Done:
     """What ``python -m experiments.SCRIPT`` does, in this process; anything but a user's mistake is raised."""
     from experiments import launch
 
@@ -36,9 +36,10 @@ def run(script: str, *args: str, stdin: str | None = None) -> Done:
 
 
 @contextlib.contextmanager
-def _standard_input(text: str | None):
+def _standard_input(text: str | bytes | None):
     before = sys.stdin
-    sys.stdin = io.StringIO(text or "")
+    content = text.encode() if isinstance(text, str) else text or b""
+    sys.stdin = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="\n")
     try:
         yield
     finally:

@@ -189,7 +189,7 @@ def test_an_array_is_read_item_by_item(tmp_path: Path, indent: int | None) -> No
 
 
 class _Never(BadRows):
-    def __call__(self, message: str) -> None:
+    def __call__(self, message: str, identity: str = "") -> None:
         raise AssertionError(message)
 
 

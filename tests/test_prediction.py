@@ -1,8 +1,10 @@
 """The answers of ``predict_text``, few in memory at a time, whole or not at all, and of ``Predictor.classify``."""
 
+import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +18,14 @@ from experiments import launch, predict_text
 from tests.little_model import HEADER, TEXTS, columns, rows_of, save
 from tests.processes import ROOT, wait_until
 from tests.scripts import fails, run, run_process, succeeds
-from text_cls import inputs
-from text_cls.answers import Answer, best
+from text_cls import inputs, prediction
+from text_cls.answers import Answer, Line, best
+from text_cls.inputs import read_inputs
 from text_cls.prediction import predict
 from text_cls.prediction_config import PredictionConfig
 from text_cls.predictor import NO_WORDS, Predictor
+
+AGAIN = "nothing is resumed: the same command begins again with the first text"
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +41,21 @@ def _parsed(*args: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "text",
-    ["-5 degrees", "-", "-x=3", "- a quote", "--5 below", "--- ", "-- said he", "--so it goes", "—", "-1", "--it's"],
-)
+    ["-5 degrees", "-", "-x=3", "- a quote", "--5 below", "--- ", "-- said he", "--so it goes", "—", "-1", "--it's",
+     "-v", "-help", "-format", "-top=3", "-top", "-run_dir=x", "-flagfile=x", "-nodry_run"],
+)  # fmt: skip
 def test_a_text_may_begin_with_a_dash(text: str) -> None:
     assert _parsed(text) == [text]
     assert _parsed("a", "--top=2", text, "--separator", "-", "b") == ["a", text, "b"]
     assert (predict_text.FLAGS.top, predict_text.FLAGS.separator) == (2, "-")
     assert _parsed(text, "--", "--top=3", text) == [text, "--top=3", text]
+
+
+def test_the_value_of_a_flag_is_no_text() -> None:
+    assert _parsed("--separator", "--", "-v", "--nodry_run", "x", "--top", "2", "y") == ["-v", "x", "y"]
+    assert (predict_text.FLAGS.top, predict_text.FLAGS.separator) == (2, "--")
+    with pytest.raises(SystemExit, match="Missing value for flag --top"):
+        _parsed("x", "--top")
 
 
 @pytest.mark.parametrize("flag", ["--topp=3", "--topp", "--no", "--inputs=a\nb", "--text-fields=a"])
@@ -116,8 +129,26 @@ def test_an_interruption_leaves_no_half_file(model: tuple[Predictor, Path], tmp_
     wait_until(lambda: any(path.stat().st_size > 0 for path in tmp_path.iterdir()))
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in error, error
+    assert process.returncode == 130 and error.endswith(f"interrupted; nothing was written to {out}; {AGAIN}\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_stream_is_answered_when_it_pauses(model: tuple[Predictor, Path]) -> None:
+    """Each line that is typed; an interruption says how far the answers have come."""
+    command = [sys.executable, "-m", "experiments.predict_text", f"--run_dir={model[1]}"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)  # type: ignore[call-overload]
+    answers = ""
+    for text in ("the film\n", "a bad scene\nthe bank\nmo"):
+        process.stdin.write(text)
+        process.stdin.flush()
+        answers += "".join(process.stdout.readline() for _ in range(text.count("\n") + (not answers)))
+    assert [row["id"] for row in rows_of(answers)] == ["1", "2", "3"]
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and not out
+    said = "interrupted; at least [234] lines of answers were written, those of later texts were not"
+    assert re.fullmatch(f"{said}; {AGAIN}", error.splitlines()[-1])  # a line may be read before it is counted
 
 
 class _Terminal(io.StringIO):
@@ -125,19 +156,41 @@ class _Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("total", ["known", "unknown"])
+@pytest.mark.parametrize("form", ["lines", "packed", "csv", "jsonl", "unknown"])
 def test_a_bar_on_a_terminal(
-    model: tuple[Predictor, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: str
+    model: tuple[Predictor, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    (tmp_path / "texts.txt").write_text("the film\n" * 7)
-    given = {"data_path": tmp_path / "texts.txt"} if total == "known" else {}
-    config = PredictionConfig(out=tmp_path / "answers.csv", **given)
-    screen, out = _Terminal(), io.StringIO()
+    """It shows how far the file has been read, which is read once for it."""
+    line = {"csv": "the film,{}\n", "jsonl": '{{"text": "{}"}}\n'}.get(form, "the film {}\n")
+    lines = "".join(line.format(number * 7919 % 1_000_003) for number in range(70_000))
+    path, content = tmp_path / "texts", (("text,x\n" if form == "csv" else "") + lines).encode()
+    path.write_bytes(gzip.compress(content) if form == "packed" else content)
+    given = {} if form == "unknown" else {"data_path": path, "dataset": form if form in ("csv", "jsonl") else "lines"}
+    screen, calls = _Terminal(), []
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(sys, "stdout", out)
-    predict(config, model[1], ["the film\n"] * 7, out.write)
-    assert ("7/7" if total == "known" else "7/Unknown") in screen.getvalue() and not out.getvalue()
-    assert len(rows_of((tmp_path / "answers.csv").read_text())) == 7
+    monkeypatch.setattr(prediction, "read_inputs", lambda *args: calls.append(args) or read_inputs(*args))
+    monkeypatch.setattr(prediction, "_answered", lambda config, predictor, chunk: (Line(one.id, None) for one in chunk))
+    predict(PredictionConfig(out=tmp_path / "answers.csv", **given), model[1], ["the film\n"] * 70_000, print)
+    shown = [int(at) for at in re.findall(rf"(\d+)/{'Unknown' if form == 'unknown' else path.stat().st_size}\b",
+                                          re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()))]  # fmt: skip
+    assert shown == sorted(shown) and shown[0] < shown[-1] / 2 and len(calls) == 1
+    assert shown[-1] == (70_000 if form == "unknown" else path.stat().st_size)
+    assert screen.getvalue().count("\n") == 1 and screen.getvalue().endswith("\n")
+
+
+@pytest.mark.parametrize("first", ["id,label,class,confidence\n", "id,label,class,confidence,note\r\n"])
+def test_answers_of_an_earlier_version_are_replaced(model: tuple[Predictor, Path], tmp_path: Path, first: str) -> None:
+    out = tmp_path / "answers.csv"
+    out.write_bytes(f"{first}1,0,up,0.500000\n".encode("utf-8-sig"))
+    succeeds("predict_text", f"--run_dir={model[1]}", f"--out={out}", "the film")
+    assert len(rows_of(out.read_text())) == 1 and out.read_text().startswith(HEADER)
+    out.write_text(f"label,{first}")
+    assert "holds no answers" in fails("predict_text", f"--run_dir={model[1]}", f"--out={out}", "the film")
+
+
+def test_the_help_names_what_a_folder_may_hold() -> None:
+    assert "published classifier (config.json, weights, tokeniser)" in str(predict_text.FLAGS["run_dir"].help)
+    assert "or of a published classifier" in fails("predict_text", "the film")
 
 
 def test_several_labels(tmp_path: Path) -> None:
@@ -197,6 +250,6 @@ def test_a_dry_run_counts(model: tuple[Predictor, Path], tmp_path: Path) -> None
 
 
 def test_the_same_in_a_process_of_its_own(model: tuple[Predictor, Path]) -> None:
-    args = [f"--run_dir={model[1]}", "-5 the film", "--top=3", "the bank"]
+    args = [f"--run_dir={model[1]}", "-5 the film", "--top=3", "the bank", "-help", "-v"]
     done = run_process("predict_text", *args)
-    assert done.stdout == run("predict_text", *args).stdout and done.stdout.count("\n") == 7
+    assert done.stdout == run("predict_text", *args).stdout and len(rows_of(done.stdout)) == 12

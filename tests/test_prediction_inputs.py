@@ -1,15 +1,12 @@
 """What ``predict_text`` reads: all that training does, each input with an answer or a reason in its place."""
 
 import json
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from tests.little_model import HEADER, NO_TEXT, TEXTS, columns, confidences, rows_of, save
-from tests.processes import ROOT
 from tests.refusals import refused
 from tests.scripts import fails, run, succeeds
 from text_cls.inputs import InOrder, Input, in_chunks, read_inputs
@@ -90,7 +87,7 @@ def test_rows_that_cannot_be_read_keep_their_place(model: tuple[Predictor, Path]
     command = ["predict_text", f"--run_dir={model[1]}", "--dataset=csv", f"--data_path={table}"]
     assert "texts.csv:3: row has 3 columns, not 2" in (error := fails(*command)) and "--skip_bad_rows" in error
     found = columns(succeeds(*command, "--skip_bad_rows"), "id", "class", "note")
-    assert [row[0] for row in found] == ["a", "", "", "", "d"]
+    assert [row[0] for row in found] == ["a", "b", "", "c", "d"]
     assert [bool(row[1]) for row in found] == [True, False, False, False, True]
     for row, note in zip(
         found, ["", ":3: row has 3", ":4: the row is empty", ":5: the quotation mark", ""], strict=True
@@ -194,10 +191,8 @@ def test_pairs_need_two_fields(tmp_path: Path) -> None:
     assert "text 2: the model takes two fields, and 'c' has 1; see --separator" in error
 
 
-def test_standard_input_in_another_encoding(model: tuple[Predictor, Path], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "experiments.predict_text", f"--run_dir={model[1]}"]
+def test_standard_input_in_another_encoding(model: tuple[Predictor, Path]) -> None:
     for flags, code in ((["--encoding=cp1252"], 0), ([], 1)):
-        done = subprocess.run([*command, *flags], cwd=ROOT, input=b"film\ncaf\xe9 scene\n", capture_output=True)
-        error = done.stderr.decode()
-        assert done.returncode == code and (code == 0 or "standard input:2: not UTF-8" in error), error
-        assert not code or (not done.stdout and "--encoding" in error)
+        done = run("predict_text", f"--run_dir={model[1]}", *flags, stdin=b"film\ncaf\xe9 scene\n")
+        assert done.returncode == code and (code == 0 or "standard input:2: not UTF-8" in done.stderr), done.stderr
+        assert not code or (not done.stdout and "--encoding" in done.stderr)

@@ -19,6 +19,7 @@ class _Config(TaskConfig):
     rate: float | None = option(None, "Perhaps a number.")
     source: Path | None = option(None, "A file.")
     other: Path | None = option(None, "Another.")
+    column: str = option("auto", "A choice whose default was another.", former_defaults=("", "none"))
     training: TrainingConfig = nested(TrainingConfig, batch_size=8)
 
 
@@ -73,6 +74,32 @@ def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     (tmp_path / "flags.txt").write_text("--seed=3\n--colour=red\n")  # of another script
     with pytest.raises(UserError, match="--colour=red there, None here"):
         Run.check(tmp_path, _Config(seed=3))
+
+
+def test_a_default_that_was_another_one_in_an_earlier_version(tmp_path: Path) -> None:
+    """A folder of then and a command that says nothing of it belong together; what comes of it decides."""
+    flags = tmp_path / "flags.txt"
+    flags.write_text("--seed=3\n--column=\n")
+    same = _Config(seed=3)
+    assert Run.check(tmp_path, same) and Run.check(tmp_path, _Config(seed=3, column=""))
+    for other in (_Config(seed=3, column="x"), _Config(seed=3, column="none"), _Config(column="")):
+        with pytest.raises(UserError, match="belongs to a run with other flags"):
+            Run.check(tmp_path, other)
+    with Run.open(tmp_path, same, _Data(3), settled=_Config(seed=3, column="")):
+        pass
+    with pytest.raises(UserError, match="--column= there, auto here"):
+        Run.open(tmp_path, same, _Data(3), settled=_Config(seed=3, column="x"))
+    with pytest.raises(UserError, match=r"made of other data \(rows; .*, or give --column= as its flags\.txt"):
+        Run.open(tmp_path, same, _Data(4))
+    assert flags.read_text() == "--seed=3\n--column=\n"
+    flags.write_text("--seed=3\n")  # of a version that did not say it
+    for column in ("auto", "", "none"):
+        assert Run.check(tmp_path, _Config(seed=3, column=column))
+    with pytest.raises(UserError, match="--column=auto there, x here"):
+        Run.check(tmp_path, _Config(seed=3, column="x"))
+    flags.write_text("--seed=3\n--column=x\n")  # was never a default
+    with pytest.raises(UserError, match="--column=x there, auto here"):
+        Run.check(tmp_path, same)
 
 
 def test_a_folder_that_was_being_made_is_made(tmp_path: Path) -> None:

@@ -81,18 +81,20 @@ class Form(NamedTuple):
 
 
 _FOUR = ("id", "label", "class", "confidence")
-FORMATS = {"csv": Form(",".join((*_FOUR, "note")) + "\n", _as_csv), "jsonl": Form("", _as_jsonl)}
+_HEADERS = ((*_FOUR, "note"), _FOUR)  # today's first
+FORMATS = {"csv": Form(",".join(_HEADERS[0]) + "\n", _as_csv), "jsonl": Form("", _as_jsonl)}
 
 
 def are_answers(first: str) -> bool:
-    """Whether a file that begins with this line is one of answers."""
-    if first in ("", FORMATS["csv"].header):
+    """Whether a file that begins with this line is one of answers, which had no notes before version 0.6."""
+    first = first.removeprefix("\ufeff").rstrip("\r\n")
+    if first in ("", *(",".join(names) for names in _HEADERS)):
         return True
     try:
         value = json.loads(first)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and list(value) == [*_FOUR, "note"]
+    return isinstance(value, dict) and tuple(value) in _HEADERS
 
 
 def predictions_csv(

@@ -1,33 +1,51 @@
 """Going on from a finished run: its words and weights are where another run starts.
 
-The head comes along where the classes are the same; otherwise it is a new one.
+The head comes along where the classes are the same; otherwise it is a new one. The run that goes on keeps a copy of its
+source until it is finished, so that the source may be moved or removed once it has begun.
 """
 
 import dataclasses
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from files.artefacts import CONFIG
 from files.documents import file_sha256, read_object
 from files.errors import UserError
+from files.writing import is_held_back
 from text_cls.config import CleaningConfig
 from text_cls.data import Splits
 from text_cls.predictor import WEIGHTS, Predictor
 from text_cls.preprocess import Cleaner
 from text_cls.tokenisers import SubwordTokeniser, WordTokeniser
 from training.backends import Placement
+from training.config_files import as_flags
 from training.options import Config
 from training.randomness import is_seed_state
+from training.run import Run
+from training.run_config import flags_of, read_own
 
+START = "start"  # the copy of the source in the folder of the run that goes on
 # What may be another in the run that goes on: it fixes no weight, and no meaning of one.
 _FREE = {"dropout", "attention_dropout", "token_dropout", "head_dropout", "num_classes"}
 Own = TypeVar("Own", bound=WordTokeniser | SubwordTokeniser)
 
 
 class Source(NamedTuple):
-    """A finished run that another one starts from."""
+    """A finished run that another one starts from.
+
+    Attributes:
+        run: its folder, which may be gone once the other one has begun.
+        predictor: its words and weights.
+        fingerprint: of the weights.
+        is_new: whether the run that goes on has still to begin.
+    """
 
     run: Path
     predictor: Predictor
+    fingerprint: str
+    is_new: bool
 
     def own_tokeniser(self, kind: type[Own]) -> Own:
         """What reads its texts; raises UserError if it is of another kind."""
@@ -43,14 +61,61 @@ class Source(NamedTuple):
         return cleaner
 
 
-def read_source(run: Path | None, placement: Placement) -> Source | None:
-    """The run of ``--init_from``; raises UserError if it is not finished, or damaged."""
-    return None if run is None else Source(run, Predictor.load(run / "model", placement))
+def read_source(run: Path | None, placement: Placement, run_dir: Path | str | None = None) -> Source | None:
+    """The run of ``--init_from``.
+
+    Where it is gone, what the run in ``run_dir`` has of it stands in: the copy with which it began, or, once it is
+    finished, its own model, which has the same words; nothing is trained then.
+
+    Raises:
+        UserError: it is not finished, or damaged.
+    """
+    if run is None:
+        return None
+    folder, before = run / "model", None
+    if run_dir is not None:
+        before = (read_own(Path(run_dir) / "data.json") or {}).get("init_from")
+    if run_dir is not None and before is not None and not folder.exists():
+        own = [Path(run_dir) / name for name in (START, "model")]
+        folder = next((folder for folder in own if (folder / CONFIG).exists()), folder)
+    predictor = Predictor.load(folder, placement)
+    fingerprint = file_sha256(folder / WEIGHTS) if folder == run / "model" else str(before)
+    return Source(run, predictor, fingerprint, before is None)
 
 
-def inputs_of(run: Path | None) -> dict[str, str]:
+def inputs_of(source: Source | None) -> dict[str, str]:
     """What a run depends on besides its configuration and its data: the source's weights."""
-    return {} if run is None else {"init_from": file_sha256(run / "model" / WEIGHTS)}
+    return {} if source is None else {"init_from": source.fingerprint}
+
+
+def keep(source: Source | None, run: Run) -> None:
+    """Copies the source into the folder of the run that begins with it."""
+    if source is not None and not (run.path / START / CONFIG).exists():
+        source.predictor.save(run.path / START)
+
+
+def drop(run: Run) -> None:
+    """Removes the copy from the folder of a run that is finished."""
+    if not is_held_back(run.path / START):
+        shutil.rmtree(run.path / START, ignore_errors=True)
+
+
+def check_used(source: Source, config: Config, names: Iterable[str]) -> None:
+    """Refuses flags that the source decides, unless they have their default or say what its flags.txt says.
+
+    Raises:
+        UserError: one would be ignored.
+    """
+    if not source.is_new:
+        return
+    here, defaults, there = as_flags(config), as_flags(type(config)()), flags_of(source.run, config)
+    for name in names:
+        if here.get(name) not in (defaults.get(name), there.get(name)):
+            given = f", or give {there[name]}, as its flags.txt says" if name in there else ""
+            raise UserError(
+                f"--{name}={here[name]}: it comes from --init_from={source.run}, and this one would be ignored; "
+                f"leave it out{given}"
+            )
 
 
 def check_same(source: Source, here: Config, there: Config, flags: str) -> None:

@@ -70,10 +70,11 @@ class Line(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A row that cannot be cut."""
+    """A row that cannot be cut; ``lines`` are its own, up to the one at fault."""
 
     first: int
     message: str
+    lines: Sequence[str] = ()
 
 
 class _Rows:
@@ -123,7 +124,8 @@ def read_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[Line | Unreada
             values = next(reader, None)
         except csv.Error as error:
             opened = first + _opened(rows.row, dialect)
-            yield Unreadable(first if str(error) == _TOO_LONG else opened, _complaint(rows, opened, error))
+            line = first if str(error) == _TOO_LONG else opened
+            yield Unreadable(line, _complaint(rows, opened, error), rows.row[: opened - first + 1])
             rows.go_back_to(opened + 1)
             continue
         if values is None:

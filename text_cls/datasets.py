@@ -159,7 +159,8 @@ def _news_category(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
         train = _find(path, "News_train.json")
         dump = _find(path, "News_Category_Dataset_v3.json", "News_Category_Dataset_v2.json")
         path = _need(train or dump, f"{path}: neither News_train.json nor News_Category_Dataset_v3.json in it")
-    first = next(read_items(path, _only(fields, "", config), BadRows(skip=True)), None)
+    items = read_items(path, _only(fields, "", config))
+    first = next((item for item in items if not item.problem), None)
     if first is not None and isinstance(first.value, dict) and "category" in first.value:
         rows = read_json(path, _only(fields, "category", config), bad)
         return Found(rows, None, None, HUFFPOST_15, other_labels="skip")

@@ -34,8 +34,13 @@ class Form(NamedTuple):
 
     @property
     def in_encoder(self) -> bool:
-        """Whether a plain encoder is published with the first layer."""
+        """Whether the first layer's tensors are among the encoder's."""
         return self.dense.startswith("pooler.")
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether a pooler over a plain encoder is a new layer: the family's classifiers have one of their own."""
+        return self.pooling == "pooler" and not self.in_encoder
 
 
 class Family(NamedTuple):

@@ -103,7 +103,7 @@ def _prepare(config: FineTuningConfig, placement: Placement, run_dir: Path | str
     freeze(encoder, config.tuning.freeze_layers)
     if head is not None:
         load_head(head, predictor.model, texts.splits.classes)
-    elif source is None and model.pooling == "pooler" and FAMILIES[model.encoder.family].form.in_encoder:
+    elif source is None and model.pooling == "pooler" and not FAMILIES[model.encoder.family].form.begins_anew:
         load_pooler(texts.checkpoint, predictor.model.get_layer("pooler"))
     if source is not None:
         note = (start_from(source, predictor), *seen_before(source, texts.splits))
@@ -131,7 +131,7 @@ def _model_config(config: FineTuningConfig, texts: PreparedTexts) -> BertClassif
 
 def _rate_of(model: keras.Model, config: FineTuningConfig, encoder: BertConfig) -> Callable[[keras.Variable], float]:
     of_encoder = layerwise_rates(model.get_layer("encoder"), config.tuning.layer_decay)
-    pretrained = {"pooler"} if FAMILIES[encoder.family].form.in_encoder else set()
+    pretrained = set() if FAMILIES[encoder.family].form.begins_anew else {"pooler"}
     over = [layer for layer in model.layers if layer.name in DENSE.keys() - pretrained | {"head"}]
     head = {id(variable) for layer in over for variable in layer.variables}
     return lambda variable: config.tuning.head_rate if id(variable) in head else of_encoder(variable)

@@ -3,17 +3,22 @@
 Every input has its place in the stream. One that cannot be answered says why.
 """
 
+import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from files.errors import UserError
 from text_cls.datasets import DATASETS, format_of
 from text_cls.format import Format
 from text_cls.prediction_config import LINES, PredictionConfig
 from text_cls.readers import EMPTY_ROWS, BadRows, Row, class_folders, file_text, read_csv, read_json
-from text_cls.text_files import open_text, read_lines
+from text_cls.streams import PATIENCE, Stream
+from text_cls.text_files import MARKING, open_text, position, read_lines, undecodable
 
 FORMS = (LINES, "csv", "jsonl", "folder")
 CHUNK = 8192  # texts that are in memory at a time
@@ -38,16 +43,24 @@ class InOrder(BadRows):
     def __init__(self, skip: bool) -> None:
         super().__init__(skip)
         self._waiting: list[Input] = []
+        self._file: TextIO | None = None
+
+    def reads(self, file: TextIO) -> None:
+        self._file = file
+
+    def position(self) -> int | None:
+        """How far the file has been read, in its bytes; None at its end, and where there is none."""
+        return None if self._file is None or self._file.closed else position(self._file)
 
     def __call__(self, message: str, identity: str = "") -> None:
         if not self.skip:
             super().__call__(message)
-        self._waiting.append(Input(identity, (), str(UserError(message))))
+        self._waiting.append(Input(_whole(identity), (), _whole(str(UserError(message)))))
 
-    def notice(self, what: str, where: str) -> None:
+    def notice(self, what: str, where: str, identity: str = "") -> None:
         """A row that training leaves out is an input too."""
         if what == EMPTY_ROWS:
-            self._waiting.append(Input("", (), f"{where}: the row is empty"))
+            self._waiting.append(Input(_whole(identity), (), f"{where}: the row is empty"))
         else:
             super().notice(what, where)
 
@@ -57,12 +70,46 @@ class InOrder(BadRows):
         return waiting
 
 
+def _whole(text: str) -> str:
+    """Without halves of characters, which cannot be written."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@contextmanager
+def opened(config: PredictionConfig, texts: Iterable[str]) -> Iterator[tuple[PredictionConfig, Iterable[str]]]:
+    """What is read, and the texts where it names no file: of a pipe, such as the shell's <(COMMAND), its stream.
+
+    Raises:
+        UserError: what it names is neither a file nor a pipe, or a pipe that must be read more than once.
+    """
+    mode = _mode_of(config.path)
+    if mode is None or stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        yield config, texts
+        return
+    path = config.path
+    assert path is not None  # it has a mode
+    if config.dataset != LINES:
+        raise UserError(f"{path}: not a regular file, and --dataset={config.dataset} reads it more than once; save it")
+    if not stat.S_ISFIFO(mode):
+        raise UserError(f"{path}: neither a regular file nor a pipe; give its lines on standard input: COMMAND | …")
+    with path.open("rb") as file:
+        yield dataclasses.replace(config, input="", data_path=None), Stream(file, str(path), config.encoding)
+
+
+def _mode_of(path: Path | None) -> int | None:
+    """What kind of thing is there; None for nothing."""
+    try:
+        return None if path is None else path.stat().st_mode
+    except (OSError, ValueError):
+        return None  # the reader says so
+
+
 def read_inputs(config: PredictionConfig, texts: Iterable[str], bad: InOrder, pairs: bool = False) -> Iterator[Input]:
     """Every input, in order; few are in memory at a time.
 
     Args:
         config: what is read, and how.
-        texts: the texts where ``config`` names no file: arguments, or lines.
+        texts: the texts where ``config`` names no file: arguments, or lines; see ``opened``.
         bad: told of rows that cannot be used.
         pairs: whether the model takes two fields a text.
 
@@ -72,7 +119,7 @@ def read_inputs(config: PredictionConfig, texts: Iterable[str], bad: InOrder, pa
     _check_flags(config)
     path = config.path
     if config.dataset == LINES:
-        inputs = _of_lines(texts, config) if path is None else _of_file(path, config)
+        inputs = _of_lines(texts, config, bad) if path is None else _of_file(path, config, bad)
     elif path is None:
         raise UserError(f"--dataset={config.dataset} needs --data_path")
     elif config.dataset == "folder":
@@ -88,14 +135,25 @@ def read_inputs(config: PredictionConfig, texts: Iterable[str], bad: InOrder, pa
         raise UserError(f"{path}: no texts in it" if path else _NO_TEXTS)
 
 
-def in_chunks(inputs: Iterable[Input], most: int = CHUNK) -> Iterator[list[Input]]:
-    """So many inputs at a time, or fewer if they are long."""
+def in_chunks(
+    inputs: Iterable[Input], most: int = CHUNK, pauses: Callable[[], bool] | None = None
+) -> Iterator[list[Input]]:
+    """So many inputs at a time, or fewer if they are long.
+
+    Args:
+        inputs: see above.
+        most: see above.
+        pauses: of a stream, whether the next input lets wait for itself; then, and ``PATIENCE`` after the first of a
+            chunk, those that have come are not kept back.
+    """
     chunk: list[Input] = []
-    size = 0
+    size, began = 0, 0.0
     for one in inputs:
+        began = began if chunk else time.monotonic()
         chunk.append(one)
         size += sum(map(len, one.fields))
-        if len(chunk) >= most or size >= _CHARACTERS:
+        full = len(chunk) >= most or size >= _CHARACTERS
+        if full or (pauses and (pauses() or time.monotonic() - began > PATIENCE)):
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -129,16 +187,26 @@ def _checked(one: Input, pairs: bool, config: PredictionConfig, bad: InOrder) ->
     yield one
 
 
-def _of_lines(lines: Iterable[str], config: PredictionConfig) -> Iterator[Input]:
+def _of_lines(
+    lines: Iterable[str], config: PredictionConfig, bad: InOrder, where: str = "", encoding: str = "utf-8"
+) -> Iterator[Input]:
     """Their ids are the numbers of the lines."""
     for number, line in enumerate(lines, start=1):
+        if isinstance(lines, Stream):
+            where, encoding = f"{lines.name}:", lines.encoding
+        wrong = undecodable(line, encoding)
+        if wrong:
+            bad(f"{where or 'text '}{number}: {wrong}", str(number))
+            yield from bad.waiting()
+            continue
         text = line.strip()
         yield Input(str(number), tuple(text.split(config.separator)) if config.separator else (text,))
 
 
-def _of_file(path: Path, config: PredictionConfig) -> Iterator[Input]:
-    with open_text(path, config.max_megabytes, config.encoding) as file:
-        yield from _of_lines(read_lines(file, path), config)
+def _of_file(path: Path, config: PredictionConfig, bad: InOrder) -> Iterator[Input]:
+    with open_text(path, config.max_megabytes, config.encoding, MARKING) as file:
+        bad.reads(file)
+        yield from _of_lines(read_lines(file, path), config, bad, f"{path}:", file.encoding)
 
 
 def _in_order(rows: Iterable[Row], bad: InOrder) -> Iterator[Input]:

@@ -5,6 +5,7 @@ what pandas writes: records, split, table, index, columns, values. Arrays and li
 as a whole.
 """
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,34 +25,44 @@ _SAMPLE = 20  # lines or items that are looked at to see what a file is
 
 
 class Item(NamedTuple):
-    """A value of a JSON file that ought to be a row; ``split`` is the name of the array it is in, if that is one."""
+    """A value of a JSON file that ought to be a row.
+
+    Attributes:
+        where: its place in the file.
+        value: what it is; with a ``problem``, what can be told of it.
+        split: the name of the array it is in, if that is one.
+        key: its name, if the rows are members of an object.
+        problem: why it is none; with ``where``.
+    """
 
     where: str
     value: Any
     split: str = ""
     key: str = ""
+    problem: str = ""
 
 
-def read_items(path: Path, form: Format, bad: Callable[[str], None]) -> Iterator[Item]:
-    """The rows of a JSON file.
+def read_items(path: Path, form: Format, reads: Callable[[TextIO], object] = lambda file: None) -> Iterator[Item]:
+    """The rows of a JSON file, and in their places the lines that are no JSON.
 
     Args:
         path: the file.
         form: how it is read.
-        bad: told of lines that are no JSON.
+        reads: is told the open file.
 
     Raises:
         UserError: malformed JSON, or none with rows in it.
     """
     start = beginning(path, form.max_megabytes, form.encoding)
     with open_text(path, form.max_megabytes, form.encoding) as file:
+        reads(file)
         if _is_lines(path, form):
-            items = _lines(path, file, bad)
+            items = _lines(path, file)
         elif start.startswith("[", _space(start, 0)):
             items = _array(file, path)
         else:
-            items = _documents("".join(checked(iter(lambda: file.read(2**20), ""), path)), path, form, bad)
-        yield from _with_columns(items, form, bad)
+            items = _documents("".join(checked(iter(lambda: file.read(2**20), ""), path)), path, form)
+        yield from _with_columns(items, form)
 
 
 def _is_lines(path: Path, form: Format) -> bool:
@@ -72,31 +83,49 @@ def _is_whole(line: str, kind: Any) -> bool:
         return False
 
 
-def _lines(path: Path, file: TextIO, bad: Callable[[str], None]) -> Iterator[Item]:
+def _lines(path: Path, file: TextIO) -> Iterator[Item]:
     for number, line in enumerate(read_lines(file, path), start=1):
         where = f"{path}:{number}"
         if line.strip():
             try:
-                item = parse_json(line, where)
+                yield Item(where, parse_json(line, where))
             except UserError as error:
-                bad(str(error))
-            else:
-                yield Item(where, item)
+                yield Item(where, _members(line), problem=str(error))
 
 
-def _with_columns(items: Iterator[Item], form: Format, bad: Callable[[str], None]) -> Iterator[Item]:
+def _members(line: str) -> dict[str, Any]:
+    """The members of an object that are in front of what is malformed in it."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(ValueError, IndexError, RecursionError):
+        place = _space(line, 0)
+        while line[place] == ("," if found else "{"):
+            name, place = JSONDecoder().raw_decode(line, _space(line, place + 1))
+            place = _space(line, place)
+            if line[place] != ":" or not isinstance(name, str):
+                break
+            value, place = JSONDecoder().raw_decode(line, _space(line, place + 1))
+            place = _space(line, place)
+            if not isinstance(value, str) and line[place] not in ",}":  # 12 of 12x
+                break
+            found[name] = value
+    return found
+
+
+def _with_columns(items: Iterator[Item], form: Format) -> Iterator[Item]:
     """Rows that are lists become objects; their names are ``columns``, or the first of them."""
     columns: Sequence[Any] = form.columns
-    for number, item in enumerate(items):
-        row = item.value
+    first = True
+    for item in items:
+        row, is_first = item.value, first
+        first = first and bool(item.problem)
         if not isinstance(row, list):
             yield item
-        elif number == 0 and (row == list(columns) or (not columns and _are_names(row, form))):
+        elif is_first and (row == list(columns) or (not columns and _are_names(row, form))):
             columns = _checked_names(row, item.where)
         elif not columns:
             yield item
         else:
-            yield from _named(item, columns, bad)
+            yield _named(item, columns)
 
 
 def _are_names(row: list[Any], form: Format) -> bool:
@@ -110,15 +139,17 @@ def _checked_names(names: Sequence[Any], where: str) -> list[str]:
     return [str(name) for name in names]
 
 
-def _named(item: Item, columns: Sequence[str], bad: Callable[[str], None]) -> Iterator[Item]:
-    """The item with a name for each of its values; none if there are more or fewer, which ``bad`` is told."""
-    if isinstance(item.value, list) and len(item.value) == len(columns):
-        yield item._replace(value=dict(zip(columns, item.value, strict=True)))
-    else:
-        bad(f"{item.where}: a list of {len(columns)} values was expected, not {shown(item.value)}; see --columns")
+def _named(item: Item, columns: Sequence[str]) -> Item:
+    """The item with a name for each of its values; with a problem if there are more or fewer."""
+    values = item.value if isinstance(item.value, list) else []
+    named = item._replace(value=dict(zip(columns, values, strict=False)))
+    if isinstance(item.value, list) and len(values) == len(columns):
+        return named
+    expected = f"{item.where}: a list of {len(columns)} values was expected, not {shown(item.value)}; see --columns"
+    return named._replace(problem=expected)
 
 
-def _documents(text: str, path: Path, form: Format, bad: Callable[[str], None]) -> Iterator[Item]:
+def _documents(text: str, path: Path, form: Format) -> Iterator[Item]:
     """The rows of objects one after the other, or of one object that has them inside."""
     objects: list[Item] = []
     place, line, counted = _space(text, 0), 1, 0
@@ -133,7 +164,7 @@ def _documents(text: str, path: Path, form: Format, bad: Callable[[str], None]) 
         objects.append(Item(f"{path}:{line}", found[0]))
         place = _space(text, found[1])
     if len(objects) == 1 and isinstance(objects[0].value, dict):
-        return _inside(objects[0].value, str(path), form, bad)
+        return _inside(objects[0].value, str(path), form)
     return iter(objects)
 
 
@@ -143,24 +174,20 @@ def _too_long(text: str, place: int) -> str:
     return f"a line of more than {LONGEST:,} characters, and " if length > LONGEST else ""
 
 
-def _inside(
-    value: dict[str, Any], where: str, form: Format, bad: Callable[[str], None], depth: int = 0
-) -> Iterator[Item]:
+def _inside(value: dict[str, Any], where: str, form: Format, depth: int = 0) -> Iterator[Item]:
     """The rows in an object, whichever of the known forms it has."""
     if _is_row(value, form):
         return iter([Item(where, value)])
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         columns = _checked_names(value["columns"], where)
         form.check_columns(where, columns)
-        return itertools.chain.from_iterable(
-            _named(item, columns, bad) for item in _numbered(f"{where}: data", value["data"])
-        )
+        return (_named(item, columns) for item in _numbered(f"{where}: data", value["data"]))
     fields = [value_of(value, name) for name in form.text_fields]
     if all(isinstance(field, list | dict) for field in fields):
         return _from_columns(where, value, form)
     parts = {name: part for name, part in value.items() if isinstance(part, list | dict) and part}
     if parts and all(simple(name) in SPLIT_NAMES for name in parts):
-        return _splits(parts, where, form, bad)
+        return _splits(parts, where, form)
     arrays = {name: part for name, part in parts.items() if isinstance(part, list)}
     with_rows = [name for name, part in arrays.items() if any(_is_row(one, form) for one in part[:_SAMPLE])]
     found = with_rows or [name for name, part in arrays.items() if any(isinstance(one, dict) for one in part[:_SAMPLE])]
@@ -171,7 +198,7 @@ def _inside(
         return (Item(f"{where}: {name}", part, key=name) for name, part in objects.items())
     if len(objects) == 1 and not found and depth < _DEEPEST:
         ((name, inner),) = objects.items()
-        return _inside(inner, f"{where}: {name}", form, bad, depth + 1)
+        return _inside(inner, f"{where}: {name}", form, depth + 1)
     several = f"; {' and '.join(map(shown, found))} are arrays of objects" if found else ""
     raise UserError(
         f"{where}: no rows with {', '.join(form.text_fields)} found in an object of {some(value)}{several}; write one "
@@ -179,11 +206,11 @@ def _inside(
     )
 
 
-def _splits(parts: dict[str, Any], where: str, form: Format, bad: Callable[[str], None]) -> Iterator[Item]:
+def _splits(parts: dict[str, Any], where: str, form: Format) -> Iterator[Item]:
     """The rows of arrays, or of objects with rows inside, that are named by splits."""
     for name, part in parts.items():
         own = f"{where}: {name}"
-        items = _numbered(own, part) if isinstance(part, list) else _inside(part, own, form, bad, 1)
+        items = _numbered(own, part) if isinstance(part, list) else _inside(part, own, form, 1)
         yield from (item._replace(split=name) for item in items)
 
 

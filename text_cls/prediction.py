@@ -15,9 +15,10 @@ from files.download import default_cache
 from files.errors import UserError
 from files.writing import replacing
 from text_cls.answers import FORMATS, Line, are_answers, best, lines_of
-from text_cls.inputs import InOrder, Input, in_chunks, read_inputs
+from text_cls.inputs import InOrder, Input, in_chunks, opened, read_inputs
 from text_cls.prediction_config import PredictionConfig
 from text_cls.predictor import NO_WORDS, Predictor
+from text_cls.streams import Stream
 from training.hosts import hosts, on_chief, taking_part
 from training.placement import make_placement
 
@@ -43,7 +44,7 @@ def predict(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str],
 
     A text has ``config.top`` of them, or, if the model gives a text several labels, one for every class above its
     threshold. A text without words has one with a note alone, and so has, with ``config.skip_bad_rows``, what cannot be
-    read. Few texts are in memory at a time.
+    read. Few texts are in memory at a time; what a ``Stream`` has given is answered when it pauses.
 
     Args:
         config: how texts are read and answered, and where answers go.
@@ -59,7 +60,7 @@ def predict(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str],
     count = unanswered = 0
     with taking_part(default_cache()):
         predictor = _load(config, run_dir)
-        with _output(config, write) as put, _progress(config, predictor) as advance:
+        with _output(config, write) as put, _progress(config, bad) as advance:
             for chunk in _chunks(config, texts, predictor, bad):
                 lines = list(_answered(config, predictor, chunk))
                 put((form.header if not count else "") + form.text(lines))
@@ -102,9 +103,15 @@ def _chunks(
     config: PredictionConfig, texts: Iterable[str], predictor: Predictor, bad: InOrder
 ) -> Iterator[Sequence[Input]]:
     """The texts of the chief: of several hosts it alone reads any."""
-    walk = in_chunks(read_inputs(config, texts, bad, _takes_pairs(predictor))) if hosts().chief else iter(())
+    walk = _walk(config, texts, predictor, bad) if hosts().chief else iter(())
     while chunk := on_chief(lambda: next(walk, None)):
         yield [Input(identity, tuple(fields), note) for identity, fields, note in chunk]
+
+
+def _walk(config: PredictionConfig, texts: Iterable[str], predictor: Predictor, bad: InOrder) -> Iterator[list[Input]]:
+    with opened(config, texts) as (config, texts):
+        pauses = texts.pauses if config.path is None and isinstance(texts, Stream) else None
+        yield from in_chunks(read_inputs(config, texts, bad, _takes_pairs(predictor)), pauses=pauses)
 
 
 def _takes_pairs(predictor: Predictor) -> bool:
@@ -150,22 +157,26 @@ def _output(config: PredictionConfig, write: Write) -> Iterator[Write]:
 
 
 @contextmanager
-def _progress(config: PredictionConfig, predictor: Predictor) -> Iterator[Callable[[int], None]]:
-    """Keras' bar on standard error, where that is a terminal and the answers go elsewhere."""
+def _progress(config: PredictionConfig, bad: InOrder) -> Iterator[Callable[[int], None]]:
+    """Keras' bar on standard error, where that is a terminal and the answers go elsewhere; of a file's bytes."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if not terminal or not hosts().chief or (config.out is None and sys.stdout.isatty()):
         yield lambda count: None
         return
-    total = None  # of standard input
-    if config.path is not None:
-        total = sum(1 for _ in read_inputs(config, (), InOrder(config.skip_bad_rows), _takes_pairs(predictor)))
+    size = config.path.stat().st_size if config.path is not None and config.path.is_file() else None
     with contextlib.redirect_stdout(sys.stderr):
-        bar = keras.utils.Progbar(total, unit_name="text")
+        bar = keras.utils.Progbar(size, unit_name="text" if size is None else "byte")
+    count = 0
 
-    def advance(count: int) -> None:
+    def show(at: int, end: bool = False) -> None:
         with contextlib.redirect_stdout(sys.stderr):
-            bar.add(count)
+            bar.update(at, finalize=end)
+
+    def advance(more: int) -> None:
+        nonlocal count
+        count += more
+        at = bad.position()
+        show(count if size is None else size if at is None else at)
 
     yield advance
-    if total is None:
-        print(file=sys.stderr)
+    show(count if size is None else size, end=True)

@@ -24,7 +24,7 @@ class PredictionConfig(Config):
     """Texts to classify with a trained run; ``text_cls.prediction.predict``."""
 
     dataset: str = option(LINES, "Form of the texts.", choices="text_cls.inputs:FORMS")
-    input: str = option("", "lines: file with one text a line (packed or not); '-' for standard input.")
+    input: str = option("", "lines: file with one text a line (packed or not), or a pipe; '-' for standard input.")
     data_path: Path | None = option(None, "csv, jsonl: the file; folder: of .txt files, in class folders or not.")
     text_fields: tuple[str, ...] = _as_in_training("text_fields")
     id_field: str = _as_in_training("id_field")
@@ -33,7 +33,9 @@ class PredictionConfig(Config):
     quoting: str = _as_in_training("quoting")
     encoding: str = _as_in_training("encoding")
     keep_rows: str = _as_in_training("keep_rows")
-    skip_bad_rows: bool = option(False, "Answer unusable rows with the reason alone, instead of stopping at the first.")
+    skip_bad_rows: bool = option(
+        False, "Answer unusable rows, and lines that cannot be decoded, with the reason alone; stops there otherwise."
+    )
     max_megabytes: int = _as_in_training("max_megabytes")
     separator: str = option("", "lines: what is between the fields of a text, such as headline and description.")
     join_fields: str = option(

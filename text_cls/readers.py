@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from files.documents import shown
 from files.errors import UserError
@@ -15,6 +15,7 @@ from text_cls.csv_files import Line, SeveralLines, Unreadable, find_dialect, rea
 from text_cls.format import ABSENT, Format, Keep, names_of, some, value_of
 from text_cls.json_files import read_items
 from text_cls.labels import BadLabel, Label, read_label
+from text_cls.row_ids import RowIds
 from text_cls.text_files import ROWS_A_MEGABYTE, check_size, decode, open_text, read_lines, read_whole
 
 EMPTY_ROWS = "rows are empty and left out"  # what ``BadRows.notice`` is told of them
@@ -40,16 +41,20 @@ class BadRows:
         self.others: list[str] = []  # notes
         self._tally: dict[str, tuple[int, str]] = {}
 
-    def __call__(self, message: str) -> None:
+    def __call__(self, message: str, identity: str = "") -> None:
+        """Is told what is wrong with a row, and the row's id as far as it is known."""
         if not self.skip:
             raise UserError(f"{message}; fix the row, or leave such rows out with --skip_bad_rows")
         self.count += 1
         self.first = self.first or message
 
-    def notice(self, what: str, where: str) -> None:
+    def notice(self, what: str, where: str, identity: str = "") -> None:
         """Counts a row about which something is odd, but not wrong."""
         count, first = self._tally.get(what, (0, where))
         self._tally[what] = (count + 1, first)
+
+    def reads(self, file: TextIO) -> None:
+        """Is told the open file that rows come from."""
 
     def notes(self) -> list[str]:
         """What a reader of the result should know."""
@@ -71,7 +76,9 @@ def read_csv(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
     """
     dialect = find_dialect(path, form)
     with open_text(path, form.max_megabytes, form.encoding) as file:
-        rows = _whole_rows(path, read_rows(read_lines(file, path), dialect), bad)
+        bad.reads(file)
+        ids = RowIds(form, dialect)
+        rows = _whole_rows(path, read_rows(read_lines(file, path), dialect), bad, ids)
         first = next(rows, None)
         if first is None:
             return
@@ -80,15 +87,16 @@ def read_csv(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
         is_header = [value.strip() for value in first.row.values] == columns
         label = columns.index(form.label_field) if form.label_field in columns else None
         several, form = SeveralLines(path, dialect, label), form.for_columns(columns)
+        ids.know(form, columns, is_header)
         for number, row in rows if is_header else itertools.chain([first], rows):
             _check_number(path, number, form)
             where = f"{path}:{row.first}"
             values = row.values[:-1] if len(row.values) == len(columns) + 1 and not row.values[-1] else row.values
             if len(values) != len(columns):
-                bad(f"{where}: row has {len(values)} columns, not {len(columns)}")
+                bad(f"{where}: row has {len(values)} columns, not {len(columns)}", ids.of(number, row))
                 continue
             several.see(row)
-            found = _row(dict(zip(columns, values, strict=True)), where, str(number + (not is_header)), form, bad)
+            found = _row(dict(zip(columns, values, strict=True)), where, ids.number(number), form, bad)
             if found is not None:
                 yield found
         bad.others += several.notes()
@@ -99,16 +107,17 @@ class _Numbered(NamedTuple):
     row: Line
 
 
-def _whole_rows(path: Path, rows: Iterable[Line | Unreadable], bad: BadRows) -> Iterator[_Numbered]:
+def _whole_rows(path: Path, rows: Iterable[Line | Unreadable], bad: BadRows, ids: RowIds) -> Iterator[_Numbered]:
     """Leaves out blank lines and, counted, rows that cannot be cut or have nothing in their columns."""
     number = 0
     for row in rows:
         if isinstance(row, Unreadable):
-            bad(f"{path}:{row.first}: {row.message}; see --delimiter, and --quoting=none if texts have such marks")
+            remedy = "see --delimiter, and --quoting=none if texts have such marks"
+            bad(f"{path}:{row.first}: {row.message}; {remedy}", ids.of(number, row))
         elif any(value.strip() for value in row.values) or row.values == [""]:  # "" in a file of one column is a row
             yield _Numbered(number, row)
         elif len(row.values) > 1:
-            bad.notice(EMPTY_ROWS, f"{path}:{row.first}")
+            bad.notice(EMPTY_ROWS, f"{path}:{row.first}", ids.of(number, row))
         else:
             continue
         number += 1
@@ -131,14 +140,18 @@ def read_json(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
     check_size(path, form.max_megabytes)
     seen: dict[str, None] = {}  # names in the first rows, in order
     lacking = {name for name, _ in form.required()}
-    for number, item in enumerate(read_items(path, form, bad), start=1):
+    has_ids = True  # or not, as the first row tells
+    for number, item in enumerate(read_items(path, form, bad.reads), start=1):
         _check_number(path, number, form)
-        if not isinstance(item.value, dict):
+        if item.problem or not isinstance(item.value, dict):
             hint = "; name the values of such rows by --columns" if isinstance(item.value, list) else ""
-            bad(f"{item.where}: a JSON object was expected, not {shown(item.value)}{hint}")
+            expected = f"{item.where}: a JSON object was expected, not {shown(item.value)}{hint}"
+            untold = item.key or ("" if has_ids else str(number))
+            bad(item.problem or expected, _id_of(item.value, form, untold))
             continue
         if not seen:
             form = form.for_columns(item.value)
+            has_ids = value_of(item.value, form.id_field) is not ABSENT
         if lacking or not seen:
             lacking = {name for name in lacking if value_of(item.value, name) is ABSENT}
             seen |= dict.fromkeys(names_of(item.value)) if len(seen) < 100 else {}
@@ -158,18 +171,18 @@ def _row(record: Mapping[str, Any], where: str, number: str, form: Format, bad: 
     for name in form.text_fields:
         text = value_of(record, name)
         if not isinstance(text, str):
-            bad(f"{where}: {_no_text(record, name, text)}")
+            bad(f"{where}: {_no_text(record, name, text)}", _id_of(record, form, number))
             return None
         texts.append(text)
     label, identity, split = (value_of(record, name) for name in (form.label_field, form.id_field, form.split_field))
     try:
         found = read_label(None if label is ABSENT else label, form.multi_label)
     except BadLabel as error:
-        bad(f"{where}: {error}")
+        bad(f"{where}: {error}", _id_of(record, form, number))
         return None
     for name, value in (("an id", identity), ("a split", split)):
         if isinstance(value, list | dict):
-            bad(f"{where}: {name} is a text or a number, not {shown(value)}")
+            bad(f"{where}: {name} is a text or a number, not {shown(value)}", _id_of(record, form, number))
             return None
     row = Row(tuple(texts), found, where, _text(identity, number), _text(split, ""))
     return row if _is_unicode(row) else _repaired(row, bad)
@@ -189,6 +202,14 @@ def _is_wanted(record: Mapping[str, Any], keep: Keep, where: str) -> bool:
         raise UserError(f"{where}: no column {keep.field!r} (it has {some(names_of(record))}); set --keep_rows")
     spellings = {str(value), str(value).lower()} if isinstance(value, bool) else {str(value).strip()}
     return not isinstance(value, list | dict) and not spellings.isdisjoint(keep.values)
+
+
+def _id_of(record: Any, form: Format, otherwise: str) -> str:
+    """The id of a row that cannot be used, if it says one."""
+    if not isinstance(record, Mapping):
+        return otherwise
+    found = value_of(record, form.for_columns(record).id_field)
+    return otherwise if isinstance(found, list | dict) else _text(found, otherwise)
 
 
 def _text(value: Any, otherwise: str) -> str:

@@ -17,7 +17,7 @@ from text_cls.answers import predictions_csv
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
 from text_cls.class_weights import CLASS_WEIGHTS
 from text_cls.config import ClassifierConfig, TextTaskConfig
-from text_cls.continuing import inputs_of, read_source, seen_before, start_from
+from text_cls.continuing import Source, check_used, drop, inputs_of, keep, read_source, seen_before, start_from
 from text_cls.corpora import CorpusCache, clean_splits
 from text_cls.data import Splits, check_joined, load
 from text_cls.encoding import Encoded
@@ -50,6 +50,7 @@ class TextJob:
         placement: where it runs.
         rate_of: variable → factor of the learning rate.
         started: where its weights are from, if from a finished run.
+        source: that run.
         labelling: what follows from how many labels a text has.
         rows: of a training batch.
         steps_per_epoch: batches in one pass over the training texts.
@@ -66,6 +67,7 @@ class TextJob:
     placement: Placement
     rate_of: Callable[[keras.Variable], float] = lambda variable: 1.0
     started: tuple[str, ...] = ()
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         self.labelling = labelling_of(self.config.data.multi_label)
@@ -148,10 +150,14 @@ class TextJob:
         """
         result = run.finished(f"test_{self.labelling.headline}")
         if result is not None:
+            drop(run)
             self._draw(run, run.missing_picture)
             return result
+        keep(self.source, run)
+        self.source = None  # its weights have been taken: memory is free for training
         before()
         result = self._train_and_report(run, export)
+        drop(run)
         self._draw(run, run.picture)
         draw()
         run.say(
@@ -241,8 +247,8 @@ def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str,
     """
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
-        job = _prepare(config, placement)
-        inputs = {"tokeniser": job.predictor.tokeniser.key} | inputs_of(config.init_from)
+        job = _prepare(config, placement, run_dir)
+        inputs = {"tokeniser": job.predictor.tokeniser.key} | inputs_of(job.source)
         with Run.open(run_dir, config, job.splits, inputs) as run:
             return job.run_in(run)
 
@@ -250,13 +256,16 @@ def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str,
 def dry_run(config: ClassifierConfig) -> None:
     """Builds everything, prints sizes and the cost of a step, and writes nothing."""
     with session(config, config.training) as placement:
-        _prepare(config, placement, write=False).dry_run()
+        _prepare(config, placement, None).dry_run()
 
 
-def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True) -> TextJob:
+def _prepare(config: ClassifierConfig, placement: Placement, run_dir: Path | str | None) -> TextJob:
+    """``run_dir``: None where nothing is to be written."""
     check_joined(config.data.join_fields)
-    cache, kind = cache_of(config.cache_dir), TOKENISERS[config.vocabulary.tokeniser]
-    source = read_source(config.init_from, placement)
+    cache, kind, write = cache_of(config.cache_dir), TOKENISERS[config.vocabulary.tokeniser], run_dir is not None
+    source = read_source(config.init_from, placement, run_dir)
+    if source is not None:
+        check_used(source, config, [field.name for field in dataclasses.fields(config.vocabulary)])
     cleaner = kind.cleaner_of(config.cleaning) if source is None else source.cleaner(kind, config.cleaning)
     splits, corpora = clean_splits(
         load(config.data, config.seed, cache), cleaner, CorpusCache(cache, write), config.data.skip_bad_rows
@@ -277,4 +286,4 @@ def _prepare(config: ClassifierConfig, placement: Placement, write: bool = True)
         config.data.multi_label,
     )  # fmt: skip
     started = () if source is None else (start_from(source, predictor), *seen_before(source, splits))
-    return TextJob(config, splits, encoded, predictor, placement, started=started)
+    return TextJob(config, splits, encoded, predictor, placement, started=started, source=source)

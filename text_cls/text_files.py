@@ -1,13 +1,14 @@
 """Text files as streams, packed or not: nothing in them can take more memory or time than their size allows."""
 
 import codecs
+import contextlib
 import csv
 import io
 import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from files.errors import UserError
 from files.limits import DAMAGED, Bounded, check_regular, is_packed, open_unpacked, read_at_most
@@ -44,6 +45,25 @@ _TAR = slice(257, 262)  # where a tar archive says "ustar"
 _ESCAPED_QUOTE = re.compile(rb'\\\x00{0,3}"')  # in UTF-8, UTF-16 and UTF-32
 
 
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    """As Python does with undecodable arguments: half a character for a byte, which no text in any encoding has."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return chr(0xDC00 + error.object[error.start]), error.end
+
+
+MARKING = "text_cls.marking"  # as ``errors`` of a decoder: it goes on, and ``undecodable`` finds what it marked
+codecs.register_error(MARKING, _mark)
+_MARKED = re.compile("[\udc00-\udcff]")
+
+
+def undecodable(line: str, encoding: str) -> str:
+    """What is wrong with a line that was decoded with ``MARKING``; "" if nothing is."""
+    found = None if line.isascii() else _MARKED.search(line)
+    name = encoding.upper().removesuffix("-SIG")
+    return f"not {name} (byte 0x{ord(found[0]) - 0xDC00:02x}); {_REMEDY}" if found else ""
+
+
 def check_encoding(name: str) -> None:
     """Raises UserError for what is no encoding of texts."""
     try:
@@ -53,13 +73,14 @@ def check_encoding(name: str) -> None:
         raise UserError(f"--encoding={name} is not known: use auto, utf-8, cp1252, latin-1, utf-16, …") from error
 
 
-def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "auto") -> TextIO:
+def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "auto", errors: str = "strict") -> TextIO:
     """Opens a text file, unpacking gzip, bzip2, xz, zstandard and a zip of one file on the way, whatever it is called.
 
     Args:
         path: the file.
         max_megabytes: the largest size, unpacked.
         encoding: Python's name of it; ``auto`` is UTF-8. A byte order mark decides against either.
+        errors: what is done about bytes that are no text: ``strict``, or ``MARKING``.
 
     Raises:
         UserError: no regular file, an empty one, no text; or while it is read: more than ``max_megabytes``, unpacked.
@@ -71,16 +92,39 @@ def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "a
         raise UserError(_too_large(path, max_megabytes))
     with _open_bytes(path, max_megabytes) as file:
         start = next(checked(iter(lambda: read_at_most(file, 511), b""), path), b"")
-    return io.TextIOWrapper(_open_bytes(path, max_megabytes), encoding=_encoding_of(path, start, encoding), newline="")
+    name = encoding_of(path, start, encoding)
+    return io.TextIOWrapper(_open_bytes(path, max_megabytes), encoding=name, errors=errors, newline="")
+
+
+class _Unpacked(Bounded):
+    """A file's bytes, unpacked, with the file itself."""
+
+    def __init__(self, file: BinaryIO, stream: Any, most: int, message: str) -> None:
+        super().__init__(stream, most, message)
+        self.file = file
+
+    def close(self) -> None:
+        super().close()
+        self.file.close()
 
 
 def _open_bytes(path: Path, max_megabytes: int) -> io.BufferedReader:
     """A file's bytes, unpacked."""
-    try:
-        stream = _open_zip(path) if _is_zip(path) else open_unpacked(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return io.BufferedReader(Bounded(stream, max_megabytes * 10**6, _too_large(path, max_megabytes)), 2**17)
+    with contextlib.ExitStack() as undo:
+        try:
+            file = undo.enter_context(path.open("rb"))
+            stream = _open_zip(path, file) if _is_zip(path) else open_unpacked(path, file)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        undo.pop_all()
+    unpacked = _Unpacked(file, stream, max_megabytes * 10**6, _too_large(path, max_megabytes))
+    return io.BufferedReader(unpacked, 2**17)
+
+
+def position(file: TextIO) -> int:
+    """How far a file that ``open_text`` opened has been read, in bytes of the file as it is: packed, if it is."""
+    raw: Any = file.buffer
+    return raw.raw.file.tell()
 
 
 def _is_zip(path: Path) -> bool:
@@ -88,10 +132,10 @@ def _is_zip(path: Path) -> bool:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def _open_zip(path: Path) -> Any:
+def _open_zip(path: Path, file: BinaryIO) -> Any:
     """The one file in a zip, leaving out what macOS adds."""
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(file)
         names = [name for name in archive.namelist() if not re.search(r"/$|(^|/)(\.|__MACOSX/)", name)]
         if "[Content_Types].xml" in names:
             raise UserError(f"{path}: an Office document (Excel, Word); save its table as CSV")
@@ -103,8 +147,12 @@ def _open_zip(path: Path) -> Any:
         raise UserError(f"{path}: a zip that cannot be unpacked ({error}); unpack it by hand") from error
 
 
-def _encoding_of(path: Path, start: bytes, encoding: str) -> str:
-    """The encoding of a file that begins with ``start``."""
+def encoding_of(path: Path, start: bytes, encoding: str) -> str:
+    """The encoding of a file that begins with ``start``.
+
+    Raises:
+        UserError: it is no text.
+    """
     marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     kind = next((kind for magic, kind in _NO_TEXT.items() if start.startswith(magic)), None)
     kind = "a tar archive" if start[_TAR] == b"ustar" else kind
@@ -180,9 +228,14 @@ def read_lines(file: TextIO, path: Path) -> Iterator[str]:
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
     for number, line in enumerate(_pieces(file, path, LONGEST), start=1):
-        if len(line) == LONGEST and line[-1] not in "\r\n":
-            raise UserError(f"{path}:{number}: a line of more than {LONGEST:,} characters; is it a file of texts?")
+        check_line(line, f"{path}:{number}")
         yield line
+
+
+def check_line(line: str, where: str) -> None:
+    """Raises UserError for one of ``LONGEST`` characters that does not end there."""
+    if len(line) >= LONGEST and line[-1] not in "\r\n":
+        raise UserError(f"{where}: a line of more than {LONGEST:,} characters; is it a file of texts?")
 
 
 def _pieces(file: TextIO, path: Path, size: int) -> Iterator[str]:
@@ -235,7 +288,7 @@ def decode(path: Path, content: bytes, encoding: str = "auto") -> tuple[str, str
     Raises:
         UserError: it is no text, or not in the encoding that was told.
     """
-    name = _encoding_of(path, content[:64], encoding)
+    name = encoding_of(path, content[:64], encoding)
     try:
         return content.decode(name), name
     except UnicodeError as error:

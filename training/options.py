@@ -37,6 +37,8 @@ class Option(NamedTuple):
         from_data: whether the data or a checkpoint decide it; then it is no flag.
         former_names: its names in earlier versions.
         former_values: what choices were called in earlier versions → what they are called today.
+        former_defaults: its defaults in earlier versions, if a run of then may be what today's default is: data.json or
+            ``Run.open`` (``settled``) must tell whether it is.
     """
 
     help: str
@@ -47,6 +49,7 @@ class Option(NamedTuple):
     from_data: bool = False
     former_names: tuple[str, ...] = ()
     former_values: Mapping[str, str] = types.MappingProxyType({})
+    former_defaults: tuple[Any, ...] = ()
 
     def values(self) -> tuple[Any, ...]:
         """The choices; none means that every value is allowed."""

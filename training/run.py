@@ -22,7 +22,7 @@ from files.writing import append_text, write_text
 from training.config_files import as_flags, as_json
 from training.hosts import check_chief_writes, hosts, on_chief
 from training.options import Config
-from training.run_config import belongs, read_own
+from training.run_config import belongs, older_defaults, read_own
 
 _NOTES = "notes"  # of the data: in data.json for a reader; they follow from the rest, in the words of a version
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -66,7 +66,12 @@ class Run:
 
     @classmethod
     def open(
-        cls, path: Path | str, config: Config, data: Data | None = None, inputs: Mapping[str, Any] = _NONE
+        cls,
+        path: Path | str,
+        config: Config,
+        data: Data | None = None,
+        inputs: Mapping[str, Any] = _NONE,
+        settled: Config | None = None,
     ) -> "Run":
         """Creates the folder, or opens the one that an earlier run with the same configuration left.
 
@@ -79,6 +84,8 @@ class Run:
             data: what the run learns from: its description is kept in ``data.json``, its notes go to the log.
             inputs: what else the result depends on by its content, such as the fingerprint of given weights; kept there
                 too.
+            settled: ``config`` with what data and inputs have decided, where a choice left it to them; the folder of a
+                run that had another choice is refused.
 
         Raises:
             UserError: the folder is in use, for something else or by another process, or belongs to another
@@ -89,15 +96,8 @@ class Run:
         run = cls(path)
         try:
             inputs = {**(data.describe() if data is not None else {}), **inputs}
-            on_chief(lambda: run._take(config, inputs))
-            if not belongs(path, config):
-                raise UserError(
-                    f"--run_dir={path} is another folder for this host than for the first of TF_CONFIG; all hosts have "
-                    "to see the same files there"
-                )
-            check_chief_writes(path, "--run_dir")
-            if inputs:  # and those of another host than the chief
-                run._check_data(inputs)
+            on_chief(lambda: run._take(config, inputs, settled))
+            run._check_host(config, inputs, settled)
             if data is not None and not run.has_result():
                 for note in data.notes:
                     run.say(f"note: {note}")
@@ -106,13 +106,13 @@ class Run:
             raise
         return run
 
-    def _take(self, config: Config, inputs: Mapping[str, Any]) -> None:
+    def _take(self, config: Config, inputs: Mapping[str, Any], settled: Config | None) -> None:
         """Locks the folder and makes it one of this configuration, made of these inputs."""
         path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock.enter_context(alone(path))
-            there = belongs(path, config)  # again: another process may have made the folder meanwhile
+            there = belongs(path, config, settled)  # again: another process may have made the folder meanwhile
             if not (there and (path / "config.json").exists()):  # folders of versions before 0.3 have none
                 about = {"task": type(config).__name__, "version": version(), "config": as_json(config)}
                 write_json(path / "config.json", about)
@@ -120,11 +120,22 @@ class Run:
                 text = "".join(f"--{name}={value}\n" for name, value in sorted(as_flags(config).items()))
                 write_text(path / "flags.txt", text)  # last: a folder with it is whole
             if inputs:
-                self._check_data(inputs)
+                self._check_data(inputs, config)
         except Timeout as error:
             raise UserError(_taken(path)) from error
         except OSError as error:
             raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
+
+    def _check_host(self, config: Config, inputs: Mapping[str, Any], settled: Config | None) -> None:
+        """Refuses what a host sees that is another than the chief."""
+        if not belongs(self.path, config, settled):
+            raise UserError(
+                f"--run_dir={self.path} is another folder for this host than for the first of TF_CONFIG; all hosts "
+                "have to see the same files there"
+            )
+        check_chief_writes(self.path, "--run_dir")
+        if inputs:
+            self._check_data(inputs, config)
 
     @staticmethod
     def check(path: Path | str, config: Config) -> bool:
@@ -172,7 +183,7 @@ class Run:
             print(f"{self.path}: finished before, {headline.replace('_', ' ')} {result[headline]:.4f}; nothing to do")
         return result
 
-    def _check_data(self, description: Mapping[str, Any]) -> None:
+    def _check_data(self, description: Mapping[str, Any], config: Config) -> None:
         now, before = json.loads(json.dumps(description)), self.read_json("data.json")
         if before is None and (self.has_result() or any(self.path.glob("checkpoints/*"))):
             raise UserError(
@@ -182,9 +193,11 @@ class Run:
         before = before or {}  # versions before 0.4 knew of fewer inputs
         differing = [name for name in before if name != _NOTES and now.get(name) != before[name]]
         if differing:
+            older = " ".join(older_defaults(self.path, config))
+            remedy = f", or give {older} as its flags.txt: the default was another then" if older else ""
             raise UserError(
                 f"--run_dir={self.path} was made of other data ({', '.join(differing)}; see its data.json); choose "
-                "another folder"
+                f"another folder{remedy}"
             )
         if now.keys() - before.keys() and not self.has_result():
             self.write_json("data.json", now)

@@ -1,12 +1,12 @@
 """Whether a folder is that of a run with a configuration."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from files.documents import read_object, read_text
 from files.errors import UserError
 from files.writing import is_draft
-from training.config_files import as_flags
+from training.config_files import as_flags, text_of
 from training.options import Config, Leaf, leaves
 
 
@@ -18,11 +18,11 @@ def read_own(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{error}; put a whole copy in its place, or choose another folder") from error
 
 
-def belongs(path: Path, config: Config) -> bool:
+def belongs(path: Path, config: Config, settled: Config | None = None) -> bool:
     """Whether the folder is that of a run with this configuration; False if there is none, or nothing of it but what a
-    process left that was killed while it made the folder."""
+    process left that was killed while it made the folder. ``settled``: see ``Run.open``."""
     if (path / "flags.txt").exists():
-        _check_config(path, config)
+        _check_config(path, config, settled)
         return True
     left = [path] if path.exists() else []
     if path.is_dir():
@@ -33,25 +33,61 @@ def belongs(path: Path, config: Config) -> bool:
     return False
 
 
-def _check_config(path: Path, config: Config) -> None:
-    """Raises UserError for the folder of another configuration; what it does not say had its default."""
+def flags_of(path: Path, config: Config) -> dict[str, str]:
+    """What the flags.txt of a run's folder says, by today's names and in today's form; nothing if there is none.
+
+    ``config`` is of the class whose flags they are; those that it does not have are as they are written.
+    """
+    file = path / "flags.txt"
+    return _read_flags(file, {leaf.name: leaf for leaf in leaves(type(config)())}) if file.exists() else {}
+
+
+def older_defaults(path: Path, config: Config) -> list[str]:
+    """The flags with which a folder says a default of an earlier version, where the configuration has today's."""
+    return _compared(path, config, None).older
+
+
+def _check_config(path: Path, config: Config, settled: Config | None) -> None:
+    """Raises UserError for the folder of another configuration."""
     about = read_own(path / "config.json") or {}
     task = type(config).__name__
     if about.get("task", task) != task:
         raise UserError(f"--run_dir={path} belongs to another task, {about['task']}; choose another folder")
-    known = {leaf.name: leaf for leaf in leaves(type(config)())}
-    here, settled, defaults = as_flags(config), as_flags(config.settled()), as_flags(type(config)())
-    before = defaults | _read_flags(path / "flags.txt", known)
-    differing = [
-        f"--{name}={before.get(name)} there, {here.get(name)} here"
-        for name in sorted(here.keys() | before.keys())
-        if before.get(name) not in (here.get(name), settled.get(name))
-    ]
+    differing = _compared(path, config, settled).differing
     if differing:
         raise UserError(
             f"--run_dir={path} belongs to a run with other flags ({', '.join(differing[:3])}); choose another folder, "
             f"or the flags of {path / 'flags.txt'}; nothing was written"
         )
+
+
+class _Compared(NamedTuple):
+    """A folder's flags beside those of a configuration: which are others, and which are but older defaults."""
+
+    differing: list[str]
+    older: list[str]
+
+
+def _compared(path: Path, config: Config, settled: Config | None) -> _Compared:
+    """What the folder does not say had its default, today's or an earlier one."""
+    here, defaults, said = as_flags(config), as_flags(type(config)()), flags_of(path, config)
+    decided = as_flags((settled or config).settled())
+    former = {leaf.name: _former_defaults(leaf) for leaf in leaves(type(config)())}
+    found = _Compared([], [])
+    for name in sorted(here.keys() | defaults.keys() | said.keys()):
+        ours, default, earlier = {here.get(name), decided.get(name)}, defaults.get(name), former.get(name, set())
+        there = {said[name]} if name in said else {default, *earlier}
+        if not ours.isdisjoint(there):
+            continue
+        if ours == {default} and there <= earlier:
+            found.older.append(f"--{name}={said[name]}")
+        else:
+            found.differing.append(f"--{name}={said.get(name, default)} there, {here.get(name)} here")
+    return found
+
+
+def _former_defaults(leaf: Leaf) -> set[str | None]:
+    return {None if value is None else text_of(value) for value in leaf.option.former_defaults}
 
 
 def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:
