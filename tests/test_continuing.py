@@ -137,7 +137,7 @@ def test_the_pooling_comes_along(flags: list[str], tmp_path: Path) -> None:
     shutil.copytree(TINY, tmp_path / "other")
     read = read_tensors(tmp_path / "other" / "model.safetensors")[0]
     write_tensors(tmp_path / "other" / "model.safetensors", {name: array * 2 for name, array in read.items()}, {})
-    message = f"--encoder={tmp_path}/other: it comes from --init_from={tmp_path}/one, and this one would be ignored"
+    message = f"--encoder={tmp_path}/other: --init_from={tmp_path}/one began with another one, {TINY}, and its words"
     assert message in fails("finetune_bert", *more, f"--encoder={tmp_path}/other")
     assert "with a new head: its classes were down, up" in succeeds("finetune_bert", *more)
     config = json.loads((tmp_path / "two" / "model" / "config.json").read_text())

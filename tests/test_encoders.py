@@ -1,6 +1,7 @@
 """Encoders beside BERT and DistilBERT: what ``transformers`` answers (golden/make_encoders.py)."""
 
 import json
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +16,9 @@ from tests.scripts import succeeds
 from text_cls.bert import _rows_by_distance, build_encoder
 from text_cls.checkpoint_writing import save_classifier, save_encoder
 from text_cls.checkpoints import Checkpoint, load_encoder, read_checkpoint
-from text_cls.library_pieces import read_library_pieces
+from text_cls.library_files import read_library_pieces
 from text_cls.predictor import Predictor
+from text_cls.tokenisers import PieceTokeniser
 from text_cls.vocabulary import SEGMENT
 
 FOLDER = Path(__file__).parent / "golden" / "encoders"
@@ -170,8 +172,81 @@ def test_tokenisers_that_are_not_followed(name: str, change: Callable, message: 
     raw = json.loads((FOLDER / name / "tokenizer.json").read_text())
     change(raw)
     (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
-    found = refused(lambda: read_library_pieces(tmp_path, name, 1))
+    found = refused(lambda: read_library_pieces(tmp_path, name.replace("_", "-"), 1))
     assert message in found and "tokenizer.json" in found
+
+
+OTHERWISE = [
+    ("roberta", "tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "tokenizer_class 'BertJapan"),
+    (
+        "roberta",
+        "tokenizer_config.json",
+        {"add_prefix_space": True},
+        "add_prefix_space is True, and tokenizer.json says F",
+    ),
+    ("roberta", "tokenizer_config.json", {"cls_token": "<unk>"}, "cls_token is '<unk>', and '<s>' in tokenizer.json"),
+    ("roberta", "special_tokens_map.json", {"sep_token": {"content": "<s>"}}, "sep_token is '<s>', and '</s>' in"),
+    ("roberta", "added_tokens.json", {"NEW": 400}, "the added token 'NEW' is not among those of tokenizer.json"),
+    ("roberta", "tokenizer_config.json", {"extra_special_tokens": ["NEW"]}, "the added token 'NEW' is not among"),
+    (
+        "albert",
+        "tokenizer_config.json",
+        {"do_lower_case": False},
+        "do_lower_case is False, and tokenizer.json says True",
+    ),
+    ("albert", "tokenizer_config.json", {"keep_accents": True}, "keep_accents is True, and tokenizer.json says False"),
+    (
+        "mpnet",
+        "tokenizer_config.json",
+        {"do_lower_case": False},
+        "do_lower_case is False, and tokenizer.json says True",
+    ),
+    ("mpnet", "tokenizer_config.json", {"unk_token": "<s>"}, "unk_token is '<s>', and '[UNK]' in tokenizer.json"),
+    ("roberta", "config.json", {"pad_token_id": 0}, "padding is '<pad>', which has the id 1 in the tokeniser, and pad"),
+    ("albert", "config.json", {"pad_token_id": 3}, "padding is '<pad>', which has the id 0 in the tokeniser, and pad"),
+    ("mpnet", "config.json", {"pad_token_id": 0}, "pad_token_id 0; only 1 is supported"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "changes", "message"), OTHERWISE)
+def test_files_that_contradict_one_another(name: str, file: str, changes: dict, message: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER / name, tmp_path / name))
+    raw = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(raw | changes))
+    assert message in refused(lambda: read_checkpoint(folder))
+
+
+def test_segments_are_what_the_tokeniser_says(tmp_path: Path) -> None:
+    """RoBERTa with two rows of segments and BERT's tokeniser, as some Korean ones are."""
+    folder = Path(shutil.copytree(FOLDER / "mpnet", tmp_path / "pieces"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    steps = json.loads((folder / "tokenizer.json").read_text())
+    steps["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                   {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+        "pair": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                 {"SpecialToken": {"id": "</s>", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}},
+                 {"SpecialToken": {"id": "</s>", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [place], "tokens": [token]} for token, place in
+                           (("<s>", 0), ("</s>", 2))},
+    }  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(steps))
+    for more, segments in (({"tokenizer_class": "BertTokenizer"}, [0] * 3 + [1] * 2), ({}, [0] * 5)):
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings | more))
+        pieces = read_library_pieces(folder, "roberta", 1)
+        tokeniser = PieceTokeniser.of(pieces, 16, "head", "pair")
+        encoded = tokeniser.encode(tokeniser.tokenise([("a", "b")]))
+        assert (encoded.ids // SEGMENT).tolist() == segments and tokeniser.cutter.middle == 1
+
+
+def test_what_is_cut_in_front_is_written_so(tmp_path: Path) -> None:
+    predictor = Predictor.load(FOLDER / "electra")
+    object.__setattr__(predictor.tokeniser, "truncate", "tail")
+    save_classifier(tmp_path, predictor)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "triptych"}))
+    assert Predictor.load(tmp_path).tokeniser.truncate == "tail"
 
 
 def test_without_a_file_that_is_read(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from files.tensors import read_tensors, write_tensors
 from tests.golden.classifier_lines import LINES, rows_of
 from tests.refusals import refused
 from text_cls.checkpoint_writing import write_tokeniser
-from text_cls.encoder_families import FAMILIES
 from text_cls.checkpoints import read_checkpoint
+from text_cls.encoder_families import FAMILIES
 from text_cls.hub_tokeniser import read_tokeniser
 from text_cls.published_classifier import read_published
 from text_cls.tokenisers import PieceTokeniser

@@ -39,6 +39,11 @@ def test_each_step_by_hand(cleaner: Cleaner, text: str, words: list[str]) -> Non
     assert cleaner.words((text,)) == words
 
 
+def test_a_number_of_thousands_of_digits_is_no_character() -> None:
+    """Python itself refuses to read so long a number."""
+    assert Cleaner().split(f"a &#{'9' * 5000}; b &#{'0' * 4999}65") == ["a", "b"]
+
+
 def test_fields_are_joined_by_sep() -> None:
     assert Cleaner().words(("Head line", "short text")) == ["head", "line", SEP, "short", "text"]
     assert Cleaner().words(("", "a", "!", "b")) == ["a", SEP, "b"]

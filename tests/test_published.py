@@ -212,3 +212,9 @@ def test_the_folder_of_the_shell_and_numbered_checkpoints(tmp_path: Path, monkey
     monkeypatch.chdir(folder)
     for path in (Path("."), folder / "model.ckpt-20", folder / "model.ckpt-20.index"):
         np.testing.assert_allclose(_states(path, TOKENS)[-1][0], expected[-1][0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "begins"), [("bert", "fb00ca74763186a09c4b"), ("distilbert", "d4f3a4644b0465fbed74")])
+def test_fingerprints_are_those_of_earlier_versions(name: str, begins: str) -> None:
+    """Of version 0.5: runs and arrays that it made are found again."""
+    assert read_checkpoint(TINY / name).fingerprint().startswith(begins)

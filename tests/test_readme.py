@@ -17,7 +17,14 @@ def test_one_block_a_package_of_five_lines_or_fewer() -> None:
     assert all(len(block.splitlines()) <= 5 for block in BLOCKS)
 
 
-@pytest.mark.parametrize(("block", "least"), [(0, 0.8), (2, 0.0), (3, 0.3)], ids=["text_cls", "diffusion", "bridge"])
+@pytest.mark.parametrize(
+    ("block", "least"),
+    [
+        pytest.param(0, 0.8, id="text_cls"),
+        pytest.param(2, 0.0, id="diffusion"),
+        pytest.param(3, 0.3, id="bridge", marks=pytest.mark.slow),
+    ],
+)
 def test_the_lines_run(
     block: int, least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
     request: pytest.FixtureRequest,

@@ -9,8 +9,8 @@ import pytest
 
 from files.errors import UserError
 from tests.golden.lines import COUNT, lines
-from text_cls.preprocess import Corpus
 from text_cls.pieces import tokenise_pieces
+from text_cls.preprocess import Corpus
 from text_cls.wordpiece import WordPiece, _Pieces
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -215,7 +215,8 @@ def freeze(encoder: keras.Model, lowest: int) -> None:
     """
     there = blocks(encoder)
     if lowest > len(there):
-        raise UserError(f"--freeze_layers={lowest}: the encoder has {len(there)} layers")
+        told = "1 layer: all share its weights" if len(there) == 1 else f"{len(there)} layers"
+        raise UserError(f"--freeze_layers={lowest}: the encoder has {told}")
     for layer in (*below_blocks(encoder), *there[:lowest]) if lowest else ():
         layer.trainable = False
 

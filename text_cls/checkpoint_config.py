@@ -101,7 +101,7 @@ class _Fields(dict):
 def _config(kind: str, raw: "_Fields") -> BertConfig:
     family = FAMILIES[kind]
     values = {
-        ours: raw[theirs] if theirs in raw or default is ... else default
+        ours: raw[theirs] if raw.get(theirs) is not None or default is ... else default
         for ours, (theirs, default) in family.fields.items()
     }
     config = BertConfig(family=kind, **(values | dict(family.fixed)))
@@ -125,8 +125,7 @@ def published_config(config: BertConfig) -> dict[str, Any]:
     if not config.embedding_width:
         values["embedding_width"] = config.width
     found = {theirs: values[ours] for ours, (theirs, _) in family.fields.items()}
-    alone = {"type_vocab_size": 1} if config.num_segments == 1 else {}
-    return {"model_type": config.family, "pad_token_id": config.pad_id} | alone | found | dict(family.only)
+    return {"model_type": config.family, "pad_token_id": config.pad_id} | found | dict(family.only)
 
 
 def check_sizes(path: Path, config: BertConfig, tensors: dict[str, np.ndarray]) -> None:

@@ -103,7 +103,7 @@ def _single(path: Path, tf1: bool = False) -> Weights:
 
 
 def _inner(folder: Path) -> Path:
-    """Where sentence-transformers' older folders keep the encoder, which ``modules.json`` says; the folder otherwise."""
+    """Where ``modules.json`` says that an older folder of sentence-transformers has its encoder; else the folder."""
     path = folder / "modules.json"
     if not path.is_file() or any((folder / name).exists() for name in _CONFIGS):
         return folder

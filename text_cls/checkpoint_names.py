@@ -18,7 +18,6 @@ from text_cls.encoder_families import FAMILIES, OTHERS, SUPPORTED, class_name, t
 Tensors = dict[str, np.ndarray]
 _WORDS = "embeddings.word_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
-_SEGMENTS = "embeddings.token_type_embeddings.weight"
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:module|_\w+)\.")  # no tensor of BERT's has such a part in its name
 _OLD = ((".gamma", ".weight"), (".beta", ".bias"))  # of layer norms, at the end
 # What libraries that add to a model put into names; such weights are not those of the encoder alone.
@@ -103,15 +102,13 @@ def _beside(name: str, prefix: str) -> str:
 
 
 def trimmed(tensors: Tensors, config: BertConfig) -> Tensors:
-    """An encoder's tensors as ours has them: padding's id is 0, position 0 is the first token's, no unused segment."""
+    """An encoder's tensors as ours has them: padding's id is 0, and the first token's position."""
     found = dict(tensors)
-    words, places, segments = (found.get(name) for name in (_WORDS, _POSITIONS, _SEGMENTS))
+    words, places = (found.get(name) for name in (_WORDS, _POSITIONS))
     if config.pad_id and words is not None and words.ndim == 2 and len(words) > config.pad_id:
         found[_WORDS] = swapped(words, config.pad_id)
     if FAMILIES[config.family].late_positions and places is not None and places.ndim == 2:
         found[_POSITIONS] = places[config.pad_id + 1 :]
-    if config.num_segments == 1 and segments is not None and segments.ndim == 2:
-        found[_SEGMENTS] = segments[:1]
     return found
 
 

@@ -78,7 +78,7 @@ def save_classifier(folder: Path, predictor: Predictor) -> None:
     own = {"join_fields": predictor.join_fields, "truncate": tokeniser.truncate}
     thresholds = {} if predictor.thresholds is None else {"thresholds": predictor.thresholds.tolist()}
     about[OWN] = own | thresholds
-    write_tokeniser(folder, tokeniser.cutter, family, tokeniser.max_length)
+    write_tokeniser(folder, tokeniser.cutter, family, tokeniser.max_length, tokeniser.truncate)
     write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     write_json(folder / "config.json", about)
 
@@ -105,18 +105,21 @@ def _ends(cutter: Cutter) -> dict[str, int]:
     return {"bos_token_id": cutter.published_id(cutter.cls_id), "eos_token_id": cutter.published_id(cutter.sep_id)}
 
 
-def write_tokeniser(folder: Path, cutter: Cutter, family: Family, max_length: int | None = None) -> None:
-    """Writes a tokeniser's file and ``tokenizer_config.json``."""
+def write_tokeniser(
+    folder: Path, cutter: Cutter, family: Family, max_length: int | None = None, truncate: str = "head"
+) -> None:
+    """Writes a tokeniser's file and ``tokenizer_config.json``; other readers know no head_tail, and take the head."""
     folder.mkdir(parents=True, exist_ok=True)
-    longest = {} if max_length is None else {"model_max_length": max_length}
+    longest: dict[str, Any] = {} if max_length is None else {"model_max_length": max_length}
+    longest |= {"truncation_side": "left"} if truncate == "tail" else {}
     if isinstance(cutter, LibraryPieces):
         cutter.save(folder)
         settings = cutter.settings
     else:
         assert isinstance(cutter, WordPiece)
         settings = _write_wordpiece(folder, cutter)
-    if family.one_segment:
-        settings["model_input_names"] = ["input_ids", "attention_mask"]
+    types = ["token_type_ids"] if cutter.segments and family.has_segments else []
+    settings["model_input_names"] = ["input_ids", *types, "attention_mask"]
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": family.tokeniser} | settings | longest)
 
 

@@ -5,6 +5,7 @@ Every form is first brought to one: a dictionary with BERT's Hugging Face names 
 it, for loading and for writing.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from text_cls.checkpoint_names import Tensors, from_tf1, is_ignored, named, trim
 from text_cls.encoder_config import BertConfig
 from text_cls.encoder_families import FAMILIES, PARTS
 from text_cls.hub_tokeniser import read_tokeniser
-from text_cls.library_pieces import read_library_pieces
+from text_cls.library_files import read_library_pieces
 from text_cls.pieces import Cutter
 from text_cls.wordpiece import WordPiece, read_vocabulary
 
@@ -33,6 +34,9 @@ _BERT_BASE = {
     "model.safetensors": "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
 }
 _MINILM = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+
+
+_FIRST_FIELDS = 11  # of ``BertConfig`` up to version 0.5
 
 
 class Checkpoint(NamedTuple):
@@ -58,7 +62,7 @@ class Checkpoint(NamedTuple):
 
     def fingerprint(self) -> str:
         """SHA-256 over configuration, names and weights, and the names of classes where there are any."""
-        digest = hashlib.sha256(str(self.config).encode())
+        digest = hashlib.sha256(_described(self.config).encode())
         for name, array in sorted([*self.tensors.items(), *self.rest.items()], key=lambda item: item[0]):
             digest.update(name.encode())
             digest.update(array.tobytes())
@@ -69,6 +73,14 @@ class Checkpoint(NamedTuple):
     def tokeniser(self, backend: str = "python") -> Cutter:
         """The checkpoint's tokeniser."""
         return self.cutter(backend)
+
+
+def _described(config: BertConfig) -> str:
+    """As versions before 0.6 wrote a configuration: fields that they did not have count where they are not 0."""
+    old = (field.name for field in dataclasses.fields(config)[:_FIRST_FIELDS])
+    new = (field.name for field in dataclasses.fields(config)[_FIRST_FIELDS:] if field.name != "family")
+    names = [*old, *(name for name in new if getattr(config, name))]
+    return f"BertConfig({', '.join(f'{name}={getattr(config, name)!r}' for name in names)})"
 
 
 def _fetch_minilm(cache: Path) -> Path:
@@ -224,7 +236,8 @@ def load_pooler(checkpoint: Checkpoint, pooler: keras.layers.Dense) -> None:
     kernel, bias = (checkpoint.tensors.get(f"pooler.dense.{part}") for part in ("weight", "bias"))
     if kernel is None or bias is None or kernel.T.shape != tuple(pooler.kernel.shape):
         raise UserError(
-            f"{checkpoint.path}: no pooler of width {pooler.kernel.shape[0]} in it; use --pooling=cls or mean"
+            f"{checkpoint.path}: no pooler of width {pooler.kernel.shape[0]} in it; use another --pooling, such as cls "
+            "or mean"
         )
     pooler.kernel.assign(kernel.T)
     pooler.bias.assign(bias)

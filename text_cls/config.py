@@ -249,8 +249,8 @@ class FineTuningConfig(TextTaskConfig):
     interactive: bool = option(False, "The same picture as an interactive page, tsne.html (needs plotly).")
     export: bool = option(
         False,
-        "Write RUN/encoder for --encoder and transformers, and with --pooling=pooler or pre_classifier the whole "
-        "classifier, RUN/classifier.",
+        "Write RUN/encoder for --encoder and transformers, and with the pooling of its family (pooler, pre_classifier, "
+        "dense_gelu) the whole classifier, RUN/classifier.",
     )
 
 

@@ -18,6 +18,7 @@ from text_cls.config import CleaningConfig
 from text_cls.data import Splits
 from text_cls.predictor import WEIGHTS, Predictor
 from text_cls.preprocess import Cleaner
+from text_cls.published_classifier import is_published
 from text_cls.tokenisers import SubwordTokeniser, WordTokeniser
 from training.backends import Placement
 from training.config_files import as_flags
@@ -78,6 +79,8 @@ def read_source(run: Path | None, placement: Placement, run_dir: Path | str | No
     if run_dir is not None and before is not None and not folder.exists():
         own = [Path(run_dir) / name for name in (START, "model")]
         folder = next((folder for folder in own if (folder / CONFIG).exists()), folder)
+    if is_published(run):
+        raise UserError(f"--init_from={run} is a published model, not a run: give it as --encoder={run}")
     predictor = Predictor.load(folder, placement)
     fingerprint = file_sha256(folder / WEIGHTS) if folder == run / "model" else str(before)
     return Source(run, predictor, fingerprint, before is None)

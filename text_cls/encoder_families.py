@@ -22,7 +22,7 @@ class Form(NamedTuple):
         dense: its tensors; those of a pooler belong to the encoder.
         classifier: tensors of the second.
         dropout: the field of the configuration with the dropout before the classifier.
-        default: that dropout where the field is not there.
+        default: that dropout where the field is not there; None: that of hidden vectors.
     """
 
     architecture: str
@@ -30,7 +30,7 @@ class Form(NamedTuple):
     dense: str
     classifier: str = "classifier"
     dropout: str = "classifier_dropout"
-    default: float = 0.1
+    default: float | None = None
 
     @property
     def in_encoder(self) -> bool:
@@ -54,8 +54,7 @@ class Family(NamedTuple):
         fixed: our fields that the configuration does not have.
         only: their fields of which one value is supported; it is also written.
         names: the beginnings of their tensors' names and of ours; ``{i}`` is a number.
-        late_positions: whether the position table begins with rows for no token, as many as padding's id and one.
-        one_segment: whether two texts are in the same segment.
+        late_positions: whether the first token's position is not 0 but padding's id plus 1; the rows before are unused.
         always_projected: whether embeddings as wide as the hidden vectors go through the dense layer too.
         wordpiece: whether texts are cut by BERT's tokeniser; otherwise ``tokenizer.json`` says how.
     """
@@ -68,9 +67,13 @@ class Family(NamedTuple):
     only: Mapping[str, Any] = MappingProxyType({})
     names: Names = ()
     late_positions: bool = False
-    one_segment: bool = False
     always_projected: bool = False
     wordpiece: bool = True
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether an encoder may have a table of segments."""
+        return "num_segments" in self.fields
 
 
 _SIZES: dict[str, tuple[str, Any]] = {
@@ -123,14 +126,12 @@ PARTS = {
 
 
 def _roberta(name: str) -> Family:
-    """The layers of BERT; positions behind padding's, one segment, and another head."""
+    """The layers of BERT; positions behind padding's, and another head."""
     return Family(
         Form(f"{name}ForSequenceClassification", "pooler", "classifier.dense", "classifier.out_proj"),
-        _SIZES | {"pad_id": ("pad_token_id", 1)},
+        _SIZES | _SEGMENTS | {"pad_id": ("pad_token_id", 1)},
         "roberta.",
-        fixed={"num_segments": 1},
         late_positions=True,
-        one_segment=True,
         wordpiece=False,
     )
 
@@ -153,7 +154,6 @@ FAMILIES = {
             value="attention.v_lin", out="attention.out_lin", attention_norm="sa_layer_norm", widen="ffn.lin1",
             narrow="ffn.lin2", norm="output_layer_norm",
         ),
-        one_segment=True,
     ),
     "roberta": _roberta("Roberta"),
     "xlm-roberta": _roberta("XLMRoberta"),
@@ -165,8 +165,9 @@ FAMILIES = {
         "ElectraTokenizer",
     ),
     "albert": Family(
-        Form("AlbertForSequenceClassification", "pooler", "pooler.dense", dropout="classifier_dropout_prob"),
-        _SIZES | _SEGMENTS | _NARROW | _ALBERT_DEFAULTS,
+        Form("AlbertForSequenceClassification", "pooler", "pooler.dense", dropout="classifier_dropout_prob",
+             default=0.1),
+        _SIZES | _SEGMENTS | _NARROW | _ALBERT_DEFAULTS | {"pad_id": ("pad_token_id", 0)},
         "albert.",
         fixed={"shared_blocks": True},
         only={"num_hidden_groups": 1, "inner_group_num": 1},
@@ -188,13 +189,12 @@ FAMILIES = {
         _SIZES,
         "mpnet.",
         fixed={"num_segments": 0, "pad_id": 1, "relative_buckets": 32},
-        only={"relative_attention_num_buckets": 32},
+        only={"relative_attention_num_buckets": 32, "pad_token_id": 1},
         names=_in_block(
             "encoder.layer.{i}", "encoder.layer.{i}", query="attention.attn.q", key="attention.attn.k",
             value="attention.attn.v", out="attention.attn.o", attention_norm="attention.LayerNorm",
         ),
         late_positions=True,
-        one_segment=True,
         wordpiece=False,
     ),
 }  # fmt: skip

@@ -18,9 +18,9 @@ from text_cls import plots
 from text_cls.batches import evaluation_batches, sorted_batches, training_batches
 from text_cls.bert import DENSE, add_lora, freeze, layerwise_rates
 from text_cls.checkpoint_writing import save_classifier, save_encoder, why_not_whole
-from text_cls.checkpoints import load_encoder, load_pooler
+from text_cls.checkpoints import Checkpoint, load_encoder, load_pooler
 from text_cls.config import FineTuningConfig
-from text_cls.continuing import Source, check_used, inputs_of, read_source, seen_before, start_from
+from text_cls.continuing import Source, inputs_of, read_source, seen_before, start_from
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.encoder_families import FAMILIES
 from text_cls.encoding import Encoded
@@ -28,7 +28,7 @@ from text_cls.objective import token_rates
 from text_cls.predictor import Predictor
 from text_cls.prepared import PreparedTexts, prepare_texts
 from text_cls.pretrain import build_masked_lm, make_masked_lm_loss, mean_figures
-from text_cls.published_classifier import head_for, load_head
+from text_cls.published_classifier import head_for, load_head, own_fields
 from text_cls.task import TextJob
 from training.backends import Placement
 from training.config import TrainingConfig
@@ -36,6 +36,7 @@ from training.evaluation import make_evaluator
 from training.job import Job, make_job
 from training.loop import fit
 from training.run import Run
+from training.run_config import flags_of
 from training.session import session
 
 
@@ -93,6 +94,8 @@ def _prepare(config: FineTuningConfig, placement: Placement, run_dir: Path | str
         )
     else:
         head, pooling, note = None, _pooling_after(source, config, texts), ()
+    if head is not None:
+        _check_join(texts.checkpoint, config)
     model = dataclasses.replace(_model_config(config, texts), pooling=pooling)
     predictor = Predictor(
         model, texts.tokeniser, texts.splits.classes, placement, config.training.batch_size, config.data.join_fields,
@@ -112,12 +115,27 @@ def _prepare(config: FineTuningConfig, placement: Placement, run_dir: Path | str
     return _Prepared(texts, job)
 
 
+def _check_join(checkpoint: Checkpoint, config: FineTuningConfig) -> None:
+    """Refuses to go on with a head of ours whose fields were put together otherwise."""
+    there, here = own_fields(checkpoint).get("join_fields"), config.data.join_fields
+    several = len(config.data.text_fields) > 1
+    if there is not None and there != here and (several or "pair" in (there, here)):
+        raise UserError(
+            f"--join_fields={here}: {checkpoint.folder} was trained with {there}; set it, or another --pooling, which "
+            "begins with a new head"
+        )
+
+
 def _pooling_after(source: Source, config: FineTuningConfig, texts: PreparedTexts) -> str:
     """The pooling of a run that goes on; raises UserError for an encoder whose weights would be ignored."""
     path = source.run / "data.json"
     before = read_object(path).get("encoder") if path.exists() else None
-    if before not in (None, texts.checkpoint.fingerprint()):
-        check_used(source, config, ["encoder"])
+    if source.is_new and before not in (None, texts.checkpoint.fingerprint()):
+        theirs = flags_of(source.run, config).get("encoder", "")
+        raise UserError(
+            f"--encoder={config.encoder.encoder}: --init_from={source.run} began with another one, {theirs}, and its "
+            f"words and sizes are needed; give --encoder={theirs}"
+        )
     return source.predictor.config.pooling if config.model.pooling == "auto" else config.model.pooling
 
 
@@ -159,7 +177,8 @@ def _tune(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts
             reason = why_not_whole(model)
             if reason is None:
                 save_classifier(run.path / "classifier", job.predictor)
-            run.say(reason or "exported encoder/ and classifier/, for --encoder and for transformers")
+            cut = "; transformers takes the head of longer texts" if config.encoder.truncate == "head_tail" else ""
+            run.say(reason or f"exported encoder/ and classifier/, for --encoder and for transformers{cut}")
 
     return job.run_in(run, before, export, lambda: _draw_tsne(run, config, job))
 

@@ -5,7 +5,6 @@ Only steps that are known here are followed, and what is framed otherwise than b
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,6 @@ _FRAMES = ("TemplateProcessing", "RobertaProcessing", "BertProcessing", "ByteLev
 # A regular expression may take for ever; these are those of published tokenisers.
 _REGEXES = (" {2,}", r"\s+", " +")
 _MASKS = ("<mask>", "[MASK]")
-_OLD_FILES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model", "vocab.txt")
 _MAX_PIECES = 10**7
 
 
@@ -38,12 +36,15 @@ class LibraryPieces:
     Args:
         text: the content of ``tokenizer.json``.
         pad_id: the id of padding in it.
+        types: whether the encoder is told in which segment a token is; otherwise all are in the first.
 
     Attributes:
         words: the pieces by id.
         cls_id, sep_id: what stands before and behind a text.
         middle: how many times ``sep_id`` stands between two texts.
+        segments: whether the second of two texts is in another segment than the first.
         unk_id, mask_id: None where there is none.
+        steps: what ``tokenizer.json`` says.
 
     Raises:
         UserError: the library is not installed, or the text is damaged or describes what is not followed here.
@@ -52,20 +53,22 @@ class LibraryPieces:
     kind: ClassVar[str] = "library"
     file = FILE
 
-    def __init__(self, text: str, pad_id: int) -> None:
-        self._text, self._pad_id = text, pad_id
+    def __init__(self, text: str, pad_id: int, types: bool = False) -> None:
+        self._text, self._pad_id, self._types = text, pad_id, types
+        self.steps = _checked(parse_json(text, FILE))
         self._model = _guarded(_load, text)
         size = _guarded(lambda: max(self._model.get_vocab(with_added_tokens=True).values(), default=0) + 1)
         if not pad_id < size <= _MAX_PIECES:
             raise UserError(f"it has {size:,} pieces, and padding has id {pad_id}")
         self.words = tuple(self._model.id_to_token(self._swapped(i)) or "" for i in range(size))
-        self.cls_id, self.sep_id, self.middle = self._frame()
+        self.cls_id, self.sep_id, self.middle, second = self._frame()
+        self.segments = types and second == 1
         self.mask_id = next((self.words.index(token) for token in _MASKS if token in self.words), None)
         self.unk_id = self._unknown()
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: the arguments; everything else is made again there."""
-        return {"text": self._text, "pad_id": self._pad_id}
+        return {"text": self._text, "pad_id": self._pad_id, "types": self._types}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -76,24 +79,25 @@ class LibraryPieces:
     def _swapped(self, piece: int) -> int:
         return {0: self._pad_id, self._pad_id: 0}.get(piece, piece)
 
-    def _frame(self) -> tuple[int, int, int]:
-        """What the library puts around a text and between two, tried on some."""
+    def _frame(self) -> tuple[int, int, int, int]:
+        """What the library puts around a text and between two, and the second one's segment; tried on some."""
         a, b = self.pieces("a"), self.pieces("b")
-        one, two = self._framed("a"), self._framed("a", "b")
+        (one, _), (two, types) = self._framed("a"), self._framed("a", "b")
         if len(one) != len(a) + 2 or one[1:-1] != a:
             raise UserError(f"a text is framed as {one}, its pieces being {a}; one token on either side is supported")
         first, last = one[0], one[-1]
         for middle in (1, 2):
             if two == [first, *a, *[last] * middle, *b, last]:
-                return first, last, middle
+                return first, last, middle, types[-1]
         raise UserError(f"two texts are framed as {two}, their pieces being {a} and {b}, which is not supported")
 
-    def _framed(self, *texts: str) -> list[int]:
-        return [self._swapped(piece) for piece in _guarded(lambda: self._model.encode(*texts).ids)]
+    def _framed(self, *texts: str) -> tuple[list[int], list[int]]:
+        """Ids and segments."""
+        found = _guarded(lambda: self._model.encode(*texts))
+        return [self._swapped(piece) for piece in found.ids], found.type_ids
 
     def _unknown(self) -> int | None:
-        model = parse_json(self._text, FILE)["model"]
-        token, place = model.get("unk_token"), model.get("unk_id")
+        token, place = (self.steps["model"].get(name) for name in ("unk_token", "unk_id"))
         if isinstance(token, str) and token in self.words:
             return self.words.index(token)
         return self._swapped(place) if isinstance(place, int) and 0 <= place < len(self) else None
@@ -126,51 +130,23 @@ class LibraryPieces:
     @cached_property
     def key(self) -> str:
         """A hash of all that the pieces of a text depend on."""
-        return f"{hashlib.sha256(self._text.encode()).hexdigest()} {self._pad_id}"
+        return f"{hashlib.sha256(self._text.encode()).hexdigest()} {self._pad_id} {self.segments}"
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes ``tokenizer.json`` as it was read, and returns what ``load`` needs besides."""
         write_text(folder / FILE, self._text)
-        return {"pad_id": self._pad_id}
+        return {"pad_id": self._pad_id, "types": self._types}
 
     @classmethod
     def load(cls, folder: Path, options: dict[str, Any]) -> "LibraryPieces":
-        """What ``save`` wrote; raises UserError as the class does, or if the file is missing."""
-        return _read(folder / FILE, options["pad_id"])
-
-
-def read_library_pieces(folder: Path, family: str, pad_id: int) -> LibraryPieces:
-    """The tokeniser in the folder of a published checkpoint.
-
-    Args:
-        folder: with ``tokenizer.json``, or with the ``vocab.json`` and ``merges.txt`` of RoBERTa.
-        family: what it is of, for errors.
-        pad_id: the id of padding.
-
-    Raises:
-        UserError: there is none, it is damaged or not followed here, or the library is not installed.
-    """
-    if (folder / FILE).exists():
-        return _read(folder / FILE, pad_id)
-    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        from text_cls.roberta_files import byte_level
-
-        return LibraryPieces(byte_level(folder), pad_id)
-    old = next((name for name in _OLD_FILES if (folder / name).exists()), None)
-    there = f"its tokeniser is in {old}, which is not read for {family}" if old else "no tokenizer.json there"
-    raise UserError(
-        f"{folder}: {there}; write the file with transformers: AutoTokenizer.from_pretrained(FOLDER)"
-        ".save_pretrained(FOLDER)"
-    )
-
-
-def _read(path: Path, pad_id: int) -> LibraryPieces:
-    check_regular(path)
-    text = read_text(path)
-    try:
-        return LibraryPieces(text, pad_id)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        """Reads ``tokenizer.json``; raises UserError as the class does, or if the file is missing."""
+        path = folder / FILE
+        check_regular(path)
+        text = read_text(path)
+        try:
+            return cls(text, **options)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
 
 
 def library() -> Any:
@@ -184,15 +160,18 @@ def library() -> Any:
     return tokenizers
 
 
-def _load(text: str) -> Any:
-    raw = parse_json(text, FILE)
+def _checked(raw: Any) -> dict[str, Any]:
+    """What ``tokenizer.json`` says; raises UserError if a step is not followed here."""
     if not isinstance(raw, dict) or not isinstance(raw.get("model"), dict):
         raise UserError("no tokeniser: it has no model")
     _check(raw["model"], "model", _MODELS)
     for name, known in (("normalizer", _NORMALISERS), ("pre_tokenizer", _SPLITTERS), ("post_processor", _FRAMES)):
         _check(raw.get(name), name, known)
-    # Written anew: the library does not take every way to write a text, such as escapes, in a character map.
-    model = library().Tokenizer.from_str(json.dumps(raw))
+    return raw
+
+
+def _load(text: str) -> Any:
+    model = library().Tokenizer.from_str(text)
     model.no_padding()
     model.no_truncation()
     return model

@@ -1,6 +1,6 @@
 """Two texts as BERT reads them: [CLS] A [SEP] B [SEP], with A in the first segment and B in the second.
 
-RoBERTa and others have two [SEP] in the middle, and one segment: what says the segment is then not looked at.
+RoBERTa and others have two [SEP] in the middle, and both texts in the first segment.
 
 An id of the second segment is raised by ``SEGMENT``, so that ids alone say which segment they are in: ``id % SEGMENT``
 is the piece, ``id // SEGMENT`` the segment. Batches, evaluation and artefacts need nothing besides. In a corpus, whose
@@ -26,6 +26,7 @@ class PairFraming(NamedTuple):
         first, last: ids of [CLS] and [SEP].
         size: of the vocabulary.
         middle: how many [SEP] stand between the texts.
+        segments: whether the second text is in the second segment.
     """
 
     max_length: int
@@ -33,14 +34,16 @@ class PairFraming(NamedTuple):
     last: int
     size: int
     middle: int = 1
+    segments: bool = True
 
     def apply(self, ids: np.ndarray) -> np.ndarray:
         """The bare ids of A, and behind them those of B, raised → int32 ids, cut and framed."""
         count = int(np.count_nonzero(ids < self.size))
         a, b = longest_first(count, len(ids) - count, max(0, self.max_length - 2 - self.middle))
-        second = ids[count : count + b] + (SEGMENT - self.size)
+        raised = SEGMENT if self.segments else 0
+        second = ids[count : count + b] + (raised - self.size)
         middle = [self.last] * self.middle
-        return np.array([self.first, *ids[:a], *middle, *second, self.last + SEGMENT], np.int32)
+        return np.array([self.first, *ids[:a], *middle, *second, self.last + raised], np.int32)
 
 
 def longest_first(a: int, b: int, room: int) -> tuple[int, int]:

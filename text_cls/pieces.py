@@ -22,6 +22,7 @@ class Cutter(Protocol):
         unk_id, mask_id: unknown characters, and a hidden piece; None where there is none.
         separator: what is written between two fields of one text.
         middle: how many ``sep_id`` stand between two texts.
+        segments: whether the second of two texts is in another segment than the first.
         key: a hash of all that the pieces of a text depend on.
     """
 
@@ -31,6 +32,7 @@ class Cutter(Protocol):
     cls_id: int
     sep_id: int
     middle: int
+    segments: bool
 
     @property
     def unk_id(self) -> int | None: ...

@@ -58,12 +58,17 @@ class Kind(NamedTuple):
     merge: Callable[[keras.Model], None] = lambda model: None
 
 
+def _encoder_config(raw: dict[str, Any]) -> BertConfig:
+    """What an artefact says of its encoder; up to version 0.5 it was BERT's, or DistilBERT's without segments."""
+    return BertConfig(**{"family": "bert" if raw.get("num_segments", 2) else "distilbert"} | raw)
+
+
 KINDS: dict[type, Kind] = {
     TransformerConfig: Kind(transformer.build_classifier, load_own, lambda raw: TransformerConfig(**raw)),
     BertClassifierConfig: Kind(
         bert.build_classifier,
         PieceTokeniser.load,
-        lambda raw: BertClassifierConfig(**raw | {"encoder": BertConfig(**raw["encoder"])}),
+        lambda raw: BertClassifierConfig(**raw | {"encoder": _encoder_config(raw["encoder"])}),
         lambda model: bert.merge_lora(model.get_layer("encoder")),
     ),
 }

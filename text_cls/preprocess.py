@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _TAG = re.compile(r"<[A-Za-z/!][^<>]*>")
 _ENTITY_WITHOUT_AMPERSAND = re.compile(r"(?<![&\w])#(\d{2,4});")  # AG News writes ' #39;' for '&#39;'
+_ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,}")  # Python refuses to read thousands of digits; none is a character
 _CHUNK = 2000  # texts a process is given at a time
 
 
@@ -83,7 +84,7 @@ class Cleaner:
             if "#" in text:
                 text = _ENTITY_WITHOUT_AMPERSAND.sub(r"&#\1;", text)
             if "&" in text:
-                text = _TAG.sub(" ", html.unescape(text))
+                text = _TAG.sub(" ", html.unescape(_ENDLESS_NUMBER.sub("&#1114112", text)))
         return self._cut(text)
 
     def words(self, fields: Fields) -> list[str]:

@@ -78,7 +78,8 @@ def read_head(checkpoint: Checkpoint) -> Head:
     classes = _classes(path, about, len(classifier[1]))
     multi_label = _is_multi_label(path, about, len(classes))
     dropout = about.get(form.dropout)
-    dropout = about.get("hidden_dropout_prob", form.default) if dropout is None else dropout
+    if dropout is None:
+        dropout = checkpoint.config.dropout if form.default is None else form.default
     if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout < 1:
         raise UserError(f"{path}: {form.dropout} is {shown(dropout)}; a number from 0 to below 1 is needed")
     thresholds = _thresholds(path, own_fields(checkpoint), len(classes)) if multi_label else None

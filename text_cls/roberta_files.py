@@ -8,11 +8,17 @@ from files.documents import read_object, read_text, shown
 from files.errors import UserError
 from files.limits import check_regular
 
+_BPE = {"dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+        "fuse_unk": False}  # fmt: skip
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
-def byte_level(folder: Path) -> str:
+def byte_level(folder: Path, prefix_space: bool) -> str:
     """A byte-level BPE between <s> and </s>, two texts with </s></s> between them.
+
+    Args:
+        folder: with both files.
+        prefix_space: whether a text begins as if a space stood before it.
 
     Raises:
         UserError: a file is damaged, or a special token is missing.
@@ -25,7 +31,7 @@ def byte_level(folder: Path) -> str:
     for piece, place in places.items():
         if not isinstance(place, int) or isinstance(place, bool) or place < 0:
             raise UserError(f"{path}: the piece {shown(piece)} has the id {shown(place)}; a number is needed")
-    splitter = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    splitter = {"type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": True, "use_regex": True}
     return json.dumps(
         {
             "version": "1.0",
@@ -38,20 +44,10 @@ def byte_level(folder: Path) -> str:
                 "type": "RobertaProcessing",
                 "sep": ["</s>", places["</s>"]],
                 "cls": ["<s>", places["<s>"]],
-                "trim_offsets": True,
-                "add_prefix_space": False,
+                **{name: splitter[name] for name in ("trim_offsets", "add_prefix_space")},
             },
             "decoder": splitter,
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": "",
-                "end_of_word_suffix": "",
-                "fuse_unk": False,
-                "vocab": places,
-                "merges": _merges(folder / "merges.txt"),
-            },
+            "model": {"type": "BPE", "vocab": places, "merges": _merges(folder / "merges.txt")} | _BPE,
         },
         ensure_ascii=False,
     )

@@ -219,7 +219,7 @@ class PieceTokeniser:
         cls_id, sep_id = self.cutter.cls_id, self.cutter.sep_id
         framing: AnyFraming = Framing(self.max_length, self.truncate, cls_id, sep_id)
         if self.pairs:
-            framing = PairFraming(self.max_length, cls_id, sep_id, self.size, self.cutter.middle)
+            framing = PairFraming(self.max_length, cls_id, sep_id, self.size, self.cutter.middle, self.cutter.segments)
         return encode(corpus.ids, corpus.offsets, labels, framing)
 
     @cached_property

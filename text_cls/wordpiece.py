@@ -110,6 +110,7 @@ class WordPiece:
     file = "vocab.txt"
     separator = " [SEP] "  # between two fields of a text
     middle = 1  # [SEP] between two texts
+    segments = True  # the second of two texts is in the second segment
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from files.errors import UserError
 
 _KILLED = (
     "a process that shares the work on the texts was killed, perhaps for want of memory; free some, or let fewer work "
-    "at a time: taskset -c 0 python …"
+    "at a time: taskset -c 0 python …; in a script of your own, begin below if __name__ == '__main__':"
 )
 C = TypeVar("C")
 T = TypeVar("T")

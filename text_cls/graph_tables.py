@@ -1,0 +1,165 @@
+"""What Python says of every character, as tables that a TensorFlow graph can hold; NumPy alone makes them.
+
+A graph has no ``unicodedata`` and no ``re``, and TensorFlow's own character classes are of another version of Unicode:
+so every class and every mapping of ``graph_*.py`` is one of these tables, made by calling Python on all characters.
+"""
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import regex
+
+CODES = 0x110000
+_BLOCK = 256  # characters; most blocks of a table are alike, and kept once
+_SURROGATES = range(0xD800, 0xE000)  # no text in UTF-8 has one
+
+
+class Table(NamedTuple):
+    """A number for every character: ``values[256 * blocks[code // 256] + code % 256]``."""
+
+    blocks: np.ndarray  # [4352] int32
+    values: np.ndarray  # [256 × different blocks] int32
+
+
+class Expansion(NamedTuple):
+    """Some characters for every character: nothing, itself, or others.
+
+    Attributes:
+        place: 0 for a character that stays as it is, otherwise the place of what it becomes.
+        starts, counts: by place, where in ``codes`` that begins, and how many there are.
+        codes: the characters, end to end.
+    """
+
+    place: Table
+    starts: np.ndarray
+    counts: np.ndarray
+    codes: np.ndarray
+
+
+def table(values: np.ndarray) -> Table:
+    """A table of ``CODES`` numbers."""
+    known: dict[bytes, int] = {}
+    parts = values.astype(np.int32).reshape(-1, _BLOCK)
+    blocks = np.array([known.setdefault(part.tobytes(), len(known)) for part in parts], np.int32)
+    return Table(blocks, np.frombuffer(b"".join(known), np.int32))
+
+
+def expansion(rule: Callable[[str], str]) -> Expansion:
+    """A table of ``rule``, which is given each character alone."""
+    found: dict[str, int] = {}
+    place = np.zeros(CODES, np.int32)
+    for code in _assigned():
+        character = chr(code)
+        new = rule(character)
+        if new != character:
+            place[code] = found.setdefault(new, len(found) + 1)
+    counts = np.array([1, *map(len, found)], np.int32)
+    codes = np.array([0, *(ord(c) for text in found for c in text)], np.int32)
+    return Expansion(table(place), (np.cumsum(counts) - counts).astype(np.int32), counts, codes)
+
+
+@functools.cache
+def _assigned() -> tuple[int, ...]:
+    """All characters but those of planes that Unicode has not begun, which every rule leaves as they are."""
+    planes = (range(first, first + 0x10000) for first in range(0, CODES, 0x10000))
+    begun = (plane for plane in planes if any(unicodedata.category(chr(code)) != "Cn" for code in plane))
+    return tuple(code for plane in begun for code in plane if code not in _SURROGATES)
+
+
+@functools.cache
+def _every() -> str:
+    return "".join(chr(code) for code in range(CODES) if code not in _SURROGATES)
+
+
+def members(pattern: "str | re.Pattern[str]") -> np.ndarray:
+    """[CODES] bool: the characters that a pattern matches: one character for ``regex``, or a run of ``re``'s."""
+    runs: Any = regex.compile(f"(?:{pattern})+", regex.V1) if isinstance(pattern, str) else pattern
+    found = np.zeros(CODES, bool)
+    for match in runs.finditer(_every()):
+        first, last = ord(match[0][0]), ord(match[0][-1])
+        found[first : last + 1] = True
+    found[_SURROGATES.start : _SURROGATES.stop] = False
+    return found
+
+
+@functools.cache
+def table_of(pattern: str) -> Table:
+    """1 for the characters that a pattern of ``regex`` matches, 0 for the others."""
+    return table(members(pattern))
+
+
+def ranges(belongs: np.ndarray) -> str:
+    """The inside of an RE2 character class with these members."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], belongs.astype(np.int8), [0]])))
+    return "".join(rf"\x{{{first:x}}}-\x{{{end - 1:x}}}" for first, end in edges.reshape(-1, 2).tolist())
+
+
+@functools.cache
+def decomposition() -> Expansion:
+    """Full canonical decompositions."""
+    return expansion(lambda c: unicodedata.normalize("NFD", c))
+
+
+@functools.cache
+def combining_classes() -> Table:
+    """The canonical combining class of every character."""
+    return table(np.array([unicodedata.combining(chr(code)) for code in range(CODES)], np.int32))
+
+
+class Compositions(NamedTuple):
+    """Pairs of characters that NFC makes one: ``first * CODES + second`` → ``whole``; and who takes part.
+
+    Attributes:
+        pairs, whole: [n] int64.
+        active: 1 for every character without which NFC leaves a text as it is.
+    """
+
+    pairs: np.ndarray
+    whole: np.ndarray
+    active: Table
+
+
+@functools.cache
+def compositions() -> Compositions:
+    """All of Unicode's, Hangul's among them."""
+    pairs, whole, active = [], [], np.zeros(CODES, np.int32)
+    for code in _assigned():
+        character = chr(code)
+        active[code] = unicodedata.combining(character) > 0
+        if unicodedata.normalize("NFD", character) == character:
+            continue
+        if unicodedata.normalize("NFC", character) != character:
+            active[code] = 1
+            continue
+        first, second = _parts(code)
+        pairs.append(first * CODES + second)
+        whole.append(code)
+        active[second] = 1
+    return Compositions(np.array(pairs, np.int64), np.array(whole, np.int64), table(active))
+
+
+def _parts(code: int) -> tuple[int, int]:
+    """The two characters that a composed one is made of."""
+    hangul = code - 0xAC00
+    if 0 <= hangul < 11172:
+        if hangul % 28:
+            return code - hangul % 28, 0x11A7 + hangul % 28
+        return 0x1100 + hangul // 588, 0x1161 + hangul % 588 // 28
+    first, second = (int(part, 16) for part in unicodedata.decomposition(chr(code)).split())
+    return first, second
+
+
+@functools.cache
+def case_folding() -> Expansion:
+    """``str.casefold``, which looks at each character alone."""
+    return expansion(str.casefold)
+
+
+@functools.cache
+def spaces() -> Table:
+    """1 for what ``str.split`` splits at."""
+    return table(np.array([chr(code).isspace() for code in range(CODES)], np.int32))
