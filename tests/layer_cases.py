@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from diffusion.unet import GroupNorm, PlaceAttention, TimeEmbedding
-from text_cls.bert import BertEmbedding
+from text_cls.bert import BertEmbedding, RelativeBias
 from text_cls.pretrain import MaskTokens
 from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, SelfAttention, TokenDropout, TokenEmbedding
 from text_cls.vocabulary import PAD_ID
@@ -72,6 +72,9 @@ CASES = {
     "pooling_max": Case(Pooling, {"mode": "max"}, (VECTORS, TOKENS)),
     "bert_embedding": Case(BertEmbedding, _bert(2), (TOKENS,)),
     "bert_embedding_no_segments": Case(BertEmbedding, _bert(0), (TOKENS,)),
+    "relative_bias": Case(
+        RelativeBias, {"num_heads": 2, "buckets": 8}, (TOKENS, np.zeros_like(BIAS))
+    ),  # sums with -1e9 are rounded
     "mask_tokens": Case(MaskTokens, _MASK, (TOKENS,), dtypes=("int32", "int32", "int32", "float32")),
     "group_norm": Case(GroupNorm, {"groups": 2}, (MAPS,)),
     "group_norm_silu": Case(GroupNorm, {"groups": 4, "silu": True, "epsilon": 1e-3}, (MAPS,)),
