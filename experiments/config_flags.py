@@ -49,6 +49,10 @@ def define(config: Config, values: flags.FlagValues) -> None:
         default = None if leaf.default is None else text_of(leaf.default)
         if kind.type is bool:
             flags.DEFINE_bool(leaf.name, leaf.default, about.help, values)
+        elif about.repeated:
+            flags.DEFINE_multi(
+                _parser(leaf), flags.ArgumentSerializer(), leaf.name, list(leaf.default), about.help, values
+            )
         elif kind.many:
             parser = _ListParser(_parser(leaf))
             flags.DEFINE(parser, leaf.name, default, about.help, values, flags.CsvListSerializer(","))

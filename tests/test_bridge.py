@@ -23,13 +23,14 @@ from training.functions import with_gradient
 from training.job import Job
 from training.options import overrides_of
 from training.randomness import seeded
+from training.repetitions import mean_interval
 from vision_bridge.activation import class_activation, group_shares
 from vision_bridge.backbones import build_backbone
 from vision_bridge.batches import ImageBatch, evaluation_batches, training_batches
 from vision_bridge.cache import Cache
 from vision_bridge.classifier import adaptive_pool_matrix, build_head, is_encoder, make_loss_fn
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, HeadConfig, LayoutConfig
-from vision_bridge.controls import Data, linear_probe, mean_interval, pooled, wilson_interval
+from vision_bridge.controls import Data, linear_probe, pooled, wilson_interval
 from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.images import Normalization, fit_normalization, prepare
 from vision_bridge.layout import PixelMap

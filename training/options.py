@@ -35,6 +35,8 @@ class Option(NamedTuple):
         low, high: bounds, both allowed values.
         affects_result: whether the result depends on it; other fields are in no run folder.
         from_data: whether the data or a checkpoint decide it; then it is no flag.
+        repeated: whether a list's flag is given once for each item, which may then have commas; not for what a run
+            folder keeps.
         former_names: its names in earlier versions.
         former_values: what choices were called in earlier versions → what they are called today.
         former_defaults: its defaults in earlier versions, if a run of then may be what today's default is: data.json or
@@ -47,6 +49,7 @@ class Option(NamedTuple):
     high: float | None = None
     affects_result: bool = True
     from_data: bool = False
+    repeated: bool = False
     former_names: tuple[str, ...] = ()
     former_values: Mapping[str, str] = types.MappingProxyType({})
     former_defaults: tuple[Any, ...] = ()

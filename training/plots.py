@@ -4,10 +4,10 @@ Figures are made without pyplot, so that no global state of matplotlib changes: 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,9 @@ from PIL import Image
 from files.limits import check_regular
 from files.writing import replacing
 from training.names import MOST, one_line
+
+if TYPE_CHECKING:
+    from training.repetitions import Mean
 
 
 class NewFigure(NamedTuple):
@@ -137,4 +140,25 @@ def training_curves(metrics: Path, path: Path, shown: Sequence[str] = ("loss", "
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     axes[0].legend()
+    save_figure(figure, path)
+
+
+def means(names: Sequence[str], panels: "Mapping[str, Sequence[Mean | None]]", path: Path) -> None:
+    """Draws means with their intervals, one row a name and one panel a figure; small dots are the single values."""
+    count = max(1, len(panels))
+    figure, grid = new_figure(1, count, figsize=(4 * count + 2, 0.4 * len(names) + 1.4))
+    places = range(len(names))[::-1]
+    for axis, (title, found) in zip(grid[0], panels.items(), strict=False):
+        for y, mean in zip(places, found, strict=True):
+            if mean is None:
+                continue
+            if mean.interval:
+                axis.plot(mean.interval, [y, y], "-", color="tab:blue")
+            axis.plot([mean.mean], [y], "o", color="tab:blue")
+            axis.plot(mean.values, [y] * len(mean.values), ".", color="black", markersize=4)
+        as_written([axis.set_xlabel(drawable(title.replace("_", " ")))])
+        axis.grid(alpha=0.3)
+        axis.set_ylim(-0.6, len(names) - 0.4)
+        axis.set_yticks([])
+    name_ticks(grid[0, 0], "y", names, places)
     save_figure(figure, path)

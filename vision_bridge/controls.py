@@ -11,6 +11,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from training.repetitions import Interval
+
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the logistic regression's C, tried on the validation rows
 MAP_COLUMNS = 16_384  # of the frozen maps that it is fitted to: the whole of 19×19×40, an 8×8 average of 256 maps
 
@@ -69,24 +71,9 @@ def pooled(maps: np.ndarray, columns: int = MAP_COLUMNS, block: int = 256) -> np
     return result
 
 
-class Interval(NamedTuple):
-    """A confidence interval."""
-
-    low: float
-    high: float
-
-
 def wilson_interval(accuracy: float, count: int, level: float = 0.95) -> Interval:
     """Interval of a share of ``count`` test rows (Wilson 1927)."""
     z = stats.norm.ppf(0.5 + level / 2)
     middle = (accuracy + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(accuracy * (1 - accuracy) / count + z**2 / (4 * count**2))
     return Interval(float(middle - half), float(middle + half))
-
-
-def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Student's interval of the mean over seeds; NaN for fewer than two."""
-    if len(values) < 2:
-        return Interval(float("nan"), float("nan"))
-    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return Interval(float(np.mean(values) - half), float(np.mean(values) + half))

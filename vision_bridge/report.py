@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from files.writing import write_text
-from vision_bridge.controls import Interval, mean_interval
+from training.repetitions import Interval, mean_interval
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,11 @@ from files.errors import UserError
 from training.backends import Placement
 from training.hosts import on_chief
 from training.options import Config
+from training.repetitions import mean_interval
 from training.run import Run
 from vision_bridge.backbones import has_norms
 from vision_bridge.bridge import Bridge, Maps, Network, load_network
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig
-from vision_bridge.controls import mean_interval
 from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.report import Line, draw_report, write_report
 from vision_bridge.task import probes, train_head

@@ -1,0 +1,248 @@
+"""The runs of ``experiments.repeat``: flagfiles × variations × seeds, all of whose flags are read before any is run."""
+
+import dataclasses
+import hashlib
+import itertools
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments import config_flags, launch
+from files.documents import read_text
+from files.errors import UserError
+from training.config_files import text_of
+from training.names import one_line
+from training.options import Config, leaves, option
+
+SCRIPTS = ("train_text", "finetune_bert", "baselines_text", "ddpm", "fid", "imdb_images")  # with seed and result.json
+BASE = "base"  # name of the flags as they are
+_OURS = {"seed": "--seeds says it", "run_dir": "every run gets a folder below --run_dir of this script",
+         "dry_run": "it is a flag of this script"}  # fmt: skip
+_LONGEST = 60  # letters of a folder's name: 240 bytes at most
+
+
+@dataclasses.dataclass(frozen=True)
+class RepeatConfig(Config):
+    """What is run, how often, and what is shown of it."""
+
+    script: str = option("train_text", "Script that is run: python -m experiments.SCRIPT.", choices=SCRIPTS)
+    flagfiles: tuple[Path, ...] = option((), "Flagfiles of the script, such as one for each data set.")
+    seeds: tuple[int, ...] = option((0, 1, 2), "Seeds of every variation.", low=0, high=2**32 - 1)
+    vary: tuple[str, ...] = option(
+        (), "FLAG=VALUE|VALUE: a variation for each value; given again, for each combination.", repeated=True
+    )
+    variation: tuple[str, ...] = option(
+        (), '"NAME: --flag=value --flag=value": one more variation; given again, several.', repeated=True
+    )
+    figures: tuple[str, ...] = option(
+        (), "Numbers of result.json that are shown; empty: what is found on test rows, and seconds of training."
+    )
+
+    def check(self) -> None:
+        if not self.seeds:
+            raise UserError("--seeds= names none: at least one is needed, such as --seeds=0,1,2")
+        for name in ("seeds", "figures", "flagfiles"):
+            twice = _first_twice(list(map(str, getattr(self, name))))
+            if twice:
+                raise UserError(f"--{name}: {twice} is there twice; leave one out")
+
+
+class Variation(NamedTuple):
+    """A row of the table: its name, and the flags in which it differs."""
+
+    name: str
+    flags: tuple[str, ...]
+
+
+class Planned(NamedTuple):
+    """A run that is wanted.
+
+    Attributes:
+        script: of it.
+        data: name of its flagfile, empty where there is none.
+        variation: name.
+        seed: its own.
+        path: of its folder.
+        flags: all that the script is given.
+        config: what they say.
+    """
+
+    script: str
+    data: str
+    variation: str
+    seed: int
+    path: Path
+    flags: tuple[str, ...]
+    config: Config
+
+    @property
+    def folder(self) -> Path:
+        """That of all runs."""
+        return self.path.parents[2]
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes: beside its folder, in which there is nothing before the run makes it."""
+        return self.path.with_name(f"{self.path.name}.log")
+
+    @property
+    def title(self) -> str:
+        """Its data, variation and seed, for a message."""
+        return ", ".join(filter(None, (self.data, one_line(self.variation, 200), f"seed {self.seed}")))
+
+
+def make_plan(config: RepeatConfig, more: Sequence[str], folder: Path) -> list[Planned]:
+    """All runs: by data set, variation and seed.
+
+    Args:
+        config: what is repeated.
+        more: flags of the script that all runs have.
+        folder: the runs' folders are below it.
+
+    Raises:
+        UserError: flags that the script does not take, names that are there twice, or variations that are none.
+    """
+    script, task = config.script, task_of(config.script)
+    variations, files = variations_of(config), _data_names(config.flagfiles)
+    for name, flags in (("the flags behind --", more), *variations):
+        with _naming(script, name):
+            _refuse_ours(_parsed(script, task, flags), _OURS)
+    plan = []
+    for (data, file), (name, flags), seed in itertools.product(files.items(), variations, config.seeds):
+        path = folder / safe(data or script) / safe(name) / f"seed{seed}"
+        given = (*([f"--flagfile={file}"] if file else []), *more, *flags, f"--seed={seed}", f"--run_dir={path}")
+        with _naming(script, *filter(None, (data, name))):
+            values = _parsed(script, task, given)
+            _refuse_ours(values, ["dry_run"])  # others that a flagfile has are overruled
+            plan.append(Planned(script, data, name, seed, path, given, config_flags.read(task(), values)))
+    _check_differing(plan)
+    return plan
+
+
+def task_of(script: str) -> type[Config]:
+    """The class of a script's configuration: the one that its module names."""
+    module = import_module(f"experiments.{script}")
+    (found,) = (x for x in vars(module).values() if isinstance(x, type) and issubclass(x, Config))
+    return found
+
+
+def variations_of(config: RepeatConfig) -> list[Variation]:
+    """Each combination of ``--vary``, or the flags as they are; then every ``--variation``.
+
+    Raises:
+        UserError: one that cannot be read, or two of one name.
+    """
+    axes = [_axis(text) for text in config.vary]
+    twice = _first_twice([name for name, _ in axes])
+    if twice:
+        raise UserError(f"--vary: {twice} is there twice; write all its values in one, with | between them")
+    grid = itertools.product(*([f"{name}={value}" for value in values] for name, values in axes))
+    found = [Variation(" ".join(chosen) or BASE, tuple(f"--{one}" for one in chosen)) for chosen in grid]
+    found += map(_named, config.variation)
+    folders: dict[str, str] = {}
+    for name, _ in found:
+        if len(name.splitlines()) > 1:
+            raise UserError(f"variation {name!r} has a line break in its name: leave it out")
+        other = folders.setdefault(unicodedata.normalize("NFC", safe(name)).casefold(), name)
+        if sum(one.name == name for one in found) > 1:
+            raise UserError(f"two variations are named {name!r}: give each a name of its own")
+        if other != name:
+            raise UserError(f"variations {other!r} and {name!r} would have the same folder; name one of them otherwise")
+    return found
+
+
+def safe(name: str) -> str:
+    """A name as that of a folder: letters, digits and ``-_.,=+``; a long one is cut, and its hash says the rest."""
+    text = re.sub(r"[^\w.,=+-]+", "_", name).strip("._-")
+    if text and len(text) <= _LONGEST:
+        return text
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return "-".join(filter(None, (text[: _LONGEST - 9], digest)))
+
+
+def command_of(config: RepeatConfig, more: Sequence[str]) -> str:
+    """The command line that says this configuration, without ``--run_dir``."""
+    words = ["python", "-m", "experiments.repeat"]
+    for leaf in leaves(RepeatConfig()):
+        value = leaf.value(config)
+        if leaf.option.repeated:
+            words += [f"--{leaf.name}={one}" for one in value]
+        elif value != leaf.default or leaf.name in ("script", "seeds"):
+            words.append(f"--{leaf.name}={text_of(value)}")
+    return shlex.join([*words, *(["--", *more] if more else [])])
+
+
+def _axis(text: str) -> tuple[str, list[str]]:
+    name, equals, values = text.removeprefix("--").partition("=")
+    if not (name.strip() and equals):
+        raise UserError(f"--vary={text!r}: write FLAG=VALUE|VALUE")
+    return name.strip(), values.split("|")
+
+
+def _named(text: str) -> Variation:
+    name, colon, flags = text.partition(":")
+    form = 'write "NAME: --flag=value --flag=value"'
+    if not (colon and name.strip()):
+        raise UserError(f"--variation={text!r} has no name: {form}")
+    try:
+        words = tuple(shlex.split(flags))
+    except ValueError as error:
+        raise UserError(f"--variation={text!r}: {error}; {form}") from error
+    return Variation(name.strip(), words)
+
+
+def _data_names(files: Sequence[Path]) -> dict[str, Path | None]:
+    """Each flagfile by its name without ``.flags``; raises UserError for two of one name and what cannot be read."""
+    found: dict[str, Path | None] = {}
+    for file in files:
+        read_text(file)
+        name = file.stem
+        same = [other for other in found.items() if safe(other[0]).casefold() == safe(name).casefold()]
+        if same:
+            raise UserError(f"--flagfiles: {same[0][1]} and {file} have the same name; rename one of them")
+        found[name] = file
+    return found or {"": None}
+
+
+def _parsed(script: str, task: type[Config], flags: Sequence[str]) -> launch.ScriptFlags:
+    """These flags of a script; raises UserError where it does not take them."""
+    values = launch.define(task())
+    rest = config_flags.parse(values, [script, *flags], values.earlier)
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; flags begin with --")
+    return values
+
+
+def _refuse_ours(values: launch.ScriptFlags, names: Iterable[str]) -> None:
+    for name in names:
+        if values[name].present:
+            raise UserError(f"--{name} is not for a single run: {_OURS[name]}")
+
+
+@contextmanager
+def _naming(script: str, *places: str) -> Iterator[None]:
+    """Errors in flags say whose they are, and where their help is."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error).replace("; see --help", f"; see python -m experiments.{script} --help")
+        raise UserError(f"{', '.join([script, *places])}: {text}") from error
+
+
+def _check_differing(plan: Sequence[Planned]) -> None:
+    """Raises UserError for two variations that are the same on every data set."""
+    configs: dict[str, list[Config]] = {}
+    for run in plan:
+        configs.setdefault(run.variation, []).append(run.config)
+    for (one, mine), (other, theirs) in itertools.combinations(configs.items(), 2):
+        if mine == theirs:
+            raise UserError(f"variations {one!r} and {other!r} are the same run: leave one out, or change its flags")
+
+
+def _first_twice(names: Sequence[str]) -> str | None:
+    return next((name for i, name in enumerate(names) if name in names[:i]), None)
