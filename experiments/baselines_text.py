@@ -1,10 +1,10 @@
-"""TF-IDF baselines on the data flags of ``train_text``: naive Bayes, logistic regression, linear SVM.
+"""N-gram baselines on the data flags of ``train_text``: naive Bayes, logistic regression, linear SVMs, NB-SVM.
 
 python -m experiments.baselines_text --dataset=bbc_news
 """
 
 from experiments import launch
-from text_cls.config import BaselineConfig
+from text_cls.baseline_config import BaselineConfig
 
 FLAGS = launch.define(BaselineConfig())
 

@@ -28,6 +28,7 @@ def save(folder: Path, multi_label: bool = False) -> Predictor:
     rng = np.random.default_rng(0)
     for variable in predictor.model.trainable_variables:
         variable.assign(rng.normal(0, 0.5, variable.shape))
+    predictor.temperature = 1.7  # so that whatever answers has to know it
     if multi_label:
         probabilities = predictor.probabilities(predictor.encode([(text,) for text in TEXTS]))
         predictor.thresholds = np.median(probabilities, axis=0).astype(np.float64) - 1e-4  # no tie

@@ -238,9 +238,9 @@ def test_wrong_flags_write_nothing(run: Path, tmp_path: Path, monkeypatch: pytes
 
 def _classifier(predictor: Predictor) -> graph_model.Classifier:
     text = graph_model.TextGraph(predictor.tokeniser, predictor.join_fields)
+    about = predictor.classes, predictor.thresholds, exporting._fields(predictor), predictor.temperature
     with exporting._in_float32(predictor) as model:
-        fields = exporting._fields(predictor)
-        return graph_model.Classifier(text, model, predictor.classes, predictor.thresholds, fields)
+        return graph_model.Classifier(text, model, *about)
 
 
 def _answers(classifier: graph_model.Classifier, texts: Sequence[tuple[str, ...]]) -> dict[str, np.ndarray]:
@@ -297,7 +297,8 @@ def test_onnx(tmp_path: Path) -> None:
         ("words", save(tmp_path, multi_label=True)),
         ("pieces", Predictor.load(TINY / "bert_classifier")),
     ):
-        graph_model.write_onnx(predictor.model, predictor.multi_label, tmp_path / f"{name}.onnx")
+        about = predictor.multi_label, predictor.temperature
+        graph_model.write_onnx(predictor.model, *about, tmp_path / f"{name}.onnx")
         encoded = predictor.encode([(text,) for text in TEXTS])
         tokens = np.zeros((len(TEXTS), int(encoded.lengths.max())), np.int32)
         for row, (start, stop) in enumerate(zip(encoded.offsets, encoded.offsets[1:], strict=False)):

@@ -229,7 +229,7 @@ def test_the_result_is_there_before_anything_is_drawn(tmp_path: Path, monkeypatc
     succeeds("train_text", *flags, *SMALL, f"--run_dir={tmp_path}/run")
     succeeds("baselines_text", *flags, f"--run_dir={tmp_path}/base", "--models=naive_bayes,linear_svm")
     assert [name for name, _ in seen] == [
-        "curves.png", "confusion.png", "confusion_naive_bayes.png", "confusion_linear_svm.png",
+        "curves.png", "confusion.png", "calibration.png", "confusion_naive_bayes.png", "confusion_linear_svm.png",
     ]  # fmt: skip
     assert all(there for _, there in seen)
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.jax_scripts import Jax
 from tests.scripts import ROOT, fails, run, succeeds
+from text_cls.scored_rows import read_scored
 
 TINY = ROOT / "tests" / "golden" / "tiny" / "bert"
 
@@ -58,6 +59,12 @@ def test_training_and_prediction(flags: list[str], tmp_path: Path) -> None:
     report = json.loads((folder / "report.json").read_text())["test"]["per_class"]
     model = json.loads((folder / "model" / "config.json").read_text())
     assert [row["threshold"] for row in report.values()] == model["thresholds"]
+    assert model["temperature"] == result["temperature"] != 1.0 and (folder / "calibration.png").exists()
+    about = json.loads((folder / "report.json").read_text())["test"]
+    low, high = about["intervals"]["mean_average_precision"]
+    assert low <= about["mean_average_precision"] <= high and about["calibration_error"] < 0.5
+    right = read_scored(folder).right
+    assert right.mean() == result["test_subset_accuracy"] == pytest.approx(about["calibration"]["coverage"][-1][1])
     answers = _by_id((folder / "predictions.csv").read_text())
     lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()][:6]
     assert answers == {line["id"]: set(line["label"]) for line in lines}

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import special
 
 from files.errors import UserError
 from tests.scripts import run
+from text_cls.calibration import activated
 from text_cls.config import CleaningConfig, TransformerConfig
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Cleaner, tokenise
+from text_cls.several_labels import fit_thresholds
 from text_cls.tokenisers import WordTokeniser
 from text_cls.vocabulary import Vocabulary
 from training.backends import Placement
@@ -20,13 +23,15 @@ from training.session import precision
 TEXTS = [("good film", "the actor"), ("bad film", "no scene"), ("a", "b c d e f g h i j k l")]
 
 
-def _predictor(placement: Placement, join_fields: str = "sep") -> Predictor:
+def _predictor(placement: Placement, join_fields: str = "sep", multi_label: bool = False) -> Predictor:
     vocabulary = Vocabulary.build(tokenise(TEXTS, Cleaner()), 100)
     config = TransformerConfig(
         vocabulary_size=len(vocabulary), num_classes=2, max_length=8, width=16, ffn_width=16, num_layers=1, num_heads=2
     )
     tokeniser = WordTokeniser(Cleaner(), vocabulary, 8)
-    predictor = Predictor(config, tokeniser, ("up", "down"), placement, join_fields=join_fields)
+    predictor = Predictor(
+        config, tokeniser, ("up", "down"), placement, join_fields=join_fields, multi_label=multi_label
+    )
     rng = np.random.default_rng(0)
     for variable in predictor.model.trainable_variables:
         variable.assign(variable + rng.normal(0, 0.3, variable.shape))
@@ -125,10 +130,34 @@ def test_artefacts_of_earlier_versions_are_read(tmp_path: Path, one_replica: Pla
     predictor = _predictor(one_replica)
     predictor.save(tmp_path)
     raw = json.loads((tmp_path / "config.json").read_text())
-    for name in ("sha256", "files", "precision", "join_fields"):
+    for name in ("sha256", "files", "precision", "join_fields", "temperature"):
         del raw[name]
     (tmp_path / "config.json").write_text(json.dumps(raw))
     np.testing.assert_array_equal(_answers(Predictor.load(tmp_path, one_replica)), _answers(predictor))
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_temperature_goes_with_the_model(tmp_path: Path, one_replica: Placement, multi_label: bool) -> None:
+    """It is fitted, kept, and applied by whatever answers; no class is another by it."""
+    predictor = _predictor(one_replica, multi_label=multi_label)
+    encoded = predictor.encode(TEXTS)
+    logits, before = predictor.logits(encoded), predictor.probabilities(encoded)
+    np.testing.assert_array_equal(before, activated(logits, multi_label))
+    predictor.calibrate(logits, np.array([[0, 1], [1, 0], [1, 1]]) if multi_label else np.array([1, 0, 0]))
+    after = predictor.probabilities(encoded)
+    assert predictor.temperature != 1.0
+    given, found = (logits, special.logit(after)) if multi_label else (np.diff(logits), np.diff(np.log(after)))
+    np.testing.assert_allclose(found, given / predictor.temperature, atol=1e-4)
+    assert multi_label or after.argmax(axis=1).tolist() == before.argmax(axis=1).tolist()
+    predictor.save(tmp_path)
+    loaded = Predictor.load(tmp_path, one_replica)
+    assert loaded.temperature == predictor.temperature
+    np.testing.assert_array_equal(loaded.probabilities(encoded), after)
+    if multi_label:
+        np.testing.assert_array_equal(loaded.thresholds, fit_thresholds(after, np.array([[0, 1], [1, 0], [1, 1]])))
+    else:
+        found = loaded.classify(TEXTS)
+        assert [one.confidence for (one,) in found] == pytest.approx(after.max(axis=1), abs=1e-5)
 
 
 def test_stop_words_go_with_the_model(tmp_path: Path, one_replica: Placement) -> None:
@@ -148,7 +177,14 @@ def test_stop_words_go_with_the_model(tmp_path: Path, one_replica: Placement) ->
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("batch_size", True), ("precision", "float16"), ("precision", 7), ("join_fields", "x"), ("classes", [1, None])],
+    [
+        ("batch_size", True),
+        ("precision", "float16"),
+        ("precision", 7),
+        ("join_fields", "x"),
+        ("classes", [1, None]),
+        *(("temperature", value) for value in (0, -1.0, True, "1", None, float("nan"), float("inf"))),
+    ],
 )
 def test_values_changed_by_hand_are_checked(tmp_path: Path, one_replica: Placement, name: str, value: object) -> None:
     _predictor(one_replica).save(tmp_path)

@@ -79,13 +79,16 @@ def test_what_is_written_is_what_transformers_writes(name: str, tmp_path: Path, 
     there, here = (json.loads((folder / "config.json").read_text()) for folder in (TINY / name, tmp_path))
     known = {key: value for key, value in here.items() if key in there and there[key] is not None}
     assert known == {key: there[key] for key in known} and {"id2label", "label2id", "architectures"} <= known.keys()
+    assert predictor.temperature == 1.0
     predictor.thresholds = predictor.thresholds if predictor.thresholds is None else np.array([0.25, 0.5, 0.75])
+    predictor.temperature = 2.5
     save_classifier(tmp_path, predictor)
     again = Predictor.load(tmp_path, one_replica)
     np.testing.assert_array_equal(_logits(again), _logits(predictor))
     assert (again.classes, again.config, again.tokeniser.max_length) == (predictor.classes, predictor.config, 12)
     assert again.tokeniser.cutter.words == predictor.tokeniser.cutter.words
     assert predictor.thresholds is None or again.thresholds.tolist() == [0.25, 0.5, 0.75]
+    assert again.temperature == 2.5 and json.loads((tmp_path / "config.json").read_text())["triptych"]["temperature"]
 
 
 def test_transformers_gives_the_same_logits_with_what_is_written(tmp_path: Path, one_replica: Placement) -> None:
@@ -113,6 +116,7 @@ HEADS = [
     (lambda raw: raw.update(classifier_dropout="much"), "classifier_dropout is 'much'"),
     (lambda raw: raw.update(triptych=[1]), "triptych is [1]"),
     (lambda raw: raw.update(triptych={"truncate": "feet"}), "truncate is 'feet'"),
+    (lambda raw: raw.update(triptych={"temperature": 0}), "temperature is 0; a number above 0 is needed"),
     (lambda raw: raw.update(problem_type="multi_label_classification", triptych={"thresholds": [0.5, 2, 0.5]}),
      "thresholds have 2 among them"),
 ]  # fmt: skip
@@ -204,6 +208,7 @@ def test_fine_tuning_goes_on_exports_and_comes_back(name: str, texts: Path, tmp_
     exported = run_dir / "classifier"
     lines = list(LINES[:3])
     answers = [succeeds("predict_text", f"--run_dir={folder}", *lines) for folder in (run_dir, exported, TINY / name)]
+    assert Predictor.load(exported).temperature == result["temperature"] != 1.0
     assert answers[0] == answers[1]
     assert {a.split(",")[2] for a in answers[1].splitlines()[1:]} <= set(CLASSES)
     known = [dict(zip(CLASSES, row, strict=True)) for row in GOLDEN[f"{name}_logits"][:3]]

@@ -1,6 +1,8 @@
-"""TF-IDF with linear models as a task: data, features, models, report."""
+"""N-grams with linear models as a task: data, features, models, report."""
 
+import dataclasses
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,18 +13,21 @@ from scipy.sparse import csr_matrix
 from files.download import cache_of
 from files.errors import UserError
 from files.writing import write_text
-from text_cls.baselines import features, run_baseline
-from text_cls.config import BaselineConfig
+from text_cls.baseline_config import FORMER_MODELS, BaselineConfig
+from text_cls.baselines import MODELS, features, run_baseline, with_characters
 from text_cls.corpora import CorpusCache, Tokenised, clean_splits
 from text_cls.data import check_joined, load
 from text_cls.labelling import Labelling, labelling_of
 from text_cls.metrics import flat
-from text_cls.preprocess import Cleaner
+from text_cls.preprocess import Cleaner, merge
 from text_cls.report_text import MOST_LINES, as_text, whole
+from text_cls.scored_rows import name_of, write_scored
 from text_cls.several_labels import fit_thresholds
+from training.config_files import text_of
 from training.hosts import hosts
 from training.randomness import seeded
 from training.run import Run
+from training.run_config import flags_of
 
 
 def run_baselines(config: BaselineConfig, run_dir: Path | str) -> dict[str, Any]:
@@ -37,10 +42,12 @@ def run_baselines(config: BaselineConfig, run_dir: Path | str) -> dict[str, Any]
     """
     if hosts().count > 1:
         raise UserError("the baselines run on one host: unset TF_CONFIG, and start them on one alone")
+    config = _as_begun(config, Path(run_dir))
     Run.check(run_dir, config)
-    data, train, others = _prepare(config)
-    with Run.open(run_dir, config, data.splits, {"tokeniser": Cleaner(config.cleaning).key}) as run:
-        return _fit_all(run, config, data, train, others)
+    prepared = _prepare(config)
+    inputs = {"tokeniser": Cleaner(config.cleaning).key}
+    with Run.open(run_dir, config, prepared.data.splits, inputs) as run:
+        return _fit_all(run, config, prepared)
 
 
 def dry_run(config: BaselineConfig) -> None:
@@ -50,22 +57,31 @@ def dry_run(config: BaselineConfig) -> None:
     print("nothing was written")
 
 
-def _fit_all(
-    run: Run, config: BaselineConfig, data: Tokenised, train: csr_matrix, others: list[csr_matrix]
-) -> dict[str, Any]:
-    labels, labelling = data.splits.train.labels, labelling_of(config.data.multi_label)
-    assert labels is not None
+def _as_begun(config: BaselineConfig, folder: Path) -> BaselineConfig:
+    """With the models of the folder, if it and the configuration say no more than the defaults of their times."""
+    said = flags_of(folder, config).get("models")
+    if config.models == BaselineConfig().models and said == text_of(FORMER_MODELS):
+        print(f"note: {folder} is of an earlier version, whose default was --models={said}: it keeps these models")
+        return dataclasses.replace(config, models=FORMER_MODELS)
+    return config
+
+
+def _fit_all(run: Run, config: BaselineConfig, prepared: "_Prepared") -> dict[str, Any]:
+    data, labelling = prepared.data, labelling_of(config.data.multi_label)
     reports: dict[str, Any] = {}
     result: dict[str, Any] = {}
     for name in config.models:
         start = time.monotonic()
+        train, *others = prepared.inputs[MODELS[name].characters]
         with seeded(config.seed):  # the SVM draws
-            predictions = run_baseline(name, train, labels, others, config.strength, len(data.splits.classes))
+            predictions = run_baseline(name, train, prepared.labels, others, config.strength, len(data.splits.classes))
         result |= {f"{name}_train_seconds": time.monotonic() - start}
-        reports[name] = _reports(data, predictions, labelling)
+        reports[name] = _reports(data, dict(zip(prepared.scored, predictions, strict=True)), labelling)
+        _add_rows(run, config, name, data, predictions[-1], reports[name]["test"])
         _say(run, name, reports[name], result[f"{name}_train_seconds"], labelling.headline)
-        for split, short in (("validation", "val"), ("test", "test")):
-            result |= {f"{name}_{short}_{key}": value for key, value in flat(reports[name][split]).items()}
+        for split, report in reports[name].items():
+            short = "val" if split == "validation" else split
+            result |= {f"{name}_{short}_{key}": value for key, value in flat(report).items()}
     run.write_json("report.json", reports)
     tables = {f"{name}, {split}": report for name, both in reports.items() for split, report in both.items()}
     write_text(run.path / "report.txt", whole(tables))
@@ -77,9 +93,19 @@ def _fit_all(
 
 
 class _Prepared(NamedTuple):
+    """What the models are fitted on and scored with.
+
+    Attributes:
+        data: the splits and their words.
+        labels: [N] or [N, K] of the rows that are trained on.
+        scored: names of the splits that are not.
+        inputs: ``Baseline.characters`` → [rows, n-grams] of the training rows and of each split in ``scored``.
+    """
+
     data: Tokenised
-    train: csr_matrix  # [N, n-grams]
-    others: list[csr_matrix]  # of validation and test
+    labels: np.ndarray
+    scored: tuple[str, ...]
+    inputs: dict[bool, list[csr_matrix]]
 
 
 def _prepare(config: BaselineConfig, write: bool = True) -> _Prepared:
@@ -89,23 +115,48 @@ def _prepare(config: BaselineConfig, write: bool = True) -> _Prepared:
         load(config.data, config.seed, cache), Cleaner(config.cleaning), CorpusCache(cache, write),
         config.data.skip_bad_rows,
     )  # fmt: skip
-    corpora = data.corpora
-    train, *others = features(corpora["train"], [corpora["validation"], corpora["test"]], config.max_ngram)
-    rows = f"{train.shape[0]:,} train, {others[1].shape[0]:,} test rows"
-    print(f"{config.data.dataset}: {rows}; {train.shape[1]:,} n-grams")
-    return _Prepared(data, train, others)
+    scored = ("test",) if config.train_on_validation else ("validation", "test")
+    trained = [name for name in ("train", "validation") if name not in scored]
+    train, others = merge([data.corpora[name] for name in trained]), [data.corpora[name] for name in scored]
+    inputs = {False: features(train, others, config.max_ngram)}
+    counts = f"{inputs[False][0].shape[1]:,} n-grams of words"
+    if any(MODELS[name].characters for name in config.models):
+        inputs[True] = with_characters(inputs[False], train, others)
+        counts += f", {inputs[True][0].shape[1] - inputs[False][0].shape[1]:,} of characters"
+    print(f"{config.data.dataset}: {len(train):,} train, {len(others[-1]):,} test rows; {counts}")
+    return _Prepared(data, np.concatenate([_labels(data, name) for name in trained]), scored, inputs)
 
 
-def _reports(data: Tokenised, predictions: list[np.ndarray], labelling: Labelling) -> dict[str, Any]:
-    """Of validation and test, with thresholds fitted on validation where a text has several labels."""
-    validation, test = data.splits.validation.labels, data.splits.test.labels
-    assert validation is not None and test is not None
-    thresholds = None if validation.ndim == 1 else fit_thresholds(predictions[0], validation)
-    pairs = zip(("validation", "test"), predictions, (validation, test), strict=True)
-    return {split: labelling.report(p, labels, data.splits.classes, thresholds) for split, p, labels in pairs}
+def _labels(data: Tokenised, split: str) -> np.ndarray:
+    labels = data.splits.parts()[split].labels
+    assert labels is not None
+    return labels
+
+
+def _reports(data: Tokenised, predictions: Mapping[str, np.ndarray], labelling: Labelling) -> dict[str, Any]:
+    """Of every split, with thresholds fitted on validation where a text has several labels."""
+    labels = {split: _labels(data, split) for split in predictions}
+    several = labels["test"].ndim == 2
+    thresholds = fit_thresholds(predictions["validation"], labels["validation"]) if several else None
+    return {
+        split: labelling.report(found, labels[split], data.splits.classes, thresholds)
+        for split, found in predictions.items()
+    }
+
+
+def _add_rows(
+    run: Run, config: BaselineConfig, name: str, data: Tokenised, found: np.ndarray, report: dict[str, Any]
+) -> None:
+    """The test rows as a file, and the intervals of their figures in the report."""
+    labels, labelling = _labels(data, "test"), labelling_of(config.data.multi_label)
+    each = [row.get("threshold") for row in report["per_class"].values()]
+    thresholds = np.array(each) if labels.ndim == 2 else None
+    write_scored(run.path / name_of(name), data.splits, found, thresholds)
+    report |= labelling.intervals_report(found, labels, thresholds, config.seed)
 
 
 def _say(run: Run, name: str, reports: dict[str, Any], seconds: float, headline: str) -> None:
-    score = f"{headline.replace('_', ' ')} {reports['validation'][headline]:.4f}"
-    run.say(f"{name}, {seconds:.1f} s, validation {score}; test split:")
+    figure = headline.replace("_", " ")
+    score = f"validation {figure} {reports['validation'][headline]:.4f}; " if "validation" in reports else ""
+    run.say(f"{name}, {seconds:.1f} s, {score}test split:")
     run.say(as_text(reports["test"], MOST_LINES))

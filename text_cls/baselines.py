@@ -1,12 +1,13 @@
-"""TF-IDF with linear models (scikit-learn): what any neural model has to beat."""
+"""N-grams of words and of characters with linear models (scikit-learn): what any neural model has to beat."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, hstack
 
-from text_cls.preprocess import Corpus
+from text_cls.nb_svm import NaiveBayesSvm
+from text_cls.preprocess import SEP, Corpus
 
 # scikit-learn is imported where it is used: the names are listed by --help.
 
@@ -29,10 +30,32 @@ def _linear_svm(strength: float) -> Any:
     return LinearSVC(C=strength)
 
 
-MODELS: dict[str, Callable[[float], Any]] = {
-    "naive_bayes": _naive_bayes,
-    "logistic_regression": _logistic_regression,
-    "linear_svm": _linear_svm,
+def _linear_svm_characters(strength: float) -> Any:
+    return _linear_svm(0.5 * strength)  # two blocks, each of length 1: texts are longer by a factor of √2
+
+
+def _nb_svm(strength: float) -> Any:
+    return NaiveBayesSvm(C=10.0 * strength)  # takes of TF-IDF only what is not zero
+
+
+class Baseline(NamedTuple):
+    """A linear model and what it is given.
+
+    Attributes:
+        make: strength → scikit-learn's model, unfitted.
+        characters: whether it is given n-grams of characters beside those of words.
+    """
+
+    make: Callable[[float], Any]
+    characters: bool = False
+
+
+MODELS: dict[str, Baseline] = {
+    "naive_bayes": Baseline(_naive_bayes),
+    "logistic_regression": Baseline(_logistic_regression),
+    "linear_svm": Baseline(_linear_svm),
+    "linear_svm_characters": Baseline(_linear_svm_characters, characters=True),
+    "nb_svm": Baseline(_nb_svm),
 }
 
 
@@ -54,7 +77,7 @@ def run_baseline(
     num_classes = num_classes or int(labels.max()) + 1
     if labels.ndim == 2:
         return _run_one_vs_rest(name, train, labels, others, strength)
-    model = MODELS[name](strength).fit(train, labels)
+    model = MODELS[name].make(strength).fit(train, labels)
     has_probabilities = hasattr(model, "predict_proba")
     found = [model.predict_proba(x) if has_probabilities else _softmax(model.decision_function(x)) for x in others]
     return [_of_all_classes(probabilities, model.classes_, num_classes) for probabilities in found]
@@ -73,7 +96,7 @@ def _run_one_vs_rest(
     """As scikit-learn's ``OneVsRestClassifier``; a class that no training text has, or every one, has 0 or 1."""
     found = [np.zeros((x.shape[0], labels.shape[1])) for x in others]
     for k, truth in enumerate((labels > 0).T):
-        fitted = None if truth.all() or not truth.any() else MODELS[name](strength).fit(train, truth)
+        fitted = None if truth.all() or not truth.any() else MODELS[name].make(strength).fit(train, truth)
         for probabilities, x in zip(found, others, strict=True):
             probabilities[:, k] = float(truth[0]) if fitted is None else _positive(fitted, x)
     return found
@@ -92,6 +115,40 @@ def features(train: Corpus, others: Sequence[Corpus], max_ngram: int = 2) -> lis
 
     vectorizer = TfidfVectorizer(analyzer=_analyzer(max_ngram), sublinear_tf=True, dtype=np.float32)
     return [vectorizer.fit_transform(_words(train)), *(vectorizer.transform(_words(corpus)) for corpus in others)]
+
+
+def with_characters(words: Sequence[csr_matrix], train: Corpus, others: Sequence[Corpus]) -> list[csr_matrix]:
+    """``features`` of the words with TF-IDF of character n-grams beside them, each text's two parts of length 1.
+
+    The n-grams are of 2 to 5 characters inside a word with a space before and after it, as of scikit-learn's
+    ``char_wb``.
+    """
+    parts = zip(words, _character_features(train, others), strict=True)
+    return [hstack(part, format="csr") for part in parts]
+
+
+def _character_features(train: Corpus, others: Sequence[Corpus]) -> Iterator[csr_matrix]:
+    """One matrix at a time. N-grams are cut out of every *distinct* word once, and counted by a product:
+    [texts, words] @ [words, n-grams]."""
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
+    counter = CountVectorizer(analyzer="char_wb", ngram_range=(2, 5), lowercase=False, dtype=np.float32)
+    counter.fit(_spelled(train))
+    weigh = TfidfTransformer(sublinear_tf=True)
+    for number, corpus in enumerate((train, *others)):
+        counts = _counts(corpus) @ counter.transform(_spelled(corpus))
+        yield (weigh if number else weigh.fit(counts)).transform(counts, copy=False)
+
+
+def _spelled(corpus: Corpus) -> list[str]:
+    """The lexicon; <SEP> has no characters."""
+    return ["" if word == SEP else word for word in corpus.lexicon]
+
+
+def _counts(corpus: Corpus) -> csr_matrix:
+    """[texts, words of the lexicon] how often; a word that a text has twice may be two entries, which products add."""
+    ones = np.ones(len(corpus.ids), np.float32)
+    return csr_matrix((ones, corpus.ids, corpus.offsets), (len(corpus), len(corpus.lexicon)))
 
 
 def _words(corpus: Corpus) -> list[list[str]]:

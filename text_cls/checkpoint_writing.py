@@ -50,7 +50,7 @@ def save_classifier(folder: Path, predictor: Predictor) -> None:
     """Writes a classifier for which ``why_not_whole`` knows nothing: encoder, head, classes and tokeniser.
 
     ``transformers`` reads the folder as the ``…ForSequenceClassification`` of the encoder's family, and gives the same
-    logits. What it has no field for, such as the thresholds of classes, is in one of our own.
+    logits. What it has no field for, such as temperature and the thresholds of classes, is in one of our own.
     """
     config, model, tokeniser = predictor.config, predictor.model, predictor.tokeniser
     assert isinstance(config, BertClassifierConfig) and isinstance(tokeniser, PieceTokeniser)
@@ -75,7 +75,11 @@ def save_classifier(folder: Path, predictor: Predictor) -> None:
             form.dropout: config.head_dropout,
         }
     )
-    own = {"join_fields": predictor.join_fields, "truncate": tokeniser.truncate}
+    own = {
+        "join_fields": predictor.join_fields,
+        "truncate": tokeniser.truncate,
+        "temperature": predictor.temperature,
+    }
     thresholds = {} if predictor.thresholds is None else {"thresholds": predictor.thresholds.tolist()}
     about[OWN] = own | thresholds
     write_tokeniser(folder, tokeniser.cutter, family, tokeniser.max_length, tokeniser.truncate)

@@ -263,16 +263,3 @@ class EmbeddingConfig(TaskConfig):
     layers: tuple[int, ...] = option((-1,), "Hidden states: 0 is the embeddings', 1 the first layer's; -1 the last.")
     pooling: str = option("cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
     dtype: str = option("float32", "Number format of the arrays.", choices=("float32", "float16"))
-
-
-@dataclasses.dataclass(frozen=True)
-class BaselineConfig(TaskConfig):
-    """TF-IDF with linear models on the same data; ``text_cls.baseline_task.run_baselines``."""
-
-    data: DataConfig = nested(DataConfig)
-    cleaning: CleaningConfig = nested(CleaningConfig)
-    models: tuple[str, ...] = option(
-        ("naive_bayes", "logistic_regression", "linear_svm"), "Models to fit.", choices="text_cls.baselines:MODELS"
-    )
-    max_ngram: int = option(2, "Longest word n-gram.", low=1)
-    strength: float = option(1.0, "Factor of the default fit strength (C, or 1/alpha).", low=0.0)

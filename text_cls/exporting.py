@@ -133,10 +133,12 @@ def _write(config: ExportConfig, graph: ModuleType, predictor: Predictor, draft:
     """Writes SavedModel and ONNX into the draft."""
     with _in_float32(predictor) as model:
         text = graph.TextGraph(predictor.tokeniser, predictor.join_fields)
-        classifier = graph.Classifier(text, model, predictor.classes, predictor.thresholds, _fields(predictor))
+        classifier = graph.Classifier(
+            text, model, predictor.classes, predictor.thresholds, _fields(predictor), predictor.temperature
+        )
         graph.write_saved_model(classifier, draft)
         if config.onnx:
-            graph.write_onnx(model, predictor.multi_label, draft / ONNX)
+            graph.write_onnx(model, predictor.multi_label, predictor.temperature, draft / ONNX)
     return Served(graph.read_saved_model(draft), graph.read_onnx(draft / ONNX) if config.onnx else None)
 
 
@@ -201,7 +203,7 @@ def _compare(served: Served, predictor: Predictor, texts: Sequence[Fields]) -> d
     Raises:
         UserError: they are more than rounding makes.
     """
-    most = _ROUNDED if _is_rounded(predictor) else _EXACT
+    most = (_ROUNDED if _is_rounded(predictor) else _EXACT) / min(1.0, predictor.temperature)  # it magnifies rounding
     found = {"texts": len(texts), "largest_difference": 0.0, "other_classes": 0, "allowed_difference": most}
     if served.network:
         found["largest_difference_onnx"] = 0.0
@@ -261,6 +263,7 @@ def _about(config: ExportConfig, run_dir: Path, predictor: Predictor) -> dict[st
         "run": str(run_dir),
         "classes": list(predictor.classes),
         "thresholds": predictor.thresholds.tolist() if predictor.thresholds is not None else None,
+        "temperature": predictor.temperature,
         "max_length": predictor.tokeniser.max_length,
         "join_fields": predictor.join_fields,
         "precision_of_training": predictor.precision,

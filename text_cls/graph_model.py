@@ -37,14 +37,21 @@ class Classifier(tf.Module):
         classes: K names.
         thresholds: [K], from which probability on a class is predicted, for several labels a text; otherwise None.
         fields: how many a text has: 1, 2, or 0 for any number.
+        temperature: logits are divided by it.
     """
 
     def __init__(
-        self, text: TextGraph, model: keras.Model, classes: Sequence[str], thresholds: np.ndarray | None, fields: int
+        self,
+        text: TextGraph,
+        model: keras.Model,
+        classes: Sequence[str],
+        thresholds: np.ndarray | None,
+        fields: int,
+        temperature: float,
     ) -> None:
         super().__init__()
         self.text, self.names, self.thresholds = text, list(classes), thresholds
-        self.network = network(model, thresholds is not None)
+        self.network = network(model, thresholds is not None, temperature)
         self.weights = [variable.value for variable in model.variables]
         texts = tf.TensorSpec([None, fields or None], tf.string, name="texts")
         strings = tf.TensorSpec([None], tf.string, name="texts")
@@ -106,10 +113,10 @@ def _function(function: Callable[[Any], Any], texts: Any) -> Any:
     return tf.function(function, autograph=False, input_signature=[texts])
 
 
-def network(model: keras.Model, multi_label: bool) -> Callable[[Any], Any]:
-    """Token ids [N, T] int32 → probabilities [N, K]."""
+def network(model: keras.Model, multi_label: bool, temperature: float) -> Callable[[Any], Any]:
+    """Token ids [N, T] int32 → probabilities [N, K], of logits / temperature."""
     activation = tf.sigmoid if multi_label else tf.nn.softmax
-    return lambda tokens: activation(model(tokens, training=False))
+    return lambda tokens: activation(model(tokens, training=False) / temperature)
 
 
 def write_saved_model(classifier: Classifier, folder: Path) -> None:
@@ -136,7 +143,7 @@ def read_saved_model(folder: Path) -> dict[str, Callable[[Sequence[Any]], dict[s
     return {name: calling(function) for name, function in loaded.signatures.items()}
 
 
-def write_onnx(model: keras.Model, multi_label: bool, path: Path) -> None:
+def write_onnx(model: keras.Model, multi_label: bool, temperature: float, path: Path) -> None:
     """Writes the network, from token ids to probabilities, as ONNX.
 
     Raises:
@@ -144,7 +151,7 @@ def write_onnx(model: keras.Model, multi_label: bool, path: Path) -> None:
     """
     convert = onnx_libraries()[0].convert
     tokens = tf.TensorSpec([None, None], tf.int32, name="tokens")
-    probabilities_of = network(model, multi_label)
+    probabilities_of = network(model, multi_label, temperature)
     function = tf.function(
         lambda tokens: {"probabilities": probabilities_of(tokens)}, autograph=False, input_signature=[tokens]
     )

@@ -7,8 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from files.errors import UserError
-from text_cls import metrics, plots, several_labels
+from text_cls import calibration, metrics, plots, several_labels
 from text_cls.config import HEADLINES
+from text_cls.several_labels import UNFITTED
+from text_cls.significance import (
+    LEVEL,
+    Interval,
+    intervals_of_one_label,
+    intervals_of_several_labels,
+    resamples_for,
+)
+from training.figures import Cost
 
 
 class Labelling(NamedTuple):
@@ -21,6 +30,8 @@ class Labelling(NamedTuple):
         picture: name of the picture of a report.
         draw: (report, path) → that picture.
         curves: figures of the picture of the training.
+        loss: (probabilities, labels) → mean negative log-likelihood.
+        intervals: (probabilities, labels, thresholds or None, seed) → those of the figures that count.
     """
 
     figures: Mapping[str, Callable[[Any], float]]
@@ -29,11 +40,44 @@ class Labelling(NamedTuple):
     picture: str
     draw: Callable[[Mapping[str, Any], Path], None]
     curves: tuple[str, ...]
+    loss: Callable[[np.ndarray, np.ndarray], Cost]
+    intervals: Callable[[np.ndarray, np.ndarray, np.ndarray | None, int], dict[str, Interval]]
 
     def check_select(self, select: str) -> None:
         """Raises UserError for a figure that there is not; none is allowed."""
         if select and select not in self.figures:
             raise UserError(f"--select={select} is no validation figure: use one of {', '.join(self.figures)}")
+
+    def calibration(
+        self,
+        before: np.ndarray,
+        after: np.ndarray,
+        labels: np.ndarray,
+        thresholds: np.ndarray | None,
+        temperature: float,
+    ) -> dict[str, Any]:
+        """Calibration errors, loss and errors before, and under ``calibration`` what is drawn: part of a report.
+
+        Args:
+            before, after: [N, K] probabilities at temperature 1, and at the given one.
+            labels, thresholds: as ``report`` has them.
+            temperature: fitted on validation.
+        """
+        uncalibrated = {"loss": float(self.loss(before, labels)), **calibration.errors(before, labels)}
+        curves = calibration.describe(before, after, labels, thresholds)
+        return (
+            calibration.errors(after, labels)
+            | {f"{name}_uncalibrated": value for name, value in uncalibrated.items()}
+            | {"calibration": {"temperature": temperature, **curves}}
+        )
+
+    def intervals_report(
+        self, probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | None, seed: int
+    ) -> dict[str, Any]:
+        """``intervals`` {name: [low, high]} with their ``level`` and number of ``resamples``: part of a report."""
+        found = self.intervals(probabilities, labels, thresholds, seed)
+        about = {"level": LEVEL, "resamples": resamples_for(labels)}
+        return {"intervals": about | {name: list(interval) for name, interval in found.items()}}
 
 
 ONE_LABEL = Labelling(
@@ -43,6 +87,10 @@ ONE_LABEL = Labelling(
     "confusion",
     lambda report, path: plots.confusion(report["confusion"], list(report["per_class"]), path),
     ("loss", "accuracy"),
+    metrics.negative_log_likelihood,
+    lambda probabilities, labels, thresholds, seed: intervals_of_one_label(
+        metrics.likeliest(probabilities), labels, probabilities.shape[1], seed
+    ),
 )
 SEVERAL_LABELS = Labelling(
     several_labels.FIGURES,
@@ -51,6 +99,10 @@ SEVERAL_LABELS = Labelling(
     "f1_by_class",
     lambda report, path: plots.f1_by_class(report["per_class"], path),
     ("loss", "subset_accuracy", "mean_average_precision"),
+    several_labels.negative_log_likelihood,
+    lambda probabilities, labels, thresholds, seed: intervals_of_several_labels(
+        probabilities, labels, np.full(labels.shape[1], UNFITTED) if thresholds is None else thresholds, seed
+    ),
 )
 
 

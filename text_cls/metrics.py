@@ -3,12 +3,12 @@
 ``N`` texts, ``K`` classes; nothing is [K, K] where K is large.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from text_cls import calibration
 from training.figures import Cost
 
 MOST_DENSE = 200  # classes of a confusion matrix that is written whole
@@ -33,9 +33,9 @@ class Predictions(NamedTuple):
         return likeliest(self.probabilities)
 
 
-def _loss(p: Predictions) -> Cost:
-    """Mean negative log-likelihood."""
-    likelihood = np.clip(p.probabilities[np.arange(len(p.labels)), p.labels].astype(np.float64), 1e-12, 1.0)
+def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> Cost:
+    """Mean over texts of -log p(label)."""
+    likelihood = np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-12, 1.0)
     return Cost(0.0 - np.log(likelihood).mean())
 
 
@@ -47,11 +47,11 @@ def likeliest(probabilities: np.ndarray) -> np.ndarray:
 # What a classifier is judged by; a ``Cost`` is better when it is smaller. Macro averages are over all K classes.
 FIGURES: dict[str, Callable[[Predictions], float]] = {
     "accuracy": lambda p: float(np.mean(p.predicted == p.labels)),
-    "loss": _loss,
+    "loss": lambda p: negative_log_likelihood(p.probabilities, p.labels),
     "macro_precision": lambda p: float(p.by_class[0].mean()),
     "macro_recall": lambda p: float(p.by_class[1].mean()),
     "macro_f1": lambda p: float(p.by_class[2].mean()),
-    "calibration_error": lambda p: Cost(calibration_error(p.probabilities, p.labels)),
+    "calibration_error": lambda p: Cost(calibration.errors(p.probabilities, p.labels)["calibration_error"]),
 }
 
 
@@ -133,21 +133,6 @@ def confusion_cells(counts: Sequence[Sequence[int]], num_classes: int) -> Cells:
     matrix = np.array(counts, np.int64)
     true, predicted = np.nonzero(matrix)
     return Cells(true, predicted, matrix[true, predicted])
-
-
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over equal bins (Guo et al. 2017).
-
-    No number if a probability is none.
-    """
-    if not np.isfinite(probabilities).all():
-        return math.nan
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    gaps = np.bincount(place, confidence, bins) - np.bincount(place, right, bins)
-    return float(np.abs(gaps).sum() / counts.sum())
 
 
 def flat(figures: dict[str, Any]) -> dict[str, float]:

@@ -39,12 +39,11 @@ def make_loss_fn(
     return loss_fn
 
 
-def make_predict_fn(model: keras.Model, multi_label: bool = False) -> Callable[[Batch], dict[str, Any]]:
-    """Batch → ``probabilities`` [B, K], of each class by itself with ``multi_label``, and ``row`` [B]."""
-    activation = ops.sigmoid if multi_label else ops.softmax
+def make_predict_fn(model: keras.Model) -> Callable[[Batch], dict[str, Any]]:
+    """Batch → ``logits`` [B, K] float32, and ``row`` [B]."""
 
     def predict_fn(batch: Batch) -> dict[str, Any]:
-        return {"probabilities": activation(model(batch.tokens, training=False)), "row": batch.row}
+        return {"logits": ops.cast(model(batch.tokens, training=False), "float32"), "row": batch.row}
 
     return predict_fn
 

@@ -87,6 +87,32 @@ def f1_by_class(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
+def calibration(about: Mapping[str, Any], path: Path) -> None:
+    """A reliability diagram, before and after the temperature, and accuracy against coverage.
+
+    Args:
+        about: ``calibration`` of a report; see ``calibration.describe``.
+        path: of the picture.
+    """
+    figure, axes = new_figure(1, 2, figsize=(9.5, 4.2))
+    reliability, coverage = axes[0]
+    reliability.plot([0, 1], [0, 1], ":", color="black", linewidth=1)
+    for name, style, label in (
+        ("reliability_uncalibrated", {"color": "tab:gray", "linestyle": "--"}, "temperature 1"),
+        ("reliability", {"color": "tab:blue"}, f"temperature {about['temperature']:.3g}"),
+    ):
+        points = np.array(about[name], float).reshape(-1, 3)
+        reliability.plot(points[:, 0], points[:, 1], marker="o", markersize=4, label=label, **style)
+    reliability.set(xlabel="confidence, of bins of equally many", ylabel="share that is right", aspect="equal")
+    reliability.legend()
+    share, accuracy = np.array(about["coverage"], float).reshape(-1, 2).T
+    coverage.plot(share, accuracy, marker="o", markersize=4)
+    coverage.set(xlabel="share of the texts, the most confident first", ylabel="share that is right", xlim=(0, 1.02))
+    for axis in axes[0]:
+        axis.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
 class _Group(NamedTuple):
     """Points that are drawn in one colour."""
 

@@ -19,6 +19,7 @@ from files.errors import UserError
 from text_cls import bert, transformer
 from text_cls.answers import Answer, best
 from text_cls.batches import answer_batches, evaluation_batches
+from text_cls.calibration import activated, fit_temperature, is_temperature
 from text_cls.config import TRUNCATIONS, DataConfig, TransformerConfig
 from text_cls.data import joined_fields
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
@@ -26,7 +27,7 @@ from text_cls.encoding import Encoded
 from text_cls.objective import make_predict_fn
 from text_cls.preprocess import Fields
 from text_cls.published_classifier import UNTOLD, is_published, read_published
-from text_cls.several_labels import UNFITTED
+from text_cls.several_labels import UNFITTED, fit_thresholds
 from text_cls.tokenisers import PieceTokeniser, Tokeniser, load_own
 from training.backends import Placement
 from training.checkpoint import load_weights, write_weights
@@ -98,6 +99,8 @@ class Predictor:
             join_fields: see ``DataConfig``.
             multi_label: whether a text has any number of labels; then ``thresholds`` [K], .5 at first, say from which
                 probability on a class is predicted.
+
+        ``temperature``, 1 at first, is what logits are divided by before they become probabilities.
         """
         self.config, self.tokeniser, self.classes, self.batch_size = config, tokeniser, tuple(classes), batch_size
         self.join_fields, self.precision = join_fields, precision_now()
@@ -105,7 +108,8 @@ class Predictor:
             self.model = KINDS[type(config)].build(config)
         self.multi_label = multi_label
         self.thresholds = np.full(len(self.classes), UNFITTED) if multi_label else None
-        self._evaluate = make_evaluator(make_predict_fn(self.model, multi_label), placement, at_once=2)
+        self.temperature = 1.0
+        self._evaluate = make_evaluator(make_predict_fn(self.model), placement, at_once=2)
 
     def encode(self, texts: Sequence[Fields]) -> Encoded:
         """Raw texts → token ids.
@@ -153,7 +157,13 @@ class Predictor:
     def probabilities(
         self, encoded: Encoded, batches: Callable[[Encoded, int, int], Batches] = evaluation_batches
     ) -> np.ndarray:
-        """[N, K] class probabilities, in the order of the examples.
+        """[N, K] class probabilities, in the order of the examples; see ``logits``."""
+        return self.activated(self.logits(encoded, batches))
+
+    def logits(
+        self, encoded: Encoded, batches: Callable[[Encoded, int, int], Batches] = evaluation_batches
+    ) -> np.ndarray:
+        """[N, K] what the model gives, before the temperature.
 
         Args:
             encoded: the texts.
@@ -163,9 +173,19 @@ class Predictor:
             return np.zeros((0, len(self.classes)), np.float32)
         with precision(self.precision):
             values = self._evaluate(batches(encoded, self.batch_size, self.tokeniser.max_length))
-        result = np.empty_like(values["probabilities"])
-        result[values["row"]] = values["probabilities"]
+        result = np.empty_like(values["logits"])
+        result[values["row"]] = values["logits"]
         return result
+
+    def activated(self, logits: np.ndarray) -> np.ndarray:
+        """Logits → probabilities, at the predictor's temperature."""
+        return activated(logits, self.multi_label, self.temperature)
+
+    def calibrate(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Fits the temperature, then the thresholds, if there are any, on rows that were not trained on."""
+        self.temperature = fit_temperature(logits, labels)
+        if self.multi_label:
+            self.thresholds = fit_thresholds(self.activated(logits), labels)
 
     def merge(self) -> None:
         """Adds low-rank updates to the weights they belong to, for good: what is judged is what is saved."""
@@ -183,6 +203,7 @@ class Predictor:
             "precision": self.precision,
             "multi_label": self.multi_label,
             "thresholds": None if self.thresholds is None else self.thresholds.tolist(),
+            "temperature": self.temperature,
             "tokeniser": self.tokeniser.save(folder),
             "model": dataclasses.asdict(self.config),
         }
@@ -218,6 +239,7 @@ class Predictor:
                 )  # fmt: skip
             if predictor.multi_label:
                 predictor.thresholds = np.array(raw["thresholds"], np.float64)
+            predictor.temperature = float(raw.get("temperature", 1.0))
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise UserError(f"{folder / CONFIG}: not a predictor's configuration ({error})") from error
         load_weights(folder / WEIGHTS, predictor.model.variables)
@@ -233,7 +255,7 @@ class Predictor:
                 multi_label=found.head.multi_label,
             )  # fmt: skip
         found.load(predictor.model)
-        predictor.thresholds = found.head.thresholds
+        predictor.thresholds, predictor.temperature = found.head.thresholds, found.head.temperature
         return predictor
 
 
@@ -270,6 +292,8 @@ def _check(raw: dict[str, Any]) -> None:
     if len(classes) != raw["model"]["num_classes"]:
         raise ValueError(f"there are {len(classes)} classes, and the model has {raw['model']['num_classes']}")
     _check_labels(raw.get("multi_label", False), raw.get("thresholds"), len(classes))
+    if not is_temperature(raw.get("temperature", 1.0)):
+        raise ValueError(f"temperature is {shown(raw['temperature'])}")
 
 
 def _check_vocabulary(tokeniser: Tokeniser, model: ModelConfig) -> None:

@@ -208,7 +208,7 @@ def tokenise(texts: Sequence[Fields], cleaner: Cleaner, workers: int = 1) -> Cor
 
     More than one worker needs the caller's script to guard its main part (``if __name__ == "__main__":``).
     """
-    return _normalise(_merge(map_chunks(_tokenise_chunk, cleaner, texts, workers)), cleaner)
+    return _normalise(merge(map_chunks(_tokenise_chunk, cleaner, texts, workers)), cleaner)
 
 
 def map_chunks(
@@ -240,7 +240,7 @@ def _tokenise_chunk(cleaner: Cleaner, texts: Sequence[Fields]) -> Corpus:
     return Corpus(list(lexicon), np.array(ids, np.int32), np.array(offsets, np.int64))
 
 
-def _merge(parts: Sequence[Corpus]) -> Corpus:
+def merge(parts: Sequence[Corpus]) -> Corpus:
     """One corpus out of many, each with a lexicon of its own."""
     lexicon: defaultdict[str, int] = defaultdict(lambda: len(lexicon))
     ids = [np.array([lexicon[word] for word in part.lexicon], np.int32)[part.ids] for part in parts if len(part.ids)]

@@ -14,6 +14,7 @@ import numpy as np
 from files.artefacts import CONFIG
 from files.documents import read_object, shown
 from files.errors import UserError
+from text_cls.calibration import is_temperature
 from text_cls.checkpoints import Checkpoint, load_encoder, read_checkpoint
 from text_cls.config import TRUNCATIONS, DataConfig
 from text_cls.encoder_config import BertClassifierConfig
@@ -23,7 +24,7 @@ from training.options import choices_of
 
 _SINGLE, _SEVERAL = "single_label_classification", "multi_label_classification"
 UNTOLD = "untold"  # how fields are put together, where neither the folder nor a flag says so: one field is taken
-OWN = "triptych"  # field of what other readers know nothing of: thresholds (they take .5), join_fields, truncate
+OWN = "triptych"  # field of what others know nothing of: thresholds (they take .5), temperature (1), join_fields, …
 _MOST_CLASSES = 2**20
 _LONGEST = 512  # tokens, where a tokeniser does not say
 
@@ -38,6 +39,7 @@ class Head(NamedTuple):
         thresholds: [K], from which probability on a class is one of them; None for one label a text.
         dropout: before the classifier.
         dense, classifier: (kernel, bias), [D, D] and [D], [D, K] and [K].
+        temperature: by which logits are divided; 1 but in our own export.
     """
 
     form: Form
@@ -47,6 +49,7 @@ class Head(NamedTuple):
     dropout: float
     dense: tuple[np.ndarray, np.ndarray]
     classifier: tuple[np.ndarray, np.ndarray]
+    temperature: float = 1.0
 
 
 def is_published(folder: Path) -> bool:
@@ -82,8 +85,13 @@ def read_head(checkpoint: Checkpoint) -> Head:
         dropout = checkpoint.config.dropout if form.default is None else form.default
     if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout < 1:
         raise UserError(f"{path}: {form.dropout} is {shown(dropout)}; a number from 0 to below 1 is needed")
-    thresholds = _thresholds(path, own_fields(checkpoint), len(classes)) if multi_label else None
-    return Head(form, classes, multi_label, thresholds, min(float(dropout), 0.99), dense, classifier)
+    own = own_fields(checkpoint)
+    thresholds = _thresholds(path, own, len(classes)) if multi_label else None
+    temperature = own.get("temperature", 1.0)
+    if not is_temperature(temperature):
+        raise UserError(f"{path}: temperature is {shown(temperature)}; a number above 0 is needed")
+    rest = (thresholds, min(float(dropout), 0.99), dense, classifier, float(temperature))
+    return Head(form, classes, multi_label, *rest)
 
 
 def _dense(checkpoint: Checkpoint, name: str, units: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,22 @@ def as_text(figures: Mapping[str, Any], most: int | None = None) -> str:
         lines.append(padded(f"{name} average", first) + _cells(row, columns).rstrip())
     rest = ("accuracy", "mean_average_precision", "subset_accuracy", "hamming_loss", "loss")
     lines.append("  ".join(f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in rest if name in figures))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_trust(figures)])
+
+
+def _trust(figures: Mapping[str, Any]) -> list[str]:
+    """A line on intervals and one on calibration, where the report has them."""
+    lines, intervals, calibration = [], figures.get("intervals"), figures.get("calibration")
+    if intervals:
+        named = {name: value for name, value in intervals.items() if name not in ("level", "resamples")}
+        each = (f"{name.replace('_', ' ')} {low:.4f} to {high:.4f}" for name, (low, high) in named.items())
+        how = f"{100 * intervals['level']:.0f} % intervals, {intervals['resamples']:,} resamples of the rows"
+        lines.append(f"{how}: {', '.join(each)}")
+    if calibration:
+        shown = ("loss", "calibration_error", "calibration_error_equal_mass")
+        each = (f"{n.replace('_', ' ')} {figures[n]:.4f} (was {figures[f'{n}_uncalibrated']:.4f})" for n in shown)
+        lines.append(f"temperature {calibration['temperature']:.4f}: {', '.join(each)}")
+    return lines
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[_Column]) -> str:

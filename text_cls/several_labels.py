@@ -49,9 +49,9 @@ def _mean_average_precision(p: Predictions) -> float:
     return float(present.mean()) if len(present) else 0.0
 
 
-def _loss(p: Predictions) -> Cost:
-    """Mean binary cross-entropy over texts and classes."""
-    likelihood = np.where(p.labels > 0, p.probabilities, 1 - p.probabilities)
+def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> Cost:
+    """Mean over texts and classes of -log p(label): binary cross-entropy."""
+    likelihood = np.where(labels > 0, probabilities, 1 - probabilities)
     return Cost(0.0 - np.log(np.clip(likelihood, 1e-12, 1.0)).mean(dtype=np.float64))
 
 
@@ -59,7 +59,7 @@ def _loss(p: Predictions) -> Cost:
 # are .5; in the report they are those fitted on validation, so that validation's own F1 is a little too good there.
 FIGURES: dict[str, Callable[[Predictions], float]] = {
     "mean_average_precision": _mean_average_precision,
-    "loss": _loss,
+    "loss": lambda p: negative_log_likelihood(p.probabilities, p.labels),
     "subset_accuracy": lambda p: float((p.predicted == (p.labels > 0)).all(axis=1).mean()),
     "hamming_loss": lambda p: Cost((p.predicted != (p.labels > 0)).mean()),
     "micro_precision": lambda p: p.micro()[0],

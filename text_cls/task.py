@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from files.documents import read_json
 from files.download import cache_of
 from files.errors import UserError
 from files.writing import write_text
+from text_cls import plots
 from text_cls.answers import predictions_csv
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
+from text_cls.calibration import activated
 from text_cls.class_weights import CLASS_WEIGHTS
 from text_cls.config import ClassifierConfig, TextTaskConfig
 from text_cls.continuing import Source, check_used, drop, inputs_of, keep, read_source, seen_before, start_from
@@ -26,7 +29,7 @@ from text_cls.metrics import flat
 from text_cls.objective import make_loss_fn, token_rates
 from text_cls.predictor import Predictor
 from text_cls.report_text import MOST_LINES, as_text, whole
-from text_cls.several_labels import fit_thresholds
+from text_cls.scored_rows import TEST_ROWS, write_scored
 from text_cls.tokenisers import TOKENISERS
 from training.backends import Placement
 from training.checkpoint import State
@@ -76,6 +79,7 @@ class TextJob:
         self.rows: Rows = self._rows()
         self.steps_per_epoch = steps_per_epoch(self.encoded["train"], self.rows)
         self.training: TrainingConfig = training.resolved(self.steps_per_epoch)
+        self.logits: dict[str, np.ndarray] = {}  # of the splits that are scored, once the model is trained
 
     def _rows(self) -> Rows:
         tokens, longest = self.config.objective.batch_tokens, int(self.encoded["train"].lengths.max())
@@ -151,18 +155,18 @@ class TextJob:
         result = run.finished(f"test_{self.labelling.headline}")
         if result is not None:
             drop(run)
-            self._draw(run, run.missing_picture)
+            self._draw(run, run.missing_picture, result)
             return result
         keep(self.source, run)
         self.source = None  # its weights have been taken: memory is free for training
         before()
         result = self._train_and_report(run, export)
         drop(run)
-        self._draw(run, run.picture)
+        self._draw(run, run.picture, result)
         draw()
         run.say(
             f"everything is in {run.path}: result.json, report.json, report.txt, curves.png, "
-            f"{self.labelling.picture}.png, model/"
+            f"{self.labelling.picture}.png, calibration.png, {TEST_ROWS}, model/"
         )
         return result
 
@@ -175,15 +179,14 @@ class TextJob:
         state = fit(self.build(), self.placement, run, self.training)
         self.predictor.merge()
         run.say(f"scoring {len(self.encoded['test']):,} test texts with the weights of step {state.best_step}")
-        if self.predictor.multi_label:
-            validation = self.encoded["validation"]
-            self.predictor.thresholds = fit_thresholds(self.predictor.probabilities(validation), validation.labels)
+        self.logits = {name: self.predictor.logits(self.encoded[name]) for name in ("validation", "test")}
+        self.predictor.calibrate(self.logits["validation"], self.encoded["validation"].labels)
         reports = {name: self._report(name) for name in ("validation", "test")}
         best = f"best validation {select} {abs(state.best or 0.0):.4f}; " if select else ""
         run.say(f"{best}test split:")
         run.say(as_text(reports["test"], MOST_LINES))
         self.predictor.save(run.path / "model")
-        self._write_predictions(run.path / "predictions.csv")
+        self._write_predictions(run.path)
         run.write_json("report.json", reports)
         write_text(run.path / "report.txt", whole(reports))
         result = self._result(reports, state, start)
@@ -191,7 +194,7 @@ class TextJob:
         run.write_json("result.json", result)
         return result
 
-    def _draw(self, run: Run, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
+    def _draw(self, run: Run, picture: Callable[[str, Callable[[Path], None]], None], result: dict[str, Any]) -> None:
         """The pictures that need no model, from the files of the run."""
         metrics, shown = run.path / "metrics.jsonl", self.labelling.curves
         picture("curves.png", lambda path: training_curves(metrics, path, shown))
@@ -199,12 +202,22 @@ class TextJob:
             f"{self.labelling.picture}.png",
             lambda path: self.labelling.draw(read_json(run.path / "report.json")["test"], path),
         )
+        if "temperature" in result:  # versions before 0.7 fitted none
+            picture(
+                "calibration.png",
+                lambda path: plots.calibration(read_json(run.path / "report.json")["test"]["calibration"], path),
+            )
 
     def _report(self, split: str) -> dict[str, Any]:
-        part, predictor = self.encoded[split], self.predictor
-        return self.labelling.report(
-            predictor.probabilities(part), part.labels, self.splits.classes, predictor.thresholds
-        )
+        """Figures of a split whose logits are there, with what chance and temperature make of them."""
+        labels, predictor, logits = self.encoded[split].labels, self.predictor, self.logits[split]
+        before, after = activated(logits, predictor.multi_label), predictor.activated(logits)
+        thresholds, temperature = predictor.thresholds, predictor.temperature
+        report = self.labelling.report(after, labels, self.splits.classes, thresholds)
+        report |= self.labelling.calibration(before, after, labels, thresholds, temperature)
+        if split == "test":
+            report |= self.labelling.intervals_report(after, labels, thresholds, self.config.seed)
+        return report
 
     def _result(self, reports: dict[str, Any], state: State, start: float) -> dict[str, Any]:
         examples = state.step / self.steps_per_epoch * len(self.encoded["train"])
@@ -219,16 +232,20 @@ class TextJob:
                 "num_parameters": self.predictor.model.count_params(),
                 "steps": state.step,
                 "best_step": state.best_step,
+                "temperature": self.predictor.temperature,
                 "seed": self.config.seed,
             }
             | ({"init_from": str(self.config.init_from)} if self.config.init_from else {})
         )
 
-    def _write_predictions(self, path: Path) -> None:
+    def _write_predictions(self, folder: Path) -> None:
+        """Of the test rows, and of the data set's own rows without labels, if there are any."""
+        probabilities = self.predictor.activated(self.logits["test"])
+        write_scored(folder / TEST_ROWS, self.splits, probabilities, self.predictor.thresholds)
         if self.splits.unlabeled is not None:
             probabilities = self.predictor.probabilities(self.encoded["unlabeled"])
             ids, classes, thresholds = self.splits.unlabeled.ids, self.splits.classes, self.predictor.thresholds
-            write_text(path, predictions_csv(ids, probabilities, classes, thresholds=thresholds))
+            write_text(folder / "predictions.csv", predictions_csv(ids, probabilities, classes, thresholds=thresholds))
 
 
 def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str, Any]:

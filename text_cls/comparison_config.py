@@ -1,0 +1,15 @@
+"""Every choice of a comparison."""
+
+import dataclasses
+from pathlib import Path
+
+from training.options import Config, option
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonConfig(Config):
+    """Two text classifiers on the same test rows; ``text_cls.comparison.compare_runs``."""
+
+    other: str = option("", "The run that it is compared with, likewise; or the second argument.")
+    seed: int = option(0, "Random seed of the resamples.", low=0, high=2**32 - 1)
+    out: Path | None = option(None, "JSON file of the comparison; made, or put in the place of an earlier one.")
