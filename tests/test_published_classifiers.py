@@ -197,7 +197,7 @@ def _flags(texts: Path, encoder: Path, *more: str) -> list[str]:
             "--batch_size=8", "--tsne=0", f"--cache_dir={texts.parent}/cache", *more]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["bert_classifier", "distilbert_classifier"])
+@pytest.mark.parametrize("name", ["bert_classifier", pytest.param("distilbert_classifier", marks=pytest.mark.slow)])
 def test_fine_tuning_goes_on_exports_and_comes_back(name: str, texts: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     flags = _flags(texts, TINY / name, "--num_epochs=1", "--learning_rate=0", "--export", f"--run_dir={run_dir}")
