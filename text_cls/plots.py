@@ -94,7 +94,8 @@ def calibration(about: Mapping[str, Any], path: Path) -> None:
         about: ``calibration`` of a report; see ``calibration.describe``.
         path: of the picture.
     """
-    figure, axes = new_figure(1, 2, figsize=(9.5, 4.2))
+    figure, axes = new_figure(1, 2, figsize=(10, 4.2))
+    figure.subplots_adjust(wspace=0.3)
     reliability, coverage = axes[0]
     reliability.plot([0, 1], [0, 1], ":", color="black", linewidth=1)
     for name, style, label in (
@@ -103,11 +104,12 @@ def calibration(about: Mapping[str, Any], path: Path) -> None:
     ):
         points = np.array(about[name], float).reshape(-1, 3)
         reliability.plot(points[:, 0], points[:, 1], marker="o", markersize=4, label=label, **style)
-    reliability.set(xlabel="confidence, of bins of equally many", ylabel="share that is right", aspect="equal")
+    reliability.set(xlabel="confidence, of bins of equally many", ylabel="share of these that is right", aspect="equal")
     reliability.legend()
     share, accuracy = np.array(about["coverage"], float).reshape(-1, 2).T
     coverage.plot(share, accuracy, marker="o", markersize=4)
-    coverage.set(xlabel="share of the texts, the most confident first", ylabel="share that is right", xlim=(0, 1.02))
+    coverage.set(xlabel="share of the texts, the most confident first", xlim=(0, 1.02))
+    coverage.set_ylabel("share of these that is right")
     for axis in axes[0]:
         axis.grid(alpha=0.3)
     save_figure(figure, path)
