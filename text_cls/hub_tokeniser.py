@@ -12,7 +12,7 @@ from files.errors import UserError
 from text_cls.wordpiece import SPECIAL, Added, checked, read_vocabulary
 
 _CLASSES = tuple(f"{family}Tokenizer{fast}" for family in ("Bert", "DistilBert", "Electra") for fast in ("", "Fast"))
-_GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # whatever tokenizer.json says, and that alone
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # whatever tokenizer.json says, and that alone
 _SWITCHES = {"lower_case": "do_lower_case", "strip_accents": "strip_accents", "split_cjk": "tokenize_chinese_chars"}
 _NORMALISER = {"lower_case": "lowercase", "strip_accents": "strip_accents", "split_cjk": "handle_chinese_chars"}
 _ROLES = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
@@ -46,7 +46,7 @@ def read_tokeniser(folder: Path) -> dict[str, Any]:
         UserError: a file is missing or damaged, files contradict each other, or text is cut in a way not followed here.
     """
     about, settings, special = (
-        _object(folder / name) for name in ("config.json", "tokenizer_config.json", "special_tokens_map.json")
+        object_of(folder / name) for name in ("config.json", "tokenizer_config.json", "special_tokens_map.json")
     )
     for name, raw in (("config.json", about), ("tokenizer_config.json", settings)):
         _check_class(folder / name, raw)
@@ -60,16 +60,16 @@ def read_tokeniser(folder: Path) -> dict[str, Any]:
     return source | _casing(folder, settings, whole, words) | ({"added": tokens} if tokens else {})
 
 
-def _object(path: Path) -> dict[str, Any]:
+def object_of(path: Path) -> dict[str, Any]:
+    """What a small file says; nothing if it is not there."""
     return read_object(path) if path.exists() else {}
 
 
 def _check_class(path: Path, raw: dict[str, Any]) -> None:
     name = raw.get("tokenizer_class")
-    if name is not None and name not in (*_CLASSES, *_GENERIC):
+    if name is not None and name not in (*_CLASSES, *GENERIC):
         raise UserError(
-            f"{path}: tokenizer_class {shown(name)}; only BERT's WordPiece is read: "
-            + ", ".join((*_CLASSES, *_GENERIC))
+            f"{path}: tokenizer_class {shown(name)}; only BERT's WordPiece is read: " + ", ".join((*_CLASSES, *GENERIC))
         )
     for step, harmless in _STEPS.items():
         value = raw.get(step)
@@ -80,11 +80,11 @@ def _check_class(path: Path, raw: dict[str, Any]) -> None:
 def _check_roles(path: Path, raw: dict[str, Any]) -> None:
     for role, token in _ROLES.items():
         value = raw.get(role)
-        if value is not None and _content(path, value) != token:
-            raise UserError(f"{path}: {role} is {shown(_content(path, value))}; only {token} is supported")
+        if value is not None and token_text(path, value) != token:
+            raise UserError(f"{path}: {role} is {shown(token_text(path, value))}; only {token} is supported")
 
 
-def _content(path: Path, value: Any) -> str:
+def token_text(path: Path, value: Any) -> str:
     """The text of a token, written alone or as an object."""
     text = value.get("content") if isinstance(value, dict) else value
     if not isinstance(text, str) or not text:
@@ -127,7 +127,7 @@ def _casing(folder: Path, settings: dict[str, Any], whole: _Whole | None, words:
     if whole is None and not path.exists():
         return {"lower_case": not any(word != word.lower() for word in words if not word.startswith(("[", "<")))}
     default = {"lower_case": True, "strip_accents": None, "split_cjk": True} if whole is None else whole.casing
-    if whole is not None and settings.get("tokenizer_class") in _GENERIC:
+    if whole is not None and settings.get("tokenizer_class") in GENERIC:
         return default
     found = {name: settings.get(switch, default[name]) for name, switch in _SWITCHES.items()}
     for name, value in found.items():
@@ -181,7 +181,7 @@ def _step(path: Path, raw: dict[str, Any], name: str, kind: str) -> dict[str, An
 
 def _check_framing(path: Path, step: Any, settings: dict[str, Any], words: tuple[str, ...]) -> None:
     """Refuses a frame that is not [CLS] … [SEP]; BERT's own classes have that one whether the file says it or not."""
-    if step is None and settings.get("tokenizer_class") not in _GENERIC:
+    if step is None and settings.get("tokenizer_class") not in GENERIC:
         return
     kind = step.get("type") if isinstance(step, dict) else step
     frames = {"TemplateProcessing": _template, "BertProcessing": _ends}
@@ -229,7 +229,7 @@ def _words(path: Path, vocabulary: Any) -> tuple[str, ...]:
 
 def _token(path: Path, raw: Any, place: Any = None, special: bool = False) -> _Token:
     """An added token as ``tokenizer.json`` and ``tokenizer_config.json`` write it."""
-    text = _content(path, raw)
+    text = token_text(path, raw)
     about = raw if isinstance(raw, dict) else {}
     place = about.get("id", place)
     if place is not None and (not isinstance(place, int) or isinstance(place, bool) or place < 0):
@@ -257,9 +257,9 @@ def _added(folder: Path, whole: _Whole | None, settings: dict[str, Any], special
             raise UserError(f"{path}: added_tokens_decoder has the id {shown(place)}; a number is needed")
         found.append(_token(path, raw, int(place)))
     found += whole.added if whole else []
-    named = [_token(where, raw, special=True) for where, raw in _named(folder, settings, special)]
+    named = [_token(where, raw, special=True) for where, raw in named_tokens(folder, settings, special)]
     apart = {token.text for token in named} | set(SPECIAL)
-    for text, place in _object(folder / "added_tokens.json").items():
+    for text, place in object_of(folder / "added_tokens.json").items():
         where = folder / "added_tokens.json"
         if place is None:
             raise UserError(f"{where}: the added token {shown(text)} has no id")
@@ -274,7 +274,7 @@ def _added(folder: Path, whole: _Whole | None, settings: dict[str, Any], special
     return list(first.values())
 
 
-def _named(folder: Path, settings: dict[str, Any], special: dict[str, Any]) -> list[tuple[Path, Any]]:
+def named_tokens(folder: Path, settings: dict[str, Any], special: dict[str, Any]) -> list[tuple[Path, Any]]:
     """Special tokens that are listed by their text."""
     found = []
     for name, raw in (("tokenizer_config.json", settings), ("special_tokens_map.json", special)):

@@ -7,13 +7,14 @@ of what they say: where they contradict, the folder is refused.
 from pathlib import Path
 from typing import Any
 
-from files.documents import read_object, shown
+from files.documents import shown
 from files.errors import UserError
+from text_cls.encoder_families import class_name
+from text_cls.hub_tokeniser import GENERIC, named_tokens, object_of, token_text
 from text_cls.library_pieces import FILE, LibraryPieces
 from text_cls.roberta_files import byte_level
 
 _CLASSES = ("Roberta", "XLMRoberta", "Camembert", "Albert", "MPNet", "Bert", "Electra")
-_GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # whatever tokenizer.json says, and that alone
 _WITH_TYPES = ("Albert", "Bert", "Electra")  # whose encoders are told the segment of every token
 _FOLDING = ("Albert", "MPNet", "Bert", "Electra")  # that follow do_lower_case
 _OLD_FILES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model", "vocab.txt")
@@ -36,8 +37,7 @@ def read_library_pieces(folder: Path, family: str, pad_id: int) -> LibraryPieces
             not installed.
     """
     settings, special, added = (
-        read_object(folder / name) if (folder / name).exists() else {}
-        for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+        object_of(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     )
     kind = _kind(folder / "tokenizer_config.json", settings, family)
     types = _types(folder / "tokenizer_config.json", settings, kind)
@@ -64,10 +64,10 @@ def _kind(path: Path, settings: dict[str, Any], family: str) -> str:
     """The class of the tokeniser, without Tokenizer and Fast; of a folder that does not say, that of its family."""
     name = settings.get("tokenizer_class")
     if name is None:
-        return next(kind for kind in (*_CLASSES, "Roberta") if kind.lower() == family.replace("-", ""))
+        return next(kind for kind in _CLASSES if kind.lower() == class_name(family))
     bare = name.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(name, str) else name
-    if bare not in _CLASSES and name not in _GENERIC:
-        known = ", ".join((*(f"{kind}Tokenizer" for kind in _CLASSES), *_GENERIC))
+    if bare not in _CLASSES and name not in GENERIC:
+        known = ", ".join((*(f"{kind}Tokenizer" for kind in _CLASSES), *GENERIC))
         raise UserError(f"{path}: tokenizer_class {shown(name)}; read are {known}")
     return bare
 
@@ -76,34 +76,26 @@ def _types(path: Path, settings: dict[str, Any], kind: str) -> bool:
     """Whether the encoder is told the segment of every token."""
     names = settings.get("model_input_names")
     if names is None:
-        return kind in (*_WITH_TYPES, *_GENERIC)
+        return kind in (*_WITH_TYPES, *GENERIC)
     if not isinstance(names, list):
         raise UserError(f"{path}: model_input_names is {shown(names)}; a list is needed")
     return "token_type_ids" in names
-
-
-def _text(path: Path, value: Any) -> str:
-    """The text of a token, written alone or as an object."""
-    text = value.get("content") if isinstance(value, dict) else value
-    if not isinstance(text, str) or not text:
-        raise UserError(f"{path}: {shown(value)} is given as a token; a text is needed")
-    return text
 
 
 def _check_parts(path: Path, pieces: LibraryPieces, told: dict[str, Any]) -> None:
     """Refuses special tokens that are not those of ``tokenizer.json``."""
     there = {"cls_token": pieces.cls_id, "sep_token": pieces.sep_id, "unk_token": pieces.unk_id}
     for part, piece in there.items():
-        if told.get(part) is not None and piece is not None and _text(path, told[part]) != pieces.words[piece]:
+        if told.get(part) is not None and piece is not None and token_text(path, told[part]) != pieces.words[piece]:
             raise UserError(
-                f"{path}: {part} is {shown(_text(path, told[part]))}, and {shown(pieces.words[piece])} in {FILE}; "
+                f"{path}: {part} is {shown(token_text(path, told[part]))}, and {shown(pieces.words[piece])} in {FILE}; "
                 f"{_REMEDY}"
             )
 
 
 def _check_padding(folder: Path, pieces: LibraryPieces, told: dict[str, Any], pad_id: int) -> None:
     """Refuses another padding than the encoder's."""
-    pads = [_text(folder, told["pad_token"])] if told.get("pad_token") is not None else ["<pad>", "[PAD]"]
+    pads = [token_text(folder, told["pad_token"])] if told.get("pad_token") is not None else ["<pad>", "[PAD]"]
     for pad in pads:
         if pad in pieces.words and pieces.words[0] != pad:
             found = pieces.published_id(pieces.words.index(pad))
@@ -119,15 +111,13 @@ def _check_added(
     folder: Path, pieces: LibraryPieces, settings: dict[str, Any], special: dict[str, Any], added: dict[str, Any]
 ) -> None:
     """Refuses tokens that were added beside ``tokenizer.json``: their texts would be cut into other pieces."""
+    path = folder / "tokenizer_config.json"
     decoder = settings.get("added_tokens_decoder") or {}
-    found = list(decoder.values()) if isinstance(decoder, dict) else []
-    for raw in (settings, special):
-        for name in ("additional_special_tokens", "extra_special_tokens"):
-            listed = raw.get(name) or []
-            found += listed.values() if isinstance(listed, dict) else listed if isinstance(listed, list) else [listed]
+    found = [(path, token) for token in decoder.values()] if isinstance(decoder, dict) else []
+    found += named_tokens(folder, settings, special)
     known = {token.get("content") for token in pieces.steps.get("added_tokens") or () if isinstance(token, dict)}
     parts = {pieces.words[i] for i in (0, pieces.cls_id, pieces.sep_id, pieces.unk_id, pieces.mask_id) if i is not None}
-    for text in [*added, *(_text(folder / "tokenizer_config.json", token) for token in found)]:
+    for text in [*added, *(token_text(where, token) for where, token in found)]:
         if text not in known and text not in parts:
             raise UserError(f"{folder}: the added token {shown(text)} is not among those of {FILE}; {_REMEDY}")
 

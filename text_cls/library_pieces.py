@@ -14,6 +14,7 @@ from files.documents import parse_json, read_text, shown
 from files.errors import UserError
 from files.limits import check_regular
 from files.writing import write_text
+from text_cls.tokenizers_library import library
 
 FILE = "tokenizer.json"
 _MODELS = ("BPE", "Unigram", "WordPiece")
@@ -44,7 +45,7 @@ class LibraryPieces:
         middle: how many times ``sep_id`` stands between two texts.
         segments: whether the second of two texts is in another segment than the first.
         unk_id, mask_id: None where there is none.
-        steps: what ``tokenizer.json`` says.
+        steps: what ``tokenizer.json`` says besides the pieces.
 
     Raises:
         UserError: the library is not installed, or the text is damaged or describes what is not followed here.
@@ -55,16 +56,18 @@ class LibraryPieces:
 
     def __init__(self, text: str, pad_id: int, types: bool = False) -> None:
         self._text, self._pad_id, self._types = text, pad_id, types
-        self.steps = _checked(parse_json(text, FILE))
+        self._swap = {0: pad_id, pad_id: 0} if pad_id else {}
+        told = _checked(parse_json(text, FILE))
+        self.steps = {name: step for name, step in told.items() if name != "model"}
         self._model = _guarded(_load, text)
         size = _guarded(lambda: max(self._model.get_vocab(with_added_tokens=True).values(), default=0) + 1)
         if not pad_id < size <= _MAX_PIECES:
             raise UserError(f"it has {size:,} pieces, and padding has id {pad_id}")
-        self.words = tuple(self._model.id_to_token(self._swapped(i)) or "" for i in range(size))
+        self.words = tuple(self._model.id_to_token(self._swap.get(i, i)) or "" for i in range(size))
         self.cls_id, self.sep_id, self.middle, second = self._frame()
         self.segments = types and second == 1
         self.mask_id = next((self.words.index(token) for token in _MASKS if token in self.words), None)
-        self.unk_id = self._unknown()
+        self.unk_id = self._unknown(told["model"])
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: the arguments; everything else is made again there."""
@@ -76,8 +79,9 @@ class LibraryPieces:
     def __len__(self) -> int:
         return len(self.words)
 
-    def _swapped(self, piece: int) -> int:
-        return {0: self._pad_id, self._pad_id: 0}.get(piece, piece)
+    def _swapped(self, ids: list[int]) -> list[int]:
+        """The checkpoint's ids → ours."""
+        return [self._swap.get(piece, piece) for piece in ids] if self._swap else ids
 
     def _frame(self) -> tuple[int, int, int, int]:
         """What the library puts around a text and between two, and the second one's segment; tried on some."""
@@ -94,18 +98,17 @@ class LibraryPieces:
     def _framed(self, *texts: str) -> tuple[list[int], list[int]]:
         """Ids and segments."""
         found = _guarded(lambda: self._model.encode(*texts))
-        return [self._swapped(piece) for piece in found.ids], found.type_ids
+        return self._swapped(found.ids), found.type_ids
 
-    def _unknown(self) -> int | None:
-        token, place = (self.steps["model"].get(name) for name in ("unk_token", "unk_id"))
+    def _unknown(self, model: dict[str, Any]) -> int | None:
+        token, place = (model.get(name) for name in ("unk_token", "unk_id"))
         if isinstance(token, str) and token in self.words:
             return self.words.index(token)
-        return self._swapped(place) if isinstance(place, int) and 0 <= place < len(self) else None
+        return self._swap.get(place, place) if isinstance(place, int) and 0 <= place < len(self) else None
 
     def pieces(self, text: str) -> list[int]:
         """The ids of a text alone."""
-        found = _guarded(lambda: self._model.encode(text, add_special_tokens=False).ids)
-        return [self._swapped(piece) for piece in found]
+        return self._swapped(_guarded(lambda: self._model.encode(text, add_special_tokens=False).ids))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text between its two tokens, however long."""
@@ -113,7 +116,7 @@ class LibraryPieces:
 
     def published_id(self, piece: int) -> int:
         """The checkpoint's id of a piece."""
-        return self._swapped(piece)
+        return self._swap.get(piece, piece)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -149,17 +152,6 @@ class LibraryPieces:
             raise UserError(f"{path}: {error}") from error
 
 
-def library() -> Any:
-    """The ``tokenizers`` library; raises UserError if it is not installed."""
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise UserError(
-            "this tokeniser needs the tokenizers library, which is not installed: pip install tokenizers"
-        ) from error
-    return tokenizers
-
-
 def _checked(raw: Any) -> dict[str, Any]:
     """What ``tokenizer.json`` says; raises UserError if a step is not followed here."""
     if not isinstance(raw, dict) or not isinstance(raw.get("model"), dict):
@@ -171,7 +163,7 @@ def _checked(raw: Any) -> dict[str, Any]:
 
 
 def _load(text: str) -> Any:
-    model = library().Tokenizer.from_str(text)
+    model = library("this tokeniser needs").Tokenizer.from_str(text)
     model.no_padding()
     model.no_truncation()
     return model

@@ -15,6 +15,7 @@ import numpy as np
 from files.documents import read_object, shown
 from files.errors import UserError
 from files.writing import write_text
+from text_cls import tokenizers_library
 from text_cls.config import FEWEST_SUBWORDS
 from text_cls.preprocess import SEP, Corpus
 from text_cls.vocabulary import SEP_ID, SPECIAL, check_size
@@ -107,19 +108,8 @@ def expanded(corpus: Corpus, pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
 
 
 def library() -> Any:
-    """The ``tokenizers`` library.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise UserError(
-            "subwords need the tokenizers library, which is not installed: pip install tokenizers, or train with "
-            "--tokeniser=words"
-        ) from error
-    return tokenizers
+    """The ``tokenizers`` library; raises UserError if it is not installed."""
+    return tokenizers_library.library("subwords need", "train with --tokeniser=words")
 
 
 def _pipeline(model: Any) -> Any:

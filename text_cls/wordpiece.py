@@ -21,6 +21,7 @@ from files.documents import read_text, shown
 from files.errors import UserError
 from files.limits import check_regular
 from files.writing import write_text
+from text_cls.tokenizers_library import library
 from text_cls.wordpiece_characters import CharacterMap, cleaned, folded, spaced
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -226,31 +227,24 @@ class WordPiece:
 
     @cached_property
     def _fast(self) -> Any:
-        library = self._library()
+        tool = self._library()
         places = {word: place for place, word in enumerate(self.words) if word not in self._no_pieces}
-        fast = library.Tokenizer(library.models.WordPiece(places, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD))
-        fast.normalizer = library.normalizers.BertNormalizer(
+        fast = tool.Tokenizer(tool.models.WordPiece(places, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD))
+        fast.normalizer = tool.normalizers.BertNormalizer(
             clean_text=True,
             handle_chinese_chars=self.split_cjk,
             strip_accents=self.strip_accents,
             lowercase=self.lower_case,
         )
-        fast.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+        fast.pre_tokenizer = tool.pre_tokenizers.BertPreTokenizer()
         fast.add_special_tokens(list(SPECIAL))
         for token in sorted(self.added, key=lambda token: self.words.index(token.text)):  # the library counts on
-            fast.add_tokens([library.AddedToken(token.text, normalized=token.folded, special=not token.folded)])
+            fast.add_tokens([tool.AddedToken(token.text, normalized=token.folded, special=not token.folded)])
         return fast
 
     @staticmethod
     def _library() -> Any:
-        try:
-            import tokenizers
-        except ImportError as error:
-            raise UserError(
-                "the tokenizers library is not installed: pip install tokenizers, or leave the backend at python, "
-                "which gives the same ids"
-            ) from error
-        return tokenizers
+        return library("--tokeniser=tokenizers needs", "leave it at python, which gives the same ids")
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:
