@@ -63,9 +63,9 @@ def texts(count: int, mean: float, longest: int, classes: int) -> "Encoded":
 def from_scratch(count: int, mean: float, longest: int, classes: int, **choices: Any) -> Case:
     """``train_text``."""
     from text_cls.batches import training_batches
-    from text_cls.config import TransformerConfig
     from text_cls.objective import make_loss_fn
     from text_cls.transformer import build_classifier
+    from text_cls.transformer_config import TransformerConfig
 
     model = build_classifier(TransformerConfig(20_000, classes, max_length=longest, num_layers=1, **choices))
     return Case(training_batches(texts(count, mean, longest, classes), 64, 0), model, make_loss_fn(model))

@@ -59,10 +59,10 @@ def prepare(path: Path) -> None:
 def ours(arrays: dict[str, np.ndarray], devices: str) -> Turn:
     """The engine's own train step over its own batches."""
     from text_cls.batches import training_batches
-    from text_cls.config import TransformerConfig
     from text_cls.encoding import Encoded
     from text_cls.objective import make_loss_fn
     from text_cls.transformer import build_classifier
+    from text_cls.transformer_config import TransformerConfig
     from training.adamw import AdamW
     from training.config import TrainingConfig
     from training.job import Job

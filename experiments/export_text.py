@@ -3,9 +3,10 @@
     python -m experiments.export_text --run_dir=runs/… --out=classifier
     python -m experiments.export_text --run_dir=runs/… --out=classifier --onnx=false
 
-The folder is a SavedModel with the cleaning and the tokeniser inside, beside it ``network.onnx`` (token ids →
-probabilities) and ``export.json``, which says what goes in and comes out. Both are compared with evaluation on the
-run's own texts before the folder is put in its place. Elsewhere:
+The folder is a SavedModel with the cleaning, the tokeniser and the linear path inside, beside it ``network.onnx``
+(token ids, and the linear path's scores if the run has one → probabilities) and ``export.json``, which says what goes
+in and comes out. Both are compared with evaluation on the run's own texts before the folder is put in its place.
+Elsewhere:
 
     tf.saved_model.load("classifier").signatures["serving_default"](texts=tf.constant(["some text"]))
 """

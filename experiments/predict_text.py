@@ -7,9 +7,10 @@
 
 One text an argument, a line, a row of CSV or JSON, or a .txt file in a folder, read as ``train_text`` reads them; ids
 are kept. Answers are ``id,label,class,confidence,note`` lines, in the order of the texts: ``note`` is why a text has no
-answer, because it has no words or, with --skip_bad_rows, because it cannot be read. Lines of standard input or a pipe
-are answered when they pause. What begins with ``--name`` is a flag; anything else, ``-name`` too, and all behind
-``--``, is a text.
+answer, because it has no words or, with --skip_bad_rows, because it cannot be read. With --explain lines go on with
+``explanation,logit,baseline,gap``: what words add to the class's logit, that logit, the one of the text with all words
+masked, and by how much the sum over the words misses the difference. Lines of standard input or a pipe are answered
+when they pause. What begins with ``--name`` is a flag; anything else, ``-name`` too, and all behind ``--``, is a text.
 """
 
 import sys

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from text_cls.config import TransformerConfig
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Cleaner, tokenise
 from text_cls.tokenisers import WordTokeniser
+from text_cls.transformer_config import TransformerConfig
 from text_cls.vocabulary import Vocabulary
 from training.placement import make_placement
 

@@ -25,7 +25,8 @@ BACKENDS = {  # where they may be imported
     "tensorflow": (
         "training/backends/tensorflow.py",
         "files/tensors.py",
-        *(f"text_cls/graph_{name}.py" for name in ("unicode", "html", "words", "subwords", "pieces", "text", "model")),
+        *(f"text_cls/graph_{name}.py" for name in ("unicode", "html", "words", "subwords", "pieces", "linear")),
+        *(f"text_cls/graph_{name}.py" for name in ("text", "model")),
     ),  # the second reads TensorFlow 1's checkpoints; the others make the graph that is exported
     "jax": ("training/backends/jax.py", "text_cls/attention.py"),  # the second asks for flash attention
 }

@@ -17,9 +17,9 @@ import tensorflow as tf
 
 from tests.policies import dtype_policy
 from text_cls import attention, bert, transformer
-from text_cls.config import TransformerConfig
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.transformer import SelfAttention
+from text_cls.transformer_config import TransformerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMS = ("explicit", "fused")
@@ -259,7 +259,7 @@ _FOR_CUDA = """
 import json, re, sys, jax, keras, numpy as np
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from text_cls import attention, transformer
-from text_cls.config import TransformerConfig
+from text_cls.transformer_config import TransformerConfig
 cudnn.check_cudnn_version = lambda: 91000
 cudnn.check_compute_capability = lambda capability: float(capability) <= 8.0
 attention.flash_device = lambda: True

@@ -17,8 +17,8 @@ from diffusion.samplers import make_table
 from diffusion.sampling import sample
 from diffusion.unet import build_unet
 from text_cls import bert, transformer
-from text_cls.config import TransformerConfig
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
+from text_cls.transformer_config import TransformerConfig
 from vision_bridge.backbones import build_backbone
 from vision_bridge.classifier import build_head
 from vision_bridge.config import HeadConfig

@@ -13,11 +13,11 @@ import tensorflow as tf
 from scipy import stats
 
 from text_cls.batches import Batch, token_budget, training_batches
-from text_cls.config import TransformerConfig
 from text_cls.encoding import Encoded
 from text_cls.objective import make_loss_fn
 from text_cls.pretrain import MaskTokens
 from text_cls.transformer import TokenDropout, build_classifier
+from text_cls.transformer_config import TransformerConfig
 from training import draws
 from training.backends import Placement
 from training.config import TaskConfig, TrainingConfig

@@ -18,8 +18,8 @@ from files.tensors import read_tensors, read_tf1, read_weights, write_tensors
 from tests.golden.unet_config import CONFIG as UNET
 from tests.refusals import refused
 from text_cls.checkpoints import read_checkpoint
-from text_cls.config import TransformerConfig
 from text_cls.encoder_config import BertConfig
+from text_cls.transformer_config import TransformerConfig
 from text_cls.wordpiece import read_vocabulary
 from training.backends import Placement
 from training.randomness import seed_of

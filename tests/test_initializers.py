@@ -75,7 +75,7 @@ import keras
 from diffusion.config import UNetConfig
 from diffusion.unet import build_unet
 from text_cls import bert, pretrain, transformer
-from text_cls.config import TransformerConfig
+from text_cls.transformer_config import TransformerConfig
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from vision_bridge.classifier import build_head
 from vision_bridge.config import HeadConfig

@@ -13,11 +13,12 @@ import regex
 from files.errors import UserError
 from tests.refusals import refused
 from tests.scripts import ROOT, succeeds
-from text_cls.config import CleaningConfig, LengthConfig, TransformerConfig, VocabularyConfig
+from text_cls.config import CleaningConfig, LengthConfig, VocabularyConfig
 from text_cls.encoding import Encoded, unknown_share
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Cleaner, load_stop_words, tokenise
 from text_cls.tokenisers import PieceTokeniser, WordTokeniser
+from text_cls.transformer_config import TransformerConfig
 from text_cls.vocabulary import SPECIAL, UNK_ID, Vocabulary
 from text_cls.wordpiece import WordPiece
 from text_cls.words import _NOT_SIMPLE, RULES, by_unicode

@@ -19,13 +19,14 @@ from text_cls.answers import predictions_csv
 from text_cls.baselines import run_baseline
 from text_cls.batches import evaluation_batches, training_batches
 from text_cls.class_weights import balanced_weights
-from text_cls.config import ClassifierConfig, DataConfig, TransformerConfig
+from text_cls.config import ClassifierConfig, DataConfig
 from text_cls.encoding import Encoded
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Cleaner, tokenise
 from text_cls.report_text import as_text
 from text_cls.several_labels import average_precision, fit_thresholds, report
 from text_cls.tokenisers import WordTokeniser
+from text_cls.transformer_config import TransformerConfig
 from text_cls.vocabulary import Vocabulary
 from training.backends import Placement
 from training.config import TrainingConfig

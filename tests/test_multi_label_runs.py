@@ -45,7 +45,7 @@ def _by_id(text: str) -> dict[str, set[str]]:
 
 
 def test_training_and_prediction(flags: list[str], tmp_path: Path) -> None:
-    command = ["train_text", *flags, *SMALL, "--class_weights=balanced", "--label_smoothing=0.02",
+    command = ["train_text", *flags, *SMALL, "--class_weights=balanced", "--label_smoothing=0.02", "--suspects=5",
                f"--test_path={tmp_path}/test.jsonl"]  # fmt: skip
     done = succeeds(*command)
     folder = tmp_path / "run"
@@ -53,6 +53,7 @@ def test_training_and_prediction(flags: list[str], tmp_path: Path) -> None:
     assert result["test_mean_average_precision"] > 0.9 and result["test_micro_f1"] > 0.8
     assert {"test_macro_f1", "test_hamming_loss", "val_subset_accuracy", "test_loss"} <= set(result)
     assert "best validation mean_average_precision" in done and "test_accuracy" not in result
+    assert (folder / "suspects.csv").exists()
     assert (folder / "f1_by_class.png").exists() and (folder / "curves.png").exists()
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all("subset_accuracy" in line and "accuracy" not in line for line in metrics)

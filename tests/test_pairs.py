@@ -13,8 +13,8 @@ from tests.golden.pairs import LENGTH, PAIRS
 from tests.scripts import ROOT, fails, succeeds
 from text_cls.bert import build_encoder
 from text_cls.checkpoints import load_encoder, read_checkpoint
-from text_cls.config import EncoderConfig
 from text_cls.encoding import Encoded
+from text_cls.length_config import EncoderConfig
 from text_cls.pairs import longest_first
 from text_cls.predictor import Predictor, _joining
 from text_cls.prepared import make_tokeniser

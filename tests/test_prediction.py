@@ -90,10 +90,10 @@ def test_answers_come_while_texts_are_read(model: tuple[Predictor, Path]) -> Non
 def test_answers_in_a_file(model: tuple[Predictor, Path], tmp_path: Path) -> None:
     out = tmp_path / "new" / "answers.csv"
     base = ["predict_text", f"--run_dir={model[1]}", f"--out={out}"]
-    said = succeeds(*base, "the film", "!?")
+    said = succeeds(*base, "the film", "<br>")
     assert said == f"{out}: 2 texts, 1 without an answer: see their notes\n"
     first = out.read_bytes()
-    assert first.decode() == succeeds(*base[:2], "the film", "!?")
+    assert first.decode() == succeeds(*base[:2], "the film", "<br>")
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"film\n" * 2 * inputs.CHUNK + b"caf\xe9\n")
     assert "not UTF-8" in fails(*base, f"--input={bad}")
@@ -169,7 +169,7 @@ def test_a_bar_on_a_terminal(
     screen, calls = _Terminal(), []
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(prediction, "read_inputs", lambda *args: calls.append(args) or read_inputs(*args))
-    monkeypatch.setattr(prediction, "_answered", lambda config, predictor, chunk: (Line(one.id, None) for one in chunk))
+    monkeypatch.setattr(prediction, "_answered", lambda *args: (Line(one.id, None) for one in args[2]))
     predict(PredictionConfig(out=tmp_path / "answers.csv", **given), model[1], ["the film\n"] * 70_000, print)
     shown = [int(at) for at in re.findall(rf"(\d+)/{'Unknown' if form == 'unknown' else path.stat().st_size}\b",
                                           re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()))]  # fmt: skip
@@ -196,7 +196,7 @@ def test_the_help_names_what_a_folder_may_hold() -> None:
 def test_several_labels(tmp_path: Path) -> None:
     predictor = save(tmp_path, multi_label=True)
     probabilities = predictor.probabilities(predictor.encode([(text,) for text in TEXTS]))
-    found = columns(succeeds("predict_text", f"--run_dir={tmp_path}", *TEXTS, "?"), "id", "label", "note")
+    found = columns(succeeds("predict_text", f"--run_dir={tmp_path}", *TEXTS, "<br>"), "id", "label", "note")
     wanted = []
     for number, row in enumerate(probabilities, start=1):
         labels = sorted(np.flatnonzero(row >= predictor.thresholds), key=lambda label, row=row: -row[label])
@@ -204,14 +204,14 @@ def test_several_labels(tmp_path: Path) -> None:
         wanted += [] if labels else [(str(number), "", "no class reaches its threshold")]
     assert found == [*wanted, ("6", "", NO_WORDS)]
     assert len({row[0] for row in wanted}) == len(TEXTS) < len(wanted) and any(note for *_, note in wanted)
-    assert predictor.classify(["?"]) == [[]]
+    assert predictor.classify(["<br>"]) == [[]]
 
 
 def test_a_predictor_from_python(model: tuple[Predictor, Path]) -> None:
     predictor, folder = model
     loaded = Predictor.load(str(folder))
     assert Predictor.load(folder / "model").classes == predictor.classes
-    texts = [*TEXTS, "!!!", "", *TEXTS[::-1]]
+    texts = [*TEXTS, "<br>", "", *TEXTS[::-1]]
     answers = loaded.classify(texts, top=3)
     assert [len(row) for row in answers] == [3] * 5 + [0, 0] + [3] * 5
     wanted = predictor.probabilities(predictor.encode([(text,) for text in TEXTS]))
@@ -245,7 +245,7 @@ def test_the_likeliest_classes() -> None:
 
 def test_a_dry_run_counts(model: tuple[Predictor, Path], tmp_path: Path) -> None:
     command = ["predict_text", f"--run_dir={model[1]}", "--dry_run", f"--out={tmp_path}/out.csv"]
-    said = succeeds(*command, "the film", "!!!", " ")
+    said = succeeds(*command, "the film", "<br>", " ")
     assert "3 texts, 3 tokens, 2 without an answer" in said and not list(tmp_path.iterdir())
 
 

@@ -11,11 +11,12 @@ from scipy import special
 from files.errors import UserError
 from tests.scripts import run
 from text_cls.calibration import activated, fit_temperature
-from text_cls.config import CleaningConfig, TransformerConfig
+from text_cls.config import CleaningConfig
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Cleaner, tokenise
 from text_cls.several_labels import fit_thresholds
 from text_cls.tokenisers import WordTokeniser
+from text_cls.transformer_config import TransformerConfig
 from text_cls.vocabulary import Vocabulary
 from training.backends import Placement
 from training.session import precision

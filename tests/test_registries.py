@@ -54,7 +54,8 @@ def test_a_classifier_of_new_parts_only(tmp_path: Path, monkeypatch: pytest.Monk
     choices = {"dataset": "weather", "pooling": "sum", "optimizer": "quick", "schedule": "half",
                "class_weights": "double", "select": "mistakes", "width": 8, "ffn_width": 8, "num_heads": 1,
                "num_layers": 1, "max_length": 8, "min_count": 1, "batch_size": 8, "num_epochs": 3.0,
-               "learning_rate": 0.05, "devices": "cpu", "shards": 1, "cache_dir": tmp_path / "cache"}  # fmt: skip
+               "learning_rate": 0.05, "devices": "cpu", "shards": 1, "report": False,
+               "cache_dir": tmp_path / "cache"}  # fmt: skip
     values = flags.FlagValues()
     config_flags.define(ClassifierConfig(), values)
     config_flags.parse(values, ["script", *(f"--{name}={value}" for name, value in choices.items())], {})

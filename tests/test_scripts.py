@@ -16,7 +16,7 @@ from tests.scripts import ROOT, fails, fails_each, run, run_process, succeeds
 from training.config_files import load
 
 SMALL = ["--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--batch_size=8", "--num_epochs=4",
-         "--learning_rate=0.02", "--max_length=16", "--min_count=1", "--devices=cpu"]  # fmt: skip
+         "--learning_rate=0.02", "--max_length=16", "--min_count=1", "--devices=cpu", "--suspects=9"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,9 @@ def test_run_folder_has_everything(trained: Path) -> None:
     assert all(isinstance(value, int | float) for value in result.values())
     for name in ("flags.txt", "log.txt", "metrics.jsonl", "data.json", "report.json", "curves.png", "confusion.png"):
         assert (trained / name).stat().st_size > 0
+    assert len((trained / "suspects.csv").read_text().splitlines()) <= 10
+    assert "training labels are estimated to be wrong" in (trained / "log.txt").read_text()
+    assert json.loads((trained / "report.json").read_text())["label_noise"]["share"] < 0.5
     rows = list(csv.DictReader((trained / "predictions.csv").read_text().splitlines()))
     assert [row["id"] for row in rows] == [f"r{i}" for i in range(5)]
     assert [row["label"] for row in rows] == [str(i % 3) for i in range(5)]
@@ -108,7 +111,7 @@ def test_from_python_the_same_twice_and_nothing_is_left_behind(trained: Path, fi
     from text_cls.config import ClassifierConfig
     from text_cls.task import train_classifier
 
-    config = load(trained / "config.json", ClassifierConfig(cache_dir=files / "cache"))
+    config = load(trained / "config.json", ClassifierConfig(cache_dir=files / "cache", report=False))
     before = _global_state()
     results = [train_classifier(config, tmp_path / name) for name in ("a", "b")]
     assert _global_state() == before

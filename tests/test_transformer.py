@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from files.errors import UserError
-from text_cls.config import TransformerConfig
 from text_cls.transformer import (
     EncoderBlock,
     Pooling,
@@ -19,6 +18,7 @@ from text_cls.transformer import (
     build_classifier,
     sinusoids,
 )
+from text_cls.transformer_config import TransformerConfig
 from text_cls.vocabulary import CLS_ID, MASK_ID, PAD_ID, SEP_ID
 
 CONFIG = TransformerConfig(

@@ -1,6 +1,7 @@
 """Probabilities → answers, and answers as CSV or JSON lines."""
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _NO_CLASS = "no class reaches its threshold"
+STRONGEST = 10  # words of an explanation in CSV
 
 
 class Answer(NamedTuple):
@@ -19,12 +21,41 @@ class Answer(NamedTuple):
     confidence: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What moved the logit of one class of a text; see ``text_cls.explaining``.
+
+    Attributes:
+        words: of the text, in its order; "…" where words were left out because the text is too long.
+        attributions: [number of words] what each adds to the logit, before the temperature.
+        label: the class's number.
+        logit: of the text.
+        baseline: of a text of the same length without words.
+        gap: logit − baseline − Σ attributions: the error of the integral.
+        cut: whether the network has not read the whole text.
+    """
+
+    words: tuple[str, ...]
+    attributions: np.ndarray
+    label: int
+    logit: float
+    baseline: float
+    gap: float
+    cut: bool = False
+
+    def strongest(self, most: int = STRONGEST) -> list[tuple[str, float]]:
+        """The words with the largest attributions of either sign, the largest first; ties in the text's order."""
+        order = np.argsort(-np.abs(self.attributions), kind="stable")[:most]
+        return [(self.words[place], float(self.attributions[place])) for place in order if self.attributions[place]]
+
+
 class Line(NamedTuple):
-    """One line of a file of answers: an id, a class, and why there is none where there is none."""
+    """One line of a file of answers: an id, a class, why there is none where there is none, and what moved it."""
 
     id: str
     answer: Answer | None
     note: str = ""
+    explanation: Explanation | None = None
 
 
 def best(
@@ -45,17 +76,39 @@ def best(
     return found
 
 
-def lines_of(identity: str, answers: Sequence[Answer], note: str = "") -> Iterator[Line]:
-    """A line for every answer of a text, and one that says why for a text without any."""
-    if answers:
-        return (Line(identity, answer, note) for answer in answers)
-    return iter([Line(identity, None, note or _NO_CLASS)])
+def lines_of(
+    identity: str, answers: Sequence[Answer], note: str = "", explanations: Sequence[Explanation] = ()
+) -> Iterator[Line]:
+    """A line for every answer of a text, with its explanation if there are any; for a text without answers why."""
+    if not answers:
+        yield Line(identity, None, note or _NO_CLASS)
+    why: Sequence[Explanation | None] = explanations or [None] * len(answers)
+    for answer, explanation in zip(answers, why, strict=True):
+        yield Line(identity, answer, note, explanation)
 
 
 def _as_csv(lines: Iterable[Line]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows((*_plain(line), line.note) for line in lines)
     return text.getvalue()
+
+
+def _as_explained_csv(lines: Iterable[Line]) -> str:
+    text = io.StringIO()
+    rows = ((*_plain(line), line.note, *_plain_words(line.explanation)) for line in lines)
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _plain_words(explanation: Explanation | None) -> tuple[str, ...]:
+    if explanation is None:
+        return ("",) * len(_WHY)
+    words = " ".join(f"{word}:{value:+.2f}" for word, value in explanation.strongest())
+    return (words, *(f"{value:.6f}" for value in _logits(explanation)))
+
+
+def _logits(explanation: Explanation) -> tuple[float, float, float]:
+    return explanation.logit, explanation.baseline, explanation.gap
 
 
 def _plain(line: Line) -> tuple[str, Any, str, str]:
@@ -65,6 +118,18 @@ def _plain(line: Line) -> tuple[str, Any, str, str]:
 
 def _as_jsonl(lines: Iterable[Line]) -> str:
     return "".join(json.dumps(_object(line)) + "\n" for line in lines)
+
+
+def _as_explained_jsonl(lines: Iterable[Line]) -> str:
+    return "".join(json.dumps(_object(line) | _words(line.explanation)) + "\n" for line in lines)
+
+
+def _words(explanation: Explanation | None) -> dict[str, Any]:
+    if explanation is None:
+        return dict.fromkeys(_WHY)
+    values = [round(float(value), 6) for value in explanation.attributions]
+    rounded = [round(value, 6) for value in _logits(explanation)]
+    return dict(zip(_WHY, (list(zip(explanation.words, values, strict=True)), *rounded), strict=True))
 
 
 def _object(line: Line) -> dict[str, Any]:
@@ -81,8 +146,11 @@ class Form(NamedTuple):
 
 
 _FOUR = ("id", "label", "class", "confidence")
-_HEADERS = ((*_FOUR, "note"), _FOUR)  # today's first
+_WHY = ("explanation", "logit", "baseline", "gap")
+_EXPLAINED = (*_FOUR, "note", *_WHY)
+_HEADERS = ((*_FOUR, "note"), _FOUR, _EXPLAINED)  # today's first
 FORMATS = {"csv": Form(",".join(_HEADERS[0]) + "\n", _as_csv), "jsonl": Form("", _as_jsonl)}
+EXPLAINED = {"csv": Form(",".join(_EXPLAINED) + "\n", _as_explained_csv), "jsonl": Form("", _as_explained_jsonl)}
 
 
 def are_answers(first: str) -> bool:

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
     tokens: Any  # [B, T] int32, 0 where padded
     label: Any  # [B] int32, or [B, K] uint8 of 0 and 1 where a text has several
-    row: Any  # [B] int32 place of the example in its split, -1 for filler
+    row: Any  # [B] int32 place of the text's window in its split, -1 for filler
     mask: Any  # [B] float32, 1 for an example and 0 for filler
 
 
@@ -71,7 +71,7 @@ def _batch(encoded: Encoded, rows: np.ndarray, size: int, padded: int) -> Batch:
         tokens[place, : stop - start] = encoded.ids[start:stop]
     filler = size - len(rows)
     label = np.zeros((size, *encoded.labels.shape[1:]), _label_dtype(encoded))
-    label[: len(rows)] = encoded.labels[rows]
+    label[: len(rows)] = encoded.labels[encoded.texts_of(rows)]
     return Batch(
         tokens,
         label,
@@ -96,13 +96,18 @@ def _function(rows: Rows) -> Callable[[int], int]:
 
 
 def steps_per_epoch(encoded: Encoded, rows: Rows) -> int:
-    """Training batches in one pass over the examples."""
+    """Training batches in one pass over the texts."""
     buckets = bucket_lengths(int(encoded.lengths.max()))
-    return len(_plan(encoded.lengths, _function(rows), buckets, np.random.default_rng(0)))
+    lengths = encoded.lengths[encoded.drawn_windows(0, 0)]
+    return len(_plan(lengths, _function(rows), buckets, np.random.default_rng(0)))
 
 
 def training_batches(encoded: Encoded, rows: Rows, seed: int, first_step: int = 0) -> Batches:
-    """The endless stream of training batches from ``first_step`` on, shuffled anew in every epoch."""
+    """The endless stream of training batches from ``first_step`` on, shuffled anew in every epoch.
+
+    A text of several windows is in an epoch with one of them, in the next epoch with the next: an epoch costs what one
+    of cut texts does, and a text weighs 1.
+    """
     buckets = bucket_lengths(int(encoded.lengths.max()))
     per_epoch, rows_at = steps_per_epoch(encoded, rows), _function(rows)
 
@@ -110,9 +115,10 @@ def training_batches(encoded: Encoded, rows: Rows, seed: int, first_step: int = 
         step = first_step
         while True:
             epoch, place = divmod(step, per_epoch)
-            plan = _plan(encoded.lengths, rows_at, buckets, np.random.default_rng([seed, epoch]))
+            windows = encoded.drawn_windows(seed, epoch)
+            plan = _plan(encoded.lengths[windows], rows_at, buckets, np.random.default_rng([seed, epoch]))
             for padded, chosen in plan[place:]:
-                yield _batch(encoded, chosen, rows_at(padded), padded)
+                yield _batch(encoded, windows[chosen], rows_at(padded), padded)
                 step += 1
 
     return _batches(batches, encoded, rows)
@@ -128,7 +134,7 @@ def evaluation_rows(batch_size: int) -> Callable[[int], int]:
 
 
 def evaluation_batches(encoded: Encoded, batch_size: int, max_length: int) -> Batches:
-    """Every example once, in order of length, at most ``batch_size`` at a time."""
+    """Every window of every text once, in order of length, at most ``batch_size`` at a time."""
     rows_at = rows = evaluation_rows(batch_size)
     plan = _plan(encoded.lengths, rows_at, bucket_lengths(max_length), None)
     return _batches(
@@ -153,9 +159,9 @@ def answer_batches(encoded: Encoded, batch_size: int, max_length: int) -> Batche
 
 
 def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> Batches:
-    """Every example once, the longest first, each batch padded to its own longest: the least padding there can be.
+    """Every window once, the longest first, each batch padded to its own longest: the least padding there can be.
 
-    ``first`` examples are left out, those that would come first.
+    ``first`` windows are left out, those that would come first.
 
     The place of a text in a batch depends on the others, so that rounding may differ in the last bit.
     """

@@ -14,6 +14,7 @@ from text_cls.checkpoint_names import Tensors, published_names, untrimmed
 from text_cls.checkpoints import is_kernel, layout
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.encoder_families import FAMILIES, Family
+from text_cls.length_config import WINDOWS
 from text_cls.library_pieces import LibraryPieces
 from text_cls.pieces import Cutter
 from text_cls.predictor import Predictor
@@ -35,9 +36,14 @@ def save_encoder(folder: Path, config: BertConfig, encoder: keras.Model, cutter:
     write_json(folder / "config.json", {"architectures": [name]} | published_config(config) | _ends(cutter))
 
 
-def why_not_whole(config: BertClassifierConfig) -> str | None:
+def why_not_whole(config: BertClassifierConfig, truncate: str) -> str | None:
     """Why a classifier cannot be written as a whole in a form that ``transformers`` knows; None: it can."""
     form = FAMILIES[config.encoder.family].form
+    if truncate == WINDOWS:
+        return (
+            f"the classifier is not written, only its encoder: transformers knows no --truncate={WINDOWS}, and would "
+            "answer for the head of longer texts; train with another --truncate to have it"
+        )
     if config.pooling == form.pooling:
         return None
     return (

@@ -1,8 +1,10 @@
-"""Weights of the loss by class."""
+"""Weights of the loss, and offsets of its logits, by class."""
 
 from collections.abc import Callable
 
 import numpy as np
+
+from text_cls.config import ObjectiveConfig
 
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -19,6 +21,34 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
         return np.where(both, negatives / np.maximum(positives, 1), 1.0).astype(np.float32)
     counts = np.bincount(labels, minlength=num_classes)
     return np.where(counts > 0, len(labels) / (num_classes * np.maximum(counts, 1)), 0.0).astype(np.float32)
+
+
+def logit_adjustment(labels: np.ndarray, num_classes: int, tau: float) -> np.ndarray | None:
+    """[K] what is added to the logits in the loss: τ · log π_k (Menon et al. 2021, Eq. 10), None for τ = 0.
+
+    The logits themselves then are what separates the classes whatever their shares: with τ = 1 their largest has the
+    smallest balanced error, the mean over the classes of the share of their rows that are missed.
+
+    Args:
+        labels: [N] class numbers of the training rows; π is their share. A class without rows counts as if it had one:
+            its prior would be 0, and no logit made up for that.
+        num_classes: K.
+        tau: τ.
+    """
+    if not tau:
+        return None
+    counts = np.maximum(np.bincount(labels, minlength=num_classes), 1)
+    return (tau * np.log(counts / len(labels))).astype(np.float32)
+
+
+def margin_weights(config: ObjectiveConfig, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
+    """[K] weights of the errors of each class for a model of margins, or None where all weigh 1.
+
+    It has no logits that could be adjusted: with ``logit_adjustment`` τ they are the balanced weights to the power τ.
+    """
+    if config.logit_adjustment and labels.ndim == 1:
+        return balanced_weights(labels, num_classes) ** np.float32(config.logit_adjustment)
+    return CLASS_WEIGHTS[config.class_weights](labels, num_classes)
 
 
 # (labels [N] or [N, K], K) → [K] weights, or None where every class weighs 1

@@ -6,14 +6,13 @@ from typing import Self
 
 from files.errors import UserError
 from text_cls.csv_files import check_delimiter
-from text_cls.encoder_config import MAX_LAYERS, MAX_WIDTH, BertClassifierConfig
+from text_cls.encoder_config import BertClassifierConfig
+from text_cls.length_config import FrozenEncoderConfig, LengthConfig, TunedEncoderConfig
 from text_cls.text_files import check_encoding
+from text_cls.transformer_config import SizeConfig, TransformerConfig
 from training.config import TaskConfig, TrainingConfig
 from training.options import Config, nested, option
 
-TRUNCATIONS = ("head", "tail", "head_tail")
-POSITIONS = ("sinusoidal", "learned", "none")
-NORMS = ("pre", "post")
 HEADLINES = {False: "accuracy", True: "mean_average_precision"}  # the figure that counts, by multi_label
 FEWEST_SUBWORDS = 5 + 256  # the special tokens, and the bytes
 
@@ -92,9 +91,10 @@ class CleaningConfig(Config):
 
     lower_case: bool = option(True, "Fold case.")
     strip_html: bool = option(True, "Drop tags, resolve entities.")
-    keep_punctuation: bool = option(False, "Punctuation marks are words; otherwise they are dropped.")
+    keep_punctuation: bool = option(True, "Punctuation marks are words; otherwise they are dropped.")
     keep_special: bool = option(
-        False, "Other symbols (currency, mathematics, emoji) are words; otherwise they are dropped."
+        True,
+        "Other symbols (currency, mathematics, emoji) are words; otherwise they are dropped.",
     )
     stop_words: str = option("none", "none, sklearn, nltk (needs a download), or a file of words.")
     stemmer: str = option("none", "Stemmer of NLTK.", choices="text_cls.preprocess:STEMMERS")
@@ -121,14 +121,14 @@ class VocabularyConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class LengthConfig(Config):
-    """How long a text may be."""
+class LinearConfig(Config):
+    """What stands beside the network."""
 
-    max_length: int = option(256, "Longest text in tokens, special ones included.", low=3, high=2**20)
-    truncate: str = option(
-        "head",
-        "Part that is kept of longer texts: the head, or a quarter from the head and the rest from the tail.",
-        choices=TRUNCATIONS,
+    linear: str = option(
+        "auto",
+        "A linear SVM whose scores are added to the network's logits, on words and pairs of words, with parts on 2 to "
+        "5 characters inside words as well; auto: with parts for up to 2 million training words.",
+        choices=("auto", "parts", "words", "none"),
     )
 
 
@@ -141,50 +141,23 @@ class ObjectiveConfig(Config):
     class_weights: str = option(
         "none", "Weights of the classes in the loss.", choices="text_cls.class_weights:CLASS_WEIGHTS"
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig(Config):
-    """What fixes the shape of a Transformer that is trained from scratch."""
-
-    vocabulary_size: int = option(20000, "Token ids, the special ones included.", high=10**7, from_data=True)
-    num_classes: int = option(2, "Number of classes K.", high=2**20, from_data=True)
-    max_length: int = option(256, "Longest text in tokens, <CLS> included.", high=2**20, from_data=True)
-    width: int = option(128, "Width D of the hidden vectors.", low=1, high=MAX_WIDTH)
-    num_layers: int = option(2, "Encoder blocks.", low=0, high=MAX_LAYERS)
-    num_heads: int = option(4, "Attention heads of a block.", low=1, high=MAX_WIDTH)
-    ffn_width: int = option(256, "Hidden width of the feed-forward nets.", low=1, high=2**20)
-    dropout: float = option(0.1, "Dropout of embeddings, block outputs and the pooled vector.", low=0.0, high=0.99)
-    attention_dropout: float = option(0.0, "Dropout of attention weights.", low=0.0, high=0.99)
-    token_dropout: float = option(0.0, "Share of training tokens replaced by <MASK>.", low=0.0, high=0.99)
-    position: str = option("sinusoidal", "Position encoding.", choices=POSITIONS)
-    norm: str = option("pre", "Layer norm before or after each branch (Xiong et al. 2020).", choices=NORMS)
-    pooling: str = option("mean", "How the tokens' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
-    activation: str = option("gelu", "Activation of the feed-forward nets.", choices=("gelu", "relu"))
-    bigram_buckets: int = option(0, "Rows of a table of hashed word pairs; 0 for none.", low=0, high=10**8)
-
-    def check(self) -> None:
-        if self.width % self.num_heads:
-            raise UserError(f"--width={self.width} is not a multiple of --num_heads={self.num_heads}")
-
-
-@dataclasses.dataclass(frozen=True)
-class EncoderConfig(LengthConfig):
-    """Which published encoder reads the texts, and how much of them."""
-
-    encoder: str = option("minilm", "Path of a published checkpoint, or a name: minilm, bert-base-uncased.")
-    tokeniser: str = option(
-        "python",
-        "Implementation of WordPiece, ours or the library's; the ids are the same.",
-        choices=("python", "tokenizers"),
+    focal_gamma: float = option(
+        0.0, "Focal loss: texts that are answered right with confidence count less; 0: off.", low=0.0, high=10.0
+    )
+    logit_adjustment: float = option(
+        0.0,
+        "Share of the logarithm of the classes' shares in the loss's logits: rare classes are answered as readily at "
+        "1; 0: off.",
+        low=0.0,
+        high=10.0,
     )
 
-
-@dataclasses.dataclass(frozen=True)
-class FrozenEncoderConfig(EncoderConfig):
-    """A published encoder whose hidden states are features."""
-
-    batch_tokens: int = option(8192, "Tokens in a batch of the encoder, padding included.", low=1)
+    def check(self) -> None:
+        if self.logit_adjustment and self.class_weights != "none":
+            raise UserError(
+                f"--logit_adjustment={self.logit_adjustment} and --class_weights={self.class_weights} both make up for "
+                "the classes' shares, together twice: use one of them"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +191,27 @@ class TextTaskConfig(TaskConfig):
     objective: ObjectiveConfig = nested(ObjectiveConfig)
     training: TrainingConfig = nested(TrainingConfig, select="auto")
     init_from: Path | None = option(None, "Folder of a finished run whose words and weights this one starts from.")
+    report: bool = option(
+        True,
+        "Write report.html, one page with all figures and pictures, errors, explained texts and t-SNE.",
+        affects_result=False,
+    )
+    tsne: int = option(1000, "Test texts in the t-SNE pictures of the pooled vectors; 0: no picture.", low=0)
+    interactive: bool = option(
+        False, "The 3-D t-SNE picture to be turned by hand too, in report.html and tsne.html (needs plotly)."
+    )
+    suspects: int = option(
+        0,
+        "Training rows in suspects.csv, those most likely mislabelled by models that have not seen them; 0: off.",
+        low=0,
+    )
+
+    def check(self) -> None:
+        if self.data.multi_label and self.objective.logit_adjustment:
+            raise UserError(
+                f"--logit_adjustment={self.objective.logit_adjustment}: with --multi_label every class has a threshold "
+                "of its own, fitted on validation, which does the same; leave it out"
+            )
 
     def settled(self) -> Self:
         if self.training.select != "auto":
@@ -233,7 +227,11 @@ class ClassifierConfig(TextTaskConfig):
     cleaning: CleaningConfig = nested(CleaningConfig)
     vocabulary: VocabularyConfig = nested(VocabularyConfig)
     length: LengthConfig = nested(LengthConfig)
+    linear: LinearConfig = nested(LinearConfig)
+    size: SizeConfig = nested(SizeConfig)
     model: TransformerConfig = nested(TransformerConfig)
+    training: TrainingConfig = nested(TrainingConfig, num_epochs=None, ema_decay=0.998, select="loss")
+    objective: ObjectiveConfig = nested(ObjectiveConfig, label_smoothing=0.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,12 +239,10 @@ class FineTuningConfig(TextTaskConfig):
     """A published encoder fine-tuned on texts; ``text_cls.fine_tuning.fine_tune``."""
 
     data: DataConfig = nested(DataConfig, join_fields="space")
-    encoder: EncoderConfig = nested(EncoderConfig, max_length=128)
+    encoder: TunedEncoderConfig = nested(TunedEncoderConfig, max_length=128)
     model: BertClassifierConfig = nested(BertClassifierConfig, pooling="auto")
     tuning: TuningConfig = nested(TuningConfig)
     training: TrainingConfig = nested(TrainingConfig, batch_size=32, num_epochs=3.0, learning_rate=5e-5, select="auto")
-    tsne: int = option(1000, "Test texts in the 3-D t-SNE picture of the pooled vectors; 0: no picture.", low=0)
-    interactive: bool = option(False, "The same picture as an interactive page, tsne.html (needs plotly).")
     export: bool = option(
         False,
         "Write RUN/encoder for --encoder and transformers, and with the pooling of its family (pooler, pre_classifier, "

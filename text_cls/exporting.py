@@ -113,14 +113,14 @@ class Served(NamedTuple):
 
     Attributes:
         functions: the SavedModel's functions of texts, by name.
-        network: that of the ONNX file, of token ids [N, T]; None where there is none.
+        network: that of the ONNX file, of token ids [N, T] and scores [N, K]; None where there is none.
     """
 
     functions: dict[str, Callable[[Any], dict[str, np.ndarray]]]
-    network: Callable[[np.ndarray], np.ndarray] | None
+    network: Callable[..., np.ndarray] | None
 
     def answers(self, texts: Sequence[Fields]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Token ids and answers; of texts that all have one field, by the functions that take strings."""
+        """Token ids (and scores) and answers; of texts that all have one field, by the functions that take strings."""
         width = max(map(len, texts))
         several = "fields" in self.functions and width > 1
         encode, answer = ("encode_fields", "fields") if several else ("encode", "serving_default")
@@ -132,13 +132,14 @@ class Served(NamedTuple):
 def _write(config: ExportConfig, graph: ModuleType, predictor: Predictor, draft: Path) -> Served:
     """Writes SavedModel and ONNX into the draft."""
     with _in_float32(predictor) as model:
-        text = graph.TextGraph(predictor.tokeniser, predictor.join_fields)
+        text = graph.TextGraph(predictor.tokeniser, predictor.join_fields, predictor.linear)
         classifier = graph.Classifier(
             text, model, predictor.classes, predictor.thresholds, _fields(predictor), predictor.temperature
         )
         graph.write_saved_model(classifier, draft)
         if config.onnx:
-            graph.write_onnx(model, predictor.multi_label, predictor.temperature, draft / ONNX)
+            about = predictor.multi_label, predictor.temperature
+            graph.write_onnx(model, *about, draft / ONNX, predictor.linear is not None)
     return Served(graph.read_saved_model(draft), graph.read_onnx(draft / ONNX) if config.onnx else None)
 
 
@@ -230,9 +231,12 @@ def _differences(served: Served, predictor: Predictor, texts: Sequence[Fields], 
             raise UserError(f"{where}the tokens of {' '.join(texts[row])[:60]!r} are others")
     if not len(rows):
         return {}
+    scores = ids["scores"][rows] if "scores" in ids else None
+    if encoded.scores is not None and not (scores is not None and _near(scores, encoded.scores)):
+        raise UserError(f"{where}the scores of the linear path are others")
     differences = {"largest_difference": answers["probabilities"][rows] - wanted}
     if served.network:
-        differences["largest_difference_onnx"] = served.network(ids["tokens"][rows]) - wanted
+        differences["largest_difference_onnx"] = served.network(ids["tokens"][rows], scores) - wanted
     found: dict[str, Any] = {name: float(np.abs(values).max()) for name, values in differences.items()}
     for name, value in found.items():
         if not value <= most:  # no number is not either
@@ -241,6 +245,11 @@ def _differences(served: Served, predictor: Predictor, texts: Sequence[Fields], 
     if clear:
         raise UserError(f"{where}{clear} classes are others")
     return found | {"other_classes": other}
+
+
+def _near(scores: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether they differ by rounding alone; where a score decides a class, its probability would not tell."""
+    return bool(np.allclose(scores, wanted, rtol=0, atol=_EXACT * max(1.0, float(np.abs(wanted).max()))))
 
 
 def _other_classes(
@@ -267,21 +276,24 @@ def _about(config: ExportConfig, run_dir: Path, predictor: Predictor) -> dict[st
         "max_length": predictor.tokeniser.max_length,
         "join_fields": predictor.join_fields,
         "precision_of_training": predictor.precision,
-        "signatures": _signatures(_fields(predictor), several),
+        "signatures": _signatures(_fields(predictor), several, predictor.linear is not None),
     }
     if config.onnx:
-        about[ONNX] = {"inputs": {"tokens": "[N, T] int32"}, "outputs": {"probabilities": "[N, K] float32"}}
+        inputs = {"tokens": "[N, T] int32"} | ({"scores": "[N, K] float32"} if predictor.linear is not None else {})
+        about[ONNX] = {"inputs": inputs, "outputs": {"probabilities": "[N, K] float32"}}
     libraries = ["tensorflow", "keras", "numpy", *(["tf2onnx", "onnxruntime"] if config.onnx else [])]
     return about | {"versions": {"triptych": version(), **{name: metadata.version(name) for name in libraries}}}
 
 
-def _signatures(fields: int, several_labels: bool) -> dict[str, Any]:
+def _signatures(fields: int, several_labels: bool, with_scores: bool = False) -> dict[str, Any]:
     """What goes in and comes out, by the name of a signature."""
     outputs = {
         "probabilities": "[N, K] float32, in the order of classes; 0 for a text without words",
         "has_words": "[N] bool: false for a text that is empty once cleaned, which has no answer",
     }
     ids = {"tokens": "[N, T] int32 token ids, padded with 0", "has_words": outputs["has_words"]}
+    if with_scores:
+        ids["scores"] = f"[N, K] float32 of the linear path, which {ONNX} takes beside the tokens"
     if several_labels:
         outputs["predicted"] = "[N, K] bool: the probability reaches the class's threshold"
     else:

@@ -2,20 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from sklearn.manifold import TSNE
 
 from files.documents import read_object
 from files.download import cache_of
 from files.errors import Interrupted, UserError
-from text_cls import plots
-from text_cls.batches import evaluation_batches, sorted_batches, training_batches
+from text_cls.batches import evaluation_batches, training_batches
 from text_cls.bert import DENSE, add_lora, freeze, layerwise_rates
 from text_cls.checkpoint_writing import save_classifier, save_encoder, why_not_whole
 from text_cls.checkpoints import Checkpoint, load_encoder, load_pooler
@@ -23,8 +19,8 @@ from text_cls.config import FineTuningConfig
 from text_cls.continuing import Source, inputs_of, read_source, seen_before, start_from
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.encoder_families import FAMILIES
-from text_cls.encoding import Encoded
 from text_cls.objective import token_rates
+from text_cls.pooled import check_plotly
 from text_cls.predictor import Predictor
 from text_cls.prepared import PreparedTexts, prepare_texts
 from text_cls.pretrain import build_masked_lm, make_masked_lm_loss, mean_figures
@@ -80,8 +76,7 @@ def dry_run(config: FineTuningConfig) -> None:
 
 def _prepare(config: FineTuningConfig, placement: Placement, run_dir: Path | str | None) -> _Prepared:
     """``run_dir``: None where nothing is to be written."""
-    if config.interactive and find_spec("plotly") is None:
-        raise UserError("--interactive needs plotly: pip install plotly")
+    check_plotly(config.interactive)
     if config.init_from and config.tuning.mlm_epochs:
         raise UserError("--mlm_epochs begins with the checkpoint: leave it out with --init_from")
     texts = prepare_texts(config.data, config.encoder, config.seed, cache_of(config.cache_dir), run_dir is None)
@@ -174,13 +169,13 @@ def _tune(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts
             model = job.predictor.config
             assert isinstance(model, BertClassifierConfig)
             save_encoder(run.path / "encoder", model.encoder, encoder, texts.tokeniser.cutter)
-            reason = why_not_whole(model)
+            reason = why_not_whole(model, config.encoder.truncate)
             if reason is None:
                 save_classifier(run.path / "classifier", job.predictor)
             cut = "; transformers takes the head of longer texts" if config.encoder.truncate == "head_tail" else ""
             run.say(reason or f"exported encoder/ and classifier/, for --encoder and for transformers{cut}")
 
-    return job.run_in(run, before, export, lambda: _draw_tsne(run, config, job))
+    return job.run_in(run, before, export)
 
 
 def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> list[np.ndarray]:
@@ -232,36 +227,3 @@ def _masked_job(config: FineTuningConfig, training: TrainingConfig, job: TextJob
         config.seed,
         token_rates,
     )
-
-
-def _draw_tsne(run: Run, config: FineTuningConfig, job: TextJob) -> None:
-    """The pooled vectors of some test texts in three dimensions, coloured by class."""
-    if not config.tsne:
-        return
-    test = job.encoded["test"]
-    texts = test.take(np.random.default_rng(config.seed).permutation(len(test))[: config.tsne])
-    if job.predictor.multi_label:
-        run.say("no t-SNE: its points are coloured by class, and a text may have several")
-        return
-    if len(texts) < 5:
-        run.say(f"no t-SNE of {len(texts)} test texts: it needs five")
-        return
-    run.say(f"t-SNE of {len(texts):,} test texts: tsne.png{', tsne.html' if config.interactive else ''}")
-    points_of = cache(lambda: _points(config, job, texts))
-    run.picture("tsne.png", lambda path: plots.scatter_3d(points_of(), texts.labels, job.splits.classes, path))
-    if config.interactive:
-        run.picture(
-            "tsne.html", lambda path: plots.scatter_3d_html(points_of(), texts.labels, job.splits.classes, path)
-        )
-
-
-def _points(config: FineTuningConfig, job: TextJob, texts: Encoded) -> np.ndarray:
-    """[N, 3] by t-SNE."""
-    model = job.predictor.model
-    pooled = keras.Model(model.input, model.get_layer("head_dropout").input)
-    found = make_evaluator(
-        lambda batch: {"vector": pooled(batch.tokens, training=False), "row": batch.row}, job.placement
-    )(sorted_batches(texts, config.training.batch_size))
-    vectors = found["vector"][np.argsort(found["row"])].astype(np.float32)
-    perplexity = min(30.0, (len(texts) - 1) / 3)
-    return TSNE(3, perplexity=perplexity, random_state=config.seed, init="pca").fit_transform(vectors)

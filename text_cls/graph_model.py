@@ -32,8 +32,8 @@ class Classifier(tf.Module):
     A text without words has no answer: its probabilities and its confidence are 0, its label is -1, its class "".
 
     Args:
-        text: strings → token ids.
-        model: token ids [N, T] → logits [N, K].
+        text: strings → token ids, and scores where there is a linear path.
+        model: token ids [N, T] → logits [N, K], to which the scores are added.
         classes: K names.
         thresholds: [K], from which probability on a class is predicted, for several labels a text; otherwise None.
         fields: how many a text has: 1, 2, or 0 for any number.
@@ -81,7 +81,7 @@ class Classifier(tf.Module):
 
         def step(number: Any, found: Any, words: Any) -> tuple[Any, Any, Any]:
             ids = self.ids(tf.gather(texts, order[number * _ROWS : (number + 1) * _ROWS]))
-            probabilities = self.network(ids.tokens.to_tensor(PAD_ID))
+            probabilities = self.network(ids.tokens.to_tensor(PAD_ID), ids.scores)
             return number + 1, found.write(number, probabilities), words.write(number, ids.has_words)
 
         _, found, words = tf.while_loop(
@@ -93,9 +93,10 @@ class Classifier(tf.Module):
         return {"probabilities": probabilities, "has_words": has_words} | self._classes(probabilities, has_words)
 
     def _encode(self, texts: Any) -> Tensors:
-        """Token ids [N, T], padded with 0, as ``network.onnx`` takes them; and whether there are words."""
+        """Token ids [N, T], padded with 0, and scores, as ``network.onnx`` takes them; and whether there are words."""
         ids = self.ids(texts)
-        return {"tokens": ids.tokens.to_tensor(PAD_ID), "has_words": ids.has_words}
+        found = {"tokens": ids.tokens.to_tensor(PAD_ID), "has_words": ids.has_words}
+        return found if ids.scores is None else found | {"scores": ids.scores}
 
     def _classes(self, probabilities: Any, has_words: Any) -> Tensors:
         """What is predicted of [N, K]."""
@@ -113,10 +114,15 @@ def _function(function: Callable[[Any], Any], texts: Any) -> Any:
     return tf.function(function, autograph=False, input_signature=[texts])
 
 
-def network(model: keras.Model, multi_label: bool, temperature: float) -> Callable[[Any], Any]:
-    """Token ids [N, T] int32 → probabilities [N, K], of logits / temperature."""
+def network(model: keras.Model, multi_label: bool, temperature: float) -> Callable[..., Any]:
+    """Token ids [N, T] int32, and scores [N, K] or None → probabilities [N, K], of (logits + scores) / temperature."""
     activation = tf.sigmoid if multi_label else tf.nn.softmax
-    return lambda tokens: activation(model(tokens, training=False) / temperature)
+
+    def probabilities(tokens: Any, scores: Any = None) -> Any:
+        logits = model(tokens, training=False)
+        return activation((logits if scores is None else logits + scores) / temperature)
+
+    return probabilities
 
 
 def write_saved_model(classifier: Classifier, folder: Path) -> None:
@@ -143,22 +149,26 @@ def read_saved_model(folder: Path) -> dict[str, Callable[[Sequence[Any]], dict[s
     return {name: calling(function) for name, function in loaded.signatures.items()}
 
 
-def write_onnx(model: keras.Model, multi_label: bool, temperature: float, path: Path) -> None:
-    """Writes the network, from token ids to probabilities, as ONNX.
+def write_onnx(
+    model: keras.Model, multi_label: bool, temperature: float, path: Path, with_scores: bool = False
+) -> None:
+    """Writes the network, from token ids, and scores of a linear path if there are any, to probabilities, as ONNX.
 
     Raises:
         UserError: the libraries are not installed.
     """
     convert = onnx_libraries()[0].convert
-    tokens = tf.TensorSpec([None, None], tf.int32, name="tokens")
+    given = [tf.TensorSpec([None, None], tf.int32, name="tokens")]
+    if with_scores:
+        given.append(tf.TensorSpec([None, model.output_shape[-1]], tf.float32, name="scores"))
     probabilities_of = network(model, multi_label, temperature)
     function = tf.function(
-        lambda tokens: {"probabilities": probabilities_of(tokens)}, autograph=False, input_signature=[tokens]
+        lambda *given: {"probabilities": probabilities_of(*given)}, autograph=False, input_signature=given
     )
     with _quiet():
         convert.from_function(
             function,
-            input_signature=[tokens],
+            input_signature=given,
             opset=OPSET,
             output_path=str(path),
             custom_op_handlers={"Erfc": (_erfc, [])},
@@ -193,10 +203,15 @@ def onnx_libraries() -> tuple[Any, Any]:
     return tf2onnx, onnxruntime
 
 
-def read_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Token ids [N, T] → probabilities [N, K], computed by onnxruntime."""
+def read_onnx(path: Path) -> Callable[..., np.ndarray]:
+    """Token ids [N, T], and scores [N, K] or None → probabilities [N, K], computed by onnxruntime."""
     session = onnx_libraries()[1].InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda tokens: session.run(["probabilities"], {"tokens": tokens})[0]
+
+    def probabilities(tokens: np.ndarray, scores: np.ndarray | None = None) -> np.ndarray:
+        given = {"tokens": tokens} if scores is None else {"tokens": tokens, "scores": scores}
+        return session.run(["probabilities"], given)[0]
+
+    return probabilities
 
 
 @contextlib.contextmanager

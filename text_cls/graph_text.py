@@ -1,6 +1,7 @@
 """Raw texts → token ids in a TensorFlow graph, the same ids as the tokenisers of ``tokenisers.py`` give.
 
-``N`` texts of ``F`` fields, ``T`` tokens; ragged ids are those of each text.
+With a linear path (``linear_path.py``), their scores as well. ``N`` texts of ``F`` fields, ``T`` tokens, ``K`` classes;
+ragged ids are those of each text.
 """
 
 import re
@@ -14,10 +15,14 @@ from files.errors import UserError
 from text_cls import graph_tables as tables
 from text_cls.encoding import Framing
 from text_cls.graph_html import HtmlStripper
+from text_cls.graph_linear import Scores
 from text_cls.graph_pieces import Pieces
 from text_cls.graph_subwords import Merger
 from text_cls.graph_unicode import Composer, as_utf8, by_row, numbers_of
 from text_cls.graph_words import Cutter
+from text_cls.length_config import WINDOWS
+from text_cls.linear_path import LinearPath
+from text_cls.preprocess import SEP
 from text_cls.tokenisers import PieceTokeniser, SubwordTokeniser, Tokeniser, WordTokeniser
 from text_cls.vocabulary import SEGMENT, SEP_ID, UNK_ID
 from text_cls.wordpiece import WordPiece
@@ -26,14 +31,20 @@ RULES = ("unicode", "unicode_runs")  # by which words are cut here
 
 
 class Ids(NamedTuple):
-    """Token ids of some texts."""
+    """Token ids of some texts, and what a linear path says of them."""
 
     tokens: Any  # ragged [N, (T)] int32, framed and cut
     has_words: Any  # [N] bool
+    scores: Any = None  # [N, K] float32; None without a linear path
 
 
 def check_expressible(tokeniser: Tokeniser) -> None:
     """Raises UserError for what a graph cannot do; names the flag it comes from."""
+    if isinstance(tokeniser.framing, Framing) and tokeniser.framing.truncate == WINDOWS:
+        raise UserError(
+            f"--truncate={WINDOWS}: the exported graph reads as much of a text as the network does at a time; train "
+            "with another --truncate to export"
+        )
     if isinstance(tokeniser, WordTokeniser | SubwordTokeniser):
         steps, rule = tokeniser.cleaner.config, tokeniser.cleaner.rule
         if steps.stemmer != "none":
@@ -53,17 +64,18 @@ def check_expressible(tokeniser: Tokeniser) -> None:
 
 
 class TextGraph(tf.Module):
-    """Texts → token ids.
+    """Texts → token ids, and scores.
 
     Args:
         tokeniser: whose ids it gives.
         join_fields: as of ``DataConfig``; ``UNTOLD`` takes one field.
+        linear: whose scores it gives, of a tokeniser that reads words.
 
     Raises:
         UserError: see ``check_expressible``.
     """
 
-    def __init__(self, tokeniser: Tokeniser, join_fields: str) -> None:
+    def __init__(self, tokeniser: Tokeniser, join_fields: str, linear: LinearPath | None = None) -> None:
         super().__init__()
         check_expressible(tokeniser)
         spaces = tables.ranges(tables.members(re.compile(r"\s+")))
@@ -78,10 +90,11 @@ class TextGraph(tf.Module):
         else:
             assert isinstance(tokeniser, WordTokeniser | SubwordTokeniser)
             self.words, self.framing = _Words(tokeniser), tokeniser.framing
+            self.scores = None if linear is None else Scores(linear)
             self.bare = self._words
 
     def __call__(self, texts: Any) -> Ids:
-        """[N, F] strings → token ids; bytes that are not UTF-8 are read as U+FFFD."""
+        """[N, F] strings → token ids, and scores; bytes that are not UTF-8 are read as U+FFFD."""
         count, fields = tf.shape(texts)[0], tf.shape(texts)[1]
         texts = tf.reshape(as_utf8(tf.reshape(texts, [-1])), [count, fields])
         if self.join_fields == "space":
@@ -89,8 +102,9 @@ class TextGraph(tf.Module):
         return self.bare(texts)
 
     def _words(self, texts: Any) -> Ids:
-        bare = self.words(texts)
-        return Ids(_framed(bare, self.framing), bare.row_lengths() > 0)
+        bare, words = self.words(texts)
+        scores = None if self.scores is None else self.scores(words)
+        return Ids(_framed(bare, self.framing), bare.row_lengths() > 0, scores)
 
     def _pieces(self, texts: Any) -> Ids:
         blank = tf.strings.regex_full_match(texts, self.blank)
@@ -127,8 +141,8 @@ class _Words(tf.Module):
             self.numbers = lambda words: tf.RaggedTensor.from_uniform_row_length(self.places.lookup(words), 1)
         self.stops = numbers_of(dict.fromkeys(cleaner.stop_words, 1), 0) if cleaner.stop_words else None
 
-    def __call__(self, texts: Any) -> Any:
-        """[N, F] → ragged [N, (words)] int32, with <SEP> between the fields that have any words."""
+    def __call__(self, texts: Any) -> tuple[Any, Any]:
+        """[N, F] → ragged [N, (ids)] int32 and [N, (words)] strings, <SEP> between the fields that have any words."""
         count, fields = tf.shape(texts)[0], tf.shape(texts)[1]
         flat = tf.reshape(texts, [-1])
         found, rows = self.cutter(flat if self.html is None else self.html(flat))
@@ -136,14 +150,20 @@ class _Words(tf.Module):
         if self.stops is not None:
             goes_on = tf.equal(self.stops.lookup(self.cutter.folded(found)), 0)
             found, rows = tf.boolean_mask(found, goes_on), tf.boolean_mask(rows, goes_on)
-        ids = self.numbers(found)
-        ids, rows = ids.values, tf.gather(rows, ids.value_rowids())
         number = tf.cast(some, tf.int32)
-        between = tf.reshape(some & (tf.cumsum(number, axis=1, exclusive=True) > 0), [-1])  # a <SEP> goes before it
-        separators = by_row(tf.fill([tf.reduce_sum(tf.cast(between, tf.int32))], SEP_ID), tf.where(between)[:, 0],
-                            count * fields)  # fmt: skip
-        joined = tf.concat([separators, by_row(ids, rows, count * fields)], axis=1)
-        return by_row(joined.values, joined.value_rowids() // tf.cast(tf.maximum(fields, 1), tf.int64), count)
+        between = some & (tf.cumsum(number, axis=1, exclusive=True) > 0)  # a <SEP> goes before it
+        ids = self.numbers(found)
+        of_ids = _joined(ids.values, tf.gather(rows, ids.value_rowids()), SEP_ID, between)
+        return of_ids, _joined(found, rows, SEP, between)
+
+
+def _joined(values: Any, rows: Any, separator: int | str, between: Any) -> Any:
+    """Values of [N, F] fields → ragged [N, (values)], with a separator before the fields of ``between``."""
+    count, fields = tf.shape(between)[0], tf.shape(between)[1]
+    places = tf.where(tf.reshape(between, [-1]))[:, 0]
+    separators = by_row(tf.fill([tf.size(places)], separator), places, count * fields)
+    joined = tf.concat([separators, by_row(values, rows, count * fields)], axis=1)
+    return by_row(joined.values, joined.value_rowids() // tf.cast(tf.maximum(fields, 1), tf.int64), count)
 
 
 def _framed(bare: Any, framing: Framing) -> Any:

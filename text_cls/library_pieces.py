@@ -110,6 +110,10 @@ class LibraryPieces:
         """The ids of a text alone."""
         return self._swapped(_guarded(lambda: self._model.encode(text, add_special_tokens=False).ids))
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each piece of a text begins and ends in it; two of one character have the same place."""
+        return _guarded(lambda: self._model.encode(text, add_special_tokens=False).offsets)
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text between its two tokens, however long."""
         return [self.cls_id, *self.pieces(text), self.sep_id]

@@ -44,7 +44,7 @@ class NaiveBayesSvm:
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
             raise ValueError(f"all {len(y):,} texts are of one class, {self.classes_.tolist()}")
-        f = _binary(x)
+        f = present(x)
         two = len(self.classes_) == 2
         positive = self.classes_[1:] if two else self.classes_
         C, beta = (self.C, self.beta) if two else (self.C / 10, 1.0)
@@ -66,7 +66,7 @@ class NaiveBayesSvm:
 
     def decision_function(self, x: csr_matrix) -> np.ndarray:
         """[N, K] margins; of two classes [N], those of the second."""
-        margins = _unit(_binary(x)) @ self.coef_.T + self.intercept_
+        margins = _unit(present(x)) @ self.coef_.T + self.intercept_
         return margins[:, 0] if len(self.classes_) == 2 else margins
 
 
@@ -76,7 +76,7 @@ def log_count_ratios(f: csr_matrix, truth: np.ndarray, alpha: float) -> np.ndarr
     return np.log(p / p.sum()) - np.log(q / q.sum())
 
 
-def _binary(x: csr_matrix) -> csr_matrix:
+def present(x: csr_matrix) -> csr_matrix:
     """1 wherever ``x`` is not 0, float64; ``x`` stays as it is."""
     f = csr_matrix(x).astype(bool).astype(np.float64)
     f.eliminate_zeros()

@@ -1,6 +1,7 @@
 """The text classifier's side of the contract with the engine."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -8,30 +9,58 @@ import numpy as np
 from keras import ops
 
 from text_cls.batches import Batch
+from text_cls.class_weights import CLASS_WEIGHTS, logit_adjustment
+from text_cls.config import ObjectiveConfig
 from text_cls.vocabulary import PAD_ID
 from training.draws import Place
 from training.objectives import classification, multi_label_classification, seeded_call
 
+Objective = Callable[[Any, Any], dict[str, Any]]  # (logits [B, K], labels) → loss and a figure, each [B]
 
-def make_loss_fn(
-    model: keras.Model,
-    label_smoothing: float = 0.0,
-    class_weights: np.ndarray | None = None,
-    multi_label: bool = False,
-) -> Callable:
+
+def objective_of(config: ObjectiveConfig, labels: np.ndarray, num_classes: int) -> Objective:
+    """What a classifier is trained for.
+
+    With ``class_weights``, ``logit_adjustment`` or ``focal_gamma`` its probabilities are not those of the data.
+    Validation and test rows have the data's own shares of the classes: the loss on them is higher, ``--select=loss``
+    undoes some of what was asked for (``--select=macro_recall`` does not), and the temperature, one number fitted on
+    validation, makes the confidence right on average over these rows but not class by class.
+
+    Args:
+        config: its choices.
+        labels: of the training rows, [N] class numbers, or [N, K] of 0 and 1 where a text has any number of labels:
+            then binary cross-entropy of every class, and subset accuracy.
+        num_classes: K.
+    """
+    weights = CLASS_WEIGHTS[config.class_weights](labels, num_classes)
+    if labels.ndim == 2:
+        return partial(
+            multi_label_classification,
+            label_smoothing=config.label_smoothing,
+            positive_weights=weights,
+            focal_gamma=config.focal_gamma,
+        )
+    return partial(
+        classification,
+        label_smoothing=config.label_smoothing,
+        class_weights=weights,
+        focal_gamma=config.focal_gamma,
+        adjustment=logit_adjustment(labels, num_classes, config.logit_adjustment),
+    )
+
+
+def make_loss_fn(model: keras.Model, objective: Objective = classification) -> Callable:
     """``loss_fn`` of a model from token ids to logits; counts ``tokens`` and ``positions`` beside loss and accuracy.
 
     Args:
         model: [B, T] → [B, K].
-        label_smoothing, class_weights: see ``training.objectives``.
-        multi_label: whether a text has any number of labels: binary cross-entropy and subset accuracy.
+        objective: see ``objective_of``; cross-entropy of one label a text if it is not given.
     """
-    objective = multi_label_classification if multi_label else classification
 
     def loss_fn(batch: Batch, training: bool, place: Place | None) -> dict[str, Any]:
         logits = seeded_call(model, batch.tokens, training, place)  # [B, K]
         real = ops.cast(ops.not_equal(batch.tokens, PAD_ID), "float32")  # [B, T]
-        return objective(logits, batch.label, label_smoothing, class_weights) | {
+        return objective(logits, batch.label) | {
             "tokens": ops.sum(real, axis=1),
             "positions": ops.sum(ops.ones_like(real), axis=1),
         }

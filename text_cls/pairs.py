@@ -38,12 +38,22 @@ class PairFraming(NamedTuple):
 
     def apply(self, ids: np.ndarray) -> np.ndarray:
         """The bare ids of A, and behind them those of B, raised → int32 ids, cut and framed."""
-        count = int(np.count_nonzero(ids < self.size))
-        a, b = longest_first(count, len(ids) - count, max(0, self.max_length - 2 - self.middle))
-        raised = SEGMENT if self.segments else 0
-        second = ids[count : count + b] + (raised - self.size)
-        middle = [self.last] * self.middle
-        return np.array([self.first, *ids[:a], *middle, *second, self.last + raised], np.int32)
+        count, raised = np.count_nonzero(ids < self.size), SEGMENT if self.segments else 0
+        second = ids[count:] + (raised - self.size)
+        return self._framed(ids[:count], second, self.first, self.last, self.last + raised)
+
+    def windows(self, ids: np.ndarray) -> list[np.ndarray]:
+        """``apply``: a pair that does not fit is cut."""
+        return [self.apply(ids)]
+
+    def places(self, ids: np.ndarray) -> np.ndarray:
+        """What ``apply`` gives, with the place of each id among those of both texts; -1 for the tokens around them."""
+        count, place = np.count_nonzero(ids < self.size), np.arange(len(ids))
+        return self._framed(place[:count], place[count:], -1, -1, -1)
+
+    def _framed(self, a: np.ndarray, b: np.ndarray, first: int, middle: int, last: int) -> np.ndarray:
+        keep_a, keep_b = longest_first(len(a), len(b), max(0, self.max_length - 2 - self.middle))
+        return np.array([first, *a[:keep_a], *[middle] * self.middle, *b[:keep_b], last], np.int32)
 
 
 def longest_first(a: int, b: int, room: int) -> tuple[int, int]:

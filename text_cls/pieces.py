@@ -93,4 +93,9 @@ def end_to_end(pieces: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]
 
 def _chunk_pieces(tool: tuple[Cutter, str], texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
     cutter, join = tool
-    return end_to_end([cutter.pieces(join.join(field for field in fields if field.strip())) for fields in texts])
+    return end_to_end([cutter.pieces(one_text(fields, join)) for fields in texts])
+
+
+def one_text(fields: Fields, join: str) -> str:
+    """The fields that have any text, as the one that is cut."""
+    return join.join(field for field in fields if field.strip())

@@ -19,6 +19,7 @@ from training.plots import name_legend, name_ticks, new_figure, save_figure
 
 MOST_CLASSES = 30
 _COLOURS = [*colormaps["tab20"].colors, *colormaps["tab20b"].colors]  # type: ignore[attr-defined]
+_FEW = colormaps["tab10"].colors  # type: ignore[attr-defined]  # no two of like hue
 _REST = (0.8, 0.8, 0.8)
 
 
@@ -115,33 +116,39 @@ def calibration(about: Mapping[str, Any], path: Path) -> None:
     save_figure(figure, path)
 
 
-class _Group(NamedTuple):
-    """Points that are drawn in one colour."""
+class Group(NamedTuple):
+    """Points that are drawn in one colour: the ``rows`` of those with the ``labels`` that they are grouped by."""
 
     name: str
-    points: np.ndarray
+    rows: np.ndarray
     colour: tuple[float, float, float]
 
 
-def _groups(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> list[_Group]:
+def groups_of(labels: np.ndarray, classes: Sequence[str]) -> list[Group]:
     """A group of every class, or of the ``MOST_CLASSES`` largest and one of all others."""
     sizes = np.bincount(labels, minlength=len(classes))
     shown = np.sort(np.argsort(-sizes, kind="stable")[:MOST_CLASSES])
-    groups = [_Group(classes[k], points[labels == k], _COLOURS[n]) for n, k in enumerate(shown)]
+    colours = _FEW if len(shown) <= len(_FEW) else _COLOURS
+    groups = [Group(classes[k], np.flatnonzero(labels == k), colours[n]) for n, k in enumerate(shown)]
     if len(shown) < len(classes):
-        rest = points[~np.isin(labels, shown)]
-        groups.insert(0, _Group(f"{len(classes) - len(shown):,} other classes", rest, _REST))
+        rest = np.flatnonzero(~np.isin(labels, shown))
+        groups.insert(0, Group(f"{len(classes) - len(shown):,} other classes", rest, _REST))
     return groups
+
+
+def css_colour(colour: tuple[float, float, float]) -> str:
+    """A colour as HTML and plotly write it."""
+    return "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * part for part in colour))
 
 
 def scatter_3d(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
     """[N, 3] points coloured by class, from two sides; of many classes, the largest are named."""
     figure = Figure(figsize=(12, 5.5))
-    groups = _groups(points, labels, classes)
+    groups = groups_of(labels, classes)
     drawn = []
     for place, azimuth in enumerate((-60, 30)):
         axis = figure.add_subplot(1, 2, place + 1, projection="3d")
-        drawn = [axis.scatter(*group.points.T, s=8, color=group.colour) for group in groups]
+        drawn = [axis.scatter(*points[group.rows].T, s=8, color=group.colour) for group in groups]
         axis.view_init(elev=20, azim=azimuth)
         axis.tick_params(labelsize=6)
     many = len(groups) > 12
@@ -152,11 +159,30 @@ def scatter_3d(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], p
 
 def scatter_3d_html(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
     """The same as an interactive page; needs plotly."""
+    write_text(path, _interactive(points, labels, classes).to_html(include_plotlyjs=True))
+
+
+def scatter_3d_part(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
+    """The same as a part of a page that has a legend, with all that it needs: 5 MB; needs plotly."""
+    figure = _interactive(points, labels, classes)
+    gray = "rgb(128,128,128)"  # seen on white and on black
+    axis = {"showbackground": False, "title": {"text": ""}, "showticklabels": False, "gridcolor": gray,
+            "zerolinecolor": gray}  # fmt: skip
+    figure.update_layout(
+        height=480, margin=dict.fromkeys("lrtb", 0), paper_bgcolor="rgba(0,0,0,0)", showlegend=False,
+        scene={f"{letter}axis": axis for letter in "xyz"},
+    )  # fmt: skip
+    config = {"displayModeBar": False, "responsive": True}  # some of its buttons would use the network
+    return figure.to_html(full_html=False, include_plotlyjs=True, config=config)
+
+
+def _interactive(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Any:
+    """A figure of plotly."""
     import plotly.graph_objects as go
 
     data = [
-        go.Scatter3d(**dict(zip("xyz", group.points.T, strict=True)), mode="markers", name=escape(one_line(group.name)),
-                     marker={"size": 3, "color": "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * x for x in group.colour))})
-        for group in _groups(points, labels, classes)
+        go.Scatter3d(**dict(zip("xyz", points[group.rows].T, strict=True)), mode="markers",
+                     name=escape(one_line(group.name)), marker={"size": 3, "color": css_colour(group.colour)})
+        for group in groups_of(labels, classes)
     ]  # fmt: skip
-    write_text(path, go.Figure(data).to_html(include_plotlyjs=True))
+    return go.Figure(data)

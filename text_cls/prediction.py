@@ -14,8 +14,9 @@ import numpy as np
 from files.download import default_cache
 from files.errors import UserError
 from files.writing import replacing
-from text_cls.answers import FORMATS, Line, are_answers, best, lines_of
-from text_cls.inputs import InOrder, Input, in_chunks, opened, read_inputs
+from text_cls.answers import EXPLAINED, FORMATS, Answer, Explanation, Line, are_answers, best, lines_of
+from text_cls.explaining import Explainer, is_exact
+from text_cls.inputs import CHUNK, InOrder, Input, in_chunks, opened, read_inputs
 from text_cls.prediction_config import PredictionConfig
 from text_cls.predictor import NO_WORDS, Predictor
 from text_cls.streams import Stream
@@ -23,6 +24,7 @@ from training.hosts import hosts, on_chief, taking_part
 from training.placement import make_placement
 
 Write = Callable[[str], Any]
+_CHUNK_EXPLAINED = 64  # texts that are explained at a time: each takes as long as a batch that is answered
 
 
 class Summary(NamedTuple):
@@ -42,6 +44,8 @@ class Summary(NamedTuple):
 def predict(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str], write: Write) -> Summary:
     """Writes ``id,label,class,confidence,note`` lines for every text, in their order, or the same as JSON lines.
 
+    With ``config.explain`` they go on with ``explanation,logit,baseline,gap``; see ``answers.Explanation``.
+
     A text has ``config.top`` of them, or, if the model gives a text several labels, one for every class above its
     threshold. A text without words has one with a note alone, and so has, with ``config.skip_bad_rows``, what cannot be
     read. Few texts are in memory at a time; what a ``Stream`` has given is answered when it pauses.
@@ -56,18 +60,20 @@ def predict(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str],
         UserError: no text, one that cannot be read, no trained model in the folder, or ``top`` for a model of several
             labels.
     """
-    form, bad = FORMATS[config.format], InOrder(config.skip_bad_rows)
-    count = unanswered = 0
+    form, bad = (EXPLAINED if config.explain else FORMATS)[config.format], InOrder(config.skip_bad_rows)
+    count = unanswered = inexact = 0
     with taking_part(default_cache()):
         predictor = _load(config, run_dir)
+        explainer = Explainer(predictor) if config.explain else None
         with _output(config, write) as put, _progress(config, bad) as advance:
             for chunk in _chunks(config, texts, predictor, bad):
-                lines = list(_answered(config, predictor, chunk))
+                lines = list(_answered(config, predictor, chunk, explainer))
                 put((form.header if not count else "") + form.text(lines))
                 count += len(chunk)
                 unanswered += sum(line.answer is None for line in lines)
+                inexact += sum(line.explanation is not None and not is_exact(line.explanation) for line in lines)
                 advance(len(chunk))
-    return Summary(count, unanswered, tuple(bad.notes()))
+    return Summary(count, unanswered, (*bad.notes(), *_notes(inexact)))
 
 
 def dry_run(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str]) -> None:
@@ -85,6 +91,13 @@ def dry_run(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str])
         without = f", {unanswered:,} without an answer" if unanswered else ""
         parameters = predictor.model.count_params()
         print(f"{count:,} texts, {tokens:,} tokens{without}; {parameters:,} parameters; nothing was written")
+
+
+def _notes(inexact: int) -> list[str]:
+    """What a reader of explanations should know."""
+    if not inexact:
+        return []
+    return [f"explanations whose words do not add up to 1 %: {inexact:,}; their gap says by how much they miss"]
 
 
 def _load(config: PredictionConfig, run_dir: Path | str) -> Predictor:
@@ -111,15 +124,18 @@ def _chunks(
 def _walk(config: PredictionConfig, texts: Iterable[str], predictor: Predictor, bad: InOrder) -> Iterator[list[Input]]:
     with opened(config, texts) as (config, texts):
         pauses = texts.pauses if config.path is None and isinstance(texts, Stream) else None
-        yield from in_chunks(read_inputs(config, texts, bad, _takes_pairs(predictor)), pauses=pauses)
+        inputs = read_inputs(config, texts, bad, _takes_pairs(predictor))
+        yield from in_chunks(inputs, _CHUNK_EXPLAINED if config.explain else CHUNK, pauses)
 
 
 def _takes_pairs(predictor: Predictor) -> bool:
     return predictor.join_fields == "pair"
 
 
-def _answered(config: PredictionConfig, predictor: Predictor, chunk: Sequence[Input]) -> Iterator[Line]:
-    """The lines of each input."""
+def _answered(
+    config: PredictionConfig, predictor: Predictor, chunk: Sequence[Input], explainer: Explainer | None = None
+) -> Iterator[Line]:
+    """The lines of each input, with their explanations if they are asked for."""
     readable = [place for place, one in enumerate(chunk) if not one.note]
     encoded, rows = predictor.read([chunk[place].fields for place in readable])
     probabilities = predictor.probabilities(encoded)
@@ -127,11 +143,24 @@ def _answered(config: PredictionConfig, predictor: Predictor, chunk: Sequence[In
         raise UserError("the model answers with what is no number; train it again")
     found = best(probabilities, predictor.classes, config.top, predictor.thresholds)
     answers = dict(zip((readable[row] for row in rows), found, strict=True))
+    why = _explained(explainer, chunk, answers) if explainer else {}
     for place, one in enumerate(chunk):
         if place in answers:
-            yield from lines_of(one.id, answers[place])
+            yield from lines_of(one.id, answers[place], explanations=why.get(place, ()))
         else:
             yield from lines_of(one.id, (), one.note or NO_WORDS)
+
+
+def _explained(
+    explainer: Explainer, chunk: Sequence[Input], answers: dict[int, list[Answer]]
+) -> dict[int, list[Explanation]]:
+    """What moved each answer of the inputs at some places."""
+    asked = [(place, answer.label) for place, own in answers.items() for answer in own]
+    why: dict[int, list[Explanation]] = {}
+    found = explainer([chunk[place].fields for place, _ in asked], [label for _, label in asked])
+    for (place, _), explanation in zip(asked, found, strict=True):
+        why.setdefault(place, []).append(explanation)
+    return why
 
 
 def _check_out(out: Path | None) -> None:

@@ -41,6 +41,11 @@ class PredictionConfig(Config):
     join_fields: str = option(
         "", "How fields are put together, of a published classifier that does not say: sep, space or pair."
     )
+    explain: bool = option(
+        False,
+        "Say what each word adds to the logit of a class that is listed, by integrated gradients: in CSV the ten "
+        "strongest words as word:+0.52, in JSON lines all as [word, 0.52].",
+    )
     top: int = option(1, "Classes to list for each text, the likeliest first.", low=1)
     format: str = option("csv", "Form of the answers.", choices="text_cls.answers:FORMATS")
     out: Path | None = option(None, "File of the answers, written whole or not at all. [standard output]")

@@ -14,27 +14,29 @@ import keras
 import numpy as np
 
 from files.artefacts import CONFIG, read_artefact, write_artefact
-from files.documents import shown
 from files.errors import UserError
 from text_cls import bert, transformer
 from text_cls.answers import Answer, best
 from text_cls.batches import answer_batches, evaluation_batches
-from text_cls.calibration import activated, fit_temperature, is_temperature
-from text_cls.config import TRUNCATIONS, DataConfig, TransformerConfig
+from text_cls.calibration import activated, fit_temperature
 from text_cls.data import joined_fields
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.encoding import Encoded
+from text_cls.linear_path import FILE as LINEAR
+from text_cls.linear_path import LinearPath
 from text_cls.objective import make_predict_fn
-from text_cls.preprocess import Fields
+from text_cls.predictor_checks import check_configuration, check_vocabulary
+from text_cls.preprocess import Corpus, Fields
 from text_cls.published_classifier import UNTOLD, is_published, read_published
 from text_cls.several_labels import UNFITTED, fit_thresholds
 from text_cls.tokenisers import PieceTokeniser, Tokeniser, load_own
+from text_cls.transformer_config import TransformerConfig
 from training.backends import Placement
 from training.checkpoint import load_weights, write_weights
 from training.config import TrainingConfig
 from training.evaluation import make_evaluator
 from training.feed import Batches
-from training.options import choices_of, today
+from training.options import today
 from training.placement import make_placement
 from training.session import precision, precision_now
 
@@ -100,15 +102,17 @@ class Predictor:
             multi_label: whether a text has any number of labels; then ``thresholds`` [K], .5 at first, say from which
                 probability on a class is predicted.
 
-        ``temperature``, 1 at first, is what logits are divided by before they become probabilities.
+        ``temperature``, 1 at first, is what logits are divided by before they become probabilities. ``linear``, None at
+        first, is what adds its scores to the logits.
         """
         self.config, self.tokeniser, self.classes, self.batch_size = config, tokeniser, tuple(classes), batch_size
-        self.join_fields, self.precision = join_fields, precision_now()
+        self.join_fields, self.precision, self.placement = join_fields, precision_now(), placement
         with placement.scope():
             self.model = KINDS[type(config)].build(config)
         self.multi_label = multi_label
         self.thresholds = np.full(len(self.classes), UNFITTED) if multi_label else None
         self.temperature = 1.0
+        self.linear: LinearPath | None = None
         self._evaluate = make_evaluator(make_predict_fn(self.model), placement, at_once=2)
 
     def encode(self, texts: Sequence[Fields]) -> Encoded:
@@ -132,7 +136,12 @@ class Predictor:
                 "and B, as transformers takes two texts) or space"
             )
         corpus = self.tokeniser.tokenise(joined_fields(texts, self.join_fields))
-        return self.tokeniser.encode(corpus.without_empty()), np.flatnonzero(corpus.lengths)
+        return self.encoded(corpus.without_empty()), np.flatnonzero(corpus.lengths)
+
+    def encoded(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
+        """Words or pieces → token ids, and the scores of the linear path, if there is one."""
+        encoded = self.tokeniser.encode(corpus, labels)
+        return encoded if self.linear is None else dataclasses.replace(encoded, scores=self.linear.scores(corpus))
 
     def classify(self, texts: Sequence[str | Fields], top: int = 1) -> list[list[Answer]]:
         """The classes of raw texts, each with its number, name and confidence; for use from Python.
@@ -163,19 +172,22 @@ class Predictor:
     def logits(
         self, encoded: Encoded, batches: Callable[[Encoded, int, int], Batches] = evaluation_batches
     ) -> np.ndarray:
-        """[N, K] what the model gives, before the temperature.
+        """[N, K] what the model gives, the mean over a text's windows, with its scores, before the temperature.
 
         Args:
             encoded: the texts.
             batches: how they are put together; rounding depends on it.
         """
+        if self.linear is not None and encoded.scores is None:
+            raise ValueError("texts without scores: encode them with the predictor")
         if not len(encoded):
             return np.zeros((0, len(self.classes)), np.float32)
         with precision(self.precision):
             values = self._evaluate(batches(encoded, self.batch_size, self.tokeniser.max_length))
         result = np.empty_like(values["logits"])
         result[values["row"]] = values["logits"]
-        return result
+        result = encoded.averaged(result)
+        return result if encoded.scores is None else result + encoded.scores
 
     def activated(self, logits: np.ndarray) -> np.ndarray:
         """Logits → probabilities, at the predictor's temperature."""
@@ -205,9 +217,14 @@ class Predictor:
             "thresholds": None if self.thresholds is None else self.thresholds.tolist(),
             "temperature": self.temperature,
             "tokeniser": self.tokeniser.save(folder),
+            "linear": self.linear is not None,
             "model": dataclasses.asdict(self.config),
         }
-        write_artefact(folder, config, (WEIGHTS, self.tokeniser.vocabulary_file))
+        files = [WEIGHTS, self.tokeniser.vocabulary_file]
+        if self.linear is not None:
+            self.linear.save(folder / LINEAR)
+            files.append(LINEAR)
+        write_artefact(folder, config, files)
 
     @classmethod
     def load(cls, folder: Path | str, placement: Placement | None = None, join_fields: str = "") -> "Predictor":
@@ -229,9 +246,9 @@ class Predictor:
         raw["precision"] = today(TrainingConfig, "precision", raw.get("precision", "float32"))
         try:
             (kind,) = (kind for config, kind in KINDS.items() if config.__name__ == raw["kind"])
-            _check(raw)
+            check_configuration(raw)
             tokeniser, model = kind.load_tokeniser(folder, raw["tokeniser"]), kind.read(raw["model"])
-            _check_vocabulary(tokeniser, model)
+            check_vocabulary(tokeniser, _vocabulary_size(model))
             with precision(raw["precision"]):
                 predictor = cls(
                     model, tokeniser, raw["classes"], placement, raw["batch_size"],
@@ -243,6 +260,8 @@ class Predictor:
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise UserError(f"{folder / CONFIG}: not a predictor's configuration ({error})") from error
         load_weights(folder / WEIGHTS, predictor.model.variables)
+        if raw.get("linear"):
+            predictor.linear = LinearPath.load(folder / LINEAR, len(predictor.classes))
         return _joining(predictor, join_fields, folder)
 
     @classmethod
@@ -273,44 +292,5 @@ def _model_folder(folder: Path) -> Path:
     return inner if is_run or (inner.is_dir() and not (folder / CONFIG).exists()) else folder
 
 
-def _check(raw: dict[str, Any]) -> None:
-    """Raises ValueError for what would otherwise be found out much later."""
-    tokeniser, classes = raw["tokeniser"], raw["classes"]
-    for name, value in (("batch_size", raw["batch_size"]), ("max_length", tokeniser["max_length"])):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} is {shown(value)}")
-    known = (
-        ("truncate", tokeniser["truncate"], TRUNCATIONS),
-        ("precision", raw["precision"], choices_of(TrainingConfig, "precision")),
-        ("join_fields", raw.get("join_fields", "sep"), choices_of(DataConfig, "join_fields")),
-    )
-    for name, value, values in known:
-        if value not in values:
-            raise ValueError(f"{name} is {shown(value)}")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"classes are {shown(classes)}")
-    if len(classes) != raw["model"]["num_classes"]:
-        raise ValueError(f"there are {len(classes)} classes, and the model has {raw['model']['num_classes']}")
-    _check_labels(raw.get("multi_label", False), raw.get("thresholds"), len(classes))
-    if not is_temperature(raw.get("temperature", 1.0)):
-        raise ValueError(f"temperature is {shown(raw['temperature'])}")
-
-
-def _check_vocabulary(tokeniser: Tokeniser, model: ModelConfig) -> None:
-    """Raises ValueError for a model that has no vectors for some of the tokens; a padded table has more."""
-    known = model.encoder.vocabulary_size if isinstance(model, BertClassifierConfig) else model.vocabulary_size
-    if tokeniser.size > known:
-        raise ValueError(f"{tokeniser.vocabulary_file} has {tokeniser.size:,} entries, and the model {known:,}")
-
-
-def _check_labels(multi_label: Any, thresholds: Any, num_classes: int) -> None:
-    """Raises ValueError for thresholds that are no probabilities, one a class."""
-    if not isinstance(multi_label, bool):
-        raise ValueError(f"multi_label is {shown(multi_label)}")
-    if not multi_label:
-        return
-    if not isinstance(thresholds, list) or len(thresholds) != num_classes:
-        raise ValueError(f"thresholds are {shown(thresholds)}, and there are {num_classes} classes")
-    wrong = [t for t in thresholds if not isinstance(t, int | float) or isinstance(t, bool) or not 0 <= t <= 1]
-    if wrong:
-        raise ValueError(f"thresholds have {shown(wrong[0])} among them")
+def _vocabulary_size(model: ModelConfig) -> int:
+    return model.encoder.vocabulary_size if isinstance(model, BertClassifierConfig) else model.vocabulary_size

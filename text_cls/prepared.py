@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from files.errors import UserError
 from text_cls.checkpoints import Checkpoint, read_checkpoint, resolve
-from text_cls.config import DataConfig, EncoderConfig
+from text_cls.config import DataConfig
 from text_cls.corpora import CorpusCache, tokenise_splits
 from text_cls.data import Splits, load
 from text_cls.encoding import Encoded
+from text_cls.length_config import MOST_WINDOWS, EncoderConfig, LengthConfig
 from text_cls.preprocess import Corpus
 from text_cls.tokenisers import PieceTokeniser
 
@@ -73,4 +74,5 @@ def make_tokeniser(checkpoint: Checkpoint, encoder: EncoderConfig, join_fields: 
     if join_fields == "pair" and encoder.truncate != "head":
         raise UserError(f"--truncate={encoder.truncate}: pairs lose their ends; leave it out with --join_fields=pair")
     cutter = checkpoint.tokeniser(encoder.tokeniser)
-    return PieceTokeniser.of(cutter, encoder.max_length, encoder.truncate, join_fields)
+    stride, most = (encoder.stride, encoder.max_windows) if isinstance(encoder, LengthConfig) else (0, MOST_WINDOWS)
+    return PieceTokeniser.of(cutter, encoder.max_length, encoder.truncate, join_fields, stride, most)

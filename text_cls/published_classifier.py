@@ -16,9 +16,10 @@ from files.documents import read_object, shown
 from files.errors import UserError
 from text_cls.calibration import is_temperature
 from text_cls.checkpoints import Checkpoint, load_encoder, read_checkpoint
-from text_cls.config import TRUNCATIONS, DataConfig
+from text_cls.config import DataConfig
 from text_cls.encoder_config import BertClassifierConfig
 from text_cls.encoder_families import FAMILIES, Form
+from text_cls.length_config import TRUNCATIONS
 from text_cls.several_labels import UNFITTED
 from training.options import choices_of
 

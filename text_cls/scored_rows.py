@@ -50,12 +50,12 @@ def write_scored(path: Path, splits: Splits, probabilities: np.ndarray, threshol
     writer.writerow(_HEADER)
     for row in zip(test.ids, test.labels, predicted, claims.confidence.tolist(), strict=True):
         identity, label, answer, confidence = row
-        names = (_names(one, splits.classes) for one in (label, answer))
+        names = (names_of(one, splits.classes) for one in (label, answer))
         writer.writerow([identity, *names, round(confidence, 6)])
     write_text(path, text.getvalue())
 
 
-def _names(label: Any, classes: tuple[str, ...]) -> str:
+def names_of(label: Any, classes: tuple[str, ...]) -> str:
     """A class number's name, or as a list the names of those of [K] that are set."""
     if np.ndim(label) == 0:
         return str(classes[int(label)])

@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from text_cls.config import CleaningConfig, LengthConfig, VocabularyConfig
+from text_cls.config import CleaningConfig, VocabularyConfig
 from text_cls.encoding import AnyFraming, Encoded, Framing, encode, unknown_share
+from text_cls.length_config import MOST_WINDOWS, WINDOWS, LengthConfig
 from text_cls.pairs import PairFraming, tokenise_pairs
 from text_cls.pieces import CUTTERS, Cutter, tokenise_pieces
 from text_cls.preprocess import Cleaner, Corpus, Fields, tokenise
@@ -21,6 +22,21 @@ from text_cls.subwords import Subwords, expanded, library
 from text_cls.vocabulary import SEGMENT, UNK_ID, Vocabulary
 
 MANY_UNKNOWN = 0.1  # share of the validation tokens from which on a run says so
+
+
+def _lengths_of(tokeniser: "_CleanedTokeniser | PieceTokeniser") -> dict[str, Any]:
+    """What an artefact says of how long texts are read."""
+    return {name: getattr(tokeniser, name) for name in _length_names(tokeniser.truncate)}
+
+
+def _lengths_in(config: dict[str, Any]) -> dict[str, Any]:
+    """The same, read back: arguments of a tokeniser."""
+    return {name: config[name] for name in _length_names(config["truncate"])}
+
+
+def _length_names(truncate: str) -> tuple[str, ...]:
+    """Of windows only where there may be any."""
+    return ("max_length", "truncate", "stride", "max_windows") if truncate == WINDOWS else ("max_length", "truncate")
 
 
 class Tokeniser(Protocol):
@@ -41,6 +57,10 @@ class Tokeniser(Protocol):
     @property
     def key(self) -> str:
         """All that its words or pieces depend on besides the texts."""
+
+    @property
+    def framing(self) -> AnyFraming:
+        """What is put around a text, and how a long one is cut."""
 
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
         """Raw texts → words or pieces."""
@@ -63,6 +83,8 @@ class _CleanedTokeniser:
     vocabulary: Vocabulary | Subwords
     max_length: int
     truncate: str = "head"
+    stride: int = 0
+    max_windows: int = MOST_WINDOWS
 
     kind: ClassVar[str]
     vocabulary_type: ClassVar[type[Vocabulary] | type[Subwords]]
@@ -73,7 +95,7 @@ class _CleanedTokeniser:
     def build(cls, corpus: Corpus, cleaner: Cleaner, config: VocabularyConfig, length: LengthConfig) -> Self:
         """That of a cleaned corpus; raises UserError where its vocabulary would be empty, or too large a file."""
         vocabulary = cls.vocabulary_type.build(corpus, config.vocabulary_size, config.min_count)
-        return cls(cleaner, vocabulary, length.max_length, length.truncate)
+        return cls(cleaner, vocabulary, **dataclasses.asdict(length))
 
     @classmethod
     def cleaner_of(cls, config: CleaningConfig) -> Cleaner:
@@ -86,7 +108,7 @@ class _CleanedTokeniser:
         stop_words = frozenset(config["stop_words"]) if "stop_words" in config else None
         cleaner = Cleaner(CleaningConfig(**config["cleaner"]), stop_words, config.get("rule", "0.5"))
         vocabulary = cls.vocabulary_type.load(folder / cls.vocabulary_file)
-        return cls(cleaner, vocabulary, config["max_length"], config["truncate"])
+        return cls(cleaner, vocabulary, **_lengths_in(config))
 
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
         return tokenise(texts, self.cleaner, workers)
@@ -98,7 +120,7 @@ class _CleanedTokeniser:
     @property
     def framing(self) -> Framing:
         """<CLS> in front, nothing behind."""
-        return Framing(self.max_length, self.truncate)
+        return Framing(self.max_length, self.truncate, stride=self.stride, max_windows=self.max_windows)
 
     def save(self, folder: Path) -> dict[str, Any]:
         self.vocabulary.save(folder / self.vocabulary_file)
@@ -107,8 +129,7 @@ class _CleanedTokeniser:
             "rule": self.cleaner.rule,
             "cleaner": dataclasses.asdict(self.cleaner.config),
             "stop_words": sorted(self.cleaner.stop_words),
-            "max_length": self.max_length,
-            "truncate": self.truncate,
+            **_lengths_of(self),
         }
 
 
@@ -195,12 +216,17 @@ class PieceTokeniser:
     truncate: str = "head"
     join: str = " "
     pairs: bool = False
+    stride: int = 0
+    max_windows: int = MOST_WINDOWS
 
     @classmethod
-    def of(cls, cutter: Cutter, max_length: int, truncate: str, join_fields: str) -> "PieceTokeniser":
+    def of(
+        cls, cutter: Cutter, max_length: int, truncate: str, join_fields: str, stride: int = 0,
+        max_windows: int = MOST_WINDOWS,
+    ) -> "PieceTokeniser":  # fmt: skip
         """With the join and the pairs that ``DataConfig.join_fields`` means."""
         join = " " if join_fields == "space" else cutter.separator
-        return cls(cutter, max_length, truncate, join, join_fields == "pair")
+        return cls(cutter, max_length, truncate, join, join_fields == "pair", stride, max_windows)
 
     @property
     def vocabulary_file(self) -> str:
@@ -216,11 +242,15 @@ class PieceTokeniser:
         return tokenise_pieces(texts, self.cutter, self.join, workers)
 
     def encode(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
+        return encode(corpus.ids, corpus.offsets, labels, self.framing)
+
+    @property
+    def framing(self) -> AnyFraming:
+        """The encoder's tokens around a text, or around and between two."""
         cls_id, sep_id = self.cutter.cls_id, self.cutter.sep_id
-        framing: AnyFraming = Framing(self.max_length, self.truncate, cls_id, sep_id)
         if self.pairs:
-            framing = PairFraming(self.max_length, cls_id, sep_id, self.size, self.cutter.middle, self.cutter.segments)
-        return encode(corpus.ids, corpus.offsets, labels, framing)
+            return PairFraming(self.max_length, cls_id, sep_id, self.size, self.cutter.middle, self.cutter.segments)
+        return Framing(self.max_length, self.truncate, cls_id, sep_id, self.stride, self.max_windows)
 
     @cached_property
     def key(self) -> str:
@@ -242,10 +272,9 @@ class PieceTokeniser:
 
     def save(self, folder: Path) -> dict[str, Any]:
         cutter = {"cutter": self.cutter.kind, "casing": self.cutter.save(folder)}
-        lengths = {"max_length": self.max_length, "truncate": self.truncate}
-        return cutter | lengths | {"join": self.join, "pairs": self.pairs}
+        return cutter | _lengths_of(self) | {"join": self.join, "pairs": self.pairs}
 
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> "PieceTokeniser":
         cutter = CUTTERS[config.get("cutter", "wordpiece")].load(folder, config["casing"])
-        return cls(cutter, config["max_length"], config["truncate"], config["join"], config.get("pairs", False))
+        return cls(cutter, **_lengths_in(config), join=config["join"], pairs=config.get("pairs", False))

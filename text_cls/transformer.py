@@ -11,8 +11,8 @@ import numpy as np
 from keras import layers, ops
 
 from text_cls.attention import attention
-from text_cls.config import NORMS, POSITIONS, TransformerConfig
 from text_cls.pooling import POOLINGS
+from text_cls.transformer_config import NORMS, POSITIONS, TransformerConfig
 from text_cls.vocabulary import MASK_ID, PAD_ID, SPECIAL, UNK_ID
 from training.draws import kept
 from training.dropout import Dropout

@@ -26,7 +26,7 @@ class TrainingConfig(Config):
     """How a model is trained, whatever the model."""
 
     batch_size: int = option(64, "Examples in one update, over all replicas.", low=1)
-    num_epochs: float = option(10.0, "Passes over the training examples.", low=0.0)
+    num_epochs: float | None = option(10.0, "Passes over the training examples. [train_text: by --size]", low=0.0)
     num_steps: int = option(0, "Updates; 0: by --num_epochs.", low=0)
     optimizer: str = option("adamw", "Optimizer.", choices="training.optimizers:OPTIMIZERS")
     learning_rate: float = option(1e-3, "Peak learning rate.", low=0.0)
@@ -65,9 +65,12 @@ class TrainingConfig(Config):
             raise UserError(f"--patience={self.patience} needs --select: which figure is to improve?")
 
     def resolved(self, steps_per_epoch: int) -> Self:
-        """The same with the numbers of steps that the size of the data gives."""
+        """The same with the numbers of steps that the size of the data gives; raises ValueError without epochs."""
+        if not self.num_steps and self.num_epochs is None:
+            raise ValueError("neither num_epochs nor num_steps: a task that leaves both open decides before")
+        epochs = self.num_epochs or 0.0
         return dataclasses.replace(
             self,
-            num_steps=self.num_steps or max(1, round(self.num_epochs * steps_per_epoch)),
+            num_steps=self.num_steps or max(1, round(epochs * steps_per_epoch)),
             eval_every=self.eval_every or steps_per_epoch,
         )

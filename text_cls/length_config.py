@@ -1,0 +1,79 @@
+"""How long a text may be, what becomes of a longer one, and which published encoder reads it."""
+
+import dataclasses
+
+from files.errors import UserError
+from training.options import Config, option
+
+TRUNCATIONS = ("head", "tail", "head_tail")
+WINDOWS = "windows"
+MOST_WINDOWS = 32
+MAX_WINDOWS = 2**10
+
+
+@dataclasses.dataclass(frozen=True)
+class CutConfig(Config):
+    """What is read of a text where one vector is all that comes of it."""
+
+    max_length: int = option(256, "Longest text in tokens, special ones included.", low=3, high=2**20)
+    truncate: str = option(
+        "head",
+        "Part that is kept of longer texts: the head, or a quarter from the head and the rest from the tail.",
+        choices=TRUNCATIONS,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthConfig(CutConfig):
+    """What a classifier reads of a text."""
+
+    truncate: str = option(
+        "head",
+        "Part that is kept of longer texts: the head, or a quarter from the head and the rest from the tail; windows: "
+        "all, in parts of --max_length tokens whose logits are averaged; training takes one part a text and epoch.",
+        choices=(*TRUNCATIONS, WINDOWS),
+    )
+    stride: int = option(
+        0, "Tokens from where a window begins to where the next one does; 0: half a window.", low=0, high=2**20
+    )
+    max_windows: int = option(
+        MOST_WINDOWS,
+        "Most windows of a text; those of a longer one are spread evenly over it, with gaps if need be.",
+        low=2,
+        high=MAX_WINDOWS,
+    )
+
+    def check(self) -> None:
+        if self.truncate != WINDOWS:
+            for name, given, default in (("stride", self.stride, 0), ("max_windows", self.max_windows, MOST_WINDOWS)):
+                if given != default:
+                    raise UserError(f"--{name}={given} is for --truncate={WINDOWS}; leave it out")
+        elif self.stride > self.max_length - 2:
+            raise UserError(
+                f"--stride={self.stride} leaves out words between windows of --max_length={self.max_length} tokens, "
+                f"up to two of them special ones; use {self.max_length - 2} or less"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig(CutConfig):
+    """Which published encoder reads the texts, and how much of them."""
+
+    encoder: str = option("minilm", "Path of a published checkpoint, or a name: minilm, bert-base-uncased.")
+    tokeniser: str = option(
+        "python",
+        "Implementation of WordPiece, ours or the library's; the ids are the same.",
+        choices=("python", "tokenizers"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedEncoderConfig(LengthConfig, EncoderConfig):
+    """A published encoder that becomes a classifier."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenEncoderConfig(EncoderConfig):
+    """A published encoder whose hidden states are features."""
+
+    batch_tokens: int = option(8192, "Tokens in a batch of the encoder, padding included.", low=1)

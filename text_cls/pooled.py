@@ -1,0 +1,126 @@
+"""The pooled vectors of some test texts, kept beside a run's result, and their places by t-SNE.
+
+``N`` texts, ``D`` numbers a vector.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import keras
+import numpy as np
+
+from files.arrays import write_npz
+from files.errors import UserError
+from files.npz import read_npz
+from text_cls.batches import sorted_batches
+from text_cls.encoding import Encoded
+from training.backends import Placement
+from training.evaluation import make_evaluator
+
+FEWEST = 5  # texts of a t-SNE
+COMPONENTS = 50  # of the vectors, before t-SNE
+
+
+class Pooled(NamedTuple):
+    """Some test texts, drawn at random.
+
+    Attributes:
+        vectors: [N, at most ``COMPONENTS``] float32, principal components of the vectors that the head is given.
+        rows: [N] places of the texts in the test split.
+        labels, predicted: [N] class numbers.
+    """
+
+    vectors: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Writes an npz file."""
+        write_npz(path, self._asdict())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises UserError for a file that is missing or damaged."""
+        return _loaded(cls, path)
+
+
+class Places(NamedTuple):
+    """The same texts as points of pictures.
+
+    Attributes:
+        plane, space: [N, 2] and [N, 3].
+        labels, predicted: [N] class numbers.
+    """
+
+    plane: np.ndarray
+    space: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+
+    @classmethod
+    def of(cls, pooled: Pooled, seed: int) -> Self:
+        """By t-SNE; at least ``FEWEST`` texts are needed."""
+        plane, space = (tsne(pooled.vectors, dimensions, seed) for dimensions in (2, 3))
+        return cls(plane, space, pooled.labels, pooled.predicted)
+
+    def save(self, path: Path) -> None:
+        """Writes an npz file."""
+        write_npz(path, self._asdict())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises UserError for a file that is missing or damaged."""
+        return _loaded(cls, path)
+
+
+def _loaded(kind: Any, path: Path) -> Any:
+    arrays = read_npz(path)
+    lengths = {len(array) for array in arrays.values() if array.ndim}
+    if set(arrays) != set(kind._fields) or len(lengths) != 1:
+        raise UserError(f"{path}: damaged: arrays of one length named {', '.join(kind._fields)} are needed")
+    return kind(**arrays)
+
+
+def check_plotly(interactive: bool) -> None:
+    """Raises UserError where --interactive is asked for without plotly."""
+    if interactive and find_spec("plotly") is None:
+        raise UserError("--interactive needs plotly: pip install plotly")
+
+
+def drawn_rows(count: int, most: int, seed: int) -> np.ndarray:
+    """At most ``most`` of ``count`` rows, in a random order."""
+    return np.random.default_rng(seed).permutation(count)[:most]
+
+
+def pooled_vectors(model: keras.Model, texts: Encoded, batch_size: int, placement: Placement) -> np.ndarray:
+    """[N, D] float32 what the head of a classifier is given, in the order of the texts; the mean over windows."""
+    pooled = keras.Model(model.input, model.get_layer("head_dropout").input)
+    found = make_evaluator(lambda batch: {"vector": pooled(batch.tokens, training=False), "row": batch.row}, placement)(
+        sorted_batches(texts, batch_size)
+    )
+    return texts.averaged(found["vector"][np.argsort(found["row"])].astype(np.float32))
+
+
+def principal(vectors: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
+    """[N, at most ``components``] float32 principal components, the largest first; fewer numbers stay as they are.
+
+    t-SNE of 50 of them is as good as that of all, and sooner there (van der Maaten & Hinton 2008 take 30).
+    """
+    if vectors.shape[1] <= components:
+        return vectors.astype(np.float32)
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    _, directions = np.linalg.eigh(centred.T @ centred)  # in ascending order of the variance
+    return (centred @ directions[:, : -components - 1 : -1]).astype(np.float32)
+
+
+def tsne(vectors: np.ndarray, dimensions: int, seed: int) -> np.ndarray:
+    """[N, dimensions] by t-SNE; on one core, as scikit-learn's threads wait for each other by spinning: where another
+    program has the other core, a thousand texts take 24 s on two, and 3 s on one."""
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    with threadpool_limits(1):
+        return TSNE(dimensions, perplexity=perplexity, random_state=seed, init="pca").fit_transform(vectors)

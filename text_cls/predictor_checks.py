@@ -1,0 +1,66 @@
+"""What a predictor's ``config.json`` must say, checked before anything is built of it."""
+
+from typing import Any
+
+from files.documents import shown
+from text_cls.calibration import is_temperature
+from text_cls.config import DataConfig
+from text_cls.length_config import MAX_WINDOWS, TRUNCATIONS, WINDOWS
+from text_cls.tokenisers import Tokeniser
+from training.config import TrainingConfig
+from training.options import choices_of
+
+
+def check_configuration(raw: dict[str, Any]) -> None:
+    """Raises ValueError for what would otherwise be found out much later."""
+    tokeniser, classes = raw["tokeniser"], raw["classes"]
+    for name, value in (("batch_size", raw["batch_size"]), ("max_length", tokeniser["max_length"])):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} is {shown(value)}")
+    known = (
+        ("truncate", tokeniser["truncate"], (*TRUNCATIONS, WINDOWS)),
+        ("precision", raw["precision"], choices_of(TrainingConfig, "precision")),
+        ("join_fields", raw.get("join_fields", "sep"), choices_of(DataConfig, "join_fields")),
+    )
+    for name, value, values in known:
+        if value not in values:
+            raise ValueError(f"{name} is {shown(value)}")
+    if tokeniser["truncate"] == WINDOWS:
+        _check_windows(tokeniser)
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes are {shown(classes)}")
+    if len(classes) != raw["model"]["num_classes"]:
+        raise ValueError(f"there are {len(classes)} classes, and the model has {raw['model']['num_classes']}")
+    _check_labels(raw.get("multi_label", False), raw.get("thresholds"), len(classes))
+    if not isinstance(raw.get("linear", False), bool):
+        raise ValueError(f"linear is {shown(raw['linear'])}")
+    if not is_temperature(raw.get("temperature", 1.0)):
+        raise ValueError(f"temperature is {shown(raw['temperature'])}")
+
+
+def check_vocabulary(tokeniser: Tokeniser, known: int) -> None:
+    """Raises ValueError for a model that has vectors for fewer tokens than there may be; a padded table has more."""
+    if tokeniser.size > known:
+        raise ValueError(f"{tokeniser.vocabulary_file} has {tokeniser.size:,} entries, and the model {known:,}")
+
+
+def _check_windows(tokeniser: dict[str, Any]) -> None:
+    """Raises ValueError for windows without room for a word, or with gaps between them, or too many."""
+    room = tokeniser["max_length"] - 2
+    for name, low, high in (("max_length", 3, None), ("stride", 0, room), ("max_windows", 2, MAX_WINDOWS)):
+        value = tokeniser[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+            raise ValueError(f"{name} is {shown(value)}")
+
+
+def _check_labels(multi_label: Any, thresholds: Any, num_classes: int) -> None:
+    """Raises ValueError for thresholds that are no probabilities, one a class."""
+    if not isinstance(multi_label, bool):
+        raise ValueError(f"multi_label is {shown(multi_label)}")
+    if not multi_label:
+        return
+    if not isinstance(thresholds, list) or len(thresholds) != num_classes:
+        raise ValueError(f"thresholds are {shown(thresholds)}, and there are {num_classes} classes")
+    wrong = [t for t in thresholds if not isinstance(t, int | float) or isinstance(t, bool) or not 0 <= t <= 1]
+    if wrong:
+        raise ValueError(f"thresholds have {shown(wrong[0])} among them")

@@ -1,0 +1,125 @@
+"""What becomes ``report.html``: kept before a run's result, explained and drawn after it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+
+from text_cls import plots
+from text_cls.config import TextTaskConfig
+from text_cls.encoding import Encoded
+from text_cls.explaining import explain
+from text_cls.mislabelled import SUSPECTS
+from text_cls.pooled import FEWEST, Places, Pooled, drawn_rows, pooled_vectors, principal
+from text_cls.predictor import Predictor
+from text_cls.report_data import EXPLAINED, REPORT_DATA, Answered, explained, report_data, to_explain
+from text_cls.report_page import PAGE, write_page
+from text_cls.report_sections import MOST_POINTS, PLACES
+from training.run import Run
+
+if TYPE_CHECKING:
+    from text_cls.job import TextJob
+
+POOLED = "pooled.npz"
+_SOURCES = ("result.json", "report.json", SUSPECTS, EXPLAINED, PLACES)  # of the page, with the pictures
+
+
+class Tested(NamedTuple):
+    """The test split, and what a classifier said of it.
+
+    Attributes:
+        answered: its texts and answers.
+        encoded: the texts as token ids.
+        predictor: the classifier.
+    """
+
+    answered: Answered
+    encoded: Encoded
+    predictor: Predictor
+
+    @classmethod
+    def by(cls, job: "TextJob") -> Self:
+        """Of a job whose model is trained, and whose test texts are scored."""
+        predictor = job.predictor
+        probabilities = predictor.activated(job.logits["test"])
+        answered = Answered(job.splits.test, probabilities, predictor.thresholds, job.splits.classes)
+        return cls(answered, job.encoded["test"], predictor)
+
+    def pooled(self, rows: np.ndarray) -> Pooled:
+        """The vectors of some of the texts."""
+        predictor, encoded = self.predictor, self.encoded.take(rows)
+        vectors = pooled_vectors(predictor.model, encoded, predictor.batch_size, predictor.placement)
+        return Pooled(principal(vectors), rows, encoded.labels, self.answered.likeliest[rows])
+
+
+def keep(run: Run, job: "TextJob") -> None:
+    """Keeps what the page needs of the model, and of the texts; nothing with --noreport."""
+    config, tested = job.config, Tested.by(job)
+    if not config.report:
+        return
+    rows = drawn_rows(len(tested.encoded), config.tsne, config.seed)
+    reason = _why_no_tsne(tested.answered, rows)
+    if reason:
+        run.say(reason)
+        rows = rows[:0]
+    elif len(rows):
+        run.say(f"t-SNE of {len(rows):,} test texts: tsne.png{', tsne.html' if config.interactive else ''}")
+        tested.pooled(rows).save(run.path / POOLED)
+    run.write_json(REPORT_DATA, report_data(tested.answered, rows[:MOST_POINTS].tolist()))
+
+
+def _why_no_tsne(answered: Answered, rows: np.ndarray) -> str:
+    if len(rows) and answered.thresholds is not None:
+        return "no t-SNE: its points are coloured by class, and a text may have several"
+    return f"no t-SNE of {len(rows)} test texts: it needs five" if 0 < len(rows) < FEWEST else ""
+
+
+def explain_some(run: Run, job: "TextJob") -> None:
+    """Explains a few answers; the model is needed, so that a run that is killed before goes without."""
+    if not job.config.report:
+        return
+    answered = Tested.by(job).answered
+    rows = to_explain(answered)
+
+    def write(path: Path) -> None:
+        texts, classes = [answered.texts.fields[row] for row in rows], answered.likeliest[rows].tolist()
+        run.write_json(path.name, explained(answered, rows, explain(job.predictor, texts, classes)))
+
+    if rows:
+        run.picture(EXPLAINED, write)
+
+
+def draw(run: Run, config: TextTaskConfig, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
+    """The pictures of t-SNE and the page, from the files of the run; ``picture`` is ``run.picture``, or draws only what
+    is missing."""
+    if not config.report:
+        return
+    if (run.path / POOLED).exists():
+        picture(PLACES, lambda path: Places.of(Pooled.load(run.path / POOLED), config.seed).save(path))
+    if (run.path / PLACES).exists():
+        _draw_points(run, config, picture)
+    if not _is_current(run.path):
+        run.picture(PAGE, lambda path: write_page(run.path, path, config.interactive))
+
+
+def _draw_points(run: Run, config: TextTaskConfig, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
+    """Those of t-SNE, coloured by class."""
+
+    def drawn(scatter: Callable[..., None]) -> Callable[[Path], None]:
+        def draw_it(path: Path) -> None:
+            places, classes = Places.load(run.path / PLACES), run.read_json("data.json")
+            scatter(places.space, places.labels, (classes or {})["classes"], path)
+
+        return draw_it
+
+    picture("tsne.png", drawn(plots.scatter_3d))
+    if config.interactive:
+        picture("tsne.html", drawn(plots.scatter_3d_html))
+
+
+def _is_current(folder: Path) -> bool:
+    """Whether the page is there, and newer than all that is in it."""
+    files = [*folder.glob("*.png"), *(folder / name for name in _SOURCES)]
+    made = (folder / PAGE).stat().st_mtime_ns if (folder / PAGE).exists() else 0
+    return made > 0 and all(made >= file.stat().st_mtime_ns for file in files if file.exists())
