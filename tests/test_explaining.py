@@ -185,7 +185,7 @@ def test_logits_with_a_fitted_linear_path(linear: tuple[Predictor, Explainer], m
     corpus, labels = predictor.tokeniser.tokenise(FIELDS), np.array([0, 1, 2, 0, 1])
     fit = LinearFit.of("parts", [corpus, corpus], [labels, labels], 3, None)
     assert fit is not None
-    monkeypatch.setattr(predictor, "linear", fit.path())
+    monkeypatch.setattr(predictor, "linear", fit.path((5.0, 1.0)))
     logits = predictor.logits(predictor.encode(FIELDS))
     for label in range(3):
         found = explainer(FIELDS, [label] * len(FIELDS))

@@ -43,7 +43,7 @@ def test_no_mark_is_lost_where_no_spaces_are_written() -> None:
 
 
 def _words(text: str, **steps: bool) -> list[str]:
-    return Cleaner(CleaningConfig(**steps)).split(text)
+    return Cleaner(CleaningConfig(**{"keep_punctuation": False, "keep_special": False} | steps)).split(text)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_letters_with_marks_without_end() -> None:
 
 
 def test_words_of_scripts_without_spaces_stay_together_for_subwords() -> None:
-    cut = by_unicode(CleaningConfig(), runs=True)
+    cut = by_unicode(CleaningConfig(keep_punctuation=False, keep_special=False), runs=True)
     assert cut("東京タワーへ行く。สวัสดี Café") == ["東京タワーへ行く", "สวัสดี", "café"]
 
 

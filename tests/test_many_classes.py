@@ -244,7 +244,8 @@ def test_baselines_outlive_their_pictures(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_run_of_an_earlier_version_selects_what_it_did(tmp_path: Path) -> None:
     """Its default was --select=accuracy, which is what auto means where a text has one label."""
-    flags, folder = [*write_texts(tmp_path, ["up", "down"], 20), *SMALL], tmp_path / "run"
+    flags = [*write_texts(tmp_path, ["up", "down"], 20), *SMALL, "--select=auto"]
+    folder = tmp_path / "run"
     succeeds("train_text", *flags, f"--run_dir={folder}")
     text = (folder / "flags.txt").read_text()
     assert "--select=auto" in text

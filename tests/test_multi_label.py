@@ -19,7 +19,7 @@ from text_cls.answers import predictions_csv
 from text_cls.baselines import run_baseline
 from text_cls.batches import evaluation_batches, training_batches
 from text_cls.class_weights import balanced_weights
-from text_cls.config import ClassifierConfig, DataConfig
+from text_cls.config import ClassifierConfig, DataConfig, FineTuningConfig
 from text_cls.encoding import Encoded
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Cleaner, tokenise
@@ -255,8 +255,9 @@ def test_damaged_artefacts_are_refused(tmp_path: Path, one_replica: Placement, c
 
 def test_what_auto_selects() -> None:
     several = DataConfig(multi_label=True)
-    assert ClassifierConfig().training.select == "auto"
-    assert ClassifierConfig().settled().training.select == "accuracy"
-    assert ClassifierConfig(data=several).settled().training.select == "mean_average_precision"
-    given = ClassifierConfig(data=several, training=TrainingConfig(select="macro_f1"))
+    assert ClassifierConfig().training.select == "loss"  # of the network and the linear models together
+    assert FineTuningConfig().training.select == "auto"
+    assert FineTuningConfig().settled().training.select == "accuracy"
+    assert FineTuningConfig(data=several).settled().training.select == "mean_average_precision"
+    given = FineTuningConfig(data=several, training=TrainingConfig(select="macro_f1"))
     assert given.settled() == given

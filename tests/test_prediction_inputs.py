@@ -21,25 +21,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Path]:
 
 
 def _lines(folder: Path) -> list[str]:
-    (folder / "texts.txt").write_text(f"{TEXTS[0]}\n\n{TEXTS[1]}\r\n   \n!!!\n{TEXTS[2]}")
+    (folder / "texts.txt").write_text(f"{TEXTS[0]}\n\n{TEXTS[1]}\r\n   \n<br>\n{TEXTS[2]}")
     return [f"--input={folder}/texts.txt"]
 
 
 def _csv(folder: Path) -> list[str]:
-    rows = f"name;text;label\n1;{TEXTS[0]};\n2;;x\n3;{TEXTS[1]};x\n4;  ;\n5;!!!;\n6;{TEXTS[2]};x\n"
+    rows = f"name;text;label\n1;{TEXTS[0]};\n2;;x\n3;{TEXTS[1]};x\n4;  ;\n5;<br>;\n6;{TEXTS[2]};x\n"
     (folder / "texts.csv").write_bytes(rows.encode("utf-16"))
     return ["--dataset=csv", f"--data_path={folder}/texts.csv", "--id_field=name"]
 
 
 def _jsonl(folder: Path) -> list[str]:
-    texts = [TEXTS[0], "", TEXTS[1], " ", "!!!", TEXTS[2]]
+    texts = [TEXTS[0], "", TEXTS[1], " ", "<br>", TEXTS[2]]
     rows = [{"ID": k, "a": {"b": text}, "label": None} for k, text in enumerate(texts, start=1)]
     (folder / "texts.json").write_text(json.dumps({"data": rows}))
     return ["--dataset=jsonl", f"--input={folder}/texts.json", "--text_fields=a.b"]
 
 
 def _folder(folder: Path) -> list[str]:
-    for name, text in zip("123456", [TEXTS[0], "", TEXTS[1], " \n", "!!!", TEXTS[2]], strict=True):
+    for name, text in zip("123456", [TEXTS[0], "", TEXTS[1], " \n", "<br>", TEXTS[2]], strict=True):
         (folder / "texts").mkdir(exist_ok=True)
         (folder / "texts" / f"{name}.txt").write_text(text)
     (folder / "texts" / ".hidden.txt").write_text("film")

@@ -190,9 +190,10 @@ def test_a_real_process_ends_as_promised(flags: list[str], tmp_path: Path) -> No
 
 def test_empty_text_after_cleaning(files: Path, flags: list[str], tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
-    path.write_text((files / "train.jsonl").read_text() + '{"headline": "!!!", "short_description": "?", "label": 1}\n')
+    empty = '{"headline": "<br>", "short_description": "?", "label": 1}\n'
+    path.write_text((files / "train.jsonl").read_text() + empty)
     args = [*flags, *SMALL, f"--data_path={path}", f"--run_dir={tmp_path}/run", "--text_fields=headline"]
-    assert f"{path}:61: the text '!!!' is empty after cleaning" in fails("train_text", *args)
+    assert f"{path}:61: the text '<br>' is empty after cleaning" in fails("train_text", *args)
     done = run("train_text", *args, "--skip_bad_rows", "--dry_run")
     assert done.returncode == 0 and "rows left out" in done.stdout
 
@@ -212,7 +213,7 @@ def test_foreign_folder_and_other_data_are_refused(files: Path, flags: list[str]
 
 def test_predicting_without_a_model_or_text(trained: Path, tmp_path: Path) -> None:
     assert "no trained model there" in fails("predict_text", f"--run_dir={tmp_path}", "text")
-    assert "2,,,,no words are left" in succeeds("predict_text", f"--run_dir={trained}", "fine", "!?")
+    assert "2,,,,no words are left" in succeeds("predict_text", f"--run_dir={trained}", "fine", "<br>")
     assert "no text given" in run("predict_text", f"--run_dir={trained}", stdin="").stderr
     assert "no such file" in fails("predict_text", f"--run_dir={trained}", f"--input={tmp_path}/none")
 

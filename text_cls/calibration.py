@@ -57,15 +57,6 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature:
     return float(total / labels.size)
 
 
-def likelihood_gradient(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[N, K] float64: that of -``negative_log_likelihood`` at temperature 1, with respect to the logits."""
-    if labels.ndim == 2:
-        return ((labels > 0) - expit(logits)) / labels.size
-    gradient = -softmax(logits, axis=1)
-    gradient[np.arange(len(labels)), labels] += 1
-    return gradient / labels.size
-
-
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature T that makes labels likeliest under logits / T (Guo et al. 2017), one number for all classes.
 

@@ -16,6 +16,7 @@ from files.errors import UserError
 from files.writing import is_held_back
 from text_cls.config import CleaningConfig
 from text_cls.data import Splits
+from text_cls.ensemble import networks_of
 from text_cls.predictor import WEIGHTS, Predictor
 from text_cls.preprocess import Cleaner
 from text_cls.published_classifier import is_published
@@ -150,7 +151,8 @@ def start_from(source: Source, predictor: Predictor) -> str:
     if theirs.join_fields != predictor.join_fields:
         raise UserError(f"--init_from={source.run} was trained with --join_fields={theirs.join_fields}")
     same = (theirs.classes, theirs.multi_label) == (predictor.classes, predictor.multi_label)
-    head = {id(variable) for variable in predictor.model.get_layer("head").variables}
+    heads = [network.get_layer("head") for network in networks_of(predictor.model)]
+    head = {id(variable) for layer in heads for variable in layer.variables}
     for variable, value in zip(predictor.model.variables, theirs.model.variables, strict=True):
         if not is_seed_state(variable.path) and (same or id(variable) not in head):
             variable.assign(value)

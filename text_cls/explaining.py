@@ -29,6 +29,7 @@ from text_cls.answers import Explanation
 from text_cls.batches import bucket_lengths, evaluation_rows
 from text_cls.data import joined_fields
 from text_cls.encoding import Encoded
+from text_cls.ensemble import networks_of
 from text_cls.explained_words import CUT, Words, words_of
 from text_cls.preprocess import Corpus, Fields
 from text_cls.tokenisers import PieceTokeniser, Tokeniser
@@ -132,11 +133,27 @@ def _in_float32(predictor: "Predictor") -> keras.Model:
     return model
 
 
-def from_embeddings(model: keras.Model) -> tuple[keras.Model, Callable[[Any, Any], Any]]:
+def from_embeddings(model: keras.Model) -> tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]:
     """A classifier in two: token ids → embeddings [B, T, E], and (embeddings, token ids) → logits [B, K].
 
-    Both are made of the classifier's own layers; the second asks the tokens where there is padding.
+    Both are made of the classifier's own layers; the second asks the tokens where there is padding. The embeddings of
+    several networks are side by side.
     """
+    halves = [_halves(network) for network in networks_of(model)]
+
+    def below(tokens: Any) -> Any:
+        return ops.concatenate([half(tokens, training=False) for half, _ in halves], axis=-1)
+
+    def above(x: Any, tokens: Any) -> Any:
+        parts = ops.split(x, len(halves), axis=-1)
+        logits = [half(part, tokens) for (_, half), part in zip(halves, parts, strict=True)]
+        return sum(logits) / len(logits)
+
+    return below, above
+
+
+def _halves(model: keras.Model) -> tuple[keras.Model, Callable[[Any, Any], Any]]:
+    """Those of one network."""
     encoder = model.get_layer("encoder")
     embeddings, hidden = encoder.get_layer("embedding").output, model.get_layer("pooling").input[0]
     below = keras.Model(encoder.input, embeddings)
@@ -154,8 +171,8 @@ def _make_slopes(model: keras.Model) -> Callable[[Points], dict[str, Any]]:
     below, above = from_embeddings(model)
 
     def slopes(batch: Points) -> dict[str, Any]:
-        start = below(batch.baseline, training=False)  # [B, T, E]
-        way = below(batch.tokens, training=False) - start
+        start = below(batch.baseline)  # [B, T, E]
+        way = below(batch.tokens) - start
 
         def logit(x: Any) -> Any:
             logits = ops.cast(above(x, batch.tokens), "float32")  # [B, K]

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from files.errors import UserError
+from text_cls.ensemble import mean_logits
 from text_cls.graph_text import TextGraph, check_expressible
 from text_cls.vocabulary import PAD_ID
 
@@ -119,7 +120,7 @@ def network(model: keras.Model, multi_label: bool, temperature: float) -> Callab
     activation = tf.sigmoid if multi_label else tf.nn.softmax
 
     def probabilities(tokens: Any, scores: Any = None) -> Any:
-        logits = model(tokens, training=False)
+        logits = mean_logits(model(tokens, training=False))
         return activation((logits if scores is None else logits + scores) / temperature)
 
     return probabilities

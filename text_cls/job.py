@@ -217,8 +217,8 @@ class TextJob:
         if self.linear is not None:
             seconds = time.monotonic() - start
             run.say(
-                f"linear path: {len(self.linear.ngrams):,} features, fitted in {seconds:.1f} s; training figures are the "
-                "network's alone, validation figures those of both together"
+                f"linear path: {len(self.linear.ngrams):,} features, fitted in {seconds:.1f} s; training figures are "
+                "the network's alone, validation figures those of both together"
             )
 
     def _validation(self) -> np.ndarray:

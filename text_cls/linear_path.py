@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags_array, vstack
+from scipy.special import expit, log_expit, log_softmax, softmax
 
 from files.arrays import write_npz
 from files.errors import UserError
 from files.npz import read_npz
-from text_cls.calibration import likelihood_gradient, negative_log_likelihood
 from text_cls.nb_svm import log_count_ratios, present
 from text_cls.ngrams import NGrams
 from text_cls.preprocess import Corpus
@@ -110,7 +110,9 @@ class Fusion(NamedTuple):
 def fuse(network: np.ndarray, scores: Sequence[np.ndarray], labels: np.ndarray) -> Fusion:
     """The sum of logits that makes the labels likeliest.
 
-    It is a · network + Σ s · scores, none of them negative, with the least negative log-likelihood, which is convex.
+    It is a · network + Σ s · scores, no factor negative, with the least cross-entropy, which is convex in them. To the
+    N rows one is added whose label is any of the classes alike, as in ``fit_temperature``: otherwise the logits would
+    have no bound where no row is wrong.
 
     Args:
         network: [N, K] its logits of rows that were not trained on.
@@ -122,16 +124,33 @@ def fuse(network: np.ndarray, scores: Sequence[np.ndarray], labels: np.ndarray) 
     if not len(labels) or not np.isfinite(network).all():
         return Fusion(network, (0.0,) * len(scores))
     every = [x.astype(np.float64) for x in (network, *scores)]
+    target = _smoothed(labels, network.shape[1])
 
     def loss(factors: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = _sum(factors, every)
-        gradient = likelihood_gradient(logits, labels)
-        return negative_log_likelihood(logits, labels), np.array([-(gradient * x).sum() for x in every])
+        value, gradient = _cross_entropy(_sum(factors, every), target, labels.ndim == 2)
+        return value, np.array([(gradient * x).sum() for x in every])
 
     bounds = [(_LEAST_OF_NETWORK, None)] + [(0.0, None)] * len(scores)
     factors = minimize(loss, np.ones(len(every)), jac=True, method="L-BFGS-B", bounds=bounds).x
     weights = tuple(float(np.float32(s / factors[0])) for s in factors[1:])
     return Fusion(_sum(factors, every).astype(np.float32), weights)
+
+
+def _smoothed(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """[N, K] the labels, with a share of 1 / (N + 1) of any class."""
+    several = labels.ndim == 2
+    share = 1 / (len(labels) + 1)
+    exact = (labels > 0).astype(np.float64) if several else np.eye(num_classes)[labels]
+    return (1 - share) * exact + share * (0.5 if several else 1 / num_classes)
+
+
+def _cross_entropy(logits: np.ndarray, target: np.ndarray, several_labels: bool) -> tuple[float, np.ndarray]:
+    """The mean over the rows, or rows and classes, and its gradient [N, K]."""
+    if several_labels:
+        value = -(target * log_expit(logits) + (1 - target) * log_expit(-logits)).mean()
+        return float(value), (expit(logits) - target) / target.size
+    value = -(target * log_softmax(logits, axis=1)).sum(axis=1).mean()
+    return float(value), (softmax(logits, axis=1) - target) / len(target)
 
 
 def _sum(factors: Sequence[float] | np.ndarray, arrays: Sequence[np.ndarray]) -> np.ndarray:

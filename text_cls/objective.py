@@ -11,6 +11,7 @@ from keras import ops
 from text_cls.batches import Batch
 from text_cls.class_weights import CLASS_WEIGHTS, logit_adjustment
 from text_cls.config import ObjectiveConfig
+from text_cls.ensemble import mean_logits
 from text_cls.vocabulary import PAD_ID
 from training.draws import Place
 from training.objectives import classification, multi_label_classification, seeded_call
@@ -58,9 +59,9 @@ def make_loss_fn(model: keras.Model, objective: Objective = classification) -> C
     """
 
     def loss_fn(batch: Batch, training: bool, place: Place | None) -> dict[str, Any]:
-        logits = seeded_call(model, batch.tokens, training, place)  # [B, K]
+        logits = seeded_call(model, batch.tokens, training, place)  # [B, K], or [B, M, K]
         real = ops.cast(ops.not_equal(batch.tokens, PAD_ID), "float32")  # [B, T]
-        return objective(logits, batch.label) | {
+        return _mean_over_networks(objective, logits, batch.label) | {
             "tokens": ops.sum(real, axis=1),
             "positions": ops.sum(ops.ones_like(real), axis=1),
         }
@@ -68,11 +69,19 @@ def make_loss_fn(model: keras.Model, objective: Objective = classification) -> C
     return loss_fn
 
 
+def _mean_over_networks(objective: Objective, logits: Any, labels: Any) -> dict[str, Any]:
+    """The figures of each network by itself, averaged."""
+    if len(logits.shape) == 2:
+        return objective(logits, labels)
+    each = [objective(logits[:, number], labels) for number in range(logits.shape[1])]
+    return {name: sum(figures[name] for figures in each) / len(each) for name in each[0]}
+
+
 def make_predict_fn(model: keras.Model) -> Callable[[Batch], dict[str, Any]]:
     """Batch → ``logits`` [B, K] float32, and ``row`` [B]."""
 
     def predict_fn(batch: Batch) -> dict[str, Any]:
-        return {"logits": ops.cast(model(batch.tokens, training=False), "float32"), "row": batch.row}
+        return {"logits": mean_logits(model(batch.tokens, training=False)), "row": batch.row}
 
     return predict_fn
 

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
+from keras import ops
 
 from files.arrays import write_npz
 from files.errors import UserError
 from files.npz import read_npz
-from text_cls.batches import sorted_batches
+from text_cls.batches import Batch, sorted_batches
 from text_cls.encoding import Encoded
+from text_cls.ensemble import networks_of
 from training.backends import Placement
 from training.evaluation import make_evaluator
 
@@ -95,11 +97,17 @@ def drawn_rows(count: int, most: int, seed: int) -> np.ndarray:
 
 
 def pooled_vectors(model: keras.Model, texts: Encoded, batch_size: int, placement: Placement) -> np.ndarray:
-    """[N, D] float32 what the head of a classifier is given, in the order of the texts; the mean over windows."""
-    pooled = keras.Model(model.input, model.get_layer("head_dropout").input)
-    found = make_evaluator(lambda batch: {"vector": pooled(batch.tokens, training=False), "row": batch.row}, placement)(
-        sorted_batches(texts, batch_size)
-    )
+    """[N, D] float32 what the head of a classifier is given, in the order of the texts; the mean over windows.
+
+    The vectors of several networks are side by side.
+    """
+    pooled = [keras.Model(one.input, one.get_layer("head_dropout").input) for one in networks_of(model)]
+
+    def vectors(batch: Batch) -> dict[str, Any]:
+        found = [one(batch.tokens, training=False) for one in pooled]
+        return {"vector": ops.concatenate(found, axis=-1), "row": batch.row}
+
+    found = make_evaluator(vectors, placement)(sorted_batches(texts, batch_size))
     return texts.averaged(found["vector"][np.argsort(found["row"])].astype(np.float32))
 
 

@@ -15,13 +15,14 @@ import numpy as np
 
 from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.errors import UserError
-from text_cls import bert, transformer
+from text_cls import bert
 from text_cls.answers import Answer, best
 from text_cls.batches import answer_batches, evaluation_batches
 from text_cls.calibration import activated, fit_temperature
 from text_cls.data import joined_fields
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.encoding import Encoded
+from text_cls.ensemble import build_networks
 from text_cls.linear_path import FILE as LINEAR
 from text_cls.linear_path import LinearPath
 from text_cls.objective import make_predict_fn
@@ -67,7 +68,7 @@ def _encoder_config(raw: dict[str, Any]) -> BertConfig:
 
 
 KINDS: dict[type, Kind] = {
-    TransformerConfig: Kind(transformer.build_classifier, load_own, lambda raw: TransformerConfig(**raw)),
+    TransformerConfig: Kind(build_networks, load_own, lambda raw: TransformerConfig(**raw)),
     BertClassifierConfig: Kind(
         bert.build_classifier,
         PieceTokeniser.load,

@@ -307,7 +307,7 @@ def build_encoder(config: TransformerConfig) -> keras.Model:
     return keras.Model(tokens, x, name="encoder")
 
 
-def build_classifier(config: TransformerConfig) -> keras.Model:
+def build_classifier(config: TransformerConfig, name: str = "classifier") -> keras.Model:
     """Token ids [B, T] → float32 logits [B, K]."""
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     hidden = build_encoder(config)(tokens)
@@ -316,4 +316,4 @@ def build_classifier(config: TransformerConfig) -> keras.Model:
         pooled = layers.LayerNormalization(epsilon=NORM_EPSILON, name="final_norm")(pooled)
     pooled = Dropout(config.dropout, seed=0, name="head_dropout")(pooled)
     logits = layers.Dense(config.num_classes, kernel_initializer=FanAverage(), dtype="float32", name="head")(pooled)
-    return keras.Model(tokens, logits, name="classifier")
+    return keras.Model(tokens, logits, name=name)

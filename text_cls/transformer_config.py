@@ -9,6 +9,7 @@ from training.options import Config, option
 
 POSITIONS = ("sinusoidal", "learned", "none")
 NORMS = ("pre", "post")
+MAX_NETWORKS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class TransformerConfig(Config):
     pooling: str = option("mean", "How the tokens' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
     activation: str = option("gelu", "Activation of the feed-forward nets.", choices=("gelu", "relu"))
     bigram_buckets: int = option(0, "Rows of a table of hashed word pairs; 0 for none.", low=0, high=10**8)
+    networks: int = option(1, "Networks whose mean answers.", low=1, high=MAX_NETWORKS, from_data=True)
 
     def check(self) -> None:
         if self.width % self.num_heads:
@@ -49,6 +51,7 @@ class Size(NamedTuple):
     Attributes:
         width, num_layers, num_heads, ffn_width, dropout, token_dropout: of ``TransformerConfig``.
         num_epochs: of ``TrainingConfig``.
+        networks: of ``TransformerConfig``.
     """
 
     width: int
@@ -58,14 +61,15 @@ class Size(NamedTuple):
     dropout: float
     token_dropout: float
     num_epochs: float
+    networks: int
 
 
 SIZES = {
-    "small": Size(128, 1, 4, 256, 0.4, 0.3, 8.0),
-    "medium": Size(128, 1, 4, 256, 0.4, 0.3, 4.0),
-    "large": Size(256, 2, 4, 512, 0.3, 0.2, 3.0),
+    "small": Size(128, 1, 4, 256, 0.4, 0.3, 8.0, 3),
+    "medium": Size(128, 1, 4, 256, 0.4, 0.3, 4.0, 2),
+    "large": Size(128, 1, 4, 256, 0.4, 0.3, 4.0, 1),
 }
-_MOST_WORDS = {"small": 500_000, "medium": 10_000_000}  # in the training texts
+_MOST_WORDS = {"small": 500_000, "medium": 3_000_000}  # in the training texts
 
 
 def size_for(words: int) -> str:
@@ -92,6 +96,10 @@ class SizeConfig(Config):
     )
     token_dropout: float | None = option(
         None, "Share of training tokens replaced by <MASK>. [by --size]", low=0.0, high=0.99
+    )
+
+    networks: int | None = option(
+        None, "Networks, each with weights of its own, whose mean logits answer. [by --size]", low=1, high=MAX_NETWORKS
     )
 
     def given(self) -> dict[str, float]:
