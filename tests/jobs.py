@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from files.tensors import read_tensors
-from tests.scripts import without_page
+from tests.scripts import made_short
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,7 +50,7 @@ class Job:
         for index in range(hosts):
             config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
             environment = os.environ | {"TF_CONFIG": config, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
-            flags = [*without_page(script, args), *(of_host or {}).get(index, [])]
+            flags = [*made_short(script, args), *(of_host or {}).get(index, [])]
             command = [sys.executable, "-m", f"experiments.{script}", *flags]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             self.processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))  # type: ignore[call-overload]

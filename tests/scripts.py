@@ -24,7 +24,7 @@ def run(script: str, *args: str, stdin: str | bytes | None = None) -> Done:
     from experiments import launch
 
     module = import_module(f"experiments.{script}")
-    args = without_page(script, args)
+    args = made_short(script, args)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _standard_input(stdin):
         try:
@@ -36,10 +36,13 @@ def run(script: str, *args: str, stdin: str | bytes | None = None) -> Done:
     return Done(code if isinstance(code, int) else int(bool(message)), out.getvalue(), err.getvalue() + message)
 
 
-def without_page(script: str, args: tuple[str, ...]) -> tuple[str, ...]:
-    """The same, without ``report.html`` and t-SNE, which take seconds, unless a test asks for them."""
-    asks = any(arg.startswith("--report") or (arg.startswith("--tsne=") and arg != "--tsne=0") for arg in args)
-    return args if asks or script not in ("train_text", "finetune_bert") else ("--noreport", *args)
+def made_short(script: str, args: tuple[str, ...]) -> tuple[str, ...]:
+    """The same with one network and without ``report.html`` and t-SNE, which take seconds, unless a test asks."""
+    page = any(arg.startswith("--report") or (arg.startswith("--tsne=") and arg != "--tsne=0") for arg in args)
+    networks = any(arg.startswith("--networks=") for arg in args)
+    if script == "train_text" and not networks:
+        args = ("--networks=1", *args)
+    return args if page or script not in ("train_text", "finetune_bert") else ("--noreport", *args)
 
 
 @contextlib.contextmanager
@@ -55,7 +58,7 @@ def _standard_input(text: str | bytes | None):
 
 def run_process(script: str, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess:
     """``python -m experiments.SCRIPT`` in a process of its own."""
-    command = [sys.executable, "-m", f"experiments.{script}", *without_page(script, args)]
+    command = [sys.executable, "-m", f"experiments.{script}", *made_short(script, args)]
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=300)
 
 

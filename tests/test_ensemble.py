@@ -44,9 +44,9 @@ def both() -> Predictor:
 
 def _batch(predictor: Predictor) -> Batch:
     encoded = predictor.encode(FIELDS)
-    tokens = np.zeros((len(FIELDS), 12), np.int32)
+    tokens = np.zeros((len(FIELDS), 8), np.int32)
     for row, own in enumerate(np.split(encoded.ids, encoded.offsets[1:-1])):
-        tokens[row, : len(own)] = own
+        tokens[row, : len(own)] = own  # of at most eight
     return Batch(tokens, np.array([0, 1, 2, 0, 1], np.int32), np.arange(5), np.ones(5, np.float32))
 
 
