@@ -167,11 +167,12 @@ def test_a_linear_path_beside_the_network(linear: tuple[Predictor, Explainer], m
     alone = explainer(texts, [2, 1])
     rng = np.random.default_rng(0)
     bias, added = rng.normal(size=3), rng.normal(size=(11, 3)).astype(np.float32)  # of 8 words and 3
-    scores = [added[:8].sum(0) + bias, added[8:].sum(0) + bias]
-    path = SimpleNamespace(scores=lambda corpus: np.array(scores), contributions=lambda corpus: added, bias=bias)
-    monkeypatch.setattr(predictor, "linear", path, raising=False)
+    path = SimpleNamespace(bias=bias, contributions=lambda _, k: added[np.arange(11), np.repeat(k, [8, 3])])
+    monkeypatch.setattr(predictor, "linear", path)  # without scores, which nobody needs
+    calls, tokenise = [], WordTokeniser.tokenise
+    monkeypatch.setattr(WordTokeniser, "tokenise", lambda *given: calls.append(given) or tokenise(*given))
     both = explainer(texts, [2, 1])
-    assert both[0].words == tuple(TEXTS[3].split()) and both[0].cut
+    assert both[0].words == tuple(TEXTS[3].split()) and both[0].cut and len(calls) == 1
     np.testing.assert_allclose(both[0].attributions[:3], alone[0].attributions[:3] + added[:3, 2], atol=1e-6)
     np.testing.assert_allclose(both[0].attributions[3:], added[3:8, 2], atol=1e-6)
     np.testing.assert_allclose(both[1].attributions, alone[1].attributions + added[8:, 1], atol=1e-6)
@@ -257,7 +258,7 @@ def test_answers_in_json(run: tuple[Predictor, Path]) -> None:
     lines = [json.loads(line) for line in succeeds(*base, TEXTS[1], "<br>").splitlines()]
     assert len(lines) == 4 and [line["explanation"] is None for line in lines] == [False] * 3 + [True]
     for line in lines[:3]:
-        assert [word for word, _ in line["explanation"]] == TEXTS[1].split()
+        assert [word for word, _ in line["explanation"]] == TEXTS[1].split() and line["cut"] is False
         total = sum(value for _, value in line["explanation"])
         assert total + line["gap"] == pytest.approx(line["logit"] - line["baseline"], abs=1e-4)
     logits = {line["label"]: line["logit"] for line in lines[:3]}

@@ -69,6 +69,14 @@ def test_shares_of_the_words_add_up_to_the_counts() -> None:
     np.testing.assert_allclose(of_text @ ngrams.shares(corpus).toarray(), ngrams.counts(corpus).toarray())
 
 
+def test_what_the_words_have_of_the_values_adds_up_to_them() -> None:
+    corpus = _corpus([*TEXTS, "zebra the cat zebra cat", "the", "zebra"])
+    for with_parts in (True, False):
+        ngrams = NGrams.build(_corpus(TEXTS), with_parts, most=MANY)
+        of_text = np.repeat(np.eye(len(corpus)), corpus.lengths, axis=0).T
+        np.testing.assert_allclose(of_text @ ngrams.of_words(corpus).toarray(), ngrams.of(corpus).toarray(), atol=1e-6)
+
+
 @pytest.mark.parametrize("most", [0, 1, 7, 20, 40, 60])
 def test_the_features_that_most_texts_have_are_kept(most: int) -> None:
     every = NGrams.build(_corpus(TEXTS), with_parts=True, most=MANY)

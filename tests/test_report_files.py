@@ -44,7 +44,7 @@ def test_what_is_kept_of_texts_is_bounded() -> None:
     one = Explanation(tuple("x" * 9999), np.ones(9999), 1, 0.0, 0.0, 0.0)
     (found,) = explained(wrong, [0], [one])
     assert len(found["words"]) == len(found["attributions"]) == MOST_WORDS
-    assert found["more_words"] == 9999 - MOST_WORDS and found["class"] == "b"
+    assert found["more_words"] == 9999 - MOST_WORDS and found["class"] == "b" and "text" not in found
 
 
 def test_errors_and_typical_answers_are_explained() -> None:

@@ -126,10 +126,11 @@ def _as_explained_jsonl(lines: Iterable[Line]) -> str:
 
 def _words(explanation: Explanation | None) -> dict[str, Any]:
     if explanation is None:
-        return dict.fromkeys(_WHY)
+        return dict.fromkeys((*_WHY, _CUT))
     values = [round(float(value), 6) for value in explanation.attributions]
     rounded = [round(value, 6) for value in _logits(explanation)]
-    return dict(zip(_WHY, (list(zip(explanation.words, values, strict=True)), *rounded), strict=True))
+    why = dict(zip(_WHY, (list(zip(explanation.words, values, strict=True)), *rounded), strict=True))
+    return why | {_CUT: explanation.cut}
 
 
 def _object(line: Line) -> dict[str, Any]:
@@ -148,7 +149,8 @@ class Form(NamedTuple):
 _FOUR = ("id", "label", "class", "confidence")
 _WHY = ("explanation", "logit", "baseline", "gap")
 _EXPLAINED = (*_FOUR, "note", *_WHY)
-_HEADERS = ((*_FOUR, "note"), _FOUR, _EXPLAINED)  # today's first
+_CUT = "cut"  # in JSON lines alone
+_HEADERS = ((*_FOUR, "note"), _FOUR, _EXPLAINED, (*_EXPLAINED, _CUT))  # today's first
 FORMATS = {"csv": Form(",".join(_HEADERS[0]) + "\n", _as_csv), "jsonl": Form("", _as_jsonl)}
 EXPLAINED = {"csv": Form(",".join(_EXPLAINED) + "\n", _as_explained_csv), "jsonl": Form("", _as_explained_jsonl)}
 

@@ -44,11 +44,17 @@ def logit_adjustment(labels: np.ndarray, num_classes: int, tau: float) -> np.nda
 def margin_weights(config: ObjectiveConfig, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
     """[K] weights of the errors of each class for a model of margins, or None where all weigh 1.
 
-    It has no logits that could be adjusted: with ``logit_adjustment`` τ they are the balanced weights to the power τ.
+    It has no logits that could be adjusted: with ``logit_adjustment`` τ they are the balanced weights to the power τ. A
+    class without training rows weighs 1: it may have rows where the model is fitted on validation rows too.
     """
     if config.logit_adjustment and labels.ndim == 1:
-        return balanced_weights(labels, num_classes) ** np.float32(config.logit_adjustment)
-    return CLASS_WEIGHTS[config.class_weights](labels, num_classes)
+        weights = balanced_weights(labels, num_classes) ** np.float32(config.logit_adjustment)
+    else:
+        found = CLASS_WEIGHTS[config.class_weights](labels, num_classes)
+        if found is None:
+            return None
+        weights = found
+    return np.where(weights > 0, weights, np.float32(1))
 
 
 # (labels [N] or [N, K], K) → [K] weights, or None where every class weighs 1

@@ -126,8 +126,9 @@ class LinearConfig(Config):
 
     linear: str = option(
         "auto",
-        "A linear SVM whose scores are added to the network's logits, on words and pairs of words, with parts on 2 to "
-        "5 characters inside words as well; auto: with parts for up to 2 million training words.",
+        "Linear models (SVM and naive Bayes) whose scores are added to the network's logits: on words and pairs of "
+        "words; parts: on 2 to 5 characters inside words as well; auto: parts for up to 2 million training words. The "
+        "validation split weighs them; then they are fitted on it too.",
         choices=("auto", "parts", "words", "none"),
     )
 
@@ -198,7 +199,9 @@ class TextTaskConfig(TaskConfig):
     )
     tsne: int = option(1000, "Test texts in the t-SNE pictures of the pooled vectors; 0: no picture.", low=0)
     interactive: bool = option(
-        False, "The 3-D t-SNE picture to be turned by hand too, in report.html and tsne.html (needs plotly)."
+        False,
+        "The 3-D t-SNE picture to be turned by hand too, in report.html and tsne.html (needs plotly).",
+        affects_result=False,
     )
     suspects: int = option(
         0,

@@ -91,14 +91,13 @@ class Explainer:
             UserError: a text has no words.
         """
         tokeniser = self._predictor.tokeniser
-        encoded = self._predictor.encode(texts)
-        texts = joined_fields(texts, self._predictor.join_fields)
-        corpus = tokeniser.tokenise(texts)
+        corpus = self._predictor.words(texts)
+        encoded = tokeniser.encode(corpus)  # without scores
         lines = _lines(encoded, labels, tokeniser)
         with precision("float32"):
-            slopes = _integrated(lines, self._slopes, bucket_lengths(tokeniser.max_length))
-        slopes = _of_texts(slopes, encoded)
-        words, linear = words_of(tokeniser, texts, corpus), _linear(self._predictor, corpus, labels)
+            slopes = _of_texts(_integrated(lines, self._slopes, bucket_lengths(tokeniser.max_length)), encoded)
+        words = words_of(tokeniser, joined_fields(texts, self._predictor.join_fields), corpus)
+        linear = _linear(self._predictor, corpus, labels)
         return [_explanation(*parts) for parts in zip(words, labels, slopes, linear, strict=True)]
 
 
@@ -286,23 +285,16 @@ def _batches(lines: Sequence[_Line], numbers: Sequence[int], shares: np.ndarray,
 # ------------------------------------------------------------------------------------------------------------ the words
 
 
-class _Linear(NamedTuple):
-    """A linear path beside the network: what each word of a text adds to a score, and what the score is without."""
-
-    words: np.ndarray  # [number of words]
-    bias: float
+_Linear = tuple[np.ndarray, float]  # what each word of a text adds to the score, and what that is without
 
 
 def _linear(predictor: "Predictor", corpus: Corpus, labels: Sequence[int]) -> list[_Linear | None]:
-    """That of every text; None where the predictor has none."""
-    path = getattr(predictor, "linear", None)
+    """What the linear path says of every text; None where the predictor has none."""
+    path = predictor.linear
     if path is None:
         return [None] * len(labels)
-    added = path.contributions(corpus)  # [number of words, K]
-    return [
-        _Linear(added[start:stop, label].astype(np.float64), float(path.bias[label]))
-        for start, stop, label in zip(corpus.offsets[:-1], corpus.offsets[1:], labels, strict=True)
-    ]
+    added, ends = path.contributions(corpus, labels).astype(np.float64), pairwise(corpus.offsets)
+    return [(added[start:stop], float(path.bias[k])) for (start, stop), k in zip(ends, labels, strict=True)]
 
 
 def _explanation(words: Words, label: int, slope: _Slope, linear: _Linear | None) -> Explanation:
@@ -312,8 +304,9 @@ def _explanation(words: Words, label: int, slope: _Slope, linear: _Linear | None
     added, shown = np.bincount(read, slope.tokens[inside], count), np.bincount(read, minlength=count) > 0
     logit, baseline = slope.logit, slope.baseline
     if linear is not None:
-        added, shown = added + linear.words, np.ones_like(shown)
-        logit, baseline = logit + float(linear.words.sum()) + linear.bias, baseline + linear.bias
+        own, bias = linear
+        added, shown = added + own, np.ones_like(shown)
+        logit, baseline = logit + float(own.sum()) + bias, baseline + bias
     kept = shown | np.concatenate([[True], shown[:-1]])  # of words that are left out the first stands for all
     names = [word if there else CUT for word, there in zip(words.words, shown, strict=True)]
     return Explanation(

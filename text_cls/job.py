@@ -87,6 +87,7 @@ class TextJob:
         self.steps_per_epoch = steps_per_epoch(self.encoded["train"], self.rows)
         self.training: TrainingConfig = training.resolved(self.steps_per_epoch)
         self.logits: dict[str, np.ndarray] = {}  # of the splits that are scored, once the model is trained
+        self.linear_weights: dict[str, float] = {}  # of the linear models' scores, then too
 
     def _rows(self) -> Rows:
         tokens, longest = self.config.objective.batch_tokens, int(self.encoded["train"].lengths.max())
@@ -138,6 +139,8 @@ class TextJob:
         for note in (*self.splits.notes, *self.notes):
             print(f"note: {note}")
         sums, cost = first_step(self.build(), self.placement, self.training)
+        if self.linear is not None:
+            print(f"linear models: {len(self.linear.ngrams):,} n-grams, fitted before the training and after it")
         tokens = f"{sums['tokens']:,.0f} tokens in {sums['positions']:,.0f} positions"
         print(f"one step: {tokens}, {cost}; nothing was written")
 
@@ -183,9 +186,9 @@ class TextJob:
         state = fit(self.build(), self.placement, run, self.training)
         self.predictor.merge()
         run.say(f"scoring {len(self.encoded['test']):,} test texts with the weights of step {state.best_step}")
-        self._add_linear()
+        temperature = self._add_linear(run)
         self.logits = {name: self.predictor.logits(self.encoded[name]) for name in ("validation", "test")}
-        self.predictor.calibrate(self.logits["validation"], self.encoded["validation"].labels)
+        self.predictor.calibrate(self.logits["validation"], self.encoded["validation"].labels, temperature)
         reports = {name: self._report(name) for name in ("validation", "test")}
         best = f"best validation {select} {abs(state.best or 0.0):.4f}; " if select else ""
         run.say(f"{best}test split:")
@@ -217,28 +220,38 @@ class TextJob:
         if self.linear is not None:
             seconds = time.monotonic() - start
             run.say(
-                f"linear path: {len(self.linear.ngrams):,} features, fitted in {seconds:.1f} s; training figures are "
-                "the network's alone, validation figures those of both together"
+                f"linear models: {len(self.linear.ngrams):,} n-grams, fitted in {seconds:.1f} s; training figures are "
+                "the network's alone, validation figures those of all together"
             )
 
     def _validation(self) -> np.ndarray:
         """Probabilities of the validation texts while the model is trained."""
         return activated(self._fused().logits, self.predictor.multi_label)
 
-    def _add_linear(self) -> None:
+    def _add_linear(self, run: Run) -> float | None:
         """Gives the trained predictor its linear path, where that helps, and the texts their scores.
 
-        Those of validation texts are of the path that has not seen them: temperature and thresholds are fitted on them.
+        Those of validation texts are of the models that have not seen them: thresholds are fitted on them.
+
+        Returns:
+            The temperature that goes with the sum; None without linear models.
         """
-        weights = self._fused().weights
-        if self.linear is None or not any(weights):
-            return
+        if self.linear is None:
+            return None
+        _, weights, temperature = self._fused()
+        self.linear_weights = dict(zip(self.linear.names, weights, strict=True))
+        if not any(weights):
+            run.say("the linear models do not help on the validation split, and are left out")
+            return temperature
+        listed = ", ".join(f"{name} {weight:.3g}" for name, weight in self.linear_weights.items())
+        run.say(f"logits: the network's + the linear models' times {listed}, now fitted on validation texts too")
         self.predictor.linear = self.linear.path(weights)
         self.encoded["validation"] = dataclasses.replace(
             self.encoded["validation"], scores=self.linear.weighed(weights)
         )
         for name in self.encoded.keys() - {"train", "validation"}:
             self.encoded[name] = self.predictor.encoded(self.corpora[name], self.encoded[name].labels)
+        return temperature
 
     def _draw(self, run: Run, picture: Callable[[str, Callable[[Path], None]], None], result: dict[str, Any]) -> None:
         """The pictures that need no model, from the files of the run."""
@@ -280,6 +293,7 @@ class TextJob:
                 "steps": state.step,
                 "best_step": state.best_step,
                 "temperature": self.predictor.temperature,
+                **{f"weight_{name}": weight for name, weight in self.linear_weights.items()},
                 "seed": self.config.seed,
             }
             | ({"init_from": str(self.config.init_from)} if self.config.init_from else {})

@@ -9,28 +9,24 @@ Shapes: ``N`` texts, ``n`` words of all texts, ``F`` features, ``K`` classes.
 """
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix, diags_array, vstack
+from scipy.sparse import csr_matrix, vstack
 from scipy.special import expit, log_expit, log_softmax, softmax
 
 from files.arrays import write_npz
 from files.errors import UserError
 from files.npz import read_npz
-from text_cls.nb_svm import log_count_ratios, present
+from text_cls.linear_models import MODELS
 from text_cls.ngrams import NGrams
 from text_cls.preprocess import Corpus
 
 FILE = "linear.npz"
-# Made on validation rows of AG News, HuffPost, IMDB and five sets of short English texts: docs/ablation.md.
-C_OF_TWO, C_OF_SEVERAL = 0.3, 0.5  # of the SVM: inverse strength of its penalty, with log-count ratios and without
-ALPHA = 0.1  # of naive Bayes: added to every count
-MOST_WORDS = 2_000_000  # in the training texts, up to which auto reads parts of words
-_MOST_NUMBERS = 2**25  # weights: 128 MiB
+MOST_WORDS_WITH_PARTS = 2_000_000  # in the training texts, for auto to read parts of words
+_MOST_NUMBERS = 2**24  # weights of a model; of rows and classes in the fit of factors
 _LEAST_OF_NETWORK = 0.1  # what is left of the network's logits when both are weighed
 
 
@@ -56,15 +52,14 @@ class LinearPath:
         """The same of [N, F] values."""
         return np.asarray(x @ self.weights + self.bias, np.float32)
 
-    def contributions(self, corpus: Corpus) -> np.ndarray:
-        """[n, K] what each word adds to its text's scores; with ``bias`` they add up to these.
+    def contributions(self, corpus: Corpus, labels: Sequence[int]) -> np.ndarray:
+        """[n] float32: what each word adds to its text's score of one class; with its ``bias`` they add up to it.
 
-        The value of a feature is shared by its occurrences in the text, that of a pair by its two words.
+        ``labels``: [N] the number of that class.
         """
-        values, counts = self.ngrams.of(corpus), self.ngrams.counts(corpus)
-        each = csr_matrix((values.data / counts.data, values.indices, values.indptr), values.shape)  # of an occurrence
-        rows = np.repeat(np.arange(len(corpus)), corpus.lengths)
-        return np.asarray(self.ngrams.shares(corpus).multiply(each[rows]) @ self.weights, np.float32)
+        values, label = self.ngrams.of_words(corpus), np.repeat(np.asarray(labels, np.int64), corpus.lengths)
+        added = values.data * self.weights[values.col, label[values.row]]
+        return np.bincount(values.row, added, len(corpus.ids)).astype(np.float32)
 
     def save(self, path: Path) -> None:
         """Writes one npz file."""
@@ -80,8 +75,9 @@ class LinearPath:
             UserError: missing, damaged, or of another number of classes.
         """
         arrays = read_npz(path)
-        kinds = {"words": "U", "parts": "U", "pairs": "i", "idf": "f", "weights": "f", "bias": "f"}
-        if {name: array.dtype.kind for name, array in arrays.items()} != kinds:
+        floats = dict.fromkeys(("idf", "weights", "bias"), np.float32)
+        types = {"words": np.str_, "parts": np.str_, "pairs": np.int64} | floats
+        if {name: array.dtype.type for name, array in arrays.items()} != types:
             raise UserError(f"{path}: damaged: not the arrays of a linear path")
         words, parts = (tuple("\n".join(arrays[name].ravel()).split("\n")) for name in ("words", "parts"))
         words, parts = (() if texts == ("",) else texts for texts in (words, parts))
@@ -89,9 +85,10 @@ class LinearPath:
         found = cls(ngrams, arrays["weights"], arrays["bias"])
         shapes = (ngrams.pairs.ndim, ngrams.idf.shape, found.weights.shape, found.bias.shape)
         if shapes != (1, (len(ngrams),), (len(ngrams), num_classes), (num_classes,)):
-            raise UserError(
-                f"{path}: damaged: {len(ngrams):,} features and {num_classes} classes do not fit its arrays"
-            )
+            raise UserError(f"{path}: damaged: not of {len(ngrams):,} features and {num_classes} classes")
+        if not ngrams.is_whole() or not all(np.isfinite(arrays[name]).all() for name in floats):
+            raise UserError(f"{path}: damaged: features that are in no order, or what is no number")
+        ngrams.prepare()
         return found
 
 
@@ -99,12 +96,14 @@ class Fusion(NamedTuple):
     """How logits of several kinds become one.
 
     Attributes:
-        logits: [N, K] network + Σ weight · scores, over the temperature that is right for them.
+        logits: [N, K] (network + Σ weight · scores) / temperature.
         weights: of the scores; 0 where some do not help.
+        temperature: with which the labels are likeliest.
     """
 
     logits: np.ndarray
     weights: tuple[float, ...]
+    temperature: float = 1.0
 
 
 def fuse(network: np.ndarray, scores: Sequence[np.ndarray], labels: np.ndarray) -> Fusion:
@@ -123,8 +122,9 @@ def fuse(network: np.ndarray, scores: Sequence[np.ndarray], labels: np.ndarray) 
 
     if not len(labels) or not np.isfinite(network).all():
         return Fusion(network, (0.0,) * len(scores))
-    every = [x.astype(np.float64) for x in (network, *scores)]
-    target = _smoothed(labels, network.shape[1])
+    fitted = np.linspace(0, len(labels) - 1, min(len(labels), max(1, _MOST_NUMBERS // network.shape[1]))).astype(int)
+    every = [x[fitted].astype(np.float64) for x in (network, *scores)]
+    target = _smoothed(labels[fitted], network.shape[1])
 
     def loss(factors: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = _cross_entropy(_sum(factors, every), target, labels.ndim == 2)
@@ -133,15 +133,19 @@ def fuse(network: np.ndarray, scores: Sequence[np.ndarray], labels: np.ndarray) 
     bounds = [(_LEAST_OF_NETWORK, None)] + [(0.0, None)] * len(scores)
     factors = minimize(loss, np.ones(len(every)), jac=True, method="L-BFGS-B", bounds=bounds).x
     weights = tuple(float(np.float32(s / factors[0])) for s in factors[1:])
-    return Fusion(_sum(factors, every).astype(np.float32), weights)
+    logits = _sum(factors.astype(np.float32), (network, *scores)).astype(np.float32)
+    return Fusion(logits, weights, float(1 / factors[0]))
 
 
 def _smoothed(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """[N, K] the labels, with a share of 1 / (N + 1) of any class."""
     several = labels.ndim == 2
     share = 1 / (len(labels) + 1)
-    exact = (labels > 0).astype(np.float64) if several else np.eye(num_classes)[labels]
-    return (1 - share) * exact + share * (0.5 if several else 1 / num_classes)
+    target = np.full((len(labels), num_classes), share * (0.5 if several else 1 / num_classes))
+    if several:
+        return target + (1 - share) * (labels > 0)
+    target[np.arange(len(labels)), labels] += 1 - share
+    return target
 
 
 def _cross_entropy(logits: np.ndarray, target: np.ndarray, several_labels: bool) -> tuple[float, np.ndarray]:
@@ -200,7 +204,7 @@ class LinearFit:
         """
         if kind == "none":
             return None
-        with_parts = kind == "parts" or (kind == "auto" and len(corpora[0].ids) <= MOST_WORDS)
+        with_parts = kind == "parts" or (kind == "auto" and len(corpora[0].ids) <= MOST_WORDS_WITH_PARTS)
         ngrams = NGrams.build(corpora[0], with_parts, _MOST_NUMBERS // num_classes)
         if not len(ngrams) or len(np.unique(labels[0], axis=0)) < 2:
             return None
@@ -209,6 +213,11 @@ class LinearFit:
         scores = tuple(LinearPath(ngrams, *one).of_features(validation) for one in fitted)
         x, both = vstack([train, validation], "csr"), np.concatenate(labels)
         return cls(ngrams, x, both, num_classes, class_weights, scores)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models."""
+        return [fit.__name__ for fit in MODELS]
 
     def path(self, weights: Sequence[float]) -> LinearPath:
         """The models' sum with these weights, fitted on training and validation texts."""
@@ -219,98 +228,3 @@ class LinearFit:
     def weighed(self, weights: Sequence[float]) -> np.ndarray:
         """[N, K] ``scores`` with these weights."""
         return _sum(weights, self.scores).astype(np.float32)
-
-
-class Fitted(NamedTuple):
-    """A linear model.
-
-    Attributes:
-        weights: [F, K] float32.
-        bias: [K] float32.
-    """
-
-    weights: np.ndarray
-    bias: np.ndarray
-
-
-def linear_svm(x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None) -> Fitted:
-    """A linear SVM (squared hinge) of each class against the others, scikit-learn's.
-
-    Of two classes features are multiplied by their log-count ratios first (Wang & Manning 2012). The score of a class
-    that no text has is -1, the margin of what is not of a class, and 1 if every text has it.
-
-    Args:
-        x: [N, F].
-        labels: [N] class numbers, or [N, K] of 0 and 1.
-        num_classes: K.
-        class_weights: [K] of the errors of each class, or None for 1.
-    """
-    weights, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, -1.0)
-    factors = _factors(class_weights, num_classes)
-    if labels.ndim == 2:
-        for k, truth in enumerate(labels.T > 0):
-            bias[k] = 1.0 if truth.all() else -1.0
-            if truth.any() and not truth.all():
-                (weights[k],), (bias[k],) = _svm(x, truth, {False: 1.0, True: factors[k]}, C_OF_SEVERAL)
-        return _as_fitted(weights, bias)
-    there = np.unique(labels)
-    of_class = {int(k): factors[k] for k in there}
-    if len(there) == 2:
-        ratios = log_count_ratios(present(x), labels == there[1], alpha=1.0)
-        (found,), (shift,) = _svm(x @ diags_array(ratios), labels, of_class, C_OF_TWO)
-        weights[there], bias[there] = np.outer([-0.5, 0.5], found * ratios), np.array([-0.5, 0.5]) * shift
-    else:
-        weights[there], bias[there] = _svm(x, labels, of_class, C_OF_SEVERAL)
-    return _as_fitted(weights, bias)
-
-
-def naive_bayes(x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None) -> Fitted:
-    """Multinomial naive Bayes on the same values, scikit-learn's; its logarithms less their mean over the classes.
-
-    With several labels a text, the log-odds of each class. A class that no text has, or every one, has in each feature
-    the least of the others, or 0. Arguments as of ``linear_svm``.
-    """
-    weights, bias = np.zeros((num_classes, x.shape[1])), np.zeros(num_classes)
-    factors = _factors(class_weights, num_classes)
-    if labels.ndim == 2:
-        for k, truth in enumerate(labels.T > 0):
-            if truth.any() and not truth.all():
-                found = _bayes(x, truth, np.where(truth, factors[k], 1.0))
-                weights[k], bias[k] = (part[1] - part[0] for part in found)
-        return _as_fitted(weights, bias)
-    there = np.unique(labels)
-    found = _bayes(x, labels, factors[labels])
-    weights[:], bias[:] = (part.min(axis=0) for part in found)
-    weights[there], bias[there] = found
-    return _as_fitted(weights - weights[there].mean(axis=0), bias - bias[there].mean())
-
-
-MODELS = (linear_svm, naive_bayes)
-
-
-def _factors(class_weights: np.ndarray | None, num_classes: int) -> np.ndarray:
-    return np.ones(num_classes) if class_weights is None else class_weights.astype(np.float64)
-
-
-def _as_fitted(weights: np.ndarray, bias: np.ndarray) -> Fitted:
-    """Of [K, F] weights."""
-    return Fitted(weights.T.astype(np.float32), bias.astype(np.float32))
-
-
-def _bayes(x: csr_matrix, labels: np.ndarray, row_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities of the features by class, and of the classes."""
-    from sklearn.naive_bayes import MultinomialNB
-
-    found = MultinomialNB(alpha=ALPHA).fit(x, labels, sample_weight=row_weights)
-    return found.feature_log_prob_, found.class_log_prior_
-
-
-def _svm(x: csr_matrix, labels: np.ndarray, class_weights: dict[Any, float], C: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and biases of the second of two classes, or of each of several."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.svm import LinearSVC
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is as good then
-        svm = LinearSVC(C=C, class_weight=class_weights, random_state=0).fit(x, labels)
-    return svm.coef_, svm.intercept_

@@ -10,13 +10,14 @@ Shapes: ``N`` texts, ``n`` words of all texts, ``W`` known words, ``P`` pairs, `
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
+from operator import lt
 from typing import Self
 
 import numpy as np
-from scipy.sparse import csr_matrix, hstack, vstack
+from scipy.sparse import coo_matrix, csr_matrix, hstack, vstack
 
 from text_cls.preprocess import Corpus
-from text_cls.word_parts import PartNumbers
+from text_cls.word_parts import LONGEST, SHORTEST, PartNumbers
 
 MIN_TEXTS = 2  # that have a feature
 
@@ -91,6 +92,29 @@ class NGrams:
         pairs, at = self._pairs(corpus, known)
         halves = _matrix(np.concatenate([at - 1, at]), np.tile(pairs, 2), (len(corpus.ids), len(self.pairs))) * 0.5
         return hstack([words @ self._of_words(known), halves, words @ self._parts(corpus.lexicon, known)], "csr")
+
+    def of_words(self, corpus: Corpus) -> coo_matrix:
+        """[n, F] float32: what each word of the texts has of the values ``of`` them.
+
+        The value of a feature is shared by its occurrences in the text, that of a pair by its two words.
+        """
+        values, counts, shares = self.of(corpus), self.counts(corpus), self.shares(corpus).tocoo()
+        rows = np.repeat(np.arange(len(corpus)), np.diff(values.indptr))
+        keys = rows * len(self) + values.indices  # sorted
+        places = np.searchsorted(keys, _rows(corpus)[shares.row] * len(self) + shares.col)
+        return coo_matrix((shares.data * (values.data / counts.data)[places], (shares.row, shares.col)), shares.shape)
+
+    def is_whole(self) -> bool:
+        """Whether this can be what ``build`` gives: all of it in order, none twice, every number within its bounds."""
+        words = all(map(lt, self.words, self.words[1:]))
+        pairs = not len(self.pairs) or (self.pairs[0] >= 0 and self.pairs[-1] < len(self.words) ** 2)
+        pairs = pairs and bool((self.pairs[1:] > self.pairs[:-1]).all())
+        parts = all(SHORTEST <= len(part) <= LONGEST for part in self.parts) and self._cut.is_whole
+        return words and pairs and parts and bool((np.isfinite(self.idf) & (self.idf > 0)).all())
+
+    def prepare(self) -> None:
+        """Does now what the first text would wait for: the known words are cut."""
+        _ = self._places, self._parts_of_known
 
     @cached_property
     def _places(self) -> dict[str, int]:

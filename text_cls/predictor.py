@@ -122,22 +122,29 @@ class Predictor:
         Raises:
             UserError: a text has no words left after cleaning.
         """
-        encoded, rows = self.read(texts)
-        if len(rows) < len(texts):
-            empty = int(np.setdiff1d(np.arange(len(texts)), rows)[0])
+        return self.encoded(self.words(texts))
+
+    def words(self, texts: Sequence[Fields]) -> Corpus:
+        """Raw texts → words or pieces. Raises as ``encode`` does."""
+        corpus = self._tokenised(texts)
+        if not corpus.lengths.all():
+            empty = int(corpus.lengths.argmin())
             text = " ".join(texts[empty])[:60]
             raise UserError(f"text {empty + 1} ({text!r}) has no words left after cleaning: nothing to classify")
-        return encoded
+        return corpus
 
     def read(self, texts: Sequence[Fields]) -> tuple[Encoded, np.ndarray]:
         """Token ids of the texts that have words, and which texts these are."""
+        corpus = self._tokenised(texts)
+        return self.encoded(corpus.without_empty()), np.flatnonzero(corpus.lengths)
+
+    def _tokenised(self, texts: Sequence[Fields]) -> Corpus:
         if self.join_fields == UNTOLD and any(len(fields) > 1 for fields in texts):
             raise UserError(
                 "the classifier does not say how several fields are put together: set --join_fields=pair (segments A "
                 "and B, as transformers takes two texts) or space"
             )
-        corpus = self.tokeniser.tokenise(joined_fields(texts, self.join_fields))
-        return self.encoded(corpus.without_empty()), np.flatnonzero(corpus.lengths)
+        return self.tokeniser.tokenise(joined_fields(texts, self.join_fields))
 
     def encoded(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
         """Words or pieces → token ids, and the scores of the linear path, if there is one."""
@@ -194,9 +201,9 @@ class Predictor:
         """Logits → probabilities, at the predictor's temperature."""
         return activated(logits, self.multi_label, self.temperature)
 
-    def calibrate(self, logits: np.ndarray, labels: np.ndarray) -> None:
+    def calibrate(self, logits: np.ndarray, labels: np.ndarray, temperature: float | None = None) -> None:
         """Fits the temperature, then the thresholds, if there are any, on rows that were not trained on."""
-        self.temperature = fit_temperature(logits, labels)
+        self.temperature = fit_temperature(logits, labels) if temperature is None else temperature
         if self.multi_label:
             self.thresholds = fit_thresholds(self.activated(logits), labels)
 

@@ -64,14 +64,12 @@ class Answered(NamedTuple):
         """[N] the class of the highest probability."""
         return self.probabilities.argmax(axis=1)
 
-    def about(self, row: int, letters: int = MOST_LETTERS) -> dict[str, Any]:
-        """One text for JSON: ``id``, ``text`` (its first letters), names of ``labels`` and ``predicted`` classes, and
-        the ``confidence`` of the answer."""
+    def about(self, row: int) -> dict[str, Any]:
+        """One text for JSON: ``id``, names of ``labels`` and ``predicted`` classes, and the answer's ``confidence``."""
         assert self.texts.labels is not None
         answer = self.likeliest[row] if self.thresholds is None else self.probabilities[row] >= self.thresholds
         return {
             "id": self.texts.ids[row],
-            "text": beginning(self.texts.fields[row], letters),
             "labels": self._names(self.texts.labels[row]),
             "predicted": self._names(answer),
             "confidence": float(self.claims.confidence[row]),
@@ -95,7 +93,10 @@ def report_data(answered: Answered, drawn: Sequence[int]) -> dict[str, Any]:
     errors = answered.errors()
     return {
         "wrong": len(errors),
-        "errors": [answered.about(int(row)) for row in errors[:MOST_ERRORS]],
+        "errors": [
+            answered.about(int(row)) | {"text": beginning(answered.texts.fields[row], MOST_LETTERS)}
+            for row in errors[:MOST_ERRORS]
+        ],
         "points": [beginning(answered.texts.fields[row], _SHORT) for row in drawn],
     }
 
@@ -117,7 +118,7 @@ def explained(answered: Answered, rows: Sequence[int], explanations: Sequence[Ex
     found = []
     for row, one in zip(rows, explanations, strict=True):
         found.append(
-            answered.about(row, 0)
+            answered.about(row)
             | {
                 "class": answered.classes[one.label],
                 "words": list(one.words[:MOST_WORDS]),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from files.download import cache_of
+from files.errors import UserError
 from text_cls.class_weights import margin_weights
 from text_cls.config import ClassifierConfig
 from text_cls.continuing import Source, check_used, inputs_of, read_source, seen_before, start_from
@@ -80,6 +81,8 @@ def _prepare(config: ClassifierConfig, placement: Placement, run_dir: Path | str
         config.data.multi_label,
     )  # fmt: skip
     started = () if source is None else (start_from(source, predictor), *seen_before(source, splits))
+    if source is not None and source.predictor.linear is not None:
+        started += ("the source's linear models are not continued: new ones are fitted on these texts",)
     return TextJob(
         config, splits, encoded, predictor, placement, started=started, source=source, size=size, corpora=corpora,
         make_linear=lambda: _linear(config, encoded, corpora, len(splits.classes)),
@@ -88,6 +91,10 @@ def _prepare(config: ClassifierConfig, placement: Placement, run_dir: Path | str
 
 def _sized(config: ClassifierConfig, words: int, source: Source | None) -> tuple[ClassifierConfig, str]:
     """With what follows from ``--size`` and so many training words, and what was chosen; shapes are the source's."""
+    if source is not None and config.size.size != "auto":
+        raise UserError(
+            f"--size={config.size.size}: the network's shape is that of --init_from={source.run}; leave it out"
+        )
     name = size_for(words) if config.size.size == "auto" else config.size.size
     chosen = SIZES[name]._asdict()
     epochs = chosen.pop("num_epochs")
@@ -100,7 +107,8 @@ def _sized(config: ClassifierConfig, words: int, source: Source | None) -> tuple
     listed = ", ".join(f"{field} {value}" for field, value in chosen.items())
     length = f"{training.num_steps:,} steps" if training.num_steps else f"{training.num_epochs:g} epochs"
     sized = dataclasses.replace(config, training=training, model=dataclasses.replace(config.model, **chosen))
-    return sized, f"size {name}, for {words:,} training words: {listed}, {length}"
+    why = f"size {name}, for {words:,} training words" if source is None else "the shape of --init_from"
+    return sized, f"{why}: {listed}, {length}"
 
 
 def _linear(

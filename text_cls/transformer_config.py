@@ -69,12 +69,12 @@ SIZES = {
     "medium": Size(128, 1, 4, 256, 0.4, 0.3, 4.0, 2),
     "large": Size(128, 1, 4, 256, 0.4, 0.3, 4.0, 1),
 }
-_MOST_WORDS = {"small": 500_000, "medium": 3_000_000}  # in the training texts
+_MOST_WORDS_OF = {"small": 500_000, "medium": 3_000_000}  # in the training texts
 
 
 def size_for(words: int) -> str:
     """The size for training texts of so many words in all."""
-    return next((name for name, most in _MOST_WORDS.items() if words <= most), "large")
+    return next((name for name, most in _MOST_WORDS_OF.items() if words <= most), "large")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,6 +49,11 @@ class PartNumbers(NamedTuple):
             numbers[there] = numbers[there] * np.uint64(len(alphabet) + 1) + digits[first[there] + place]
         return cls(alphabet, numbers)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the numbers hold all characters, and are in order, none twice."""
+        return len(self.alphabet) <= _MOST_DIGITS and bool((self.numbers[1:] > self.numbers[:-1]).all())
+
     def parts(self, places: np.ndarray) -> list[str]:
         """Those at some places, as texts."""
         rest, base, texts = self.numbers[places], np.uint64(len(self.alphabet) + 1), np.full(len(places), "", object)
