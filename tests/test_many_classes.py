@@ -188,6 +188,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, module: str, *names: str) -> None:
         monkeypatch.setattr(f"{module}.{name}", fail)
 
 
+@pytest.mark.slow
 def test_600_classes_from_end_to_end(tmp_path: Path) -> None:
     flags = write_texts(tmp_path, [f"node {k:04d}" for k in range(600)], 12)
     done = succeeds("train_text", *flags, *SMALL, f"--run_dir={tmp_path}/run")

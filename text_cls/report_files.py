@@ -100,6 +100,10 @@ def draw(run: Run, config: TextTaskConfig, picture: Callable[[str, Callable[[Pat
     if (run.path / PLACES).exists():
         _draw_points(run, config, picture)
     if not _is_current(run.path):
+        if not (run.path / REPORT_DATA).exists():
+            run.say(
+                f"note: {PAGE} is without errors, explanations and t-SNE, which a run keeps as it ends; make a new run"
+            )
         run.picture(PAGE, lambda path: write_page(run.path, path, config.interactive))
 
 
@@ -120,6 +124,6 @@ def _draw_points(run: Run, config: TextTaskConfig, picture: Callable[[str, Calla
 
 def _is_current(folder: Path) -> bool:
     """Whether the page is there, and newer than all that is in it."""
-    files = [*folder.glob("*.png"), *(folder / name for name in _SOURCES)]
+    files = [*folder.glob("*.png"), *folder.glob("tsne.html"), *(folder / name for name in _SOURCES)]
     made = (folder / PAGE).stat().st_mtime_ns if (folder / PAGE).exists() else 0
     return made > 0 and all(made >= file.stat().st_mtime_ns for file in files if file.exists())

@@ -258,7 +258,7 @@ def _space(run: Finished, places: Places) -> str:
         return scatter_3d_part(places.space[:MOST_POINTS], places.labels[:MOST_POINTS], run.classes)
     still = parts.picture(run.folder / "tsne.png", "The same texts in three dimensions, from two sides", wide=True)
     return still + parts.note(
-        "To turn it by hand, make a run with --interactive, which needs plotly (pip install plotly)."
+        "To turn it by hand, run the same command again with --interactive, which needs plotly (pip install plotly)."
     )
 
 
