@@ -186,8 +186,11 @@ class TextJob:
         state = fit(self.build(), self.placement, run, self.training)
         self.predictor.merge()
         run.say(f"scoring {len(self.encoded['test']):,} test texts with the weights of step {state.best_step}")
-        temperature = self._add_linear(run)
-        self.logits = {name: self.predictor.logits(self.encoded[name]) for name in ("validation", "test")}
+        network = self.predictor.logits(self.encoded["validation"])
+        temperature = self._add_linear(run, network)
+        scores = self.encoded["validation"].scores
+        self.logits["validation"] = network if scores is None else network + scores
+        self.logits["test"] = self.predictor.logits(self.encoded["test"])
         self.predictor.calibrate(self.logits["validation"], self.encoded["validation"].labels, temperature)
         reports = {name: self._report(name) for name in ("validation", "test")}
         best = f"best validation {select} {abs(state.best or 0.0):.4f}; " if select else ""
@@ -209,11 +212,11 @@ class TextJob:
         """The linear path of the run; None if there is none."""
         return self.make_linear()
 
-    def _fused(self) -> Fusion:
-        """The logits of the validation texts, with the linear path's scores at their best weight."""
-        validation = self.encoded["validation"]
-        network = self.predictor.logits(validation)
-        return Fusion(network, ()) if self.linear is None else fuse(network, self.linear.scores, validation.labels)
+    def _fused(self, network: np.ndarray) -> Fusion:
+        """The logits of the validation texts, with the linear models' scores at their best weights."""
+        if self.linear is None:
+            return Fusion(network, ())
+        return fuse(network, self.linear.scores, self.encoded["validation"].labels)
 
     def _say_linear(self, run: Run) -> None:
         start = time.monotonic()
@@ -226,19 +229,24 @@ class TextJob:
 
     def _validation(self) -> np.ndarray:
         """Probabilities of the validation texts while the model is trained."""
-        return activated(self._fused().logits, self.predictor.multi_label)
+        network = self.predictor.logits(self.encoded["validation"])
+        return activated(self._fused(network).logits, self.predictor.multi_label)
 
-    def _add_linear(self, run: Run) -> float | None:
+    def _add_linear(self, run: Run, network: np.ndarray) -> float | None:
         """Gives the trained predictor its linear path, where that helps, and the texts their scores.
 
         Those of validation texts are of the models that have not seen them: thresholds are fitted on them.
+
+        Args:
+            run: is told what was done.
+            network: [N, K] its logits of the validation texts.
 
         Returns:
             The temperature that goes with the sum; None without linear models.
         """
         if self.linear is None:
             return None
-        _, weights, temperature = self._fused()
+        _, weights, temperature = self._fused(network)
         self.linear_weights = dict(zip(self.linear.names, weights, strict=True))
         if not any(weights):
             run.say("the linear models do not help on the validation split, and are left out")

@@ -1,9 +1,9 @@
 """Linear models on n-grams beside the network: their scores are added to its logits (wide & deep, Cheng et al. 2016).
 
 A text's logits are network(tokens) + w_1 · SVM(n-grams) + w_2 · naive Bayes(n-grams), over one temperature. The linear
-models are fitted on the training texts by scikit-learn, the weights and the temperature on validation. (Trained with
-the network by gradients, a wide part learns the training texts so fast that the network stops learning.) Then the
-linear models are fitted once more, on training and validation texts. The sum of linear models is one matrix.
+models are fitted on the training texts, the weights and the temperature on validation. (Trained with the network by
+gradients, a wide part learns the training texts so fast that the network stops learning.) Then the linear models are
+fitted once more, on training and validation texts. The sum of linear models is one matrix.
 
 Shapes: ``N`` texts, ``n`` words of all texts, ``F`` features, ``K`` classes.
 """

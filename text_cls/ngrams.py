@@ -69,7 +69,10 @@ class NGrams:
 
     def of(self, corpus: Corpus) -> csr_matrix:
         """[N, F] float32. A row has length 1, or 0 where nothing of a text is known; parts have half its square."""
-        counts = self.counts(corpus)
+        return self._weighed(self.counts(corpus))
+
+    def _weighed(self, counts: csr_matrix) -> csr_matrix:
+        """The values of [N, F] counts, in their place."""
         counts.data = (1 + np.log(counts.data)) * self.idf[counts.indices]
         return _normalised(counts, len(self.words) + len(self.pairs) if self.parts else 0)
 
@@ -98,7 +101,8 @@ class NGrams:
 
         The value of a feature is shared by its occurrences in the text, that of a pair by its two words.
         """
-        values, counts, shares = self.of(corpus), self.counts(corpus), self.shares(corpus).tocoo()
+        counts, shares = self.counts(corpus), self.shares(corpus).tocoo()
+        values = self._weighed(counts.copy())
         rows = np.repeat(np.arange(len(corpus)), np.diff(values.indptr))
         keys = rows * len(self) + values.indices  # sorted
         places = np.searchsorted(keys, _rows(corpus)[shares.row] * len(self) + shares.col)

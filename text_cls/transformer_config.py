@@ -49,9 +49,8 @@ class Size(NamedTuple):
     """What a size stands for; each is a flag too, which counts where it is given.
 
     Attributes:
-        width, num_layers, num_heads, ffn_width, dropout, token_dropout: of ``TransformerConfig``.
+        width, num_layers, num_heads, ffn_width, dropout, token_dropout, networks: of ``TransformerConfig``.
         num_epochs: of ``TrainingConfig``.
-        networks: of ``TransformerConfig``.
     """
 
     width: int
@@ -97,7 +96,6 @@ class SizeConfig(Config):
     token_dropout: float | None = option(
         None, "Share of training tokens replaced by <MASK>. [by --size]", low=0.0, high=0.99
     )
-
     networks: int | None = option(
         None, "Networks, each with weights of its own, whose mean logits answer. [by --size]", low=1, high=MAX_NETWORKS
     )
