@@ -20,7 +20,7 @@ from text_cls import prediction
 from text_cls.answers import Explanation, are_answers
 from text_cls.explained_words import CUT
 from text_cls.explaining import Explainer, _integrated, _lines, explain, from_embeddings, is_exact
-from text_cls.linear_path import LinearFit
+from text_cls.linear_fit import LinearFit
 from text_cls.predictor import NO_WORDS, Predictor
 from text_cls.preprocess import SEP, Cleaner, tokenise
 from text_cls.tokenisers import WordTokeniser
@@ -186,7 +186,7 @@ def test_logits_with_a_fitted_linear_path(linear: tuple[Predictor, Explainer], m
     corpus, labels = predictor.tokeniser.tokenise(FIELDS), np.array([0, 1, 2, 0, 1])
     fit = LinearFit.of("parts", [corpus, corpus], [labels, labels], 3, None)
     assert fit is not None
-    monkeypatch.setattr(predictor, "linear", fit.path((5.0, 1.0)))
+    monkeypatch.setattr(predictor, "linear", fit.path(5.0))
     logits = predictor.logits(predictor.encode(FIELDS))
     for label in range(3):
         found = explainer(FIELDS, [label] * len(FIELDS))

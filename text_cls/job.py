@@ -22,8 +22,9 @@ from text_cls.config import TextTaskConfig
 from text_cls.continuing import Source, drop, keep
 from text_cls.data import Splits
 from text_cls.encoding import Encoded
+from text_cls.fusion import Fusion, fuse
 from text_cls.labelling import labelling_of
-from text_cls.linear_path import Fusion, LinearFit, fuse
+from text_cls.linear_fit import LinearFit
 from text_cls.metrics import flat
 from text_cls.mislabelled import check_suspects, write_suspects
 from text_cls.objective import make_loss_fn, objective_of, token_rates
@@ -216,15 +217,15 @@ class TextJob:
         """The logits of the validation texts, with the linear models' scores at their best weights."""
         if self.linear is None:
             return Fusion(network, ())
-        return fuse(network, self.linear.scores, self.encoded["validation"].labels)
+        return fuse(network, [self.linear.scores], self.encoded["validation"].labels)
 
     def _say_linear(self, run: Run) -> None:
         start = time.monotonic()
         if self.linear is not None:
             seconds = time.monotonic() - start
             run.say(
-                f"linear models: {len(self.linear.ngrams):,} n-grams, fitted in {seconds:.1f} s; training figures are "
-                "the network's alone, validation figures those of all together"
+                f"linear models: {len(self.linear.ngrams):,} n-grams, C = {self.linear.C:g}, fitted in "
+                f"{seconds:.1f} s; training figures are the network's alone, validation figures those of all together"
             )
 
     def _validation(self) -> np.ndarray:
@@ -246,16 +247,16 @@ class TextJob:
         """
         if self.linear is None:
             return None
-        _, weights, temperature = self._fused(network)
-        self.linear_weights = dict(zip(self.linear.names, weights, strict=True))
-        if not any(weights):
+        _, (factor,), temperature = self._fused(network)
+        self.linear_weights = {name: factor * weight for name, weight in self.linear.weights.items()}
+        if not any(self.linear_weights.values()):
             run.say("the linear models do not help on the validation split, and are left out")
             return temperature
         listed = ", ".join(f"{name} {weight:.3g}" for name, weight in self.linear_weights.items())
         run.say(f"logits: the network's + the linear models' times {listed}, now fitted on validation texts too")
-        self.predictor.linear = self.linear.path(weights)
+        self.predictor.linear = self.linear.path(factor)
         self.encoded["validation"] = dataclasses.replace(
-            self.encoded["validation"], scores=self.linear.weighed(weights)
+            self.encoded["validation"], scores=np.float32(factor) * self.linear.scores
         )
         for name in self.encoded.keys() - {"train", "validation"}:
             self.encoded[name] = self.predictor.encoded(self.corpora[name], self.encoded[name].labels)

@@ -3,7 +3,6 @@
 Shapes: ``N`` texts, ``F`` features, ``K`` classes.
 """
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +10,7 @@ from scipy.sparse import csr_matrix, diags_array
 
 from text_cls.nb_svm import log_count_ratios, present
 
-# Chosen on validation rows of AG News, HuffPost and IMDB and on six sets of short English texts.
-C_OF_TWO, C_OF_SEVERAL = 0.3, 0.5  # of the SVM: inverse strength of its penalty, with log-count ratios and without
+CS = (0.3, 1.0, 3.0)  # inverse strengths of the SVM's penalty that are tried
 ALPHA = 0.1  # of naive Bayes: added to every count
 
 
@@ -28,7 +26,9 @@ class Fitted(NamedTuple):
     bias: np.ndarray
 
 
-def linear_svm(x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None) -> Fitted:
+def linear_svm(
+    x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None, C: float
+) -> Fitted:
     """A linear SVM (squared hinge) of each class against the others, scikit-learn's.
 
     Of two classes features are multiplied by their log-count ratios first (Wang & Manning 2012). The score of a class
@@ -39,6 +39,7 @@ def linear_svm(x: csr_matrix, labels: np.ndarray, num_classes: int, class_weight
         labels: [N] class numbers, or [N, K] of 0 and 1.
         num_classes: K.
         class_weights: [K] of the errors of each class, or None for 1.
+        C: inverse strength of the penalty.
     """
     weights, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, -1.0)
     factors = _factors(class_weights, num_classes)
@@ -46,24 +47,28 @@ def linear_svm(x: csr_matrix, labels: np.ndarray, num_classes: int, class_weight
         for k, truth in enumerate(labels.T > 0):
             bias[k] = 1.0 if truth.all() else -1.0
             if truth.any() and not truth.all():
-                (weights[k],), (bias[k],) = _svm(x, truth, {False: 1.0, True: factors[k]}, C_OF_SEVERAL)
+                (weights[k],), (bias[k],) = _svm(x, truth, {False: 1.0, True: factors[k]}, C)
         return _as_fitted(weights, bias)
     there = np.unique(labels)
     of_class = {int(k): factors[k] for k in there}
     if len(there) == 2:
         ratios = log_count_ratios(present(x), labels == there[1], alpha=1.0)
-        (found,), (shift,) = _svm(x @ diags_array(ratios), labels, of_class, C_OF_TWO)
+        (found,), (shift,) = _svm(x @ diags_array(ratios), labels, of_class, C)
         weights[there], bias[there] = np.outer([-0.5, 0.5], found * ratios), np.array([-0.5, 0.5]) * shift
+    elif len(there) == 1:
+        bias[there] = 1.0
     else:
-        weights[there], bias[there] = _svm(x, labels, of_class, C_OF_SEVERAL)
+        weights[there], bias[there] = _svm(x, labels, of_class, C)
     return _as_fitted(weights, bias)
 
 
-def naive_bayes(x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None) -> Fitted:
+def naive_bayes(
+    x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None, C: float = 1.0
+) -> Fitted:
     """Multinomial naive Bayes on the same values; its logarithms less their mean over the classes.
 
     With several labels a text, the log-odds of each class. A class that no text has, or every one, has in each feature
-    the least of the others, or 0. Arguments as of ``linear_svm``.
+    the least of the others, or 0. Arguments as of ``linear_svm``, whose C it does not have.
     """
     weights, bias = np.zeros((num_classes, x.shape[1])), np.zeros(num_classes)
     factors = _factors(class_weights, num_classes)
@@ -106,10 +111,7 @@ def _bayes(x: csr_matrix, labels: np.ndarray, row_weights: np.ndarray) -> tuple[
 
 def _svm(x: csr_matrix, labels: np.ndarray, class_weights: dict[Any, float], C: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of the second of two classes, or of each of several."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is as good then
-        svm = LinearSVC(C=C, class_weight=class_weights, random_state=0).fit(x, labels)
+    svm = LinearSVC(C=C, class_weight=class_weights, random_state=0).fit(x, labels)
     return svm.coef_, svm.intercept_

@@ -13,7 +13,7 @@ from text_cls.corpora import CorpusCache, clean_splits
 from text_cls.data import check_joined, load
 from text_cls.encoding import Encoded
 from text_cls.job import TextJob
-from text_cls.linear_path import LinearFit
+from text_cls.linear_fit import LinearFit
 from text_cls.pooled import check_plotly
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Corpus

@@ -1,0 +1,82 @@
+"""The sum of several kinds of logits that makes labels likeliest: a convex problem with a factor for each.
+
+Shapes: ``N`` rows, ``K`` classes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import expit, log_expit, log_softmax, softmax
+
+_MOST_NUMBERS = 2**24  # of rows and classes in the fit of factors
+_LEAST_OF_NETWORK = 0.1  # what is left of the network's logits when both are weighed
+
+
+class Fusion(NamedTuple):
+    """How logits of several kinds become one.
+
+    Attributes:
+        logits: [N, K] (network + Σ weight · scores) / temperature.
+        weights: of the scores; 0 where some do not help.
+        temperature: with which the labels are likeliest.
+    """
+
+    logits: np.ndarray
+    weights: tuple[float, ...]
+    temperature: float = 1.0
+
+
+def fuse(network: np.ndarray, scores: Sequence[np.ndarray], labels: np.ndarray) -> Fusion:
+    """The sum of logits that makes the labels likeliest.
+
+    It is a · network + Σ s · scores, no factor negative, with the least cross-entropy, which is convex in them. To the
+    N rows one is added whose label is any of the classes alike, as in ``fit_temperature``: otherwise the logits would
+    have no bound where no row is wrong.
+
+    Args:
+        network: [N, K] its logits of rows that were not trained on.
+        scores: [N, K] each, of linear models that have not seen them either.
+        labels: [N] class numbers, or [N, K] of 0 and 1 where a text has any number.
+    """
+    from scipy.optimize import minimize
+
+    if not len(labels) or not np.isfinite(network).all():
+        return Fusion(network, (0.0,) * len(scores))
+    fitted = np.linspace(0, len(labels) - 1, min(len(labels), max(1, _MOST_NUMBERS // network.shape[1]))).astype(int)
+    every = [x[fitted].astype(np.float64) for x in (network, *scores)]
+    target = _smoothed(labels[fitted], network.shape[1])
+
+    def loss(factors: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = _cross_entropy(_sum(factors, every), target, labels.ndim == 2)
+        return value, np.array([(gradient * x).sum() for x in every])
+
+    bounds = [(_LEAST_OF_NETWORK, None)] + [(0.0, None)] * len(scores)
+    factors = minimize(loss, np.ones(len(every)), jac=True, method="L-BFGS-B", bounds=bounds).x
+    weights = tuple(float(np.float32(s / factors[0])) for s in factors[1:])
+    logits = _sum(factors.astype(np.float32), (network, *scores)).astype(np.float32)
+    return Fusion(logits, weights, float(1 / factors[0]))
+
+
+def _smoothed(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """[N, K] the labels, with a share of 1 / (N + 1) of any class."""
+    several = labels.ndim == 2
+    share = 1 / (len(labels) + 1)
+    target = np.full((len(labels), num_classes), share * (0.5 if several else 1 / num_classes))
+    if several:
+        return target + (1 - share) * (labels > 0)
+    target[np.arange(len(labels)), labels] += 1 - share
+    return target
+
+
+def _cross_entropy(logits: np.ndarray, target: np.ndarray, several_labels: bool) -> tuple[float, np.ndarray]:
+    """The mean over the rows, or rows and classes, and its gradient [N, K]."""
+    if several_labels:
+        value = -(target * log_expit(logits) + (1 - target) * log_expit(-logits)).mean()
+        return float(value), (expit(logits) - target) / target.size
+    value = -(target * log_softmax(logits, axis=1)).sum(axis=1).mean()
+    return float(value), (softmax(logits, axis=1) - target) / len(target)
+
+
+def _sum(factors: Sequence[float] | np.ndarray, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return sum((factor * array for factor, array in zip(factors, arrays, strict=True)), np.zeros_like(arrays[0]))

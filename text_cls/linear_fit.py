@@ -1,0 +1,186 @@
+"""Fitting the linear path: C and weights by rows that a model has not seen, then the models on all rows.
+
+Shapes: ``N`` texts, ``F`` features, ``K`` classes.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.pool import ThreadPool
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+
+from files.cores import available_cores
+from text_cls.calibration import negative_log_likelihood
+from text_cls.fusion import fuse
+from text_cls.linear_models import CS, MODELS, Fitted
+from text_cls.linear_path import LinearPath
+from text_cls.ngrams import NGrams
+from text_cls.preprocess import Corpus
+
+MOST_WORDS_WITH_PARTS = 2_000_000  # in the training texts, for auto to read parts of words
+MOST_CROSS_VALIDATED = 50_000  # texts × classes; of more, the validation split alone is looked at
+_FOLDS = 4
+_MOST_NUMBERS = 2**24  # weights of a model
+
+
+class _Rows(NamedTuple):
+    """Features and labels of texts."""
+
+    x: csr_matrix  # [N, F]
+    labels: np.ndarray  # [N] class numbers, or [N, K] of 0 and 1
+
+    def take(self, rows: np.ndarray) -> "_Rows":
+        return _Rows(self.x[rows], self.labels[rows])
+
+
+class _Choice(NamedTuple):
+    """What was found with a value of C."""
+
+    C: float
+    weights: tuple[float, ...]  # of the models' scores
+    scores: np.ndarray  # [N, K] their sum, of rows that a model had not seen; NaN for those that all of them had
+    loss: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearFit:
+    """The linear models of a run, whose weight beside the network is not known yet.
+
+    Attributes:
+        ngrams: the features, of the training texts.
+        x: [N, F] the training texts, then the validation texts.
+        labels: of these.
+        num_classes: K.
+        class_weights: [K] of the errors of each class, or None for 1.
+        C: of the SVM.
+        weights: of each of ``MODELS`` in their sum, by name.
+        scores: [validation texts, K] that sum, of models fitted without them.
+    """
+
+    ngrams: NGrams
+    x: csr_matrix
+    labels: np.ndarray
+    num_classes: int
+    class_weights: np.ndarray | None
+    C: float
+    weights: dict[str, float]
+    scores: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        corpora: Sequence[Corpus],
+        labels: Sequence[np.ndarray],
+        num_classes: int,
+        class_weights: np.ndarray | None,
+    ) -> "LinearFit | None":
+        """Chooses C and the weights of the models' sum by the likelihood of labels that a model has not seen.
+
+        Of few texts every one is scored by models fitted on three quarters of training and validation texts that it is
+        not among (cross-validation); of many, the validation texts by models fitted on the training texts.
+
+        Args:
+            kind: of ``LinearConfig.linear``.
+            corpora: training and validation texts.
+            labels: of each.
+            num_classes: K.
+            class_weights: see above.
+
+        Returns:
+            None where there are none: by ``kind``, without features, or where all texts have the same labels.
+        """
+        if kind == "none":
+            return None
+        with_parts = kind == "parts" or (kind == "auto" and len(corpora[0].ids) <= MOST_WORDS_WITH_PARTS)
+        ngrams = NGrams.build(corpora[0], with_parts, _MOST_NUMBERS // num_classes)
+        if not len(ngrams) or len(np.unique(labels[0], axis=0)) < 2:
+            return None
+        every = _Rows(vstack([ngrams.of(corpus) for corpus in corpora], "csr"), np.concatenate(labels))
+        size, train = len(every.labels), len(labels[0])
+        few = size * num_classes <= MOST_CROSS_VALIDATED
+        unseen = _folds(every.labels) if few else [np.arange(train, size)]
+        best = _choose(every, unseen, num_classes, class_weights)
+        weights = {fit.__name__: weight for fit, weight in zip(MODELS, best.weights, strict=True)}
+        return cls(ngrams, *every, num_classes, class_weights, best.C, weights, best.scores[train:])
+
+    def path(self, factor: float) -> LinearPath:
+        """The models' sum times a factor, fitted on training and validation texts."""
+        with _quiet():
+            fitted = _fit_models(_Rows(self.x, self.labels), self.num_classes, self.class_weights, self.C)
+        weights = [factor * weight for weight in self.weights.values()]
+        found = [_sum(weights, part).astype(np.float32) for part in zip(*fitted, strict=True)]
+        return LinearPath(self.ngrams, *found)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the SVM's warning that it has not converged: it is as good then. Filters are those of all threads."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def _folds(labels: np.ndarray) -> list[np.ndarray]:
+    """All rows, in parts that have the same share of every class; of several labels, of every set of labels."""
+    _, groups = np.unique(labels, axis=0, return_inverse=True)
+    shuffled = np.random.default_rng(0).permutation(len(labels))
+    order = shuffled[np.argsort(groups.reshape(-1)[shuffled], kind="stable")]
+    return [np.sort(order[start::_FOLDS]) for start in range(min(_FOLDS, len(labels)))]
+
+
+def _choose(every: _Rows, unseen: Sequence[np.ndarray], num_classes: int, class_weights: np.ndarray | None) -> _Choice:
+    """The best of ``CS``; larger ones are tried as long as they are better.
+
+    Args:
+        every: all rows.
+        unseen: rows that are scored by models fitted without them; rows in none of these parts are fitted on alone.
+        num_classes: K.
+        class_weights: see ``LinearFit``.
+    """
+    best: _Choice | None = None
+    with _quiet(), ThreadPool(min(len(unseen), available_cores())) as pool:
+        for C in CS:
+            score = partial(_scores_without, every, num_classes, class_weights, C)
+            found = _combined(C, every.labels, unseen, pool.map(score, unseen, chunksize=1))
+            if best is not None and found.loss >= best.loss:
+                break
+            best = found
+    assert best is not None
+    return best
+
+
+def _scores_without(
+    every: _Rows, num_classes: int, class_weights: np.ndarray | None, C: float, rows: np.ndarray
+) -> list[np.ndarray]:
+    """[rows, K] by each model, fitted on all other rows."""
+    fitted = _fit_models(every.take(np.setdiff1d(np.arange(len(every.labels)), rows)), num_classes, class_weights, C)
+    x = every.x[rows]
+    return [np.asarray(x @ model.weights + model.bias, np.float32) for model in fitted]
+
+
+def _combined(
+    C: float, labels: np.ndarray, unseen: Sequence[np.ndarray], parts: Sequence[Sequence[np.ndarray]]
+) -> _Choice:
+    """The sum of the models' scores, by part, that makes the labels likeliest."""
+    rows = np.concatenate(unseen)
+    scores = [np.concatenate(model) for model in zip(*parts, strict=True)]
+    fused = fuse(np.zeros_like(scores[0]), scores, labels[rows])
+    summed = np.full((len(labels), scores[0].shape[1]), np.nan, np.float32)
+    summed[rows] = _sum(fused.weights, scores)
+    return _Choice(C, fused.weights, summed, negative_log_likelihood(fused.logits, labels[rows]))
+
+
+def _fit_models(rows: _Rows, num_classes: int, class_weights: np.ndarray | None, C: float) -> list[Fitted]:
+    return [fit(*rows, num_classes, class_weights, C) for fit in MODELS]
+
+
+def _sum(factors: Sequence[float], arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.sum([factor * array for factor, array in zip(factors, arrays, strict=True)], axis=0)
