@@ -132,6 +132,7 @@ def _jax(script: str, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_both_forms_give_the_same_on_jax(tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", TOKENS)
     np.save(tmp_path / "weights.npy", WEIGHTS)

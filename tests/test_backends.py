@@ -53,7 +53,7 @@ def _models() -> dict[str, keras.Model]:
     }
 
 
-@pytest.mark.parametrize("name", ["transformer", "bert"])
+@pytest.mark.parametrize("name", ["transformer", pytest.param("bert", marks=pytest.mark.slow)])
 def test_jax_gives_the_same_logits(tmp_path: Path, name: str) -> None:
     model = _models()[name]
     tokens = np.array([[2, 7, 9, 11, 30, 0], [2, 5, 6, 0, 0, 0]], np.int32)
@@ -126,6 +126,7 @@ np.savez(sys.argv[5], maps=maps, logits=logits, value=value, slope=slope)
 """
 
 
+@pytest.mark.slow
 def test_jax_draws_the_same_maps_and_lays_out_alike(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 50, 50)).astype(np.float32)

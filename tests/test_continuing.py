@@ -62,6 +62,7 @@ def test_nothing_is_lost_on_the_way(flags: list[str], tmp_path: Path, one_replic
     assert "finished before" in succeeds("train_text", *flags, *SMALL, *same)
 
 
+@pytest.mark.slow
 def test_other_classes_have_a_new_head(flags: list[str], tmp_path: Path, one_replica: Placement) -> None:
     succeeds("train_text", *flags, *SMALL, "--num_epochs=1", f"--run_dir={tmp_path}/one")
     rows = [("good film", "x"), ("bad film", "y"), ("good day", "z")]
@@ -99,6 +100,7 @@ def _as_of_0_5(run: Path) -> None:
 ENCODER = [f"--encoder={TINY}", "--max_length=12", "--batch_size=8", "--num_steps=1", "--tsne=0", "--devices=cpu"]
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_folder_of_0_5(flags: list[str], tmp_path: Path) -> None:
     """Its defaults were others; where they come to the same it is the same run, otherwise it is refused."""
     old = [*flags, *ENCODER, f"--run_dir={tmp_path}/old"]

@@ -58,7 +58,7 @@ def _fetch(archive: Path, cache: Path, mode: str) -> subprocess.Popen:
     return python(_FETCH, archive, file_sha256(archive), cache, mode)
 
 
-@pytest.mark.parametrize("mode", ["download", "unpack"])
+@pytest.mark.parametrize("mode", ["download", pytest.param("unpack", marks=pytest.mark.slow)])
 def test_a_fetch_that_was_killed_is_begun_again(tmp_path: Path, mode: str) -> None:
     archive, cache = _archive(tmp_path), tmp_path / "cache"
     first = _fetch(archive, cache, mode)

@@ -295,11 +295,12 @@ def _trained(folder: Path, placement: Placement, rows: Any, accumulate: int, tok
     return model.get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "tokens"),
     [
-        pytest.param(8, 0.3, id="rows", marks=pytest.mark.slow),
-        pytest.param(token_budget(70), 0.0, id="budget", marks=pytest.mark.slow),
+        pytest.param(8, 0.3, id="rows"),
+        pytest.param(token_budget(70), 0.0, id="budget"),
         pytest.param(token_budget(70), 0.3, id="budget_words"),
     ],
 )

@@ -109,10 +109,10 @@ def _assert_alike(one: list[dict[str, Any]], two: list[dict[str, Any]], toleranc
 
 
 LONG = ["text", "bert", "ddpm", "head"]
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("head", "lora", "budget", "table", "bert")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ddpm", "head", "lora", "budget", "table", "bert")]
 
 
-@pytest.mark.parametrize("name", ["text", "ddpm", *SLOW])
+@pytest.mark.parametrize("name", ["text", *SLOW])
 def test_a_run_is_the_same_on_both(pairs: Pairs, name: str) -> None:
     one, two = pairs[name]
     assert _files(one) == _files(two)
@@ -168,7 +168,7 @@ def _confidences(done: Done) -> tuple[list[str], np.ndarray]:
     return [row["class"] for row in rows], np.array([float(row["confidence"]) for row in rows])
 
 
-@pytest.mark.parametrize("name", ["text", "bert"])
+@pytest.mark.parametrize("name", ["text", pytest.param("bert", marks=pytest.mark.slow)])
 def test_a_classifier_of_either_answers_the_same_on_the_other(pairs: Pairs, jax: Jax, name: str) -> None:
     for path in pairs[name]:
         command = ["predict_text", f"--run_dir={path}", "--devices=cpu", "good film", "bad the poor", "the film the"]
@@ -185,6 +185,7 @@ def test_features_of_texts_are_the_same(pairs: Pairs) -> None:
         np.testing.assert_allclose(np.load(one / f"{split}.npy"), np.load(two / f"{split}.npy"), atol=PREDICTED)
 
 
+@pytest.mark.slow
 def test_a_diffusion_model_of_either_draws_the_same_on_the_other(pairs: Pairs, jax: Jax, tmp_path: Path) -> None:
     for k, path in enumerate(pairs["ddpm"]):
         command = ["sample_ddpm", f"--run_dir={path}", "--sampling_steps=4", "--num_images=8", "--devices=cpu"]

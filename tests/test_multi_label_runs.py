@@ -127,7 +127,8 @@ def test_mistakes_are_said(flags: list[str]) -> None:
 EVERYTHING = ["--mlm_epochs=0.5", "--lora_rank=2", "--accumulate=2", "--ema_decay=0.5", "--devices=cpu:2"]
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(EVERYTHING, marks=pytest.mark.slow)], ids=["plain", "everything"])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], EVERYTHING], ids=["plain", "everything"])
 def test_fine_tuning(flags: list[str], tmp_path: Path, more: list[str]) -> None:
     encoder = [f"--encoder={TINY}", "--max_length=12", "--batch_size=8", "--num_epochs=2", "--learning_rate=0.01"]
     done = succeeds("finetune_bert", *flags, *encoder, "--export", "--tsne=20", *more)

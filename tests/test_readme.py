@@ -20,7 +20,7 @@ def test_one_block_a_package_of_five_lines_or_fewer() -> None:
 @pytest.mark.parametrize(
     ("block", "least"),
     [
-        pytest.param(0, 0.8, id="text_cls"),
+        pytest.param(0, 0.8, id="text_cls", marks=pytest.mark.slow),
         pytest.param(2, 0.0, id="diffusion", marks=pytest.mark.slow),
         pytest.param(3, 0.3, id="bridge", marks=pytest.mark.slow),
     ],
