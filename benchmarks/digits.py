@@ -2,7 +2,7 @@
 
     python -m benchmarks.digits --run_dir=runs/ddpm-digits-…
 
-It is trained on the run's training images and scored on the held-out ones. Then it labels samples that were made by
+It is trained on the run's training images and scored on those of the test. Then it labels samples that were made by
 class, and counts the classes of samples that were made without one.
 """
 
@@ -24,7 +24,7 @@ flags.DEFINE_integer("seed", 0, "Seed of the noise; the split is drawn by the ru
 def main(argv: list[str]) -> None:
     """Prints the figures."""
     from diffusion.config import DataConfig, SamplerConfig
-    from diffusion.data import load
+    from diffusion.data import load, rule_of_run
     from diffusion.generator import Generator, ImageRequest
     from diffusion.neighbours import nearest
     from training.placement import make_placement
@@ -32,11 +32,11 @@ def main(argv: list[str]) -> None:
     run_dir = Path(FLAGS.run_dir)
     run_seed = next(int(line[7:]) for line in (run_dir / "flags.txt").read_text().splitlines() if "--seed=" in line)
     generator = Generator.load(run_dir / "model", make_placement("cpu"))
-    splits = load(DataConfig(), run_seed)
+    splits = load(rule_of_run(run_dir, DataConfig()), run_seed)
     flat = lambda pixels: pixels.reshape(len(pixels), -1) / 255.0 * 16.0  # noqa: E731
     classifier = SVC(gamma=0.001, C=10.0).fit(flat(splits.train.pixels), splits.train.labels)
     accuracy = classifier.score(flat(splits.test.pixels), splits.test.labels)
-    print(f"accuracy of the classifier on held-out real digits: {accuracy:.4f}")
+    print(f"accuracy of the classifier on real digits of the test: {accuracy:.4f}")
 
     number = np.arange(FLAGS.num_images)
     requested = number % 10
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
         f"classes of samples without a class: {share.min():.3f} to {share.max():.3f} each ({' '.join(map(str, share))})"
     )
 
-    for name, pixels in (("held-out images", splits.test.pixels), ("samples", images)):
+    for name, pixels in (("test images", splits.test.pixels), ("samples", images)):
         distance = nearest(pixels, splits.train.pixels).distance
         print(f"nearest training image of {name}: {distance.min():.4f} at least, median {np.median(distance):.4f}")
 

@@ -51,19 +51,18 @@ def _images(sizes: Sizes, draw: np.random.Generator) -> Arrays:
     """Images, what our loss draws for them, and the sampler's table."""
     from diffusion import noise
     from diffusion.config import ProcessConfig
-    from diffusion.objective import _NOISE, _TIME
     from diffusion.process import DiffusionProcess
     from diffusion.samplers import M0, X, make_table
 
     unet, process = sizes.unet, DiffusionProcess(ProcessConfig())
     shape, number = (unet.size, unet.size, unet.channels), np.arange(unet.images, dtype=np.int32)
-    u = np.asarray(noise.uniform(0, number, _TIME, 1))[:, 0]
+    u = np.asarray(noise.uniform(0, number, noise.TIME, 1))[:, 0]
     table = make_table(_sampler(sizes), process)
     return {
         "image": draw.integers(0, 256, (unet.images, *shape), np.uint8),
         "t": 1 + np.floor(u * process.num_steps).astype(np.int32),
-        "eps": np.asarray(noise.normal(0, number, _NOISE, shape)),
-        "start": np.asarray(noise.normal(0, number, 0, shape)),
+        "eps": np.asarray(noise.normal(0, number, noise.NOISE, shape)),
+        "start": np.asarray(noise.normal(0, number, noise.sampling_stream(), shape)),
         "alpha": process.alpha.astype(np.float32),
         "sigma": process.sigma.astype(np.float32),
         "times": table.times,

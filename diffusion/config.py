@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Self
 
+from diffusion.feature_config import FeatureConfig
+from diffusion.pixel_ranges import parse_range
 from files.errors import UserError
 from training.config import TaskConfig, TrainingConfig
 from training.options import Config, nested, option
@@ -16,7 +18,19 @@ MAX_LEVELS = 16  # each halves the image
 class ReadingConfig(Config):
     """How image files are read."""
 
-    image_size: int = option(0, "Side in pixels that each image's middle square is resized to; 0: unchanged.", low=0)
+    image_size: int = option(0, "Side in pixels of the squares that images are resized to; 0: unchanged.", low=0)
+    fit: str = option(
+        "crop",
+        "How an image becomes a square of --image_size: its middle (crop), all of it between black bars (pad), "
+        "stretched, or an error unless it is one.",
+        choices=("crop", "pad", "stretch", "error"),
+    )
+    range: str = option(
+        "auto",
+        "Values that are black and white. auto: those of 8 bits as they are, of others the smallest and largest of all "
+        "images; dtype: the ends of their type; or MIN,MAX.",
+    )
+    frames: str = option("first", "Frames and pages of a file that are read.", choices=("first", "all"))
     channels: int = option(
         0, "Channels of the images, 1 (gray) or 3 (colour); 0: those of the files.", choices=(0, 1, 3)
     )
@@ -24,6 +38,11 @@ class ReadingConfig(Config):
     max_megapixels: float = option(
         64.0, "Largest image file that is decoded, in millions of pixels.", low=0.001, high=10_000.0
     )
+
+    def check(self) -> None:
+        parse_range(self.range)
+        if self.fit != "crop" and not self.image_size:
+            raise UserError(f"--fit={self.fit} needs --image_size, the side of the square that an image is fitted to")
 
     @property
     def max_pixels(self) -> int:
@@ -43,14 +62,28 @@ class DataConfig(ReadingConfig):
     dataset: str = option(
         "digits", "Named data set, or the format of your own images.", choices="diffusion.data:DATASETS"
     )
-    data_path: Path | None = option(None, "Folder, archive or npz file; if it is not given, named sets are downloaded.")
+    data_path: Path | None = option(
+        None, "Folder, archive, npz or npy file; if it is not given, named sets are downloaded."
+    )
     test_share: float = option(
         0.1, "Share of the images that is held out if the data set has no test images.", low=0.0, high=1.0
     )
+    validation_share: float = option(
+        0.1, "Share of the others that is held out if the data set has no validation images.", low=0.0, high=1.0
+    )
+    splits: str = option(
+        "three",
+        "Images for training, validation and the test (three); or, as before version 0.9, the test images for "
+        "validation too, drawn without regard to classes (two).",
+        choices=("three", "two"),
+        former_defaults=("two",),
+    )
 
     def check(self) -> None:
-        if not 0 < self.test_share < 1:
-            raise UserError(f"--test_share={self.test_share} must lie between 0 and 1")
+        super().check()
+        for name in ("test_share", "validation_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)} must lie between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,17 +158,26 @@ class ProcessConfig(Config):
     """The forward process and what the network predicts."""
 
     diffusion_steps: int = option(1000, "Number of diffusion steps T.", low=2, high=10**6)
-    noise_schedule: str = option("linear", "Noise schedule (of ᾱ_t).", choices="diffusion.process:SCHEDULES")
+    noise_schedule: str = option("linear", "Noise schedule (of β_t).", choices="diffusion.process:SCHEDULES")
     zero_terminal_snr: bool = option(
         False, "Rescale the noise schedule so that x_T is pure noise; needs --target=v or x0."
     )
     target: str = option("eps", "What the network predicts.", choices="diffusion.process:TARGETS")
+    beta_start: float = option(1e-4, "β of the first step; not of cosine.", low=1e-9, high=0.999)
+    beta_end: float = option(0.02, "β of the last step; not of cosine.", low=1e-9, high=0.999)
+    betas: tuple[float, ...] = option((), "β of each step, in place of a schedule.", from_data=True)
 
     def check(self) -> None:
         from diffusion.process import TARGETS
 
         if self.zero_terminal_snr and not TARGETS[self.target].tells_x0_from_noise:
             raise UserError("with a zero terminal SNR, ε says nothing about x_0 at t = T: use target v or x0")
+        if self.betas and len(self.betas) != self.diffusion_steps:
+            raise UserError(f"{len(self.betas):,} betas of {self.diffusion_steps:,} diffusion steps: each needs one")
+        if not all(0 < beta < 1 for beta in self.betas):
+            raise UserError(f"betas from {min(self.betas)} to {max(self.betas)}: they must lie between 0 and 1")
+        if self.noise_schedule == "cosine" and (self.beta_start, self.beta_end) != (1e-4, 0.02):
+            raise UserError("--noise_schedule=cosine has no --beta_start and --beta_end: leave them out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,24 +198,24 @@ class SamplerConfig(Config):
         choices="diffusion.spacings:CHOICES",
     )
     variance: str = option(
-        "large", "Variance of ancestral sampling: β (large) or β̃ (small).", choices=("large", "small")
+        "auto",
+        "Variance of ancestral sampling: β (large), β̃ (small), or large with all T steps and small with fewer (auto).",
+        choices=("auto", "large", "small"),
     )
     eta: float = option(0.0, "η of ddim: 0 is deterministic, 1 ancestral.", low=0.0, high=1.0)
     order: int = option(2, "Order of dpm++ (2 or 3) and unipc (1 to 3).", choices=(1, 2, 3))
     guidance: float = option(1.0, "Classifier-free guidance scale; 1: off.", low=0.0)
     clip: bool = option(True, "Clip predictions of the image to its range.")
 
+    def variance_at(self, num_steps: int) -> str:
+        """The variance of ancestral sampling of a process with T = ``num_steps``."""
+        few = 0 < self.sampling_steps < num_steps
+        return self.variance if self.variance != "auto" else "small" if few else "large"
 
-@dataclasses.dataclass(frozen=True)
-class FeatureConfig(Config):
-    """The features of a Fréchet distance."""
-
-    features: str = option(
-        "tf2015",
-        "Extractor of the features: tf2015 (for published numbers), keras, another one in diffusion.extractors, or the "
-        "path of a .keras model.",
-    )
-    weights: str = option("", "Weights of the extractor: a file, random or random:SEED; empty: downloaded.")
+    def of_process(self, num_steps: int) -> Self:
+        """The same without ``auto``; what other samplers do not look at is as earlier versions had it."""
+        variance = self.variance_at(num_steps if self.sampler == "ancestral" else 0)
+        return dataclasses.replace(self, variance=variance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +245,9 @@ class DdpmConfig(TaskConfig):
     features: FeatureConfig = nested(FeatureConfig)
     fid_every: int = option(0, "Steps between computations of FID, a multiple of --eval_every; 0: never.", low=0)
     fid_images: int = option(1000, "Number of images sampled for each FID.", low=2)
+
+    def settled(self) -> Self:
+        return dataclasses.replace(self, sampler=self.sampler.of_process(self.process.diffusion_steps))
 
     def check(self) -> None:
         if self.class_conditional and self.sampler.guidance != 1.0 and not self.label_dropout:
@@ -239,25 +284,3 @@ class SampleConfig(TaskConfig):
         high=2**32 - 1,
         affects_result=False,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class FidConfig(TaskConfig):
-    """The Fréchet distance, and its relatives, between two sets of images."""
-
-    a: str = option("", "Set of real images; the first argument.")
-    b: str = option("", "Set that is compared with it; the second argument.")
-    num_images: int = option(
-        0, "Number of images of each side at most, and of images that a model makes; 0: all.", low=0
-    )
-    batch_size: int = option(32, "Images in a batch.", low=1)
-    reading: ReadingConfig = nested(ReadingConfig)
-    features: FeatureConfig = nested(FeatureConfig)
-    metrics: tuple[str, ...] = option(
-        ("kid", "prdc", "is"),
-        "Figures that are computed besides FID.",
-        choices="diffusion.quality:METRICS",
-    )
-    extrapolate: bool = option(False, "Also extrapolate FID to infinitely many images of B.")
-    bootstrap: int = option(0, "Number of resamples for a bootstrap interval of the distance; 0: no interval.", low=0)
-    sampler: SamplerConfig = nested(SamplerConfig)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from diffusion.images import OnProgress, ignore
-from diffusion.readers import Found, Images, download, read_cifar_binary, read_folder, read_idx, read_npz
+from diffusion.readers import Found, Images, download, is_arrays, read_cifar_binary, read_folder, read_idx, read_npz
+from diffusion.splitting import draw, first_copies
 from files.errors import UserError
+from training.names import one_line
+from training.run_config import read_own
 
 if TYPE_CHECKING:
     from diffusion.config import DataConfig
@@ -28,30 +31,91 @@ class Splits:
     Attributes:
         classes: names by class number; empty without labels.
         train: what the model learns from.
-        test: held out.
+        validation: held out, for evaluations and choices during training; the test images if there are two splits.
+        test: held out, for the figures of the end.
         notes: files left out.
+        own_validation: whether the data set says which images are for validation.
     """
 
     classes: tuple[str, ...]
     train: Images
+    validation: Images
     test: Images
     notes: tuple[str, ...] = ()
+    own_validation: bool = True
+
+    def parts(self) -> dict[str, Images]:
+        """The splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def held_out(self) -> str:
+        """The number of images that are, as a phrase."""
+        if self.test is self.validation:
+            return f"{len(self.test):,} held out"
+        return f"{len(self.validation):,} for validation, {len(self.test):,} for the test"
+
+    def whole(self, name: str) -> Images:
+        """A split as published figures mean it: no training image is missing because it was held out for validation."""
+        if name != "train" or self.own_validation:
+            return self.parts()[name]
+        parts = (self.train, self.validation)
+        labels = [part.labels for part in parts if part.labels is not None]
+        return Images(np.concatenate([part.pixels for part in parts]), np.concatenate(labels) if labels else None)
+
+    def learnable(self) -> "Splits":
+        """The same for a network that learns the classes: those that have training images, in the same order.
+
+        Held-out images of other classes have the number after the last class, which means no class.
+        """
+        if self.train.labels is None:
+            return self
+        there = np.bincount(self.train.labels, minlength=len(self.classes)) > 0
+        if there.all():
+            return self
+        number = np.where(there, np.cumsum(there) - 1, there.sum()).astype(np.int32)
+        train, validation, test = (_numbered(images, number) for images in self.parts().values())
+        absent = [name for name, known in zip(self.classes, there, strict=True) if not known]
+        note = (
+            f"no training images of {_some(absent)}: the model cannot draw such; held-out ones count as images of no "
+            "class"
+        )
+        return Splits(
+            tuple(name for name, known in zip(self.classes, there, strict=True) if known),
+            train,
+            test if self.test is self.validation else validation,
+            test,
+            (*self.notes, note),
+            self.own_validation,
+        )
 
     def describe(self) -> dict[str, Any]:
         """Sizes, class counts and fingerprints: what goes into the run folder."""
         description: dict[str, Any] = {"classes": self.classes, "notes": self.notes}
-        for name, images in (("train", self.train), ("test", self.test)):
+        for name, images in self.parts().items():
+            if name == "validation" and images is self.test:
+                continue
             counts = None if images.labels is None else np.bincount(images.labels, minlength=len(self.classes)).tolist()
             description[name] = {"shape": images.pixels.shape, "by_class": counts, "sha256": images.fingerprint()}
         return description
+
+
+def _numbered(images: Images, number: np.ndarray) -> Images:
+    """The images with other numbers of their classes."""
+    return dataclasses.replace(images, labels=None if images.labels is None else number[images.labels])
+
+
+def _some(names: list[str]) -> str:
+    """The first few of them."""
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(map(one_line, names[:5])) + more
 
 
 def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) -> Splits:
     """Reads a data set and splits it.
 
     Args:
-        config: what to read, and the share held out where the data set has no test images of its own.
-        seed: of that split.
+        config: what to read, and the shares held out where the data set has no test or validation images of its own.
+        seed: of these splits.
         on_progress: told the number of image files read.
 
     Raises:
@@ -60,42 +124,86 @@ def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) 
     data_set = DATASETS[config.dataset]
     if data_set.needs_path and config.data_path is None:
         raise UserError(f"--dataset={config.dataset} needs --data_path")
-    for name, value in (("image_size", config.image_size), ("channels", config.channels)):
+    all_frames = config.frames if config.frames == "all" else ""
+    for name, value in (("image_size", config.image_size), ("channels", config.channels), ("frames", all_frames)):
         if value and not (data_set.image_files and config.data_path):
             raise UserError(f"--{name}={value}: --dataset={config.dataset} is arrays, which are used as they are")
+    if config.range != "auto" and not (config.data_path and (data_set.image_files or is_arrays(config.data_path))):
+        raise UserError(f"--range={config.range}: --dataset={config.dataset} is of 8 bits, which are used as they are")
     found = data_set.read(config, on_progress)
     where = config.data_path or config.dataset
-    splits = _split(where, found, config.test_share, seed)
-    _check(where, splits)
-    return splits
+    _check(where, found)
+    return (_in_two if config.splits == "two" else _in_three)(where, found, config, seed)
 
 
-def _split(where: Path | str, found: Found, test_share: float, seed: int) -> Splits:
-    train, test = found.train, found.test
-    if test is None:
-        held_out = max(1, round(test_share * len(train)))
+def rule_of_run(run: Path, config: "DataConfig") -> "DataConfig":
+    """``config`` with the splits of a run's folder, where a version before 0.9 made it, which knew two."""
+    about, data = read_own(run / "config.json") or {}, read_own(run / "data.json")
+    said = "splits" in (about.get("config") or {}).get("data", {})
+    former = data is not None and "test" in data and "validation" not in data and not said
+    return dataclasses.replace(config, splits="two") if former else config
+
+
+def _in_three(where: Path | str, found: Found, config: "DataConfig", seed: int) -> Splits:
+    """What the data set does not have is held out of its training images: the test images first."""
+    train, notes = found.train, list(found.notes)
+    held_out = {"test": found.test, "validation": found.validation}
+    shares = {"test": (config.test_share, seed), "validation": (config.validation_share, (seed + 1) % 2**32)}
+    shares = {name: how for name, how in shares.items() if held_out[name] is None}
+    copies = first_copies(train.pixels) if shares else np.arange(len(train))
+    different = len(np.unique(copies))
+    if different < len(train):
+        together = different > 2 * len(shares)
+        where_they_are = "all copies of one are in one split" if together else "too few differ to keep copies together"
+        notes.append(f"{len(train) - different:,} of {len(train):,} images are copies of others: {where_they_are}")
+        copies = copies if together else np.arange(len(train))
+    for name, (share, seed_of_part) in shares.items():
+        part = max(1, round(share * len(np.unique(copies))))
+        if part >= len(np.unique(copies)):
+            raise UserError(f"{where}: {len(train)} image(s) are too few to hold {part} out for {name}; add images")
+        rows = draw(copies, train.labels, share, seed_of_part)
+        held_out[name] = train.take(np.flatnonzero(rows))
+        train, copies = train.take(np.flatnonzero(~rows)), copies[~rows]
+    validation, test = held_out["validation"], held_out["test"]
+    assert validation is not None and test is not None
+    return Splits(found.classes, train, validation, test, tuple(notes), found.validation is not None)
+
+
+def _in_two(where: Path | str, found: Found, config: "DataConfig", seed: int) -> Splits:
+    """As before version 0.9; images that a data set has for validation were test images."""
+    train = found.train
+    own = [part for part in (found.test, found.validation) if part is not None]
+    if own:
+        labels = [part.labels for part in own if part.labels is not None]
+        test = Images(np.concatenate([part.pixels for part in own]), np.concatenate(labels) if labels else None)
+    else:
+        held_out = max(1, round(config.test_share * len(train)))
         if held_out >= len(train):
             raise UserError(f"{where}: {len(train)} image(s) are too few to hold {held_out} out; add images")
         order = np.random.default_rng(seed).permutation(len(train))
         train, test = train.take(np.sort(order[held_out:])), train.take(np.sort(order[:held_out]))
-    return Splits(found.classes, train, test, found.notes)
+    note = "the validation images are those of the test, as before version 0.9 (--splits=two)"
+    return Splits(found.classes, train, test, test, (*found.notes, note))
 
 
-def _check(where: Path | str, splits: Splits) -> None:
-    train, test = splits.train, splits.test
-    for name, images in (("train", train), ("test", test)):
+def _check(where: Path | str, found: Found) -> None:
+    """Raises UserError for splits of a data set that do not fit one another, or its classes."""
+    train = found.train
+    for name, images in (("train", train), ("validation", found.validation), ("test", found.test)):
+        if images is None:
+            continue
         if not len(images):
             raise UserError(f"{where}: no {name} images")
-    if train.pixels.shape[1:] != test.pixels.shape[1:]:
-        raise UserError(
-            f"{where}: training images are {train.pixels.shape[1:]} and test images {test.pixels.shape[1:]}; "
-            "set --image_size"
-        )
-    if (train.labels is None) != (test.labels is None):
-        raise UserError(f"{where}: of training and test images one has labels and the other does not")
-    for labels in (train.labels, test.labels):
-        if labels is not None and not 0 <= labels.min() <= labels.max() < len(splits.classes):
-            raise UserError(f"{where}: labels from {labels.min()} to {labels.max()}, and {len(splits.classes)} classes")
+        if train.pixels.shape[1:] != images.pixels.shape[1:]:
+            raise UserError(
+                f"{where}: training images are {train.pixels.shape[1:]} and {name} images {images.pixels.shape[1:]}; "
+                "set --image_size"
+            )
+        if (train.labels is None) != (images.labels is None):
+            raise UserError(f"{where}: of training and {name} images one has labels and the other does not")
+        labels = images.labels
+        if labels is not None and not 0 <= labels.min() <= labels.max() < len(found.classes):
+            raise UserError(f"{where}: labels from {labels.min()} to {labels.max()}, and {len(found.classes)} classes")
 
 
 def _digits(config: "DataConfig", on_progress: OnProgress) -> Found:
@@ -116,7 +224,7 @@ def _mnist(name: str, classes: tuple[str, ...]) -> "Read":
         path = config.data_path
         if path is None:
             return download(name, classes)
-        return read_npz(path)._replace(classes=classes) if path.suffix == ".npz" else read_idx(path, classes)
+        return read_npz(path, config, classes) if is_arrays(path) else read_idx(path, classes)
 
     return read
 
@@ -126,8 +234,8 @@ def _cifar10(config: "DataConfig", on_progress: OnProgress) -> Found:
     path = config.data_path
     if path is None:
         return download("cifar10", CIFAR10)
-    if path.suffix == ".npz":
-        return read_npz(path)._replace(classes=CIFAR10)
+    if is_arrays(path):
+        return read_npz(path, config, CIFAR10)
     files = sorted(path.glob("**/data_batch_*.bin")) if path.is_dir() else []
     if files:
         return read_cifar_binary(files, files[0].with_name("test_batch.bin"), CIFAR10)
@@ -145,7 +253,7 @@ def _folder(config: "DataConfig", on_progress: OnProgress) -> Found:
 
 def _npz(config: "DataConfig", on_progress: OnProgress) -> Found:
     assert config.data_path is not None
-    return read_npz(config.data_path)
+    return read_npz(config.data_path, config)
 
 
 Read = Callable[["DataConfig", OnProgress], Found]

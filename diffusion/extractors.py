@@ -1,30 +1,30 @@
-"""Feature extractors for images: InceptionV3 in two modes, or any Keras model.
+"""Protocols of features by InceptionV3, named for what they do; ``own_extractors`` has those of the user.
 
 * ``tf2015``: the exact protocol of published FIDs. TensorFlow 1's legacy bilinear resize to 299, (x − 128)/128, the
-  graph of 2015-12-05 with its max pooling in the last block, pool_3.
-* ``keras``: ``keras.applications``' weights and preprocessing, average pooling there. Its distances are comparable only
-  with each other.
+  graph of 2015-12-05 with its max pooling in the last block, pool_3. torch-fidelity, StyleGAN and EDM do the same.
+* ``clean``: the same network on images that Pillow resized, bicubic and antialiased (clean-fid).
+* ``pytorch-fid``: the same network, bilinear without antialiasing, pixels' middle at ½, x/127.5 − 1.
+* ``keras``: ``keras.applications``' weights and preprocessing, average pooling there.
 
-``B`` batch, ``D`` features (2048 of InceptionV3), ``K`` logits.
+Distances of different protocols are not comparable.
 """
 
-import dataclasses
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
 
-from diffusion.config import FeatureConfig
+from diffusion.extractor import PRECISION, Extractor, Outputs, with_channels, with_channels_on_host
+from diffusion.feature_config import FeatureConfig
 from diffusion.inception import SIZE, build_inception
 from diffusion.inception_weights import load_keras, load_torch
-from diffusion.resizing import resize
+from diffusion.own_extractors import check_weights, own_extractor
+from diffusion.resizing import resize, resize_bicubic, resize_on_host
+from diffusion.statistics import INCEPTION_WIDTH, mode_of
 from files.download import fetch
-from files.errors import UserError
-from files.tensors import check_finite, read_weights
+from files.tensors import read_weights
 from training.checkpoint import fingerprint
 from training.randomness import seed_of, seeded
 from training.session import precision
@@ -33,50 +33,7 @@ TF2015_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 )
 TF2015_HASH = "6726825d"  # the start of its SHA-256
-# Extractors are built and called in it, whatever a model is trained in: distances depend on how features are rounded.
-PRECISION = "float32"
-
-
-class Outputs(NamedTuple):
-    """Outputs of an extractor for a batch."""
-
-    features: Any  # [B, D]
-    logits: Any | None  # [B, K], or None
-
-
-@dataclasses.dataclass(frozen=True)
-class Extractor:
-    """Images to features.
-
-    Attributes:
-        mode: a name in ``EXTRACTORS``, perhaps with ``-random``, or ``model:NAME``; part of every result.
-        weights_hash: SHA-256 of the weights as they are used, and of the layers of a model that is the user's own.
-        resize: how images are resized for the network.
-        call: uint8 images [B, h, w, 1 or 3] → features, and logits; ``features.make_feature_stream`` calls it in
-            ``PRECISION``.
-        model: the network.
-    """
-
-    mode: str
-    weights_hash: str
-    resize: str
-    call: Callable[[Any], Outputs]
-    model: keras.Model
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return self.model.outputs[0].shape[-1]
-
-    @property
-    def depends_on(self) -> dict[str, str]:
-        """All that features depend on besides the images."""
-        return {"mode": self.mode, "weights_hash": self.weights_hash, "precision": PRECISION}
-
-    @property
-    def num_logits(self) -> int:
-        """K, or 0."""
-        return self.model.outputs[1].shape[-1] if len(self.model.outputs) > 1 else 0
+LAYERS = {64: "pool_2", 192: "pool_4", 768: "Mixed_6e.concat"}  # pytorch-fid's blocks, by their width
 
 
 class Protocol(NamedTuple):
@@ -85,15 +42,18 @@ class Protocol(NamedTuple):
     Attributes:
         build: the network, without its weights.
         load: (network, file or "" for a download, cache) loads its weights.
-        half_pixel: the rule of the resize to 299; its name is ``resize``.
+        resize: name of the resize to 299.
+        on_host: one image [h, w, 3] → [299, 299, 3] float32 on the host.
+        in_graph: images [B, h, w, 3] → the same in the graph; None where only the host can.
         scale: float images of 0 … 255 → what the network takes.
         logits: the network and its logits → those that Inception Scores are taken of.
     """
 
     build: Callable[[], keras.Model]
     load: Callable[[keras.Model, str, Path], None]
-    half_pixel: bool
     resize: str
+    on_host: Callable[[np.ndarray], np.ndarray]
+    in_graph: Callable[[Any], Any] | None
     scale: Callable[[Any], Any]
     logits: Callable[[keras.Model, Any], Any] = lambda model, logits: logits
 
@@ -103,21 +63,37 @@ def _load_tf2015(model: keras.Model, weights: str, cache: Path) -> None:
     load_torch(model, read_weights(path), path)
 
 
+def _bilinear(half_pixel: bool) -> dict[str, Callable]:
+    return {
+        "on_host": lambda image: resize_on_host(image, SIZE, SIZE, half_pixel),
+        "in_graph": lambda images: resize(images, SIZE, SIZE, half_pixel),
+    }
+
+
+_TF2015 = Protocol(
+    build=lambda: build_inception("max", 1008),
+    load=_load_tf2015,
+    resize="bilinear to 299, TensorFlow 1 legacy",
+    **_bilinear(half_pixel=False),
+    scale=lambda x: (x - 128.0) / 128.0,
+    # The graph's Inception Score is taken from the product without its bias.
+    logits=lambda model, logits: logits - model.get_layer("fc").bias,
+)
 EXTRACTORS: dict[str, Protocol] = {
-    "tf2015": Protocol(
-        build=lambda: build_inception("max", 1008),
-        load=_load_tf2015,
-        half_pixel=False,
-        resize="bilinear to 299, TensorFlow 1 legacy",
-        scale=lambda x: (x - 128.0) / 128.0,
-        # The graph's Inception Score is taken from the product without its bias.
-        logits=lambda model, logits: logits - model.get_layer("fc").bias,
+    "tf2015": _TF2015,
+    "clean": _TF2015._replace(
+        resize="bicubic to 299, antialiased",
+        on_host=lambda image: resize_bicubic(image, SIZE, SIZE),
+        in_graph=None,
+    ),
+    "pytorch-fid": _TF2015._replace(
+        resize="bilinear to 299, half pixel", **_bilinear(half_pixel=True), scale=lambda x: x / 127.5 - 1.0
     ),
     "keras": Protocol(
         build=lambda: build_inception("average", 1000),
         load=lambda model, weights, cache: load_keras(model, weights or "imagenet"),
-        half_pixel=True,
         resize="bilinear to 299, half pixel",
+        **_bilinear(half_pixel=True),
         scale=lambda x: x / 127.5 - 1.0,
     ),
 }
@@ -129,24 +105,18 @@ def build_extractor(config: FeatureConfig, cache: Path) -> Extractor:
     Random weights are used only on request, and are part of its mode.
 
     Args:
-        config: a name in ``EXTRACTORS`` and the file of its weights, or the path of a ``.keras`` model from images
-            [B, H, W, C] of 0 … 255 to [B, D].
+        config: the protocol, its layer and the file of its weights, or the path of another extractor.
         cache: where downloads are kept.
 
     Raises:
         UserError: unknown features, a seed that is none, or weights that cannot be loaded or are not finite.
     """
     with precision(PRECISION):
-        if config.features.endswith(".keras"):
-            return _own_model(Path(config.features).expanduser())
-        return _inception(config, cache)
+        return own_extractor(config) if config.is_own else _inception(config, cache)
 
 
 def _inception(config: FeatureConfig, cache: Path) -> Extractor:
-    if config.features not in EXTRACTORS:
-        known = ", ".join(EXTRACTORS)
-        raise UserError(f"--features={config.features!r} is not known: use {known}, or the path of a .keras model")
-    protocol, mode = EXTRACTORS[config.features], config.features
+    protocol, mode = EXTRACTORS[config.name], mode_of(config.name, config.dims)
     seed = seed_of(config.weights)
     with seeded(seed or 0):
         model = protocol.build()
@@ -154,44 +124,31 @@ def _inception(config: FeatureConfig, cache: Path) -> Extractor:
         mode = f"{mode}-random"
     else:
         protocol.load(model, config.weights, cache)
-        _check_weights(f"--weights={config.weights}" if config.weights else f"--features={config.features}", model)
+        check_weights(f"--weights={config.weights}" if config.weights else f"--protocol={config.name}", model)
+    weights_hash, last = fingerprint(model.variables), config.dims == INCEPTION_WIDTH
+    network = model if last else _cut(model, config.dims)
 
     def call(images: Any) -> Outputs:
-        x = protocol.scale(resize(_three(images), SIZE, SIZE, protocol.half_pixel))
-        features, logits = model(x, training=False)
-        return Outputs(features, protocol.logits(model, logits))
+        x = with_channels(images, 3)
+        if protocol.in_graph is not None:
+            x = protocol.in_graph(x)
+        outputs = network(protocol.scale(x), training=False)
+        return Outputs(outputs[0], protocol.logits(model, outputs[1])) if last else Outputs(outputs, None)
 
-    return Extractor(mode, fingerprint(model.variables), protocol.resize, call, model)
-
-
-def _own_model(path: Path) -> Extractor:
-    if not path.is_file():
-        raise UserError(f"--features={path}: no such file")
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises ValueError, TypeError, KeyError, OSError and zip errors
-        raise UserError(f"--features={path}: Keras cannot load it ({str(error).splitlines()[0]})") from error
-    shape, out = model.input_shape, model.output_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or not isinstance(out, tuple) or len(out) != 2:
-        raise UserError(f"--features={path}: a model from [B, H, W, C] to [B, D] is needed, not {shape} to {out}")
-    _, height, width, channels = shape
-    _check_weights(f"--features={path}", model)
-
-    def call(images: Any) -> Outputs:
-        if images.shape[-1] != channels:
-            images = _three(images) if channels == 3 else ops.mean(ops.cast(images, "float32"), -1, keepdims=True)
-        x = resize(images, height or images.shape[1], width or images.shape[2], half_pixel=True)
-        return Outputs(model(x, training=False), None)
-
-    how = f"bilinear to {height}×{width}, half pixel"
-    about = re.sub(r'"shared_object_id": \d+', "", model.to_json())  # an address in this process's memory
-    return Extractor(f"model:{path.name}", fingerprint(model.variables, about), how, call, model)
+    return Extractor(
+        mode,
+        weights_hash,
+        protocol.resize,
+        call,
+        network.outputs[0].shape[-1],
+        num_logits=model.outputs[1].shape[-1] if last else 0,
+        model=network,
+        on_host=lambda image: protocol.on_host(with_channels_on_host(image, 3)),
+        always_on_host=protocol.in_graph is None,
+    )
 
 
-def _check_weights(where: str, model: keras.Model) -> None:
-    """Refuses weights that are not finite, or that batch norms of a negative variance have made so."""
-    check_finite(where, {variable.path: np.asarray(ops.convert_to_numpy(variable)) for variable in model.variables})
-
-
-def _three(images: Any) -> Any:
-    return ops.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+def _cut(model: keras.Model, width: int) -> keras.Model:
+    """The network until the layer of this width, whose mean over the image is taken."""
+    x = keras.layers.GlobalAveragePooling2D()(model.get_layer(LAYERS[width]).output)
+    return keras.Model(model.input, x, name=f"inception_{width}")

@@ -1,7 +1,12 @@
 """A stream of images → features and logits on disk. ``N`` images, ``D`` features, ``K`` logits."""
 
+import hashlib
+import json
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,16 +15,21 @@ from keras import ops
 
 from diffusion.batches import ImageBatch, ImageRequest, stream_batches
 from diffusion.config import SamplerConfig
-from diffusion.extractors import PRECISION, Extractor
-from diffusion.fid import frechet_distance_of_features
+from diffusion.extractor import PRECISION, Extractor
+from diffusion.fid import Reference
 from diffusion.generator import Generator
 from diffusion.sources import ImageSource
+from files.cores import available_cores
+from files.download import in_cache
+from files.errors import UserError
 from training.backends import Placement
 from training.evaluation import make_mapper
+from training.feed import Batches, feed
 from training.session import precision
 from training.shared_arrays import filling
 
 _SAVE_EVERY = 10  # batches
+_Compiled = Callable[[Batches], Iterator[np.ndarray]]
 
 
 class Features(NamedTuple):
@@ -34,13 +44,18 @@ class Features(NamedTuple):
     logits: np.ndarray | None
 
 
+def ignore(done: int) -> None:
+    """Progress that nobody is told."""
+
+
 def image_features(
     extractor: Extractor,
     source: ImageSource,
     placement: Placement,
     path: Path,
     batch_size: int = 32,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = ignore,
+    in_caches: bool = False,
 ) -> Features:
     """Features of a source's images, streamed into ``path`` and never whole in memory; an interrupted call is resumed.
 
@@ -51,25 +66,41 @@ def image_features(
         path: of the array, [N, D + K]: features, then logits.
         batch_size: images in a batch.
         on_progress: told the number of images done.
+        in_caches: whether ``path`` is one of a cache, where a damaged file is made again.
 
     Raises:
-        UserError: ``path`` holds something else.
+        UserError: ``path`` holds something else, or cannot be written.
     """
     shape = (source.count, extractor.width + extractor.num_logits)
-    with filling(path, shape, "float32", source.depends_on | extractor.depends_on) as file:
+    # The note of an array has a checksum of its own under the name sha256.
+    images = {"images_sha256" if name == "sha256" else name: value for name, value in source.depends_on.items()}
+    about = images | extractor.depends_on
+    with ExitStack() as stack:
+        with in_cache(path) if in_caches else ExitStack():
+            file = stack.enter_context(filling(path, shape, "float32", about, renew=in_caches))
         on_progress(file.done)
         if file.done < source.count:
             stream = make_feature_stream(extractor, placement, batch_size)
             with stream(source.images(file.done), source.ahead) as parts:
                 file.fill(parts, _SAVE_EVERY, on_progress)
-    array = np.load(path, mmap_mode="r")
+        array = file.read_only() if in_caches else None
+    array = np.load(path, mmap_mode="r") if array is None else array
     return Features(array[:, : extractor.width], array[:, extractor.width :] if extractor.num_logits else None)
+
+
+def path_in_cache(extractor: Extractor, source: ImageSource, cache: Path) -> Path:
+    """Where the features of a source's images are kept, named by all that they depend on."""
+    about = json.dumps([source.depends_on, source.count, extractor.depends_on], sort_keys=True)
+    return cache / "features" / f"features-{hashlib.sha256(about.encode()).hexdigest()[:24]}.npy"
 
 
 def make_feature_stream(
     extractor: Extractor, placement: Placement, batch_size: int
 ) -> Callable[[Iterator[np.ndarray], int], AbstractContextManager[Iterator[np.ndarray]]]:
     """A compiled function from single images to arrays [B, D + K], features and logits.
+
+    Images of one size are resized in the graph; from the first of another size on, all are resized on the host, by the
+    same rule. So the graph is compiled for two sizes at most.
 
     Its second argument is how many batches are made ahead; 0 for images that a model makes, see ``Batches``.
 
@@ -79,19 +110,73 @@ def make_feature_stream(
 
     If an image cannot be read, its error is raised after the features of the images before it.
     """
+    compiled = _in_numpy(extractor) if extractor.in_numpy else _in_graph(extractor, placement)
 
+    def parts(images: Iterator[np.ndarray], ahead: int) -> Iterator[np.ndarray]:
+        if extractor.always_on_host:
+            images = _resized(extractor, images)
+        others: list[np.ndarray] = []  # the first image of another size
+        yield from compiled(stream_batches(_alike(images, others), batch_size, ahead))
+        if others and (extractor.on_host is None or extractor.always_on_host):
+            raise UserError("images differ in size, and the extractor takes them as they are; set --image_size")
+        if others:
+            resized = _resized(extractor, chain(others, images))
+            yield from compiled(stream_batches(resized, batch_size, ahead))
+
+    @contextmanager
+    def stream(images: Iterator[np.ndarray], ahead: int) -> Iterator[Iterator[np.ndarray]]:
+        with precision(PRECISION):
+            yield parts(images, ahead)
+
+    return stream
+
+
+def _in_graph(extractor: Extractor, placement: Placement) -> _Compiled:
     def feature_fn(batch: ImageBatch) -> dict[str, Any]:
         features, logits = extractor.call(batch.image)
         return {"features": features if logits is None else ops.concatenate([features, logits], axis=1)}
 
     compiled = make_mapper(feature_fn, placement)
+    return lambda batches: (values["features"] for values in compiled(batches))
 
-    @contextmanager
-    def stream(images: Iterator[np.ndarray], ahead: int) -> Iterator[Iterator[np.ndarray]]:
-        with precision(PRECISION):
-            yield (values["features"] for values in compiled(stream_batches(images, batch_size, ahead)))
 
-    return stream
+def _in_numpy(extractor: Extractor) -> _Compiled:
+    def run(batches: Batches) -> Iterator[np.ndarray]:
+        with feed(batches) as walk:
+            for batch in walk:
+                yield np.asarray(extractor.call(batch.image).features, np.float32)[batch.mask > 0]
+
+    return run
+
+
+def _alike(images: Iterator[np.ndarray], others: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The images until one has another shape than the first; that one goes into ``others``."""
+    shape = None
+    for image in images:
+        shape = shape or image.shape
+        if image.shape != shape:
+            others.append(image)
+            return
+        yield image
+
+
+def _resized(extractor: Extractor, images: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The images as ``Extractor.on_host`` makes them, by all cores, in order."""
+    assert extractor.on_host is not None
+    failure: UserError | None = None
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(available_cores()) as pool:
+        try:
+            for image in images:
+                waiting.append(pool.submit(extractor.on_host, image))
+                if len(waiting) > 2 * available_cores():
+                    yield waiting.popleft().result()
+        except UserError as error:  # it is raised after the images before
+            failure = error
+        while waiting:
+            yield waiting.popleft().result()
+    if failure:
+        raise failure
 
 
 class FidMeter:
@@ -111,7 +196,7 @@ class FidMeter:
         path: Path,
         batch_size: int = 32,
     ) -> None:
-        """Computes the features of the training images, once, into ``path``.
+        """Computes the features of the training images, and what the distance needs of them, once.
 
         Args:
             extractor: of the features.
@@ -123,7 +208,8 @@ class FidMeter:
         """
         self._generator, self._sampler, self._request = generator, sampler, request
         self._width, self._batch_size = extractor.width, batch_size
-        self._real = image_features(extractor, train, generator.placement, path, batch_size).features
+        real = image_features(extractor, train, generator.placement, path, batch_size).features
+        self._reference = Reference.of_features(real)
         self._stream = make_feature_stream(extractor, generator.placement, batch_size)
 
     def __call__(self) -> float:
@@ -132,4 +218,4 @@ class FidMeter:
         images = (image for part in parts for image in part["image"])
         with self._stream(images, 0) as features:
             fake = np.concatenate(list(features))
-        return frechet_distance_of_features(self._real, fake[:, : self._width])
+        return self._reference.distance(fake[:, : self._width])

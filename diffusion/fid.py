@@ -2,11 +2,13 @@
 
 Heusel et al. (2017): FID = |μ_1 − μ_2|² + Tr(Σ_1 + Σ_2 − 2 (Σ_1 Σ_2)^½). ``N`` images, ``D`` features of each.
 
-No matrix square root is ever taken. Tr (Σ_1 Σ_2)^½ is the sum of the square roots of the eigenvalues of the symmetric
-Σ_1^½ Σ_2 Σ_1^½; with fewer images than features, it is the nuclear norm of the product of the two centred feature
-matrices, which is small. Both are real and finite for every input.
+No matrix square root is ever taken. With factors Σ_1 = L_1 L_1ᵀ and Σ_2 = L_2 L_2ᵀ, Tr (Σ_1 Σ_2)^½ is the nuclear norm
+of L_1ᵀ L_2, the sum of its singular values, or of the square roots of the eigenvalues of L_1ᵀ Σ_2 L_1. A set of fewer
+images than features is its own factor: its centred rows, so that only small matrices are decomposed. All of this is
+real and finite for every input.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -41,26 +43,30 @@ class Moments:
         self._sum: np.ndarray = np.zeros(0)  # [D]
         self._products: np.ndarray = np.zeros((0, 0))  # [D, D]
 
-    def add(self, features: np.ndarray) -> None:
+    def add(self, features: np.ndarray, counts: np.ndarray | None = None) -> None:
         """Adds a batch [B, D].
+
+        Args:
+            features: of the images.
+            counts: [B] how often each is there; once if it is left out.
 
         Raises:
             UserError: features that are not finite, or of another width.
         """
         features = np.asarray(features, np.float64)
-        if not np.isfinite(features).all():
-            row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
-            raise UserError(f"image {self.count + row + 1} has features that are not finite: is the extractor right?")
+        _check_rows(features, self.count)
         if self._shift is None:
             self._shift = features.mean(axis=0)
             self._sum, self._products = np.zeros_like(self._shift), np.zeros((len(self._shift),) * 2)
         if features.shape[1] != len(self._shift):
             raise UserError(f"features of width {features.shape[1]} and {len(self._shift)} cannot be combined")
         centred = features - self._shift
-        self._sum += centred.sum(axis=0)
+        self._sum += centred.sum(axis=0) if counts is None else counts @ centred
+        if counts is not None:
+            centred *= np.sqrt(counts)[:, None]
         # One symmetric rank-B update, half the work of a product.
         self._products = scipy.linalg.blas.dsyrk(1.0, centred.T, 1.0, self._products, trans=0, lower=0, overwrite_c=0)
-        self.count += len(features)
+        self.count += len(features) if counts is None else int(counts.sum())
 
     def mean(self) -> np.ndarray:
         """[D] μ."""
@@ -91,27 +97,89 @@ def frechet_distance(mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, 
         UserError: shapes that do not fit, or numbers that are not finite.
     """
     _check(mean_1, cov_1, mean_2, cov_2)
-    factor = _cholesky(cov_1)  # [D, rank]
-    eigenvalues = scipy.linalg.eigvalsh(factor.T @ cov_2 @ factor, overwrite_a=True, check_finite=False)
-    return _assemble(mean_1, np.trace(cov_1), mean_2, np.trace(cov_2), np.sqrt(np.maximum(eigenvalues, 0.0)).sum())
+    return Reference.of_gaussian(mean_1, cov_1).distance_to(mean_2, cov_2)
 
 
 def frechet_distance_of_features(features_1: np.ndarray, features_2: np.ndarray) -> float:
     """The same from the features [N, D], [M, D] themselves; the faster and more exact way for few images."""
-    few = min(len(features_1), len(features_2)) < features_1.shape[1]
-    if not few or min(len(features_1), len(features_2)) < 2:
-        return frechet_distance(*fit_gaussian(features_1), *fit_gaussian(features_2))
-    one, two = _centred(features_1), _centred(features_2)
-    x, y = _no_more_rows_than_features(one.rows), _no_more_rows_than_features(two.rows)
-    nuclear = scipy.linalg.svdvals(x @ y.T, overwrite_a=True, check_finite=False).sum()
-    return _assemble(one.mean, (x * x).sum(), two.mean, (y * y).sum(), nuclear)
+    larger, smaller = features_1, features_2
+    if len(larger) < len(smaller):
+        larger, smaller = smaller, larger
+    return Reference.of_features(larger).distance(smaller)
 
 
-def fit_gaussian(features: np.ndarray, block: int = 4096) -> Gaussian:
-    """μ and Σ of features [N, D], which may be memory-mapped."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """One side of a distance, prepared once for any number of others.
+
+    Attributes:
+        mean: [D] μ.
+        trace: Tr Σ.
+        factor: [D, rank] L with L Lᵀ = Σ.
+    """
+
+    mean: np.ndarray
+    trace: float
+    factor: np.ndarray
+
+    @classmethod
+    def of_gaussian(cls, mean: np.ndarray, covariance: np.ndarray) -> "Reference":
+        """From μ [D] and Σ [D, D] over N − 1."""
+        return cls(mean, float(np.trace(covariance)), _cholesky(covariance))
+
+    @classmethod
+    def of_features(cls, features: np.ndarray) -> "Reference":
+        """From features [N, D], which may be memory-mapped: they are never whole in memory if N > D."""
+        if len(features) > features.shape[1] or len(features) < 2:
+            return cls.of_gaussian(*fit_gaussian(features))
+        rows = _centred(features)
+        return cls(rows.mean, float((rows.rows**2).sum()), rows.rows.T)
+
+    def distance(self, features: np.ndarray, counts: np.ndarray | None = None) -> float:
+        """Fréchet distance of a set from this one.
+
+        Args:
+            features: [M, D], may be memory-mapped.
+            counts: [M] how often each image is in the set, which may be 0; once if it is left out.
+
+        Raises:
+            UserError: fewer than two images, features of another width, or that are not finite.
+        """
+        width = len(self.mean)
+        if features.shape[1] != width:
+            raise UserError(f"features of width {features.shape[1]} and {width} cannot be compared")
+        different = len(features) if counts is None else int(np.count_nonzero(counts))
+        if different > width or different < 2:
+            return self.distance_to(*fit_gaussian(features, counts))
+        rows = _centred(features, counts)
+        nuclear = _nuclear_norm(rows.rows @ self.factor)
+        return self._assemble(rows.mean, float((rows.rows**2).sum()), nuclear)
+
+    def distance_to(self, mean: np.ndarray, covariance: np.ndarray) -> float:
+        """Fréchet distance of a Gaussian, μ [D] and Σ [D, D], from this one."""
+        if 2 * self.factor.shape[1] <= len(mean):  # of a few images: the squares, which cost digits, are not needed
+            nuclear = _nuclear_norm(self.factor.T @ _cholesky(covariance))
+        else:
+            product = self.factor.T @ covariance @ self.factor
+            eigenvalues = scipy.linalg.eigvalsh(product, overwrite_a=True, check_finite=False)
+            nuclear = float(np.sqrt(np.maximum(eigenvalues, 0.0)).sum())
+        return self._assemble(mean, float(np.trace(covariance)), nuclear)
+
+    def _assemble(self, mean: np.ndarray, trace: float, nuclear: float) -> float:
+        distance = float(((self.mean - mean) ** 2).sum() + self.trace + trace - 2.0 * nuclear)
+        return max(distance, 0.0)  # rounding may take equal sets just below
+
+
+def fit_gaussian(features: np.ndarray, counts: np.ndarray | None = None, block: int = 4096) -> Gaussian:
+    """μ and Σ of features [N, D], which may be memory-mapped; ``counts`` [N] says how often each is there."""
     moments = Moments()
     for start in range(0, len(features), block):
-        moments.add(features[start : start + block])
+        part, often = features[start : start + block], None
+        if counts is not None:
+            often = counts[start : start + block]
+            part, often = part[often > 0], often[often > 0]
+        if len(part):
+            moments.add(part, often)
         release(features)
     return Gaussian(moments.mean(), moments.covariance())
 
@@ -123,17 +191,18 @@ class _Centred(NamedTuple):
     rows: np.ndarray
 
 
-def _centred(features: np.ndarray) -> _Centred:
-    features = np.asarray(features, np.float64)
-    mean = features.mean(axis=0)
-    return _Centred(mean, (features - mean) / np.sqrt(len(features) - 1))
-
-
-def _no_more_rows_than_features(rows: np.ndarray) -> np.ndarray:
-    """Rows whose products have the same sum."""
-    if len(rows) <= rows.shape[1]:
-        return rows
-    return scipy.linalg.qr(rows, mode="r", check_finite=False)[0][: rows.shape[1]]
+def _centred(features: np.ndarray, counts: np.ndarray | None = None) -> _Centred:
+    if counts is not None:
+        features, counts = features[counts > 0], counts[counts > 0]
+    rows = np.array(features, np.float64)
+    _check_rows(rows, 0)
+    mean = np.average(rows, axis=0, weights=counts)
+    rows -= mean
+    if counts is None:
+        rows /= np.sqrt(len(rows) - 1)
+    else:
+        rows *= np.sqrt(counts / (counts.sum() - 1))[:, None]
+    return _Centred(mean, rows)
 
 
 def _cholesky(cov: np.ndarray) -> np.ndarray:
@@ -145,9 +214,16 @@ def _cholesky(cov: np.ndarray) -> np.ndarray:
     return unpermuted
 
 
-def _assemble(mean_1: np.ndarray, trace_1: float, mean_2: np.ndarray, trace_2: float, cross: float) -> float:
-    distance = float(((mean_1 - mean_2) ** 2).sum() + trace_1 + trace_2 - 2.0 * cross)
-    return max(distance, 0.0)  # rounding may take equal sets just below
+def _nuclear_norm(matrix: np.ndarray) -> float:
+    if not matrix.size:  # a set of equal images has no factor
+        return 0.0
+    return float(scipy.linalg.svdvals(matrix, overwrite_a=True, check_finite=False).sum())
+
+
+def _check_rows(features: np.ndarray, before: int) -> None:
+    if not np.isfinite(features).all():
+        row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
+        raise UserError(f"image {before + row + 1} has features that are not finite: is the extractor right?")
 
 
 def _check(mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, cov_2: np.ndarray) -> None:

@@ -1,28 +1,41 @@
 """The Fréchet distance, and its relatives, between two sets of images: ``measure_fid`` and its dry run.
 
-One image: ``sources.open_source`` → ``features.image_features``, on disk → ``fid.fit_gaussian`` → the distance.
+One image: ``sources.open_source`` → ``features.image_features``, in the cache → ``fid.fit_gaussian`` → the distance.
+Whatever is wrong with the choices is found before the first image is looked at.
 """
 
-import dataclasses
 import hashlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
-from diffusion import quality, statistics
-from diffusion.config import FidConfig
-from diffusion.extractors import Extractor, build_extractor
-from diffusion.features import Features, image_features
-from diffusion.fid import fit_gaussian, frechet_distance, frechet_distance_of_features
-from diffusion.sources import ImageSource, open_source
+from diffusion import fid_figures, statistics
+from diffusion.extractor import Extractor
+from diffusion.extractors import build_extractor
+from diffusion.features import Features, image_features, path_in_cache
+from diffusion.fid import fit_gaussian
+from diffusion.fid_config import FidConfig
+from diffusion.fid_figures import Side
+from diffusion.sources import ImageSource, Source, check_scales, notes_on_splits, open_source
 from diffusion.statistics import Statistics
+from diffusion.tool_files import FeatureFile
+from files.arrays import put_copy, release
 from files.download import cache_of
 from files.errors import UserError
 from training.backends import Placement
+from training.hosts import on_chief
 from training.run import Run
 from training.session import session
+
+
+class _Opened(NamedTuple):
+    """The two sides, the extractor if one has images, and what is compared with what a reader should know of it."""
+
+    sources: dict[str, Source]
+    extractor: Extractor | None
+    plan: fid_figures.Plan
 
 
 def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:
@@ -39,42 +52,30 @@ def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:
     _check(config)
     Run.check(run_dir, config)
     with session(config) as placement:
-        sources, extractor = _open_sources(config, placement), None
-        if any(isinstance(source, ImageSource) for source in sources.values()):
-            extractor = build_extractor(config.features, cache_of(config.cache_dir))
+        opened = _open(config, placement)
         inputs: dict[str, Any] = {}
-        for name, source in sources.items():
+        for name, source in opened.sources.items():
             inputs |= _identity(name, source)
-        if extractor is not None:
-            inputs["weights"] = extractor.weights_hash
+        if opened.extractor is not None:
+            inputs["weights"] = opened.extractor.weights_hash
         with Run.open(run_dir, config, inputs=inputs) as run:
-            return run.finished("fid") or _measure(config, run, sources, extractor, placement)
-
-
-def _measure(
-    config: FidConfig,
-    run: Run,
-    sources: dict[str, ImageSource | Statistics],
-    extractor: Extractor | None,
-    placement: Placement,
-) -> dict[str, Any]:
-    start = time.monotonic()
-    sides = {name: _measure_side(config, run, name, source, extractor, placement) for name, source in sources.items()}
-    result = _compare(config, run, sides["a"], sides["b"]) | {"total_seconds": time.monotonic() - start}
-    run.write_json("result.json", result)
-    run.say(f"everything is in {run.path}: result.json, and a.npz, b.npz to compare with again")
-    return result
+            found = run.finished("fid")
+            if found is not None:
+                fid_figures.check_version(found, run.path)
+                return found
+            return _measure(config, run, opened, placement)
 
 
 def dry_run(config: FidConfig) -> None:
     """Opens both sides and prints their sizes; writes nothing."""
     _check(config)
     with session(config) as placement:
-        sources = _open_sources(config, placement)
-        mode = "saved statistics"
-        if any(isinstance(source, ImageSource) for source in sources.values()):
-            mode = build_extractor(config.features, cache_of(config.cache_dir)).mode
-        print(f"{sources['a'].count:,} images against {sources['b'].count:,} images; {mode}; nothing was written")
+        opened = _open(config, placement)
+        mode = opened.extractor.mode if opened.extractor else "saved statistics"
+        for note in opened.plan.notes:
+            print(f"note: {note}")
+        a, b = opened.sources["a"], opened.sources["b"]
+        print(f"{a.count:,} images against {b.count:,} images; {mode}; nothing was written")
 
 
 def _check(config: FidConfig) -> None:
@@ -82,84 +83,92 @@ def _check(config: FidConfig) -> None:
         raise UserError("two sets of images are needed: python -m experiments.fid A B; see --help")
 
 
-def _open_sources(config: FidConfig, placement: Placement) -> dict[str, ImageSource | Statistics]:
-    return {"a": open_source(config.a, config, placement), "b": open_source(config.b, config, placement)}
+def _open(config: FidConfig, placement: Placement) -> _Opened:
+    """Both sides, and all that can be said against comparing them."""
+    sources = {"a": open_source(config.a, config, placement), "b": open_source(config.b, config, placement)}
+    check_scales(sources["a"], sources["b"])
+    extractor = None
+    if any(isinstance(source, ImageSource) for source in sources.values()):
+        extractor = build_extractor(config.features, cache_of(config.cache_dir))
+    kinds = []
+    for source in sources.values():
+        if isinstance(source, ImageSource):
+            assert extractor is not None
+            kinds.append(extractor.kind)
+        else:
+            kinds.append(source.kind)
+    notes = statistics.check_comparable(*kinds)
+    notes += notes_on_splits((config.a, config.b), (sources["a"], sources["b"]))
+    num_logits = extractor.num_logits if extractor is not None else 0
+    plan = fid_figures.check(config, sources["a"], sources["b"], num_logits)
+    return _Opened(sources, extractor, plan._replace(notes=notes + plan.notes))
 
 
-def _identity(name: str, source: ImageSource | Statistics) -> dict[str, Any]:
-    """What a side's images, or its moments, are, and what its file says of them: all that is in the result."""
+def _identity(name: str, source: Source) -> dict[str, Any]:
+    """What a side's images, features or moments are, and what its file says of them: all that is in the result."""
     if isinstance(source, ImageSource):
         return {name: source.depends_on}
+    if isinstance(source, FeatureFile):
+        content = hashlib.sha256(repr(source.features.shape).encode())
+        for start in range(0, source.count, 4096):
+            content.update(source.features[start : start + 4096].tobytes())
+            release(source.features)
+        return {name: {"features_sha256": content.hexdigest()}, f"{name}_provenance": source.provenance}
     moments = hashlib.sha256(source.mean.tobytes() + source.covariance.tobytes()).hexdigest()
     # Names of their own: finished runs of earlier versions, which knew of the moments only, are still believed.
     return {name: {"sha256": moments}, f"{name}_count": source.count, f"{name}_provenance": source.provenance}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Side:
-    """One side's statistics, and its features if it has images."""
-
-    statistics: Statistics
-    features: Features | None
+def _measure(config: FidConfig, run: Run, opened: _Opened, placement: Placement) -> dict[str, Any]:
+    start = time.monotonic()
+    for note in opened.plan.notes:
+        run.say(f"note: {note}")
+    sides = {
+        name: _measure_side(config, run, name, source, opened.extractor, placement)
+        for name, source in opened.sources.items()
+    }
+    result = fid_figures.compare(config, opened.plan.metrics, run, sides["a"], sides["b"])
+    result |= {"total_seconds": time.monotonic() - start}
+    run.write_json("result.json", result)
+    run.say(f"everything is in {run.path}: result.json, and a.npz, b.npz to compare with again")
+    return result
 
 
 def _measure_side(
-    config: FidConfig,
-    run: Run,
-    name: str,
-    source: ImageSource | Statistics,
-    extractor: Extractor | None,
-    placement: Placement,
-) -> _Side:
-    """Statistics of one side, also written to the run folder, and its features if it has images."""
+    config: FidConfig, run: Run, name: str, source: Source, extractor: Extractor | None, placement: Placement
+) -> Side:
+    """Statistics of one side, also written to the run folder, and its features if it has any."""
     if isinstance(source, Statistics):
-        return _Side(source, None)
-    assert extractor is not None
+        return Side(source, None)
+    if isinstance(source, FeatureFile):
+        found = Features(source.features, None)
+        provenance = source.provenance
+        for note in source.notes:
+            run.say(f"note: {note}")
+    else:
+        assert extractor is not None
+        found = _features_of_images(config, run, name, source, extractor, placement)
+        provenance = source.depends_on | {"source": source.name} | extractor.kind.provenance
+    result = Statistics(*fit_gaussian(found.features), source.count, provenance)
+    statistics.save(run.path / f"{name}.npz", result)
+    labels = source.labels() if isinstance(source, ImageSource) and config.per_class else None
+    return Side(result, found, labels)
+
+
+def _features_of_images(
+    config: FidConfig, run: Run, name: str, source: ImageSource, extractor: Extractor, placement: Placement
+) -> Features:
+    """Features in the run's folder, of images that no model makes also in the cache, for other runs."""
     for note in source.notes:
         run.say(f"note: {note}")
     run.say(f"{name}: {source.count:,} images of {source.name}")
     progress = keras.utils.Progbar(source.count, unit_name="image")
-    path = run.path / f"{name}_features.npy"
-    found = image_features(extractor, source, placement, path, config.batch_size, progress.update)
-    provenance = source.depends_on | {"source": source.name} | extractor.depends_on | {"resize": extractor.resize}
-    result = Statistics(*fit_gaussian(found.features), source.count, provenance)
-    statistics.save(run.path / f"{name}.npz", result)
-    return _Side(result, found)
-
-
-def _compare(config: FidConfig, run: Run, real: _Side, fake: _Side) -> dict[str, Any]:
-    """Every figure (also printed), and the provenance of both sides."""
-    a, b = real.statistics, fake.statistics
-    for note in statistics.check_comparable(a, b):
-        run.say(f"note: {note}")
-    if real.features and fake.features:
-        distance = frechet_distance_of_features(real.features.features, fake.features.features)
-    else:
-        distance = frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
-    figures = {"fid": distance} | _further_figures(config, real.features, fake.features)
-    for name, value in figures.items():
-        run.say(f"{name.replace('_', ' '):20s} {value:.6g}")
-    result: dict[str, Any] = dict(figures)
-    for name, side in (("a", a), ("b", b)):
-        result |= {f"{name}_{key}": value for key, value in (side.provenance | {"count": side.count}).items()}
-    return result | {"mode": a.mode, "seed": config.seed}
-
-
-def _further_figures(config: FidConfig, real: Features | None, fake: Features | None) -> dict[str, float]:
-    compared = quality.Compared(
-        real.features if real else None, fake.features if fake else None, fake.logits if fake else None, config.seed
-    )
-    figures: dict[str, float] = {}
-    for name, compute in quality.METRICS.items():
-        if name in config.metrics:
-            figures |= compute(compared)
-    if not (config.extrapolate or config.bootstrap):
-        return figures
-    if real is None or fake is None:
-        raise UserError("--extrapolate and --bootstrap need images on both sides, not statistics")
-    if config.extrapolate:
-        figures["fid_infinity"] = quality.fid_infinity(real.features, fake.features, config.seed)
-    if config.bootstrap:
-        interval = quality.bootstrap_interval(real.features, fake.features, config.seed, config.bootstrap)
-        figures |= {"fid_interval_low": interval.low, "fid_interval_high": interval.high}
-    return figures
+    here = run.path / f"{name}_features.npy"
+    path = path_in_cache(extractor, source, cache_of(config.cache_dir)) if source.kept else here
+    found = image_features(extractor, source, placement, path, config.batch_size, progress.update, source.kept)
+    if source.kept:
+        on_chief(lambda: put_copy(path, here))
+    for note in source.heard:
+        if note not in source.notes:
+            run.say(f"note: {note}")
+    return found

@@ -47,6 +47,7 @@ class Generator:
     ) -> None:
         self.config, self.process, self.classes, self.placement = config, process, tuple(classes), placement
         self.precision = precision_now()
+        self.notes: tuple[str, ...] = ()  # what a reader of its images should know
         with placement.scope():
             self.model = build_unet(config)
         self._compiled: dict[tuple, Callable] = {}
@@ -110,11 +111,14 @@ class Generator:
             def draw(seed: Any, stream: Any) -> Any:
                 return noise.normal(seed, batch.number, stream, self.shape)
 
-            x = draw(batch.seed, 0)
+            def draw_noise(row: Any) -> Any:
+                return draw(batch.seed, noise.sampling_stream(row))
+
+            x = draw(batch.seed, noise.sampling_stream())
             if interpolate:
-                x = slerp(x, draw(batch.to_seed, 0), batch.mix)
+                x = slerp(x, draw(batch.to_seed, noise.sampling_stream()), batch.mix)
             predict_x0 = make_predict_x0(self.model, self.process, config, batch.label, len(self.classes))
-            sampled = sample(table, predict_x0, lambda row: draw(batch.seed, row + 1), x, num_frames)
+            sampled = sample(table, predict_x0, draw_noise, x, num_frames)
             values = {"image": to_pixels(sampled.image)}
             if sampled.frames is not None:
                 values["frames"] = to_pixels(ops.swapaxes(sampled.frames, 0, 1))

@@ -1,16 +1,20 @@
 """Image files in folders and archives of any nesting, as streams of bytes; none is decoded."""
 
+import contextlib
 import io
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 from PIL import Image
 
+from diffusion.folders import is_system
+from files.documents import shown
 from files.errors import UserError
 from files.limits import DAMAGED, MIB, Bounded, check_regular, most_unpacked, open_unpacked, read_at_most
 
@@ -18,11 +22,17 @@ if TYPE_CHECKING:
     from diffusion.config import ReadingConfig
 
 Image.init()
+with contextlib.suppress(ImportError):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 _NO_PICTURES = ("MPEG", "HDF5", "EPS", "PDF", "GRIB", "BUFR", "WMF", "FITS")  # videos, documents, data
-SUFFIXES = tuple(
-    s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in _NO_PICTURES
-)
+FORMATS = tuple(kind for kind in Image.OPEN if kind not in _NO_PICTURES)  # whatever a file's suffix says
+SUFFIXES = (".mpo", *(s for s, kind in Image.registered_extensions().items() if kind in FORMATS))
+ARRAY = ".npy"  # an image each, where there are no others
+_HEIC = (".heic", ".heics", ".heif", ".heifs", ".hif")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip")
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, *DAMAGED, RuntimeError, NotImplementedError, ValueError)
 _LONGEST_NAME = MIB  # bytes of a header of names and attributes in a tar archive
 
 
@@ -42,23 +52,79 @@ class Entry(NamedTuple):
     refused: str = ""
 
 
-def entries(path: Path, reading: "ReadingConfig") -> Iterator[Entry]:
+class Ignored:
+    """Files that are not looked into: hidden ones, those of systems, and those whose suffix is none of an image."""
+
+    def __init__(self) -> None:
+        self._by_suffix: Counter[str] = Counter()
+        self._hidden, self._example, self._hidden_example = 0, "", ""
+
+    def is_image(self, name: PurePosixPath, arrays: bool = False) -> bool:
+        """Whether a file is read as an image; counts it if it is not. ``arrays``: whether .npy files are images."""
+        suffix = name.suffix.lower()
+        if arrays and suffix == ARRAY and not is_system(name):
+            return True
+        if is_system(name):
+            if suffix in SUFFIXES:
+                self._hidden += 1
+                self._hidden_example = self._hidden_example or str(name)
+            return False
+        if suffix not in SUFFIXES:
+            self._by_suffix[suffix] += 1
+            self._example = self._example or str(name)
+            return False
+        return True
+
+    def notes(self) -> list[str]:
+        """What was left out, by suffix, and what can be done about it."""
+        notes = []
+        if self._by_suffix:
+            ranked = sorted(self._by_suffix.items(), key=lambda one: (-one[1], one[0]))
+            listed = [f"{count:,} {_suffix(suffix)}" for suffix, count in ranked[:8]]
+            rest = sum(count for _, count in ranked[8:])
+            listed += [f"{rest:,} of {len(ranked) - 8:,} other suffixes"] if rest else []
+            notes.append(
+                f"{self._by_suffix.total():,} files left out, whose suffix is none of an image that can be read: "
+                f"{', '.join(listed)}; such as {shown(self._example)}"
+            )
+        if self._hidden:
+            notes.append(
+                f"{self._hidden:,} images left out that are hidden or in folders of a system, such as "
+                f"{shown(self._hidden_example)}"
+            )
+        return notes
+
+
+def _suffix(suffix: str) -> str:
+    if suffix in _HEIC:
+        return f"{suffix} (pip install pillow-heif to read them)"
+    return shown(suffix, 20)[1:-1] if suffix else "without a suffix"
+
+
+def entries(path: Path, reading: "ReadingConfig", ignored: Ignored | None = None) -> Iterator[Entry]:
     """The image files below a folder, in order of their names, or in an archive, in its order.
+
+    Args:
+        path: the folder or archive.
+        reading: how large they may be.
+        ignored: told of the files that are none.
 
     Raises:
         UserError: neither is there, or a damaged archive, or one that unpacks to too much.
     """
+    is_image = (ignored or Ignored()).is_image
     if path.is_dir():
-        for file in sorted(file for file in _walk(path) if _is_image(file)):
-            yield Entry(PurePosixPath(file.relative_to(path)), partial(_open_file, file, reading))
+        named = [(PurePosixPath(file.relative_to(path)), file) for file in sorted(_walk(path))]
+        arrays = _are_arrays(name for name, _ in named)
+        yield from (Entry(name, partial(_open_file, file, reading)) for name, file in named if is_image(name, arrays))
         return
     check_regular(path, missing="no such folder or archive")
     if not path.name.lower().endswith(ARCHIVES):
         raise UserError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)})")
     try:
         zipped = path.suffix.lower() == ".zip"
-        yield from _zip_entries(path, reading) if zipped else _tar_entries(path, reading)
-    except (tarfile.TarError, zipfile.BadZipFile, *DAMAGED, RuntimeError, NotImplementedError, ValueError) as error:
+        yield from _zip_entries(path, reading, is_image) if zipped else _tar_entries(path, reading, is_image)
+    except _DAMAGED as error:
         raise UserError(f"{path}: damaged or truncated archive ({error}); fetch it again") from error
 
 
@@ -88,14 +154,35 @@ def _walk(path: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in names)
 
 
-def _zip_entries(path: Path, reading: "ReadingConfig") -> Iterator[Entry]:
+def _are_arrays(names: Iterable[PurePosixPath]) -> bool:
+    """Whether the images are .npy files: there are no others. Beside others, such files are of something else."""
+    return not any(name.suffix.lower() in SUFFIXES and not is_system(name) for name in names)
+
+
+IsImage = Callable[..., bool]  # of ``Ignored``
+
+
+def _zip_entries(path: Path, reading: "ReadingConfig", is_image: IsImage) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if _is_image(PurePosixPath(member.filename))]
+        named = [(_inside(member.filename.replace("\\", "/")), member) for member in archive.infolist()]
+        arrays = _are_arrays(name for name, _ in named)
+        found = [(name, member) for name, member in named if not member.is_dir() and is_image(name, arrays)]
+        members = [member for _, member in found]
         if sum(member.file_size for member in members if member.file_size <= reading.max_bytes) > most_unpacked(path):
             raise UserError(_unpacks_to_too_much(path))
-        for member in members:
-            with archive.open(member) as stream:
-                yield _read_entry(PurePosixPath(member.filename), member.file_size, stream, reading)
+        for name, member in found:
+            try:
+                with archive.open(member) as stream:
+                    entry = _read_entry(name, member.file_size, stream, reading)
+            except _DAMAGED as error:  # the others are whole
+                reason = f"damaged in the archive: {' '.join(str(error).split())[:200]}"
+                entry = Entry(name, partial(_refuse, reason), refused=reason)
+            yield entry
+
+
+def _inside(name: str) -> PurePosixPath:
+    """A member's name as a path below the archive, whatever it begins with; some programs write backslashes."""
+    return PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("/", "//", "..")))
 
 
 class _Member(tarfile.TarInfo):
@@ -109,15 +196,15 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _tar_entries(path: Path, reading: "ReadingConfig") -> Iterator[Entry]:
+def _tar_entries(path: Path, reading: "ReadingConfig", is_image: IsImage) -> Iterator[Entry]:
     with (
         open_unpacked(path) as unpacked,
         Bounded(unpacked, most_unpacked(path), _unpacks_to_too_much(path)) as stream,
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,  # type: ignore[call-overload]
     ):
         for member in archive:
-            name = PurePosixPath(member.name)
-            if member.isfile() and _is_image(name):
+            name = _inside(member.name)
+            if member.isfile() and is_image(name):
                 file = archive.extractfile(member)
                 assert file is not None
                 yield _read_entry(name, member.size, file, reading)
@@ -141,7 +228,3 @@ def _read_entry(name: PurePosixPath, size: int, stream: IO[bytes], reading: "Rea
 
 def _refuse(reason: str) -> IO[bytes]:
     raise UserError(reason)
-
-
-def _is_image(name: PurePosixPath | Path) -> bool:
-    return name.suffix.lower() in SUFFIXES and not name.name.startswith("._")  # macOS leaves such shadows

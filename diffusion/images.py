@@ -2,19 +2,20 @@
 
 import contextlib
 import hashlib
-import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from diffusion.image_files import Entry, entries
+from diffusion.decoding import Decoded, NeedsRange, Refused, decode, extremes, is_deep, quiet
+from diffusion.image_files import Entry, Ignored, entries
+from diffusion.image_report import Report, Scale, readable
+from diffusion.pixel_ranges import Extremes, Range, choose_range
 from files.cores import available_cores
 from files.errors import UserError
 from files.limits import MIB
@@ -22,16 +23,12 @@ from files.limits import MIB
 if TYPE_CHECKING:
     from diffusion.config import ReadingConfig
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # --max_megapixels is looked at instead
-_GRAY = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 _AT_ONCE = 512  # files in memory, if they take no more than so many bytes before or after they are decoded:
 _BYTES_AT_ONCE = 256 * MIB
-_LARGE = threading.BoundedSemaphore(2)  # images of many pixels are decoded two at a time, whatever the number of cores
-_MANY_PIXELS = 2**24
 
 
 class NamedImage(NamedTuple):
-    """One image, decoded."""
+    """One image, decoded; of several frames of a file, all but the first have their number behind its name."""
 
     name: PurePosixPath
     pixels: np.ndarray  # [H, W, C] uint8
@@ -42,7 +39,7 @@ class Loaded(NamedTuple):
 
     names: list[PurePosixPath]
     pixels: np.ndarray  # [N, H, W, C] uint8
-    notes: list[str]  # files left out
+    notes: list[str]  # files left out, and what was decided about others
 
 
 class Listing(NamedTuple):
@@ -50,6 +47,8 @@ class Listing(NamedTuple):
 
     num_files: int
     sha256: str  # of their names and contents
+    is_deep: bool = False  # whether one may have pixels of more than 8 bits
+    notes: tuple[str, ...] = ()  # files that are no images
 
 
 OnProgress = Callable[[int], None]  # called with the number of images read
@@ -70,74 +69,192 @@ def read_images(path: Path, reading: "ReadingConfig", on_progress: OnProgress = 
     Raises:
         UserError: nothing there, a damaged file (named), or images of different sizes or channels.
     """
-    found: list[NamedImage] = []
+    names: list[PurePosixPath] = []
     notes: list[str] = []
+    pixels = np.empty(0, np.uint8)
     for image in stream_images(path, reading, notes):
-        found.append(image)
-        if len(found) % _AT_ONCE == 0:
-            on_progress(len(found))
-    on_progress(len(found))
-    found.sort(key=lambda image: image.name.parts)
-    return Loaded([image.name for image in found], np.stack([image.pixels for image in found]), notes)
+        if not names:
+            pixels = np.empty((0, *image.pixels.shape), np.uint8)
+        if len(names) == len(pixels):  # grown in place: a list to be stacked would hold every image twice
+            pixels.resize((len(names) + max(64, len(names) // 8), *image.pixels.shape), refcheck=False)
+        pixels[len(names)] = image.pixels
+        names.append(image.name)
+        if len(names) % _AT_ONCE == 0:
+            on_progress(len(names))
+    on_progress(len(names))
+    pixels.resize((len(names), *pixels.shape[1:]), refcheck=False)
+    order = sorted(range(len(names)), key=lambda row: names[row].parts)
+    arrange(pixels, order)
+    return Loaded([names[row] for row in order], pixels, notes)
+
+
+def arrange(rows: np.ndarray, order: Collection[int]) -> None:
+    """Puts the rows of an array in another order, in place: row i becomes what was row order[i]."""
+    places = np.array(list(order), np.int64)
+    for start in np.flatnonzero(places != np.arange(len(places))).tolist():
+        if places[start] == start:  # of a circle that is done
+            continue
+        first, at = rows[start].copy(), start
+        while (source := int(places[at])) != start:
+            rows[at] = rows[source]
+            places[at], at = at, source
+        rows[at], places[at] = first, at
 
 
 def stream_images(
-    path: Path, reading: "ReadingConfig", notes: list[str] | None = None, skip: int = 0
+    path: Path,
+    reading: "ReadingConfig",
+    notes: list[str] | None = None,
+    skip: int = 0,
+    only: Collection[int] | None = None,
+    scale: Scale | None = None,
+    uniform: bool = True,
 ) -> Iterator[NamedImage]:
     """The images of ``read_images`` one by one, in the order of the folder or archive; few are in memory at a time.
 
-    Where ``reading.skip_bad_images``, errors about single files are appended to ``notes``; the first
-    ``skip`` files are not read.
+    Args:
+        path, reading: see ``read_images``.
+        notes: gets what should be said of the files, when the last image is taken or the stream is closed.
+        skip: number of images that are passed over, not read where that is possible.
+        only: numbers of the images that are wanted; None for all.
+        scale: from ``find_scale``; None to find it where it is needed.
+        uniform: whether images of different sizes are an error.
+
+    Raises:
+        UserError: see ``read_images``.
     """
-    first: NamedImage | None = None
-    files = islice(entries(path, reading), skip, None)
-    found = bool(skip)
-    with ThreadPool(available_cores()) as pool, _pillows_limit(reading):
-        while group := _group(files, first):
-            found = True
-            decoded = pool.map(partial(_decode, reading=reading, first=first), group)
-            for entry, result in zip(group, decoded, strict=True):
-                if isinstance(result, str):
-                    message = f"{path / entry.name}: not a readable image ({result})"
-                    if not reading.skip_bad_images:
-                        raise UserError(f"{message}; fix or remove it, or leave such files out with --skip_bad_images")
-                    if notes is not None:
-                        notes.append(message)
-                    continue
-                image = NamedImage(entry.name, result)
-                first = first or image
-                _check_like_first(path, first, image)
+    report = Report(path)
+    report.scale = scale or Scale()
+    by_file = reading.frames == "first" and not reading.skip_bad_images  # an image's number is its file's
+    wanted = partial(_is_wanted, skip=skip, only=only)
+    numbered = enumerate(entries(path, reading, report.ignored))
+    files = (entry for number, entry in numbered if not by_file or wanted(number))
+    try:
+        for number, image in enumerate(_decoded(path, files, reading, report, uniform)):
+            if by_file or wanted(number):
                 yield image
-    if not found or (first is None and not skip):
-        raise UserError(f"{path}: no images there (looked for .png, .jpg and whatever else Pillow reads, in any case)")
+        if not report.images and not (by_file and (skip or only is not None)):
+            raise report.nothing()
+    finally:
+        if notes is not None:
+            notes += report.notes(reading)
+
+
+def _is_wanted(number: int, skip: int, only: Collection[int] | None) -> bool:
+    return number >= skip and (only is None or number in only)
+
+
+def _decoded(
+    path: Path, files: Iterator[Entry], reading: "ReadingConfig", report: Report, uniform: bool
+) -> Iterator[NamedImage]:
+    """The images of the files, each of which is counted."""
+    first: NamedImage | None = None
+    largest = 0
+    with ThreadPool(available_cores()) as pool, _pillows_limit(reading):
+        while group := _group(files, largest):
+            size = first.pixels.shape[:2] if first is not None and uniform else None
+            for entry, result in _decode_group(pool, group, path, reading, report, size):
+                report.files += 1
+                if isinstance(result, Refused):
+                    if not reading.skip_bad_images:
+                        raise UserError(
+                            f"{readable(path / entry.name)}: not a readable image ({result.reason}); fix or remove "
+                            "it, or leave such files out with --skip_bad_images"
+                        )
+                    report.refused(f"{readable(entry.name)} ({result.reason})")
+                    continue
+                report.decoded(result)
+                for number, pixels in enumerate(result.frames):
+                    image = NamedImage(_frame_name(entry.name, number), pixels)
+                    first = first or image
+                    _check_like_first(path, first, image, uniform)
+                    largest = max(largest, pixels.nbytes)
+                    report.images += 1
+                    yield image
+
+
+def _decode_group(
+    pool: ThreadPool,
+    group: list[Entry],
+    path: Path,
+    reading: "ReadingConfig",
+    report: Report,
+    size: tuple[int, int] | None,
+) -> Iterator[tuple[Entry, Decoded | Refused]]:
+    quiet()
+    results = pool.map(partial(decode, reading=reading, scale=report.scale.range, size=size), group)
+    if any(isinstance(result, NeedsRange) for result in results):
+        found = find_scale(path, reading)
+        report.scale = found if found.range else Scale(Range(0.0, 1.0))  # all that have such pixels are damaged
+        results = pool.map(partial(decode, reading=reading, scale=report.scale.range, size=size), group)
+    yield from zip(group, results, strict=True)
+
+
+def _frame_name(name: PurePosixPath, number: int) -> PurePosixPath:
+    return name.with_name(f"{name.name}:{number}") if number else name
+
+
+def find_scale(path: Path, reading: "ReadingConfig", *others: Path) -> Scale:
+    """What is black and white where pixels have more than 8 bits: all files are read for it.
+
+    Args:
+        path: the folder or archive.
+        reading: how it is read.
+        others: more of them, whose images are compared with these and so need the same scale.
+
+    Raises:
+        UserError: such pixels are of several types, or there is no such folder or archive.
+    """
+    if reading.range != "auto":
+        return Scale()
+    found = Extremes()
+    files = chain.from_iterable(entries(one, reading) for one in (path, *others))
+    quiet()
+    with ThreadPool(available_cores()) as pool, _pillows_limit(reading):
+        while group := _group(files, 0):
+            for one in pool.map(partial(extremes, reading=reading), group):
+                found = found.merged(one)
+    return Scale(*choose_range(reading.range, found, readable(path))) if found.kinds else Scale()
+
+
+def count_images(path: Path, reading: "ReadingConfig", listing: Listing, notes: list[str]) -> int:
+    """The number of images: files and images are the same unless bad ones are left out or all frames are read."""
+    if reading.frames == "first" and not reading.skip_bad_images:
+        notes += listing.notes
+        return listing.num_files
+    return sum(1 for _ in stream_images(path, reading, notes, uniform=False))
 
 
 def list_images(path: Path, reading: "ReadingConfig") -> Listing:
     """The image files in the order of ``stream_images``, and a hash of all that is in them."""
-    digest, count = hashlib.sha256(), 0
-    files = entries(path, reading)
+    digest, count, deep = hashlib.sha256(), 0, False
+    ignored = Ignored()
+    files = entries(path, reading, ignored)
     with ThreadPool(available_cores()) as pool:
-        while group := _group(files, None, _AT_ONCE):
-            for entry, content in zip(group, pool.map(_content_hash, group), strict=True):
+        while group := _group(files, 0, _AT_ONCE):
+            for entry, (content, has_more) in zip(group, pool.map(_content_hash, group), strict=True):
                 digest.update(repr((str(entry.name), content)).encode())
+                deep |= has_more
             count += len(group)
-    return Listing(count, digest.hexdigest())
+    return Listing(count, digest.hexdigest(), deep, tuple(ignored.notes()))
 
 
-def _content_hash(entry: Entry) -> str:
-    """Of a file's content, or why it is not read."""
+def _content_hash(entry: Entry) -> tuple[str, bool]:
+    """Of a file's content, or why it is not read; and whether its pixels have more than 8 bits."""
     try:
         with entry.open() as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # a stream of bytes
+            deep = is_deep(stream)
+            stream.seek(0)
+            return hashlib.file_digest(stream, "sha256").hexdigest(), deep  # type: ignore[arg-type]  # a stream of bytes
     except (UserError, OSError) as error:
-        return str(error)
+        return str(error), False
 
 
-def _group(files: Iterator[Entry], first: NamedImage | None, most: int = 0) -> list[Entry]:
+def _group(files: Iterator[Entry], largest: int, most: int = 0) -> list[Entry]:
     """The next files that are read together: one a core, and as many as fit once the size of an image is known."""
     most = most or available_cores()
-    if first is not None:
-        most = max(most, min(_AT_ONCE, _BYTES_AT_ONCE // max(1, first.pixels.nbytes)))
+    if largest:
+        most = max(most, min(_AT_ONCE, _BYTES_AT_ONCE // largest))
     group, size = [], 0
     for entry in islice(files, most):
         group.append(entry)
@@ -158,53 +275,11 @@ def _pillows_limit(reading: "ReadingConfig") -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_like_first(path: Path, first: NamedImage, image: NamedImage) -> None:
+def _check_like_first(path: Path, first: NamedImage, image: NamedImage, uniform: bool) -> None:
     a, b = first.pixels.shape, image.pixels.shape
-    if a != b:
+    if a != b and (uniform or a[2] != b[2]):
         raise UserError(
-            f"{path}: images differ: {first.name} is {a[1]}×{a[0]} with {a[2]} channel(s), {image.name} is "
-            f"{b[1]}×{b[0]} with {b[2]}; {'set --channels to 1 or 3' if a[:2] == b[:2] else 'set --image_size'}"
+            f"{readable(path)}: images differ: {readable(first.name)} is {a[1]}×{a[0]} with {a[2]} channel(s), "
+            f"{readable(image.name)} is {b[1]}×{b[0]} with {b[2]}; "
+            f"{'set --image_size' if uniform and a[:2] != b[:2] else 'set --channels to 1 or 3'}"
         )
-
-
-def _decode(entry: Entry, reading: "ReadingConfig", first: NamedImage | None) -> np.ndarray | str:
-    """[H, W, C] uint8, or an error message; an image of another size than the first is not decoded: it is all 0."""
-    try:
-        with entry.open() as stream, Image.open(stream) as opened:
-            _check_pixels(opened, reading)
-            channels = reading.channels or (1 if opened.mode in _GRAY else 3)
-            if first and not reading.image_size and set(opened.size) != set(first.pixels.shape[:2]):
-                return np.broadcast_to(np.uint8(0), (opened.height, opened.width, channels))
-            with _LARGE if opened.width * opened.height > _MANY_PIXELS else contextlib.nullcontext():
-                image: Image.Image = ImageOps.exif_transpose(opened)
-                _check_pixels(image, reading)  # again: an icon's header need not be true
-                channels = reading.channels or (1 if image.mode in _GRAY else 3)
-                return _to_array(image, reading.image_size, channels)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"more pixels than --max_megapixels={reading.max_megapixels:g} allows"
-    except Exception as error:  # a decoder may raise anything where a file is damaged
-        return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _check_pixels(image: Image.Image, reading: "ReadingConfig") -> None:
-    if image.width * image.height > reading.max_pixels:
-        raise ValueError(
-            f"{image.width:,}×{image.height:,} pixels are more than --max_megapixels={reading.max_megapixels:g} allows"
-        )
-
-
-def _to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    if image.mode in ("F", "I"):
-        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no known range; save them with 8 or 16")
-    if image.mode.startswith("I;16"):  # Pillow's own conversion would clip them
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if size:
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(image.height, image.width, channels)

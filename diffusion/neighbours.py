@@ -1,9 +1,10 @@
-"""Memorisation: distances of samples to their nearest training image."""
+"""Memorisation: distances of samples to their nearest training image, in pixels; ``memorisation`` has features."""
 
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
+
+from diffusion import distances
 
 
 class Neighbours(NamedTuple):
@@ -20,9 +21,9 @@ class Neighbours(NamedTuple):
 
 def nearest(images: np.ndarray, train: np.ndarray, mirrored: bool = False) -> Neighbours:
     """For [N, H, W, C] uint8 images, the nearest of [M, H, W, C] training images, or of their mirror images too."""
-    flat = [pixels.reshape(len(pixels), -1).astype(np.float32) / 255.0 for pixels in (train, images)]
-    distance, row = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(flat[0]).kneighbors(flat[1])
-    found = Neighbours(distance[:, 0] / np.sqrt(flat[0].shape[1]), row[:, 0])
+    among, queries = distances.points(*(pixels.reshape(len(pixels), -1) for pixels in (train, images)))
+    near = distances.nearest(queries, among)
+    found = Neighbours(np.sqrt(near.square[:, 0] / among.width) / 255.0, near.row[:, 0])
     if not mirrored:
         return found
     other = nearest(images[:, :, ::-1], train)

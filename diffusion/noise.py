@@ -2,6 +2,9 @@
 
 Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") in additions, rotations and
 exclusive ors only: every backend, batch size and number of devices draws the same bits. ``B`` batch.
+
+What is drawn for two purposes comes from two streams, and this file says which: image i of a seed would otherwise start
+from the very numbers with which the model was trained under that seed.
 """
 
 import math
@@ -12,6 +15,15 @@ from keras import ops
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
+# Streams of training and evaluation: times, noise, labels that are dropped, and the noise of an evaluation.
+TIME, NOISE, LABEL, EVALUATION = 0, 1, 2, 3
+_SAMPLING = 1 << 24  # and above it those of sampling, two a step of the longest process and more
+STREAMS_VERSION = 2  # until 0.8, sampling began at stream 0
+
+
+def sampling_stream(row: Any = None) -> Any:
+    """The stream of x_T, or of the noise of a row (an integer, or a tensor of one) of a sampler's table."""
+    return _SAMPLING if row is None else _SAMPLING + 1 + row
 
 
 def threefry(key: tuple[Any, Any], counter: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -15,7 +15,6 @@ from training.draws import Place
 from training.figures import Cost
 from training.objectives import seeded_call
 
-_TIME, _NOISE, _LABEL, _EVALUATION = 0, 1, 2, 3  # streams of random numbers
 NUM_BUCKETS = 8
 
 
@@ -45,13 +44,15 @@ def make_loss_fn(
     def loss_fn(batch: ImageBatch, training: bool, place: Place) -> dict[str, Any]:
         x0 = to_model(batch.image)  # [B, H, W, C]
         # By the image's number, not its place in the batch: replicas and shards change nothing.
-        u = noise.uniform(place.seed, batch.number, _TIME, 1)[:, 0] if training else _spread(batch.number)
+        u = noise.uniform(place.seed, batch.number, noise.TIME, 1)[:, 0] if training else _spread(batch.number)
         t = 1 + ops.cast(ops.floor(u * process.num_steps), "int32")
-        eps = noise.normal(place.seed, batch.number, _NOISE if training else _EVALUATION, tuple(x0.shape[1:]))
+        eps = noise.normal(place.seed, batch.number, noise.NOISE if training else noise.EVALUATION, tuple(x0.shape[1:]))
         inputs = [process.q_sample(x0, t, eps), t]
-        if num_classes:
-            dropped = noise.uniform(place.seed, batch.number, _LABEL, 1)[:, 0] < (label_dropout if training else 0.0)
+        if num_classes and training:
+            dropped = noise.uniform(place.seed, batch.number, noise.LABEL, 1)[:, 0] < label_dropout
             inputs.append(ops.where(dropped, num_classes, batch.label))
+        elif num_classes:
+            inputs.append(batch.label)
         output = seeded_call(model, inputs, training, place)
         error = ops.square(process.target_of(x0, t, eps) - ops.cast(output, "float32"))
         mse = ops.mean(error, axis=tuple(range(1, len(x0.shape))))  # [B]

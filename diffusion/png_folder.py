@@ -5,11 +5,12 @@ A folder is written whole, and only what was written here is replaced (``files/o
 
 import os
 from collections.abc import Collection, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from diffusion.folders import is_system, split_of
 from files.documents import shown
 from files.errors import UserError
 from files.owned_folders import check_owned, put_in_place, seal
@@ -24,7 +25,8 @@ def check_names(classes: Collection[str]) -> None:
     for name in classes:
         if not _is_folder_name(name):
             raise UserError(
-                f"--format=png: the class {shown(name)} is no name of a folder; use --format=npz, or other --classes"
+                f"--format=png: the class {shown(name)} is no name of a folder of a class; use --format=npz, or other "
+                "--classes"
             )
 
 
@@ -34,7 +36,9 @@ def _is_folder_name(name: str) -> bool:
     except UnicodeEncodeError:  # half a character, from JSON
         return False
     plain = all(character >= " " and character not in "/\\\x7f" for character in name)
-    return plain and 0 < length <= _LONGEST and not name.startswith(".")
+    if not plain or not 0 < length <= _LONGEST or name.startswith("."):
+        return False
+    return not split_of(name) and not is_system(PurePosixPath(name))  # --dataset=folder would read it as something else
 
 
 def check_folder(folder: Path) -> None:

@@ -17,20 +17,44 @@ if TYPE_CHECKING:
     from diffusion.config import ProcessConfig
 
 
-def linear(num_steps: int) -> np.ndarray:
-    """ᾱ_1 … ᾱ_T of β from 1e-4 to 0.02 in equal steps (Ho et al. 2020), scaled by 1000/T for other T."""
-    scale = 1000 / num_steps
-    return np.cumprod(1.0 - np.minimum(np.linspace(scale * 1e-4, scale * 0.02, num_steps), 0.999))
+def linear(config: "ProcessConfig") -> np.ndarray:
+    """β from --beta_start to --beta_end in equal steps (Ho et al. 2020), scaled by 1000/T for other T than 1000."""
+    scale = 1000 / config.diffusion_steps
+    betas = np.linspace(scale * config.beta_start, scale * config.beta_end, config.diffusion_steps)
+    return np.minimum(betas, 0.999)
 
 
-def cosine(num_steps: int) -> np.ndarray:
-    """ᾱ_1 … ᾱ_T with ᾱ_t ∝ cos²((t/T + s)/(1 + s) · π/2), s = 0.008 (Eq. 17, Nichol & Dhariwal 2021)."""
-    t = np.arange(num_steps + 1) / num_steps
+def linear_unscaled(config: "ProcessConfig") -> np.ndarray:
+    """The same β at any T, as diffusers has it: with few steps, x_T is far from pure noise."""
+    return np.linspace(config.beta_start, config.beta_end, config.diffusion_steps)
+
+
+def scaled_linear(config: "ProcessConfig") -> np.ndarray:
+    """√β in equal steps, diffusers' schedule of latent diffusion; not scaled by T either."""
+    return np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.diffusion_steps) ** 2
+
+
+def sigmoid(config: "ProcessConfig") -> np.ndarray:
+    """β along a sigmoid from −6 to 6, diffusers' schedule of GeoDiff."""
+    rising = 1.0 / (1.0 + np.exp(-np.linspace(-6.0, 6.0, config.diffusion_steps)))
+    return config.beta_start + (config.beta_end - config.beta_start) * rising
+
+
+def cosine(config: "ProcessConfig") -> np.ndarray:
+    """β with ᾱ_t ∝ cos²((t/T + s)/(1 + s) · π/2), s = 0.008 (Eq. 17, Nichol & Dhariwal 2021)."""
+    t = np.arange(config.diffusion_steps + 1) / config.diffusion_steps
     alpha_bar = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.cumprod(1.0 - np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], 0.999))
+    return np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
 
 
-SCHEDULES: dict[str, Callable[[int], np.ndarray]] = {"linear": linear, "cosine": cosine}
+# Configuration → β_1 … β_T.
+SCHEDULES: dict[str, Callable[["ProcessConfig"], np.ndarray]] = {
+    "linear": linear,
+    "linear_unscaled": linear_unscaled,
+    "scaled_linear": scaled_linear,
+    "sigmoid": sigmoid,
+    "cosine": cosine,
+}
 
 
 def zero_terminal(alpha_bar: np.ndarray) -> np.ndarray:
@@ -110,7 +134,9 @@ class DiffusionProcess:
     @cached_property
     def alpha_bar(self) -> np.ndarray:
         """[T + 1] ᾱ_0 = 1, ᾱ_1, …, ᾱ_T."""
-        later = SCHEDULES[self.config.noise_schedule](self.num_steps)
+        config = self.config
+        betas = np.array(config.betas) if config.betas else SCHEDULES[config.noise_schedule](config)
+        later = np.cumprod(1.0 - betas)
         return np.concatenate([[1.0], zero_terminal(later) if self.config.zero_terminal_snr else later])
 
     @cached_property

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from diffusion.config import MAX_LEVELS, MAX_SIZE, ProcessConfig, UNetConfig
+from diffusion.config import MAX_LEVELS, MAX_SIZE, UNetConfig
 from diffusion.generator import Generator
 from diffusion.process import DiffusionProcess
+from diffusion.published_process import notes_of, plain, read_process
 from files.documents import read_object, shown
 from files.errors import UserError
 from files.tensors import read_weights
@@ -50,8 +51,6 @@ _ONLY = (  # unsupported variants: name, the only supported value, diffusers' de
     ("num_class_embeds", None, None),
     ("attn_norm_num_groups", None, None),
 )
-_SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
-_TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _BLOCK = re.compile(r"down_blocks\.(\d{1,4})\.resnets\.(\d{1,4})\.")
 _OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
@@ -75,13 +74,18 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     raw = read_object(unet / "config.json")
     places = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
-    scheduler = next((read_object(path) for path in places if path.exists()), {})
+    about = next((path for path in places if path.exists()), None)
+    scheduler = None if about is None else read_object(about)
     try:
-        process, config = read_process(scheduler), read_config(raw)
+        process = read_process(scheduler or {})
+    except (KeyError, TypeError, ValueError, ArithmeticError, UserError) as error:
+        raise UserError(f"{about}: no process that is supported ({_said(error)})") from error
+    try:
+        config = read_config(raw)
         config.check_size()
     except (KeyError, TypeError, IndexError, ValueError, ArithmeticError, UserError) as error:
         raise UserError(
-            f"{unet / 'config.json'}: not a UNet2DModel of the reference's structure ({str(error)[:200]})"
+            f"{unet / 'config.json'}: not a UNet2DModel of the reference's structure ({_said(error)})"
         ) from error
     path = next((unet / name for name in _FILES if (unet / name).exists()), None)
     if path is None:
@@ -90,19 +94,13 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
     _check_sizes(config, state, path)
     generator = Generator(config, DiffusionProcess(process), (), placement)
     load_unet(state, generator.model, path)
+    generator.notes = notes_of(scheduler)
     return generator
 
 
-def read_process(scheduler: dict[str, Any]) -> ProcessConfig:
-    """diffusers' ``scheduler_config.json`` → ours; KeyError for unsupported variants."""
-    for name, only in (("beta_start", 1e-4), ("beta_end", 0.02), ("trained_betas", None)):
-        if scheduler.get(name, only) != only:
-            raise KeyError(f"{name} is {shown(scheduler[name])}, not {only!r}")
-    return ProcessConfig(
-        diffusion_steps=_plain(scheduler, "num_train_timesteps", 1000),
-        noise_schedule=_SCHEDULES[scheduler.get("beta_schedule", "linear")],
-        target=_TARGETS[scheduler.get("prediction_type", "epsilon")],
-    )
+def _said(error: Exception) -> str:
+    """A KeyError's own text is quoted."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)[:200]
 
 
 def read_config(raw: dict[str, Any]) -> UNetConfig:
@@ -123,14 +121,14 @@ def read_config(raw: dict[str, Any]) -> UNetConfig:
     return UNetConfig(
         height=size,
         width=size,
-        channels=_plain(raw, "in_channels"),
+        channels=plain(raw, "in_channels"),
         base_width=widths[0],
         channel_multipliers=tuple(width // widths[0] for width in widths),
-        num_blocks=_plain(raw, "layers_per_block"),
+        num_blocks=plain(raw, "layers_per_block"),
         attention_resolutions=tuple(size >> level for level, kind in enumerate(kinds) if kind == "AttnDownBlock2D"),
         num_heads=max(1, widths[-1] // head_width) if head_width else 1,
-        dropout=_plain(raw, "dropout", 0.0),
-        num_groups=_plain(raw, "norm_num_groups", 32),
+        dropout=plain(raw, "dropout", 0.0),
+        num_groups=plain(raw, "norm_num_groups", 32),
     )
 
 
@@ -139,14 +137,6 @@ def _list(raw: dict[str, Any], name: str) -> list[Any]:
     if not isinstance(values, list | tuple) or not 1 <= len(values) <= MAX_LEVELS:
         raise KeyError(f"{name} is {shown(values)}, not a list of 1 to {MAX_LEVELS}")
     return list(values)
-
-
-def _plain(raw: dict[str, Any], name: str, default: Any = None) -> Any:
-    """A value for a configuration, which checks it; lists and what is too long to be quoted are refused here."""
-    value = raw[name] if default is None else raw.get(name, default)
-    if isinstance(value, list | dict) or len(shown(value)) > 60:
-        raise KeyError(f"{name} is {shown(value)}, not a number")
-    return value
 
 
 def _check_sizes(config: UNetConfig, state: dict[str, np.ndarray], where: Path) -> None:

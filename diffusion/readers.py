@@ -5,22 +5,39 @@ import gzip
 import hashlib
 import math
 import zlib
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusion.images import OnProgress, ignore, read_images
+from diffusion.array_images import to_images
+from diffusion.duplicates import Named, shared_images
+from diffusion.folders import SPLITS, understand
+from diffusion.images import OnProgress, arrange, ignore, read_images, readable
+from diffusion.labels import Labels, number_labels, read_labels
+from diffusion.pixel_ranges import Range
 from files.errors import UserError
 from files.limits import MIB, check_regular, read_at_most
+from files.npz import read_npy
 from files.npz import read_npz as read_arrays
 
 if TYPE_CHECKING:
     from diffusion.config import ReadingConfig
 
 _MOST_BYTES = 2**30  # of an idx file's content, or of a file of CIFAR-10's; EMNIST's largest has 0.6
-_MOST_CLASSES = 2**20
-_TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+# Arrays of images and of their labels, by split, in small letters: Keras', ours, MedMNIST's and others' names.
+_NAMES = {
+    "train": (
+        ("x_train", "train_images", "images", "image", "x", "data", "arr_0"),
+        ("y_train", "train_labels", "labels", "label", "y", "target", "arr_1"),
+    ),
+    "validation": (
+        ("x_val", "x_valid", "x_validation", "val_images", "validation_images"),
+        ("y_val", "y_valid", "y_validation", "val_labels", "validation_labels"),
+    ),
+    "test": (("x_test", "test_images"), ("y_test", "test_labels")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +78,14 @@ class Images:
 
 
 class Found(NamedTuple):
-    """The content of a data set's files; ``test`` is None if they have no test images."""
+    """The content of a data set's files; ``test`` and ``validation`` are None if they have no such images."""
 
     train: Images
     test: Images | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    validation: Images | None = None
+    range: Range | None = None  # what is black and white in arrays that were not of 8 bits
 
 
 def download(name: str, classes: tuple[str, ...]) -> Found:
@@ -140,69 +159,98 @@ def _records(path: Path) -> Images:
     return Images(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0].astype(np.int32))
 
 
-def read_npz(path: Path) -> Found:
-    """Arrays ``images`` (or ``x_train``, ``arr_0``) and perhaps ``labels`` (``y_train``, ``arr_1``), ``x_test``, …."""
-    arrays = read_arrays(path)
-    train = _from_arrays(path, arrays, ("x_train", "images", "arr_0"), ("y_train", "labels", "arr_1"))
-    if train is None:
+def is_arrays(path: Path) -> bool:
+    """Whether ``read_npz`` reads a file of such a name."""
+    return path.suffix.lower() in (".npz", ".npy")
+
+
+def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[str, ...] = ()) -> Found:
+    """An npz file's images and perhaps labels of each split, under any usual names; or a ``.npy`` file's images.
+
+    Args:
+        path: the file.
+        reading: what is black and white, and whether images that cannot be used are left out.
+        classes: what the labels are numbers of; empty for the labels that occur.
+
+    Raises:
+        UserError: not such a file, or arrays that are no images or labels.
+    """
+    arrays = {"images": read_npy(path)} if path.suffix.lower() == ".npy" else read_arrays(path)
+    known = {name.lower(): name for name in arrays}
+    named = {split: _first(known, names) for split, (names, _) in _NAMES.items()}
+    if named["train"] is None:
         raise UserError(f"{path}: no array 'images', 'x_train' or 'arr_0'; it has {', '.join(list(arrays)[:20])}")
-    test = _from_arrays(path, arrays, ("x_test",), ("y_test",))
-    labels = [part.labels for part in (train, test) if part is not None and part.labels is not None and len(part)]
-    count = max((int(part.max()) + 1 for part in labels), default=0)
-    return Found(train, test, tuple(str(k) for k in range(count)))
-
-
-def _from_arrays(
-    path: Path, arrays: dict[str, np.ndarray], images: tuple[str, ...], labels: tuple[str, ...]
-) -> Images | None:
-    name = next((name for name in images if name in arrays), None)
-    if name is None:
-        return None
-    pixels = _with_channels(arrays[name]) if arrays[name].ndim in (3, 4) else arrays[name]
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape[1:]:
-        raise UserError(
-            f"{path}: {name} is {pixels.dtype} {pixels.shape}; it must be uint8, [N, H, W] or [N, H, W, 1 or 3]"
-        )
-    found = next((arrays[label] for label in labels if label in arrays), None)
-    if found is None:
-        return Images(pixels, None)
-    found = found.reshape(-1)
-    if len(found) != len(pixels) or found.dtype.kind not in "iu" or (len(found) and found.min() < 0):
-        raise UserError(
-            f"{path}: labels are {found.dtype} of length {len(found)}; it must be {len(pixels)} integers from 0 up"
-        )
-    if len(found) and found.max() >= _MOST_CLASSES:
-        raise UserError(f"{path}: label {found.max():,}; labels are numbers of classes, below {_MOST_CLASSES:,}")
-    return Images(pixels, found.astype(np.int32))
+    labelled = {split: _first(known, names) for split, (_, names) in _NAMES.items() if named[split] is not None}
+    images = {name: arrays[name] for name in named.values() if name is not None}
+    counts = {named[split]: len(arrays[label]) for split, label in labelled.items() if label and arrays[label].ndim}
+    pixels = to_images(images, counts, str(path), reading.range if reading else "auto")  # type: ignore[arg-type]
+    notes = pixels.notes
+    own = _first(known, ("classes", "class_names", "label_names"))
+    if not classes and own is not None and arrays[own].ndim == 1:
+        classes = tuple(map(str, arrays[own].tolist()))
+    parts = {}
+    for split, name in named.items():
+        if name is None:
+            continue
+        labels, label = None, labelled[split]
+        if label is not None:
+            labels, note = read_labels(arrays[label], len(pixels.arrays[name]), f"{path}: {label}", classes)
+            notes += [note] if note else []
+        parts[split] = _Part(pixels.arrays[name], labels, f"{name}[{{}}]".format)
+    found = _found(parts, str(path), notes, classes, bool(reading and reading.skip_bad_images))
+    return found._replace(range=pixels.range)
 
 
 def _with_channels(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 4 else pixels[..., None]
 
 
+def _first(known: dict[str, str], names: tuple[str, ...]) -> str | None:
+    """The array's own name of the first of these that there is."""
+    return next((known[name] for name in names if name in known), None)
+
+
+class _Part(NamedTuple):
+    """One split as it is found."""
+
+    pixels: np.ndarray
+    labels: Labels | None
+    name: Callable[[int], str]  # of the image in a row
+
+
+def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple[str, ...], skip: bool) -> Found:
+    """Names of classes → numbers; what the splits have in common is noted."""
+    labels = {split: part.labels for split, part in parts.items() if part.labels is not None}
+    numbered = number_labels(labels, where, classes, skip) if "train" in labels else None
+    images: dict[str, Images] = {}
+    for split, part in parts.items():
+        if numbered is None or split not in numbered.labels:
+            images[split] = Images(part.pixels, None if part.labels is None else part.labels.rows.astype(np.int32))
+            continue
+        kept = numbered.kept.get(split)
+        images[split] = Images(part.pixels if kept is None else part.pixels[kept], numbered.labels[split])
+    notes = notes + (numbered.notes if numbered else [])
+    notes += shared_images({split: Named(part.pixels, part.name) for split, part in parts.items()})
+    own = numbered.classes if numbered else classes
+    return Found(images["train"], images.get("test"), own, tuple(notes), images.get("validation"))
+
+
 def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = ignore) -> Found:
-    """Folder or archive: CLASS/…/image, or train/… and test/… of such; without class folders, no labels."""
+    """Folder or archive: images, perhaps in folders of their classes, perhaps those in folders of their splits.
+
+    ``folders.understand`` says what is what.
+    """
     loaded = read_images(path, reading, on_progress)
-    names = loaded.names
-    shared = _common_folder(names)
-    inner = [name.parts[shared:] for name in names]
-    tops = {parts[0] for parts in inner if len(parts) > 1}
-    parted = bool(tops & set(_TRAIN)) and tops <= {*_TRAIN, *_TEST} and all(len(parts) > 1 for parts in inner)
-    below = [parts[1:] for parts in inner] if parted else inner
-    labelled = all(len(parts) > 1 for parts in below)
-    classes = tuple(sorted({parts[0] for parts in below})) if labelled else ()
-    number = {name: place for place, name in enumerate(classes)}
-    labels = np.array([number[parts[0]] for parts in below], np.int32) if labelled else None
-    images = Images(loaded.pixels, labels)
-    notes = tuple(loaded.notes)
-    if not parted:
-        return Found(images, None, classes, notes)
-    of_train = np.array([parts[0] in _TRAIN for parts in inner])
-    test = images.take(np.flatnonzero(~of_train)) if not of_train.all() else None
-    return Found(images.take(np.flatnonzero(of_train)), test, classes, notes)
-
-
-def _common_folder(names: list[PurePosixPath]) -> int:
-    """1 if one folder contains everything and so is not a class (photos/cat/1.png, …); else 0."""
-    first = {name.parts[0] for name in names}
-    return int(len(first) == 1 and all(len(name.parts) > 2 for name in names))
+    tree = understand(loaded.names, readable(path))
+    rows = {split: [row for row, own in enumerate(tree.splits) if own == split] for split in (*SPLITS, "")}
+    order = [row for split in (*SPLITS, "") for row in rows[split]]
+    arrange(loaded.pixels, order)  # splits are views of one array
+    parts, start = {}, 0
+    for split in SPLITS:
+        if rows[split]:
+            names = [readable(loaded.names[row]) for row in rows[split]]
+            labels = Labels.of([tree.labels[row] for row in rows[split]]) if any(tree.labels) else None
+            pixels = loaded.pixels[start : start + len(names)]
+            parts[split] = _Part(pixels, labels, names.__getitem__)
+            start += len(names)
+    return _found(parts, readable(path), loaded.notes + list(tree.notes), (), reading.skip_bad_images)

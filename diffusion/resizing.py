@@ -1,9 +1,10 @@
-"""Bilinear resizing as two products, so that TensorFlow 1's legacy rule is one argument. ``B`` batch."""
+"""Resizing as the protocols of features do it: in the graph as two products, and the same on the host. ``B`` batch."""
 
 from typing import Any
 
 import numpy as np
 from keras import ops
+from PIL import Image
 
 
 def resize_matrix(before: int, after: int, half_pixel: bool) -> np.ndarray:
@@ -32,3 +33,23 @@ def resize(images: Any, height: int, width: int, half_pixel: bool) -> Any:
         return x
     x = ops.einsum("oh,bhwc->bowc", ops.convert_to_tensor(resize_matrix(h, height, half_pixel)), x)
     return ops.einsum("ow,bhwc->bhoc", ops.convert_to_tensor(resize_matrix(w, width, half_pixel)), x)
+
+
+def resize_on_host(image: np.ndarray, height: int, width: int, half_pixel: bool) -> np.ndarray:
+    """``resize`` of one image [h, w, C], by NumPy."""
+    x = image.astype(np.float32)
+    h, w, channels = x.shape
+    if (h, w) == (height, width):
+        return x
+    x = (resize_matrix(h, height, half_pixel) @ x.reshape(h, w * channels)).reshape(height, w, channels)
+    return resize_matrix(w, width, half_pixel) @ x  # [height] products of [width, w] and [w, C]
+
+
+def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """One image [h, w, C] → [height, width, C] float32 of 0 … 255: bicubic with antialiasing, channel by channel.
+
+    Parmar et al. (2022): Pillow's filter on float32, so that nothing is rounded to whole numbers.
+    """
+    channels = [Image.fromarray(np.ascontiguousarray(image[..., c], np.float32)) for c in range(image.shape[-1])]
+    resized = [np.asarray(channel.resize((width, height), Image.Resampling.BICUBIC)) for channel in channels]
+    return np.stack(resized, axis=-1).clip(0.0, 255.0)

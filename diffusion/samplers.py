@@ -195,8 +195,14 @@ def _integral(process: "DiffusionProcess", lambdas: np.ndarray, nodes: np.ndarra
     return np.array(weights)
 
 
-def _warn_of_large_variance(config: "SamplerConfig", process: "DiffusionProcess") -> list[str]:
-    if config.variance == "large" and 0 < config.sampling_steps < process.num_steps:
+def _note_variance(config: "SamplerConfig", process: "DiffusionProcess") -> list[str]:
+    few = 0 < config.sampling_steps < process.num_steps
+    if config.variance == "auto" and few:
+        return [
+            f"ancestral sampling takes the small variance in {config.sampling_steps} of T = {process.num_steps} steps; "
+            "the large one (--variance=large) is meant for all of them (--sampling_steps=0)"
+        ]
+    if config.variance == "large" and few:
         return [
             f"the large variance is meant for all T = {process.num_steps} steps; with {config.sampling_steps} it "
             "leaves noise in the images (CIFAR-10: FID 46 at 100 steps against 11 with the small one); use variance "
@@ -222,7 +228,8 @@ class Sampler(NamedTuple):
 # Multistep samplers take even steps in λ: evenly in t, the last steps are so long in λ that order 3 is worse than 1.
 SAMPLERS: dict[str, Sampler] = {
     "ancestral": Sampler(
-        lambda config, process, times: ancestral(process, times, config.variance), warnings=_warn_of_large_variance
+        lambda config, process, times: ancestral(process, times, config.variance_at(process.num_steps)),
+        warnings=_note_variance,
     ),
     "ddim": Sampler(lambda config, process, times: ddim(process, times, config.eta)),
     "heun": Sampler(lambda config, process, times: heun(process, times)),

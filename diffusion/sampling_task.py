@@ -1,6 +1,8 @@
 """Images from a trained model: a grid, an animation, an interpolation, or any number of them on disk."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ from diffusion import plots
 from diffusion.batches import ImageRequest
 from diffusion.config import SampleConfig
 from diffusion.generator import Generator
+from diffusion.noise import STREAMS_VERSION
 from diffusion.png_folder import check_folder, check_names, write_folder
 from diffusion.published import is_published, open_generator
 from diffusion.samplers import make_table, warnings
@@ -73,7 +76,10 @@ def _out(config: SampleConfig, model_dir: Path) -> Path:
 def _open(model_dir: Path, placement: Placement) -> Generator:
     if not is_published(model_dir) and not (model_dir / "result.json").is_file():
         print("note: training has not ended; the weights are those of its last evaluation")
-    return open_generator(model_dir, placement)
+    generator = open_generator(model_dir, placement)
+    for note in generator.notes:
+        print(f"note: {note}")
+    return generator
 
 
 def _request(config: SampleConfig, generator: Generator, count: int) -> ImageRequest:
@@ -138,7 +144,10 @@ def _interpolate(config: SampleConfig, generator: Generator, out: Path) -> dict[
 
 def _write_many(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> dict[str, Path]:
     """Streams the images into an array on disk; an interrupted call is resumed."""
-    depends_on = {name: value for name, value in as_flags(config).items() if name != "devices"}
+    # The first that is compared: images of a version that drew other noise are refused for that.
+    depends_on: dict[str, Any] = {"noise_streams": STREAMS_VERSION}
+    settled = dataclasses.replace(config, sampler=config.sampler.of_process(generator.process.num_steps))
+    depends_on |= {name: value for name, value in as_flags(settled).items() if name != "devices"}
     depends_on["model"] = generator.fingerprint()
     with filling(out / "images.npy", (config.num_images, *generator.shape), "uint8", depends_on) as file:
         progress = keras.utils.Progbar(config.num_images, unit_name="image")
@@ -150,15 +159,15 @@ def _write_many(config: SampleConfig, generator: Generator, request: ImageReques
     written = {"array": out / "images.npy"}
     if config.format == "png":
         return written | _write_pngs(array, request, generator.classes, out)
-    return written | _write_npz(array, request, out)
+    return written | _write_npz(array, request, generator.classes, out)
 
 
-def _write_npz(array: np.ndarray, request: ImageRequest, out: Path) -> dict[str, Path]:
-    """``images``, and ``labels`` where there are classes: an array that --dataset=npz reads."""
-    labels = {} if request.label is None else {"labels": request.label.astype(np.int32)}
+def _write_npz(array: np.ndarray, request: ImageRequest, classes: tuple[str, ...], out: Path) -> dict[str, Path]:
+    """``images``, and ``labels`` with ``classes``, their names, where there are any: what --dataset=npz reads."""
+    labels = {} if request.label is None else {"labels": request.label.astype(np.int32), "classes": np.array(classes)}
     path = out / "images.npz"
     write_npz(path, {"images": array} | labels)
-    print(f"{path}: images {array.shape} uint8{', labels' if labels else ''}")
+    print(f"{path}: images {array.shape} uint8{''.join(f', {name}' for name in labels)}")
     return {"npz": path}
 
 

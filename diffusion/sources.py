@@ -1,23 +1,37 @@
-"""The sets that a Fréchet distance compares: image folders, arrays, data sets, saved statistics, trained models."""
+"""The sets that a Fréchet distance compares: image folders, arrays, data sets, trained models, and what others computed
+of such: saved statistics and features."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffusion import statistics
-from diffusion.config import DataConfig, FidConfig
-from diffusion.data import DATASETS, load
-from diffusion.images import list_images, stream_images
+from diffusion.config import DataConfig, DdpmConfig, ReadingConfig
+from diffusion.data import DATASETS, Splits, load, rule_of_run
+from diffusion.fid_config import FidConfig
+from diffusion.folders import SPLITS, understand
+from diffusion.image_files import ARCHIVES, entries
+from diffusion.images import count_images, find_scale, list_images, stream_images
+from diffusion.noise import STREAMS_VERSION
 from diffusion.published import is_published, open_generator
 from diffusion.readers import Images, read_npz
 from diffusion.samplers import make_table
 from diffusion.statistics import Statistics
+from diffusion.tool_files import SUFFIXES, FeatureFile, read_npy_features, read_npz_features, read_tool_file
 from files.errors import UserError
+from training import config_files
 from training.backends import Placement
+from training.run_config import read_own
+
+Labels = Callable[[], list[str] | None]
+
+
+def _unlabelled() -> None:
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +45,9 @@ class ImageSource:
         depends_on: everything that the images depend on; part of every result.
         notes: files left out.
         ahead: batches of them to make ahead; 0 where a model makes them, see ``training.feed.Batches``.
+        labels: the class of each image, empty for one without; None if there are no classes.
+        kept: whether their features are kept for other runs; not those of a model, of which there will be others.
+        heard: notes on images that are known once they are read; filled meanwhile.
     """
 
     name: str
@@ -39,10 +56,17 @@ class ImageSource:
     depends_on: dict[str, Any]
     notes: tuple[str, ...] = ()
     ahead: int = 4
+    labels: Labels = _unlabelled
+    kept: bool = True
+    heard: list[str] = dataclasses.field(default_factory=list)
 
 
-def open_source(text: str, config: FidConfig, placement: Placement) -> ImageSource | Statistics:
-    """A source by what the user wrote: a path, or ``NAME:SPLIT``, or ``NAME:SPLIT@PATH`` for a named data set.
+Source = ImageSource | FeatureFile | Statistics
+
+
+def open_source(text: str, config: FidConfig, placement: Placement) -> Source:
+    """A source by what the user wrote: a path; ``NAME:SPLIT``, or ``NAME:SPLIT@PATH`` for a named data set; or
+    ``RUN_DIR:SPLIT``, what a run of ddpm had there.
 
     Args:
         text: ``config.a`` or ``config.b``.
@@ -50,74 +74,190 @@ def open_source(text: str, config: FidConfig, placement: Placement) -> ImageSour
         placement: where models run.
 
     Raises:
-        UserError: there is no such set, or it has a single image.
+        UserError: there is no such set, it has a single image, or it does not say what it is.
     """
     source = _open(text, config, placement)
-    if isinstance(source, ImageSource) and source.count < 2:
+    if isinstance(source, FeatureFile) and (rows := chosen(source.count, config)) is not None:
+        provenance = source.provenance | _of_subset(rows, source.count, config)
+        source = dataclasses.replace(source, features=source.features[rows], provenance=provenance)
+    if not isinstance(source, Statistics) and source.count < 2:
         raise UserError(f"{text}: {source.count} image(s) have no covariance: at least two are needed")
     return source
 
 
-def _open(text: str, config: FidConfig, placement: Placement) -> ImageSource | Statistics:
+def _open(text: str, config: FidConfig, placement: Placement) -> Source:
     path = Path(text).expanduser()
+    if path.exists():
+        return _path(text, path, config, placement)
     name, _, rest = text.partition(":")
-    if not path.exists() and name in DATASETS:
+    if name in DATASETS:
         split, _, data_path = rest.partition("@")
         return _data_set(text, name, split or "train", data_path, config)
-    if not path.exists():
-        raise UserError(
-            f"{text}: no such file or folder, and no data set ({', '.join(DATASETS)}); data sets are written "
-            "NAME:SPLIT or NAME:SPLIT@PATH"
-        )
-    if path.is_file() and path.suffix == ".npz":
+    folder, _, split = text.rpartition(":")
+    if folder and (Path(folder).expanduser() / "config.json").is_file():
+        return _data_of_run(text, Path(folder).expanduser(), split, config)
+    raise UserError(
+        f"{text}: no such file or folder, and no data set ({', '.join(DATASETS)}); data sets are written "
+        "NAME:SPLIT or NAME:SPLIT@PATH, the data of a run of ddpm RUN_DIR:SPLIT"
+    )
+
+
+def check_scales(a: Source, b: Source) -> None:
+    """Refuses to compare images of which each side has a scale of its own for pixels of more than 8 bits.
+
+    Raises:
+        UserError: the same value would be gray of two kinds.
+    """
+    both = [source.depends_on if isinstance(source, ImageSource) else source.provenance for source in (a, b)]
+    ranges = [about["pixel_range"] for about in both if about.get("pixel_range")]
+    if len(ranges) == 2 and list(ranges[0]) != list(ranges[1]):
+        low, high = (" and ".join(f"{one[end]:g}" for one in ranges) for end in (0, 1))
+        raise UserError(f"the two sides have black at {low} and white at {high}: set --range=MIN,MAX, one for both")
+
+
+def _path(text: str, path: Path, config: FidConfig, placement: Placement) -> Source:
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return read_tool_file(path, config.statistics_of)
+    if path.is_file() and path.suffix.lower() == ".npy" and (features := read_npy_features(path, config.statistics_of)):
+        return features
+    if path.is_file() and path.suffix.lower() == ".npz":
         if statistics.is_statistics(path):
-            return statistics.load(path)
-        return array_source(text, read_npz(path).train, config.num_images)
+            return statistics.load(path, config.statistics_of)
+        if features := read_npz_features(path, config.statistics_of):
+            return features
+    if path.is_file() and path.suffix.lower() in (".npz", ".npy"):
+        found = read_npz(path, config.reading)
+        about = {"pixel_range": list(found.range)} if found.range else {}
+        return dataclasses.replace(array_source(text, found.train, config, found.classes, **about), notes=found.notes)
     if (path / "model" / "config.json").is_file() or is_published(path):
         return _model(text, path, config, placement)
     return _files(text, path, config)
 
 
-def array_source(name: str, images: Images, most: int = 0, **depends_on: Any) -> ImageSource:
-    """Images that are in memory, the first ``most`` of them; 0 for all."""
-    count = min(len(images), most or len(images))
+def notes_on_splits(texts: tuple[str, str], sources: tuple[Source, Source]) -> list[str]:
+    """Notes where one side is a run of ddpm, and the other held-out images of its data set that it did not hold out."""
+    notes = []
+    for run, other, source in ((texts[0], texts[1], sources[1]), (texts[1], texts[0], sources[0])):
+        folder = Path(run).expanduser()
+        split = source.depends_on.get("split") if isinstance(source, ImageSource) else None
+        if split in (None, "train") or not (folder / "model").is_dir() or not (folder / "data.json").is_file():
+            continue
+        assert isinstance(source, ImageSource)
+        about = config_files.load(folder / "config.json", DdpmConfig())
+        held_out = (read_own(folder / "data.json") or {}).get(split)
+        same = isinstance(held_out, dict) and held_out.get("sha256") == source.depends_on["sha256"]
+        if not same and other.partition(":")[0] == about.data.dataset:
+            notes.append(
+                f"{other} are not the images that {run} held out: it may have learned from some of them; its own are "
+                f"{run}:{split}"
+            )
+    return notes
+
+
+def chosen(count: int, config: FidConfig) -> np.ndarray | None:
+    """Numbers of the images that --num_images leaves of ``count``, in order; None for all.
+
+    They depend on the seed and ``count`` alone, so that a set and a copy of it keep the same images.
+    """
+    if not config.num_images or config.num_images >= count:
+        return None
+    return np.sort(np.random.default_rng([config.seed, count]).choice(count, config.num_images, replace=False))
+
+
+def _of_subset(rows: np.ndarray | None, count: int, config: FidConfig) -> dict[str, Any]:
+    """What a result says of the choice."""
+    return {} if rows is None else {"drawn_from": count, "drawn_by_seed": config.seed}
+
+
+def array_source(
+    name: str, images: Images, config: FidConfig, classes: tuple[str, ...] = (), **depends_on: Any
+) -> ImageSource:
+    """Images that are in memory, or as many of them as are wanted; ``classes`` are names by label."""
+    rows = chosen(len(images), config)
+    wanted = images if rows is None else images.take(rows)
     return ImageSource(
         name,
-        count,
-        lambda skip: iter(images.pixels[skip:count]),
-        {"sha256": images.fingerprint(), "count": count} | depends_on,
+        len(wanted),
+        lambda skip: iter(wanted.pixels[skip:]),
+        {"sha256": images.fingerprint(), "count": len(wanted)} | depends_on | _of_subset(rows, len(images), config),
+        labels=lambda: None if wanted.labels is None else [classes[label] for label in wanted.labels],
     )
 
 
 def _data_set(text: str, name: str, split: str, data_path: str, config: FidConfig) -> ImageSource:
-    if split not in ("train", "test"):
-        raise UserError(f"{text}: a split is train or test, not {split!r}")
     reading = dataclasses.asdict(config.reading)
-    splits = load(DataConfig(dataset=name, data_path=Path(data_path) if data_path else None, **reading), config.seed)
-    source = array_source(text, getattr(splits, split), config.num_images, split=split)
+    path = Path(data_path) if data_path else None
+    data = DataConfig(dataset=name, data_path=path, test_share=config.test_share, **reading)
+    return _split(text, split, config, lambda: load(data, config.split_seed))
+
+
+def _data_of_run(text: str, run: Path, split: str, config: FidConfig) -> ImageSource:
+    """Images that a run learned from, or held out, read and split as it did."""
+    about = config_files.load(run / "config.json", DdpmConfig())
+    return _split(text, split, config, lambda: load(rule_of_run(run, about.data), about.seed), whole=False)
+
+
+def _split(text: str, split: str, config: FidConfig, read: Callable[[], Splits], whole: bool = True) -> ImageSource:
+    """``whole``: whether ``train`` is with the images that a run would hold out of it for validation."""
+    if split not in SPLITS:
+        raise UserError(f"{text}: a split is one of {', '.join(SPLITS)}, not {split!r}")
+    splits = read()
+    images = splits.whole(split) if whole else splits.parts()[split]
+    source = array_source(text, images, config, splits.classes, split=split)
     return dataclasses.replace(source, notes=splits.notes)
 
 
 def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
-    listing = list_images(path, config.reading)
-    notes: list[str] = []
-    available = listing.num_files
-    if config.reading.skip_bad_images:  # the number of good ones is known only after reading all
-        available = len([image.name for image in stream_images(path, config.reading, notes)])
-    count = min(available, config.num_images or available)
-    if not count:
+    reading, notes, heard = config.reading, list[str](), list[str]()
+    listing = list_images(path, reading)
+    available = count_images(path, reading, listing, notes)
+    if not available:
         raise UserError(f"{path}: no images there")
+    scale = find_scale(path, reading, *_other_files(path, config)) if listing.is_deep else None
+    rows = chosen(available, config)
+    count = available if rows is None else len(rows)
 
     def images(skip: int) -> Iterator[np.ndarray]:
-        passed_over = 0 if config.reading.skip_bad_images else skip  # files; an image's number is not its file's there
-        stream = stream_images(path, config.reading, skip=passed_over)
-        return (image.pixels for image in islice(stream, skip - passed_over, count - passed_over))
+        heard.clear()
+        only = None if rows is None else frozenset(rows[skip:].tolist())
+        after = skip if rows is None else 0
+        stream = stream_images(path, reading, heard, after, only, scale, uniform=False)
+        return (image.pixels for image in stream)
 
-    depends_on = {"files": listing.sha256, "count": count}
-    depends_on |= {"image_size": config.reading.image_size, "channels": config.reading.channels}
-    if config.reading.skip_bad_images:  # which files are bad depends on the limit
-        depends_on |= {"max_megapixels": config.reading.max_megapixels}
-    return ImageSource(text, count, images, depends_on, tuple(notes))
+    depends_on = {"files": listing.sha256, "count": count} | _of_reading(reading)
+    if scale is not None and scale.range is not None:
+        depends_on |= {"pixel_range": list(scale.range)}
+    labels = partial(_labels_of_files, path, reading, rows)
+    depends_on |= _of_subset(rows, available, config)
+    return ImageSource(text, count, images, depends_on, tuple(notes), labels=labels, heard=heard)
+
+
+def _other_files(path: Path, config: FidConfig) -> list[Path]:
+    """The other side, if it is of image files too: pixels of 16 bits have one scale on both."""
+    sides = {Path(text).expanduser() for text in (config.a, config.b)} - {path}
+    models = {side for side in sides if (side / "model" / "config.json").is_file() or is_published(side)}
+    return [side for side in sides - models if side.is_dir() or side.name.lower().endswith(ARCHIVES)]
+
+
+def _of_reading(reading: ReadingConfig) -> dict[str, Any]:
+    """The choices that decide what is read of the same files; as earlier versions had them, where they are theirs."""
+    about: dict[str, Any] = {"image_size": reading.image_size, "channels": reading.channels}
+    if reading.skip_bad_images:  # which files are bad depends on the limit
+        about |= {"max_megapixels": reading.max_megapixels}
+    usual = ReadingConfig()
+    later = {name: getattr(reading, name) for name in ("fit", "range", "frames")}
+    return about | {name: value for name, value in later.items() if value != getattr(usual, name)}
+
+
+def _labels_of_files(path: Path, reading: ReadingConfig, rows: np.ndarray | None) -> list[str] | None:
+    """By the folders' names."""
+    if reading.frames == "first" and not reading.skip_bad_images:
+        names = [entry.name for entry in entries(path, reading)]
+    else:
+        names = [image.name for image in stream_images(path, reading, uniform=False)]
+    labels = understand(names, str(path)).labels
+    wanted = labels if rows is None else [labels[row] for row in rows]
+    return wanted if any(wanted) else None
 
 
 def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> ImageSource:
@@ -133,6 +273,9 @@ def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> Im
             yield from part["image"]
 
     depends_on = {"model": generator.fingerprint(), "sampler": repr(sampler), "seed": config.seed, "count": count}
+    depends_on["noise_streams"] = STREAMS_VERSION  # images of a seed are others than those of earlier versions
     # TensorFloat-32 is off while features are computed; see ``features.make_feature_stream``.
     depends_on["model_precision"] = "float32" if generator.precision == "tf32" else generator.precision
-    return ImageSource(text, count, images, depends_on, ahead=0)
+    classes = generator.classes
+    labels = [classes[number % len(classes)] for number in range(count)] if classes else None
+    return ImageSource(text, count, images, depends_on, generator.notes, ahead=0, labels=lambda: labels, kept=False)

@@ -1,23 +1,49 @@
 """Means and covariances of features as files, with where they come from.
 
-Our npz files hold ``mu`` [D] and ``sigma`` [D, D], as pytorch-fid's and clean-fid's do, and also ``count`` and
-``provenance`` (JSON).
+Our npz files hold ``mu`` [D] and ``sigma`` [D, D], as those of other tools do, and also ``count`` and ``provenance``
+(JSON). ``tool_files`` reads the files of other tools, which say less.
 """
 
 import dataclasses
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffusion.feature_config import PROTOCOLS
 from files.arrays import write_npz
 from files.documents import parse_json
 from files.errors import UserError
 from files.npz import read_npz
 
-FOREIGN = "foreign"  # mode of files without provenance
+INCEPTION_WIDTH = 2048  # D of InceptionV3's last pooling; features of another layer have its width in their mode
+
+
+class Tool(NamedTuple):
+    """A tool that writes statistics or features without saying how it computed them.
+
+    Attributes:
+        mode: the protocol of ours that gives the same numbers; see ``extractors.EXTRACTORS``.
+        resize: how it resizes images.
+    """
+
+    mode: str
+    resize: str
+
+
+_LEGACY = "bilinear to 299, TensorFlow 1 legacy"
+# What --statistics_of may say; statistics are compared with those of the same mode only.
+TOOLS = {
+    "tf2015": Tool("tf2015", _LEGACY),
+    "pytorch-fid": Tool("pytorch-fid", "bilinear to 299, half pixel"),
+    "clean-fid": Tool("clean", "bicubic to 299, antialiased"),
+    "torch-fidelity": Tool("tf2015", _LEGACY),
+    "edm2": Tool("tf2015", _LEGACY),
+    "adm": Tool("tf2015", _LEGACY),
+}
+SAID = ("", *TOOLS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +54,8 @@ class Statistics:
         mean: [D] float64.
         covariance: [D, D] float64, over N − 1.
         count: N; 0 where a file does not say.
-        provenance: mode, weights hash, resize, source, split, …; what must agree is ``mode`` and ``weights_hash``.
+        provenance: mode, weights hash, resize, source, split, …; what must agree is ``mode``, and
+            ``weights_hash`` where both say it.
     """
 
     mean: np.ndarray
@@ -41,6 +68,32 @@ class Statistics:
         """Mode of the features' extractor."""
         return self.provenance["mode"]
 
+    @property
+    def kind(self) -> "Kind":
+        """Which features they are of."""
+        return Kind(len(self.mean), self.provenance)
+
+
+class Kind(NamedTuple):
+    """Which features something is of; what is compared must agree in it.
+
+    Attributes:
+        width: D.
+        provenance: as that of ``Statistics``.
+    """
+
+    width: int
+    provenance: dict[str, Any]
+
+    @property
+    def mode(self) -> str:
+        """Mode of the features' extractor."""
+        return self.provenance["mode"]
+
+    def __str__(self) -> str:
+        tool = self.provenance.get("tool")
+        return f"{self.mode} ({tool}'s)" if tool else self.mode
+
 
 def save(path: Path, statistics: Statistics) -> None:
     """Writes the file, whole or not at all."""
@@ -51,7 +104,7 @@ def save(path: Path, statistics: Statistics) -> None:
 
 def is_statistics(path: Path) -> bool:
     """Whether an npz file holds statistics rather than images."""
-    if path.suffix != ".npz" or not path.is_file():
+    if path.suffix.lower() != ".npz" or not path.is_file():
         return False
     try:
         with zipfile.ZipFile(path) as archive:
@@ -60,23 +113,46 @@ def is_statistics(path: Path) -> bool:
         return False
 
 
-def load(path: Path) -> Statistics:
-    """Reads ours, pytorch-fid's or clean-fid's.
+def load(path: Path, tool: str = "") -> Statistics:
+    """Reads our npz files, pytorch-fid's, clean-fid's, and ADM's, which are recognised.
+
+    Args:
+        path: of the file.
+        tool: a name in ``TOOLS``, for a file that does not say of which it is; empty: not said.
 
     Raises:
-        UserError: the file cannot be read, or its arrays are not statistics.
+        UserError: the file cannot be read, its arrays are not statistics, or do not say of which tool they are.
     """
     arrays = read_npz(path)
-    for name in ("mu", "sigma"):
+    found = of_arrays(path, arrays, {})
+    provenance = own_provenance(path, arrays)
+    if provenance is None:
+        provenance = said(path, "adm" if "mu_s" in arrays and not tool else tool, len(found.mean))
+    return dataclasses.replace(found, provenance=provenance)
+
+
+def of_arrays(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, Any], prefix: str = "") -> Statistics:
+    """The statistics in a file's arrays.
+
+    Args:
+        path: of the file, for messages.
+        arrays: ``mu``, ``sigma`` and perhaps ``count``, behind ``prefix``.
+        provenance: where they come from.
+        prefix: of the names.
+
+    Raises:
+        UserError: they are no statistics.
+    """
+    for name in (f"{prefix}mu", f"{prefix}sigma"):
         if name not in arrays or arrays[name].dtype.kind not in "fiu":
             found = f"{name} is {arrays[name].dtype}" if name in arrays else f"no array {name!r}"
             raise UserError(f"{path}: not a statistics file ({found}); it needs numbers mu [D] and sigma [D, D]")
-    mean, covariance = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+    mean, covariance = (arrays[f"{prefix}{name}"].astype(np.float64) for name in ("mu", "sigma"))
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
         raise UserError(f"{path}: mu is {mean.shape} and sigma {covariance.shape}; it must be [D] and [D, D]")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{path}: its statistics are not finite; compute them again")
-    return Statistics(mean, covariance, _count(path, arrays), _provenance(path, arrays))
+    return Statistics(mean, covariance, _count(path, arrays), provenance)
 
 
 def _count(path: Path, arrays: dict[str, np.ndarray]) -> int:
@@ -86,29 +162,71 @@ def _count(path: Path, arrays: dict[str, np.ndarray]) -> int:
     return int(count.reshape(-1)[0])
 
 
-def _provenance(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def own_provenance(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
+    """What a file of ours says of its statistics; None for another tool's.
+
+    Raises:
+        UserError: it names no mode.
+    """
     if "provenance" not in arrays:
-        return {"mode": FOREIGN}
+        return None
     provenance = parse_json(str(arrays["provenance"]), f"{path}: provenance")
     if not isinstance(provenance, dict) or not isinstance(provenance.get("mode"), str):
         raise UserError(f"{path}: its provenance names no mode; compute the statistics again")
     return provenance
 
 
-def check_comparable(a: Statistics, b: Statistics) -> list[str]:
-    """Raises UserError for statistics that cannot be compared; returns notes for the user."""
-    if len(a.mean) != len(b.mean):
-        raise UserError(f"features of {len(a.mean)} and of {len(b.mean)} dimensions cannot be compared")
-    modes = {a.mode, b.mode}
-    if FOREIGN in modes and modes <= {FOREIGN, "tf2015"}:
-        return [
-            "a statistics file does not say its mode: it is taken for tf2015's, which pytorch-fid and clean-fid use"
-        ]
-    if len(modes) > 1:
-        raise UserError(f"statistics of different modes, {a.mode} and {b.mode}, cannot be compared: compute one again")
-    if a.provenance.get("weights_hash") != b.provenance.get("weights_hash"):
+def said(path: Path, tool: str, width: int) -> dict[str, Any]:
+    """The provenance that the user says a file's features have, which have so many dimensions.
+
+    Raises:
+        UserError: ``tool`` is empty.
+    """
+    if not tool:
         raise UserError(
-            f"statistics of different weights ({str(a.provenance.get('weights_hash'))[:12]}… and "
-            f"{str(b.provenance.get('weights_hash'))[:12]}…) cannot be compared: compute one again"
+            f"{path}: it does not say which tool's statistics it has, and their resizes differ: add "
+            f"--statistics_of= with one of {', '.join(TOOLS)}"
         )
-    return []
+    return of_tool(tool, width)
+
+
+def of_tool(tool: str, width: int) -> dict[str, Any]:
+    """The provenance of what a tool computed, of features of so many dimensions."""
+    about = TOOLS[tool]
+    return {"mode": mode_of(about.mode, width), "tool": tool, "resize": about.resize}
+
+
+def mode_of(protocol: str, width: int) -> str:
+    """The mode of InceptionV3's features of so many dimensions."""
+    return protocol if width == INCEPTION_WIDTH else f"{protocol}-{width}"
+
+
+def check_comparable(a: Statistics | Kind, b: Statistics | Kind) -> list[str]:
+    """Raises UserError for features that cannot be compared; returns notes for the user."""
+    one, two = (side.kind if isinstance(side, Statistics) else side for side in (a, b))
+    if one.mode != two.mode:
+        raise UserError(f"statistics of different modes, {one} and {two}, cannot be compared: {_remedy(one, two)}")
+    if one.width != two.width:
+        raise UserError(f"features of {one.width} and of {two.width} dimensions cannot be compared")
+    hashes = [side.provenance.get("weights_hash") for side in (one, two)]
+    if hashes[0] == hashes[1]:
+        return []
+    if None in hashes:
+        tool = (one if hashes[0] is None else two).provenance.get("tool")
+        whose = f"{tool}'s features" if tool else "a file's features"
+        return [f"{whose} do not say of which weights they are: they are taken for those of the other side"]
+    raise UserError(
+        f"statistics of different weights ({str(hashes[0])[:12]}… and {str(hashes[1])[:12]}…) cannot be compared: "
+        "compute one again"
+    )
+
+
+def _remedy(one: Kind, two: Kind) -> str:
+    """How the other side is computed as a saved one was, if it was by a protocol of ours."""
+    for kind in (one, two):
+        for protocol in PROTOCOLS:
+            saved = {"tool", "source"} & kind.provenance.keys()
+            if saved and kind.mode == mode_of(protocol, kind.width):
+                dims = "" if kind.width == INCEPTION_WIDTH else f" --dims={kind.width}"
+                return f"compute the other with --protocol={protocol}{dims}"
+    return "compute one again"

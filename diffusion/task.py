@@ -16,13 +16,14 @@ import numpy as np
 from diffusion import plots
 from diffusion.batches import ImageRequest, evaluation_batches, training_batches
 from diffusion.config import DdpmConfig
-from diffusion.data import Splits, load
+from diffusion.data import Splits, load, rule_of_run
 from diffusion.extractors import Extractor, build_extractor
 from diffusion.features import FidMeter
 from diffusion.generator import Generator
 from diffusion.neighbours import Neighbours, nearest
 from diffusion.objective import by_time, make_loss_fn
 from diffusion.process import DiffusionProcess
+from diffusion.readers import Images
 from diffusion.samplers import warnings
 from diffusion.sources import ImageSource
 from files.download import cache_of
@@ -55,7 +56,7 @@ def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
     run_dir = Path(run_dir)
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
-        setup = _prepare(config, placement)
+        setup = _prepare(config, placement, run_dir)
         inputs = {"features": setup.extractor.weights_hash} if setup.extractor else {}
         with Run.open(run_dir, config, setup.splits, inputs) as run:
             result = run.finished("test_loss")
@@ -70,7 +71,7 @@ def dry_run(config: DdpmConfig) -> None:
     with session(config, config.training) as placement:
         setup = _prepare(config, placement)
         print(setup.summary())
-        job = _make_job(setup, lambda step: {})
+        job = _make_job(setup, _make_scorer(setup), lambda step: {})
         print(f"one step: {first_step(job, placement, setup.training).cost}; nothing was written")
 
 
@@ -81,7 +82,7 @@ class _Setup:
     Attributes:
         config: every choice.
         training: how, with the numbers of steps resolved.
-        splits: the images.
+        splits: the images, of classes that the network learns.
         generator: the network that is trained.
         loss_fn: of that network.
         request: the images of the grids.
@@ -103,7 +104,7 @@ class _Setup:
         classes = f" in {len(splits.classes)} classes" if splits.classes else ""
         return (
             f"{config.data.dataset}: {len(splits.train):,} images of {width}×{height}×{channels}{classes}, "
-            f"{len(splits.test):,} held out\n"
+            f"{splits.held_out()}\n"
             f"model: {self.generator.model.count_params():,} parameters; {self.training.num_steps:,} steps of "
             f"{self.training.batch_size}"
         )
@@ -118,9 +119,17 @@ class _Setup:
         return count if count <= 20 else 0
 
 
-def _prepare(config: DdpmConfig, placement: Placement) -> _Setup:
-    splits = load(config.data, config.seed, _print_progress)
+def _prepare(config: DdpmConfig, placement: Placement, run_dir: Path | None = None) -> _Setup:
+    """``run_dir``: the run's folder, whose images may have been split by the rule of an earlier version."""
+    data = config.data if run_dir is None else rule_of_run(run_dir, config.data)
+    if data != config.data and config.training.select:
+        raise UserError(
+            f"--run_dir={run_dir} is of a version that chose the weights by the test images: its test figures are "
+            "better than they should be; choose another folder, or see them with --splits=two"
+        )
+    splits = load(data, config.seed, _print_progress)
     if config.class_conditional:
+        splits = splits.learnable()
         _check_classes(config, splits)
     classes = splits.classes if config.class_conditional else ()
     unet = config.unet.for_images(splits.train.pixels.shape, len(classes))
@@ -159,18 +168,30 @@ def _print_progress(done: int) -> None:
     print(f"\r{done:,} images read", end="" if done % 512 == 0 else "\n", flush=True)
 
 
-def _make_job(setup: _Setup, more_figures: Callable[[int], Figures]) -> Job:
-    """``more_figures``: step → figures of an evaluation besides the loss."""
-    config, training, generator = setup.config, setup.training, setup.generator
-    held_out = setup.splits.test.spread(config.eval_images)
+Scorer = Callable[[Images], Figures]
+
+
+def _make_scorer(setup: _Setup) -> Scorer:
+    """Images → their loss, and the error by time, with the network's current weights."""
     score = make_evaluator(
-        lambda batch: setup.loss_fn(batch, False, Place(config.seed, EVALUATION)), generator.placement
+        lambda batch: setup.loss_fn(batch, False, Place(setup.config.seed, EVALUATION)), setup.generator.placement
     )
 
+    def scored(images: Images) -> Figures:
+        losses = score(evaluation_batches(images, setup.training.batch_size))
+        return by_time(losses, setup.generator.process.num_steps)
+
+    return scored
+
+
+def _make_job(setup: _Setup, score: Scorer, more_figures: Callable[[int], Figures]) -> Job:
+    """``more_figures``: step → figures of an evaluation besides the loss."""
+    config, training, generator = setup.config, setup.training, setup.generator
+    held_out = setup.splits.validation.spread(config.eval_images)
+
     def evaluate() -> Figures:
-        losses = score(evaluation_batches(held_out, training.batch_size))
         step = int(keras.ops.convert_to_numpy(job.optimizer.iterations))
-        return by_time(losses, generator.process.num_steps) | more_figures(step)
+        return score(held_out) | more_figures(step)
 
     job = make_job(
         generator.model,
@@ -203,11 +224,13 @@ def _train(setup: _Setup, run: Run) -> dict[str, Any]:
         due = fid_meter and (step % config.fid_every == 0 or step == setup.training.num_steps)
         return {"fid": Cost(fid_meter())} if fid_meter and due else {}
 
-    state = fit(_make_job(setup, more_figures), generator.placement, run, setup.training)
+    score = _make_scorer(setup)
+    state = fit(_make_job(setup, score, more_figures), generator.placement, run, setup.training)
     generator.save(run.path / "model")
     images = setup.samples()
     copies = _nearest(setup, images)
-    result = _result(setup, run, state, copies) | {"total_seconds": time.monotonic() - start}
+    figures = _figures(setup, run, state, score)
+    result = figures | _result(setup, state, copies) | {"total_seconds": time.monotonic() - start}
     run.write_json("result.json", result)
     _draw_curves(run, run.picture)
     _draw_samples(setup, run, images, copies)
@@ -260,10 +283,19 @@ def _draw_samples(setup: _Setup, run: Run, images: np.ndarray, copies: _Copies) 
     run.picture("nearest.png", lambda path: plots.image_grid(tiles, path, columns=10))
 
 
-def _result(setup: _Setup, run: Run, state: State, copies: _Copies) -> dict[str, Any]:
-    """Figures of the best weights, and whether their samples are copies of training images."""
+def _figures(setup: _Setup, run: Run, state: State, score: Scorer) -> dict[str, float]:
+    """Figures of the best weights, of validation and of test images; the test images are scored here and only here."""
+    validation = _validation_at(run, state.best_step)
+    if setup.splits.test is setup.splits.validation:
+        return {f"test_{name}": value for name, value in validation.items()}
+    of_test = {f"test_{name}": float(value) for name, value in score(setup.splits.test).items()}
+    return {f"val_{name}": value for name, value in validation.items()} | of_test
+
+
+def _result(setup: _Setup, state: State, copies: _Copies) -> dict[str, Any]:
+    """Whether samples of the best weights are copies of training images, and what training took."""
     of_samples, of_test = copies
-    return {f"test_{name}": value for name, value in _validation_at(run, state.best_step).items()} | {
+    return {
         "nearest_train_of_samples": float(np.median(of_samples.distance)),
         "nearest_train_of_test": float(np.median(of_test.distance)),
         "closest_sample": float(of_samples.distance.min()),

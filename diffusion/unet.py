@@ -20,6 +20,7 @@ register = keras.saving.register_keras_serializable("triptych.diffusion")
 class GroupNorm(layers.Layer):
     """Group normalisation (Wu & He 2018), then SiLU if ``silu``: [B, …, C] → the same.
 
+    Computed in float32 from weights as they are kept; what is rounded to the input's type is the normalised array.
     Statistics are taken channel by channel first, so that the large array is never reshaped.
     """
 
@@ -30,8 +31,9 @@ class GroupNorm(layers.Layer):
     def build(self, shape: Any) -> None:
         if shape[-1] % self.groups:
             raise ValueError(f"{shape[-1]} channels are not a multiple of {self.groups} groups")
-        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
-        self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
+        # Not cast to the type of the layer: bfloat16 has no number between 1 and 1 + 1/128.
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", autocast=False, name="gamma")
+        self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", autocast=False, name="beta")
 
     def call(self, x: Any) -> Any:
         width = x.shape[-1]

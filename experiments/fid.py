@@ -2,13 +2,15 @@
 
     python -m experiments.fid A B
 
-A and B are image folders or archives, npz files of images, saved statistics (ours, pytorch-fid's, clean-fid's), run
-folders of ddpm (images are sampled), or data sets: cifar10:train, cifar10:test@PATH. A is the real side.
+A and B are image folders or archives, npz or npy files of images or of features, saved statistics (ours, and those of
+other tools, which --statistics_of names: npz, torch-fidelity's .pt, EDM2's .pkl), run folders of ddpm (images are
+sampled), data sets (cifar10:train, cifar10:test@PATH), or what a run of ddpm learned from or held out (RUN_DIR:train,
+RUN_DIR:test). A is the real side. Figures of different --protocol are not comparable.
 """
 
 import dataclasses
 
-from diffusion.config import FidConfig
+from diffusion.fid_config import FidConfig
 from experiments import launch
 from files.errors import UserError
 

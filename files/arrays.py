@@ -8,6 +8,7 @@ import errno
 import json
 import mmap
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -44,6 +45,22 @@ def remove(array: np.ndarray) -> None:
     with suppress(OSError), alone(path):
         path.unlink(missing_ok=True)
         _note_of(path).unlink(missing_ok=True)
+
+
+def put_copy(path: Path, at: Path) -> None:
+    """A finished array and its note at another place: one file under two names, or a copy on another disk.
+
+    A finished array is never written again, so that neither name's file changes by the other.
+    """
+    if is_held_back(at):
+        return
+    for source, target in ((path, at), (_note_of(path), _note_of(at))):
+        with replacing(target) as draft:
+            draft.unlink(missing_ok=True)
+            try:
+                os.link(source, draft)
+            except OSError:
+                shutil.copyfile(source, draft)
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:

@@ -77,7 +77,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON object with a checksum of itself."""
+    """Writes a JSON object with a checksum of itself.
+
+    Raises:
+        ValueError: the name of the checksum is taken.
+    """
+    if _SEAL in content:
+        raise ValueError(f"{path}: {_SEAL!r} is the checksum's name")
     content = json.loads(json.dumps(content))
     write_json(path, content | {_SEAL: _checksum(content)})
 

@@ -1,5 +1,6 @@
 """NumPy's ``.npz`` archives, read with care: what an array claims is compared with what is there first."""
 
+import io
 import math
 import zipfile
 import zlib
@@ -15,6 +16,11 @@ from files.limits import check_regular
 MOST_BYTES = 8 * 2**30
 _DEFLATE = 1040  # times that deflate packs at most
 _MAGIC = b"\x93NUMPY"
+# Whatever damage can make of an archive and of a header, which is a Python literal.
+DAMAGES = (
+    OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError, SyntaxError, MemoryError,
+    OverflowError, RuntimeError, TokenError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -34,11 +40,61 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             members = [member for member in archive.infolist() if not member.is_dir()]
             _check_sizes(path, members, size)
             found = {member.filename.removesuffix(".npy"): _read(archive, member) for member in members}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError, SyntaxError, MemoryError,
-            OverflowError, RuntimeError, TokenError, zlib.error, zipfile.BadZipFile) as error:  # fmt: skip
-        # whatever damage can make of an archive and of a header, which is a Python literal
+    except DAMAGES as error:
         raise UserError(f"{path}: not a readable npz file ({_line(error)}); put a whole one in its place") from error
     return {name: array for name, array in found.items() if array is not None}
+
+
+def read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shapes and types of the arrays of an npz file, by name, as they say; nothing if it cannot be read."""
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as stream:
+                    if stream.read(len(_MAGIC)) != _MAGIC:
+                        continue
+                with archive.open(member) as stream:
+                    shape, _, dtype = _header(np.lib.format.read_magic(stream))(stream)
+                found[member.filename.removesuffix(".npy")] = (shape, dtype)
+    except DAMAGES:  # whoever reads the arrays says so
+        return {}
+    return found
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of a ``.npy`` file, mapped into memory.
+
+    Raises:
+        UserError: missing, no such file, damaged, or with Python objects.
+    """
+    check_regular(path)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except DAMAGES as error:
+        raise UserError(f"{path}: not a readable npy file ({_line(error)}); put a whole one in its place") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise UserError(f"{path}: not a single array; an archive of several has the suffix .npz")
+    return array
+
+
+def parse_npy(content: bytes) -> np.ndarray:
+    """The array of a ``.npy`` file's content.
+
+    Raises:
+        ValueError: it is none, of another size than it says, or with Python objects.
+    """
+    stream = io.BytesIO(content)
+    try:
+        shape, fortran, dtype = _header(np.lib.format.read_magic(stream))(stream)
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects, which are not read")
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+            raise ValueError(f"it says it is {dtype} {shape}, and has {len(content) - stream.tell():,} bytes")
+        return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+    except DAMAGES as error:
+        raise ValueError(f"not an array: {_line(error)}") from error
 
 
 def _line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,9 +21,12 @@ import numpy as np
 
 from files.errors import UserError
 from files.limits import MIB, check_regular, read_at_most
+from files.pickled_arrays import ALLOWED as OF_NUMPY
+from files.pickled_arrays import array_of
 
 MOST_BYTES = 64 * 2**30
 _MOST_PICKLED = 16 * MIB  # names and shapes; BERT's are 40 kB
+_MOST_WITH_ARRAYS = 256 * MIB  # NumPy's arrays are inside of the pickle
 _MOST_NOTED = 2**20  # objects that a pickle refers to again
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older form
 _DTYPES = {
@@ -93,14 +96,14 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Any, load: Callable[[tuple], _Storage]) -> None:
+    def __init__(self, file: Any, load: Callable[[tuple], _Storage], allowed: Mapping = _ALLOWED) -> None:
         super().__init__(file, encoding="utf-8")
-        self.load_storage = load
+        self.load_storage, self.allowed = load, allowed
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
+        if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of a tensor")
-        return _ALLOWED[module, name]
+        return self.allowed[module, name]
 
     def persistent_load(self, key: Any) -> _Storage:
         if (
@@ -114,6 +117,14 @@ class _Unpickler(pickle.Unpickler):
         return self.load_storage(key)
 
 
+def read_torch_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The tensors and NumPy arrays of a dictionary that ``torch.save`` wrote; see ``read_torch``.
+
+    A tensor that is not in a dictionary has the name ``tensor``.
+    """
+    return _read(path, _MOST_WITH_ARRAYS, {**OF_NUMPY, **_ALLOWED}, _arrays)
+
+
 def read_torch(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a state dict, by name.
 
@@ -123,10 +134,15 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is missing, damaged, holds no tensors, or names a function that is not allowed.
     """
+    return _read(path, _MOST_PICKLED, _ALLOWED, lambda content: _arrays(_state_dict(content)))
+
+
+def _read(
+    path: Path, most: int, allowed: Mapping, arrays_of: Callable[[Any], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
     check_regular(path, MOST_BYTES, missing="no such checkpoint")
     try:
-        content = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
-        tensors = {name: tensor.array() for name, tensor in _state_dict(content).items()}
+        tensors = arrays_of(_read_zip(path, most, allowed) if zipfile.is_zipfile(path) else _read_stream(path))
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
             RuntimeError, MemoryError, OverflowError, OSError, ArithmeticError, AssertionError, struct.error,
             zlib.error, zipfile.BadZipFile) as error:  # fmt: skip  # whatever damage can make of zip, pickle and array
@@ -138,6 +154,12 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
+def _arrays(content: Any) -> dict[str, np.ndarray]:
+    found = content if isinstance(content, dict) else {"tensor": content}
+    arrays = {name: one.array() if isinstance(one, _Tensor) else array_of(one) for name, one in found.items()}
+    return {name: array for name, array in arrays.items() if isinstance(name, str) and array is not None}
+
+
 def _state_dict(content: Any) -> dict[str, _Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -147,14 +169,14 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, _Tensor)}
 
 
-def _load(file: IO[bytes], load: Callable[[tuple], _Storage]) -> Any:
+def _load(file: IO[bytes], load: Callable[[tuple], _Storage], allowed: Mapping = _ALLOWED) -> Any:
     """One pickle, once it is known to ask for little memory."""
     start = file.tell()
     for operation, argument, _ in pickletools.genops(file):
         if "PUT" in operation.name and int(argument) > _MOST_NOTED:  # type: ignore[arg-type]
             raise pickle.UnpicklingError(f"it wants room for {argument:,} objects")  # which pickle gives at once
     file.seek(start)
-    return _Unpickler(file, load).load()
+    return _Unpickler(file, load, allowed).load()
 
 
 class _Archive:
@@ -186,7 +208,7 @@ def _size_of(dtype: str) -> int:
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def _read_zip(path: Path) -> Any:
+def _read_zip(path: Path, most: int, allowed: Mapping) -> Any:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         pickled = next((name for name in names if name.endswith("/data.pkl")), None)
@@ -204,7 +226,7 @@ def _read_zip(path: Path) -> Any:
                 storages[named] = members.storage(root, key)
             return storages[named]
 
-        return _load(io.BytesIO(members.read(pickled, _MOST_PICKLED)), load)
+        return _load(io.BytesIO(members.read(pickled, most)), load, allowed)
 
 
 def _read_stream(path: Path) -> Any:

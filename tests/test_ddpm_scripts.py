@@ -60,10 +60,13 @@ def _metrics(path: Path) -> list[dict]:
 def test_the_run_folder_has_everything(trained: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
     assert {"test_loss", "nearest_train_of_samples", "nearest_train_of_test", "images_per_second"} <= set(result)
+    last = [line for line in _metrics(trained) if line["split"] == "validation"][-1]
+    assert {name: last[name] for name in ("loss", "fid")} == {name: result[f"val_{name}"] for name in ("loss", "fid")}
+    assert result["test_loss"] != result["val_loss"] and "test_fid" not in result
+    assert {name for name in result if name.startswith("test_mse_")} == {f"test_{n}" for n in last if "mse_" in n}
     for name in ("samples.png", "nearest.png", "curves.png", "loss_by_time.png", "samples/step_0000002.png"):
         with Image.open(trained / name) as picture:
             assert np.asarray(picture).std() > 0
-    last = [line for line in _metrics(trained) if line["split"] == "validation"][-1]
     assert sum(name.startswith("mse_") for name in last) == 8
     replayed = succeeds("ddpm", f"--flagfile={trained / 'flags.txt'}", f"--run_dir={trained}")
     assert "finished before, test loss" in replayed
@@ -112,17 +115,17 @@ def test_stopped_it_can_be_sampled_and_python_goes_on_exactly(
 
 def test_training_and_a_model_are_measured(trained: Path, quarters: Path, tmp_path: Path) -> None:
     measured = [line["fid"] for line in _metrics(trained) if "fid" in line]
-    assert len(measured) == 1 and measured[0] == json.loads((trained / "result.json").read_text())["test_fid"]
+    assert len(measured) == 1 and measured[0] == json.loads((trained / "result.json").read_text())["val_fid"]
     folder = tmp_path / "fid"
     flags = ["--devices=cpu", "--num_images=24", f"--features={quarters}", f"--run_dir={folder}"]
-    succeeds("fid", "digits:train", str(trained), *flags, "--sampling_steps=4", "--batch_size=16")
+    succeeds("fid", f"{trained}:train", str(trained), *flags, "--sampling_steps=4", "--batch_size=16")
     found = json.loads((folder / "result.json").read_text())
     assert found["b_count"] == 24 and len(found["b_model"]) == 64
     # All training images while training, 24 of them here; the images of the model are the same.
     real = load(DdpmConfig().data).train.pixels.astype(np.float32).reshape(-1, 2, 4, 2, 4).mean(axis=(2, 4))
-    fake = np.load(folder / "b_features.npy")
+    fake, some = np.load(folder / "b_features.npy"), np.load(folder / "a_features.npy")
     assert frechet_distance_of_features(real.reshape(-1, 4), fake) == pytest.approx(measured[0], rel=1e-4)
-    assert found["fid"] == pytest.approx(frechet_distance_of_features(real.reshape(-1, 4)[:24], fake), rel=1e-4)
+    assert found["fid"] == pytest.approx(frechet_distance_of_features(some, fake), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -136,12 +139,12 @@ def test_a_run_in_bfloat16_has_the_fid_that_is_measured_afterwards(tmp_path: Pat
     run, fid = tmp_path / "run", tmp_path / "fid"
     succeeds("ddpm", *TINY, *flags, "--precision=mixed_bfloat16", "--fid_every=2", "--fid_images=9", *features,
              f"--run_dir={run}")  # fmt: skip
-    sides = [f"npz:train@{tmp_path / 'images.npz'}", str(run)]
+    sides = [f"{run}:train", str(run)]
     succeeds("fid", *sides, *features, "--num_images=9", "--sampling_steps=4", "--batch_size=16", "--metrics=kid",
              "--devices=cpu", f"--run_dir={fid}")  # fmt: skip
     measured, result = read_object(fid / "result.json"), read_object(run / "result.json")
     np.testing.assert_array_equal(np.load(run / "train_features.npy"), np.load(fid / "a_features.npy"))
-    assert result["test_fid"] == pytest.approx(measured["fid"], rel=1e-5)
+    assert result["val_fid"] == pytest.approx(measured["fid"], rel=1e-5)
     assert measured["b_model_precision"] == "mixed_bfloat16" and measured["b_precision"] == "float32"
     assert read_object(run / "data.json")["features"] == measured["a_weights_hash"]
 
@@ -195,7 +198,22 @@ def test_pngs_of_an_earlier_call_are_replaced_and_other_files_are_not(trained: P
 
 
 def test_names_of_classes_that_are_no_names_of_folders(trained: Path, tmp_path: Path) -> None:
-    for name in ("../x", "a/b", "", ".", "..", "/x", "a\\b", ".x", "a\0b", "a\nb", "ä" * 200, "\ud800"):
+    for name in (
+        "../x",
+        "a/b",
+        "",
+        ".",
+        "..",
+        "/x",
+        "a\\b",
+        ".x",
+        "a\0b",
+        "a\nb",
+        "ä" * 200,
+        "\ud800",
+        "Train",
+        "@eaDir",
+    ):
         run, out = tmp_path / "run", tmp_path / "in" / "out"
         shutil.copytree(trained / "model", run / "model")
         config = read_object(run / "model" / "config.json")
@@ -224,8 +242,11 @@ def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Pat
     flags = [f"--run_dir={trained}", "--num_images=10", "--sampling_steps=3", "--devices=cpu"]
     succeeds("sample_ddpm", *flags, "--format=npz", "--batch_size=10", f"--out={tmp_path / 'a'}")
     with np.load(tmp_path / "a" / "images.npz") as file:
-        images, labels = file["images"], file["labels"]
+        images, labels, names = file["images"], file["labels"], file["classes"]
     assert images.shape == (10, 8, 8, 1) and labels.tolist() == list(range(10))
+    assert names.tolist() == read_object(trained / "model" / "config.json")["classes"]
+    again = load(DataConfig(dataset="npz", data_path=tmp_path / "a" / "images.npz", test_share=0.5))
+    assert again.classes == tuple(names) and np.asarray(again.test.labels).max() < 10
     note = read_sealed(tmp_path / "a" / "images.json")
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "b" / "images.npy", np.concatenate([images[:4], np.zeros_like(images[4:])]))
@@ -239,6 +260,8 @@ def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Pat
     damaged, other = ([*flags, *more, "--format=npz", f"--out={tmp_path / 'b'}"] for more in ([], ["--seed=1"]))
     assert "images.npy: damaged" in fails("sample_ddpm", *damaged)
     assert "holds something else (seed '0', not '1')" in fails("sample_ddpm", *other)
+    write_sealed(tmp_path / "b" / "images.json", {k: v for k, v in note.items() if k != "noise_streams"} | {"done": 4})
+    assert "holds something else (noise_streams None, not 2)" in fails("sample_ddpm", *flags, *other[-2:])  # of 0.8
     succeeds("sample_ddpm", *flags, "--format=png", f"--out={tmp_path / 'a'}")
     with Image.open(tmp_path / "a" / "png" / "7" / "000007.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), images[7, :, :, 0])

@@ -1,14 +1,17 @@
-"""The Fréchet distance: closed forms, the usual formula, singular covariances, any split into batches, bad input."""
+"""The Fréchet distance: closed forms, 60 digits, singular covariances, any split into batches, bad input."""
 
+import decimal
 import json
+import tracemalloc
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.linalg
 
-from diffusion import quality, statistics
-from diffusion.fid import Moments, fit_gaussian, frechet_distance, frechet_distance_of_features
+from diffusion import fid, statistics
+from diffusion.fid import Moments, Reference, fit_gaussian, frechet_distance, frechet_distance_of_features
 from diffusion.statistics import Statistics
 from files.errors import UserError
 
@@ -64,6 +67,116 @@ def test_few_against_many() -> None:
     assert frechet_distance_of_features(y, x) == pytest.approx(expected, rel=1e-7)
 
 
+def _sixty_digits(x: np.ndarray, y: np.ndarray) -> float:
+    """The distance of features in decimal arithmetic; eigenvalues by Jacobi's rotations."""
+    with decimal.localcontext(prec=60):
+        sides, means = [], []
+        for features in (x, y):
+            rows = [[Decimal(float(value)) for value in row] for row in features]
+            mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+            scale = (1 / Decimal(len(rows) - 1)).sqrt()
+            sides.append([[scale * (value - m) for value, m in zip(row, mean, strict=True)] for row in rows])
+            means.append(mean)
+        a, b = sides
+        cross = [[sum(p * q for p, q in zip(one, two, strict=True)) for two in b] for one in a]
+        gram = [[sum(p * q for p, q in zip(one, two, strict=True)) for two in cross] for one in cross]
+        nuclear = sum(max(value, Decimal(0)).sqrt() for value in _eigenvalues(gram))
+        traces = sum(value * value for side in sides for row in side for value in row)
+        between = sum((p - q) ** 2 for p, q in zip(*means, strict=True))
+        return float(between + traces - 2 * nuclear)
+
+
+def _eigenvalues(matrix: list[list[Decimal]], sweeps: int = 12) -> list[Decimal]:
+    n = len(matrix)
+    for _ in range(sweeps):
+        for p in range(n):
+            for q in range(p + 1, n):
+                if not matrix[p][q]:
+                    continue
+                theta = (matrix[q][q] - matrix[p][p]) / (2 * matrix[p][q])
+                t = (1 if theta >= 0 else -1) / (abs(theta) + (theta * theta + 1).sqrt())
+                c = 1 / (t * t + 1).sqrt()
+                for row in matrix:  # A ← A J
+                    row[p], row[q] = c * row[p] - t * c * row[q], t * c * row[p] + c * row[q]
+                one, two = matrix[p], matrix[q]  # A ← Jᵀ A
+                matrix[p] = [c * u - t * c * v for u, v in zip(one, two, strict=True)]
+                matrix[q] = [t * c * u + c * v for u, v in zip(one, two, strict=True)]
+    return [matrix[k][k] for k in range(n)]
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (2, 9), (9, 2), (3, 4), (6, 9), (9, 7), (5, 6)])
+@pytest.mark.parametrize("kind", ["plain", "dead", "dependent", "scales", "shifted"])
+def test_against_sixty_digits(counts: tuple[int, int], kind: str) -> None:
+    """Whichever side is the larger, and whichever is prepared; with covariances that are singular, too."""
+    x, y = (np.random.default_rng(k).normal(size=(count, 5)) for k, count in enumerate(counts))
+    for side in (x, y):
+        if kind == "dead":
+            side[:, [1, 3]] = 0.25
+        if kind == "dependent":
+            side[:, 4] = side[:, 0] - 2 * side[:, 2]
+        if kind == "scales":
+            side *= np.array([1e3, 1.0, 1e-3, 10.0, 0.1])
+        if kind == "shifted":
+            side += 1000.0
+    expected = _sixty_digits(x, y)
+    gaussians = frechet_distance(*fit_gaussian(x), *fit_gaussian(y))
+    for found in (frechet_distance_of_features(x, y), frechet_distance_of_features(y, x), gaussians,
+                  Reference.of_features(x).distance(y), Reference.of_features(y).distance(x)):  # fmt: skip
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_reference_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The factor of many images is computed for the first distance, and serves the others."""
+    factored: list[int] = []
+    cholesky = fid._cholesky
+
+    def counted(cov: np.ndarray) -> np.ndarray:
+        factored.append(len(cov))
+        return cholesky(cov)
+
+    monkeypatch.setattr(fid, "_cholesky", counted)
+    real, fakes = _features(300, 60, 0), [_features(count, 60, count) for count in (2, 30, 60, 61, 400)]
+    reference = Reference.of_features(real)
+    found = [reference.distance(fake) for fake in fakes]
+    assert factored == [60]
+    monkeypatch.undo()
+    for fake, distance in zip(fakes, found, strict=True):
+        expected = frechet_distance(*fit_gaussian(real), *fit_gaussian(fake))
+        assert distance == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("count", [20, 200])
+def test_counts_are_repetitions(count: int) -> None:
+    """Of few images, and of more images than features; some images are not there at all."""
+    reference, fake = Reference.of_features(_features(150, 40, 0)), _features(count, 40, 1)
+    counts = np.random.default_rng(0).integers(0, 4, count)
+    assert (counts == 0).any()
+    repeated = reference.distance(np.repeat(fake, counts, axis=0))
+    assert reference.distance(fake, counts) == pytest.approx(repeated, rel=1e-9)
+
+
+def test_many_images_are_never_whole_in_memory() -> None:
+    """In float64 the larger side is 16 MB."""
+    many, few = _features(100_000, 20, 0), _features(10, 20, 1)
+    tracemalloc.start()
+    frechet_distance_of_features(many, few)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6e6
+
+
+def test_images_that_are_all_the_same() -> None:
+    """Their covariance is 0 and has no factor."""
+    same, others = np.ones((5, 3)), np.random.default_rng(0).normal(size=(40, 3))
+    mean, cov = fit_gaussian(others)
+    expected = ((mean - 1) ** 2).sum() + np.trace(cov)
+    assert frechet_distance_of_features(same, others) == pytest.approx(expected, rel=1e-12)
+    assert Reference.of_features(same).distance(others) == pytest.approx(expected, rel=1e-12)
+    assert Reference.of_features(others).distance(same) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance_of_features(same[:2], others) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance_of_features(same, same) == 0.0
+
+
 def test_a_set_is_at_no_distance_from_itself() -> None:
     for count in (30, 300):
         x = _features(count, 60, 0)
@@ -96,6 +209,17 @@ def test_bad_features_and_statistics(tmp_path: Path) -> None:
     single.add(x[:1])
     with pytest.raises(UserError, match=r"1 image\(s\) have no covariance"):
         single.covariance()
+    for real in (x, _features(3, 4, 1)):  # more images than features, and fewer
+        reference = Reference.of_features(real)
+        with pytest.raises(UserError, match="width 3 and 4"):
+            reference.distance(x[:, :3])
+        with pytest.raises(UserError, match=r"1 image\(s\) have no covariance"):
+            reference.distance(x[:1])
+        for some in (bad, bad[4:7]):
+            with pytest.raises(UserError, match=r"image [37] has features that are not finite"):
+                reference.distance(some)
+    with pytest.raises(UserError, match="image 3 has features that are not finite"):
+        Reference.of_features(bad[4:7])
     mean, cov = fit_gaussian(x)
     with pytest.raises(UserError, match="different dimensions"):
         frechet_distance(mean, cov, mean[:2], cov[:2, :2])
@@ -114,8 +238,11 @@ def test_statistics_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.covariance, ours.covariance)
     assert (loaded.count, loaded.provenance) == (10, ours.provenance) and statistics.is_statistics(tmp_path / "a.npz")
     np.savez(tmp_path / "foreign.npz", mu=ours.mean, sigma=ours.covariance)  # pytorch-fid's and clean-fid's form
-    foreign = statistics.load(tmp_path / "foreign.npz")
-    assert "taken for tf2015" in statistics.check_comparable(ours, foreign)[0]
+    with pytest.raises(
+        UserError, match=r"does not say which tool's statistics it has, .* --statistics_of= with one of"
+    ):
+        statistics.load(tmp_path / "foreign.npz")
+    foreign = statistics.load(tmp_path / "foreign.npz", "pytorch-fid")
     np.savez(tmp_path / "images.npz", images=np.zeros((2, 4, 4), np.uint8))
     assert not statistics.is_statistics(tmp_path / "images.npz")
     for other, message in (
@@ -126,7 +253,7 @@ def test_statistics_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             statistics.check_comparable(ours, other)
-    with pytest.raises(UserError, match="different modes, keras and foreign"):
+    with pytest.raises(UserError, match=r"different modes, keras and pytorch-fid-4 \(pytorch-fid's\)"):
         statistics.check_comparable(_statistics("keras"), foreign)
     np.savez(tmp_path / "bad.npz", mu=ours.mean, sigma=ours.covariance[:2])
     with pytest.raises(UserError, match=r"must be \[D\] and \[D, D\]"):
@@ -138,74 +265,3 @@ def test_statistics_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cut\.npz: not a readable npz file"):
         statistics.load(tmp_path / "cut.npz")
     assert json.loads(json.dumps(ours.provenance)) == ours.provenance
-
-
-def test_kid_by_hand_and_on_equal_distributions() -> None:
-    x, y = np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [0.0, 0.0]])
-    k = lambda a, b: (a @ b / 2 + 1) ** 3  # noqa: E731
-    expected = k(x[0], x[1]) + k(y[0], y[1]) - 2 * np.mean([k(a, b) for a in x for b in y])
-    assert quality.kernel_inception_distance(x, y, subsets=3)[0] == pytest.approx(expected, rel=1e-12)
-    rng = np.random.default_rng(0)
-    same = quality.kernel_inception_distance(*rng.normal(size=(2, 3000, 16)), subsets=20, size=500)
-    assert abs(same[0]) < 4 * same[1] + 2e-3
-    other = quality.kernel_inception_distance(
-        rng.normal(size=(800, 16)), rng.normal(0.5, 1, (800, 16)), subsets=20, size=500
-    )
-    assert other[0] > 20 * other[1] > 0
-    with pytest.raises(UserError, match="too few for KID"):
-        quality.kernel_inception_distance(x[:1], y)
-
-
-def test_precision_recall_density_coverage_by_hand() -> None:
-    real = np.array([[0.0], [1.0], [2.0], [10.0]])  # distances to the nearest: 1, 1, 1, 8
-    fake = np.array([[0.5], [1.4], [50.0]])  # 0.9, 0.9, 48.6
-    found = quality.precision_recall_density_coverage(real, fake, k=1)
-    # 0.5 lies in the balls of 0 and 1; 1.4 in those of 1 and 2 (and not 10's: 8.6 > 8); 50 in none.
-    assert found["precision"] == pytest.approx(2 / 3)
-    assert found["density"] == pytest.approx(4 / 3)
-    assert found["coverage"] == pytest.approx(3 / 4)  # 10 covers nothing
-    # Balls of fakes: (−0.4, 1.4), (0.5, 2.3), (1.4, 98.6): they hold 0; 1; 2; 10.
-    assert found["recall"] == 1.0
-    with pytest.raises(UserError, match="too few for the 5 nearest"):
-        quality.precision_recall_density_coverage(real, fake)
-
-
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    real, fake = rng.normal(size=(50, 3)), rng.normal(size=(40, 3))
-    whole = quality.precision_recall_density_coverage(real, fake)
-    monkeypatch.setattr(quality, "_BLOCK", 7)
-    assert quality.precision_recall_density_coverage(real, fake) == whole
-
-
-def test_inception_score_of_certain_and_uncertain_classes() -> None:
-    certain = np.tile(np.eye(5) * 100, (20, 1))
-    assert quality.inception_score(certain, 4)[0] == pytest.approx(5.0)  # every split has all five
-    assert quality.inception_score(np.zeros((100, 5)))[0] == pytest.approx(1.0)
-    with pytest.raises(UserError, match="too few for 10 splits"):
-        quality.inception_score(np.zeros((5, 5)))
-
-
-def test_extrapolation_and_interval_free_the_distance_from_its_bias() -> None:
-    """Two samples of one distribution: FID is far above the true 0, its extrapolation and its interval are not."""
-    rng = np.random.default_rng(0)
-    real, fake = rng.normal(size=(20000, 20)), rng.normal(size=(400, 20))
-    plain = frechet_distance_of_features(real, fake)
-    assert plain > 0.2
-    assert abs(quality.fid_infinity(real, fake)) < 0.25 * plain
-    low, high = quality.bootstrap_interval(real, fake, resamples=30)
-    assert low < high < plain and low < 0.1
-    assert quality.fid_infinity(real, fake, 1) == quality.fid_infinity(real, fake, 1)
-    with pytest.raises(UserError, match="too few to extrapolate"):
-        quality.fid_infinity(real, fake[:20])
-
-
-def test_figures_by_name_are_left_out_where_they_cannot_be_had() -> None:
-    x, y = _features(40, 8, 0), _features(30, 8, 1)
-    names = {"kid": {"kid", "kid_standard_error"}, "prdc": {"precision", "recall", "density", "coverage"},
-             "is": {"inception_score", "inception_score_sd"}}  # fmt: skip
-    found = {name: set(compute(quality.Compared(x, y, y))) for name, compute in quality.METRICS.items()}
-    assert found == names
-    statistics_only = quality.Compared(None, y, y[:5])
-    assert not any(compute(statistics_only) for compute in quality.METRICS.values())
-    assert not quality.METRICS["prdc"](quality.Compared(x[:5], y, None))

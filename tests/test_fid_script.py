@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
@@ -11,18 +12,23 @@ import pytest
 from PIL import Image
 
 from diffusion import statistics
-from diffusion.config import FeatureConfig, FidConfig, ProcessConfig, UNetConfig
+from diffusion.config import FeatureConfig
 from diffusion.extractors import build_extractor
 from diffusion.features import image_features
 from diffusion.fid import frechet_distance
+from diffusion.fid_config import FidConfig
 from diffusion.fid_task import measure_fid
-from diffusion.generator import Generator
-from diffusion.process import DiffusionProcess
 from diffusion.sources import ImageSource, open_source
 from files.errors import UserError
 from tests.scripts import fails, fails_each, succeeds
 from training.backends import Placement
-from training.session import precision
+from training.config_files import as_flags
+from training.run_config import belongs
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache-of-fid"))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,7 @@ def test_saved_statistics(world: Path, tmp_path: Path) -> None:
     statistics.save(tmp_path / "other.npz", statistics.Statistics(other.mean, other.covariance, 30, {"mode": "keras"}))
     message = fails("fid", str(tmp_path / "other.npz"), b, f"--run_dir={tmp_path / 'no'}", "--devices=cpu")
     assert "statistics of different modes, keras and model:m.keras" in message
-    with pytest.raises(UserError, match="need images on both sides, not statistics"):
+    with pytest.raises(UserError, match="--extrapolate needs images or features on both sides, and A"):
         measure_fid(FidConfig(devices="cpu", a=a, b=b, extrapolate=True), tmp_path / "none")
 
 
@@ -97,20 +103,6 @@ def test_statistics_of_another_provenance_are_another_input(world: Path, tmp_pat
         else:
             with pytest.raises(UserError, match="was made of other data"):
                 measure_fid(config, tmp_path / "run")
-
-
-def test_images_of_a_model_say_in_which_precision_they_are_made(tmp_path: Path, one_replica: Placement) -> None:
-    """TensorFloat-32 is a switch of the whole process, and features have it off."""
-    unet = UNetConfig(8, 8, 1, 8, (1,), 1, (), num_groups=4)
-    made = {}
-    for name in ("float32", "tf32", "mixed_bfloat16"):
-        with precision(name):
-            Generator(unet, DiffusionProcess(ProcessConfig(50)), (), one_replica).save(tmp_path / name / "model")
-        config = FidConfig(devices="cpu", num_images=2, a=str(tmp_path / name))
-        source = open_source(config.a, config, one_replica)
-        assert isinstance(source, ImageSource)
-        made[name] = source.depends_on["model_precision"]
-    assert made == {"float32": "float32", "tf32": "float32", "mixed_bfloat16": "mixed_bfloat16"}
 
 
 def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:
@@ -136,12 +128,15 @@ def test_features_of_images_that_changed_are_not_used_again(
     assert found == [10]
 
 
+BEFORE = {"a", "b", "seed", "devices", "num_images", "batch_size", "image_size", "channels", "skip_bad_images",
+          "max_megapixels", "weights", "extrapolate", "bootstrap", "sampler", "sampling_steps", "spacing", "variance",
+          "eta", "order", "guidance", "clip"}  # fmt: skip
 WRONG: list[tuple[list[str], str]] = [
     (["one"], "two sets of images are needed"),
     (["nowhere", "digits:test"], "nowhere: no such file or folder, and no data set"),
-    (["digits:valid", "digits:test"], "a split is train or test, not 'valid'"),
+    (["digits:valid", "digits:test"], "a split is one of train, validation, test, not 'valid'"),
     (["digits:test", "digits:test", "--num_images=1"], "have no covariance: at least two"),
-    (["digits:test", "digits:test", "--metrics=fad"], "value should be one of <kid|prdc|is>"),
+    (["digits:test", "digits:test", "--metrics=fad"], "value should be one of <kid|prdc|is|cmmd|memorisation>"),
     (["one", "two", "three"], "two sets of images are needed"),
     (["digits:test", "digits:test", "--weights=nowhere.pth"], "nowhere.pth"),
     (["digits:test", "digits:test", "--weights=random:abc"], "--weights=random:abc: after random: comes a number"),
@@ -155,18 +150,140 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 
 
 def test_bad_images(world: Path, tmp_path: Path) -> None:
-    model = f"--features={world / 'm.keras'}"
-    for k, size in enumerate((8, 8, 9)):
-        (tmp_path / "sizes").mkdir(exist_ok=True)
-        Image.new("L", (size, size)).save(tmp_path / "sizes" / f"{k}.png")
+    flags = ["digits:test", f"--features={world / 'm.keras'}", "--devices=cpu"]
     (tmp_path / "damaged").mkdir()
     for k in range(3):
         Image.new("L", (8, 8)).save(tmp_path / "damaged" / f"{k}.png")
     (tmp_path / "damaged" / "2.png").write_bytes(b"not a picture")
-    flags = ["digits:test", model, "--devices=cpu"]
-    sizes = fails("fid", str(tmp_path / "sizes"), *flags, f"--run_dir={tmp_path / 'r'}")
     damaged = fails("fid", str(tmp_path / "damaged"), *flags, f"--run_dir={tmp_path / 's'}")
-    assert "2.png is 9×9" in sizes and "2.png: not a readable image" in damaged
+    assert "2.png: not a readable image" in damaged
     left_out = succeeds("fid", str(tmp_path / "damaged"), *flags, f"--run_dir={tmp_path / 't'}", "--skip_bad_images")
     result = json.loads((tmp_path / "t" / "result.json").read_text())
-    assert "2.png: not a readable image" in left_out and result["a_count"] == 2
+    assert "1 of 3 image files left out, not readable: 2.png (" in left_out and result["a_count"] == 2
+    assert "note: no prdc: it needs 6 images, and A" in left_out
+
+
+def test_a_set_and_itself_have_no_distance_whatever_is_drawn(world: Path, tmp_path: Path) -> None:
+    flags = [f"--features={world / 'm.keras'}", "--devices=cpu", "--num_images=20", "--metrics=", "--seed=2"]
+    succeeds("fid", str(world / "folder"), str(world / "folder"), *flags, f"--run_dir={tmp_path / 'r'}")
+    result = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert result["fid"] == pytest.approx(0, abs=1e-6) and result["a_drawn_from"] == result["b_drawn_from"] == 30
+
+
+def test_what_cannot_be_had_is_said_before_an_image_is_read(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "t.npz", mu=rng.normal(size=4), sigma=np.eye(4))
+    own = statistics.Statistics(rng.normal(size=4), np.eye(4), 9, {"mode": "model:m.keras"})
+    statistics.save(tmp_path / "own.npz", own)
+    monkeypatch.setattr("diffusion.fid_task.image_features", lambda *_, **__: pytest.fail("images were read"))
+    folder, flags = str(world / "folder"), [f"--features={world / 'm.keras'}", "--devices=cpu"]
+    own_file, foreign = str(tmp_path / "own.npz"), str(tmp_path / "t.npz")
+    both = "needs images or features on both sides, and"
+    cases: list[tuple[list[str], str]] = [
+        ([own_file, folder, "--bootstrap=5"], f"--bootstrap {both} A ({own_file}) is saved statistics"),
+        ([folder, own_file, "--extrapolate"], f"--extrapolate {both} B ({own_file}) is saved statistics"),
+        ([folder, own_file, "--metrics=kid"], f"--metrics=kid: kid cannot be had: B ({own_file}) is saved statistics"),
+        ([own_file, folder, "--metrics=is"], "--metrics=is: is cannot be had: the extractor has no classes"),
+        ([folder, folder, "--num_images=4", "--metrics=prdc"], "prdc cannot be had: it needs 6 images, and A"),
+        ([folder, folder, "--extrapolate"], "--extrapolate needs 40 images of B, and"),
+        ([folder, folder, "--bootstrap=1"], "2 resamples of 4 images are the least"),
+        ([folder, folder, "--per_class"], "--per_class needs the classes of both sides, and A"),
+        ([foreign, folder], "does not say which tool's statistics it has"),
+        ([foreign, folder, "--statistics_of=clean-fid"], "different modes, clean-4 (clean-fid's) and model:m.keras"),
+    ]  # fmt: skip
+    errors = fails_each("fid", [[*case, *flags, f"--run_dir={tmp_path / 'r'}"] for case, _ in cases])
+    for error, (case, message) in zip(errors, cases, strict=True):
+        assert error.startswith("error: ") and message in error, case
+    assert not (tmp_path / "r").exists()
+
+
+def test_features_are_computed_once_for_all_runs(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides, flags = [str(world / "folder"), str(world / "images.npz")], ["--devices=cpu", "--metrics=kid"]
+    flags += [f"--features={world / 'm.keras'}", f"--cache_dir={tmp_path / 'cache'}"]
+    succeeds("fid", *sides, *flags, f"--run_dir={tmp_path / 'one'}")
+    with monkeypatch.context() as patch:
+        patch.setattr("diffusion.features.make_feature_stream", lambda *_: pytest.fail("features are computed again"))
+        succeeds("fid", *reversed(sides), *flags, f"--run_dir={tmp_path / 'two'}")
+    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
+    assert one["fid"] == pytest.approx(two["fid"], rel=1e-9)
+    files = sorted((tmp_path / "cache" / "features").glob("*.npy"))
+    a, b = (np.load(tmp_path / name) for name in ("one/a_features.npy", "two/b_features.npy"))
+    np.testing.assert_array_equal(a, b)
+    with monkeypatch.context() as patch:  # a cache on another disk
+        patch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(errno.EXDEV, "another disk")))
+        succeeds("fid", *sides, *flags, f"--run_dir={tmp_path / 'copied'}")
+    np.testing.assert_array_equal(np.load(tmp_path / "copied" / "a_features.npy"), a)
+    files[0].write_bytes(files[0].read_bytes()[:-3] + b"abc")
+    assert "made again" in succeeds("fid", *sides, *flags, f"--run_dir={tmp_path / 'three'}")
+
+
+def test_features_of_others_are_compared(world: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(50, 4)), rng.normal(size=(60, 4))
+    np.save(tmp_path / "a.npy", a)
+    np.savez(tmp_path / "b.npz", features=b.astype(np.float32))
+    config = FidConfig(devices="cpu", a=str(tmp_path / "a.npy"), b=str(tmp_path / "b.npz"), extrapolate=True)
+    result = measure_fid(config, tmp_path / "run")
+    expected = frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert result["fid"] == pytest.approx(expected, rel=1e-6) and result["mode"] == "unlabelled features"
+    assert {"kid", "precision", "fid_infinity"} <= set(result) and "inception_score" not in result
+    with pytest.raises(UserError, match=r"different modes, unlabelled features and model:m\.keras"):
+        measure_fid(
+            dataclasses.replace(config, b=str(world / "folder"), features=FeatureConfig(str(world / "m.keras"))),
+            tmp_path / "other",
+        )
+
+
+def test_figures_by_class(world: Path, tmp_path: Path) -> None:
+    """Folders and an npz; the classes of each side by their names."""
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (40, 8, 8), np.uint8), np.arange(40) % 2
+    for k in range(30):
+        path = tmp_path / "folder" / str(k % 3) / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(path)
+    np.savez(tmp_path / "b.npz", images=pixels, labels=labels)
+    flags = [f"--features={world / 'm.keras'}", "--devices=cpu", "--metrics=", "--per_class"]
+    out = succeeds("fid", str(tmp_path / "folder"), str(tmp_path / "b.npz"), *flags, f"--run_dir={tmp_path / 'r'}")
+    found = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert "one side only" in out and found["by_class"].keys() == {"0", "1"}
+    for label in (0, 1):
+        files = sorted((tmp_path / "folder" / str(label)).iterdir())
+        a = _quarters(np.stack([np.asarray(Image.open(file)) for file in files]))
+        b = _quarters(pixels[labels == label])
+        expected = frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+        assert found["by_class"][str(label)]["fid"] == pytest.approx(expected, rel=1e-5)
+    mean = np.mean([found["by_class"][name]["fid"] for name in "01"])
+    assert found["mean_fid_of_classes"] == pytest.approx(mean)
+
+
+def test_wrong_figures_of_earlier_versions_are_not_believed(world: Path, tmp_path: Path) -> None:
+    flags = [str(world / "folder"), str(world / "images.npz"), f"--features={world / 'm.keras'}", "--devices=cpu"]
+    for name, metrics in (("kid", "--metrics=kid"), ("none", "--metrics=")):
+        run = f"--run_dir={tmp_path / name}"
+        succeeds("fid", *flags, metrics, run)
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        del result["figures_version"]
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+        if name == "kid":
+            assert "an earlier version, which had kid_standard_error wrong" in fails("fid", *flags, metrics, run)
+        else:
+            assert "finished before" in succeeds("fid", *flags, metrics, run)
+
+
+def test_runs_of_earlier_versions_have_todays_names(tmp_path: Path) -> None:
+    """What they measured rightly is believed; what has other figures now is another run."""
+    config = FidConfig(a="x", b="y")
+    of_then = {name: value for name, value in as_flags(config).items() if name in BEFORE} | {"features": "tf2015"}
+    for metrics, today, belonging in (("", (), True), ("kid,prdc,is", None, False), ("kid", ("kid",), True)):
+        flags = of_then | {"metrics": metrics}
+        (tmp_path / "flags.txt").write_text("".join(f"--{name}={value}\n" for name, value in flags.items()))
+        with contextlib.nullcontext() if belonging else pytest.raises(UserError, match="a run with other flags"):
+            assert belongs(tmp_path, dataclasses.replace(config, metrics=today))
+    keras_then = of_then | {"metrics": "", "features": "keras"}
+    (tmp_path / "flags.txt").write_text("".join(f"--{name}={value}\n" for name, value in keras_then.items()))
+    with pytest.raises(UserError, match="a run with other flags"):
+        belongs(tmp_path, dataclasses.replace(config, metrics=()))
+    assert belongs(tmp_path, dataclasses.replace(config, metrics=(), features=FeatureConfig("keras")))

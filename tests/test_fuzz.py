@@ -1,11 +1,11 @@
-"""Hostile texts and checkpoints: nothing but a UserError, bounded in time and memory."""
+"""Hostile texts, checkpoints and images: nothing but a UserError, bounded in time and memory."""
 
 import subprocess
 import sys
 
 import pytest
 
-from tests import fuzz_checkpoints, fuzz_texts
+from tests import fuzz_checkpoints, fuzz_images, fuzz_texts
 
 
 def test_some_hostile_texts() -> None:
@@ -20,8 +20,14 @@ def test_some_hostile_checkpoints() -> None:
     assert {"bert read", "sharded read", "sharded refused"} <= results.keys()
 
 
+def test_some_hostile_images() -> None:
+    results = fuzz_images.fuzz(0, 300)
+    assert results.total() == 300 and {f"{kind} read" for kind in fuzz_images.SEEDS} <= results.keys()
+    assert {f"{kind} refused" for kind in (*fuzz_images.SEEDS, "archive")} <= results.keys()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["fuzz_texts", "fuzz_checkpoints"])
+@pytest.mark.parametrize("module", ["fuzz_texts", "fuzz_checkpoints", "fuzz_images"])
 def test_a_hundred_thousand_hostile_inputs(module: str) -> None:
     """In processes of their own, whose memory is bounded."""
     command = [sys.executable, "-m", f"tests.{module}"]

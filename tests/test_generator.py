@@ -4,19 +4,25 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from keras import ops
 
+from diffusion import noise
+from diffusion.batches import ImageBatch, sample_batches
 from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
 from diffusion.generator import Generator, ImageRequest
 from diffusion.neighbours import nearest
+from diffusion.objective import make_loss_fn
 from diffusion.process import DiffusionProcess
 from diffusion.sampling import slerp
 from files.documents import read_object
 from files.errors import UserError
 from training.backends import Placement
 from training.checkpoint import write_weights
+from training.draws import EVALUATION, Place
 from training.placement import make_placement
 from training.session import precision
 
@@ -62,6 +68,36 @@ def test_an_image_is_the_same_in_any_batch_and_on_any_devices(generator: Generat
     ):
         assert found.shape == wanted.shape and _differ(found, wanted) <= 1
     assert _differ(generator.images(sampler, dataclasses.replace(request, seed=4), 7), expected) > 20
+
+
+def test_nothing_is_drawn_for_two_purposes(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, evaluation and sampling under one seed, of images of the same numbers."""
+    seen: dict[str, set[tuple[int, int]]] = {}
+    pairs = noise._pairs
+
+    def recorded(seed: Any, which: Any, stream: Any, count: int) -> tuple[Any, Any]:
+        drawn = {(int(number), int(stream)) for number in np.asarray(which)}
+        assert drawn.isdisjoint(seen[purpose]), "the same numbers twice"
+        seen[purpose] |= drawn
+        return pairs(seed, which, stream, count)
+
+    monkeypatch.setattr(noise, "_pairs", recorded)
+    numbers, ones = np.arange(4, dtype=np.int32), np.ones(4, np.float32)
+    label = ops.convert_to_tensor(numbers % 3)
+    batch = ImageBatch(np.zeros((4, 4, 4, 1), np.uint8), label, numbers, ones)
+    loss_fn = make_loss_fn(generator.model, PROCESS, len(CLASSES))
+    purpose, seen["training"] = "training", set()
+    loss_fn(batch, True, Place(7, 0))
+    purpose, seen["evaluation"] = "evaluation", set()
+    loss_fn(batch, False, Place(7, EVALUATION))
+    purpose, seen["sampling"] = "sampling", set()
+    sampler = SamplerConfig("ancestral", 5)
+    (whole,) = sample_batches(ImageRequest(numbers, numbers % 3, seed=7), 3, 4).make()
+    generator._make_sample_fn(sampler, False, 0)(whole._replace(label=label))
+    assert len(seen["training"]) == 4 * 3 and len(seen["sampling"]) == 4 * (1 + 5)
+    assert len(set.union(*seen.values())) == sum(map(len, seen.values()))
+    rows = 2 * 10**6  # of heun with as many steps as a process may have
+    assert noise.sampling_stream(rows) < 2**32 and noise.sampling_stream() > max(noise.LABEL, noise.EVALUATION)
 
 
 def test_guidance_extrapolates_from_the_unconditional_prediction(generator: Generator) -> None:

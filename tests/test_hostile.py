@@ -208,7 +208,7 @@ def test_images_are_refused_by_their_headers(tmp_path: Path) -> None:
     assert "00.png" in message and "--max_megapixels=64" in message
     Image.new("L", (100, 100)).save(tmp_path / "zz.png")
     loaded = read_images(tmp_path, ReadingConfig(skip_bad_images=True))
-    assert len(loaded.pixels) == 1 and len(loaded.notes) == 12
+    assert len(loaded.pixels) == 1 and loaded.notes[0].startswith("12 of 13 image files left out")
     small = ReadingConfig(max_megapixels=0.009, skip_bad_images=True)
     assert "no images there" in refused(lambda: read_images(tmp_path, small))
     with open(tmp_path / "00.png", "wb") as file:

@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
-from diffusion.config import FeatureConfig
-from diffusion.extractors import EXTRACTORS, Extractor, build_extractor
+from diffusion.extractor import Extractor
+from diffusion.extractors import EXTRACTORS, LAYERS, build_extractor
+from diffusion.feature_config import PROTOCOLS, FeatureConfig
 from diffusion.features import image_features
 from diffusion.inception import build_inception
 from diffusion.inception_weights import copy_keras, load_torch
@@ -41,10 +43,61 @@ def test_resizes_are_tensorflows(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(resize(x, 299, 299, True) / 128, tf.image.resize(x, (299, 299)) / 128, atol=1e-6)
 
 
+def _by_pillow(image: np.ndarray) -> np.ndarray:
+    """clean-fid's resize: each channel as float32, and nothing rounded."""
+    channels = [Image.fromarray(image[..., c].astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC)
+                for c in range(3)]  # fmt: skip
+    return np.stack([np.asarray(channel).clip(0, 255) for channel in channels], axis=-1)
+
+
+def _small_network() -> keras.Model:
+    image = keras.Input((299, 299, 3))
+    features = keras.layers.Flatten()(keras.layers.AveragePooling2D(23, name="pool_2")(image))
+    return keras.Model(image, [features, keras.layers.Dense(3, name="fc")(features)])
+
+
+@pytest.mark.parametrize("size", [(32, 32), (301, 640)])
+def test_protocols_are_what_they_are_called(
+    size: tuple[int, int], tmp_path: Path, one_replica: Placement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resize and scale of each, on one network: in the graph, on the host, and by the libraries that are named."""
+    x = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
+    wanted = {
+        "tf2015": (np.asarray(tf.raw_ops.ResizeBilinear(images=x, size=(299, 299))) - 128.0) / 128.0,
+        "pytorch-fid": 2.0 * np.asarray(tf.image.resize(x / np.float32(255), (299, 299))) - 1.0,
+        "clean": (np.stack([_by_pillow(image) for image in x]) - 128.0) / 128.0,
+    }
+    network = _small_network()
+    assert EXTRACTORS.keys() == set(PROTOCOLS)
+    for name, pixels in wanted.items():
+        monkeypatch.setitem(EXTRACTORS, name, EXTRACTORS[name]._replace(build=lambda: network))
+        extractor = build_extractor(FeatureConfig(protocol=name, weights="random"), tmp_path)
+        expected = network(pixels)[0]
+        found = image_features(extractor, _source(x), one_replica, tmp_path / f"{name}.npy", 2)
+        np.testing.assert_allclose(found.features, expected, atol=2e-6)
+        assert extractor.on_host is not None and extractor.mode == f"{name}-random"
+        host = extractor.call(np.stack([extractor.on_host(image) for image in x]))
+        np.testing.assert_allclose(host.features, expected, atol=2e-6)
+
+
+def test_earlier_layers_are_another_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytorch-fid's --dims=64: the mean after the first pooling, of the same weights."""
+    network = _small_network()
+    monkeypatch.setitem(EXTRACTORS, "clean", EXTRACTORS["clean"]._replace(build=lambda: network))
+    configs = [FeatureConfig(dims=dims, protocol="clean", weights="random") for dims in (64, 2048)]
+    extractor, whole = (build_extractor(config, tmp_path) for config in configs)
+    x = np.random.default_rng(0).uniform(0, 255, (2, 299, 299, 3)).astype(np.float32)
+    maps = x.reshape(2, 13, 23, 13, 23, 3).mean(axis=(2, 4)) / 128.0 - 1.0
+    np.testing.assert_allclose(extractor.call(x).features, maps.mean(axis=(1, 2)), atol=1e-5)
+    assert (extractor.mode, extractor.num_logits, whole.num_logits) == ("clean-64-random", 0, 3)
+    assert extractor.weights_hash == whole.weights_hash
+
+
 def test_the_reference_networks_features(tmp_path: Path, one_replica: Placement) -> None:
     """Images through the public layout's weights, from a file to pool_3, as torch-fidelity computes it."""
     state = random_state()
     model = build_inception("max", 1008)
+    assert all(model.get_layer(name).output.shape[-1] == width for width, name in LAYERS.items())
     with pytest.raises(UserError, match=r"weights.pth: fc.bias is missing; is it pt_inception"):
         load_torch(model, {name: value for name, value in state.items() if name != "fc.bias"}, "weights.pth")
     with pytest.raises(UserError, match=r"Conv2d_1a_3x3.conv.weight has shape \(1,\)"):
@@ -161,7 +214,7 @@ def test_interrupted_features_go_on(tmp_path: Path, one_replica: Placement) -> N
                 raise KeyboardInterrupt
             yield image
 
-    source = dataclasses.replace(_source(pixels, who="me"), images=stopping)
+    source = dataclasses.replace(_source(pixels, who="me", sha256="abc"), images=stopping)
     arguments = (extractor, source, one_replica, tmp_path / "f.npy", 2)
     with pytest.raises((KeyboardInterrupt, tf.errors.OpError)):
         image_features(*arguments)
@@ -183,7 +236,9 @@ def test_weights_are_random_only_where_they_are_asked_for(tmp_path: Path, monkey
         _build("tf2015", str(tmp_path / "no.pth"), tmp_path)
     with pytest.raises(UserError, match=r"no\.h5: no such file"):
         _build("keras", str(tmp_path / "no.h5"), tmp_path)
-    with pytest.raises(UserError, match=f"is not known: use {', '.join(EXTRACTORS)}, or the path"):
+    with pytest.raises(
+        UserError, match=f"is not known: use --protocol with one of {', '.join(EXTRACTORS)}, or the path"
+    ):
         _build("vgg", "", tmp_path)
     with pytest.raises(UserError, match=r"nothing\.keras: no such file"):
         _build("nothing.keras", "", tmp_path)

@@ -1,11 +1,17 @@
 """The forward process, by hand and by Bayes' rule."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from diffusion.config import ProcessConfig
 from diffusion.process import TARGETS, DiffusionProcess
+from diffusion.published_process import notes_of, read_process
 from files.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden" / "schedules.json"
 
 
 def _process(*args: object, **fields: object) -> DiffusionProcess:
@@ -18,6 +24,62 @@ def test_linear_schedule_is_the_papers() -> None:
     np.testing.assert_allclose(beta[[0, 1, 999]], [1e-4, 1e-4 + 0.0199 / 999, 0.02], rtol=1e-9)
     assert process.alpha_bar[0] == 1.0 and process.alpha_bar.dtype == np.float64
     np.testing.assert_allclose(process.alpha_bar[1000], 4.0358e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", json.loads(GOLDEN.read_text()), ids=lambda case: case["config"]["_class_name"])
+def test_processes_of_diffusers_files(case: dict) -> None:
+    """ᾱ_t of their schedulers, whose float32 products have five digits; see golden/make_schedules.py."""
+    process = DiffusionProcess(read_process(case["config"]))
+    np.testing.assert_allclose(process.alpha_bar[case["times"]], case["alpha_bar"], rtol=2e-4, atol=1e-8)
+
+
+def test_betas_are_not_scaled_where_a_file_gives_them() -> None:
+    """At T = 100 our linear schedule ends in noise (2e-5), theirs does not: they train on another process."""
+    theirs, ours = DiffusionProcess(read_process({"num_train_timesteps": 100})), _process(100)
+    betas = 1e-4 + np.arange(100) / 99 * (0.02 - 1e-4)
+    np.testing.assert_allclose(theirs.alpha_bar[100], np.prod(1 - betas), rtol=1e-12)
+    assert abs(theirs.alpha_bar[100] - 0.364) < 1e-3 and 1e-5 < ours.alpha_bar[100] < 3e-5
+    assert ours.alpha_bar[100] == pytest.approx(np.prod(1 - 10 * betas), rel=1e-12)
+    given = {"num_train_timesteps": 2, "trained_betas": [0.25, 0.5], "beta_schedule": "linear"}
+    np.testing.assert_allclose(DiffusionProcess(read_process(given)).alpha_bar, [1, 0.75, 0.375])
+    rescaled = read_process({"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
+    assert rescaled.zero_terminal_snr and DiffusionProcess(rescaled).alpha_bar[-1] == 0.0
+    assert read_process({"_class_name": "LCMScheduler"}).noise_schedule == "scaled_linear"  # its own default
+    assert read_process({}).noise_schedule == "linear_unscaled"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        ({"_class_name": "ScoreSdeVeScheduler"}, "_class_name is 'ScoreSdeVeScheduler', which is no scheduler of this"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "no scheduler of this process"),
+        ({"_class_name": ["DDPMScheduler"]}, "no scheduler of this process"),
+        ({"variance_type": "learned_range"}, "variance_type is 'learned_range', which is not supported"),
+        ({"use_flow_sigmas": True}, "use_flow_sigmas is True"),
+        ({"beta_schedule": "laplace"}, "beta_schedule is 'laplace', not one of linear"),
+        ({"beta_schedule": ["linear"]}, "not one of linear"),
+        ({"prediction_type": "flow_prediction"}, "prediction_type is 'flow_prediction'"),
+        ({"beta_start": "small"}, "beta_start='small'"),
+        ({"beta_end": 2.0}, "beta_end=2.0: 0.999 or less"),
+        ({"beta_end": [0.1]}, r"beta_end is \[0.1\], not a number"),
+        ({"trained_betas": [0.1] * 3}, "3 betas of 1,000 diffusion steps"),
+        ({"trained_betas": 0.1}, "trained_betas is 0.1, not a list"),
+        ({"trained_betas": [0.1, "x"], "num_train_timesteps": 2}, "betas='x'"),
+        ({"rescale_betas_zero_snr": True}, "use target v or x0"),
+        ({"rescale_betas_zero_snr": "yes"}, "zero_terminal_snr='yes'"),
+        ({"num_train_timesteps": 1e9}, "diffusion_steps=1000000000.0"),
+    ],
+)
+def test_schedulers_that_mean_something_else_are_refused(scheduler: dict, message: str) -> None:
+    with pytest.raises((UserError, KeyError), match=message):
+        read_process(scheduler)
+
+
+def test_what_is_not_used_of_a_scheduler_is_said() -> None:
+    assert notes_of({"clip_sample": True, "timestep_spacing": "linspace", "steps_offset": 0}) == ()
+    (note,) = notes_of({"clip_sample": False, "timestep_spacing": "trailing", "thresholding": True})
+    assert "clip_sample=False, thresholding=True, timestep_spacing='trailing'" in note
+    assert "β from 1e-4 to 0.02" in notes_of(None)[0]
 
 
 def test_cosine_schedule_by_hand() -> None:
@@ -76,9 +138,14 @@ def test_min_snr_would_leave_pure_noise_untrained() -> None:
     ("fields", "message"),
     [
         ({"diffusion_steps": 1}, "diffusion_steps=1: 2 or more is needed"),
-        ({"noise_schedule": "square"}, "'square' is not known: use one of linear, cosine"),
+        ({"noise_schedule": "square"}, "'square' is not known: use one of linear, linear_unscaled"),
         ({"target": "score"}, "'score' is not known: use one of eps, x0, v"),
         ({"zero_terminal_snr": True}, "use target v or x0"),
+        ({"noise_schedule": "cosine", "beta_end": 0.01}, "cosine has no --beta_start"),
+        ({"beta_end": 1.5}, "beta_end=1.5: 0.999 or less"),
+        ({"beta_start": float("nan")}, "beta_start=nan: 1e-09 or more"),
+        ({"betas": (0.1, 0.2)}, "2 betas of 1,000 diffusion steps"),
+        ({"betas": (0.1, 1.0), "diffusion_steps": 2}, "betas from 0.1 to 1.0: they must lie between 0 and 1"),
     ],
 )
 def test_bad_processes(fields: dict, message: str) -> None:

@@ -71,12 +71,12 @@ def test_a_classifier_of_new_parts_only(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_sampler_of_new_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NOISE_SCHEDULES, "straight", lambda num_steps: np.linspace(0.99, 0.01, num_steps))
+    monkeypatch.setitem(NOISE_SCHEDULES, "straight", lambda config: np.linspace(0.01, 0.03, config.diffusion_steps))
     monkeypatch.setitem(SPACINGS, "ends", lambda process, steps: np.linspace(process.num_steps, 1, steps))
     new = Sampler(lambda config, process, times: ddim(process, times, 0.5 * config.eta), spacing="ends")
     monkeypatch.setitem(SAMPLERS, "calm", new)
     process = DiffusionProcess(ProcessConfig(100, noise_schedule="straight"))
-    assert process.alpha_bar[100] == pytest.approx(0.01)
+    assert process.alpha_bar[2] == pytest.approx(0.99 * (0.99 - 0.02 / 99))
     table, old = (
         make_table(SamplerConfig(sampler=name, sampling_steps=5, eta=eta), process)
         for name, eta in (("calm", 1.0), ("ddim", 0.5))

@@ -3,18 +3,22 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from diffusion import samplers
-from diffusion.config import ProcessConfig, SamplerConfig
+from diffusion.config import DdpmConfig, ProcessConfig, SamplerConfig
+from diffusion.fid_config import FidConfig
 from diffusion.process import DiffusionProcess
 from diffusion.samplers import M0, Table, X, make_table
 from diffusion.sampling import sample
 from diffusion.spacings import CHOICES, SPACINGS, spaced_times
 from files.errors import UserError
 from tests.scripts import ROOT
+from training.config_files import as_flags
+from training.run_config import belongs
 
 PROCESS = DiffusionProcess(ProcessConfig(20000))  # so many that whole times are no restriction
 LINEAR = DiffusionProcess(ProcessConfig())
@@ -128,6 +132,35 @@ def test_the_two_variances_are_exact_at_their_ends() -> None:
     np.testing.assert_allclose((mean, spread), (LINEAR.alpha[1] * 0.7, LINEAR.sigma[1]), rtol=2e-3)
 
 
+@pytest.mark.parametrize(("steps", "variance"), [(0, "large"), (1000, "large"), (999, "small"), (20, "small")])
+def test_the_variance_follows_from_the_number_of_steps(steps: int, variance: str) -> None:
+    """The large one of few steps leaves noise: its standard deviation of a point is the last but one step's σ."""
+    table = make_table(SamplerConfig("ancestral", steps), LINEAR)
+    said = make_table(SamplerConfig("ancestral", steps, variance=variance), LINEAR)
+    np.testing.assert_array_equal(table.weights, said.weights)
+    other = "large" if variance == "small" else "small"
+    assert not np.array_equal(
+        table.weights, make_table(SamplerConfig("ancestral", steps, variance=other), LINEAR).weights
+    )
+
+
+def test_a_run_of_an_earlier_version_is_the_same_where_the_variance_is(tmp_path: Path) -> None:
+    """Then the default was large: the same run with other samplers, and with all steps."""
+    for steps, sampler, same in ((20, "dpm++", True), (0, "ancestral", True), (20, "ancestral", False)):
+        config = DdpmConfig(sampler=SamplerConfig(sampler, steps))
+        there = as_flags(config) | {"variance": "large"}
+        (tmp_path / "flags.txt").write_text("".join(f"--{name}={value}\n" for name, value in there.items()))
+        if same:
+            assert belongs(tmp_path, config)
+        else:
+            with pytest.raises(UserError, match="--variance=large there, auto here"):
+                belongs(tmp_path, config)
+    folders = FidConfig(a="here", b="there")
+    there = as_flags(folders) | {"variance": "large"}
+    (tmp_path / "flags.txt").write_text("".join(f"--{name}={value}\n" for name, value in there.items()))
+    assert belongs(tmp_path, folders)
+
+
 def test_ancestral_sampling_of_a_mixture() -> None:
     rng = np.random.default_rng(0)
     found = run(samplers.ancestral(LINEAR, spaced_times(LINEAR, 1000)), rng.standard_normal(5000), mixture(LINEAR), rng)
@@ -216,7 +249,12 @@ def test_bad_samplers_and_warnings() -> None:
     ):
         with pytest.raises(UserError, match=message):
             make_table(config, LINEAR)
-    assert "leaves noise" in samplers.warnings(SamplerConfig("ancestral", 100), LINEAR)[0]
+    large = SamplerConfig("ancestral", 100, variance="large")
+    assert "leaves noise" in samplers.warnings(large, LINEAR)[0]
+    assert (
+        "takes the small variance in 100 of T = 1000 steps"
+        in samplers.warnings(SamplerConfig("ancestral", 100), LINEAR)[0]
+    )
     assert not samplers.warnings(SamplerConfig("ancestral", 1000), LINEAR)
     assert not samplers.warnings(SamplerConfig("ancestral", 0), LINEAR)
     assert not samplers.warnings(SamplerConfig("ancestral", 100, variance="small"), LINEAR)
@@ -226,7 +264,7 @@ def test_bad_samplers_and_warnings() -> None:
 def test_tables_and_configurations_need_neither_keras_nor_tensorflow() -> None:
     code = (
         "import sys, diffusion.data\n"
-        "from diffusion.config import DdpmConfig, FidConfig, SampleConfig\n"
+        "from diffusion.config import DdpmConfig, SampleConfig\nfrom diffusion.fid_config import FidConfig\n"
         "from diffusion.process import DiffusionProcess\n"
         "from diffusion.samplers import make_table\n"
         "config = DdpmConfig()\n"

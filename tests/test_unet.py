@@ -14,6 +14,7 @@ from diffusion.published import is_published, load_generator, load_unet, read_co
 from diffusion.unet import GroupNorm, TimeEmbedding, build_unet
 from files.errors import UserError
 from tests.golden.unet_config import CONFIG
+from tests.policies import dtype_policy
 from training.backends import Placement
 
 GOLDEN = Path(__file__).parent / "golden" / "unet.npz"
@@ -74,6 +75,22 @@ def test_group_norm_keeps_its_digits_under_a_large_mean() -> None:
     np.testing.assert_allclose(layer(x.astype(np.float32)), expected.reshape(x.shape), atol=2e-3)
 
 
+@pytest.mark.parametrize("silu", [False, True])
+def test_group_norm_rounds_neither_its_factors_nor_its_statistics(silu: bool) -> None:
+    """In mixed_bfloat16, whose 1 + 1/512 is 1: gamma and beta of 1/512 more or less must be seen where they add up."""
+    with dtype_policy("mixed_bfloat16"):
+        layer = GroupNorm(1, silu=silu)
+    layer.build((1, 2, 2))
+    gamma, beta = np.array([1 + 1 / 512, 1 - 1 / 512]), np.array([1 + 1 / 512, 1 + 1 / 512])
+    layer.set_weights([gamma, beta])
+    assert layer.gamma.dtype == layer.beta.dtype == "float32"
+    x = np.array([[[1.0, -1.0], [1.0, -1.0]]])  # of mean 0 and variance 1
+    wide = x * gamma + beta  # 2 + 1/256, 1/256
+    found = keras.ops.convert_to_numpy(keras.ops.cast(layer(keras.ops.cast(x, "bfloat16")), "float64"))
+    expected = wide / (1 + np.exp(-wide)) if silu else wide
+    np.testing.assert_allclose(found, expected, rtol=2**-7)  # 1/256 is a bfloat16; of rounded factors it would be 0
+
+
 def test_a_published_folder_is_a_generator(tmp_path: Path, one_replica: Placement) -> None:
     state, _ = _golden()
     (tmp_path / "unet").mkdir()
@@ -91,6 +108,15 @@ def test_a_published_folder_is_a_generator(tmp_path: Path, one_replica: Placemen
     assert (process.diffusion_steps, process.noise_schedule, process.target) == (50, "cosine", "v")
     images = generator.images(SamplerConfig("ddim", 2), ImageRequest(np.arange(2)))
     assert images.shape == (2, 16, 16, 3) and images.std() > 0
+    assert generator.notes == ()
+    about = tmp_path / "scheduler" / "scheduler_config.json"
+    for change in ({"_class_name": "KarrasVeScheduler"}, {"beta_schedule": "laplace"}, {"beta_end": -1.0}):
+        about.write_text(json.dumps({"beta_schedule": "linear"} | change))
+        with pytest.raises(UserError, match=r"scheduler_config\.json: no process that is supported") as error:
+            load_generator(tmp_path, one_replica)
+        assert "\n" not in str(error.value)
+    about.unlink()
+    assert "β from 1e-4 to 0.02" in load_generator(tmp_path, one_replica).notes[0]
     for changes, message in (
         ({"norm_eps": 1e-5}, "norm_eps is 1e-05, not 1e-06"),
         ({"attention_head_dim": 4, "down_block_types": ["AttnDownBlock2D"] * 2}, "other numbers of heads"),

@@ -1,0 +1,108 @@
+"""Figures of each class: of the images of a class on one side against those of the same class on the other.
+
+``N`` real and ``M`` generated images, ``D`` features.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusion.fid import frechet_distance_of_features
+from diffusion.prdc import PRECISION_NEIGHBOURS, precision_recall
+from files.errors import UserError
+from training.names import one_line
+
+
+class ByClass(NamedTuple):
+    """Figures of classes.
+
+    Attributes:
+        figures: class → name → value; classes of which it cannot be had are left out.
+        notes: what the user is told, also of those that were left out.
+    """
+
+    figures: dict[str, dict[str, float]]
+    notes: tuple[str, ...]
+
+
+def fid_by_class(real: np.ndarray, real_labels: np.ndarray, fake: np.ndarray, fake_labels: np.ndarray) -> ByClass:
+    """The Fréchet distance of each class's images, ``fid``, and its mean over classes is for the caller.
+
+    Args:
+        real: [N, D] features.
+        real_labels: [N] names or numbers of classes.
+        fake: [M, D] features.
+        fake_labels: [M] names or numbers, in the same words.
+
+    Raises:
+        UserError: labels of another number of images, or no class that both sides have.
+    """
+
+    def measure(one: np.ndarray, two: np.ndarray) -> dict[str, float]:
+        return {"fid": frechet_distance_of_features(one, two)}
+
+    found = _each(measure, 2, real, real_labels, fake, fake_labels)
+    width = real.shape[1]
+    few = min(_smallest(labels, found.figures) for labels in (real_labels, fake_labels)) if found.figures else width
+    if few >= width:
+        return found
+    note = (
+        f"a class has {few:,} images only, and {width:,} features: its FID is far above that of many images; compare "
+        "it with that of the same class and the same number of images only"
+    )
+    return found._replace(notes=(*found.notes, note))
+
+
+def precision_recall_by_class(
+    real: np.ndarray,
+    real_labels: np.ndarray,
+    fake: np.ndarray,
+    fake_labels: np.ndarray,
+    k: int = PRECISION_NEIGHBOURS,
+) -> ByClass:
+    """Improved precision and recall of each class's images; arguments and errors as ``fid_by_class``."""
+    return _each(lambda one, two: precision_recall(one, two, k), k + 1, real, real_labels, fake, fake_labels)
+
+
+def _each(
+    measure: Callable[[np.ndarray, np.ndarray], dict[str, float]],
+    least: int,
+    real: np.ndarray,
+    real_labels: np.ndarray,
+    fake: np.ndarray,
+    fake_labels: np.ndarray,
+) -> ByClass:
+    for name, features, labels in (("real", real, real_labels), ("generated", fake, fake_labels)):
+        if len(features) != len(labels):
+            raise UserError(f"{len(features):,} {name} images and {len(labels):,} labels: each image needs one")
+    one, two = (np.asarray([str(label) for label in labels]) for labels in (real_labels, fake_labels))
+    both = [name for name in dict.fromkeys(one.tolist()) if name in set(two.tolist())]
+    if not both:
+        raise UserError(f"no class is on both sides: {_some(set(one.tolist()))} and {_some(set(two.tolist()))}")
+    figures, few = {}, []
+    for name in both:
+        rows, others = np.flatnonzero(one == name), np.flatnonzero(two == name)
+        if min(len(rows), len(others)) < least:
+            few.append(name)
+        else:
+            figures[name] = measure(real[rows], fake[others])
+    notes = []
+    if few:
+        notes.append(f"classes of fewer than {least} images on a side have no figures of their own: {_some(few)}")
+    missing = set(one.tolist()) ^ set(two.tolist())
+    if missing:
+        notes.append(f"classes that are on one side only have no figures of their own: {_some(missing)}")
+    return ByClass(figures, tuple(notes))
+
+
+def _smallest(labels: np.ndarray, names: dict[str, dict[str, float]]) -> int:
+    """Images of the smallest class of those that have figures."""
+    written = np.asarray([str(label) for label in labels])
+    return min(int((written == name).sum()) for name in names)
+
+
+def _some(names: "set[str] | list[str]", most: int = 5) -> str:
+    """The first names, on one line."""
+    shown = ", ".join(one_line(name) for name in sorted(names)[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown

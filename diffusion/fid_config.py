@@ -1,0 +1,49 @@
+"""All choices of a distance between two sets of images."""
+
+import dataclasses
+from typing import Self
+
+from diffusion.config import ReadingConfig, SamplerConfig
+from diffusion.feature_config import FeatureConfig
+from training.config import TaskConfig
+from training.options import nested, option
+
+
+@dataclasses.dataclass(frozen=True)
+class FidConfig(TaskConfig):
+    """The Fréchet distance, and its relatives, between two sets of images."""
+
+    a: str = option("", "Set of real images; the first argument.")
+    b: str = option("", "Set that is compared with it; the second argument.")
+    num_images: int = option(
+        0,
+        "Number of images of each side at most, drawn at random by --seed, and of images that a model makes; 0: all.",
+        low=0,
+    )
+    split_seed: int = option(
+        0,
+        "Seed of the split of NAME:SPLIT where the data set has none, as ddpm's --seed; RUN_DIR:SPLIT has its run's.",
+        low=0,
+        high=2**32 - 1,
+    )
+    test_share: float = option(0.1, "Share of NAME's images that its split holds out, as ddpm's.", low=0.0, high=1.0)
+    statistics_of: str = option(
+        "", "Tool whose statistics or features the files are that do not say it.", choices="diffusion.statistics:SAID"
+    )
+    batch_size: int = option(32, "Images in a batch.", low=1)
+    reading: ReadingConfig = nested(ReadingConfig)
+    features: FeatureConfig = nested(FeatureConfig)
+    metrics: tuple[str, ...] | None = option(
+        None,
+        "Figures that are computed besides FID. [those that both sides allow]",
+        choices="diffusion.quality:METRICS",
+    )
+    per_class: bool = option(False, "Also FID, precision and recall of each class, where both sides have classes.")
+    extrapolate: bool = option(False, "Also extrapolate FID to infinitely many images of B.")
+    bootstrap: int = option(0, "Number of resamples for a bootstrap interval of the distance; 0: no interval.", low=0)
+    sampler: SamplerConfig = nested(SamplerConfig)
+
+    def settled(self) -> Self:
+        """Only ancestral sampling of a model has a variance; how many steps that has is the model's to say."""
+        asks = self.sampler.sampler == "ancestral" and self.sampler.sampling_steps
+        return self if asks else dataclasses.replace(self, sampler=self.sampler.of_process(0))

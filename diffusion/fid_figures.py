@@ -1,0 +1,206 @@
+"""The figures of two sides of a comparison: whether they can be had, before anything is computed, and then they."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion import intervals, prdc, quality, scores
+from diffusion.by_class import fid_by_class, precision_recall_by_class
+from diffusion.features import Features
+from diffusion.fid import Reference
+from diffusion.fid_config import FidConfig
+from diffusion.folders import natural
+from diffusion.quality import Measured
+from diffusion.sources import ImageSource, Source
+from diffusion.statistics import Statistics
+from files.errors import UserError
+from training.names import one_line
+from training.run import Run
+
+USUAL = ("kid", "prdc", "is")  # where --metrics does not say which
+_OF_LOGITS = ("is",)  # of the second side alone; the others compare the features of both
+_LEAST = {  # images of a side
+    "prdc": max(prdc.PRECISION_NEIGHBOURS, prdc.DENSITY_NEIGHBOURS) + 1,
+    "is": scores.SPLITS,
+}
+_SHOWN = 50  # classes that are printed
+_VERSION = "figures_version"  # of a result: 2 since KID's error, the Inception Score and PRDC are right
+_WRONG_BEFORE = ("kid_standard_error", "precision", "inception_score", "fid_interval_low")
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One side's statistics, its features if it has any, and the classes of its images where they are needed."""
+
+    statistics: Statistics
+    features: Features | None
+    labels: list[str] | None = None
+
+
+def metrics_of(config: FidConfig) -> tuple[str, ...]:
+    """The figures besides FID."""
+    return USUAL if config.metrics is None else config.metrics
+
+
+class Plan(NamedTuple):
+    """The figures besides FID that can be had, and notes on the usual ones that cannot."""
+
+    metrics: tuple[str, ...]
+    notes: list[str]
+
+
+def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
+    """Compares what is asked with what the sides are.
+
+    Args:
+        config: the figures.
+        a, b: the sides.
+        num_logits: of the extractor; 0 for none.
+
+    Raises:
+        UserError: a figure that was asked for cannot be had.
+    """
+    saved = [
+        f"{name} ({text})" for name, text, side in (("A", config.a, a), ("B", config.b, b))
+        if isinstance(side, Statistics)
+    ]  # fmt: skip
+    lacking = f"{' and '.join(saved)} {'is' if len(saved) == 1 else 'are'} saved statistics" if saved else ""
+    for name, asked in (
+        ("extrapolate", config.extrapolate), ("bootstrap", config.bootstrap), ("per_class", config.per_class)
+    ):  # fmt: skip
+        if asked and lacking:
+            raise UserError(f"--{name} needs images or features on both sides, and {lacking}")
+    if config.extrapolate and b.count < intervals.LEAST:
+        raise UserError(f"--extrapolate needs {intervals.LEAST} images of B, and {config.b} has {b.count:,}")
+    if config.bootstrap and (config.bootstrap < 2 or b.count < 4):
+        raise UserError(f"--bootstrap={config.bootstrap} of {b.count:,} images: 2 resamples of 4 images are the least")
+    if config.per_class:
+        _check_classes(config, a, b)
+    notes: dict[str, list[str]] = {}
+    can = []
+    for name in metrics_of(config):
+        why = _why_not(name, config, a, b, num_logits, lacking)
+        if why and config.metrics is not None:
+            raise UserError(f"--metrics={','.join(config.metrics)}: {name} cannot be had: {why}; leave it out")
+        if why:
+            notes.setdefault(why, []).append(name)
+        else:
+            can.append(name)
+    return Plan(tuple(can), [f"no {', '.join(names)}: {why}" for why, names in notes.items()])
+
+
+def _why_not(name: str, config: FidConfig, a: Source, b: Source, num_logits: int, lacking: str) -> str:
+    """Why a figure cannot be had; nothing if it can."""
+    counts = [("A", config.a, a.count), ("B", config.b, b.count)]
+    if name in _OF_LOGITS:
+        if not isinstance(b, ImageSource):
+            return f"B ({config.b}) has no images"
+        if not num_logits:
+            return "the extractor has no classes"
+        counts = counts[1:]
+    elif lacking:
+        return lacking
+    few = [f"{side} ({text}) has {count:,}" for side, text, count in counts if count < _LEAST.get(name, 2)]
+    return f"it needs {_LEAST[name]} images, and {few[0]}" if few else ""
+
+
+def _check_classes(config: FidConfig, a: Source, b: Source) -> None:
+    found = []
+    for name, text, side in (("A", config.a, a), ("B", config.b, b)):
+        labels = side.labels() if isinstance(side, ImageSource) else None
+        if labels is None:
+            raise UserError(f"--per_class needs the classes of both sides, and {name} ({text}) has none")
+        found.append(set(labels))
+    if not (found[0] & found[1]) - {""}:
+        some = [", ".join(one_line(name, 20) for name in sorted(names)[:3]) for names in found]
+        raise UserError(f"--per_class: no class is on both sides; A has {some[0]}, … and B {some[1]}, …")
+
+
+def compare(config: FidConfig, metrics: tuple[str, ...], run: Run, real: Side, fake: Side) -> dict[str, Any]:
+    """Every figure (also printed), and the provenance of both sides; ``metrics`` are those of a ``Plan``."""
+    a, b = real.statistics, fake.statistics
+    for note in quality.notes_on_sizes(a.count, b.count, len(a.mean)):
+        run.say(f"note: {note}")
+    x, y = (side.features.features if side.features else None for side in (real, fake))
+    width = len(a.mean)
+    # Of few images the features themselves are more exact, and faster; of many the statistics are there already.
+    if x is not None and len(x) <= width:
+        reference = Reference.of_features(x)
+    else:
+        reference = Reference.of_gaussian(a.mean, a.covariance)
+    if y is not None and len(y) <= width:
+        distance = reference.distance(y)
+    else:
+        distance = reference.distance_to(b.mean, b.covariance)
+    figures = {"fid": distance}
+    for measured in _further_figures(config, metrics, real, fake, reference, distance):
+        figures |= measured.figures
+        for note in measured.notes:
+            run.say(f"note: {note}")
+    for name, value in figures.items():
+        run.say(f"{name.replace('_', ' '):20s} {value:.6g}")
+    result: dict[str, Any] = dict(figures)
+    if config.per_class:
+        result |= _by_class(run, real, fake)
+    for name, side in (("a", a), ("b", b)):
+        result |= {f"{name}_{key}": value for key, value in (side.provenance | {"count": side.count}).items()}
+    return result | {"mode": a.mode, "seed": config.seed, _VERSION: 2}
+
+
+def _further_figures(
+    config: FidConfig, metrics: tuple[str, ...], real: Side, fake: Side, reference: Reference, distance: float
+) -> list[Measured]:
+    x, y = (side.features.features if side.features else None for side in (real, fake))
+    compared = quality.Compared(x, y, fake.features.logits if fake.features else None, config.seed)
+    found = [measure(compared) for name, measure in quality.METRICS.items() if name in metrics]
+    if y is not None and config.extrapolate:
+        found.append(quality.extrapolated(reference, y, config.seed))
+    if y is not None and config.bootstrap:
+        found.append(quality.interval(reference, y, distance, config.seed, config.bootstrap))
+    return found
+
+
+def _by_class(run: Run, real: Side, fake: Side) -> dict[str, Any]:
+    """FID, precision and recall of each class, and their means over classes."""
+    sides: list[Any] = []
+    for side in (real, fake):
+        assert side.features is not None and side.labels is not None
+        labels = np.array(side.labels)
+        rows = np.flatnonzero(labels != "")
+        whole = len(rows) == len(labels)
+        sides += [side.features.features if whole else side.features.features[rows], labels[rows]]
+    figures: dict[str, dict[str, float]] = {}
+    for measured in (fid_by_class(*sides), precision_recall_by_class(*sides)):
+        for name, values in measured.figures.items():
+            figures.setdefault(name, {}).update(values)
+        for note in measured.notes:
+            run.say(f"note: {note}")
+    figures = {name: figures[name] for name in sorted(figures, key=natural)}
+    for name, values in list(figures.items())[:_SHOWN]:
+        text = "  ".join(f"{key} {value:.6g}" for key, value in values.items())
+        run.say(f"{one_line(name):20s} {text}")
+    if len(figures) > _SHOWN:
+        run.say(f"… and {len(figures) - _SHOWN:,} classes more in result.json")
+    means = {}
+    for key in ("fid", "precision", "recall"):
+        found = [values[key] for values in figures.values() if key in values]
+        if found:
+            means[f"mean_{key}_of_classes"] = float(np.mean(found))
+            run.say(f"mean {key} of {len(found):,} classes  {means[f'mean_{key}_of_classes']:.6g}")
+    return {"by_class": figures} | means
+
+
+def check_version(result: dict[str, Any], path: Path) -> None:
+    """Refuses a result of an earlier version that has figures which were wrong then.
+
+    Raises:
+        UserError: it has one.
+    """
+    wrong = [name for name in _WRONG_BEFORE if name in result]
+    if wrong and result.get(_VERSION, 1) < 2:
+        raise UserError(
+            f"--run_dir={path} was measured by an earlier version, which had {', '.join(wrong)} wrong; choose another "
+            "folder to measure again"
+        )

@@ -1,0 +1,123 @@
+"""Features in files, and other tools' statistics: npz, npy, PyTorch's files and pickles, nothing in them run.
+
+What a file does not say of itself (which tool, with which resize) the user has to say: distances between protocols are
+larger than those between many models.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion import statistics
+from diffusion.statistics import Kind, Statistics
+from files.errors import UserError
+from files.npz import read_headers, read_npy, read_npz
+from files.pickled_arrays import read_pickle
+from files.torch_file import read_torch_arrays
+
+SUFFIXES = (".pt", ".pkl")  # of other tools' files; npz and npy may hold images too
+_DINO = "fd_dinov2"
+_UNLABELLED = "unlabelled features"
+_OF_TORCH_FIDELITY = "inception-v3-compat"
+_NAME = re.compile(r"(inception-v3-compat|vgg16|(?:clip|dinov2)-(?:(?!clip-|dinov2-).)+)-(?:stat-fid|features)-(.+)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureFile:
+    """Features that somebody computed.
+
+    Attributes:
+        features: [N, D].
+        provenance: as that of ``Statistics``.
+        notes: what a reader of a result should know.
+    """
+
+    features: np.ndarray
+    provenance: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.features)
+
+    @property
+    def kind(self) -> Kind:
+        """Which features they are."""
+        return Kind(self.features.shape[1], self.provenance)
+
+
+def read_npz_features(path: Path, tool: str) -> FeatureFile | None:
+    """The one array of features [N, D] of an npz file; None for a file of anything else.
+
+    Args:
+        path: of the file.
+        tool: a name in ``TOOLS``, whose features they are; empty: not said.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    headers = read_headers(path)
+    matrices = [name for name, (shape, dtype) in headers.items() if len(shape) == 2 and dtype.kind == "f"]
+    if len(matrices) != 1 or any(len(shape) > 2 for shape, _ in headers.values()):
+        return None
+    return _features(path, read_npz(path)[matrices[0]], tool)
+
+
+def read_npy_features(path: Path, tool: str) -> FeatureFile | None:
+    """Features [N, D] in a npy file, memory-mapped; None for another array."""
+    array = read_npy(path)
+    return _features(path, array, tool) if _is_features(array) else None
+
+
+def read_tool_file(path: Path, tool: str) -> Statistics | FeatureFile:
+    """torch-fidelity's caches (.pt) and EDM2's reference statistics (.pkl).
+
+    Raises:
+        UserError: see ``read_torch_arrays`` and ``read_pickle``; or neither statistics nor features are there.
+    """
+    if path.suffix.lower() == ".pkl":
+        return _of_edm2(path, read_pickle(path), tool)
+    arrays = read_torch_arrays(path)
+    if {"mu", "sigma"} <= arrays.keys():
+        return statistics.of_arrays(path, arrays, _of_torch_fidelity(path, arrays["mu"].size, tool))
+    matrices = [array for array in arrays.values() if _is_features(array)]
+    if len(matrices) != 1:
+        raise UserError(f"{path}: neither statistics (mu, sigma) nor one array of features [N, D]; it has "
+                        f"{', '.join(list(arrays)[:8])}")  # fmt: skip
+    return FeatureFile(matrices[0], _of_torch_fidelity(path, matrices[0].shape[1], tool))
+
+
+def _of_torch_fidelity(path: Path, width: int, tool: str) -> dict[str, Any]:
+    """The files are named INPUT-EXTRACTOR-stat-fid-LAYER.pt and INPUT-EXTRACTOR-features-LAYER.pt."""
+    named = _NAME.search(path.stem)
+    if named and not tool and named[1] != _OF_TORCH_FIDELITY:
+        return {"mode": f"torch-fidelity:{named[1]}-{named[2]}", "tool": "torch-fidelity"}
+    return statistics.of_tool(tool or "torch-fidelity", width)
+
+
+def _of_edm2(path: Path, arrays: dict[str, np.ndarray], tool: str) -> Statistics:
+    """``fid``, or ``fd_dinov2`` where that alone is there; EDM2 files have both, by metric."""
+    if "mu" in arrays:
+        return statistics.of_arrays(path, arrays, statistics.said(path, tool, arrays["mu"].size))
+    count = {"count": arrays["num_images"]} if "num_images" in arrays else {}
+    if "fid/mu" in arrays:
+        width = arrays["fid/mu"].size
+        return statistics.of_arrays(path, arrays | count, statistics.of_tool(tool or "edm2", width), "fid/")
+    if f"{_DINO}/mu" in arrays:
+        return statistics.of_arrays(path, arrays | count, {"mode": f"edm2:{_DINO}", "tool": "edm2"}, f"{_DINO}/")
+    raise UserError(f"{path}: no statistics 'fid' or {_DINO!r} in it; it has {', '.join(list(arrays)[:8])}")
+
+
+def _is_features(array: np.ndarray) -> bool:
+    return array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] > 0
+
+
+def _features(path: Path, features: np.ndarray, tool: str) -> FeatureFile:
+    if tool:
+        return FeatureFile(features, statistics.of_tool(tool, features.shape[1]))
+    note = f"{path} does not say of which extractor its features are; a distance is right only between the same"
+    return FeatureFile(features, {"mode": _UNLABELLED}, (note,))

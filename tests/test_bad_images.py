@@ -1,0 +1,170 @@
+"""Image files that cannot be read, or not in full: none stops a folder but by its name, and all are counted."""
+
+import io
+import os
+import struct
+import tracemalloc
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion.config import DataConfig, ReadingConfig
+from diffusion.data import Splits, load
+from diffusion.decoding import TURNED
+from diffusion.fid_config import FidConfig
+from diffusion.images import read_images
+from diffusion.sources import ImageSource, open_source
+from files.errors import UserError
+from tests import fuzz_images
+
+
+def _png(path: Path, pixels: np.ndarray | None = None, mode: str = "RGB", size: tuple[int, int] = (6, 4)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (Image.new(mode, size, 7) if pixels is None else Image.fromarray(pixels)).save(path)
+
+
+def _folder(path: Path, **options: object) -> Splits:
+    return load(DataConfig(dataset="folder", data_path=path, **options))  # type: ignore[arg-type]
+
+
+def test_bad_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder or archive"):
+        _folder(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no images there"):
+        _folder(tmp_path)
+    for k in range(20):
+        _png(tmp_path / "d" / f"{k:02d}.png")
+    whole = (tmp_path / "d" / "05.png").read_bytes()
+    (tmp_path / "d" / "05.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "d" / "07.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"05\.png: not a readable image .* --skip_bad_images"):
+        _folder(tmp_path / "d")
+    splits = _folder(tmp_path / "d", skip_bad_images=True)
+    assert sum(map(len, splits.parts().values())) == 18
+    assert (
+        splits.notes[0].startswith("2 of 20 image files left out, not readable: 05.png (")
+        and "07.png" in splits.notes[0]
+    )
+    for file in (tmp_path / "d").iterdir():
+        file.write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match=r"d: no images there: none of 20 files can be read, such as 00\.png \(of no"):
+        _folder(tmp_path / "d", skip_bad_images=True)
+    _png(tmp_path / "e" / "a.png")
+    _png(tmp_path / "e" / "b.png", size=(5, 5))
+    with pytest.raises(UserError, match=r"a\.png is 6×4 with 3 channel.*b\.png is 5×5.*set --image_size"):
+        _folder(tmp_path / "e")
+    _png(tmp_path / "f" / "a.png")
+    _png(tmp_path / "f" / "b.png", mode="L")
+    with pytest.raises(UserError, match=r"b\.png is 6×4 with 1; set --channels to 1 or 3"):
+        _folder(tmp_path / "f")
+    _png(tmp_path / "g" / "a.png")
+    with pytest.raises(UserError, match=r"1 image\(s\) are too few to hold 1 out"):
+        _folder(tmp_path / "g")
+    (tmp_path / "h.rar").write_text("x")
+    with pytest.raises(UserError, match="neither a folder nor an archive"):
+        _folder(tmp_path / "h.rar")
+
+
+def test_one_bad_file_of_any_kind_stops_nothing(tmp_path: Path) -> None:
+    seeds = {kind: contents for kind, contents in fuzz_images.SEEDS.items() if kind != "npy"}
+    for kind, contents in seeds.items():
+        for number, content in enumerate(contents):
+            (tmp_path / f"{number}.{kind}").write_bytes(content[: len(content) // 3])
+    (tmp_path / "bomb.png").write_bytes(_huge_png())
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    for k in range(12):
+        _png(tmp_path / f"good{k}.png", np.full((16, 24, 3), k, np.uint8))
+    count = sum(map(len, seeds.values())) + 15
+    with pytest.raises(UserError, match="not a readable image"):
+        _folder(tmp_path)
+    splits = _folder(tmp_path, skip_bad_images=True, channels=3, image_size=8, range="dtype")
+    bad = count - sum(map(len, splits.parts().values()))
+    assert splits.notes[0].startswith(f"{bad} of {count} image files left out, not readable: ") and bad > 30
+    reading = ReadingConfig(skip_bad_images=True, channels=3, image_size=8, range="dtype")
+    source = open_source(str(tmp_path), FidConfig(reading=reading), None)  # type: ignore[arg-type]
+    assert isinstance(source, ImageSource) and source.notes[:1] == splits.notes[:1]
+    assert len(list(source.images(0))) == source.count == count - bad
+
+
+def _huge_png() -> bytes:
+    """Its header says so; its pixels are missing."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+def test_damaged_exif_data_do_not_cost_the_image(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112], turned[0x010F] = 6, "a maker whose name is long"
+    file = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(file, "JPEG", exif=turned)
+    whole = file.getvalue()
+    entry = whole.index(b"\x01\x12\x00\x03")  # the orientation's tag and type
+    for name, damaged, shape, note in (
+        ("maker", whole.replace(b"\x01\x0f\x00\x02", b"\x01\x0f\x00\x05"), (6, 4), False),
+        ("type", whole[: entry + 3] + b"\x63" + whole[entry + 4 :], (4, 6), False),
+        ("header", whole.replace(b"Exif\0\0MM", b"Exif\0\0XX"), (4, 6), True),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(damaged)
+        loaded = read_images(tmp_path / name, ReadingConfig())
+        assert loaded.pixels.shape == (1, *shape, 3), name
+        assert loaded.notes == [f"1 image files {TURNED}"] * note, name
+
+
+def test_what_pillow_warns_of_is_no_error(tmp_path: Path) -> None:
+    """Warnings are errors here; a damaged length of a tag is one."""
+    turned = Image.Exif()
+    turned[0x0112], turned[0x010F] = 6, "a maker whose name is long"
+    file = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(file, "JPEG", exif=turned)
+    damaged = file.getvalue().replace(b"\x01\x0f\x00\x02\x00\x00", b"\x01\x0f\x00\x02\x7f\x00")
+    (tmp_path / "a.jpg").write_bytes(damaged)
+    with pytest.warns(UserWarning, match="Tag data larger than file"):
+        _exif_of(tmp_path / "a.jpg")
+    assert read_images(tmp_path, ReadingConfig()).pixels.shape == (1, 6, 4, 3)
+
+
+def _exif_of(path: Path) -> None:
+    with Image.open(path) as image:
+        image.getexif().get(0x010F)
+
+
+def test_a_damaged_member_of_a_zip_archive(tmp_path: Path) -> None:
+    for k in range(4):
+        _png(tmp_path / f"{k}.bmp", np.full((8, 8, 3), k, np.uint8))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for k in range(4):
+            archive.write(tmp_path / f"{k}.bmp", f"{k}.bmp")
+    content = (tmp_path / "x.zip").read_bytes()
+    at = content.index(bytes([2]) * 100)
+    (tmp_path / "x.zip").write_bytes(content[:at] + b"!" + content[at + 1 :])
+    with pytest.raises(UserError, match=r"x\.zip/2\.bmp: not a readable image \(damaged in the archive: Bad CRC"):
+        read_images(tmp_path / "x.zip", ReadingConfig())
+    loaded = read_images(tmp_path / "x.zip", ReadingConfig(skip_bad_images=True))
+    assert loaded.pixels[:, 0, 0, 0].tolist() == [0, 1, 3] and loaded.notes[0].startswith("1 of 4 image files left out")
+
+
+def test_names_that_cannot_be_printed(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/a\n\xff.png"
+    with open(name, "wb") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"a\\n\\udcff\.png'?: not a readable image") as caught:
+        read_images(tmp_path, ReadingConfig())
+    assert str(caught.value).isprintable()
+
+
+def test_images_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusion.images._BYTES_AT_ONCE", 2**14)
+    for k in range(300):
+        _png(tmp_path / f"{k}.bmp", np.full((32, 32, 3), k % 256, np.uint8))
+    read_images(tmp_path, ReadingConfig())
+    tracemalloc.start()
+    size = read_images(tmp_path, ReadingConfig()).pixels.nbytes
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size == 300 * 32 * 32 * 3 and peak < 1.5 * size

@@ -1,0 +1,185 @@
+"""The figures besides FID: by hand, by brute force, by simulation, and what they say where they cannot be had."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from diffusion import fid, mmd, quality
+from diffusion.fid import Reference
+from diffusion.intervals import fid_infinity, interval_of_mean
+from diffusion.prdc import precision_recall_density_coverage
+from diffusion.quality import Compared
+from diffusion.scores import inception_score
+from files.errors import UserError
+
+
+def test_kid_by_hand_and_in_subsets() -> None:
+    """The mean over seeded subsets, as it is published; of few images, the unbiased value of all of them."""
+    x, y = np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [0.0, 0.0]])
+    k = lambda a, b: (a @ b / 2 + 1) ** 3  # noqa: E731
+    expected = k(x[0], x[1]) + k(y[0], y[1]) - 2 * np.mean([k(a, b) for a in x for b in y])
+    assert mmd.kernel_inception_distance(x, y).value == pytest.approx(expected, rel=1e-12)
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(60, 3)), rng.normal(size=(50, 3))
+    drawn, values = np.random.default_rng(7), []
+    for _ in range(4):
+        a, b = (part[drawn.choice(len(part), 20, replace=False)] for part in (real, fake))
+        within = [(part.sum() - np.trace(part)) / 380 for part in ((a @ a.T / 3 + 1) ** 3, (b @ b.T / 3 + 1) ** 3)]
+        values.append(sum(within) - 2 * ((a @ b.T / 3 + 1) ** 3).mean())
+    found = mmd.kernel_inception_distance(real, fake, 7, 4, 20)
+    assert found.value == pytest.approx(np.mean(values), rel=1e-9)
+    with pytest.raises(UserError, match="too few for KID"):
+        mmd.kernel_inception_distance(x[:1], y)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+@pytest.mark.parametrize(("counts", "size"), [((80, 80), 1000), ((50, 120), 1000), ((300, 300), 40)])
+def test_kids_standard_error_is_that_of_other_images(counts: tuple[int, int], size: int, shift: float) -> None:
+    """Of equal distributions and of others, where subsets are all images, all of one side, and few of them."""
+    found = []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        real, fake = rng.normal(size=(counts[0], 6)), rng.normal(shift, 1.0, size=(counts[1], 6))
+        found.append(mmd.kernel_inception_distance(real, fake, seed, 8, size))
+    true = np.std([estimate.value for estimate in found], ddof=1)
+    error = np.sqrt(np.mean([estimate.deviation**2 for estimate in found if estimate.deviation is not None]))
+    assert error == pytest.approx(true, rel=0.3)
+
+
+def test_kid_without_a_standard_error_says_none() -> None:
+    """Of three images, of one subset, and of images that are all the same."""
+    x, y = np.random.default_rng(0).normal(size=(2, 30, 4))
+    assert mmd.kernel_inception_distance(x[:3], y).deviation is None
+    assert mmd.kernel_inception_distance(x, y, subsets=1, size=10).deviation is None
+    same = np.tile(x[:1], (20, 1))
+    assert mmd.kernel_inception_distance(same, same).deviation is None
+    assert mmd.kernel_inception_distance(x, x + 1e-3).deviation is not None
+
+
+def test_cmmd_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1000 (E k(x, x') + E k(y, y') − 2 E k(x, y)) over all pairs, k = exp(−|x − y|²/200), in any blocks."""
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(100, 5, size=(90, 6)), rng.normal(101, 6, size=(70, 6))
+    k = lambda a, b: np.exp(-(cdist(a, b) ** 2) / 200).mean()  # noqa: E731
+    expected = 1000 * (k(real, real) + k(fake, fake) - 2 * k(real, fake))
+    for block in (2048, 16):
+        monkeypatch.setattr(mmd, "_BLOCK", block)
+        assert mmd.cmmd(real, fake) == pytest.approx(expected, rel=1e-9)
+        assert mmd.cmmd(fake, real) == pytest.approx(expected, rel=1e-9)
+        assert mmd.cmmd(real, real.copy()) == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(UserError, match="without images"):
+        mmd.cmmd(real, fake[:0])
+
+
+def test_inception_score_of_certain_and_uncertain_classes() -> None:
+    certain = np.tile(np.eye(5) * 100, (20, 1))
+    assert inception_score(certain).whole == pytest.approx(5.0)
+    assert inception_score(np.zeros((100, 5)))[:2] == pytest.approx((1.0, 0.0))
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    expected = np.exp(np.mean((p * np.log(p / p.mean(axis=0))).sum(axis=1)))
+    assert inception_score(np.log(p) + 3.0, 1) == pytest.approx((expected, 0.0, expected), rel=1e-12)
+    with pytest.raises(UserError, match="too few for 10 splits"):
+        inception_score(np.zeros((5, 5)))
+
+
+def test_inception_score_of_files_in_the_order_of_their_classes() -> None:
+    """Ten classes, sorted: each of ten splits would have one of them, and a score of 1."""
+    logits = np.repeat(np.eye(10) * 100, 50, axis=0)
+    found = inception_score(logits)
+    assert found.value > 8.0 and found.whole == pytest.approx(10.0)
+    assert inception_score(logits) == found != inception_score(logits, seed=1)
+
+
+def test_extrapolation_frees_the_distance_from_its_bias() -> None:
+    """Two samples of one distribution: FID is far above the true 0, its extrapolation is not."""
+    rng = np.random.default_rng(0)
+    reference, fake = Reference.of_features(rng.normal(size=(20000, 20))), rng.normal(size=(400, 20))
+    plain = reference.distance(fake)
+    assert plain > 0.2 and abs(fid_infinity(reference, fake)) < 0.25 * plain
+    assert fid_infinity(reference, fake, 1) == fid_infinity(reference, fake, 1) != fid_infinity(reference, fake, 2)
+    with pytest.raises(UserError, match="20 images are too few to extrapolate"):
+        fid_infinity(reference, fake[:20])
+
+
+def test_an_interval_is_around_the_distance_and_factors_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    reference = Reference.of_features(rng.normal(size=(500, 20)))
+    monkeypatch.setattr(fid, "_cholesky", lambda cov: pytest.fail("the real side is factored again"))
+    widths = []
+    for count in (25, 100, 400):
+        fake = rng.normal(0.3, 1.2, size=(count, 20))
+        distance = reference.distance(fake)
+        low, high = interval_of_mean(reference, fake, distance)
+        assert 0 <= low < distance < high
+        widths.append(high - low)
+    assert widths[0] > widths[1] > widths[2]
+    for few, resamples in ((fake, 1), (fake[:3], 20)):
+        with pytest.raises(UserError, match="at least 2, and 4 images"):
+            interval_of_mean(reference, few, 1.0, 0, resamples)
+
+
+def _coverage(width: int, count: int, scale: float, trials: int) -> tuple[float, float]:
+    """How often the interval has the mean distance of sets of so many images, and how often the distance itself."""
+    rng = np.random.default_rng(0)
+    spread = np.arange(1, width + 1) ** -0.5
+    reference = Reference.of_features(rng.normal(size=(3000, width)) * spread)
+    draw = lambda: 0.1 + rng.normal(size=(count, width)) * spread * scale  # noqa: E731
+    mean = np.mean([reference.distance(draw()) for _ in range(5 * trials)])
+    covered, inside = [], []
+    for seed in range(trials):
+        fake = draw()
+        distance = reference.distance(fake)
+        low, high = interval_of_mean(reference, fake, distance, seed)
+        covered.append(low <= mean <= high)
+        inside.append(low <= distance <= high)
+    return float(np.mean(covered)), float(np.mean(inside))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "count", "scale"), [(20, 400, 1.2), (20, 101, 1.5), (60, 40, 2.0), (60, 600, 1.2)])
+def test_an_interval_covers_the_mean_distance(width: int, count: int, scale: float) -> None:
+    """95 % of the sets of images have it, and all have their own distance; fewer images than features, too."""
+    covered, inside = _coverage(width, count, scale, 200)
+    assert 0.91 <= covered <= 1.0 and inside == 1.0
+
+
+def test_figures_by_name_or_why_there_are_none() -> None:
+    """A figure that cannot be had is never left out without a word."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 8)), rng.normal(size=(30, 8))
+    names = {"kid": {"kid", "kid_standard_error"}, "prdc": {"precision", "recall", "density", "coverage"},
+             "is": {"inception_score", "inception_score_sd", "inception_score_whole"}, "cmmd": {"cmmd"},
+             "memorisation": {"authenticity", "copies"}}  # fmt: skip
+    found = {name: set(compute(Compared(x, y, y)).figures) for name, compute in quality.METRICS.items()}
+    assert found == names
+    for lacking in (Compared(None, y, y[:5]), Compared(x, None, None), Compared(x[:1], y, None)):
+        for name, compute in quality.METRICS.items():
+            figures, notes = compute(lacking)
+            assert not figures and len(notes) == 1 and notes[0].startswith("no "), name
+    few = quality.METRICS["kid"](Compared(x[:3], y, None))
+    assert set(few.figures) == {"kid"} and "no standard error" in few.notes[0]
+
+
+def test_neighbours_of_many_images_are_those_of_a_subset_that_is_said() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 3)), rng.normal(size=(20, 3))
+    found = quality.METRICS["prdc"](Compared(x, y, None, 3, most=30))
+    assert (found.figures["prdc_images_a"], found.figures["prdc_images_b"]) == (30, 20)
+    assert "of 30 and 20 images" in found.notes[0]
+    assert found == quality.METRICS["prdc"](Compared(x, y, None, 3, most=30))
+    assert found.figures != quality.METRICS["prdc"](Compared(x, y, None, 4, most=30)).figures
+    whole = quality.METRICS["prdc"](Compared(x, y, None, 3, most=0))
+    assert whole == (precision_recall_density_coverage(x, y), ())
+
+
+def test_fewer_images_than_features_are_said() -> None:
+    assert not quality.notes_on_sizes(2048, 50_000, 2048) and not quality.notes_on_sizes(0, 2048, 2048)
+    (note,) = quality.notes_on_sizes(50_000, 1000, 2048)
+    assert note.startswith("B has 1,000 images, fewer than the 2,048 features") and "KID" in note and "FID∞" in note
+    rng = np.random.default_rng(0)
+    reference = Reference.of_features(rng.normal(size=(100, 20)))
+    assert "line that is extrapolated bends" in quality.extrapolated(reference, rng.normal(size=(79, 20))).notes[0]
+    found = quality.interval(reference, rng.normal(size=(80, 20)), 1.0, 0, 3)
+    assert (
+        set(found.figures) == {"fid_interval_low", "fid_interval_high"} and "mean FID of sets of 80" in found.notes[0]
+    )
