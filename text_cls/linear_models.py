@@ -3,6 +3,7 @@
 Shapes: ``N`` texts, ``F`` features, ``K`` classes.
 """
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,12 @@ class Fitted(NamedTuple):
 
 
 def linear_svm(
-    x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None, C: float
+    x: csr_matrix,
+    labels: np.ndarray,
+    num_classes: int,
+    class_weights: np.ndarray | None,
+    C: float,
+    tol: float = 1e-4,
 ) -> Fitted:
     """A linear SVM (squared hinge) of each class against the others, scikit-learn's.
 
@@ -40,6 +46,7 @@ def linear_svm(
         num_classes: K.
         class_weights: [K] of the errors of each class, or None for 1.
         C: inverse strength of the penalty.
+        tol: of scikit-learn's stopping rule.
     """
     weights, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, -1.0)
     factors = _factors(class_weights, num_classes)
@@ -47,28 +54,26 @@ def linear_svm(
         for k, truth in enumerate(labels.T > 0):
             bias[k] = 1.0 if truth.all() else -1.0
             if truth.any() and not truth.all():
-                (weights[k],), (bias[k],) = _svm(x, truth, {False: 1.0, True: factors[k]}, C)
+                (weights[k],), (bias[k],) = _svm(x, truth, {False: 1.0, True: factors[k]}, C, tol)
         return _as_fitted(weights, bias)
     there = np.unique(labels)
     of_class = {int(k): factors[k] for k in there}
     if len(there) == 2:
         ratios = log_count_ratios(present(x), labels == there[1], alpha=1.0)
-        (found,), (shift,) = _svm(x @ diags_array(ratios), labels, of_class, C)
+        (found,), (shift,) = _svm(x @ diags_array(ratios), labels, of_class, C, tol)
         weights[there], bias[there] = np.outer([-0.5, 0.5], found * ratios), np.array([-0.5, 0.5]) * shift
     elif len(there) == 1:
         bias[there] = 1.0
     else:
-        weights[there], bias[there] = _svm(x, labels, of_class, C)
+        weights[there], bias[there] = _svm(x, labels, of_class, C, tol)
     return _as_fitted(weights, bias)
 
 
-def naive_bayes(
-    x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None, C: float = 1.0
-) -> Fitted:
+def naive_bayes(x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None) -> Fitted:
     """Multinomial naive Bayes on the same values; its logarithms less their mean over the classes.
 
     With several labels a text, the log-odds of each class. A class that no text has, or every one, has in each feature
-    the least of the others, or 0. Arguments as of ``linear_svm``, whose C it does not have.
+    the least of the others, or 0. Arguments as of ``linear_svm``.
     """
     weights, bias = np.zeros((num_classes, x.shape[1])), np.zeros(num_classes)
     factors = _factors(class_weights, num_classes)
@@ -83,9 +88,6 @@ def naive_bayes(
     weights[:], bias[:] = (part.min(axis=0) for part in found)
     weights[there], bias[there] = found
     return _as_fitted(weights - weights[there].mean(axis=0), bias - bias[there].mean())
-
-
-MODELS = (linear_svm, naive_bayes)
 
 
 def _factors(class_weights: np.ndarray | None, num_classes: int) -> np.ndarray:
@@ -109,9 +111,14 @@ def _bayes(x: csr_matrix, labels: np.ndarray, row_weights: np.ndarray) -> tuple[
     return np.log(counts) - np.log(counts.sum(axis=1, keepdims=True)), np.log(rows) - np.log(rows.sum())
 
 
-def _svm(x: csr_matrix, labels: np.ndarray, class_weights: dict[Any, float], C: float) -> tuple[np.ndarray, np.ndarray]:
+def _svm(
+    x: csr_matrix, labels: np.ndarray, class_weights: dict[Any, float], C: float, tol: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of the second of two classes, or of each of several."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    svm = LinearSVC(C=C, class_weight=class_weights, random_state=0).fit(x, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it is as good then
+        svm = LinearSVC(C=C, tol=tol, class_weight=class_weights, random_state=0).fit(x, labels)
     return svm.coef_, svm.intercept_
