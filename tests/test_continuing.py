@@ -40,6 +40,7 @@ def _arrays(folder: Path, placement: Placement) -> dict[str, np.ndarray]:
     return {variable.path: np.asarray(variable) for variable in predictor.model.trainable_variables}
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_on_the_way(flags: list[str], tmp_path: Path, one_replica: Placement) -> None:
     """A second run whose rate is zero answers as the first, on other data with other words too."""
     succeeds("train_text", *flags, *SMALL, "--num_epochs=3", f"--run_dir={tmp_path}/one")

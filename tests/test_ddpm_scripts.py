@@ -68,26 +68,27 @@ def test_the_run_folder_has_everything(trained: Path) -> None:
         with Image.open(trained / name) as picture:
             assert np.asarray(picture).std() > 0
     assert sum(name.startswith("mse_") for name in last) == 8
-    replayed = succeeds("ddpm", f"--flagfile={trained / 'flags.txt'}", f"--run_dir={trained}")
-    assert "finished before, test loss" in replayed
+    flags = f"--flagfile={trained / 'flags.txt'}"
+    assert "finished before, test loss" in succeeds("ddpm", flags, f"--run_dir={trained}")
 
 
+@pytest.mark.slow
 def test_stopped_it_can_be_sampled_and_python_goes_on_exactly(
     trained: Path, quarters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run"
+    save = Checkpointer.save
 
     def stop_at_the_first(self: Checkpointer, state: object, history: str) -> None:
         save(self, state, history)
         raise KeyboardInterrupt
 
-    save = Checkpointer.save
     with monkeypatch.context() as patch:
         patch.setattr(Checkpointer, "save", stop_at_the_first)
         assert "interrupted" in fails("ddpm", *TINY, *_measured(quarters), f"--run_dir={path}")
     assert not (path / "result.json").exists()
-    sampled = succeeds("sample_ddpm", f"--run_dir={path}", "--sampling_steps=2", "--num_images=4", "--devices=cpu")
-    assert "training has not ended" in sampled
+    few = ["--sampling_steps=2", "--num_images=4", "--devices=cpu"]
+    assert "training has not ended" in succeeds("sample_ddpm", f"--run_dir={path}", *few)
     config = DdpmConfig(
         devices="cpu",
         unet=UNetConfig(base_width=8, channel_multipliers=(1,), num_blocks=1, attention_resolutions=(), num_groups=4),
@@ -300,12 +301,11 @@ def test_wrong_flags() -> None:
 
 
 def test_conditioning_needs_classes(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
     for k in range(12):
-        (tmp_path / "one").mkdir(exist_ok=True)
         Image.new("L", (8, 8), k).save(tmp_path / "one" / f"{k}.png")
     folder = [*TINY, "--dataset=folder", "--class_conditional"]
-    cases = [[*folder, f"--data_path={tmp_path}"], [*folder, f"--data_path={tmp_path / 'one'}"]]
-    one, none = fails_each("ddpm", cases)
+    one, none = fails_each("ddpm", [[*folder, f"--data_path={path}"] for path in (tmp_path, tmp_path / "one")])
     assert "has one class, 'one'" in one and "has no labels" in none
 
 

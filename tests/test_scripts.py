@@ -223,6 +223,7 @@ BERT = [f"--encoder={TINY}/bert", "--max_length=12", "--devices=cpu"]
 FINETUNE = [*BERT, "--shards=1", "--batch_size=8", "--num_epochs=8", "--learning_rate=0.01", "--dropout=0"]
 
 
+@pytest.mark.slow
 def test_finetune_with_everything(files: Path, flags: list[str], tmp_path: Path) -> None:
     """Masked language modelling, low rank, accumulation, export; then prediction, and the export as an encoder."""
     run_dir = tmp_path / "run"
