@@ -30,6 +30,7 @@ from training.shared_arrays import filling
 
 _SAVE_EVERY = 10  # batches
 _Compiled = Callable[[Batches], Iterator[np.ndarray]]
+FeatureStream = Callable[[Iterator[np.ndarray], int], AbstractContextManager[Iterator[np.ndarray]]]
 
 
 class Features(NamedTuple):
@@ -56,6 +57,7 @@ def image_features(
     batch_size: int = 32,
     on_progress: Callable[[int], None] = ignore,
     in_caches: bool = False,
+    stream: FeatureStream | None = None,
 ) -> Features:
     """Features of a source's images, streamed into ``path`` and never whole in memory; an interrupted call is resumed.
 
@@ -67,6 +69,7 @@ def image_features(
         batch_size: images in a batch.
         on_progress: told the number of images done.
         in_caches: whether ``path`` is one of a cache, where a damaged file is made again.
+        stream: from ``make_feature_stream`` with the same arguments, where several sources share what is compiled.
 
     Raises:
         UserError: ``path`` holds something else, or cannot be written.
@@ -80,7 +83,7 @@ def image_features(
             file = stack.enter_context(filling(path, shape, "float32", about, renew=in_caches))
         on_progress(file.done)
         if file.done < source.count:
-            stream = make_feature_stream(extractor, placement, batch_size)
+            stream = stream or make_feature_stream(extractor, placement, batch_size)
             with stream(source.images(file.done), source.ahead) as parts:
                 file.fill(parts, _SAVE_EVERY, on_progress)
         array = file.read_only() if in_caches else None
@@ -94,9 +97,7 @@ def path_in_cache(extractor: Extractor, source: ImageSource, cache: Path) -> Pat
     return cache / "features" / f"features-{hashlib.sha256(about.encode()).hexdigest()[:24]}.npy"
 
 
-def make_feature_stream(
-    extractor: Extractor, placement: Placement, batch_size: int
-) -> Callable[[Iterator[np.ndarray], int], AbstractContextManager[Iterator[np.ndarray]]]:
+def make_feature_stream(extractor: Extractor, placement: Placement, batch_size: int) -> FeatureStream:
     """A compiled function from single images to arrays [B, D + K], features and logits.
 
     Images of one size are resized in the graph; from the first of another size on, all are resized on the host, by the
@@ -208,9 +209,9 @@ class FidMeter:
         """
         self._generator, self._sampler, self._request = generator, sampler, request
         self._width, self._batch_size = extractor.width, batch_size
-        real = image_features(extractor, train, generator.placement, path, batch_size).features
-        self._reference = Reference.of_features(real)
         self._stream = make_feature_stream(extractor, generator.placement, batch_size)
+        real = image_features(extractor, train, generator.placement, path, batch_size, stream=self._stream).features
+        self._reference = Reference.of_features(real)
 
     def __call__(self) -> float:
         """The Fréchet distance with the current weights."""

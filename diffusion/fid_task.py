@@ -14,7 +14,7 @@ import keras
 from diffusion import fid_figures, statistics
 from diffusion.extractor import Extractor
 from diffusion.extractors import build_extractor
-from diffusion.features import Features, image_features, path_in_cache
+from diffusion.features import Features, FeatureStream, image_features, make_feature_stream, path_in_cache
 from diffusion.fid import fit_gaussian
 from diffusion.fid_config import FidConfig
 from diffusion.fid_figures import Side
@@ -36,6 +36,14 @@ class _Opened(NamedTuple):
     sources: dict[str, Source]
     extractor: Extractor | None
     plan: fid_figures.Plan
+
+
+class _Network(NamedTuple):
+    """What computes features, compiled once for both sides."""
+
+    extractor: Extractor
+    placement: Placement
+    stream: FeatureStream
 
 
 def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:
@@ -123,10 +131,10 @@ def _measure(config: FidConfig, run: Run, opened: _Opened, placement: Placement)
     start = time.monotonic()
     for note in opened.plan.notes:
         run.say(f"note: {note}")
-    sides = {
-        name: _measure_side(config, run, name, source, opened.extractor, placement)
-        for name, source in opened.sources.items()
-    }
+    extractor, network = opened.extractor, None
+    if extractor is not None:
+        network = _Network(extractor, placement, make_feature_stream(extractor, placement, config.batch_size))
+    sides = {name: _measure_side(config, run, name, source, network) for name, source in opened.sources.items()}
     result = fid_figures.compare(config, opened.plan.metrics, run, sides["a"], sides["b"])
     result |= {"total_seconds": time.monotonic() - start}
     run.write_json("result.json", result)
@@ -134,9 +142,7 @@ def _measure(config: FidConfig, run: Run, opened: _Opened, placement: Placement)
     return result
 
 
-def _measure_side(
-    config: FidConfig, run: Run, name: str, source: Source, extractor: Extractor | None, placement: Placement
-) -> Side:
+def _measure_side(config: FidConfig, run: Run, name: str, source: Source, network: _Network | None) -> Side:
     """Statistics of one side, also written to the run folder, and its features if it has any."""
     if isinstance(source, Statistics):
         return Side(source, None)
@@ -146,26 +152,25 @@ def _measure_side(
         for note in source.notes:
             run.say(f"note: {note}")
     else:
-        assert extractor is not None
-        found = _features_of_images(config, run, name, source, extractor, placement)
-        provenance = source.depends_on | {"source": source.name} | extractor.kind.provenance
+        assert network is not None
+        found = _features_of_images(config, run, name, source, network)
+        provenance = source.depends_on | {"source": source.name} | network.extractor.kind.provenance
     result = Statistics(*fit_gaussian(found.features), source.count, provenance)
     statistics.save(run.path / f"{name}.npz", result)
     labels = source.labels() if isinstance(source, ImageSource) and config.per_class else None
     return Side(result, found, labels)
 
 
-def _features_of_images(
-    config: FidConfig, run: Run, name: str, source: ImageSource, extractor: Extractor, placement: Placement
-) -> Features:
+def _features_of_images(config: FidConfig, run: Run, name: str, source: ImageSource, network: _Network) -> Features:
     """Features in the run's folder, of images that no model makes also in the cache, for other runs."""
     for note in source.notes:
         run.say(f"note: {note}")
     run.say(f"{name}: {source.count:,} images of {source.name}")
     progress = keras.utils.Progbar(source.count, unit_name="image")
     here = run.path / f"{name}_features.npy"
+    extractor, placement, stream = network
     path = path_in_cache(extractor, source, cache_of(config.cache_dir)) if source.kept else here
-    found = image_features(extractor, source, placement, path, config.batch_size, progress.update, source.kept)
+    found = image_features(extractor, source, placement, path, config.batch_size, progress.update, source.kept, stream)
     if source.kept:
         on_chief(lambda: put_copy(path, here))
     for note in source.heard:
