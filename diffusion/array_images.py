@@ -14,6 +14,7 @@ from diffusion.pixel_ranges import (
     choose_range,
     clipped_note,
     float_range,
+    kept_as_is,
     parse_range,
     to_bytes,
 )
@@ -57,6 +58,13 @@ def to_images(arrays: dict[str, np.ndarray], counts: dict[str, int], where: str,
         else:
             result[name], outside = to_bytes(array, given)
             clipped += outside
+    plain = [f"{name} ({len(array):,})" for name, array in shaped.items() if array.dtype == np.uint8]
+    if range_ == "auto" and scale and plain:
+        scaled = " and ".join(f"{name} ({len(array):,})" for name, array in deep.items())
+        notes.append(
+            f"{' and '.join(plain)} {kept_as_is(len(plain))}, not on the scale {scale} of {scaled}; "
+            "--range=MIN,MAX puts both on one"
+        )
     used = parse_range(range_) or scale
     return Pixels(result, notes + (clipped_note(clipped, used) if used else []), scale)
 
@@ -70,7 +78,12 @@ def _shaped(array: np.ndarray, count: int | None, where: str, notes: list[str]) 
     if array.ndim == 3 and count in (None, 1) and shape[-1] in (1, 3) and shape[-1] < min(shape[:2]):
         notes.append(f"{name} {shape} is one image of {shape[-1]} channel(s), not {shape[0]:,} of one row each")
         array = array[None]
+    elif array.ndim == 3 and count == 1 and shape[0] == 3:
+        notes.append(f"{name} {shape} is one image, its 3 channels first")
+        array = array.transpose(1, 2, 0)[None]
     elif array.ndim == 3:
+        if count is None and shape[0] == 3:
+            notes.append(f"{name} {shape} is read as 3 gray images; one image of 3 channels is {(1, *shape)}")
         array = array[..., None]
     elif array.ndim == 4 and shape[-1] not in (1, 3) and shape[1] in (1, 3):
         notes.append(f"{name} {shape} has its channels first")

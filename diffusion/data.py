@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from diffusion.images import OnProgress, ignore
+from diffusion.pixel_ranges import Range
 from diffusion.readers import Found, Images, download, is_arrays, read_cifar_binary, read_folder, read_idx, read_npz
 from diffusion.splitting import draw, first_copies
 from files.errors import UserError
@@ -35,6 +36,7 @@ class Splits:
         test: held out, for the figures of the end.
         notes: files left out.
         own_validation: whether the data set says which images are for validation.
+        range: what is black and white, if pixels had more than 8 bits and that followed from them.
     """
 
     classes: tuple[str, ...]
@@ -43,6 +45,7 @@ class Splits:
     test: Images
     notes: tuple[str, ...] = ()
     own_validation: bool = True
+    range: Range | None = None
 
     def parts(self) -> dict[str, Images]:
         """The splits by name."""
@@ -79,18 +82,20 @@ class Splits:
             f"no training images of {_some(absent)}: the model cannot draw such; held-out ones count as images of no "
             "class"
         )
-        return Splits(
-            tuple(name for name, known in zip(self.classes, there, strict=True) if known),
-            train,
-            test if self.test is self.validation else validation,
-            test,
-            (*self.notes, note),
-            self.own_validation,
+        return dataclasses.replace(
+            self,
+            classes=tuple(name for name, known in zip(self.classes, there, strict=True) if known),
+            train=train,
+            validation=test if self.test is self.validation else validation,
+            test=test,
+            notes=(*self.notes, note),
         )
 
     def describe(self) -> dict[str, Any]:
         """Sizes, class counts and fingerprints: what goes into the run folder."""
         description: dict[str, Any] = {"classes": self.classes, "notes": self.notes}
+        if self.range is not None:
+            description["range"] = list(self.range)
         for name, images in self.parts().items():
             if name == "validation" and images is self.test:
                 continue
@@ -133,7 +138,8 @@ def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) 
     found = data_set.read(config, on_progress)
     where = config.data_path or config.dataset
     _check(where, found)
-    return (_in_two if config.splits == "two" else _in_three)(where, found, config, seed)
+    splits = (_in_two if config.splits == "two" else _in_three)(where, found, config, seed)
+    return dataclasses.replace(splits, range=found.range)
 
 
 def rule_of_run(run: Path, config: "DataConfig") -> "DataConfig":

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from diffusion.deep_pixels import Deep, array_image, joined, kind_of, low_half, low_mode
 from diffusion.image_files import ARRAY, FORMATS, Entry
+from diffusion.orientation import orientation
 from diffusion.pixel_ranges import Extremes, Range, parse_range, to_bytes, whole_range
 from files.npz import parse_npy
 
@@ -21,16 +22,6 @@ if TYPE_CHECKING:
 _GRAY = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _LARGE = threading.BoundedSemaphore(2)  # images of many pixels are decoded two at a time, whatever the number of cores
 _MANY_PIXELS = 2**24
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _PAGED = (
     "TIFF",
     "GIF",
@@ -51,11 +42,13 @@ class Decoded(NamedTuple):
         frames: [H, W, C] uint8 of each.
         clipped: values outside ``--range``.
         notes: what else should be counted.
+        deep: frames of more than 8 bits.
     """
 
     frames: list[np.ndarray]
     clipped: int = 0
     notes: tuple[str, ...] = ()
+    deep: int = 0
 
 
 class Refused(NamedTuple):
@@ -68,7 +61,7 @@ class NeedsRange(NamedTuple):
     """A file has pixels of more than 8 bits, and the data set's range is not known."""
 
 
-TURNED = "with damaged EXIF data, which do not say how they were turned: read as they are"
+TURNED = "with damaged EXIF data, which do not say how to turn a picture: read as it is"
 MORE_FRAMES = "with several frames or pages, of which the first is read (--frames=all reads all)"
 
 
@@ -90,7 +83,7 @@ def decode(
     """
 
     def read(opened: Image.Image, stream: IO[bytes]) -> Decoded | NeedsRange:
-        frames, clipped, notes = [], 0, set()
+        frames, clipped, notes, deep = [], 0, set(), 0
         for number in _frames(opened, reading):
             if size and not reading.image_size and set(opened.size) != set(size):
                 channels = reading.channels or (1 if opened.mode in _GRAY else 3)
@@ -104,15 +97,16 @@ def decode(
             array, outside = _to_array(image, reading, scale, kind)
             frames.append(array)
             clipped += outside
+            deep += bool(kind)
         if reading.frames == "first" and _has_more(opened):
             notes.add(MORE_FRAMES)
-        return Decoded(frames, clipped, tuple(sorted(notes)))
+        return Decoded(frames, clipped, tuple(sorted(notes)), deep)
 
     def read_array(image: Image.Image | Deep, kind: str) -> Decoded | NeedsRange:
         if kind and scale is None and reading.range == "auto":
             return NeedsRange()
         array, clipped = _to_array(image, reading, scale, kind)
-        return Decoded([array], clipped)
+        return Decoded([array], clipped, deep=int(bool(kind)))
 
     return _opened(entry, reading, read, read_array)
 
@@ -124,17 +118,20 @@ def extremes(entry: Entry, reading: "ReadingConfig") -> Extremes:
         found = Extremes()
         for number in _frames(opened, reading):
             kind = kind_of(opened)
-            if kind:
-                image, _ = _pixels(opened, stream, kind, number, reading)
-                if isinstance(image, Deep):
-                    one = Extremes.of(image.colours)
-                    found = found.merged(one._replace(kinds=frozenset({kind})))
+            if not kind and reading.frames == "first":
+                break
+            image, _ = _pixels(opened, stream, kind, number, reading)
+            found = found.merged(of_image(image, kind))
         return found
 
-    def read_array(image: Image.Image | Deep, kind: str) -> Extremes:
-        return Extremes.of(image.colours) if isinstance(image, Deep) else Extremes()
+    def of_image(image: Image.Image | Deep, kind: str) -> Extremes:
+        found = Extremes()
+        if isinstance(image, Deep):
+            found = Extremes.of(image.colours)._replace(kinds=frozenset({kind}))
+        _to_array(image, reading, Range(found.low, found.high), kind)  # what is refused sets no scale
+        return found
 
-    found = _opened(entry, reading, read, read_array)
+    found = _opened(entry, reading, read, of_image)
     return Extremes() if isinstance(found, Refused) else found
 
 
@@ -224,23 +221,11 @@ def _pixels(
     low = low_half(opened, stream, halves, number) if halves else None
     opened.load()
     _check_pixels(opened, reading)  # again: an icon's header need not be true
-    turn, upright = _orientation(opened)
+    turn, upright = orientation(opened)
     high = opened.transpose(turn) if turn else opened
     if not kind or (in_two and low is None):
         return high, upright
     return joined(high, low.transpose(turn) if low is not None and turn else low, halves), upright
-
-
-def _orientation(loaded: Image.Image) -> tuple[Image.Transpose | None, bool]:
-    """How a picture has to be turned, and whether that could be read; nothing else of EXIF data is looked at."""
-    try:
-        exif = loaded.getexif()
-        value = exif.get(_ORIENTATION)
-    except Exception:  # damaged EXIF data raise anything; the pixels are whole
-        return None, False
-    if value is None:
-        return None, bool(len(exif)) or not loaded.info.get("exif")
-    return (_TURNS.get(value), value in range(9)) if isinstance(value, int) else (None, False)  # 0: not known
 
 
 def _to_array(

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffusion.wording import counted
+
 
 class Named(NamedTuple):
     """Images of a split, and what each is called."""
@@ -27,7 +29,7 @@ def shared_images(parts: Mapping[str, Named]) -> list[str]:
         if rows:
             other, row = seen[hashes[split][rows[0]]]
             notes.append(
-                f"{len(rows):,} {split} images are also in {' or '.join(there)}: kept, such as "
+                f"{counted(len(rows), f'{split} image', verb=True)} also in {' or '.join(there)}: kept, such as "
                 f"{parts[split].name(rows[0])}, which is {parts[other].name(row)}"
             )
     return notes

@@ -119,7 +119,10 @@ def make_feature_stream(extractor: Extractor, placement: Placement, batch_size: 
         others: list[np.ndarray] = []  # the first image of another size
         yield from compiled(stream_batches(_alike(images, others), batch_size, ahead))
         if others and (extractor.on_host is None or extractor.always_on_host):
-            raise UserError("images differ in size, and the extractor takes them as they are; set --image_size")
+            raise UserError(
+                "images differ in size or channels, and the extractor takes them as they are; set --image_size, or "
+                "--channels to 1 or 3"
+            )
         if others:
             resized = _resized(extractor, chain(others, images))
             yield from compiled(stream_batches(resized, batch_size, ahead))

@@ -18,9 +18,11 @@ from diffusion.statistics import Statistics
 from files.errors import UserError
 from training.names import one_line
 from training.run import Run
+from training.run_config import read_own
 
 USUAL = ("kid", "prdc", "is")  # where --metrics does not say which
 _OF_LOGITS = ("is",)  # of the second side alone; the others compare the features of both
+_CALLED = {"is": "Inception Score"}  # in a sentence, where the name of the choice would be read as a verb
 _LEAST = {  # images of a side
     "prdc": max(prdc.PRECISION_NEIGHBOURS, prdc.DENSITY_NEIGHBOURS) + 1,
     "is": scores.SPLITS,
@@ -83,9 +85,11 @@ def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
     for name in metrics_of(config):
         why = _why_not(name, config, a, b, num_logits, lacking)
         if why and config.metrics is not None:
-            raise UserError(f"--metrics={','.join(config.metrics)}: {name} cannot be had: {why}; leave it out")
+            raise UserError(
+                f"--metrics={','.join(config.metrics)}: {_CALLED.get(name, name)} cannot be had: {why}; leave it out"
+            )
         if why:
-            notes.setdefault(why, []).append(name)
+            notes.setdefault(why, []).append(_CALLED.get(name, name))
         else:
             can.append(name)
     return Plan(tuple(can), [f"no {', '.join(names)}: {why}" for why, names in notes.items()])
@@ -172,11 +176,13 @@ def _by_class(run: Run, real: Side, fake: Side) -> dict[str, Any]:
         whole = len(rows) == len(labels)
         sides += [side.features.features if whole else side.features.features[rows], labels[rows]]
     figures: dict[str, dict[str, float]] = {}
+    notes: list[str] = []
     for measured in (fid_by_class(*sides), precision_recall_by_class(*sides)):
         for name, values in measured.figures.items():
             figures.setdefault(name, {}).update(values)
-        for note in measured.notes:
-            run.say(f"note: {note}")
+        notes += measured.notes
+    for note in dict.fromkeys(notes):
+        run.say(f"note: {note}")
     figures = {name: figures[name] for name in sorted(figures, key=natural)}
     for name, values in list(figures.items())[:_SHOWN]:
         text = "  ".join(f"{key} {value:.6g}" for key, value in values.items())
@@ -192,12 +198,15 @@ def _by_class(run: Run, real: Side, fake: Side) -> dict[str, Any]:
     return {"by_class": figures} | means
 
 
-def check_version(result: dict[str, Any], path: Path) -> None:
-    """Refuses a result of an earlier version that has figures which were wrong then.
+def check_version(path: Path) -> None:
+    """Refuses the folder of a run that an earlier version finished, with figures which were wrong then.
 
     Raises:
-        UserError: it has one.
+        UserError: it is one, whatever its flags are: defaults were others, too.
     """
+    if (read_own(path / "config.json") or {}).get("task") != FidConfig.__name__:
+        return
+    result = Run(path).result() or {}
     wrong = [name for name in _WRONG_BEFORE if name in result]
     if wrong and result.get(_VERSION, 1) < 2:
         raise UserError(

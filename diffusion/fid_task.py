@@ -4,8 +4,10 @@ One image: ``sources.open_source`` → ``features.image_features``, in the cache
 Whatever is wrong with the choices is found before the first image is looked at.
 """
 
+import contextlib
 import hashlib
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from diffusion.sources import ImageSource, Source, check_scales, notes_on_splits
 from diffusion.statistics import Statistics
 from diffusion.tool_files import FeatureFile
 from files.arrays import put_copy, release
+from files.documents import read_object, write_json
 from files.download import cache_of
 from files.errors import UserError
 from training.backends import Placement
@@ -46,6 +49,20 @@ class _Network(NamedTuple):
     stream: FeatureStream
 
 
+class _Notes:
+    """What a reader should know; nothing is said twice."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._said = say, set[str]()
+
+    def add(self, notes: Iterable[str]) -> None:
+        """Says those that are new."""
+        for note in notes:
+            if note not in self._said:
+                self._said.add(note)
+                self._say(f"note: {note}")
+
+
 def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:
     """Measures, or resumes measuring, and returns what ``result.json`` holds.
 
@@ -58,6 +75,7 @@ def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:
     """
     run_dir = Path(run_dir)
     _check(config)
+    fid_figures.check_version(run_dir)
     Run.check(run_dir, config)
     with session(config) as placement:
         opened = _open(config, placement)
@@ -69,19 +87,21 @@ def measure_fid(config: FidConfig, run_dir: Path | str) -> dict[str, Any]:
         with Run.open(run_dir, config, inputs=inputs) as run:
             found = run.finished("fid")
             if found is not None:
-                fid_figures.check_version(found, run.path)
                 return found
             return _measure(config, run, opened, placement)
 
 
 def dry_run(config: FidConfig) -> None:
-    """Opens both sides and prints their sizes; writes nothing."""
+    """Opens both sides, reads their images, and prints their sizes and all notes; writes nothing."""
     _check(config)
     with session(config) as placement:
         opened = _open(config, placement)
         mode = opened.extractor.mode if opened.extractor else "saved statistics"
-        for note in opened.plan.notes:
-            print(f"note: {note}")
+        notes = _Notes(print)
+        notes.add(opened.plan.notes)
+        for source in opened.sources.values():
+            if isinstance(source, ImageSource):
+                notes.add(source.read_through())
         a, b = opened.sources["a"], opened.sources["b"]
         print(f"{a.count:,} images against {b.count:,} images; {mode}; nothing was written")
 
@@ -105,7 +125,8 @@ def _open(config: FidConfig, placement: Placement) -> _Opened:
             kinds.append(extractor.kind)
         else:
             kinds.append(source.kind)
-    notes = statistics.check_comparable(*kinds)
+    notes = [note for source in sources.values() if not isinstance(source, Statistics) for note in source.notes]
+    notes += statistics.check_comparable(*kinds)
     notes += notes_on_splits((config.a, config.b), (sources["a"], sources["b"]))
     num_logits = extractor.num_logits if extractor is not None else 0
     plan = fid_figures.check(config, sources["a"], sources["b"], num_logits)
@@ -129,12 +150,12 @@ def _identity(name: str, source: Source) -> dict[str, Any]:
 
 def _measure(config: FidConfig, run: Run, opened: _Opened, placement: Placement) -> dict[str, Any]:
     start = time.monotonic()
-    for note in opened.plan.notes:
-        run.say(f"note: {note}")
+    notes = _Notes(run.say)
+    notes.add(opened.plan.notes)
     extractor, network = opened.extractor, None
     if extractor is not None:
         network = _Network(extractor, placement, make_feature_stream(extractor, placement, config.batch_size))
-    sides = {name: _measure_side(config, run, name, source, network) for name, source in opened.sources.items()}
+    sides = {name: _measure_side(config, run, name, source, network, notes) for name, source in opened.sources.items()}
     result = fid_figures.compare(config, opened.plan.metrics, run, sides["a"], sides["b"])
     result |= {"total_seconds": time.monotonic() - start}
     run.write_json("result.json", result)
@@ -142,18 +163,18 @@ def _measure(config: FidConfig, run: Run, opened: _Opened, placement: Placement)
     return result
 
 
-def _measure_side(config: FidConfig, run: Run, name: str, source: Source, network: _Network | None) -> Side:
+def _measure_side(
+    config: FidConfig, run: Run, name: str, source: Source, network: _Network | None, notes: _Notes
+) -> Side:
     """Statistics of one side, also written to the run folder, and its features if it has any."""
     if isinstance(source, Statistics):
         return Side(source, None)
     if isinstance(source, FeatureFile):
         found = Features(source.features, None)
         provenance = source.provenance
-        for note in source.notes:
-            run.say(f"note: {note}")
     else:
         assert network is not None
-        found = _features_of_images(config, run, name, source, network)
+        found = _features_of_images(config, run, name, source, network, notes)
         provenance = source.depends_on | {"source": source.name} | network.extractor.kind.provenance
     result = Statistics(*fit_gaussian(found.features), source.count, provenance)
     statistics.save(run.path / f"{name}.npz", result)
@@ -161,10 +182,10 @@ def _measure_side(config: FidConfig, run: Run, name: str, source: Source, networ
     return Side(result, found, labels)
 
 
-def _features_of_images(config: FidConfig, run: Run, name: str, source: ImageSource, network: _Network) -> Features:
+def _features_of_images(
+    config: FidConfig, run: Run, name: str, source: ImageSource, network: _Network, notes: _Notes
+) -> Features:
     """Features in the run's folder, of images that no model makes also in the cache, for other runs."""
-    for note in source.notes:
-        run.say(f"note: {note}")
     run.say(f"{name}: {source.count:,} images of {source.name}")
     progress = keras.utils.Progbar(source.count, unit_name="image")
     here = run.path / f"{name}_features.npy"
@@ -173,7 +194,22 @@ def _features_of_images(config: FidConfig, run: Run, name: str, source: ImageSou
     found = image_features(extractor, source, placement, path, config.batch_size, progress.update, source.kept, stream)
     if source.kept:
         on_chief(lambda: put_copy(path, here))
-    for note in source.heard:
-        if note not in source.notes:
-            run.say(f"note: {note}")
+    notes.add(on_chief(lambda: _heard(source, path.with_suffix(".notes.json"))))
     return found
+
+
+def _heard(source: ImageSource, path: Path) -> list[str]:
+    """Notes on images as they are read, which are kept beside their features, for when those are there already.
+
+    Where they are not, as after an interruption or where an earlier version computed the features, all is read again.
+    """
+    if source.heard == [()]:
+        return []
+    with contextlib.suppress(UserError, OSError):
+        notes = read_object(path).get("notes")
+        if isinstance(notes, list) and all(isinstance(note, str) for note in notes):
+            return notes
+    notes = source.read_through()
+    with contextlib.suppress(UserError, OSError):  # a cache that is only read
+        write_json(path, {"notes": notes})
+    return notes

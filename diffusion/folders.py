@@ -2,23 +2,17 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from diffusion.split_names import Named, check_classes, conflict, is_no_class, name_splits, some, split_of
+from diffusion.wording import counted
 from files.documents import shown
 from files.errors import UserError
 
 Parts = tuple[str, ...]
 SPLITS = ("train", "validation", "test")
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
-    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation"), "test"),
-}
-_EITHER = ("eval", "evaluation")  # validation where there are test images besides
-_NO_CLASS = ("test", "testing", "val", "validation")  # names that no class has
-_FILLER = {"set", "data", "dataset", "split", "image", "images", "img", "imgs", "pictures", "photos", "seg", "folder"}
 _SYSTEM = {
     *("@eadir", "__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "#recycle"),
     *("@recycle", "@recently-snapshot", "system volume information", "lost+found"),
@@ -56,23 +50,6 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return key, name
 
 
-def split_of(folder: str) -> str:
-    """The split that a folder's name says, or nothing: ``Train``, ``test-set``, ``validation images``, ``val2017``."""
-    return _SPLIT_NAMES.get(_simple(folder), "")
-
-
-def _simple(folder: str) -> str:
-    """The one word of a name that is neither a number nor what every folder of images may be called."""
-    words = _words(folder)
-    return words[0] if len(words) == 1 else ""
-
-
-def _words(folder: str) -> tuple[str, ...]:
-    """The words of a name that say something, without what may hang on them (``testset``)."""
-    found = [word for word in re.split(r"[^a-z]+", folder.casefold()) if word and word not in _FILLER]
-    return tuple(re.sub(r"(set|data|images|imgs?)$", "", word) or word for word in found)
-
-
 def understand(paths: Sequence[PurePosixPath], where: str) -> Tree:
     """Wrapping folders are taken off, splits are found above or below classes, and classes where every image has one.
 
@@ -87,16 +64,19 @@ def understand(paths: Sequence[PurePosixPath], where: str) -> Tree:
     inner: list[Parts] = [path.parts for path in paths]
     splits = ["train"] * len(paths)
     while inner:
-        kinds = _kinds_of_level(inner, where, notes)
-        if kinds:
-            splits = [kinds.get(parts[0], "") if len(parts) > 1 else "" for parts in inner]
-            _note_left_out(inner, splits, kinds, notes)
-            inner = _without_wrappers(inner, splits)
+        if _is_wrapper(inner, where):
+            inner = [parts[1:] for parts in inner]
+            continue
+        named = _names_of_level(inner, where, notes)
+        if named.kinds:
+            splits = [named.kinds.get(parts[0], "") if len(parts) > 1 else "" for parts in inner]
+            _note_left_out(paths, splits, named, notes)
+            inner = _with_classes(inner, named, where, notes) if named.classes else _without_wrappers(inner, splits)
             break
-        below = _kinds_below_classes(inner, where)
+        depth, below = _kinds_below_classes(inner, where)
         if below:
-            splits = [below[parts[1]] for parts in inner]
-            inner = [(parts[0], *parts[2:]) for parts in inner]
+            splits = [below[parts[depth]] for parts in inner]
+            inner = [(parts[0], *parts[depth + 1 :]) for parts in inner]
             break
         if len({parts[0] for parts in inner}) > 1 or any(len(parts) < 3 for parts in inner):
             break
@@ -104,8 +84,10 @@ def understand(paths: Sequence[PurePosixPath], where: str) -> Tree:
     if "train" not in splits:
         there = " and ".join(split for split in SPLITS if split in splits)
         raise UserError(f"{where}: no training images, only a folder of {there} images; name one 'train' beside it")
-    labels = _labels(inner, splits, notes)
-    return Tree(splits, labels, (*notes, *_lookalikes(labels)))
+    _check_training(paths, inner, splits, where)
+    labels = _labels(paths, inner, splits, notes)
+    check_classes(sorted(set(labels) - {""}, key=natural), where)
+    return Tree(splits, labels, (*notes, *_not_looked_at(inner, labels), *lookalikes(Counter(filter(None, labels)))))
 
 
 def _folders(inner: Iterable[Parts]) -> list[str]:
@@ -113,73 +95,104 @@ def _folders(inner: Iterable[Parts]) -> list[str]:
     return sorted({parts[0] for parts in inner if len(parts) > 1}, key=natural)
 
 
-def _kinds(folders: Iterable[str], where: str) -> dict[str, str]:
-    """Folder → split, for those that are called like one."""
-    names = {folder: _simple(folder) for folder in folders if split_of(folder)} or _with_topic(folders, where)
-    found = {folder: _SPLIT_NAMES[name] for folder, name in names.items()}
-    if "test" in {found[folder] for folder, name in names.items() if name not in _EITHER}:
-        found |= {folder: "validation" for folder, name in names.items() if name in _EITHER}
-    return found
+def _is_wrapper(inner: list[Parts], where: str) -> bool:
+    """Whether a single folder, perhaps called ``train`` or ``test`` itself, has all splits in it."""
+    if len({parts[0] for parts in inner}) > 1 or any(len(parts) < 3 for parts in inner):
+        return False
+    return _are_splits(name_splits(_folders(parts[1:] for parts in inner), where).kinds)
 
 
-def _with_topic(folders: Iterable[str], where: str) -> dict[str, str]:
-    """Folder → the word for its split, where names differ in that word alone: ``cats_train`` and ``cats_test``."""
-    words: dict[str, str] = {}
-    topics: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for folder in folders:
-        of_splits = [word for word in _words(folder) if word in _SPLIT_NAMES]
-        if len(of_splits) != 1:
-            continue
-        words[folder] = of_splits[0]
-        topics[tuple(word for word in _words(folder) if word not in of_splits)].add(_SPLIT_NAMES[of_splits[0]])
-    if not any("train" in kinds and len(kinds) > 1 for kinds in topics.values()):
-        return {}
-    if len(topics) > 1:
-        raise UserError(
-            f"{where}: the folders {_some(words)} name splits and something else; put those of the training images "
-            "into one called 'train', and the others into 'test'"
-        )
-    return words
+def _are_splits(kinds: dict[str, str]) -> bool:
+    return "train" in kinds.values() and len(set(kinds.values())) > 1
 
 
-def _kinds_of_level(inner: list[Parts], where: str, notes: list[str]) -> dict[str, str]:
-    """Folder → split, if the folders at this level are splits; others beside them are no part of the data."""
+def _names_of_level(inner: list[Parts], where: str, notes: list[str]) -> Named:
+    """What the folders at this level are, if they are splits; others beside them are no part of the data."""
     folders = _folders(inner)
-    kinds = _kinds(folders, where)
-    others = [folder for folder in folders if folder not in kinds]
-    if not kinds or not others or ("train" in kinds.values() and len(set(kinds.values())) > 1):
-        return kinds
-    clear = [folder for folder in kinds if _simple(folder) in _NO_CLASS]
+    named = name_splits(folders, where)
+    others = [folder for folder in folders if folder not in named.kinds]
+    if not named.kinds or not others or _are_splits(named.kinds):
+        return named
+    clear = [folder for folder in named.kinds if is_no_class(folder)]
     if clear:
         raise UserError(
-            f"{where}: is {shown(clear[0])} a class beside {_some(others)}, or held-out images? Move the folders of "
+            f"{where}: is {shown(clear[0])} a class beside {some(others)}, or held-out images? Move the folders of "
             "the training images into one called 'train', or rename it"
         )
-    notes.append(f"the folder {_some(kinds)} beside {_some(others)} is taken for a class, not for a split")
-    return {}
+    notes.append(f"the folder {some(named.kinds)} beside {some(others)} is taken for a class, not for a split")
+    return Named({}, {})
 
 
-def _kinds_below_classes(inner: list[Parts], where: str) -> dict[str, str]:
-    """Folder → split, if every class has its splits (cat/train/1.png)."""
-    below: dict[str, set[str]] = defaultdict(set)
-    for parts in inner:
-        below[parts[0]].add(parts[1] if len(parts) > 2 else "")
-    kinds = _kinds({folder for folders in below.values() for folder in folders if folder}, where)
-    if "train" not in kinds.values() or len(set(kinds.values())) < 2 or len(_folders(inner)) < 2:
-        return {}  # below a single folder they are the next level's
-    mixed = [name for name, folders in below.items() if not folders <= set(kinds)]
-    if mixed:
+def _with_classes(inner: list[Parts], named: Named, where: str, notes: list[str]) -> list[Parts]:
+    """Paths that begin with the class that the folder of their split has in its name."""
+    below = _folders(parts[1:] for parts in inner if parts[0] in named.classes)
+    if len(below) > 1:
         raise UserError(
-            f"{where}: some class folders have {_some(kinds)} in them, and {shown(mixed[0])} has images elsewhere; "
-            "put every image below a folder of its split"
+            f"{where}: the folders {some(named.kinds)} name splits and classes, and have the folders {some(below)} in "
+            "them; put the training images into a folder 'train' and the others into 'test', each with its classes"
         )
-    return kinds
+    classes = sorted(set(named.classes.values()), key=natural)
+    notes.append(f"the folders {some(named.kinds)} are taken for splits of the classes {some(classes)}")
+    return [(named.classes.get(parts[0], parts[0]), *parts[1:]) for parts in inner]
 
 
-def _note_left_out(inner: list[Parts], splits: list[str], kinds: dict[str, str], notes: list[str]) -> None:
-    left_out = [parts for parts, split in zip(inner, splits, strict=True) if not split]
+def _kinds_below_classes(inner: list[Parts], where: str) -> tuple[int, dict[str, str]]:
+    """How deep the splits are if every class has its own (cat/train/1.png), and folder → split."""
+    tops = _folders(inner)
+    if len(tops) < 2:
+        return 0, {}  # below a single folder they are the next level's
+    for depth in range(1, max(map(len, inner)) - 1):
+        below: dict[str, set[str]] = defaultdict(set)
+        for parts in inner:
+            below[parts[0]].add(parts[depth] if len(parts) > depth + 1 else "")
+        named = name_splits(sorted(set().union(*below.values()) - {""}, key=natural), where)
+        if not _are_splits(named.kinds) or named.classes:
+            continue
+        mixed = [name for name, folders in below.items() if not folders <= set(named.kinds)]
+        if mixed:
+            raise UserError(
+                f"{where}: some class folders have {some(named.kinds)} in them, and {shown(mixed[0])} has images "
+                "elsewhere; put every image below a folder of its split"
+            )
+        check_classes(tops, where)
+        deeper = _folders(parts[depth + 1 :] for parts in inner)
+        if len(deeper) > 1:
+            raise UserError(
+                f"{where}: are {some(tops)} or {some(deeper)} the classes? {some(named.kinds)} are between them; give "
+                "the folder of one of the first, or put a folder of each split around all"
+            )
+        return depth, named.kinds
+    return 0, {}
+
+
+def _check_training(paths: Sequence[PurePosixPath], inner: list[Parts], splits: list[str], where: str) -> None:
+    """Raises for folders among those of training images that are called as held-out images are."""
+    levels: dict[int, dict[str, int]] = defaultdict(dict)  # the first image in each folder's name
+    for row, parts in enumerate(inner):
+        if splits[row] == "train":
+            for depth, folder in enumerate(parts[:-1]):
+                levels[depth].setdefault(folder, row)
+    for depth, folders in levels.items():
+        clear = [folder for folder in folders if is_no_class(folder)]
+        pair = conflict(folders)
+        if clear or pair:
+            row = folders[clear[0] if clear else pair[1]]  # type: ignore[index]  # one of them
+            last = len(paths[row].parts) - len(inner[row]) + depth + 1
+            raise UserError(
+                f"{where}: images in {shown('/'.join(paths[row].parts[:last]))} would be trained on; put the training "
+                "images into a folder 'train' and the others into 'test', or rename it if they belong to training"
+            )
+
+
+def _note_left_out(paths: Sequence[PurePosixPath], splits: list[str], named: Named, notes: list[str]) -> None:
+    for split in SPLITS:
+        folders = [folder for folder, kind in named.kinds.items() if kind == split]
+        if len(folders) > 1 and not named.classes:
+            notes.append(f"the {split} images are those of {some(folders)} together")
+    left_out = [path for path, split in zip(paths, splits, strict=True) if not split]
     if left_out:
-        notes.append(f"{len(left_out):,} images beside {_some(kinds)} left out, such as {'/'.join(left_out[0])}")
+        left = counted(len(left_out), "image")
+        notes.append(f"{left} beside {some(named.kinds)} left out, such as {shown_path(left_out[0])}")
 
 
 def _without_wrappers(inner: list[Parts], splits: list[str]) -> list[Parts]:
@@ -199,9 +212,9 @@ def _without_wrappers(inner: list[Parts], splits: list[str]) -> list[Parts]:
         result = [parts[1:] if split in again else parts for parts, split in zip(result, splits, strict=True)]
 
 
-def _labels(inner: list[Parts], splits: list[str], notes: list[str]) -> list[str]:
+def _labels(paths: Sequence[PurePosixPath], inner: list[Parts], splits: list[str], notes: list[str]) -> list[str]:
     """The class of every image, or none at all; images that have none where the others have are left out."""
-    labels = [parts[0] if len(parts) > 1 else "" for parts in inner]
+    labels = [parts[0] if len(parts) > 1 and split else "" for parts, split in zip(inner, splits, strict=True)]
     train = [label for label, split in zip(labels, splits, strict=True) if split == "train"]
     loose = train.count("")
     if loose > _FEW * len(train):
@@ -214,16 +227,34 @@ def _labels(inner: list[Parts], splits: list[str], notes: list[str]) -> list[str
     for split in SPLITS:
         rows = [row for row, label in enumerate(labels) if not label and splits[row] == split]
         if rows:
-            example = "/".join(inner[rows[0]])
-            notes.append(f"{len(rows):,} {split} images without a class left out, such as {example}")
+            without = f"{counted(len(rows), f'{split} image')} without a class left out"
+            notes.append(f"{without}, such as {shown_path(paths[rows[0]])}")
         for row in rows:
             splits[row] = ""
     return labels
 
 
-def _lookalikes(labels: Iterable[str]) -> list[str]:
-    """A note on classes that differ only in case and spaces."""
-    counts = Counter(label for label in labels if label)
+def shown_path(path: PurePosixPath) -> str:
+    """A path as it is said: one line, whatever is in it."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def _not_looked_at(inner: list[Parts], labels: list[str]) -> list[str]:
+    """A note on folders below the classes that all classes have: they could be the classes as well."""
+    below: dict[str, set[str]] = defaultdict(set)
+    for parts, label in zip(inner, labels, strict=True):
+        if label:
+            below[label].add(parts[1] if len(parts) > 2 else "")
+    names = set.intersection(*below.values()) - {""} if len(below) > 1 else set()
+    if len(names) < 2 or any(folders != names for folders in below.values()):
+        return []
+    classes, deeper = (some(sorted(folders, key=natural)) for folders in (below, names))
+    return [f"the classes are {classes}; the folders {deeper} below them are not looked at"]
+
+
+def lookalikes(counts: Mapping[str, int]) -> list[str]:
+    """A note on classes that differ only in case and spaces; ``counts``: class → images."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in counts:
         groups[" ".join(name.casefold().split())].append(name)
@@ -233,8 +264,3 @@ def _lookalikes(labels: Iterable[str]) -> list[str]:
     some = [" and ".join(f"{shown(name)} ({counts[name]:,})" for name in names) for names in sorted(alike)[:5]]
     more = f", and {len(alike) - 5} more such groups" if len(alike) > 5 else ""
     return [f"classes that look alike are kept apart: {'; '.join(some)}{more}"]
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = [shown(name, 40) for name in names]
-    return ", ".join(listed[:5]) + (", …" if len(listed) > 5 else "")

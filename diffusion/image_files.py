@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 from PIL import Image
 
 from diffusion.folders import is_system
+from diffusion.wording import counted
 from files.documents import shown
 from files.errors import UserError
 from files.limits import DAMAGED, MIB, Bounded, check_regular, most_unpacked, open_unpacked, read_at_most
@@ -84,12 +85,12 @@ class Ignored:
             rest = sum(count for _, count in ranked[8:])
             listed += [f"{rest:,} of {len(ranked) - 8:,} other suffixes"] if rest else []
             notes.append(
-                f"{self._by_suffix.total():,} files left out, whose suffix is none of an image that can be read: "
+                f"{counted(self._by_suffix.total(), 'file')} left out for want of an image's suffix: "
                 f"{', '.join(listed)}; such as {shown(self._example)}"
             )
         if self._hidden:
             notes.append(
-                f"{self._hidden:,} images left out that are hidden or in folders of a system, such as "
+                f"{counted(self._hidden, 'hidden image')} left out, or in folders of a system, such as "
                 f"{shown(self._hidden_example)}"
             )
         return notes
@@ -120,7 +121,8 @@ def entries(path: Path, reading: "ReadingConfig", ignored: Ignored | None = None
         return
     check_regular(path, missing="no such folder or archive")
     if not path.name.lower().endswith(ARCHIVES):
-        raise UserError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)})")
+        hint = "; arrays are read with --dataset=npz" if path.suffix.lower() in (ARRAY, ".npz") else ""
+        raise UserError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)}){hint}")
     try:
         zipped = path.suffix.lower() == ".zip"
         yield from _zip_entries(path, reading, is_image) if zipped else _tar_entries(path, reading, is_image)
@@ -130,7 +132,9 @@ def entries(path: Path, reading: "ReadingConfig", ignored: Ignored | None = None
 
 def _open_file(path: Path, reading: "ReadingConfig") -> IO[bytes]:
     try:
-        size = check_regular(path)
+        size = check_regular(
+            path, missing="a link to a file that is not there" if path.is_symlink() else "no such file"
+        )
     except UserError as error:
         raise UserError(str(error).removeprefix(f"{path}: ")) from error
     if size > reading.max_bytes:
@@ -197,17 +201,44 @@ class _Member(tarfile.TarInfo):
 
 
 def _tar_entries(path: Path, reading: "ReadingConfig", is_image: IsImage) -> Iterator[Entry]:
+    arrays: bool | None = None  # not known before the first file that is one or an image
+    with _open_tar(path) as archive:
+        for member in archive:
+            name = _inside(member.name)
+            if arrays is None and not is_system(name) and name.suffix.lower() in (ARRAY, *SUFFIXES):
+                arrays = name.suffix.lower() == ARRAY and _are_arrays(_tar_names(path))
+            if member.isdir() or not is_image(name, bool(arrays)):
+                continue
+            if member.isfile():
+                file = archive.extractfile(member)
+                assert file is not None
+                yield _read_entry(name, member.size, file, reading)
+            else:
+                refused = _no_file(member)
+                yield Entry(name, partial(_refuse, refused), refused=refused)
+
+
+@contextlib.contextmanager
+def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
     with (
         open_unpacked(path) as unpacked,
         Bounded(unpacked, most_unpacked(path), _unpacks_to_too_much(path)) as stream,
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive,  # type: ignore[call-overload]
     ):
-        for member in archive:
-            name = _inside(member.name)
-            if member.isfile() and is_image(name):
-                file = archive.extractfile(member)
-                assert file is not None
-                yield _read_entry(name, member.size, file, reading)
+        yield archive
+
+
+def _tar_names(path: Path) -> list[PurePosixPath]:
+    with _open_tar(path) as archive:
+        return [_inside(member.name) for member in archive if not member.isdir()]
+
+
+def _no_file(member: tarfile.TarInfo) -> str:
+    """Why a member that is no regular file is not read: an archive is read once, from its beginning to its end."""
+    if member.issym() or member.islnk():
+        kind = "a symbolic link" if member.issym() else "a hard link"
+        return f"{kind} to {shown(member.linkname)}, which is not followed in an archive; unpack it and give the folder"
+    return "no regular file"
 
 
 def _unpacks_to_too_much(path: Path) -> str:

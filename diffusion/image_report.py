@@ -1,12 +1,15 @@
 """What happened to the files of a folder of images, counted, for the notes of a run."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from diffusion.decoding import Decoded
+from diffusion.folders import shown_path
 from diffusion.image_files import Ignored
-from diffusion.pixel_ranges import Range, clipped_note, parse_range
+from diffusion.pixel_ranges import Range, clipped_note, kept_as_is, parse_range
+from diffusion.wording import counted
 from files.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,12 +25,18 @@ class Scale(NamedTuple):
     note: str = ""
 
 
+IsKept = Callable[[list[PurePosixPath]], list[bool]]
+NO_SCALE = Scale(Range(0.0, 1.0))  # where all that have pixels of more than 8 bits are damaged or left out
+
+
 class Report:
     """What happened to the files of a folder, counted, for its notes."""
 
     def __init__(self, path: Path) -> None:
         self.ignored, self.files, self.images, self.clipped = Ignored(), 0, 0, 0
+        self._deep, self._plain = 0, 0
         self.scale = Scale()
+        self.is_kept: IsKept | None = None
         self._path, self._bad, self._num_bad = path, list[str](), 0
         self._other: Counter[str] = Counter()
 
@@ -41,6 +50,8 @@ class Report:
         """Counts what is said of a file that was read."""
         self._other.update(result.notes)
         self.clipped += result.clipped
+        self._deep += result.deep
+        self._plain += len(result.frames) - result.deep
 
     def notes(self, reading: "ReadingConfig") -> list[str]:
         """All that a user should know."""
@@ -48,16 +59,24 @@ class Report:
         if self._num_bad:
             more = f", and {self._num_bad - len(self._bad):,} more" if self._num_bad > len(self._bad) else ""
             notes.append(
-                f"{self._num_bad:,} of {self.files:,} image files left out, not readable: {', '.join(self._bad)}{more}"
+                f"{self._num_bad:,} of {counted(self.files, 'image file')} left out, not readable: "
+                f"{', '.join(self._bad)}{more}"
             )
-        notes += [f"{count:,} image files {what}" for what, count in sorted(self._other.items())]
-        given = self.scale.range or parse_range(reading.range)
-        return notes + [self.scale.note] * bool(self.scale.note) + (clipped_note(self.clipped, given) if given else [])
+        notes += [f"{counted(count, 'image file')} {what}" for what, count in sorted(self._other.items())]
+        given = parse_range(reading.range)  # otherwise, only images that are left out later have other values
+        notes += [self.scale.note] * bool(self.scale.note)
+        if reading.range == "auto" and self._deep and self._plain:
+            notes.append(
+                f"of the images, {self._deep:,} {'has' if self._deep == 1 else 'have'} more than 8 bits, and "
+                f"{self._plain:,} {kept_as_is(self._plain)}, "
+                "not on the scale of the others (--range=MIN,MAX puts all on one)"
+            )
+        return notes + (clipped_note(self.clipped, given) if given else [])
 
     def nothing(self) -> UserError:
         """Says why there is no image."""
         if self._bad:
-            said = f"none of {self.files:,} files can be read, such as {self._bad[0]}"
+            said = f"none of {counted(self.files, 'file')} can be read, such as {self._bad[0]}"
             return UserError(f"{readable(self._path)}: no images there: {said}")
         looked = "looked for .png, .jpg and whatever else Pillow reads, in any case"
         return UserError("; ".join([f"{readable(self._path)}: no images there ({looked})", *self.ignored.notes()]))
@@ -65,5 +84,4 @@ class Report:
 
 def readable(path: Path | PurePosixPath) -> str:
     """A path as it is said: one line, whatever is in it."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
+    return shown_path(PurePosixPath(path))

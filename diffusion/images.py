@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from functools import partial, reduce
 from itertools import chain, islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffusion.decoding import Decoded, NeedsRange, Refused, decode, extremes, is_deep, quiet
 from diffusion.image_files import Entry, Ignored, entries
-from diffusion.image_report import Report, Scale, readable
+from diffusion.image_report import NO_SCALE, IsKept, Report, Scale, readable
 from diffusion.pixel_ranges import Extremes, Range, choose_range
 from files.cores import available_cores
 from files.errors import UserError
@@ -32,6 +32,8 @@ class NamedImage(NamedTuple):
 
     name: PurePosixPath
     pixels: np.ndarray  # [H, W, C] uint8
+    file: int = 0  # number of its file among those that are read
+    frame: int = 0
 
 
 class Loaded(NamedTuple):
@@ -40,6 +42,7 @@ class Loaded(NamedTuple):
     names: list[PurePosixPath]
     pixels: np.ndarray  # [N, H, W, C] uint8
     notes: list[str]  # files left out, and what was decided about others
+    range: Range | None = None  # what is black and white in pixels of more than 8 bits, if that followed from them
 
 
 class Listing(NamedTuple):
@@ -49,6 +52,8 @@ class Listing(NamedTuple):
     sha256: str  # of their names and contents
     is_deep: bool = False  # whether one may have pixels of more than 8 bits
     notes: tuple[str, ...] = ()  # files that are no images
+    contents: tuple[bytes, ...] = ()  # a hash of each file
+    folders: frozenset[PurePosixPath] = frozenset()  # that they are in
 
 
 OnProgress = Callable[[int], None]  # called with the number of images read
@@ -58,21 +63,25 @@ def ignore(done: int) -> None:
     """An ``OnProgress`` that does nothing."""
 
 
-def read_images(path: Path, reading: "ReadingConfig", on_progress: OnProgress = ignore) -> Loaded:
+def read_images(
+    path: Path, reading: "ReadingConfig", on_progress: OnProgress = ignore, is_kept: IsKept | None = None
+) -> Loaded:
     """Every image below a folder or in an archive.
 
     Args:
         path: a folder, or a file with a suffix in ``ARCHIVES``.
         reading: size and channels of the images, and whether files that cannot be read are left out, and noted.
         on_progress: told the number of images read.
+        is_kept: which images, by their names, a scale follows from; None for all.
 
     Raises:
         UserError: nothing there, a damaged file (named), or images of different sizes or channels.
     """
     names: list[PurePosixPath] = []
     notes: list[str] = []
+    ranges: list[Range] = []
     pixels = np.empty(0, np.uint8)
-    for image in stream_images(path, reading, notes):
+    for image in stream_images(path, reading, notes, ranges=ranges, is_kept=is_kept):
         if not names:
             pixels = np.empty((0, *image.pixels.shape), np.uint8)
         if len(names) == len(pixels):  # grown in place: a list to be stacked would hold every image twice
@@ -85,7 +94,7 @@ def read_images(path: Path, reading: "ReadingConfig", on_progress: OnProgress = 
     pixels.resize((len(names), *pixels.shape[1:]), refcheck=False)
     order = sorted(range(len(names)), key=lambda row: names[row].parts)
     arrange(pixels, order)
-    return Loaded([names[row] for row in order], pixels, notes)
+    return Loaded([names[row] for row in order], pixels, notes, ranges[0] if ranges else None)
 
 
 def arrange(rows: np.ndarray, order: Collection[int]) -> None:
@@ -109,6 +118,8 @@ def stream_images(
     only: Collection[int] | None = None,
     scale: Scale | None = None,
     uniform: bool = True,
+    ranges: list[Range] | None = None,
+    is_kept: IsKept | None = None,
 ) -> Iterator[NamedImage]:
     """The images of ``read_images`` one by one, in the order of the folder or archive; few are in memory at a time.
 
@@ -118,13 +129,16 @@ def stream_images(
         skip: number of images that are passed over, not read where that is possible.
         only: numbers of the images that are wanted; None for all.
         scale: from ``find_scale``; None to find it where it is needed.
-        uniform: whether images of different sizes are an error.
+        uniform: whether images of different sizes or channels are an error.
+        ranges: gets what was black and white, if that followed from the images, at the same time.
+        is_kept: see ``read_images``.
 
     Raises:
         UserError: see ``read_images``.
     """
     report = Report(path)
     report.scale = scale or Scale()
+    report.is_kept = is_kept
     by_file = reading.frames == "first" and not reading.skip_bad_images  # an image's number is its file's
     wanted = partial(_is_wanted, skip=skip, only=only)
     numbered = enumerate(entries(path, reading, report.ignored))
@@ -138,6 +152,8 @@ def stream_images(
     finally:
         if notes is not None:
             notes += report.notes(reading)
+        if ranges is not None and report.scale.range is not None and report.scale is not NO_SCALE:
+            ranges.append(report.scale.range)
 
 
 def _is_wanted(number: int, skip: int, only: Collection[int] | None) -> bool:
@@ -165,9 +181,10 @@ def _decoded(
                     continue
                 report.decoded(result)
                 for number, pixels in enumerate(result.frames):
-                    image = NamedImage(_frame_name(entry.name, number), pixels)
+                    image = NamedImage(_frame_name(entry.name, number), pixels, report.files - 1, number)
                     first = first or image
-                    _check_like_first(path, first, image, uniform)
+                    if uniform:
+                        _check_like_first(path, first, image)
                     largest = max(largest, pixels.nbytes)
                     report.images += 1
                     yield image
@@ -184,8 +201,8 @@ def _decode_group(
     quiet()
     results = pool.map(partial(decode, reading=reading, scale=report.scale.range, size=size), group)
     if any(isinstance(result, NeedsRange) for result in results):
-        found = find_scale(path, reading)
-        report.scale = found if found.range else Scale(Range(0.0, 1.0))  # all that have such pixels are damaged
+        found = find_scale(path, reading, is_kept=report.is_kept)
+        report.scale = found if found.range else NO_SCALE
         results = pool.map(partial(decode, reading=reading, scale=report.scale.range, size=size), group)
     yield from zip(group, results, strict=True)
 
@@ -194,49 +211,63 @@ def _frame_name(name: PurePosixPath, number: int) -> PurePosixPath:
     return name.with_name(f"{name.name}:{number}") if number else name
 
 
-def find_scale(path: Path, reading: "ReadingConfig", *others: Path) -> Scale:
+def find_scale(path: Path, reading: "ReadingConfig", *others: Path, is_kept: IsKept | None = None) -> Scale:
     """What is black and white where pixels have more than 8 bits: all files are read for it.
 
     Args:
         path: the folder or archive.
         reading: how it is read.
         others: more of them, whose images are compared with these and so need the same scale.
+        is_kept: see ``read_images``.
 
     Raises:
         UserError: such pixels are of several types, or there is no such folder or archive.
     """
     if reading.range != "auto":
         return Scale()
-    found = Extremes()
+    names: list[PurePosixPath] = []
+    each: list[Extremes] = []
     files = chain.from_iterable(entries(one, reading) for one in (path, *others))
     quiet()
     with ThreadPool(available_cores()) as pool, _pillows_limit(reading):
         while group := _group(files, 0):
-            for one in pool.map(partial(extremes, reading=reading), group):
-                found = found.merged(one)
+            names += [entry.name for entry in group]
+            each += pool.map(partial(extremes, reading=reading), group)
+    kept = is_kept(names) if is_kept else [True] * len(names)
+    found = reduce(Extremes.merged, (one for one, is_in in zip(each, kept, strict=True) if is_in), Extremes())
     return Scale(*choose_range(reading.range, found, readable(path))) if found.kinds else Scale()
 
 
-def count_images(path: Path, reading: "ReadingConfig", listing: Listing, notes: list[str]) -> int:
-    """The number of images: files and images are the same unless bad ones are left out or all frames are read."""
+def image_contents(
+    path: Path, reading: "ReadingConfig", listing: Listing, notes: list[str], scale: Scale | None = None
+) -> list[bytes]:
+    """What distinguishes each image, whatever its name is: the hash of its file, and its number among the frames.
+
+    Files and images are the same unless bad ones are left out or all frames are read.
+    """
     if reading.frames == "first" and not reading.skip_bad_images:
         notes += listing.notes
-        return listing.num_files
-    return sum(1 for _ in stream_images(path, reading, notes, uniform=False))
+        return list(listing.contents)
+    images = stream_images(path, reading, notes, scale=scale, uniform=False)
+    return [listing.contents[image.file] + image.frame.to_bytes(4, "big") for image in images]
 
 
 def list_images(path: Path, reading: "ReadingConfig") -> Listing:
     """The image files in the order of ``stream_images``, and a hash of all that is in them."""
-    digest, count, deep = hashlib.sha256(), 0, False
+    digest, deep = hashlib.sha256(), False
+    contents: list[bytes] = []
+    folders: set[PurePosixPath] = set()
     ignored = Ignored()
     files = entries(path, reading, ignored)
     with ThreadPool(available_cores()) as pool:
         while group := _group(files, 0, _AT_ONCE):
             for entry, (content, has_more) in zip(group, pool.map(_content_hash, group), strict=True):
                 digest.update(repr((str(entry.name), content)).encode())
+                folders.add(entry.name.parent)
+                contents.append(hashlib.sha256(content.encode()).digest()[:16])
                 deep |= has_more
-            count += len(group)
-    return Listing(count, digest.hexdigest(), deep, tuple(ignored.notes()))
+    notes = tuple(ignored.notes())
+    return Listing(len(contents), digest.hexdigest(), deep, notes, tuple(contents), frozenset(folders))
 
 
 def _content_hash(entry: Entry) -> tuple[str, bool]:
@@ -275,11 +306,11 @@ def _pillows_limit(reading: "ReadingConfig") -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_like_first(path: Path, first: NamedImage, image: NamedImage, uniform: bool) -> None:
+def _check_like_first(path: Path, first: NamedImage, image: NamedImage) -> None:
     a, b = first.pixels.shape, image.pixels.shape
-    if a != b and (uniform or a[2] != b[2]):
+    if a != b:
         raise UserError(
             f"{readable(path)}: images differ: {readable(first.name)} is {a[1]}×{a[0]} with {a[2]} channel(s), "
             f"{readable(image.name)} is {b[1]}×{b[0]} with {b[2]}; "
-            f"{'set --image_size' if uniform and a[:2] != b[:2] else 'set --channels to 1 or 3'}"
+            f"{'set --image_size' if a[:2] != b[:2] else 'set --channels to 1 or 3'}"
         )

@@ -1,11 +1,13 @@
 """Labels as arrays have them → names of classes → numbers. ``N`` images, ``K`` classes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from diffusion.folders import natural
+from diffusion.wording import counted
 from files.documents import shown
 from files.errors import UserError
 
@@ -29,6 +31,11 @@ class Labels(NamedTuple):
         distinct = tuple(dict.fromkeys(names))
         places = {name: place for place, name in enumerate(distinct)}
         return cls(distinct, np.array([places[name] for name in names], np.int64))
+
+    def counts(self) -> Counter[str]:
+        """Images by name."""
+        found = np.bincount(self.rows, minlength=len(self.names)).tolist()
+        return Counter(dict(zip(self.names, found, strict=True)))
 
 
 class Numbered(NamedTuple):
@@ -64,7 +71,8 @@ def read_labels(values: np.ndarray, count: int, where: str, classes: Sequence[st
         values, note = _from_one_hot(values, where), f"{where} is one-hot: the column that is set is the class"
     flat = values.reshape(-1)
     if len(flat) != count:
-        raise UserError(f"{where}: {shown(values.shape)} labels; {count:,} are needed, one for each image")
+        there = counted(len(values), "label") if values.ndim == 1 else f"an array {shown(values.shape)}"
+        raise UserError(f"{where}: {there}; {counted(count, 'label', verb=True)} needed, one for each image")
     if flat.dtype.kind == "f" and np.isfinite(flat).all() and (flat == np.rint(flat)).all() and _is_small(flat):
         flat = flat.astype(np.int64)
     if flat.dtype.kind not in "iubUS":
@@ -78,6 +86,22 @@ def read_labels(values: np.ndarray, count: int, where: str, classes: Sequence[st
             raise UserError(f"{where}: labels from {found[0]} to {found[-1]}, and {len(classes)} classes")
         names = [classes[value] for value in found.tolist()]
     return _merged(names, rows.reshape(-1)), note
+
+
+def read_names(values: np.ndarray, where: str) -> tuple[str, ...]:
+    """An array of class names, in the order of their numbers.
+
+    Raises:
+        UserError: two are the same, or one is no text.
+    """
+    names = tuple(_text(value, where) for value in values.tolist())
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        if places.setdefault(name, place) != place:
+            raise UserError(
+                f"{where}: {shown(name)} stands for {places[name]} and for {place}; every class needs a name of its own"
+            )
+    return names
 
 
 def _is_small(values: np.ndarray) -> bool:
@@ -134,7 +158,8 @@ def number_labels(parts: Mapping[str, Labels], where: str, fixed: Sequence[str] 
         unknown = [name for name in used[split] if name not in places]
         if unknown:
             count = int((numbers < 0).sum())
-            what = f"{count:,} {split} images are of classes that no training image has ({_some(unknown)})"
+            images = counted(count, f"{split} image", verb=True)
+            what = f"{images} of classes that no training image has ({_some(unknown)})"
             if not skip:
                 raise UserError(f"{where}: {what}; add some, or leave those out with --skip_bad_images")
             notes.append(f"{what}: left out")

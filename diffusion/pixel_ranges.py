@@ -130,6 +130,11 @@ def to_bytes(values: np.ndarray, scale: Range) -> tuple[np.ndarray, int]:
     return result, clipped
 
 
+def kept_as_is(count: int) -> str:
+    """Says that so many images or arrays of 8 bits are on no scale."""
+    return "has 8 bits and is read as it is" if count == 1 else "have 8 bits and are read as they are"
+
+
 def clipped_note(clipped: int, scale: Range) -> list[str]:
     """Says that values lie outside a range."""
     return [f"{clipped:,} values outside --range={scale.low:g},{scale.high:g} were set to its ends"] if clipped else []

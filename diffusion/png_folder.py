@@ -25,7 +25,7 @@ def check_names(classes: Collection[str]) -> None:
     for name in classes:
         if not _is_folder_name(name):
             raise UserError(
-                f"--format=png: the class {shown(name)} is no name of a folder of a class; use --format=npz, or other "
+                f"--format=png: the class {shown(name)} cannot be the name of a class folder; use --format=npz, or other "
                 "--classes"
             )
 

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,9 +14,9 @@ import numpy as np
 
 from diffusion.array_images import to_images
 from diffusion.duplicates import Named, shared_images
-from diffusion.folders import SPLITS, understand
+from diffusion.folders import SPLITS, lookalikes, understand
 from diffusion.images import OnProgress, arrange, ignore, read_images, readable
-from diffusion.labels import Labels, number_labels, read_labels
+from diffusion.labels import Labels, number_labels, read_labels, read_names
 from diffusion.pixel_ranges import Range
 from files.errors import UserError
 from files.limits import MIB, check_regular, read_at_most
@@ -85,7 +86,7 @@ class Found(NamedTuple):
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     validation: Images | None = None
-    range: Range | None = None  # what is black and white in arrays that were not of 8 bits
+    range: Range | None = None  # what is black and white, if pixels were not of 8 bits
 
 
 def download(name: str, classes: tuple[str, ...]) -> Found:
@@ -187,7 +188,7 @@ def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[
     notes = pixels.notes
     own = _first(known, ("classes", "class_names", "label_names"))
     if not classes and own is not None and arrays[own].ndim == 1:
-        classes = tuple(map(str, arrays[own].tolist()))
+        classes = read_names(arrays[own], f"{path}: {own}")
     parts = {}
     for split, name in named.items():
         if name is None:
@@ -197,6 +198,7 @@ def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[
             labels, note = read_labels(arrays[label], len(pixels.arrays[name]), f"{path}: {label}", classes)
             notes += [note] if note else []
         parts[split] = _Part(pixels.arrays[name], labels, f"{name}[{{}}]".format)
+    notes += lookalikes(sum((part.labels.counts() for part in parts.values() if part.labels), Counter()))
     found = _found(parts, str(path), notes, classes, bool(reading and reading.skip_bad_images))
     return found._replace(range=pixels.range)
 
@@ -240,8 +242,9 @@ def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = 
 
     ``folders.understand`` says what is what.
     """
-    loaded = read_images(path, reading, on_progress)
-    tree = understand(loaded.names, readable(path))
+    where = readable(path)
+    loaded = read_images(path, reading, on_progress, lambda names: [bool(s) for s in understand(names, where).splits])
+    tree = understand(loaded.names, where)
     rows = {split: [row for row, own in enumerate(tree.splits) if own == split] for split in (*SPLITS, "")}
     order = [row for split in (*SPLITS, "") for row in rows[split]]
     arrange(loaded.pixels, order)  # splits are views of one array
@@ -253,4 +256,5 @@ def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = 
             pixels = loaded.pixels[start : start + len(names)]
             parts[split] = _Part(pixels, labels, names.__getitem__)
             start += len(names)
-    return _found(parts, readable(path), loaded.notes + list(tree.notes), (), reading.skip_bad_images)
+    found = _found(parts, where, loaded.notes + list(tree.notes), (), reading.skip_bad_images)
+    return found._replace(range=loaded.range)

@@ -15,12 +15,14 @@ from diffusion.data import DATASETS, Splits, load, rule_of_run
 from diffusion.fid_config import FidConfig
 from diffusion.folders import SPLITS, understand
 from diffusion.image_files import ARCHIVES, entries
-from diffusion.images import count_images, find_scale, list_images, stream_images
+from diffusion.images import Listing, find_scale, image_contents, list_images, stream_images
 from diffusion.noise import STREAMS_VERSION
+from diffusion.pixel_ranges import Range
 from diffusion.published import is_published, open_generator
-from diffusion.readers import Images, read_npz
+from diffusion.readers import Found, Images, read_npz
 from diffusion.samplers import make_table
 from diffusion.statistics import Statistics
+from diffusion.subsets import chosen, contents_of_rows, of_subset
 from diffusion.tool_files import SUFFIXES, FeatureFile, read_npy_features, read_npz_features, read_tool_file
 from files.errors import UserError
 from training import config_files
@@ -47,7 +49,7 @@ class ImageSource:
         ahead: batches of them to make ahead; 0 where a model makes them, see ``training.feed.Batches``.
         labels: the class of each image, empty for one without; None if there are no classes.
         kept: whether their features are kept for other runs; not those of a model, of which there will be others.
-        heard: notes on images that are known once they are read; filled meanwhile.
+        heard: notes on images that are known once they are read; empty until all are, from the first on.
     """
 
     name: str
@@ -58,7 +60,18 @@ class ImageSource:
     ahead: int = 4
     labels: Labels = _unlabelled
     kept: bool = True
-    heard: list[str] = dataclasses.field(default_factory=list)
+    heard: list[tuple[str, ...]] = dataclasses.field(default_factory=lambda: [()])
+
+    def read_through(self) -> list[str]:
+        """Reads all images if that was not done, and returns what should be said of them.
+
+        Raises:
+            UserError: one cannot be read.
+        """
+        if not self.heard:
+            for _ in self.images(0):
+                pass
+        return list(self.heard[0])
 
 
 Source = ImageSource | FeatureFile | Statistics
@@ -77,9 +90,11 @@ def open_source(text: str, config: FidConfig, placement: Placement) -> Source:
         UserError: there is no such set, it has a single image, or it does not say what it is.
     """
     source = _open(text, config, placement)
-    if isinstance(source, FeatureFile) and (rows := chosen(source.count, config)) is not None:
-        provenance = source.provenance | _of_subset(rows, source.count, config)
-        source = dataclasses.replace(source, features=source.features[rows], provenance=provenance)
+    if isinstance(source, FeatureFile):
+        rows = chosen(source.count, contents_of_rows(source.features), config)
+        if rows is not None:
+            provenance = source.provenance | of_subset(rows, source.count, config)
+            source = dataclasses.replace(source, features=source.features[rows], provenance=provenance)
     if not isinstance(source, Statistics) and source.count < 2:
         raise UserError(f"{text}: {source.count} image(s) have no covariance: at least two are needed")
     return source
@@ -127,8 +142,9 @@ def _path(text: str, path: Path, config: FidConfig, placement: Placement) -> Sou
             return features
     if path.is_file() and path.suffix.lower() in (".npz", ".npy"):
         found = read_npz(path, config.reading)
-        about = {"pixel_range": list(found.range)} if found.range else {}
-        return dataclasses.replace(array_source(text, found.train, config, found.classes, **about), notes=found.notes)
+        source = array_source(text, found.train, config, found.classes, **_of_range(found.range))
+        notes = (*found.notes, *_on_other_splits(text, found))
+        return dataclasses.replace(source, notes=notes)
     if (path / "model" / "config.json").is_file() or is_published(path):
         return _model(text, path, config, placement)
     return _files(text, path, config)
@@ -154,32 +170,17 @@ def notes_on_splits(texts: tuple[str, str], sources: tuple[Source, Source]) -> l
     return notes
 
 
-def chosen(count: int, config: FidConfig) -> np.ndarray | None:
-    """Numbers of the images that --num_images leaves of ``count``, in order; None for all.
-
-    They depend on the seed and ``count`` alone, so that a set and a copy of it keep the same images.
-    """
-    if not config.num_images or config.num_images >= count:
-        return None
-    return np.sort(np.random.default_rng([config.seed, count]).choice(count, config.num_images, replace=False))
-
-
-def _of_subset(rows: np.ndarray | None, count: int, config: FidConfig) -> dict[str, Any]:
-    """What a result says of the choice."""
-    return {} if rows is None else {"drawn_from": count, "drawn_by_seed": config.seed}
-
-
 def array_source(
     name: str, images: Images, config: FidConfig, classes: tuple[str, ...] = (), **depends_on: Any
 ) -> ImageSource:
     """Images that are in memory, or as many of them as are wanted; ``classes`` are names by label."""
-    rows = chosen(len(images), config)
+    rows = chosen(len(images), contents_of_rows(images.pixels), config)
     wanted = images if rows is None else images.take(rows)
     return ImageSource(
         name,
         len(wanted),
         lambda skip: iter(wanted.pixels[skip:]),
-        {"sha256": images.fingerprint(), "count": len(wanted)} | depends_on | _of_subset(rows, len(images), config),
+        {"sha256": images.fingerprint(), "count": len(wanted)} | depends_on | of_subset(rows, len(images), config),
         labels=lambda: None if wanted.labels is None else [classes[label] for label in wanted.labels],
     )
 
@@ -203,33 +204,60 @@ def _split(text: str, split: str, config: FidConfig, read: Callable[[], Splits],
         raise UserError(f"{text}: a split is one of {', '.join(SPLITS)}, not {split!r}")
     splits = read()
     images = splits.whole(split) if whole else splits.parts()[split]
-    source = array_source(text, images, config, splits.classes, split=split)
+    source = array_source(text, images, config, splits.classes, split=split, **_of_range(splits.range))
     return dataclasses.replace(source, notes=splits.notes)
 
 
 def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
-    reading, notes, heard = config.reading, list[str](), list[str]()
+    reading, notes, heard = config.reading, list[str](), list[tuple[str, ...]]()
     listing = list_images(path, reading)
-    available = count_images(path, reading, listing, notes)
+    scale = find_scale(path, reading, *_other_files(path, config)) if listing.is_deep else None
+    contents = image_contents(path, reading, listing, notes, scale)
+    available = len(contents)
     if not available:
         raise UserError(f"{path}: no images there")
-    scale = find_scale(path, reading, *_other_files(path, config)) if listing.is_deep else None
-    rows = chosen(available, config)
+    notes += [scale.note] if scale and scale.note else []
+    notes += _on_all_splits(text, path, listing)
+    rows = chosen(available, contents, config)
     count = available if rows is None else len(rows)
 
     def images(skip: int) -> Iterator[np.ndarray]:
-        heard.clear()
+        found: list[str] = []
         only = None if rows is None else frozenset(rows[skip:].tolist())
         after = skip if rows is None else 0
-        stream = stream_images(path, reading, heard, after, only, scale, uniform=False)
-        return (image.pixels for image in stream)
+        for image in stream_images(path, reading, found, after, only, scale, uniform=False):
+            yield image.pixels
+        if not skip:
+            heard[:] = [tuple(found)]
 
     depends_on = {"files": listing.sha256, "count": count} | _of_reading(reading)
-    if scale is not None and scale.range is not None:
-        depends_on |= {"pixel_range": list(scale.range)}
+    depends_on |= _of_range(scale.range if scale else None)
     labels = partial(_labels_of_files, path, reading, rows)
-    depends_on |= _of_subset(rows, available, config)
-    return ImageSource(text, count, images, depends_on, tuple(notes), labels=labels, heard=heard)
+    depends_on |= of_subset(rows, available, config)
+    return ImageSource(text, count, images, depends_on, tuple(dict.fromkeys(notes)), labels=labels, heard=heard)
+
+
+def _on_all_splits(text: str, path: Path, listing: Listing) -> list[str]:
+    """Says that the images of a folder are those of all its splits, if it has any."""
+    try:
+        splits = set(understand([folder / "image.png" for folder in sorted(listing.folders)], str(path)).splits)
+    except UserError:  # no data set to learn from, but images
+        return []
+    there = [split for split in SPLITS if split in splits]
+    if len(there) < 2:
+        return []
+    return [f"{text}: all its images, of {' and '.join(there)}; those of one split are folder:{there[-1]}@{path}"]
+
+
+def _on_other_splits(text: str, found: Found) -> list[str]:
+    """Says that the images of a file of arrays are not those of all its splits, if it has several."""
+    others = [name for name, images in (("validation", found.validation), ("test", found.test)) if images is not None]
+    if not others:
+        return []
+    these = " or ".join(f"npz:{name}@{text}" for name in others)
+    return [
+        f"{text}: the {len(found.train):,} images of train, without those of {' and '.join(others)}; they are {these}"
+    ]
 
 
 def _other_files(path: Path, config: FidConfig) -> list[Path]:
@@ -237,6 +265,11 @@ def _other_files(path: Path, config: FidConfig) -> list[Path]:
     sides = {Path(text).expanduser() for text in (config.a, config.b)} - {path}
     models = {side for side in sides if (side / "model" / "config.json").is_file() or is_published(side)}
     return [side for side in sides - models if side.is_dir() or side.name.lower().endswith(ARCHIVES)]
+
+
+def _of_range(scale: Range | None) -> dict[str, Any]:
+    """What a result says of pixels of more than 8 bits, whose scale follows from the images."""
+    return {} if scale is None else {"pixel_range": list(scale)}
 
 
 def _of_reading(reading: ReadingConfig) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 
-from diffusion.feature_config import PROTOCOLS
+from diffusion.feature_config import PROTOCOLS, WIDTHS
 from files.arrays import write_npz
 from files.documents import parse_json
 from files.errors import UserError
@@ -44,6 +45,8 @@ TOOLS = {
     "adm": Tool("tf2015", _LEGACY),
 }
 SAID = ("", *TOOLS)
+UNLABELLED = "unlabelled features"  # the mode of those in a file that does not say it
+_ROUNDING = 1e-5  # of a covariance, relative to its largest number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +155,26 @@ def of_arrays(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, A
         raise UserError(f"{path}: mu is {mean.shape} and sigma {covariance.shape}; it must be [D] and [D, D]")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{path}: its statistics are not finite; compute them again")
+    if why := _no_covariance(covariance):
+        raise UserError(f"{path}: {prefix}sigma is no covariance: {why}; compute the statistics again")
     return Statistics(mean, covariance, _count(path, arrays), provenance)
+
+
+def _no_covariance(matrix: np.ndarray) -> str:
+    """Why a matrix [D, D] is the covariance of nothing; empty if it can be one, up to rounding in single precision."""
+    variances = np.diag(matrix)
+    largest = np.abs(matrix).max()
+    if variances.min() < -_ROUNDING * largest:
+        return f"a variance is below 0, {variances.min():g}"
+    if np.abs(matrix - matrix.T).max() > _ROUNDING * largest:
+        return "it is not symmetric"
+    scaled = matrix / (largest or 1.0)
+    scaled[np.diag_indices_from(scaled)] += 0.1 * _ROUNDING * max(1.0, float(np.trace(scaled)))
+    try:
+        scipy.linalg.cholesky(scaled, overwrite_a=True, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        return "no features have such variances and covariances at once, an eigenvalue is below 0"
+    return ""
 
 
 def _count(path: Path, arrays: dict[str, np.ndarray]) -> int:
@@ -223,10 +245,15 @@ def check_comparable(a: Statistics | Kind, b: Statistics | Kind) -> list[str]:
 
 def _remedy(one: Kind, two: Kind) -> str:
     """How the other side is computed as a saved one was, if it was by a protocol of ours."""
+    if UNLABELLED in (one.mode, two.mode):
+        return (
+            f"add --statistics_of= with one of {', '.join(TOOLS)}, if a tool made them, or compute both from images; "
+            "an array of one image [H, W] is [1, H, W]"
+        )
     for kind in (one, two):
         for protocol in PROTOCOLS:
             saved = {"tool", "source"} & kind.provenance.keys()
-            if saved and kind.mode == mode_of(protocol, kind.width):
+            if saved and kind.width in WIDTHS and kind.mode == mode_of(protocol, kind.width):
                 dims = "" if kind.width == INCEPTION_WIDTH else f" --dims={kind.width}"
                 return f"compute the other with --protocol={protocol}{dims}"
-    return "compute one again"
+    return "compute both from images with the same --protocol or --features"

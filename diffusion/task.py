@@ -70,6 +70,8 @@ def dry_run(config: DdpmConfig) -> None:
     """Builds everything, prints sizes and the cost of a step, and writes nothing."""
     with session(config, config.training) as placement:
         setup = _prepare(config, placement)
+        for note in setup.splits.notes:
+            print(f"note: {note}")
         print(setup.summary())
         job = _make_job(setup, _make_scorer(setup), lambda step: {})
         print(f"one step: {first_step(job, placement, setup.training).cost}; nothing was written")

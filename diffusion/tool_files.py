@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from diffusion import statistics
-from diffusion.statistics import Kind, Statistics
+from diffusion.feature_config import PROTOCOLS
+from diffusion.statistics import INCEPTION_WIDTH, Kind, Statistics
+from files.arrays import read_note
 from files.errors import UserError
 from files.npz import read_headers, read_npy, read_npz
 from files.pickled_arrays import read_pickle
 from files.torch_file import read_torch_arrays
 
+_OF_NOTE = ("mode", "weights_hash", "precision", "pixel_range", "drawn_from", "drawn_by_seed", "drawn_by", "split")
 SUFFIXES = (".pt", ".pkl")  # of other tools' files; npz and npy may hold images too
 _DINO = "fd_dinov2"
-_UNLABELLED = "unlabelled features"
 _OF_TORCH_FIDELITY = "inception-v3-compat"
 _NAME = re.compile(r"(inception-v3-compat|vgg16|(?:clip|dinov2)-(?:(?!clip-|dinov2-).)+)-(?:stat-fid|features)-(.+)$")
 
@@ -64,13 +66,24 @@ def read_npz_features(path: Path, tool: str) -> FeatureFile | None:
     matrices = [name for name, (shape, dtype) in headers.items() if len(shape) == 2 and dtype.kind == "f"]
     if len(matrices) != 1 or any(len(shape) > 2 for shape, _ in headers.values()):
         return None
-    return _features(path, read_npz(path)[matrices[0]], tool)
+    return _features(read_npz(path)[matrices[0]], tool)
 
 
 def read_npy_features(path: Path, tool: str) -> FeatureFile | None:
-    """Features [N, D] in a npy file, memory-mapped; None for another array."""
+    """Features [N, D] in a npy file, memory-mapped; None for another array.
+
+    Args:
+        path: of the file.
+        tool: see ``read_npz_features``.
+
+    Raises:
+        UserError: it cannot be read, or a run of ours has not finished it.
+    """
     array = read_npy(path)
-    return _features(path, array, tool) if _is_features(array) else None
+    about = None if tool or not _is_features(array) else read_note(path)
+    if about is not None and isinstance(about.get("mode"), str):
+        return _of_run(path, array, about)
+    return _features(array, tool) if _is_features(array) else None
 
 
 def read_tool_file(path: Path, tool: str) -> Statistics | FeatureFile:
@@ -89,6 +102,16 @@ def read_tool_file(path: Path, tool: str) -> Statistics | FeatureFile:
         raise UserError(f"{path}: neither statistics (mu, sigma) nor one array of features [N, D]; it has "
                         f"{', '.join(list(arrays)[:8])}")  # fmt: skip
     return FeatureFile(matrices[0], _of_torch_fidelity(path, matrices[0].shape[1], tool))
+
+
+def _of_run(path: Path, array: np.ndarray, about: dict[str, Any]) -> FeatureFile:
+    """What ``features.image_features`` wrote; behind the features of InceptionV3's last pooling are logits."""
+    if about.get("done") != len(array):
+        raise UserError(
+            f"{path}: {about.get('done')} of its {len(array):,} rows are computed; let the run that makes it finish"
+        )
+    width = INCEPTION_WIDTH if about["mode"].removesuffix("-random") in PROTOCOLS else array.shape[1]
+    return FeatureFile(array[:, :width], {name: about[name] for name in _OF_NOTE if name in about})
 
 
 def _of_torch_fidelity(path: Path, width: int, tool: str) -> dict[str, Any]:
@@ -116,8 +139,8 @@ def _is_features(array: np.ndarray) -> bool:
     return array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] > 0
 
 
-def _features(path: Path, features: np.ndarray, tool: str) -> FeatureFile:
+def _features(features: np.ndarray, tool: str) -> FeatureFile:
     if tool:
         return FeatureFile(features, statistics.of_tool(tool, features.shape[1]))
-    note = f"{path} does not say of which extractor its features are; a distance is right only between the same"
-    return FeatureFile(features, {"mode": _UNLABELLED}, (note,))
+    note = "a file does not say of which extractor its features are; a distance is right only between the same"
+    return FeatureFile(features, {"mode": statistics.UNLABELLED}, (note,))

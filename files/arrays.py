@@ -79,6 +79,14 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes a name for allow_pickle
 
 
+def read_note(path: Path) -> dict[str, Any] | None:
+    """What the note beside an array says of it; None if there is none, or it is none of ours."""
+    try:
+        return read_sealed(_note_of(path)) if _note_of(path).is_file() else None
+    except UserError:
+        return None
+
+
 def _note_of(path: Path) -> Path:
     return path.with_suffix(".json")
 

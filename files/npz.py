@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -143,4 +144,6 @@ def _check_header(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
 def _header(version: tuple[int, int]) -> Any:
     if version not in _HEADERS:
         raise ValueError(f"format {version} is not supported")
+    # NumPy's advice on files of Python 2. A filter, since threads share what catch_warnings would put back.
+    warnings.filterwarnings("ignore", message="Reading `.npy` or `.npz` file required additional header parsing")
     return _HEADERS[version]

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tarfile
 import tracemalloc
 import zipfile
 import zlib
@@ -64,6 +65,12 @@ def test_bad_images(tmp_path: Path) -> None:
     _png(tmp_path / "g" / "a.png")
     with pytest.raises(UserError, match=r"1 image\(s\) are too few to hold 1 out"):
         _folder(tmp_path / "g")
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i" / "a.png").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"a\.png: not a readable image \(a link to a file that is not there\)"):
+        _folder(tmp_path / "i")
+    with pytest.raises(UserError, match=r"none of 1 file can be read"):
+        _folder(tmp_path / "i", skip_bad_images=True)
     (tmp_path / "h.rar").write_text("x")
     with pytest.raises(UserError, match="neither a folder nor an archive"):
         _folder(tmp_path / "h.rar")
@@ -105,15 +112,35 @@ def test_damaged_exif_data_do_not_cost_the_image(tmp_path: Path) -> None:
     whole = file.getvalue()
     entry = whole.index(b"\x01\x12\x00\x03")  # the orientation's tag and type
     for name, damaged, shape, note in (
-        ("maker", whole.replace(b"\x01\x0f\x00\x02", b"\x01\x0f\x00\x05"), (6, 4), False),
-        ("type", whole[: entry + 3] + b"\x63" + whole[entry + 4 :], (4, 6), False),
+        ("whole", whole, (6, 4), False),
+        ("sideways", whole[: entry + 8] + b"\x00\x09" + whole[entry + 10 :], (4, 6), True),
+        ("maker", whole.replace(b"\x01\x0f\x00\x02", b"\x01\x0f\x00\x05"), (4, 6), True),
+        ("offset", whole.replace(b"\x00\x02\x00\x00\x00\x1b\x00", b"\x00\x02\x00\x00\x00\x1b\xf0"), (4, 6), True),
+        ("type", whole[: entry + 3] + b"\x63" + whole[entry + 4 :], (4, 6), True),
+        *((f"cut to {size}", _with_exif(whole, size), (4, 6), True) for size in (4, 6, 10, 15, 41, 60)),
         ("header", whole.replace(b"Exif\0\0MM", b"Exif\0\0XX"), (4, 6), True),
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.jpg").write_bytes(damaged)
         loaded = read_images(tmp_path / name, ReadingConfig())
         assert loaded.pixels.shape == (1, *shape, 3), name
-        assert loaded.notes == [f"1 image files {TURNED}"] * note, name
+        assert loaded.notes == [f"1 image file {TURNED}"] * note, name
+
+
+def _with_exif(jpeg: bytes, size: int) -> bytes:
+    """With so many bytes of its EXIF data only."""
+    start = jpeg.index(b"Exif\0\0")
+    length = int.from_bytes(jpeg[start - 2 : start], "big") - 2
+    return jpeg[: start - 2] + (size + 2).to_bytes(2, "big") + jpeg[start : start + size] + jpeg[start + length :]
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff"])
+def test_exif_data_of_other_formats(tmp_path: Path, kind: str) -> None:
+    turned = Image.Exif()
+    turned[0x0112], turned[0x010F] = 6, "a maker whose name is long"
+    Image.new("RGB", (6, 4)).save(tmp_path / f"a.{kind}", exif=turned)
+    loaded = read_images(tmp_path, ReadingConfig())
+    assert loaded.pixels.shape == (1, 6, 4, 3) and not loaded.notes
 
 
 def test_what_pillow_warns_of_is_no_error(tmp_path: Path) -> None:
@@ -126,7 +153,7 @@ def test_what_pillow_warns_of_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(damaged)
     with pytest.warns(UserWarning, match="Tag data larger than file"):
         _exif_of(tmp_path / "a.jpg")
-    assert read_images(tmp_path, ReadingConfig()).pixels.shape == (1, 6, 4, 3)
+    assert read_images(tmp_path, ReadingConfig()).pixels.shape == (1, 4, 6, 3)
 
 
 def _exif_of(path: Path) -> None:
@@ -147,6 +174,23 @@ def test_a_damaged_member_of_a_zip_archive(tmp_path: Path) -> None:
         read_images(tmp_path / "x.zip", ReadingConfig())
     loaded = read_images(tmp_path / "x.zip", ReadingConfig(skip_bad_images=True))
     assert loaded.pixels[:, 0, 0, 0].tolist() == [0, 1, 3] and loaded.notes[0].startswith("1 of 4 image files left out")
+
+
+def test_links_in_a_tar_archive_are_counted(tmp_path: Path) -> None:
+    _png(tmp_path / "in" / "a.png")
+    os.link(tmp_path / "in" / "a.png", tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "c.png").symlink_to("a.png")
+    (tmp_path / "in" / "d.txt").symlink_to("a.png")
+    os.mkfifo(tmp_path / "in" / "e.png")
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "in", "in")
+    with pytest.raises(
+        UserError, match=r"\.png: not a readable image \(a .* link .*, which is not followed in an arch"
+    ):
+        read_images(tmp_path / "x.tar.gz", ReadingConfig())
+    loaded = read_images(tmp_path / "x.tar.gz", ReadingConfig(skip_bad_images=True))
+    assert len(loaded.pixels) == 1 and "1 .txt" in loaded.notes[0]
+    assert loaded.notes[1].startswith("3 of 4 image files left out") and "no regular file" in loaded.notes[1]
 
 
 def test_names_that_cannot_be_printed(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_names_of_classes_that_are_no_names_of_folders(trained: Path, tmp_path: 
         write_json(run / "model" / "config.json", config | {"classes": [name, *config["classes"][1:]]})
         flags = [f"--run_dir={run}", f"--out={out}", "--sampling_steps=2", "--num_images=2", "--devices=cpu"]
         message = fails("sample_ddpm", *flags, "--format=png")
-        assert "no name of a folder" in message and "--format=npz" in message
+        assert "cannot be the name of a class folder" in message and "--format=npz" in message
         assert [file.name for file in tmp_path.iterdir()] == ["run"], name
         shutil.rmtree(run)
 

@@ -19,8 +19,11 @@ from diffusion.fid import frechet_distance
 from diffusion.fid_config import FidConfig
 from diffusion.fid_task import measure_fid
 from diffusion.sources import ImageSource, open_source
+from diffusion.tool_files import read_npy_features
+from files.arrays import growing_array
 from files.errors import UserError
 from tests.scripts import fails, fails_each, succeeds
+from tests.scripts import run as run_script
 from training.backends import Placement
 from training.config_files import as_flags
 from training.run_config import belongs
@@ -161,6 +164,7 @@ def test_bad_images(world: Path, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "t" / "result.json").read_text())
     assert "1 of 3 image files left out, not readable: 2.png (" in left_out and result["a_count"] == 2
     assert "note: no prdc: it needs 6 images, and A" in left_out
+    assert "note: no Inception Score: the extractor has no classes" in left_out
 
 
 def test_a_set_and_itself_have_no_distance_whatever_is_drawn(world: Path, tmp_path: Path) -> None:
@@ -185,7 +189,7 @@ def test_what_cannot_be_had_is_said_before_an_image_is_read(
         ([own_file, folder, "--bootstrap=5"], f"--bootstrap {both} A ({own_file}) is saved statistics"),
         ([folder, own_file, "--extrapolate"], f"--extrapolate {both} B ({own_file}) is saved statistics"),
         ([folder, own_file, "--metrics=kid"], f"--metrics=kid: kid cannot be had: B ({own_file}) is saved statistics"),
-        ([own_file, folder, "--metrics=is"], "--metrics=is: is cannot be had: the extractor has no classes"),
+        ([own_file, folder, "--metrics=is"], "--metrics=is: Inception Score cannot be had: the extractor has no"),
         ([folder, folder, "--num_images=4", "--metrics=prdc"], "prdc cannot be had: it needs 6 images, and A"),
         ([folder, folder, "--extrapolate"], "--extrapolate needs 40 images of B, and"),
         ([folder, folder, "--bootstrap=1"], "2 resamples of 4 images are the least"),
@@ -219,6 +223,28 @@ def test_features_are_computed_once_for_all_runs(world: Path, tmp_path: Path, mo
     assert "made again" in succeeds("fid", *sides, *flags, f"--run_dir={tmp_path / 'three'}")
 
 
+def test_features_of_our_own_runs_say_what_they_are(world: Path, tmp_path: Path) -> None:
+    """By the note beside them; behind the features of InceptionV3's last layer are logits."""
+    features = FeatureConfig(str(world / "m.keras"))
+    config = FidConfig(devices="cpu", a=str(world / "folder"), b=str(world / "images.npz"), features=features)
+    found = measure_fid(dataclasses.replace(config, metrics=()), tmp_path / "run")
+    config = dataclasses.replace(config, a=str(tmp_path / "run" / "a_features.npy"))
+    for number, b in enumerate((str(tmp_path / "run" / "b.npz"), str(world / "images.npz"))):
+        again = measure_fid(dataclasses.replace(config, b=b, metrics=()), tmp_path / f"{number}")
+        assert again["fid"] == pytest.approx(found["fid"], rel=1e-6) and again["mode"] == "model:m.keras"
+        assert again["a_weights_hash"] == found["a_weights_hash"]
+    path = tmp_path / "f.npy"
+    for mode, width in (("tf2015", 2048), ("clean-random", 2048), ("tf2015-64", 2050), ("model:x", 2050)):
+        with growing_array(path, (3, 2050), "float32", {"mode": mode, "weights_hash": "abc"}, renew=True) as file:
+            if mode == "tf2015":
+                file.fill(iter([np.ones((2, 2050))]))
+                with pytest.raises(UserError, match=r"f\.npy: 2 of its 3 rows are computed; let the run .* finish"):
+                    read_npy_features(path, "")
+            file.fill(iter([np.ones((3 - file.done, 2050))]))
+        side = read_npy_features(path, "")
+        assert side is not None and side.kind == (width, {"mode": mode, "weights_hash": "abc"}) and not side.notes
+
+
 def test_features_of_others_are_compared(world: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(50, 4)), rng.normal(size=(60, 4))
@@ -248,7 +274,7 @@ def test_figures_by_class(world: Path, tmp_path: Path) -> None:
     flags = [f"--features={world / 'm.keras'}", "--devices=cpu", "--metrics=", "--per_class"]
     out = succeeds("fid", str(tmp_path / "folder"), str(tmp_path / "b.npz"), *flags, f"--run_dir={tmp_path / 'r'}")
     found = json.loads((tmp_path / "r" / "result.json").read_text())
-    assert "one side only" in out and found["by_class"].keys() == {"0", "1"}
+    assert out.count("one side only") == 1 and found["by_class"].keys() == {"0", "1"}
     for label in (0, 1):
         files = sorted((tmp_path / "folder" / str(label)).iterdir())
         a = _quarters(np.stack([np.asarray(Image.open(file)) for file in files]))
@@ -268,7 +294,10 @@ def test_wrong_figures_of_earlier_versions_are_not_believed(world: Path, tmp_pat
         del result["figures_version"]
         (tmp_path / name / "result.json").write_text(json.dumps(result))
         if name == "kid":
-            assert "an earlier version, which had kid_standard_error wrong" in fails("fid", *flags, metrics, run)
+            for asked in ([metrics], []):  # by its own command, whatever the default was then, too
+                done = run_script("fid", *flags, *asked, run)
+                assert done.returncode and "finished before" not in done.stdout
+                assert "an earlier version, which had kid_standard_error wrong" in done.stderr
         else:
             assert "finished before" in succeeds("fid", *flags, metrics, run)
 

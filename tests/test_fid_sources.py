@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import keras
@@ -10,13 +11,14 @@ import pytest
 from PIL import Image
 
 from diffusion.config import DataConfig, DdpmConfig, ProcessConfig, UNetConfig
+from diffusion.data import load
 from diffusion.extractors import build_extractor
 from diffusion.feature_config import FeatureConfig
 from diffusion.features import image_features
 from diffusion.fid_config import FidConfig
 from diffusion.generator import Generator
 from diffusion.process import DiffusionProcess
-from diffusion.sources import ImageSource, notes_on_splits, open_source
+from diffusion.sources import ImageSource, check_scales, notes_on_splits, open_source
 from diffusion.tool_files import FeatureFile
 from files.documents import write_json
 from files.errors import UserError
@@ -53,7 +55,7 @@ def test_the_seed_does_not_split_the_data_set_again(one_replica: Placement, tmp_
 
 
 def _pixels(source: ImageSource, skip: int = 0) -> np.ndarray:
-    return np.stack(list(source.images(skip)))
+    return np.stack([image[..., :1] for image in source.images(skip)])
 
 
 def test_some_images_are_drawn_and_the_same_of_a_set_and_its_copy(one_replica: Placement, tmp_path: Path) -> None:
@@ -67,13 +69,13 @@ def test_some_images_are_drawn_and_the_same_of_a_set_and_its_copy(one_replica: P
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
         for path in sorted((tmp_path / "a").rglob("*.png")):
             archive.add(path, str(path.relative_to(tmp_path)))
-    np.savez(tmp_path / "a.npz", images=pixels)
     drawn = {}
-    for name in ("a", "b", "a.tar.gz", "a.npz"):
+    for name in ("a", "b", "a.tar.gz"):
         source = _opened(str(tmp_path / name), one_replica, num_images=12, seed=3)
         drawn[name] = _pixels(source)
         assert source.count == len(drawn[name]) == 12
-        assert (source.depends_on["drawn_from"], source.depends_on["drawn_by_seed"]) == (60, 3)
+        about = [source.depends_on[key] for key in ("drawn_from", "drawn_by_seed", "drawn_by")]
+        assert about == [60, 3, "content"]
         np.testing.assert_array_equal(_pixels(source, 5), drawn[name][5:])
         np.testing.assert_array_equal(drawn[name], drawn["a"])
     assert len({int(image[0, 0, 0]) // 20 for image in drawn["a"]}) == 3
@@ -84,20 +86,52 @@ def test_some_images_are_drawn_and_the_same_of_a_set_and_its_copy(one_replica: P
     assert skipping.depends_on["drawn_from"] == 59 and len(np.unique(_pixels(skipping))) == 12
     other = _opened(str(tmp_path / "a"), one_replica, num_images=12, seed=4)
     assert not np.array_equal(_pixels(other), drawn["a"])
-    np.save(tmp_path / "f.npy", np.arange(60.0)[:, None] * [1, 2])
-    features = open_source(str(tmp_path / "f.npy"), FidConfig(num_images=12, seed=3), one_replica)
-    assert isinstance(features, FeatureFile) and features.provenance["drawn_from"] == 60
-    np.testing.assert_array_equal(features.features[:, 0], drawn["a"][:, 0, 0, 0])
     whole = _opened(str(tmp_path / "a"), one_replica, num_images=60)
     assert "drawn_from" not in whole.depends_on and len(_pixels(whole)) == 60
 
 
-def test_images_of_several_sizes(tmp_path: Path, one_replica: Placement) -> None:
+def test_names_packing_and_order_do_not_decide_what_is_drawn(one_replica: Placement, tmp_path: Path) -> None:
+    """A set against a copy of it has no distance, whatever the copy's files are called."""
+    rng = np.random.default_rng(0)
+    pixels = rng.permutation(60).astype(np.uint8)[:, None, None] + np.zeros((1, 4, 4), np.uint8)
+    (tmp_path / "a").mkdir()
+    for k, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "a" / f"{k}.png")
+    (tmp_path / "a" / "bad.png").write_bytes(b"none")
+    Image.fromarray(pixels[0]).save(tmp_path / "a" / "z.gif", save_all=True, append_images=[Image.new("L", (4, 4), 99)])
+    files = sorted((tmp_path / "a").iterdir())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for place in rng.permutation(len(files)):
+            archive.write(files[place], f"of/{files[place].name}")
+    (tmp_path / "b").mkdir()
+    for file in files:
+        shutil.copy(file, tmp_path / "b" / f"{rng.integers(10**9)}{file.suffix}")
+    for choices in ({"skip_bad_images": True}, {"skip_bad_images": True, "frames": "all"}, {}):
+        if not choices:
+            (tmp_path / "a" / "bad.png").unlink()
+        drawn = [_opened(str(tmp_path / name), one_replica, num_images=20, **choices) for name in ("a", "b", "a.zip")]
+        found = [sorted(_pixels(source)[:, 0, 0, 0].tolist()) for source in drawn[: 3 if choices else 1]]
+        assert len(set(found[0])) >= 19 and all(other == found[0] for other in found), choices
+    order = rng.permutation(60)
+    for number, (name, array) in enumerate((("a", pixels), ("b", pixels[order]))):
+        np.save(tmp_path / f"{name}.npy", array)
+        np.save(tmp_path / f"{name}_f.npy", array[:, 0, :2].astype(np.float32 if number else np.float64))
+    found = [sorted(_pixels(_opened(str(tmp_path / name), one_replica, num_images=20))[:, 0, 0, 0].tolist())
+             for name in ("a.npy", "b.npy")]  # fmt: skip
+    assert found[0] == found[1]
+    config = FidConfig(num_images=20)
+    sides = [open_source(str(tmp_path / name), config, one_replica) for name in ("a_f.npy", "b_f.npy")]
+    assert all(isinstance(side, FeatureFile) and side.provenance["drawn_from"] == 60 for side in sides)
+    features = [sorted(side.features[:, 0].tolist()) for side in sides if isinstance(side, FeatureFile)]
+    assert features[0] == features[1] and len(set(features[0])) == 20
+
+
+def test_images_of_several_sizes_gray_and_colored(tmp_path: Path, one_replica: Placement) -> None:
     """Each is resized by itself, to the same features as alone; a network that takes any size needs them alike."""
     rng, pictures = np.random.default_rng(1), []
     (tmp_path / "images").mkdir()
-    for k, (height, width) in enumerate([(8, 8), (8, 8), (5, 9), (8, 8), (30, 20), (8, 8)]):
-        pictures.append(rng.integers(0, 256, (height, width), np.uint8))
+    for k, shape in enumerate([(8, 8), (8, 8), (8, 8, 3), (5, 9), (8, 8), (30, 20, 3), (8, 8)]):
+        pictures.append(rng.integers(0, 256, shape, np.uint8))
         Image.fromarray(pictures[-1]).save(tmp_path / "images" / f"{k}.png")
     image = keras.Input((8, 8, 1))
     keras.Model(image, keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(image))).save(tmp_path / "m.keras")
@@ -105,12 +139,12 @@ def test_images_of_several_sizes(tmp_path: Path, one_replica: Placement) -> None
     extractor, source = build_extractor(config.features, tmp_path), open_source(config.a, config, one_replica)
     assert isinstance(source, ImageSource)
     found = image_features(extractor, source, one_replica, tmp_path / "f.npy", 2).features
-    alone = [extractor.call(picture[None, :, :, None]).features[0] for picture in pictures]
+    alone = [extractor.call(picture.reshape((1, *picture.shape[:2], -1))).features[0] for picture in pictures]
     np.testing.assert_allclose(found, alone, rtol=1e-6)
     image = keras.Input((None, None, 1))
     keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)).save(tmp_path / "any.keras")
     extractor = build_extractor(FeatureConfig(str(tmp_path / "any.keras")), tmp_path)
-    with pytest.raises(UserError, match="images differ in size, and the extractor takes them as they are"):
+    with pytest.raises(UserError, match="images differ in size or channels, and the extractor takes them as they are"):
         image_features(extractor, source, one_replica, tmp_path / "g.npy", 2)
 
 
@@ -126,3 +160,36 @@ def test_images_of_a_model_say_in_which_precision_they_are_made(tmp_path: Path, 
         assert isinstance(source, ImageSource)
         made[name] = source.depends_on["model_precision"]
     assert made == {"float32": "float32", "tf32": "float32", "mixed_bfloat16": "mixed_bfloat16"}
+
+
+def _deep(path: Path, high: int, count: int = 4) -> Path:
+    for k in range(count):
+        (path / "train").mkdir(parents=True, exist_ok=True)
+        pixels = np.full((4, 4), 100 * k, np.uint16)
+        pixels[0, 0] = high
+        Image.fromarray(pixels).save(path / "train" / f"{k}.png")
+        (path / "test").mkdir(exist_ok=True)
+        Image.fromarray(pixels + np.uint16(k + 1)).save(path / "test" / f"{k}.png")
+    return path
+
+
+def test_images_of_different_scales_are_refused_however_they_are_named(one_replica: Placement, tmp_path: Path) -> None:
+    """The same value would be gray of two kinds; the splits of one data set have one scale."""
+    dark, bright = _deep(tmp_path / "dark", 2000), _deep(tmp_path / "bright", 60000)
+    np.save(tmp_path / "a.npy", np.array([[[0, 9], [5, 500]]] * 3, np.uint16))
+    about = {"task": "DdpmConfig", "version": "0.9"}
+    data = DataConfig(dataset="folder", data_path=bright)
+    write_json(tmp_path / "run" / "config.json", about | {"config": as_json(DdpmConfig(data=data))})
+    texts = (f"folder:train@{dark}", f"folder:test@{dark}", f"folder:train@{bright}", f"{tmp_path / 'run'}:train",
+             str(tmp_path / "a.npy"), f"npz:train@{tmp_path / 'a.npy'}", str(dark))  # fmt: skip
+    sides = [_opened(text, one_replica) for text in texts]
+    check_scales(sides[0], sides[1])
+    check_scales(sides[2], sides[3])
+    check_scales(sides[0], sides[6])
+    check_scales(sides[4], sides[5])
+    for a, b in ((0, 2), (1, 3), (0, 4), (3, 5), (2, 6)):
+        with pytest.raises(UserError, match=r"the two sides have black at .* set --range=MIN,MAX, one for both"):
+            check_scales(sides[a], sides[b])
+    given = [_opened(texts[k], one_replica, range="0,60000") for k in (0, 2)]
+    check_scales(*given)
+    assert "range" not in load(DataConfig()).describe() and load(data).describe()["range"] == [0, 60004]

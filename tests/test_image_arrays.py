@@ -1,5 +1,6 @@
 """Images and labels in arrays of any form: how they are taken, and what is said."""
 
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from diffusion.images import list_images, read_images
 from diffusion.labels import Labels, number_labels, read_labels
 from diffusion.readers import read_folder, read_npz
 from files.errors import UserError
+from files.npz import parse_npy
 from tests.test_image_ranges import scaled
 
 CASES = Path("/work/shared/cases/images")
@@ -58,6 +60,18 @@ def test_arrays_that_are_no_images(array: np.ndarray, message: str) -> None:
         to_images({"images": array}, {}, "a.npz")
 
 
+def test_three_images_or_one_of_three_channels() -> None:
+    array = _GRAY.astype(np.uint8)[:3]
+    for count, shape, notes in (
+        (None, (3, 4, 4, 1), ["x (3, 4, 4) is read as 3 gray images; one image of 3 channels is (1, 3, 4, 4)"]),
+        (3, (3, 4, 4, 1), []),
+        (1, (1, 4, 4, 3), ["x (3, 4, 4) is one image, its 3 channels first"]),
+    ):
+        pixels = to_images({"x": array}, {} if count is None else {"x": count}, "a.npz")
+        assert pixels.arrays["x"].shape == shape and pixels.notes == notes
+        assert (pixels.arrays["x"][0, ..., 0] == array[0]).all()
+
+
 def test_arrays_of_a_data_set_have_one_scale(tmp_path: Path) -> None:
     low, high = _GRAY.astype(np.uint16) * 3, _GRAY.astype(np.uint16) * 10
     np.savez(tmp_path / "a.npz", train_images=low, Test_Images=high, val_images=low[:2])
@@ -66,7 +80,12 @@ def test_arrays_of_a_data_set_have_one_scale(tmp_path: Path) -> None:
     assert found.train.pixels.max() == 76 and found.test.pixels.max() == 255 and len(found.validation) == 2
     assert (
         "2 train images are also in validation or test: kept, such as train_images[0], which is val_images[0]"
-        in str(found.notes).replace("1 train", "2 train").replace("3 train", "2 train")
+        in str(found.notes).replace("1 train image is", "2 train images are").replace("3 train", "2 train")
+    )
+    np.savez(tmp_path / "d.npz", x_train=_GRAY / 159, x_test=_GRAY.astype(np.uint8), x_val=_GRAY > 3)
+    assert read_npz(tmp_path / "d.npz").notes[2:] == (
+        "x_test (10) has 8 bits and is read as it is, not on the scale 0…1 of x_train (10); --range=MIN,MAX puts both "
+        "on one",
     )
     np.save(tmp_path / "b.npy", _GRAY * 2.0)
     assert read_npz(tmp_path / "b.npy", ReadingConfig(range="0,255")).train.pixels.max() == 255
@@ -101,7 +120,7 @@ def test_labels_are_names_of_the_classes_that_occur(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.arange(3), r"labels: \(3,\) labels; 10 are needed"),
+        (np.arange(3), r"labels: 3 labels; 10 labels are needed"),
         (np.arange(10) + 0.5, "labels are float64; they must be whole numbers, texts or one-hot"),
         (np.array(["a"] * 9 + [" "]), "a label is an empty text"),
         (np.array([b"\xff"] * 10), r"label b'\\xff' is no UTF-8 text"),
@@ -121,11 +140,31 @@ def test_names_of_classes_in_the_file(tmp_path: Path) -> None:
     found = read_npz(tmp_path / "a.npz")
     assert found.train.labels is not None
     assert [found.classes[k] for k in found.train.labels] == ["bee", "zebra", "bee", "zebra"]
+    for values, message in (
+        (["cat", "dog", "dog"], r"a\.npz: classes: 'dog' stands for 1 and for 2; every class needs a name of its own"),
+        (["cat", " cat", "x"], "classes: 'cat' stands for 0 and for 1"),
+        (["cat", "", "dog"], "a label is an empty text"),
+        ([b"cat", b"\xff", b"dog"], r"classes: label b'\\xff' is no UTF-8 text"),
+    ):
+        np.savez(tmp_path / "a.npz", images=images, labels=[2, 0, 2, 0], classes=np.array(values))
+        with pytest.raises(UserError, match=message):
+            read_npz(tmp_path / "a.npz")
+    for named in (np.array([b"cat", "é".encode(), b"dog"]), np.array([7, 8, 9])):
+        np.savez(tmp_path / "a.npz", images=images, labels=[2, 0, 2, 1], classes=named)
+        assert read_npz(tmp_path / "a.npz").classes == (
+            ("cat", "é", "dog") if named.dtype.kind == "S" else ("7", "8", "9")
+        )
     np.savez(tmp_path / "b.npz", x_train=images, y_train=[0, 1, 1, 0], x_test=images, y_test=[0, 1, 5, 5])
     with pytest.raises(UserError, match=r"b\.npz: 2 test images are of classes that no training image has \('5'\)"):
         read_npz(tmp_path / "b.npz")
     skipped = read_npz(tmp_path / "b.npz", ReadingConfig(skip_bad_images=True))
     assert skipped.test is not None and len(skipped.test) == 2
+    np.savez(tmp_path / "c.npz", x_train=images, y_train=list("AaAb"), x_test=images + 1, y_test=list("AaAb"))
+    assert read_npz(tmp_path / "c.npz").notes == ("classes that look alike are kept apart: 'A' (4) and 'a' (2)",)
+    for file in ("c.npz", "c.npy"):
+        (tmp_path / file).touch()
+        with pytest.raises(UserError, match=r"neither a folder nor an archive .*; arrays are read with --dataset=npz"):
+            read_folder(tmp_path / file, ReadingConfig())
     numbered = number_labels({"train": Labels.of(["10", "9"])}, "x", ("9", "10", "11"))
     assert numbered.labels["train"].tolist() == [1, 0] and numbered.classes == ("9", "10", "11")
 
@@ -151,6 +190,11 @@ def test_a_folder_of_arrays(tmp_path: Path) -> None:
         for name in slices:
             archive.write(tmp_path / f"{name}.npy", f"{name}.npy")
     assert read_folder(tmp_path / "x.zip", ReadingConfig()).train.fingerprint() == found.train.fingerprint()
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as packed:
+        packed.add(tmp_path / "a", "a")
+        packed.add(tmp_path / "b", "b")
+    assert read_folder(tmp_path / "x.tar.gz", ReadingConfig()).train.fingerprint() == found.train.fingerprint()
+    (tmp_path / "x.tar.gz").unlink()
     content = (tmp_path / "a" / "1.npy").read_bytes()
     for name, damaged in (("3", content[:-1]), ("4", content[:20]), ("5", content.replace(b"(4, 4)", b"(4,4L)"))):
         (tmp_path / "b" / f"{name}.npy").write_bytes(damaged)
@@ -163,6 +207,11 @@ def test_a_folder_of_arrays(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "a" / "x.png")  # beside images, arrays are of something else
     loaded = read_images(tmp_path, ReadingConfig())
     assert len(loaded.pixels) == 1 and "9 .npy" in loaded.notes[0]
+    for order in ("a/1.npy", "a/x.png"), ("a/x.png", "a/1.npy"):
+        with tarfile.open(tmp_path / "x.tar", "w") as packed:
+            for name in order:
+                packed.add(tmp_path / name, name)
+        assert "1 .npy" in read_images(tmp_path / "x.tar", ReadingConfig()).notes[0]
 
 
 @pytest.mark.parametrize("values", [_GRAY[0] > 3, _GRAY[0].astype(np.uint8), np.arange(48).reshape(3, 4, 4) / 47])
@@ -182,3 +231,11 @@ def test_choices_for_files_alone() -> None:
     ):
         with pytest.raises(UserError, match=message):
             load(DataConfig(**options))  # type: ignore[arg-type]
+
+
+def test_a_header_of_python_2_is_read_without_a_word() -> None:
+    """Lengths were written as 3L; NumPy warns of it, and warnings are errors here."""
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2L, 3L), }"
+    header = header.ljust(117) + b"\n"  # with what is before it, 128 bytes
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(range(6))
+    np.testing.assert_array_equal(parse_npy(content), np.arange(6).reshape(2, 3))

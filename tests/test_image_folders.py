@@ -39,6 +39,10 @@ def _meant(*paths: str) -> list[str]:
         ("trainset", "dev", "validation"),
         ("train", "eval", "test"),
         ("cats_train_128", "cats_test_128", "test"),
+        ("train", "validate", "validation"),
+        ("Train", "held_out", "test"),
+        ("trainval", "heldOut", "test"),
+        ("HRTrain", "HRTest", "test"),
     ],
 )
 def test_splits_above_classes(wrapper: str, train: str, test: str, kind: str) -> None:
@@ -59,6 +63,42 @@ def test_three_splits() -> None:
     ]  # fmt: skip
 
 
+def test_splits_whose_names_have_the_class_in_them() -> None:
+    paths = ("trainA/1.png", "trainB/x/1.png", "testA/2.png", "testB/2.png", "valA/3.png")
+    tree = _tree(*paths)
+    assert tree.splits == ["train", "train", "test", "test", "validation"] and tree.labels == ["A", "B", "A", "B", "A"]
+    assert tree.notes == (
+        "the folders 'testA', 'testB', 'trainA', 'trainB', 'valA' are taken for splits of the classes 'A', 'B'",
+    )
+    assert _meant(*(f"{split}-{name}-100/1.png" for split in ("train", "test") for name in ("clean", "other"))) == [
+        "train:clean", "train:other", "test:clean", "test:other",
+    ]  # fmt: skip
+    assert _meant(*(f"{name}_{split}/1.png" for split in ("train", "val") for name in ("Big dog", "cat"))) == [
+        "train:Big dog", "train:cat", "validation:Big dog", "validation:cat",
+    ]  # fmt: skip
+
+
+def test_splits_at_any_depth_below_classes() -> None:
+    paths = ("a/img/train/1.png", "a/img/test/1.png", "b/img/train/1.png")
+    assert _meant(*paths) == ["train:a", "test:a", "train:b"]
+    assert _meant("train/train/a/1.png", "train/test/a/1.png", "train/train/b/1.png") == [
+        "train:a", "test:a", "train:b",
+    ]  # fmt: skip
+    assert _meant("train/a/1.png", "query/a/1.png", "gallery/a/1.png") == ["train:a", "test:a", "test:a"]
+
+
+def test_classes_that_are_kinds_of_files_are_said() -> None:
+    assert _meant("photos/1.png", "drawings/1.png") == ["train:photos", "train:drawings"]
+    tree = _tree("day1/cat/1.png", "day1/dog/1.png", "day2/cat/1.png", "day2/dog/1.png")
+    assert tree.labels == ["day1", "day1", "day2", "day2"]
+    assert tree.notes == ("the classes are 'day1', 'day2'; the folders 'cat', 'dog' below them are not looked at",)
+    assert not _tree("a/x/1.png", "a/y/1.png", "b/x/1.png").notes
+    assert _tree("train_1/1.png", "train_2/1.png", "test/1.png", "extra/1.png").notes == (
+        "the train images are those of 'train_1', 'train_2' together",
+        "1 image beside 'test', 'train_1', 'train_2' left out, such as extra/1.png",
+    )
+
+
 def test_what_is_beside_splits_is_left_out_and_said() -> None:
     tree = _tree("train/a/1.png", "test/a/1.png", "extra/a/1.png", "extra/b/1.png", "sample.png")
     assert tree.splits == ["train", "test", "", "", ""]
@@ -72,8 +112,31 @@ def test_what_is_beside_splits_is_left_out_and_said() -> None:
         (["validation/a/1.png", "test/a/1.png"], "DATA: no training images, only a folder of validation and test"),
         (["x/Test/1.png", "x/Test/2.png"], "no training images, only a folder of test images"),
         (["cat/1.png", "dog/1.png", "test/1.png"], "is 'test' a class beside 'cat', 'dog', or held-out images"),
-        (["dog_train/1.png", "dog_test/1.png", "cat_train/1.png"], "name splits and something else; put those of"),
+        (
+            ["dog_train/1.png", "dog_test/1.png", "cat_train/1.png"],
+            "'cat_train' reads like training images, 'dog_test'",
+        ),
         (["cat/train/1.png", "cat/test/1.png", "dog/1.png", "dog/train/1.png"], "'dog' has images elsewhere"),
+        (
+            ["train-clean/1.png", "test-noisy/1.png"],
+            "'train-clean' reads like training images, 'test-noisy' like held-",
+        ),
+        (["Train_data/1.png", "Valid_Test/1.png"], "'Train_data' reads like training images, 'Valid_Test' like held-"),
+        (["train/1.png", "test tube/1.png", "bus/1.png"], "'train' reads like training images, 'test tube' like held-"),
+        (["train station/1.png", "bus/1.png", "tests-2/1.png"], "is 'tests-2' a class beside"),
+        (["trainA/x/1.png", "trainA/y/1.png", "trainB/1.png", "testA/1.png", "testB/1.png"], "name splits and classes"),
+        (["a/train/1.png", "b/img/test/1.png"], "images in 'b/img/test' would be trained on"),
+        (["cat/1.png", "cat/test/1.png", "dog/1.png"], "images in 'cat/test' would be trained on"),
+        (["train/cat/1.png", "train/test/1.png", "test/cat/1.png"], "images in 'train/test' would be trained on"),
+        (["cat/my train/1.png", "cat/my val/1.png", "dog/1.png"], "'dog' has images elsewhere"),
+        ([f"{a}/{b}/1.png" for a in ("images", "masks") for b in ("train", "test")], r"'masks' and 'images' classes\?"),
+        (["images/1.png", "labels_2/1.png"], r"are 'labels_2' and 'images' classes\?"),
+        (
+            [f"fold{k}/{b}/x/1.png" for k in (1, 2) for b in ("train", "test")],
+            "'fold1', 'fold2' .*give the folder of one",
+        ),
+        ([f"fold {k}/{b}/1.png" for k in (1, 2) for b in "xy"], "'fold 1', 'fold 2' .*give the folder of one"),
+        ([f"{a}/{b}/{c}/1.png" for a in "xy" for b in ("train", "val") for c in "cd"], "'x', 'y' or 'c', 'd' the cla"),
     ],
 )
 def test_what_could_mean_two_things_is_refused(paths: list[str], message: str) -> None:
@@ -82,8 +145,9 @@ def test_what_could_mean_two_things_is_refused(paths: list[str], message: str) -
 
 
 def test_classes_that_are_called_like_splits() -> None:
-    tree = _tree("train station/1.png", "test tube/1.png")
-    assert tree.labels == ["train station", "test tube"] and set(tree.splits) == {"train"}
+    stations = ["train station", "train_interior", "art_gallery", "contest", "Protest", "trainers"]
+    tree = _tree(*(f"{name}/1.png" for name in stations))
+    assert tree.labels == stations and set(tree.splits) == {"train"} and not tree.notes
     for names in (("bus", "train"), ("valid", "invalid"), ("Train", "x")):
         tree = _tree(*(f"{name}/1.png" for name in names))
         assert tree.labels == list(names) and set(tree.splits) == {"train"}
@@ -100,12 +164,15 @@ def test_images_without_a_class() -> None:
     many = [f"{name}/{k}.png" for name in ("cat", "dog") for k in range(10)]
     tree = _tree("stray.png", *many)
     assert tree.splits == ["", *["train"] * 20] and tree.labels[1:11] == ["cat"] * 10
-    assert tree.notes == ("1 train images without a class left out, such as stray.png",)
+    assert tree.notes == ("1 train image without a class left out, such as stray.png",)
     half = _tree(*many, *(f"{k}.png" for k in range(20)))
     assert set(half.labels) == {""} and set(half.splits) == {"train"}
     assert half.notes[0].startswith("no labels: 20 of 40 training images are in no folder of a class")
     kaggle = _tree("train/cat/1.png", "train/dog/1.png", "test/1.png", "test/2.png")
-    assert kaggle.splits == ["train", "train", "", ""] and "2 test images without a class left out" in kaggle.notes[0]
+    assert (
+        kaggle.splits == ["train", "train", "", ""]
+        and "2 test images without a class left out, such as test/1.png" in kaggle.notes[0]
+    )
 
 
 def test_names_that_differ_by_case_are_said() -> None:
@@ -155,10 +222,10 @@ def test_hidden_and_system_files_are_no_images(tmp_path: Path, monkeypatch: pyte
     assert found.train.pixels[:, 0, 0, 0].tolist() == [1, 0] and found.train.labels.tolist() == [1, 0]
     files, hidden = found.notes
     assert files == (
-        "5 files left out, whose suffix is none of an image that can be read: 2 .mp4, 1 without a suffix, 1 .heic (pip "
+        "5 files left out for want of an image's suffix: 2 .mp4, 1 without a suffix, 1 .heic (pip "
         "install pillow-heif to read them), 1 .txt; such as '2/clip.mp4'"
     )
-    assert hidden == "3 images left out that are hidden or in folders of a system, such as '10/._b.png'"
+    assert hidden == "3 hidden images left out, or in folders of a system, such as '10/._b.png'"
     assert list_images(tmp_path, ReadingConfig()).notes == (files, hidden)
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "a.heic").write_bytes(b"x")
@@ -181,18 +248,18 @@ def test_splits_of_a_folder_are_views_of_one_array(tmp_path: Path) -> None:
     assert values == [[3, 4], [4], [2, 1]] and labels == [[1, 0], [0], [1, 0]]
     assert found.train.pixels.base is found.test.pixels.base is not None
     assert found.notes == (
-        "1 train images are also in validation or test: kept, such as a/train/9/4.png, which is a/val/9/5.png",
+        "1 train image is also in validation or test: kept, such as a/train/9/4.png, which is a/val/9/5.png",
     )
 
 
 def test_a_class_that_only_test_images_have(tmp_path: Path) -> None:
     for place, name in enumerate(("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/c/1.png")):
         _save(tmp_path / name, place)
-    with pytest.raises(UserError, match=r"1 test images are of classes that no training image has \('c'\)"):
+    with pytest.raises(UserError, match=r"1 test image is of classes that no training image has \('c'\)"):
         _read(tmp_path)
     found = _read(tmp_path, skip_bad_images=True)
     assert found.test is not None and found.test.pixels[:, 0, 0, 0].tolist() == [2]
-    assert found.notes == ("1 test images are of classes that no training image has ('c'): left out",)
+    assert found.notes == ("1 test image is of classes that no training image has ('c'): left out",)
 
 
 def test_a_zip_archive_with_backslashes(tmp_path: Path) -> None:

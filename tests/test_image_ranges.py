@@ -14,6 +14,7 @@ from diffusion.decoding import is_deep
 from diffusion.fid_config import FidConfig
 from diffusion.images import Loaded, Scale, find_scale, list_images, read_images, stream_images
 from diffusion.pixel_ranges import Range, to_bytes
+from diffusion.readers import read_folder
 from diffusion.sources import ImageSource, check_scales, open_source
 from files.errors import UserError
 from tests.fuzz_images import deep_png, deep_tiff
@@ -57,7 +58,11 @@ def test_one_scale_for_a_whole_data_set(
     loaded = _read(tmp_path / "in")
     np.testing.assert_array_equal(loaded.pixels[:2, ..., 0], scaled(both, both.min(), both.max()))
     np.testing.assert_array_equal(loaded.pixels[2, ..., 0], _RAMP)  # 8 bits are as they are
-    assert len(loaded.notes) == 1 and f"{both.min():g}…{both.max():g}, are black and white (--range)" in loaded.notes[0]
+    assert f"{both.min():g}…{both.max():g}, are black and white (--range)" in loaded.notes[0]
+    assert loaded.notes[1:] == [
+        "of the images, 2 have more than 8 bits, and 1 has 8 bits and is read as it is, not on the scale of the others "
+        "(--range=MIN,MAX puts all on one)"
+    ]
     assert list_images(tmp_path / "in", ReadingConfig()).is_deep
     told = _read(tmp_path / "in", range=f"{both.min() + 1},{both.max()}")
     np.testing.assert_array_equal(told.pixels[:2, ..., 0], scaled(both, both.min() + 1, both.max()))
@@ -67,6 +72,18 @@ def test_one_scale_for_a_whole_data_set(
     np.testing.assert_array_equal(_read(tmp_path / "in.tar.gz").pixels, loaded.pixels)
     (last,) = stream_images(tmp_path / "in", ReadingConfig(), skip=1, only={1})
     np.testing.assert_array_equal(last.pixels, loaded.pixels[1])
+
+
+def test_what_is_left_out_beside_splits_sets_no_scale(tmp_path: Path) -> None:
+    for name, factor in (("train/a", 100), ("test/a", 90), ("extra/a", 4000)):
+        _save(tmp_path / f"{name}.png", (_RAMP * factor).astype(np.uint16))
+    found = read_folder(tmp_path, ReadingConfig())
+    np.testing.assert_array_equal(found.train.pixels[0, ..., 0], scaled(_RAMP, 0, 15))
+    assert found.range == (0, 1500) and not any("outside" in note for note in found.notes)
+    for name in ("train/a", "test/a"):
+        _save(tmp_path / f"{name}.png", _RAMP.astype(np.uint8))
+    found = read_folder(tmp_path, ReadingConfig())
+    assert (found.train.pixels[0, ..., 0] == _RAMP).all() and not any("outside" in note for note in found.notes)
 
 
 def test_the_range_of_a_type(tmp_path: Path) -> None:
@@ -126,7 +143,7 @@ def test_floats_in_files(tmp_path: Path) -> None:
         _read(tmp_path / "a")
     assert len(_read(tmp_path / "a", skip_bad_images=True).pixels) == 1
     (tmp_path / "a" / "x.tif").unlink()
-    with pytest.raises(UserError, match=r"none of 1 files can be read, such as y\.tif"):
+    with pytest.raises(UserError, match=r"none of 1 file can be read, such as y\.tif"):
         _read(tmp_path / "a", skip_bad_images=True)
     assert find_scale(tmp_path / "a", ReadingConfig()) == Scale()
 
@@ -178,6 +195,10 @@ def test_fits(tmp_path: Path) -> None:
     assert (pixels["stretch"][:, 3:5] > 180).all() and (pixels["stretch"][:, :2] < 20).all()
     with pytest.raises(UserError, match=r"a\.png: not a readable image \(16×4 is no square, and --fit=error"):
         _read(tmp_path, image_size=8, fit="error")
+    _save(tmp_path / "deep" / "a.png", (_RAMP * 100).astype(np.uint16))
+    _save(tmp_path / "deep" / "b.png", np.full((4, 6), 65535, np.uint16))  # left out, so it sets no scale
+    kept = _read(tmp_path / "deep", image_size=4, fit="error", skip_bad_images=True)
+    np.testing.assert_array_equal(kept.pixels[..., 0], scaled(_RAMP * 100, 0, 1500)[None])
     with pytest.raises(UserError, match="--fit=pad needs --image_size"):
         ReadingConfig(fit="pad")
 
@@ -201,7 +222,7 @@ def test_frames_and_pages(tmp_path: Path, suffix: str) -> None:
     first, every = _read(tmp_path), _read(tmp_path, frames="all")
     assert first.pixels[:, 0, 0, 0].tolist() == [0, 120]
     assert first.notes == [
-        "1 image files with several frames or pages, of which the first is read (--frames=all reads all)"
+        "1 image file with several frames or pages, of which the first is read (--frames=all reads all)"
     ]
     assert every.pixels[:, 0, 0, 0].tolist() == [0, 60, 120, 120] and not every.notes
     assert [name.name for name in every.names] == [f"a.{suffix}", f"a.{suffix}:1", f"a.{suffix}:2", "b.png"]
@@ -222,5 +243,9 @@ def test_pages_of_sixteen_bits(tmp_path: Path) -> None:
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     loaded = _read(tmp_path, frames="all")
     assert loaded.pixels.reshape(3, -1).max(axis=1).tolist() == [64, 128, 255]
+    pages = [Image.new("L", (4, 4)), pages[2], Image.new("L", (4, 6))]  # left out for its last page
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=[pages[1].point(lambda v: v + 60000), pages[2]])
+    again = _read(tmp_path, frames="all", image_size=4, fit="error", skip_bad_images=True)
+    assert (again.pixels == loaded.pixels).all()
     content = io.BytesIO((tmp_path / "a.tif").read_bytes())
     assert is_deep(content)

@@ -107,12 +107,38 @@ def test_a_file_is_compared_with_its_own_protocol_only(tmp_path: Path) -> None:
     of_images = Kind(64, {"mode": "tf2015-64", "weights_hash": "abc"})
     with pytest.raises(UserError, match=r"cannot be compared: compute the other with --protocol=clean --dims=64$"):
         check_comparable(Kind(64, statistics.of_tool("clean-fid", 64)), of_images)
+    with pytest.raises(UserError, match=r"compute both from images with the same --protocol or --features$"):
+        check_comparable(Kind(6, statistics.of_tool("clean-fid", 6)), of_images)  # no --dims makes 6
+    with pytest.raises(UserError, match=r"add --statistics_of= with one of tf2015, .* image \[H, W\] is \[1, H, W\]"):
+        check_comparable(of_images, Kind(64, {"mode": statistics.UNLABELLED}))
     ours = Kind(6, {"mode": "tf2015-6", "weights_hash": "abc"})
     assert "edm2's features do not say of which weights" in check_comparable(ours, kinds["edm2"])[0]
     with pytest.raises(UserError, match="different modes, tf2015 and tf2015-64"):
         check_comparable(Kind(2048, {"mode": "tf2015"}), Kind(64, {"mode": "tf2015-64"}))
     np.savez(tmp_path / "adm.npz", mu=MU, sigma=SIGMA, mu_s=MU, sigma_s=SIGMA, arr_0=np.zeros((2, 4, 4, 3), np.uint8))
     assert statistics.load(tmp_path / "adm.npz").provenance["tool"] == "adm"
+
+
+def test_a_matrix_that_is_no_covariance_is_no_statistics(tmp_path: Path) -> None:
+    """Rounding is forgiven: by as much as single precision, and of the rank."""
+    eye, skewed, linked = np.eye(6), np.eye(6), np.eye(6)
+    skewed[0, 1], linked[0, 1], linked[1, 0] = 0.5, 1.5, 1.5
+    path = tmp_path / "a.npz"
+    for sigma, why in ((-eye, "a variance is below 0, -1"),
+                       (np.diag([1, 1, 1, 1, 1, -0.5]), "a variance is below 0, -0.5"),
+                       (skewed, "it is not symmetric"), (linked, "no features have such"),
+                       (np.ones((6, 6)) - eye, "no features have such")):  # fmt: skip
+        np.savez(path, mu=MU, sigma=sigma)
+        with pytest.raises(UserError, match=f"sigma is no covariance: {why}.*; compute the statistics again"):
+            statistics.load(path, "adm")
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps({"fid": {"mu": MU, "sigma": sigma}}))
+        with pytest.raises(UserError, match="sigma is no covariance"):
+            read_tool_file(tmp_path / "a.pkl", "")
+    single = np.cov(RNG.normal(1e3, 9.0, (4, 6)).T).astype(np.float32)
+    single[0, 1] *= 1 + 1e-6
+    for sigma in (single, np.zeros((6, 6)), eye * 1e300, eye * 1e-300, SIGMA, np.ones((6, 6))):
+        np.savez(path, mu=MU, sigma=sigma)
+        np.testing.assert_array_equal(statistics.load(path, "adm").covariance, sigma)
 
 
 def test_features_in_files(tmp_path: Path) -> None:

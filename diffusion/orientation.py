@@ -1,0 +1,63 @@
+"""How a picture has to be turned, by its EXIF data, which may be damaged."""
+
+import struct
+
+from PIL import Image
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}  # of a type's value
+_START = b"Exif\0\0"
+
+
+def orientation(loaded: Image.Image) -> tuple[Image.Transpose | None, bool]:
+    """The turn that an image needs, and whether that could be read; nothing else of its EXIF data is looked at.
+
+    Of a directory with one damaged entry nothing is believed: the others may be what is left of something else.
+    """
+    content = _content(loaded)
+    if content is not None and not _is_whole(content):
+        return None, False
+    try:
+        value = loaded.getexif().get(_ORIENTATION)
+    except Exception:  # damaged EXIF data raise anything; the pixels are whole
+        return None, False
+    if value is None:
+        return None, True
+    return (_TURNS.get(value), value in range(9)) if isinstance(value, int) else (None, False)  # 0: not known
+
+
+def _content(loaded: Image.Image) -> bytes | None:
+    """EXIF data as the file has them; None if it has none, or in another form (TIFF's own tags, XMP)."""
+    found = loaded.info.get("exif")
+    if isinstance(found, bytes):
+        return found.removeprefix(_START)
+    cut = any(name == "APP1" and data[:4] == _START[:4] for name, data in getattr(loaded, "applist", ()))
+    return b"" if cut else None  # Pillow passes over a JPEG's that are shorter than their own start
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether the first directory and all its values are there."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4], "")
+    if not order or len(content) < 8:
+        return False
+    (start,) = struct.unpack_from(f"{order}I", content, 4)
+    if not 8 <= start <= len(content) - 2:
+        return False
+    (count,) = struct.unpack_from(f"{order}H", content, start)
+    if start + 2 + 12 * count > len(content):
+        return False
+    for number in range(count):
+        _, kind, length, place = struct.unpack_from(f"{order}HHII", content, start + 2 + 12 * number)
+        size = length * _BYTES.get(kind, 0)
+        if kind not in _BYTES or (size > 4 and not 8 <= place <= len(content) - size):
+            return False
+    return True
