@@ -25,8 +25,8 @@ def check_names(classes: Collection[str]) -> None:
     for name in classes:
         if not _is_folder_name(name):
             raise UserError(
-                f"--format=png: the class {shown(name)} cannot be the name of a class folder; use --format=npz, or other "
-                "--classes"
+                f"--format=png: the class {shown(name)} cannot be the name of a class folder; use --format=npz, "
+                "or other --classes"
             )
 
 

@@ -196,7 +196,7 @@ def test_a_folder_of_arrays(tmp_path: Path) -> None:
     assert read_folder(tmp_path / "x.tar.gz", ReadingConfig()).train.fingerprint() == found.train.fingerprint()
     (tmp_path / "x.tar.gz").unlink()
     content = (tmp_path / "a" / "1.npy").read_bytes()
-    for name, damaged in (("3", content[:-1]), ("4", content[:20]), ("5", content.replace(b"(4, 4)", b"(4,4L)"))):
+    for name, damaged in (("3", content[:-1]), ("4", content[:20]), ("5", content.replace(b"(4, 4)", b"(4,4Z)"))):
         (tmp_path / "b" / f"{name}.npy").write_bytes(damaged)
     np.save(tmp_path / "b" / "6.npy", _GRAY)
     np.save(tmp_path / "b" / "7.npy", np.array([{}]))
