@@ -10,8 +10,8 @@ import numpy as np
 
 from diffusion.fid import frechet_distance_of_features
 from diffusion.prdc import PRECISION_NEIGHBOURS, precision_recall
+from diffusion.wording import first_names
 from files.errors import UserError
-from training.names import one_line
 
 
 class ByClass(NamedTuple):
@@ -27,13 +27,13 @@ class ByClass(NamedTuple):
 
 
 def fid_by_class(real: np.ndarray, real_labels: np.ndarray, fake: np.ndarray, fake_labels: np.ndarray) -> ByClass:
-    """The Fréchet distance of each class's images, ``fid``, and its mean over classes is for the caller.
+    """The Fréchet distance of each class's images, under the name ``fid``.
 
     Args:
         real: [N, D] features.
         real_labels: [N] names or numbers of classes.
         fake: [M, D] features.
-        fake_labels: [M] names or numbers, in the same words.
+        fake_labels: [M] names or numbers; equal ones are one class.
 
     Raises:
         UserError: labels of another number of images, or no class that both sides have.
@@ -79,7 +79,8 @@ def _each(
     one, two = (np.asarray([str(label) for label in labels]) for labels in (real_labels, fake_labels))
     both = [name for name in dict.fromkeys(one.tolist()) if name in set(two.tolist())]
     if not both:
-        raise UserError(f"no class is on both sides: {_some(set(one.tolist()))} and {_some(set(two.tolist()))}")
+        sides = " and ".join(first_names(sorted(set(names.tolist()))) for names in (one, two))
+        raise UserError(f"no class is on both sides: {sides}")
     figures, few = {}, []
     for name in both:
         rows, others = np.flatnonzero(one == name), np.flatnonzero(two == name)
@@ -89,10 +90,11 @@ def _each(
             figures[name] = measure(real[rows], fake[others])
     notes = []
     if few:
-        notes.append(f"classes of fewer than {least} images on a side have no figures of their own: {_some(few)}")
+        names = first_names(sorted(few))
+        notes.append(f"classes of fewer than {least} images on a side have no figures of their own: {names}")
     missing = set(one.tolist()) ^ set(two.tolist())
     if missing:
-        notes.append(f"classes that are on one side only have no figures of their own: {_some(missing)}")
+        notes.append(f"classes that are on one side only have no figures of their own: {first_names(sorted(missing))}")
     return ByClass(figures, tuple(notes))
 
 
@@ -100,9 +102,3 @@ def _smallest(labels: np.ndarray, names: dict[str, dict[str, float]]) -> int:
     """Images of the smallest class of those that have figures."""
     written = np.asarray([str(label) for label in labels])
     return min(int((written == name).sum()) for name in names)
-
-
-def _some(names: "set[str] | list[str]", most: int = 5) -> str:
-    """The first names, on one line."""
-    shown = ", ".join(one_line(name) for name in sorted(names)[:most])
-    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown

@@ -11,8 +11,8 @@ from diffusion.images import OnProgress, ignore
 from diffusion.pixel_ranges import Range
 from diffusion.readers import Found, Images, download, is_arrays, read_cifar_binary, read_folder, read_idx, read_npz
 from diffusion.splitting import draw, first_copies
+from diffusion.wording import first_names
 from files.errors import UserError
-from training.names import one_line
 from training.run_config import read_own
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class Splits:
         train, validation, test = (_numbered(images, number) for images in self.parts().values())
         absent = [name for name, known in zip(self.classes, there, strict=True) if not known]
         note = (
-            f"no training images of {_some(absent)}: the model cannot draw such; held-out ones count as images of no "
-            "class"
+            f"no training images of {first_names(absent)}: the model cannot draw such; held-out ones count as images "
+            "of no class"
         )
         return dataclasses.replace(
             self,
@@ -107,12 +107,6 @@ class Splits:
 def _numbered(images: Images, number: np.ndarray) -> Images:
     """The images with other numbers of their classes."""
     return dataclasses.replace(images, labels=None if images.labels is None else number[images.labels])
-
-
-def _some(names: list[str]) -> str:
-    """The first few of them."""
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return ", ".join(map(one_line, names[:5])) + more
 
 
 def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) -> Splits:

@@ -14,6 +14,7 @@ from diffusion.deep_pixels import Deep, array_image, joined, kind_of, low_half, 
 from diffusion.image_files import ARRAY, FORMATS, Entry
 from diffusion.orientation import orientation
 from diffusion.pixel_ranges import Extremes, Range, parse_range, to_bytes, whole_range
+from files.errors import line_of
 from files.npz import parse_npy
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _opened(
     except UnidentifiedImageError:
         return Refused("of no format that can be read, or damaged at its beginning")
     except Exception as error:  # a decoder may raise anything where a file is damaged
-        return Refused(" ".join(str(error).split())[:200] or type(error).__name__)
+        return Refused(line_of(error))
 
 
 def _check_pixels(image: Image.Image, reading: "ReadingConfig", frames: int = 1) -> None:

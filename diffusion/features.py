@@ -18,6 +18,7 @@ from diffusion.config import SamplerConfig
 from diffusion.extractor import PRECISION, Extractor
 from diffusion.fid import Reference
 from diffusion.generator import Generator
+from diffusion.images import OnProgress, ignore
 from diffusion.sources import ImageSource
 from files.cores import available_cores
 from files.download import in_cache
@@ -45,17 +46,13 @@ class Features(NamedTuple):
     logits: np.ndarray | None
 
 
-def ignore(done: int) -> None:
-    """Progress that nobody is told."""
-
-
 def image_features(
     extractor: Extractor,
     source: ImageSource,
     placement: Placement,
     path: Path,
     batch_size: int = 32,
-    on_progress: Callable[[int], None] = ignore,
+    on_progress: OnProgress = ignore,
     in_caches: bool = False,
     stream: FeatureStream | None = None,
 ) -> Features:

@@ -108,7 +108,7 @@ def entries(path: Path, reading: "ReadingConfig", ignored: Ignored | None = None
     Args:
         path: the folder or archive.
         reading: how large they may be.
-        ignored: told of the files that are none.
+        ignored: counts the files that are left out.
 
     Raises:
         UserError: neither is there, or a damaged archive, or one that unpacks to too much.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion.folders import natural
+from diffusion.split_names import some
 from diffusion.wording import counted
 from files.documents import shown
 from files.errors import UserError
@@ -159,7 +160,7 @@ def number_labels(parts: Mapping[str, Labels], where: str, fixed: Sequence[str] 
         if unknown:
             count = int((numbers < 0).sum())
             images = counted(count, f"{split} image", verb=True)
-            what = f"{images} of classes that no training image has ({_some(unknown)})"
+            what = f"{images} of classes that no training image has ({some(unknown)})"
             if not skip:
                 raise UserError(f"{where}: {what}; add some, or leave those out with --skip_bad_images")
             notes.append(f"{what}: left out")
@@ -167,7 +168,3 @@ def number_labels(parts: Mapping[str, Labels], where: str, fixed: Sequence[str] 
             numbers = numbers[kept[split]]
         labels[split] = numbers
     return Numbered(classes, labels, kept, notes)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(shown(name, 40) for name in names[:5]) + (", …" if len(names) > 5 else "")

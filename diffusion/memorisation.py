@@ -27,8 +27,8 @@ class Memorised(NamedTuple):
     def authenticity(self) -> float:
         """Share of authentic images.
 
-        Of new images of the training images' own distribution it is .4 to .9, more with more dimensions: compare it
-        with that of held-out images.
+        Of new images of the training images' own distribution it depends on the dimension: compare it with that of
+        held-out images.
         """
         return float(self.authentic.mean())
 

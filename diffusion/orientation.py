@@ -21,7 +21,7 @@ _START = b"Exif\0\0"
 def orientation(loaded: Image.Image) -> tuple[Image.Transpose | None, bool]:
     """The turn that an image needs, and whether that could be read; nothing else of its EXIF data is looked at.
 
-    Of a directory with one damaged entry nothing is believed: the others may be what is left of something else.
+    If one entry of the directory is damaged, the others are not trusted either: the image is not turned.
     """
     content = _content(loaded)
     if content is not None and not _is_whole(content):

@@ -19,7 +19,7 @@ from diffusion.extractor import Extractor, Outputs, with_channels, with_channels
 from diffusion.feature_config import PROTOCOLS, RESIZES, SCALES, FeatureConfig
 from diffusion.resizing import resize, resize_bicubic, resize_on_host
 from files.documents import file_sha256
-from files.errors import UserError
+from files.errors import UserError, line_of
 from files.tensors import check_finite
 from training.checkpoint import fingerprint
 
@@ -203,7 +203,7 @@ def _read_saved_model(where: str, path: Path) -> _Model:
         if len(takes) != 1:
             raise ValueError(f"it takes {len(takes)} inputs")
     except Exception as error:  # TensorFlow raises errors of many kinds
-        raise UserError(f"{where}: TensorFlow cannot load it as a model ({_line(error)})") from error
+        raise UserError(f"{where}: TensorFlow cannot load it as a model ({line_of(error)})") from error
     about = input_of(where, tuple(takes[0].shape), takes[0].dtype.name)
     name = _one_vector(where, {name: tuple(spec.shape) for name, spec in outputs.items()})
     return _Model(about, lambda x: layer(x)[name], outputs[name].shape[-1], _content_hash(path), layer)
@@ -222,7 +222,7 @@ def _read_onnx(where: str, path: Path) -> _Model:
         if len(takes) != 1:
             raise ValueError(f"it takes {len(takes)} inputs")
     except Exception as error:  # onnxruntime raises errors of its own
-        raise UserError(f"{where}: onnxruntime cannot load it as a model ({_line(error)})") from error
+        raise UserError(f"{where}: onnxruntime cannot load it as a model ({line_of(error)})") from error
     kind = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}.get(takes[0].type, takes[0].type)
     about = input_of(where, tuple(takes[0].shape), kind)
     name = _one_vector(where, {output.name: tuple(output.shape) for output in outputs})
@@ -254,7 +254,3 @@ def _content_hash(path: Path) -> str:
     return hashlib.sha256(
         repr([(str(file.relative_to(path)), file_sha256(file)) for file in files]).encode()
     ).hexdigest()
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

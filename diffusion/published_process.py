@@ -15,7 +15,7 @@ _TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _DDPM = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 _LATENT = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 _DISCRETE = _LATENT | {"beta_schedule": "linear"}
-# The schedulers of this process, by what their files mean where they say nothing; others are of other processes.
+# The schedulers that belong to this process, and the values of the fields that their files leave out.
 _DEFAULTS = {
     **dict.fromkeys(("DDPM", "DDPMParallel", "DDIM", "DDIMParallel", "DDIMInverse", "PNDM", "RePaint"), _DDPM),
     **dict.fromkeys(("DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSinglestep"), _DDPM),
@@ -24,13 +24,13 @@ _DEFAULTS = {
     **dict.fromkeys(("HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"), _DISCRETE),
     **dict.fromkeys(("LCM", "TCD"), _LATENT),
 }
-_REFUSED = (  # what makes it another process or network: name, the values that do not
+_REFUSED = (  # fields that may mean another process or network: name, the values that are supported
     ("variance_type", (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")),
     ("use_flow_sigmas", (None, False)),
     ("use_dynamic_shifting", (None, False)),
     ("snr_shift_scale", (None,)),
 )
-_OF_SAMPLING = (  # what their samplers do and ours do by flags of their own: name, what is the same
+_OF_SAMPLING = (  # fields about sampling, which is decided by flags here: name, the value that changes nothing
     ("clip_sample", True),
     ("clip_sample_range", 1.0),
     ("thresholding", False),

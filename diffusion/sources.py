@@ -1,5 +1,5 @@
-"""The sets that a Fréchet distance compares: image folders, arrays, data sets, trained models, and what others computed
-of such: saved statistics and features."""
+"""The sets that a Fréchet distance compares: image folders, arrays, data sets, trained models, and their statistics or
+features, where somebody computed these before."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ class ImageSource:
         ahead: batches of them to make ahead; 0 where a model makes them, see ``training.feed.Batches``.
         labels: the class of each image, empty for one without; None if there are no classes.
         kept: whether their features are kept for other runs; not those of a model, of which there will be others.
-        heard: notes on images that are known once they are read; empty until all are, from the first on.
+        heard: one tuple of notes that follow from the pixels; no tuple until all images have been read once.
     """
 
     name: str

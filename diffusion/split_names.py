@@ -22,6 +22,7 @@ _COMPANIONS = {
     *("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "groundtruth", "segmentation"),
     *("segmentations", "target", "targets"),
 }
+_ABOUT_IMAGES = _COMPANIONS | _FILLER
 _FOLDS = {"fold", "folds", "cv", "split", "splits", "run"}
 _TOGETHER = ((r"\b(held|hold) out\b|\bheldout\b", "holdout"), (r"\btrain (val|valid|validation)\b", "trainval"))
 
@@ -103,9 +104,6 @@ def check_classes(names: Sequence[str], where: str) -> None:
             f"{where}: the folders {some(names)} read like parts of a cross-validation, whose images are the same; "
             "give the folder of one, or rename them if they are classes"
         )
-
-
-_ABOUT_IMAGES = _COMPANIONS | _FILLER
 
 
 def some(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can fix this, and here is how."""
+"""The one exception that means: the user can fix this, and here is how; and what others say, on one line."""
 
 import re
 
@@ -13,6 +13,11 @@ class UserError(Exception):
     def __init__(self, message: str) -> None:
         line = " ".join(part.strip() for part in message.splitlines())
         super().__init__(re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", line))
+
+
+def line_of(error: BaseException) -> str:
+    """What an exception says, on one line of at most 200 characters; its class if it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class Interrupted(UserError):

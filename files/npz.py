@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from files.errors import UserError
+from files.errors import UserError, line_of
 from files.limits import check_regular
 
 MOST_BYTES = 8 * 2**30
@@ -42,7 +42,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             _check_sizes(path, members, size)
             found = {member.filename.removesuffix(".npy"): _read(archive, member) for member in members}
     except DAMAGES as error:
-        raise UserError(f"{path}: not a readable npz file ({_line(error)}); put a whole one in its place") from error
+        raise UserError(f"{path}: not a readable npz file ({line_of(error)}); put a whole one in its place") from error
     return {name: array for name, array in found.items() if array is not None}
 
 
@@ -73,7 +73,7 @@ def read_npy(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except DAMAGES as error:
-        raise UserError(f"{path}: not a readable npy file ({_line(error)}); put a whole one in its place") from error
+        raise UserError(f"{path}: not a readable npy file ({line_of(error)}); put a whole one in its place") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise UserError(f"{path}: not a single array; an archive of several has the suffix .npz")
@@ -95,11 +95,7 @@ def parse_npy(content: bytes) -> np.ndarray:
             raise ValueError(f"it says it is {dtype} {shape}, and has {len(content) - stream.tell():,} bytes")
         return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
     except DAMAGES as error:
-        raise ValueError(f"not an array: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"not an array: {line_of(error)}") from error
 
 
 def _check_sizes(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:

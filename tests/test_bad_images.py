@@ -205,10 +205,10 @@ def test_names_that_cannot_be_printed(tmp_path: Path) -> None:
 def test_images_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffusion.images._BYTES_AT_ONCE", 2**14)
     for k in range(300):
-        _png(tmp_path / f"{k}.bmp", np.full((32, 32, 3), k % 256, np.uint8))
+        _png(tmp_path / f"{k}.bmp", np.full((64, 64, 3), k % 256, np.uint8))
     read_images(tmp_path, ReadingConfig())
     tracemalloc.start()
     size = read_images(tmp_path, ReadingConfig()).pixels.nbytes
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert size == 300 * 32 * 32 * 3 and peak < 1.5 * size
+    assert size == 300 * 64 * 64 * 3 and peak < 1.5 * size

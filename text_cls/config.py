@@ -127,8 +127,8 @@ class LinearConfig(Config):
     linear: str = option(
         "auto",
         "Linear models (SVM and naive Bayes) whose scores are added to the network's logits: on words and pairs of "
-        "words; parts: on 2 to 5 characters inside words as well; auto: parts for up to 2 million training words. The "
-        "validation split weighs them; then they are fitted on it too.",
+        "words; parts: on 2 to 5 characters inside words as well; auto: parts for up to 2 million training words. "
+        "Texts that they have not seen choose their weights; then they are fitted on the validation split too.",
         choices=("auto", "parts", "words", "none"),
     )
 

@@ -48,13 +48,13 @@ def fuse(network: np.ndarray, scores: Sequence[np.ndarray], labels: np.ndarray) 
     target = _smoothed(labels[fitted], network.shape[1])
 
     def loss(factors: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _cross_entropy(_sum(factors, every), target, labels.ndim == 2)
+        value, gradient = _cross_entropy(weighted_sum(factors, every), target, labels.ndim == 2)
         return value, np.array([(gradient * x).sum() for x in every])
 
     bounds = [(_LEAST_OF_NETWORK, None)] + [(0.0, None)] * len(scores)
     factors = minimize(loss, np.ones(len(every)), jac=True, method="L-BFGS-B", bounds=bounds).x
     weights = tuple(float(np.float32(s / factors[0])) for s in factors[1:])
-    logits = _sum(factors.astype(np.float32), (network, *scores)).astype(np.float32)
+    logits = weighted_sum(factors.astype(np.float32), (network, *scores)).astype(np.float32)
     return Fusion(logits, weights, float(1 / factors[0]))
 
 
@@ -78,5 +78,6 @@ def _cross_entropy(logits: np.ndarray, target: np.ndarray, several_labels: bool)
     return float(value), (softmax(logits, axis=1) - target) / len(target)
 
 
-def _sum(factors: Sequence[float] | np.ndarray, arrays: Sequence[np.ndarray]) -> np.ndarray:
+def weighted_sum(factors: Sequence[float] | np.ndarray, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Σ factor · array, of arrays of one shape."""
     return sum((factor * array for factor, array in zip(factors, arrays, strict=True)), np.zeros_like(arrays[0]))

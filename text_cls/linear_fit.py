@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from text_cls.calibration import negative_log_likelihood
-from text_cls.fusion import fuse
+from text_cls.fusion import fuse, weighted_sum
 from text_cls.linear_models import CS, Fitted, linear_svm, naive_bayes
 from text_cls.linear_path import LinearPath
 from text_cls.ngrams import NGrams
@@ -109,7 +109,7 @@ class LinearFit:
         """The models' sum times a factor, fitted on training and validation texts."""
         fitted = _fit_models(_Rows(self.x, self.labels), self.num_classes, self.class_weights, self.C)
         weights = [factor * weight for weight in self.weights.values()]
-        found = [_sum(weights, part).astype(np.float32) for part in zip(*fitted, strict=True)]
+        found = [weighted_sum(weights, part).astype(np.float32) for part in zip(*fitted, strict=True)]
         return LinearPath(self.ngrams, *found)
 
 
@@ -160,7 +160,7 @@ def _combined(
     scores = [np.concatenate(model) for model in zip(*parts, strict=True)]
     fused = fuse(np.zeros_like(scores[0]), scores, labels[rows])
     summed = np.full((len(labels), scores[0].shape[1]), np.nan, np.float32)
-    summed[rows] = _sum(fused.weights, scores)
+    summed[rows] = weighted_sum(fused.weights, scores)
     return _Choice(C, fused.weights, summed, negative_log_likelihood(fused.logits, labels[rows]))
 
 
@@ -171,7 +171,3 @@ def _fit_models(
         linear_svm(*rows, num_classes, class_weights, C, tol),
         naive_bayes(*rows, num_classes, class_weights),
     ]
-
-
-def _sum(factors: Sequence[float], arrays: Sequence[np.ndarray]) -> np.ndarray:
-    return np.sum([factor * array for factor, array in zip(factors, arrays, strict=True)], axis=0)
