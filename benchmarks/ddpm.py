@@ -60,11 +60,12 @@ def ours() -> Turn:
     """What ``experiments.ddpm`` and ``experiments.sample_ddpm`` do."""
 
     from diffusion.batches import training_batches
-    from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
     from diffusion.generator import Generator
     from diffusion.objective import make_loss_fn
     from diffusion.process import DiffusionProcess
+    from diffusion.process_config import ProcessConfig, SamplerConfig
     from diffusion.readers import Images
+    from diffusion.unet_config import UNetConfig
     from training.adamw import AdamW
     from training.config import TrainingConfig
     from training.job import Job

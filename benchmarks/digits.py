@@ -23,10 +23,11 @@ flags.DEFINE_integer("seed", 0, "Seed of the noise; the split is drawn by the ru
 
 def main(argv: list[str]) -> None:
     """Prints the figures."""
-    from diffusion.config import DataConfig, SamplerConfig
     from diffusion.data import load, rule_of_run
+    from diffusion.data_config import DataConfig
     from diffusion.generator import Generator, ImageRequest
     from diffusion.neighbours import nearest
+    from diffusion.process_config import SamplerConfig
     from training.placement import make_placement
 
     run_dir = Path(FLAGS.run_dir)

@@ -50,8 +50,8 @@ def _texts(workload: str, sizes: Sizes, draw: np.random.Generator) -> Arrays:
 def _images(sizes: Sizes, draw: np.random.Generator) -> Arrays:
     """Images, what our loss draws for them, and the sampler's table."""
     from diffusion import noise
-    from diffusion.config import ProcessConfig
     from diffusion.process import DiffusionProcess
+    from diffusion.process_config import ProcessConfig
     from diffusion.samplers import M0, X, make_table
 
     unet, process = sizes.unet, DiffusionProcess(ProcessConfig())
@@ -89,7 +89,7 @@ def _classifier(sizes: Sizes, dropout: float) -> Any:
 
 
 def _unet_config(sizes: Sizes, dropout: float) -> Any:
-    from diffusion.config import UNetConfig
+    from diffusion.unet_config import UNetConfig
 
     u = sizes.unet
     return UNetConfig(u.size, u.size, u.channels, u.base, u.multipliers, u.blocks, u.attention, 1, dropout, u.groups)
@@ -102,7 +102,7 @@ def _unet(sizes: Sizes, dropout: float) -> Any:
 
 
 def _sampler(sizes: Sizes) -> Any:
-    from diffusion.config import SamplerConfig
+    from diffusion.process_config import SamplerConfig
 
     return SamplerConfig("ddim", sizes.unet.sampling_steps)
 
@@ -188,9 +188,9 @@ def _features(sizes: Sizes, arrays: Arrays, placement: "Placement") -> tuple[Tur
 
 
 def _sampling(sizes: Sizes, arrays: Arrays, placement: "Placement", dropout: float) -> tuple[Turn, Arrays]:
-    from diffusion.config import ProcessConfig
     from diffusion.generator import Generator
     from diffusion.process import DiffusionProcess
+    from diffusion.process_config import ProcessConfig
 
     count, steps = sizes.unet.images, sizes.steps["sampling"]
     generator = Generator(_unet_config(sizes, dropout), DiffusionProcess(ProcessConfig()), (), placement)
@@ -225,9 +225,9 @@ def _train_unet(
     sizes: Sizes, arrays: Arrays, placement: "Placement", precision: str, dropout: float
 ) -> tuple[Turn, Arrays]:
     from diffusion.batches import ImageBatch
-    from diffusion.config import ProcessConfig
     from diffusion.objective import make_loss_fn
     from diffusion.process import DiffusionProcess
+    from diffusion.process_config import ProcessConfig
 
     count = sizes.unet.images
     number, mask = np.arange(count, dtype=np.int32), np.ones(count, np.float32)

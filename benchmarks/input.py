@@ -85,9 +85,10 @@ def fine_tuning() -> Case:
 def diffusion(count: int, size: int, channels: int, batch: int, flip: bool, **unet: Any) -> Case:
     """``ddpm``."""
     from diffusion.batches import training_batches
-    from diffusion.config import DdpmConfig, ProcessConfig
+    from diffusion.config import DdpmConfig
     from diffusion.objective import make_loss_fn
     from diffusion.process import DiffusionProcess
+    from diffusion.process_config import ProcessConfig
     from diffusion.readers import Images
     from diffusion.unet import build_unet
 

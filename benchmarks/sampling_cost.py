@@ -20,8 +20,8 @@ flags.DEFINE_string("out", "sampling_cost.png", "The picture.")
 def main(argv: list[str]) -> None:
     """Measures and draws."""
     from diffusion import plots
-    from diffusion.config import SamplerConfig
     from diffusion.generator import Generator, ImageRequest
+    from diffusion.process_config import SamplerConfig
     from training.placement import make_placement
 
     generator = Generator.load(Path(FLAGS.run_dir) / "model", make_placement("cpu"))

@@ -56,8 +56,8 @@ def bert_base(batch: int, tokens: int = 512) -> Recipe:
 
 def cifar10(batch: int) -> Recipe:
     """The U-Net of Ho et al. (2020) on 32×32 images; 12.1 GFLOP forward (counted by XLA, see ``benchmarks.ddpm``)."""
-    from diffusion.config import UNetConfig
     from diffusion.unet import build_unet
+    from diffusion.unet_config import UNetConfig
 
     return Recipe("CIFAR-10 U-Net", batch, 3 * 12.1e9, build_unet(UNetConfig()).count_params(), 0, 0)
 

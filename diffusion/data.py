@@ -16,7 +16,7 @@ from files.errors import UserError
 from training.run_config import read_own
 
 if TYPE_CHECKING:
-    from diffusion.config import DataConfig
+    from diffusion.data_config import DataConfig
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION = (

@@ -18,7 +18,7 @@ from files.errors import line_of
 from files.npz import parse_npy
 
 if TYPE_CHECKING:
-    from diffusion.config import ReadingConfig
+    from diffusion.data_config import ReadingConfig
 
 _GRAY = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _LARGE = threading.BoundedSemaphore(2)  # images of many pixels are decoded two at a time, whatever the number of cores

@@ -14,11 +14,11 @@ import numpy as np
 from keras import ops
 
 from diffusion.batches import ImageBatch, ImageRequest, stream_batches
-from diffusion.config import SamplerConfig
 from diffusion.extractor import PRECISION, Extractor
 from diffusion.fid import Reference
 from diffusion.generator import Generator
 from diffusion.images import OnProgress, ignore
+from diffusion.process_config import SamplerConfig
 from diffusion.sources import ImageSource
 from files.cores import available_cores
 from files.download import in_cache

@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Self
 
-from diffusion.config import ReadingConfig, SamplerConfig
+from diffusion.data_config import ReadingConfig
 from diffusion.feature_config import FeatureConfig
+from diffusion.process_config import SamplerConfig
 from training.config import TaskConfig
 from training.options import nested, option
 

@@ -14,11 +14,12 @@ from keras import ops
 
 from diffusion import noise
 from diffusion.batches import ImageRequest, SampleBatch, sample_batches
-from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
 from diffusion.process import DiffusionProcess
+from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.samplers import make_table
 from diffusion.sampling import make_predict_x0, sample, slerp, to_pixels
 from diffusion.unet import build_unet
+from diffusion.unet_config import UNetConfig
 from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.documents import shown
 from files.errors import UserError

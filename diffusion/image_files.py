@@ -20,7 +20,7 @@ from files.errors import UserError
 from files.limits import DAMAGED, MIB, Bounded, check_regular, most_unpacked, open_unpacked, read_at_most
 
 if TYPE_CHECKING:
-    from diffusion.config import ReadingConfig
+    from diffusion.data_config import ReadingConfig
 
 Image.init()
 with contextlib.suppress(ImportError):

@@ -13,7 +13,7 @@ from diffusion.wording import counted
 from files.errors import UserError
 
 if TYPE_CHECKING:
-    from diffusion.config import ReadingConfig
+    from diffusion.data_config import ReadingConfig
 
 _NAMED = 5  # files that a note names
 

@@ -21,7 +21,7 @@ from files.errors import UserError
 from files.limits import MIB
 
 if TYPE_CHECKING:
-    from diffusion.config import ReadingConfig
+    from diffusion.data_config import ReadingConfig
 
 _AT_ONCE = 512  # files in memory, if they take no more than so many bytes before or after they are decoded:
 _BYTES_AT_ONCE = 256 * MIB

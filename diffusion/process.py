@@ -14,7 +14,7 @@ from files.errors import UserError
 from training.lazy import ops
 
 if TYPE_CHECKING:
-    from diffusion.config import ProcessConfig
+    from diffusion.process_config import ProcessConfig
 
 
 def linear(config: "ProcessConfig") -> np.ndarray:

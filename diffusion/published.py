@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from diffusion.config import MAX_LEVELS, MAX_SIZE, UNetConfig
 from diffusion.generator import Generator
 from diffusion.process import DiffusionProcess
 from diffusion.published_process import notes_of, plain, read_process
+from diffusion.unet_config import MAX_LEVELS, MAX_SIZE, UNetConfig
 from files.documents import read_object, shown
 from files.errors import UserError
 from files.tensors import read_weights

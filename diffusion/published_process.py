@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from diffusion.config import ProcessConfig
+from diffusion.process_config import ProcessConfig
 from files.documents import shown
 
 _SCHEDULES = {

@@ -24,7 +24,7 @@ from files.npz import read_npy
 from files.npz import read_npz as read_arrays
 
 if TYPE_CHECKING:
-    from diffusion.config import ReadingConfig
+    from diffusion.data_config import ReadingConfig
 
 _MOST_BYTES = 2**30  # of an idx file's content, or of a file of CIFAR-10's; EMNIST's largest has 0.6
 # Arrays of images and of their labels, by split, in small letters: Keras', ours, MedMNIST's and others' names.

@@ -24,8 +24,8 @@ from diffusion.spacings import spaced_times
 from files.errors import UserError
 
 if TYPE_CHECKING:
-    from diffusion.config import SamplerConfig
     from diffusion.process import DiffusionProcess
+    from diffusion.process_config import SamplerConfig
 
 # Positions of a row's coefficients: predictions from M0 on, noise last.
 X, Y, M0 = 0, 1, 2

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from diffusion.config import SamplerConfig
 from diffusion.process import DiffusionProcess
+from diffusion.process_config import SamplerConfig
 from diffusion.samplers import Table
 
 PredictX0 = Callable[[Any, Any], Any]  # (x [B, …], scalar t) → x̂_0 [B, …]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from diffusion import statistics
-from diffusion.config import DataConfig, DdpmConfig, ReadingConfig
+from diffusion.config import DdpmConfig
 from diffusion.data import DATASETS, Splits, load, rule_of_run
+from diffusion.data_config import DataConfig, ReadingConfig
 from diffusion.fid_config import FidConfig
 from diffusion.folders import SPLITS, understand
 from diffusion.image_files import ARCHIVES, entries

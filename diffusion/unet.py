@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from diffusion.config import UNetConfig
+from diffusion.unet_config import UNetConfig
 from training.dropout import Dropout
 from training.initializers import FanAverage, RandomUniform
 

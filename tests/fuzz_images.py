@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffusion.config import ReadingConfig
+from diffusion.data_config import ReadingConfig
 from diffusion.images import read_images
 from tests.fuzzing import main, mutated, results_of
 

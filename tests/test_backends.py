@@ -11,11 +11,12 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from diffusion import noise
-from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
 from diffusion.process import DiffusionProcess
+from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.samplers import make_table
 from diffusion.sampling import sample
 from diffusion.unet import build_unet
+from diffusion.unet_config import UNetConfig
 from text_cls import bert, transformer
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.transformer_config import TransformerConfig
@@ -67,7 +68,7 @@ _SAMPLING = """
 import numpy as np
 import diffusion.unet
 from diffusion import noise
-from diffusion.config import ProcessConfig, SamplerConfig
+from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.process import DiffusionProcess
 from diffusion.samplers import make_table
 from diffusion.sampling import sample

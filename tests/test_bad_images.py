@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.config import DataConfig, ReadingConfig
 from diffusion.data import Splits, load
+from diffusion.data_config import DataConfig, ReadingConfig
 from diffusion.decoding import TURNED
 from diffusion.fid_config import FidConfig
 from diffusion.images import read_images

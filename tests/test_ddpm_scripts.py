@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -11,19 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.config import DataConfig, DdpmConfig, FeatureConfig, ProcessConfig, SamplerConfig, UNetConfig
+from diffusion.config import DdpmConfig
 from diffusion.data import load
+from diffusion.data_config import DataConfig
+from diffusion.feature_config import FeatureConfig
 from diffusion.fid import frechet_distance_of_features
+from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.task import train_ddpm
+from diffusion.unet_config import UNetConfig
 from files.documents import read_object, read_sealed, write_json, write_sealed
-from files.tensors import read_tensors
+from tests.little_ddpm import TINY, metrics_of, weights_of
 from tests.scripts import fails, fails_each, succeeds
 from training.checkpoint import Checkpointer
 from training.config import TrainingConfig
-
-TINY = ["--base_width=8", "--channel_multipliers=1", "--num_blocks=1", "--attention_resolutions=", "--num_groups=4",
-        "--batch_size=16", "--devices=cpu", "--shards=1", "--diffusion_steps=50", "--sampling_steps=4",
-        "--num_samples=11", "--warmup=0", "--log_every=2", "--num_steps=4", "--eval_every=2"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +45,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, quarters: Path) -> Path:
     return path
 
 
-def _weights(path: Path) -> dict[str, np.ndarray]:
-    """By name, without the running numbers of Keras' seed generators, which count the models of a process."""
-    arrays, _ = read_tensors(path / "model" / "weights.safetensors")
-    return {re.sub(r"seed_generator(_\d+)?/", "", name): array for name, array in arrays.items()}
-
-
-def _metrics(path: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
-
-
 def test_the_run_folder_has_everything(trained: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
     assert {"test_loss", "nearest_train_of_samples", "nearest_train_of_test", "images_per_second"} <= set(result)
-    last = [line for line in _metrics(trained) if line["split"] == "validation"][-1]
+    last = [line for line in metrics_of(trained) if line["split"] == "validation"][-1]
     assert {name: last[name] for name in ("loss", "fid")} == {name: result[f"val_{name}"] for name in ("loss", "fid")}
     assert result["test_loss"] != result["val_loss"] and "test_fid" not in result
     assert {name for name in result if name.startswith("test_mse_")} == {f"test_{n}" for n in last if "mse_" in n}
@@ -105,8 +93,8 @@ def test_stopped_it_can_be_sampled_and_python_goes_on_exactly(
     )  # fmt: skip
     result = train_ddpm(dataclasses.replace(config, training=how), path)
     assert result == json.loads((path / "result.json").read_text())
-    assert _metrics(path) == _metrics(trained)
-    resumed, uninterrupted = _weights(path), _weights(trained)
+    assert metrics_of(path) == metrics_of(trained)
+    resumed, uninterrupted = weights_of(path), weights_of(trained)
     assert resumed.keys() == uninterrupted.keys() and len(resumed) > 20
     for name, array in resumed.items():
         np.testing.assert_array_equal(array, uninterrupted[name], name)
@@ -115,7 +103,7 @@ def test_stopped_it_can_be_sampled_and_python_goes_on_exactly(
 
 
 def test_training_and_a_model_are_measured(trained: Path, quarters: Path, tmp_path: Path) -> None:
-    measured = [line["fid"] for line in _metrics(trained) if "fid" in line]
+    measured = [line["fid"] for line in metrics_of(trained) if "fid" in line]
     assert len(measured) == 1 and measured[0] == json.loads((trained / "result.json").read_text())["val_fid"]
     folder = tmp_path / "fid"
     flags = ["--devices=cpu", "--num_images=24", f"--features={quarters}", f"--run_dir={folder}"]

@@ -9,9 +9,9 @@ import tensorflow as tf
 from keras import ops
 
 from diffusion.batches import ImageBatch, evaluation_batches, training_batches
-from diffusion.config import ProcessConfig
 from diffusion.objective import by_time, make_loss_fn, to_model
 from diffusion.process import DiffusionProcess
+from diffusion.process_config import ProcessConfig
 from diffusion.readers import Images
 from diffusion.unet import GroupNorm, TimeEmbedding
 from tests.steps import take_steps

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.config import DataConfig, DdpmConfig, ReadingConfig, UNetConfig
+from diffusion.config import DdpmConfig
+from diffusion.data_config import DataConfig, ReadingConfig
 from diffusion.feature_config import FeatureConfig
 from diffusion.fid_config import FidConfig
 from diffusion.fid_task import dry_run, measure_fid
 from diffusion.task import dry_run as dry_run_of_ddpm
+from diffusion.unet_config import UNetConfig
 from files.errors import UserError
 
 FRAMES = "with several frames"

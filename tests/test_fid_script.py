@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from diffusion import statistics
-from diffusion.config import FeatureConfig
 from diffusion.extractors import build_extractor
+from diffusion.feature_config import FeatureConfig
 from diffusion.features import image_features
 from diffusion.fid import frechet_distance
 from diffusion.fid_config import FidConfig

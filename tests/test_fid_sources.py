@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.config import DataConfig, DdpmConfig, ProcessConfig, UNetConfig
+from diffusion.config import DdpmConfig
 from diffusion.data import load
+from diffusion.data_config import DataConfig
 from diffusion.extractors import build_extractor
 from diffusion.feature_config import FeatureConfig
 from diffusion.features import image_features
 from diffusion.fid_config import FidConfig
 from diffusion.generator import Generator
 from diffusion.process import DiffusionProcess
+from diffusion.process_config import ProcessConfig
 from diffusion.sources import ImageSource, check_scales, notes_on_splits, open_source
 from diffusion.tool_files import FeatureFile
+from diffusion.unet_config import UNetConfig
 from files.documents import write_json
 from files.errors import UserError
 from training.backends import Placement

@@ -12,12 +12,13 @@ from keras import ops
 
 from diffusion import noise
 from diffusion.batches import ImageBatch, sample_batches
-from diffusion.config import ProcessConfig, SamplerConfig, UNetConfig
 from diffusion.generator import Generator, ImageRequest
 from diffusion.neighbours import nearest
 from diffusion.objective import make_loss_fn
 from diffusion.process import DiffusionProcess
+from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.sampling import slerp
+from diffusion.unet_config import UNetConfig
 from files.documents import read_object
 from files.errors import UserError
 from training.backends import Placement

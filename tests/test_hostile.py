@@ -22,8 +22,8 @@ from PIL import Image
 
 from diffusion import statistics
 from diffusion.config import DataConfig as ImageData
-from diffusion.config import ReadingConfig
 from diffusion.data import load as load_images
+from diffusion.data_config import ReadingConfig
 from diffusion.images import list_images, read_images
 from files.errors import UserError
 from files.limits import ZstandardReader

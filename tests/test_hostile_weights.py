@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from diffusion import statistics
-from diffusion.config import FeatureConfig, UNetConfig
 from diffusion.extractors import build_extractor
+from diffusion.feature_config import FeatureConfig
 from diffusion.published import load_generator
+from diffusion.unet_config import UNetConfig
 from files.documents import read_object, shown
 from files.tensors import read_tensors, read_tf1, read_weights, write_tensors
 from tests.golden.unet_config import CONFIG as UNET

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from diffusion.array_images import to_images
-from diffusion.config import DataConfig, ReadingConfig
 from diffusion.data import load
+from diffusion.data_config import DataConfig, ReadingConfig
 from diffusion.images import list_images, read_images
 from diffusion.labels import Labels, number_labels, read_labels
 from diffusion.readers import read_folder, read_npz

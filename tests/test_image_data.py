@@ -11,8 +11,8 @@ import pytest
 import zstandard
 from PIL import Image
 
-from diffusion.config import DataConfig, ReadingConfig
 from diffusion.data import Splits, load
+from diffusion.data_config import DataConfig, ReadingConfig
 from diffusion.images import list_images, read_images
 from diffusion.readers import Images
 from files.errors import UserError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.config import ReadingConfig
+from diffusion.data_config import ReadingConfig
 from diffusion.folders import Tree, is_system, natural, split_of, understand
 from diffusion.image_files import SUFFIXES
 from diffusion.images import arrange, list_images, read_images

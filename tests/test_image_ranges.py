@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.config import DataConfig, ReadingConfig
+from diffusion.data_config import DataConfig, ReadingConfig
 from diffusion.decoding import is_deep
 from diffusion.fid_config import FidConfig
 from diffusion.images import Loaded, Scale, find_scale, list_images, read_images, stream_images

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion.config import DataConfig, DdpmConfig, UNetConfig
+from diffusion.config import DdpmConfig
 from diffusion.data import DATASETS, Splits, load, rule_of_run
+from diffusion.data_config import DataConfig
 from diffusion.readers import Found, Images
 from diffusion.splitting import draw, first_copies
 from diffusion.task import _make_scorer, _prepare, train_ddpm
+from diffusion.unet_config import UNetConfig
 from files.documents import read_object, write_json
 from files.errors import UserError
 from training.run import Run

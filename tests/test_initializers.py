@@ -72,7 +72,7 @@ np.savez(sys.argv[1], **{name: _numbers(ours) for name, (ours, _) in PAIRS.items
 _MODELS = """
 import random
 import keras
-from diffusion.config import UNetConfig
+from diffusion.unet_config import UNetConfig
 from diffusion.unet import build_unet
 from text_cls import bert, pretrain, transformer
 from text_cls.transformer_config import TransformerConfig

@@ -13,8 +13,8 @@ import pytest
 from files.tensors import read_tensors
 from tests import little_texts
 from tests.jax_scripts import CPUS, Jax, interrupted
+from tests.little_ddpm import TINY
 from tests.scripts import ROOT, Done, run, succeeds
-from tests.test_ddpm_scripts import TINY
 
 pytest.importorskip("jax")
 FIRST_STEP, CURVE, RESUMED, PREDICTED = 1e-5, 1e-3, 1e-4, 1e-5

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests import little_texts
+from tests.little_ddpm import TINY
 from tests.scripts import succeeds
-from tests.test_ddpm_scripts import TINY
 from training import plots
 from training.plots import NewFigure, new_figure, training_curves
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion.config import ProcessConfig
 from diffusion.process import TARGETS, DiffusionProcess
+from diffusion.process_config import ProcessConfig
 from diffusion.published_process import notes_of, read_process
 from files.errors import UserError
 

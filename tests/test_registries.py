@@ -9,9 +9,9 @@ import pytest
 from absl import flags
 from keras import ops
 
-from diffusion.config import ProcessConfig, SamplerConfig
 from diffusion.process import SCHEDULES as NOISE_SCHEDULES
 from diffusion.process import DiffusionProcess
+from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.samplers import SAMPLERS, Sampler, ddim, make_table
 from diffusion.spacings import SPACINGS
 from experiments import config_flags

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from diffusion import samplers
-from diffusion.config import DdpmConfig, ProcessConfig, SamplerConfig
+from diffusion.config import DdpmConfig
 from diffusion.fid_config import FidConfig
 from diffusion.process import DiffusionProcess
+from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.samplers import M0, Table, X, make_table
 from diffusion.sampling import sample
 from diffusion.spacings import CHOICES, SPACINGS, spaced_times
