@@ -1,28 +1,39 @@
-"""Training and sampling steps of the same-size U-Net here, in diffusers and in denoising-diffusion-pytorch.
+"""Training and sampling steps of the U-Net here, in diffusers and in denoising-diffusion-pytorch, like with like.
 
     pip install -r benchmarks/requirements.txt
-    pip install --no-deps denoising-diffusion-pytorch==2.3.4 accelerate ema-pytorch pytorch-fid
+    pip install --no-deps denoising-diffusion-pytorch==2.3.4 accelerate ema-pytorch pytorch-fid einops
     python -m benchmarks.ddpm --task=train --model=cifar10
-    python -m benchmarks.ddpm --task=sample --model=digits
+    python -m benchmarks.ddpm --task=sample --model=digits --precision=bfloat16
+    python -m benchmarks.ddpm --sides=twin,lucidrains_bare,lucidrains,near
 
 The sides take turns, each in a process of its own that idles while another runs:
 
 * ours: the engine's own training step, or the compiled sampling loop, as the scripts run them;
 * diffusers: ``UNet2DModel`` of the same structure and number of parameters, channels last, its own ``DDIMScheduler``;
-* lucidrains: ``denoising_diffusion_pytorch.Unet`` of the same width and multipliers (its own structure: attention on
-  every level, its own number of parameters), with the same updates around it.
+* lucidrains: ``denoising_diffusion_pytorch.Unet`` of the same width and multipliers, with the same updates around it: a
+  network of its own with fewer operations, full attention at the last level and linear attention at all others;
+* lucidrains_bare: the same without linear attention, which we do not have;
+* twin: that network of our layers, for the same work on both sides;
+* near: ``UNetConfig`` with the options that come nearest to it.
 
 A training step is Algorithm 1 with Adam, clipping at 1.0 and an average of the weights; the peers' optimizer and
-average are PyTorch's fused and ``_foreach`` ones. A sampling step is one of DDIM's.
+average are PyTorch's fused and ``_foreach`` ones. A sampling step is one of DDIM's. bfloat16 is ``mixed_bfloat16`` here
+and ``torch.autocast`` there. Beside the time of an image stand its operations (``benchmarks.ddpm_networks``; a training
+step is three forward passes) and their rate.
 """
 
+import json
 import sys
-import types
+import tempfile
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import app, flags
 
+from benchmarks import ddpm_networks
+from benchmarks.ddpm_networks import SHAPES
 from benchmarks.engine import training_turn
 from benchmarks.turns import Turn, answer, keep_to_cores, take_turns
 
@@ -31,17 +42,19 @@ flags.DEFINE_enum("task", "train", ["train", "sample"], "What is measured.")
 flags.DEFINE_enum("model", "cifar10", ["cifar10", "digits"], "The reference U-Net, or that of the digits.")
 flags.DEFINE_integer("batch_size", 0, "Images; 0: 16 for cifar10, 64 for digits.")
 flags.DEFINE_integer("steps", 0, "Steps of a turn; 0: 2 for cifar10, 20 for digits.")
+flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Number format of the networks, of every side.")
 flags.DEFINE_integer("rounds", 5, "Turns of each side.")
 flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
 flags.DEFINE_bool("xla", False, "ours: compile with XLA.")
 flags.DEFINE_integer("shards", 0, "ours: parts of a batch side by side; 0: as the scripts choose.")
-flags.DEFINE_list("sides", ["ours", "diffusers", "lucidrains"], "Implementations to measure.")
+flags.DEFINE_list(
+    "sides", ["ours", "diffusers", "twin", "lucidrains_bare", "lucidrains"], "Implementations to measure."
+)
 flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
+flags.DEFINE_string("counts", "", "Internal: the file for its operations.")
 
-SHAPES = {  # height, channels, base width, multipliers, attention sizes, groups, dropout
-    "cifar10": (32, 3, 128, (1, 2, 2, 2), (16,), 32, 0.1),
-    "digits": (8, 1, 32, (1, 2), (4,), 8, 0.1),
-}
+OURS = ("ours", "twin", "near")
+_OPEN = ExitStack()  # until the process ends
 
 
 def sizes() -> tuple[int, int]:
@@ -56,30 +69,34 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (256, size, size, channels), np.uint8)
 
 
-def ours() -> Turn:
+def ours(side: str) -> Turn:
     """What ``experiments.ddpm`` and ``experiments.sample_ddpm`` do."""
 
     from diffusion.batches import training_batches
     from diffusion.generator import Generator
     from diffusion.objective import make_loss_fn
-    from diffusion.process import DiffusionProcess
+    from diffusion.process import make_process
     from diffusion.process_config import ProcessConfig, SamplerConfig
     from diffusion.readers import Images
-    from diffusion.unet_config import UNetConfig
     from training.adamw import AdamW
     from training.config import TrainingConfig
     from training.job import Job
     from training.placement import make_placement
+    from training.session import precision
 
-    size, channels, width, multipliers, attention, groups, dropout = SHAPES[FLAGS.model]
     placement = make_placement("cpu", FLAGS.shards)
-    config = UNetConfig(size, size, channels, width, multipliers, 2, attention, 1, dropout, groups)
-    generator = Generator(config, DiffusionProcess(ProcessConfig()), (), placement)
+    _OPEN.enter_context(precision("mixed_bfloat16" if FLAGS.precision == "bfloat16" else "float32"))
+    config = (ddpm_networks.near_lucidrains if side == "near" else ddpm_networks.config_of)(FLAGS.model)
+    generator = Generator(config, make_process(ProcessConfig()), (), placement)
+    if side == "twin":
+        with placement.scope():
+            generator.model = ddpm_networks.twin(FLAGS.model)
+    model = generator.model
+    _count(ddpm_networks.operations(model), ddpm_networks.operations(model, done=True), model.count_params())
     batch, steps = sizes()
     if FLAGS.task == "sample":
         sampler = SamplerConfig("ddim", steps)
         return lambda: steps * len(generator.images(sampler, generator.request(np.arange(batch)), batch))
-    model = generator.model
     optimizer = AdamW(2e-4, 0.0, epsilon=1e-8, ema_decay=0.9999)
     optimizer.build(model.trainable_variables)
     data = Images(images(), None)
@@ -88,43 +105,10 @@ def ours() -> Turn:
     return training_turn(job, placement, TrainingConfig(xla=FLAGS.xla), steps)
 
 
-def diffusers_unet() -> Any:
-    """Same structure and number of parameters."""
-    from diffusers import UNet2DModel
-
-    size, channels, width, multipliers, attention, groups, dropout = SHAPES[FLAGS.model]
-    with_attention = [size >> level in attention for level in range(len(multipliers))]
-    return UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=channels,
-        layers_per_block=2,
-        block_out_channels=tuple(width * m for m in multipliers),
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in with_attention),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(with_attention)),
-        downsample_padding=0,
-        flip_sin_to_cos=False,
-        freq_shift=1,
-        attention_head_dim=None,
-        norm_num_groups=groups,
-        norm_eps=1e-6,
-        dropout=dropout,
-    )
-
-
-def lucidrains_unet() -> Any:
-    """Same width and multipliers."""
-    import importlib.util
-
-    if importlib.util.find_spec("torchvision") is None:  # needed only by its trainer, which is not used here
-        for name in ("torchvision", "torchvision.transforms", "torchvision.utils"):
-            sys.modules[name] = types.ModuleType(name)
-        sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]  # type: ignore[attr-defined]
-        sys.modules["torchvision"].utils = sys.modules["torchvision.utils"]  # type: ignore[attr-defined]
-    from denoising_diffusion_pytorch.denoising_diffusion_pytorch import Unet
-
-    _, channels, width, multipliers, _, _, dropout = SHAPES[FLAGS.model]
-    return Unet(dim=width, dim_mults=multipliers, channels=channels, dropout=dropout)
+def _count(operations: float, done: float, parameters: int) -> None:
+    """Notes them for the process that prints the table."""
+    if FLAGS.counts:
+        Path(FLAGS.counts).write_text(json.dumps([operations, done, parameters]))
 
 
 def peer(side: str) -> Turn:
@@ -135,12 +119,18 @@ def peer(side: str) -> Turn:
     torch.set_num_threads(FLAGS.threads)
     torch.manual_seed(0)
     if side == "diffusers":
-        model = diffusers_unet().to(memory_format=torch.channels_last)
-        predict = lambda x, t: model(x, t).sample  # noqa: E731
+        model = ddpm_networks.diffusers_unet(FLAGS.model).to(memory_format=torch.channels_last)
+        network = lambda x, t: model(x, t).sample  # noqa: E731
     else:
-        model = lucidrains_unet()
-        predict = model
-    print(side, sum(p.numel() for p in model.parameters()), "parameters", file=sys.stderr)
+        model = network = ddpm_networks.lucidrains_unet(FLAGS.model, linear_attention=side == "lucidrains")
+    operations = ddpm_networks.torch_operations(model, FLAGS.model)
+    _count(operations, operations, sum(p.numel() for p in model.parameters()))
+    narrow = FLAGS.precision == "bfloat16"
+
+    def predict(x: Any, t: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16) if narrow else nullcontext():
+            return network(x, t).float()
+
     scheduler = DDIMScheduler(1000, 1e-4, 0.02, "linear")
     return _peer_sampling(model, predict, scheduler) if FLAGS.task == "sample" else _peer_training(model, predict, side)
 
@@ -196,16 +186,33 @@ def _peer_training(model: Any, predict: Any, side: str) -> Turn:
     return turn
 
 
+def _row(side: str, rate: float, first: float, counts: tuple[float, float, int]) -> str:
+    """A line of the table; a training step is a forward pass and two products for each of its own."""
+    operations, done = (count * (3 if FLAGS.task == "train" else 1) / 1e9 for count in counts[:2])
+    return (
+        f"{side:15s} {counts[2] / 1e6:7.2f} {1e3 / rate:9.2f} {operations:9.3f} {done:9.3f} {rate * operations:9.1f} "
+        f"{first / rate:7.2f}"
+    )
+
+
 def main(argv: list[str]) -> None:
-    """Lets the sides take turns and prints medians and ratios."""
+    """Lets the sides take turns and prints medians, operations and ratios."""
     if FLAGS.side:
         keep_to_cores(FLAGS.threads)
-        answer(ours() if FLAGS.side == "ours" else peer(FLAGS.side))
+        answer((ours if FLAGS.side in OURS else peer)(FLAGS.side))
         return
-    base = [sys.executable, "-m", "benchmarks.ddpm"]
-    base += [f"--{name}={FLAGS[name].value}" for name in ("task", "model", "batch_size", "steps", "threads", "shards")]
+    kept = ("task", "model", "batch_size", "steps", "threads", "shards", "precision")
+    base = [sys.executable, "-m", "benchmarks.ddpm", *(f"--{name}={FLAGS[name].value}" for name in kept)]
     base += ["--xla"] if FLAGS.xla else []
-    take_turns({side: [*base, f"--side={side}"] for side in FLAGS.sides}, FLAGS.rounds, "image steps")
+    with tempfile.TemporaryDirectory() as folder:
+        counts = {side: Path(folder) / f"{side}.json" for side in FLAGS.sides}
+        commands = {side: [*base, f"--side={side}", f"--counts={file}"] for side, file in counts.items()}
+        rates = take_turns(commands, FLAGS.rounds, "image steps")
+        found = {side: json.loads(file.read_text()) for side, file in counts.items()}
+    print(f"\n{'side':15s} {'Mparams':>7s} {'ms/image':>9s} {'GFLOP':>9s} {'done':>9s} {'GFLOP/s':>9s} {'slower':>7s}")
+    for side, rate in rates.items():
+        # ``slower``: how many times as long as the first side an image step takes
+        print(_row(side, rate, rates[FLAGS.sides[0]], found[side]))
 
 
 if __name__ == "__main__":

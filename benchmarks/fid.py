@@ -79,8 +79,8 @@ def ours() -> Turn:
     """``diffusion.features`` without the file."""
     from pathlib import Path
 
-    from diffusion.feature_config import FeatureConfig
     from diffusion.extractors import build_extractor
+    from diffusion.feature_config import FeatureConfig
     from diffusion.features import make_feature_stream
     from training.placement import make_placement
 

@@ -65,10 +65,10 @@ def squeezenet(weights: Path, target: Path) -> str:
 def main(argv: list[str]) -> None:
     """Four levels of three corruptions."""
     from diffusion import plots
-    from diffusion.feature_config import FeatureConfig
     from diffusion.data import load
     from diffusion.data_config import DataConfig
     from diffusion.extractors import build_extractor
+    from diffusion.feature_config import FeatureConfig
     from diffusion.features import make_feature_stream
     from diffusion.fid import frechet_distance_of_features
     from files.download import default_cache

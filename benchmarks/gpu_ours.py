@@ -50,11 +50,11 @@ def _texts(workload: str, sizes: Sizes, draw: np.random.Generator) -> Arrays:
 def _images(sizes: Sizes, draw: np.random.Generator) -> Arrays:
     """Images, what our loss draws for them, and the sampler's table."""
     from diffusion import noise
-    from diffusion.process import DiffusionProcess
+    from diffusion.process import make_process
     from diffusion.process_config import ProcessConfig
     from diffusion.samplers import M0, X, make_table
 
-    unet, process = sizes.unet, DiffusionProcess(ProcessConfig())
+    unet, process = sizes.unet, make_process(ProcessConfig())
     shape, number = (unet.size, unet.size, unet.channels), np.arange(unet.images, dtype=np.int32)
     u = np.asarray(noise.uniform(0, number, noise.TIME, 1))[:, 0]
     table = make_table(_sampler(sizes), process)
@@ -189,11 +189,11 @@ def _features(sizes: Sizes, arrays: Arrays, placement: "Placement") -> tuple[Tur
 
 def _sampling(sizes: Sizes, arrays: Arrays, placement: "Placement", dropout: float) -> tuple[Turn, Arrays]:
     from diffusion.generator import Generator
-    from diffusion.process import DiffusionProcess
+    from diffusion.process import make_process
     from diffusion.process_config import ProcessConfig
 
     count, steps = sizes.unet.images, sizes.steps["sampling"]
-    generator = Generator(_unet_config(sizes, dropout), DiffusionProcess(ProcessConfig()), (), placement)
+    generator = Generator(_unet_config(sizes, dropout), make_process(ProcessConfig()), (), placement)
     _load(generator.model, arrays)
 
     def images(batches: int) -> np.ndarray:
@@ -226,7 +226,7 @@ def _train_unet(
 ) -> tuple[Turn, Arrays]:
     from diffusion.batches import ImageBatch
     from diffusion.objective import make_loss_fn
-    from diffusion.process import DiffusionProcess
+    from diffusion.process import make_process
     from diffusion.process_config import ProcessConfig
 
     count = sizes.unet.images
@@ -235,7 +235,7 @@ def _train_unet(
     model = _load(_unet(sizes, dropout), arrays)
     noisy = Noisy(arrays["eps"], arrays["t"], mask)
     output = _mapped(placement, lambda b: {"output": model([b.x_t, b.t], training=False)}, noisy, "output")
-    loss_fn = make_loss_fn(model, DiffusionProcess(ProcessConfig()))
+    loss_fn = make_loss_fn(model, make_process(ProcessConfig()))
     turn, losses = _training("unet", sizes.steps["unet"], model, loss_fn, batch, placement, precision)
     return turn, output | (losses if not dropout else {})
 

@@ -87,7 +87,7 @@ def diffusion(count: int, size: int, channels: int, batch: int, flip: bool, **un
     from diffusion.batches import training_batches
     from diffusion.config import DdpmConfig
     from diffusion.objective import make_loss_fn
-    from diffusion.process import DiffusionProcess
+    from diffusion.process import make_process
     from diffusion.process_config import ProcessConfig
     from diffusion.readers import Images
     from diffusion.unet import build_unet
@@ -95,7 +95,7 @@ def diffusion(count: int, size: int, channels: int, batch: int, flip: bool, **un
     rng = np.random.default_rng(0)
     images = Images(rng.integers(0, 256, (count, size, size, channels), np.uint8), None)
     model = build_unet(dataclasses.replace(DdpmConfig().unet, **unet).for_images(images.pixels.shape, 0))
-    loss_fn = make_loss_fn(model, DiffusionProcess(ProcessConfig()), 0)
+    loss_fn = make_loss_fn(model, make_process(ProcessConfig()), 0)
     return Case(training_batches(images, batch, 0, flip), model, loss_fn)
 
 

@@ -34,6 +34,7 @@ class ImageRequest:
         seed: of all noise.
         to_seed: the other end of an interpolation of x_T, or None.
         mix: [N] shares of ``to_seed``'s noise in x_T, or None.
+        source: [N, h, w, C] uint8 small images that a model enlarges, or None.
     """
 
     number: np.ndarray
@@ -41,14 +42,16 @@ class ImageRequest:
     seed: int = 0
     to_seed: int | None = None
     mix: np.ndarray | None = None
+    source: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.number)
 
     def after(self, done: int) -> "ImageRequest":
         """The request without its first ``done`` images."""
-        label, mix = (None if field is None else field[done:] for field in (self.label, self.mix))
-        return dataclasses.replace(self, number=self.number[done:], label=label, mix=mix)
+        fields = (self.label, self.mix, self.source)
+        label, mix, source = (None if field is None else field[done:] for field in fields)
+        return dataclasses.replace(self, number=self.number[done:], label=label, mix=mix, source=source)
 
 
 class SampleBatch(NamedTuple):
@@ -59,6 +62,7 @@ class SampleBatch(NamedTuple):
     seed: Any  # [B] uint32, the same for all, so that one graph serves every seed
     to_seed: Any  # [B] uint32 of the other end of an interpolation, where there is one
     mix: Any  # [B] float32 share of that seed's noise
+    source: Any  # [B, h, w, C] uint8 of the small images, or [B, 1, 1, 1] where nothing is enlarged
     mask: Any  # [B] float32, 1 for an image and 0 for filler
 
 
@@ -130,6 +134,7 @@ def sample_batches(request: ImageRequest, no_class: int, size: int) -> Batches:
     count = len(request)
     label = np.full(count, no_class) if request.label is None else request.label
     mix = np.zeros(count) if request.mix is None else request.mix
+    source = np.zeros((count, 1, 1, 1), np.uint8) if request.source is None else request.source
 
     def batches() -> Iterator[SampleBatch]:
         for start in range(0, count, size):
@@ -141,6 +146,7 @@ def sample_batches(request: ImageRequest, no_class: int, size: int) -> Batches:
                 np.full(size, request.seed, np.uint32),
                 np.full(size, request.to_seed or 0, np.uint32),
                 np.pad(mix[part], filler).astype(np.float32),
+                np.pad(source[part], (filler, (0, 0), (0, 0), (0, 0))),
                 np.pad(np.ones(len(label[part]), np.float32), filler),
             )
 

@@ -40,11 +40,34 @@ class DdpmConfig(TaskConfig):
     features: FeatureConfig = nested(FeatureConfig)
     fid_every: int = option(0, "Steps between computations of FID, a multiple of --eval_every; 0: never.", low=0)
     fid_images: int = option(1000, "Number of images sampled for each FID.", low=2)
+    report: bool = option(
+        True,
+        "Write report.html, one page with all figures and pictures, now and then while training goes on too.",
+        affects_result=False,
+    )
+    enlarge: int = option(
+        0,
+        "Train to enlarge images so many times: the network sees each image made smaller by averaging and enlarged "
+        "again; 0: no.",
+        low=0,
+        high=64,
+    )
+    init_from: Path | None = option(
+        None, "Folder of a finished run whose weights this one starts from, on other images, classes or sizes."
+    )
 
     def settled(self) -> Self:
-        return dataclasses.replace(self, sampler=self.sampler.of_process(self.process.diffusion_steps))
+        sampler = self.sampler.of_process(self.process.num_steps)
+        return dataclasses.replace(self, sampler=sampler, process=self.process.settled())
 
     def check(self) -> None:
+        if self.enlarge == 1:
+            raise UserError("--enlarge=1 leaves images as they are: use 2 or more, or 0 for no enlarging")
+        if self.enlarge and self.fid_every:
+            raise UserError(
+                f"--fid_every={self.fid_every}: a model with --enlarge makes images of given ones, which FID does not "
+                "compare; leave it out, the result has their PSNR"
+            )
         if self.class_conditional and self.sampler.guidance != 1.0 and not self.label_dropout:
             raise UserError(
                 "--guidance needs --label_dropout: without it, the model never learns to predict without a class"
@@ -64,6 +87,16 @@ class SampleConfig(TaskConfig):
     )
     unconditional: bool = option(False, "Sample images without a class from a model that has classes.")
     sampler: SamplerConfig = nested(SamplerConfig)
+    autoguidance: Path | None = option(
+        None,
+        "Folder of a worse run (shorter, smaller): --guidance pushes away from its predictions (Karras et al. 2024).",
+    )
+    precision: str = option(
+        "",
+        "Number format in which the network computes; empty: that of its training. mixed_bfloat16 takes less time, its "
+        "images differ a little.",
+        choices=("", "float32", "mixed_bfloat16"),
+    )
     format: str = option(
         "grid",
         "Output: one picture (grid), one array (npz), or one file for each image (png).",

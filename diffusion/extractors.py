@@ -4,6 +4,8 @@
   graph of 2015-12-05 with its max pooling in the last block, pool_3. torch-fidelity, StyleGAN and EDM do the same.
 * ``clean``: the same network on images that Pillow resized, bicubic and antialiased (clean-fid).
 * ``pytorch-fid``: the same network, bilinear without antialiasing, pixels' middle at ½, x/127.5 − 1.
+* ``torchvision``: torchvision's weights, whose average pools count zeros beyond the border; Pillow's bilinear resize of
+  the whole image, antialiased, in float32; x/127.5 − 1, which is what its normalisation comes to.
 * ``keras``: ``keras.applications``' weights and preprocessing, average pooling there.
 
 Distances of different protocols are not comparable.
@@ -21,7 +23,7 @@ from diffusion.feature_config import FeatureConfig
 from diffusion.inception import SIZE, build_inception
 from diffusion.inception_weights import load_keras, load_torch
 from diffusion.own_extractors import check_weights, own_extractor
-from diffusion.resizing import resize, resize_bicubic, resize_on_host
+from diffusion.resizing import resize, resize_antialiased, resize_bicubic, resize_on_host
 from diffusion.statistics import INCEPTION_WIDTH, mode_of
 from files.download import fetch
 from files.tensors import read_weights
@@ -33,6 +35,8 @@ TF2015_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 )
 TF2015_HASH = "6726825d"  # the start of its SHA-256
+TORCHVISION_URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
+TORCHVISION_HASH = "0cc3c7bd"
 LAYERS = {64: "pool_2", 192: "pool_4", 768: "Mixed_6e.concat"}  # pytorch-fid's blocks, by their width
 
 
@@ -63,6 +67,11 @@ def _load_tf2015(model: keras.Model, weights: str, cache: Path) -> None:
     load_torch(model, read_weights(path), path)
 
 
+def _load_torchvision(model: keras.Model, weights: str, cache: Path) -> None:
+    path = Path(weights).expanduser() if weights else fetch(TORCHVISION_URL, TORCHVISION_HASH, cache)
+    load_torch(model, read_weights(path), path, TORCHVISION_URL.rpartition("/")[2])
+
+
 def _bilinear(half_pixel: bool) -> dict[str, Callable]:
     return {
         "on_host": lambda image: resize_on_host(image, SIZE, SIZE, half_pixel),
@@ -88,6 +97,14 @@ EXTRACTORS: dict[str, Protocol] = {
     ),
     "pytorch-fid": _TF2015._replace(
         resize="bilinear to 299, half pixel", **_bilinear(half_pixel=True), scale=lambda x: x / 127.5 - 1.0
+    ),
+    "torchvision": Protocol(
+        build=lambda: build_inception("padded", 1000, "padded"),
+        load=_load_torchvision,
+        resize="bilinear to 299, antialiased",
+        on_host=lambda image: resize_antialiased(image, SIZE, SIZE),
+        in_graph=None,
+        scale=lambda x: x / 127.5 - 1.0,
     ),
     "keras": Protocol(
         build=lambda: build_inception("average", 1000),

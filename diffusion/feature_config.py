@@ -5,7 +5,8 @@ import dataclasses
 from files.errors import UserError
 from training.options import Config, option
 
-PROTOCOLS = ("tf2015", "clean", "pytorch-fid", "keras")  # the keys of ``extractors.EXTRACTORS``, which needs Keras
+# The keys of ``extractors.EXTRACTORS``, which needs Keras.
+PROTOCOLS = ("tf2015", "clean", "pytorch-fid", "torchvision", "keras")
 WIDTHS = (2048, 768, 192, 64)
 SCALES = ("0_255", "0_1", "-1_1", "imagenet", "clip")  # the keys of ``own_extractors.SCALED``
 RESIZES = ("bilinear", "bicubic")
@@ -18,13 +19,14 @@ class FeatureConfig(Config):
     features: str = option(
         "",
         "Extractor of your own in place of the protocol's: a .keras or .onnx file, or the folder of a SavedModel.",
-        former_defaults=("tf2015",),
+        same_as_default=("tf2015",),  # its name before version 0.9
     )
     weights: str = option("", "Weights of the protocol's network: a file, random or random:SEED; empty: downloaded.")
     protocol: str = option(
         "tf2015",
         "How features are computed: tf2015 (published numbers; the graph of 2015 with TensorFlow 1's resize, as in "
-        "torch-fidelity and EDM), clean (clean-fid's resize), pytorch-fid (its resize), keras (Keras' own weights).",
+        "torch-fidelity and EDM), clean (clean-fid's resize), pytorch-fid (its resize), torchvision (its weights, "
+        "antialiased bilinear resize), keras (Keras' own weights).",
         choices=PROTOCOLS,
     )
     dims: int = option(

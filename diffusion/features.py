@@ -17,9 +17,9 @@ from diffusion.batches import ImageBatch, ImageRequest, stream_batches
 from diffusion.extractor import PRECISION, Extractor
 from diffusion.fid import Reference
 from diffusion.generator import Generator
+from diffusion.image_source import ImageSource
 from diffusion.images import OnProgress, ignore
 from diffusion.process_config import SamplerConfig
-from diffusion.sources import ImageSource
 from files.cores import available_cores
 from files.download import in_cache
 from files.errors import UserError

@@ -43,6 +43,11 @@ class FidConfig(TaskConfig):
     extrapolate: bool = option(False, "Also extrapolate FID to infinitely many images of B.")
     bootstrap: int = option(0, "Number of resamples for a bootstrap interval of the distance; 0: no interval.", low=0)
     sampler: SamplerConfig = nested(SamplerConfig)
+    feature_cache: bool = option(
+        True,
+        "Keep features of images that no model makes in --cache_dir, for other runs; else in the run's folder alone.",
+        affects_result=False,
+    )
 
     def settled(self) -> Self:
         """Only ancestral sampling of a model has a variance; how many steps that has is the model's to say."""

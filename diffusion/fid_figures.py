@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion import intervals, prdc, quality, scores
+from diffusion import intervals, quality
 from diffusion.by_class import fid_by_class, precision_recall_by_class
 from diffusion.features import Features
 from diffusion.fid import Reference
 from diffusion.fid_config import FidConfig
 from diffusion.folders import natural
-from diffusion.quality import Measured
-from diffusion.sources import ImageSource, Source
+from diffusion.image_source import ImageSource, Source
+from diffusion.quality import Given, Measured
 from diffusion.statistics import Statistics
 from files.errors import UserError
 from training.names import one_line
@@ -21,12 +21,6 @@ from training.run import Run
 from training.run_config import read_own
 
 USUAL = ("kid", "prdc", "is")  # where --metrics does not say which
-_OF_LOGITS = ("is",)  # of the second side alone; the others compare the features of both
-_CALLED = {"is": "Inception Score"}  # in a sentence, where the name of the choice would be read as a verb
-_LEAST = {  # images of a side
-    "prdc": max(prdc.PRECISION_NEIGHBOURS, prdc.DENSITY_NEIGHBOURS) + 1,
-    "is": scores.SPLITS,
-}
 _SHOWN = 50  # classes that are printed
 _VERSION = "figures_version"  # of a result: 2 since KID's error, the Inception Score and PRDC are right
 _WRONG_BEFORE = ("kid_standard_error", "precision", "inception_score", "fid_interval_low")
@@ -64,11 +58,8 @@ def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
     Raises:
         UserError: a figure that was asked for cannot be had.
     """
-    saved = [
-        f"{name} ({text})" for name, text, side in (("A", config.a, a), ("B", config.b, b))
-        if isinstance(side, Statistics)
-    ]  # fmt: skip
-    lacking = f"{' and '.join(saved)} {'is' if len(saved) == 1 else 'are'} saved statistics" if saved else ""
+    sides = _given("A", config.a, a, num_logits), _given("B", config.b, b, num_logits)
+    lacking = quality.saved_statistics(*sides)
     for name, asked in (
         ("extrapolate", config.extrapolate), ("bootstrap", config.bootstrap), ("per_class", config.per_class)
     ):  # fmt: skip
@@ -83,31 +74,20 @@ def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
     notes: dict[str, list[str]] = {}
     can = []
     for name in metrics_of(config):
-        why = _why_not(name, config, a, b, num_logits, lacking)
+        metric = quality.METRICS[name]
+        why = metric.why_not(*sides)
         if why and config.metrics is not None:
-            raise UserError(
-                f"--metrics={','.join(config.metrics)}: {_CALLED.get(name, name)} cannot be had: {why}; leave it out"
-            )
+            raise UserError(f"--metrics={','.join(config.metrics)}: {metric.called} cannot be had: {why}; leave it out")
         if why:
-            notes.setdefault(why, []).append(_CALLED.get(name, name))
+            notes.setdefault(why, []).append(metric.called)
         else:
             can.append(name)
     return Plan(tuple(can), [f"no {', '.join(names)}: {why}" for why, names in notes.items()])
 
 
-def _why_not(name: str, config: FidConfig, a: Source, b: Source, num_logits: int, lacking: str) -> str:
-    """Why a figure cannot be had; nothing if it can."""
-    counts = [("A", config.a, a.count), ("B", config.b, b.count)]
-    if name in _OF_LOGITS:
-        if not isinstance(b, ImageSource):
-            return f"B ({config.b}) has no images"
-        if not num_logits:
-            return "the extractor has no classes"
-        counts = counts[1:]
-    elif lacking:
-        return lacking
-    few = [f"{side} ({text}) has {count:,}" for side, text, count in counts if count < _LEAST.get(name, 2)]
-    return f"it needs {_LEAST[name]} images, and {few[0]}" if few else ""
+def _given(name: str, text: str, source: Source, num_logits: int) -> Given:
+    has_images = isinstance(source, ImageSource)
+    return Given(f"{name} ({text})", source.count, not isinstance(source, Statistics), has_images, num_logits)
 
 
 def _check_classes(config: FidConfig, a: Source, b: Source) -> None:

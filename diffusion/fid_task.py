@@ -20,7 +20,9 @@ from diffusion.features import Features, FeatureStream, image_features, make_fea
 from diffusion.fid import fit_gaussian
 from diffusion.fid_config import FidConfig
 from diffusion.fid_figures import Side
-from diffusion.sources import ImageSource, Source, check_scales, notes_on_splits, open_source
+from diffusion.image_source import ImageSource, Source
+from diffusion.scales import check_scales
+from diffusion.sources import notes_on_splits, open_source
 from diffusion.statistics import Statistics
 from diffusion.tool_files import FeatureFile
 from files.arrays import put_copy, release
@@ -114,7 +116,7 @@ def _check(config: FidConfig) -> None:
 def _open(config: FidConfig, placement: Placement) -> _Opened:
     """Both sides, and all that can be said against comparing them."""
     sources = {"a": open_source(config.a, config, placement), "b": open_source(config.b, config, placement)}
-    check_scales(sources["a"], sources["b"])
+    notes = check_scales(sources["a"], sources["b"])
     extractor = None
     if any(isinstance(source, ImageSource) for source in sources.values()):
         extractor = build_extractor(config.features, cache_of(config.cache_dir))
@@ -125,7 +127,7 @@ def _open(config: FidConfig, placement: Placement) -> _Opened:
             kinds.append(extractor.kind)
         else:
             kinds.append(source.kind)
-    notes = [note for source in sources.values() if not isinstance(source, Statistics) for note in source.notes]
+    notes = [note for side in sources.values() if not isinstance(side, Statistics) for note in side.notes] + notes
     notes += statistics.check_comparable(*kinds)
     notes += notes_on_splits((config.a, config.b), (sources["a"], sources["b"]))
     num_logits = extractor.num_logits if extractor is not None else 0
@@ -176,6 +178,8 @@ def _measure_side(
         assert network is not None
         found = _features_of_images(config, run, name, source, network, notes)
         provenance = source.depends_on | {"source": source.name} | network.extractor.kind.provenance
+        if source.range is not None:
+            provenance["pixel_range"] = list(source.range)
     result = Statistics(*fit_gaussian(found.features), source.count, provenance)
     statistics.save(run.path / f"{name}.npz", result)
     labels = source.labels() if isinstance(source, ImageSource) and config.per_class else None
@@ -190,9 +194,10 @@ def _features_of_images(
     progress = keras.utils.Progbar(source.count, unit_name="image")
     here = run.path / f"{name}_features.npy"
     extractor, placement, stream = network
-    path = path_in_cache(extractor, source, cache_of(config.cache_dir)) if source.kept else here
-    found = image_features(extractor, source, placement, path, config.batch_size, progress.update, source.kept, stream)
-    if source.kept:
+    kept = source.kept and config.feature_cache
+    path = path_in_cache(extractor, source, cache_of(config.cache_dir)) if kept else here
+    found = image_features(extractor, source, placement, path, config.batch_size, progress.update, kept, stream)
+    if kept:
         on_chief(lambda: put_copy(path, here))
     notes.add(on_chief(lambda: _heard(source, path.with_suffix(".notes.json"))))
     return found

@@ -4,6 +4,7 @@ Image i of seed s is the same in any batch, on any number of devices: all its no
 ``N`` images, ``B`` batch, ``F`` frames, ``H, W, C`` of each.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,13 @@ from keras import ops
 
 from diffusion import noise
 from diffusion.batches import ImageRequest, SampleBatch, sample_batches
-from diffusion.process import DiffusionProcess
+from diffusion.enlarging import condition, read_factor, said
+from diffusion.guidance import Network, Pair, make_predict
+from diffusion.pixel_ranges import Range, parse_found
+from diffusion.process import Process, make_process
 from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.samplers import make_table
-from diffusion.sampling import make_predict_x0, sample, slerp, to_pixels
+from diffusion.samplers import make_levels, make_table
+from diffusion.sampling import sample, slerp, to_pixels
 from diffusion.unet import build_unet
 from diffusion.unet_config import UNetConfig
 from files.artefacts import CONFIG, read_artefact, write_artefact
@@ -30,7 +34,7 @@ from training.evaluation import make_mapper
 from training.placement import multiple_of
 from training.session import precision, precision_now
 
-_WEIGHTS = "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 # Names in the config.json of versions before 0.3.
 _EARLIER = {
     "multipliers": "channel_multipliers",
@@ -43,12 +47,14 @@ _EARLIER = {
 class Generator:
     """A U-Net with its process and classes; it computes in the precision in which it was trained."""
 
-    def __init__(
-        self, config: UNetConfig, process: DiffusionProcess, classes: tuple[str, ...], placement: Placement
-    ) -> None:
+    def __init__(self, config: UNetConfig, process: Process, classes: tuple[str, ...], placement: Placement) -> None:
         self.config, self.process, self.classes, self.placement = config, process, tuple(classes), placement
         self.precision = precision_now()
         self.notes: tuple[str, ...] = ()  # what a reader of its images should know
+        self.label_dropout: float | None = None  # in training, as far as it is known
+        self.worse: Generator | None = None  # what guidance pushes away from, in place of predictions without a class
+        self.enlarge = 0  # factor by which it enlarges images; 0: it makes them from noise alone
+        self.range: Range | None = None  # what is black and white, if the images that it learned were not of 8 bits
         with placement.scope():
             self.model = build_unet(config)
         self._compiled: dict[tuple, Callable] = {}
@@ -77,13 +83,15 @@ class Generator:
             ``image`` [B, H, W, C] uint8, and ``frames`` [B, F, H, W, C] uint8 if ``num_frames``.
 
         Raises:
-            UserError: classes for a model without classes, unknown classes, or guidance without classes.
+            UserError: classes for a model without classes, unknown classes, guidance without classes, or no images for
+                a model that enlarges them.
         """
         self.check(sampler, request)
+        sampler = self.settled(sampler)
         key = (sampler, request.to_seed is not None, num_frames)
         if key not in self._compiled:
             self._compiled[key] = make_mapper(self._make_sample_fn(*key), self.placement)
-        size = min(batch_size, self._round_up(len(request)))
+        size = min(batch_size, self.round_up(len(request)))
         return self._compiled[key](sample_batches(request, len(self.classes), size))
 
     def images(self, sampler: SamplerConfig, request: ImageRequest, batch_size: int = 64) -> np.ndarray:
@@ -92,21 +100,65 @@ class Generator:
 
     def check(self, sampler: SamplerConfig, request: ImageRequest) -> None:
         """Raises UserError for what ``stream`` would refuse."""
-        make_table(sampler, self.process)
+        make_table(self.settled(sampler), self.process)
+        self._check_source(request.source)
         label = request.label
         if label is not None and not self.classes:
             raise UserError("this model was trained without classes: it cannot make images of a class")
         if label is not None and len(label) and not 0 <= label.min() <= label.max() < len(self.classes):
             raise UserError(f"class numbers must lie between 0 and {len(self.classes) - 1}")
-        if sampler.guidance != 1.0 and label is None:
+        if sampler.guidance != 1.0 and label is None and not self.worse:
             raise UserError(f"guidance {sampler.guidance} needs classes")
+        if sampler.guidance != 1.0 and self.label_dropout == 0.0 and not self.worse:
+            raise UserError(
+                f"guidance {sampler.guidance}: this model was trained with --label_dropout=0 and cannot predict "
+                "without a class; leave out --guidance, or train with --label_dropout=0.1"
+            )
+        if sampler.variance == "learned" and not self.config.learned_variance:
+            raise UserError("--variance=learned: this model was trained without --learned_variance")
 
-    def _round_up(self, count: int) -> int:
+    def _check_source(self, source: np.ndarray | None) -> None:
+        """Raises UserError where images to be enlarged are missing, or are there for a model that enlarges none."""
+        if self.enlarge and source is None:
+            raise UserError(
+                f"this model enlarges images {self.enlarge} times and makes none from noise alone: use "
+                "python -m experiments.edit_images --edit=enlarge --images=FOLDER"
+            )
+        if source is not None and not self.enlarge:
+            raise UserError("this model was trained without --enlarge: it cannot enlarge images")
+
+    def guided_by(self, worse: "Generator") -> None:
+        """Guidance pushes away from the predictions of ``worse`` from now on (autoguidance, Karras et al. 2024).
+
+        Raises:
+            UserError: its images, classes, process or target are others, or it sees more than x_t.
+        """
+        pairs = {
+            "images": (self.shape, worse.shape),
+            "classes": (self.classes, worse.classes),
+            "process": (self.process.config.settled(), worse.process.config.settled()),
+            "inputs and outputs": (_ends(self.config), _ends(worse.config)),
+            "enlargements": (self.enlarge, worse.enlarge),
+        }
+        for what, (mine, theirs) in pairs.items():
+            if mine != theirs:
+                raise UserError(f"--autoguidance: {what} of the worse model are {theirs}, and here {mine}")
+        self.worse = worse
+
+    def settled(self, sampler: SamplerConfig) -> SamplerConfig:
+        """The same with the variance that the network has learned, where it has and none is asked for."""
+        learned = self.config.learned_variance and sampler.sampler == "ancestral" and sampler.variance == "auto"
+        return dataclasses.replace(sampler, variance="learned") if learned else sampler
+
+    def round_up(self, count: int) -> int:
+        """The next number of images that the devices share evenly."""
         multiple = multiple_of(self.placement)
         return -(-count // multiple) * multiple
 
     def _make_sample_fn(self, config: SamplerConfig, interpolate: bool, num_frames: int) -> Callable:
-        table = make_table(config, self.process)
+        levels = make_levels(config, self.process)
+        table = make_table(config, self.process, levels)
+        start = self.process.start(float(levels.sigma[0]))
 
         def sample_fn(batch: SampleBatch) -> dict[str, Any]:
             def draw(seed: Any, stream: Any) -> Any:
@@ -118,8 +170,9 @@ class Generator:
             x = draw(batch.seed, noise.sampling_stream())
             if interpolate:
                 x = slerp(x, draw(batch.to_seed, noise.sampling_stream()), batch.mix)
-            predict_x0 = make_predict_x0(self.model, self.process, config, batch.label, len(self.classes))
-            sampled = sample(table, predict_x0, draw_noise, x, num_frames)
+            networks = self.networks(batch.label, batch.source if self.enlarge else None)
+            predict = make_predict(*networks, self.process, config, self.config.learned_variance)
+            sampled = sample(table, predict, draw_noise, start * x, num_frames)
             values = {"image": to_pixels(sampled.image)}
             if sampled.frames is not None:
                 values["frames"] = to_pixels(ops.swapaxes(sampled.frames, 0, 1))
@@ -127,11 +180,49 @@ class Generator:
 
         return sample_fn
 
+    def networks(self, label: Any, source: Any | None = None) -> tuple[Network, Pair | None]:
+        """The network for labels [B], and the pair whose difference guides; see ``guidance.make_predict``.
+
+        ``source``: [B, h, w, C] the small images, if the network enlarges any.
+        """
+        no_class = len(self.classes)
+        seen = [] if source is None else [condition(source, *self.shape[:2])]
+
+        def run(x: Any, t: Any, label: Any, before: Any, seen: Any) -> Any:
+            beside = [*([before] if self.config.self_condition else []), *seen]
+            inputs = self.process.network_inputs(x, t, label if no_class else None, beside)
+            return ops.cast(self.model(inputs, training=False), "float32")
+
+        def both(x: Any, t: Any, before: Any) -> tuple[Any, Any]:
+            twice = lambda part: ops.concatenate([part, part])  # noqa: E731
+            labels = ops.concatenate([label, ops.full_like(label, no_class)])
+            first, second = ops.split(run(twice(x), twice(t), labels, twice(before), [twice(one) for one in seen]), 2)
+            return first, second
+
+        def network(x: Any, t: Any, before: Any) -> Any:
+            return run(x, t, label, before, seen)
+
+        if self.worse:
+            other, _ = self.worse.networks(label, source)
+            return network, lambda x, t, before: (network(x, t, before), other(x, t, before))
+        return network, both if no_class else None
+
+    def computing_in(self, how: str) -> "Generator":
+        """The same model in another precision of ``TrainingConfig``; itself if that is empty or its own."""
+        if how in ("", self.precision):
+            return self
+        other = copy.copy(self)
+        with precision(how), self.placement.scope():
+            other.precision, other.model, other._compiled = precision_now(), build_unet(self.config), {}
+        for variable, known in zip(other.model.variables, self.model.variables, strict=True):
+            variable.assign(known.value)
+        return other
+
     def fingerprint(self) -> str:
         """SHA-256 of weights, configuration, process, classes and precision."""
-        return fingerprint(
-            self.model.trainable_variables, repr((self.config, self.process, self.classes, self.precision))
-        )
+        process = f"DiffusionProcess(config={self.process.config.settled()!r})"  # as versions before 0.10 wrote it
+        about = f"({self.config!r}, {process}, {self.classes!r}, {self.precision!r}{said(self.enlarge)})"
+        return fingerprint(self.model.trainable_variables, about)
 
     def save_config(self, folder: Path, files: tuple[str, ...] = ()) -> None:
         """Writes ``config.json``, which names the ``files`` beside it.
@@ -143,18 +234,20 @@ class Generator:
             "process": dataclasses.asdict(self.process.config),
             "classes": self.classes,
             "precision": self.precision,
-        }
+            "label_dropout": self.label_dropout,
+        } | ({} if self.range is None else {"range": list(self.range)})
+        config |= {"enlarge": self.enlarge} if self.enlarge else {}
         write_artefact(folder, config, files)
 
     def save(self, folder: Path) -> None:
         """Writes ``weights.safetensors``, and ``config.json`` that names it."""
-        write_weights(folder / _WEIGHTS, self.model.variables)
-        self.save_config(folder, (_WEIGHTS,))
+        write_weights(folder / WEIGHTS, self.model.variables)
+        self.save_config(folder, (WEIGHTS,))
 
     @classmethod
     def of_run(cls, run_dir: Path, placement: Placement) -> "Generator":
         """The model of a run folder; of an unfinished run, the averaged weights of its last evaluation."""
-        weights = run_dir / "model" / _WEIGHTS
+        weights = run_dir / "model" / WEIGHTS
         unfinished = run_dir / "checkpoints" / "best.safetensors"
         return cls.load(run_dir / "model", placement, weights if weights.is_file() else unfinished)
 
@@ -165,19 +258,28 @@ class Generator:
         Raises:
             UserError: something is missing, damaged, of another model, or not what was saved with the rest.
         """
-        raw, weights = read_artefact(folder), weights or folder / _WEIGHTS
+        raw, weights = read_artefact(folder), weights or folder / WEIGHTS
         try:
             config, process = UNetConfig(**_of_today(raw["unet"])), ProcessConfig(**_of_today(raw["process"]))
             classes = _classes(raw["classes"], config.num_classes)
             how = TrainingConfig(precision=raw.get("precision", "float32")).precision
+            scale = parse_found(raw.get("range"))
+            enlarge = read_factor(raw.get("enlarge", 0), config)
             _check_size(config, weights)
             with precision(how):
-                generator = cls(config, DiffusionProcess(process), classes, placement)
+                generator = cls(config, make_process(process), classes, placement)
         except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
             what = " ".join(str(error).split())[:300]
             raise UserError(f"{folder / CONFIG}: not a generator's configuration ({what})") from error
         load_weights(weights, generator.model.variables)
+        generator.label_dropout, generator.enlarge = raw.get("label_dropout"), enlarge
+        if scale is not None:
+            generator.range, generator.notes = scale, (f"images are of pixels of which {scale} are black and white",)
         return generator
+
+
+def _ends(config: UNetConfig) -> tuple[int, int]:
+    return config.input_channels, config.output_channels
 
 
 def _classes(names: Any, count: int) -> tuple[str, ...]:

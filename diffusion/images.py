@@ -238,20 +238,6 @@ def find_scale(path: Path, reading: "ReadingConfig", *others: Path, is_kept: IsK
     return Scale(*choose_range(reading.range, found, readable(path))) if found.kinds else Scale()
 
 
-def image_contents(
-    path: Path, reading: "ReadingConfig", listing: Listing, notes: list[str], scale: Scale | None = None
-) -> list[bytes]:
-    """What distinguishes each image, whatever its name is: the hash of its file, and its number among the frames.
-
-    Files and images are the same unless bad ones are left out or all frames are read.
-    """
-    if reading.frames == "first" and not reading.skip_bad_images:
-        notes += listing.notes
-        return list(listing.contents)
-    images = stream_images(path, reading, notes, scale=scale, uniform=False)
-    return [listing.contents[image.file] + image.frame.to_bytes(4, "big") for image in images]
-
-
 def list_images(path: Path, reading: "ReadingConfig") -> Listing:
     """The image files in the order of ``stream_images``, and a hash of all that is in them."""
     digest, deep = hashlib.sha256(), False

@@ -40,12 +40,14 @@ def _chain(names: str, *steps: tuple[int, int, int]) -> list[Conv]:
     ]
 
 
-def build_inception(last_pool: str = "max", num_logits: int = 0) -> keras.Model:
+def build_inception(last_pool: str = "max", num_logits: int = 0, average: str = "average") -> keras.Model:
     """[B, 299, 299, 3] in −1 … 1 → features [B, 2048], and logits [B, num_logits] unless ``num_logits`` is 0.
 
     Args:
         last_pool: of the last block's pooling branch: ``max`` as in the graph of 2015, ``average`` as in Keras.
-        num_logits: 1008 for the graph of 2015, 1000 for Keras; 0: none.
+        num_logits: 1008 for the graph of 2015, 1000 for Keras and torchvision; 0: none.
+        average: of the pooling branches before: ``average`` of the places that are there, or, as in torchvision,
+            ``padded``, which counts zeros beyond the border too.
     """
     image = keras.Input((SIZE, SIZE, 3), name="image")
     x = image
@@ -59,7 +61,7 @@ def build_inception(last_pool: str = "max", num_logits: int = 0) -> keras.Model:
             _chain("branch5x5*", (48, 1, 1), (64, 5, 5)),
             _chain("branch3x3dbl*", (64, 1, 1), (96, 3, 3), (96, 3, 3)),
         ]
-        x = _mixed(x, name, branches, pool)
+        x = _mixed(x, name, branches, pool, average)
     double = _chain("branch3x3dbl*", (64, 1, 1), (96, 3, 3), (96, 3, 3))
     x = _reduced(x, "Mixed_6a", [_chain("branch3x3*", (384, 3, 3)), double])
     for name, c in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
@@ -68,10 +70,10 @@ def build_inception(last_pool: str = "max", num_logits: int = 0) -> keras.Model:
             _chain("branch7x7*", (c, 1, 1), (c, 1, 7), (192, 7, 1)),
             _chain("branch7x7dbl*", (c, 1, 1), (c, 7, 1), (c, 1, 7), (c, 7, 1), (192, 1, 7)),
         ]
-        x = _mixed(x, name, branches, 192)
+        x = _mixed(x, name, branches, 192, average)
     long = _chain("branch7x7x3*", (192, 1, 1), (192, 1, 7), (192, 7, 1), (192, 3, 3))
     x = _reduced(x, "Mixed_7a", [_chain("branch3x3*", (192, 1, 1), (320, 3, 3)), long])
-    x = _expanded(x, "Mixed_7b", "average")
+    x = _expanded(x, "Mixed_7b", average)
     x = _expanded(x, "Mixed_7c", last_pool)
     features = layers.GlobalAveragePooling2D(name="pool_3")(x)
     if not num_logits:
@@ -100,14 +102,16 @@ def _through(x: Any, prefix: str, convs: list[Conv]) -> Any:
 
 
 def _pool(x: Any, kind: str, name: str) -> Any:
+    if kind == "padded":
+        return layers.AveragePooling2D(3, 1, "valid", name=name)(layers.ZeroPadding2D(1, name=f"{name}_zeros")(x))
     pool = layers.AveragePooling2D if kind == "average" else layers.MaxPooling2D
     return pool(3, 1, "same", name=name)(x)
 
 
-def _mixed(x: Any, name: str, branches: list[list[Conv]], pool_width: int) -> Any:
+def _mixed(x: Any, name: str, branches: list[list[Conv]], pool_width: int, average: str) -> Any:
     """Branches and a pooling branch, concatenated along the channels."""
     outputs = [_through(x, f"{name}.", convs) for convs in branches]
-    pooled = _pool(x, "average", f"{name}.pool")
+    pooled = _pool(x, average, f"{name}.pool")
     outputs.append(_through(pooled, f"{name}.", _chain("branch_pool*", (pool_width, 1, 1))))
     return layers.Concatenate(name=f"{name}.concat")(outputs)
 

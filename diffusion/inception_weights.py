@@ -21,10 +21,15 @@ def _fold(kernel: np.ndarray, gamma: Any, beta: np.ndarray, mean: np.ndarray, va
         return [(kernel * scale).astype(np.float32), (beta - mean * scale).astype(np.float32)]
 
 
-def load_torch(model: keras.Model, state: dict[str, np.ndarray], where: Path | str) -> None:
+def load_torch(
+    model: keras.Model,
+    state: dict[str, np.ndarray],
+    where: Path | str,
+    file: str = "pt_inception-2015-12-05-6726825d.pth",
+) -> None:
     """Weights in the public .pth layout: ``NAME.conv.weight`` [out, in, h, w], ``NAME.bn.*``, ``fc.*``.
 
-    A missing ``bn.weight`` is 1: the graph of 2015 has no γ.
+    A missing ``bn.weight`` is 1: the graph of 2015 has no γ. ``file`` is the name of the one that is expected.
 
     Raises:
         UserError: names the first weight that is missing or has another shape.
@@ -34,7 +39,7 @@ def load_torch(model: keras.Model, state: dict[str, np.ndarray], where: Path | s
         value = state.get(name, default)
         if value is None or (name in state and value.shape != shape):
             wrong = "is missing" if value is None else f"has shape {value.shape}, not {shape}"
-            raise UserError(f"{where}: {name} {wrong}; is it pt_inception-2015-12-05-6726825d.pth?")
+            raise UserError(f"{where}: {name} {wrong}; is it {file}?")
         return value
 
     values: list[tuple[layers.Layer, list[np.ndarray]]] = []

@@ -15,15 +15,23 @@ from keras import ops
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
-# Streams of training and evaluation: times, noise, labels that are dropped, and the noise of an evaluation.
-TIME, NOISE, LABEL, EVALUATION = 0, 1, 2, 3
+# Streams of training and evaluation: times, noise, labels that are dropped, the noise of an evaluation, and which
+# images are conditioned on an earlier prediction.
+TIME, NOISE, LABEL, EVALUATION, SELF = 0, 1, 2, 3, 4
 _SAMPLING = 1 << 24  # and above it those of sampling, two a step of the longest process and more
+_EDITING = 1 << 30  # and above it those of edits, two a row; a table has fewer than 2^28 rows
+KNOWN, JUMP = 0, 1  # what an edit draws in a row
 STREAMS_VERSION = 2  # until 0.8, sampling began at stream 0
 
 
 def sampling_stream(row: Any = None) -> Any:
     """The stream of x_T, or of the noise of a row (an integer, or a tensor of one) of a sampler's table."""
     return _SAMPLING if row is None else _SAMPLING + 1 + row
+
+
+def editing_stream(row: Any, which: int) -> Any:
+    """The stream of what an edit draws in a row besides the sampler's noise."""
+    return _EDITING + 2 * row + which
 
 
 def threefry(key: tuple[Any, Any], counter: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ A scale for each image would make images incomparable, so what a data set's rang
 """
 
 import math
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -24,6 +24,10 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.low:g}…{self.high:g}"
+
+    def as_flag(self) -> str:
+        """As --range has it, exactly."""
+        return ",".join(f"{value:g}" if float(f"{value:g}") == value else repr(value) for value in self)
 
 
 class Extremes(NamedTuple):
@@ -67,6 +71,20 @@ def parse_range(text: str) -> Range | None:
     raise UserError(f"--range={shown(text)}: use auto, dtype or MIN,MAX, two numbers of which the first is smaller")
 
 
+def parse_found(values: Any) -> Range | None:
+    """A range as a file has it, a list of two numbers; None for None.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if values is None:
+        return None
+    good = isinstance(values, list) and len(values) == 2 and all(type(value) in (int, float) for value in values)
+    if not good or not all(map(math.isfinite, values)) or values[0] > values[1]:
+        raise ValueError(f"the range is {shown(values)}, not two numbers")
+    return Range(*map(float, values))
+
+
 def whole_range(kind: str) -> Range:
     """All values of a type.
 
@@ -78,6 +96,12 @@ def whole_range(kind: str) -> Range:
     if kind.startswith(("int", "uint")):
         return Range(float(np.iinfo(kind).min), float(np.iinfo(kind).max))
     raise UserError(f"--range=dtype: pixels are {kind}, a type that has no range; {REMEDY}")
+
+
+def is_whole(scale: Range) -> bool:
+    """Whether black and white are what they are in pixels of 8 bits: the ends of a type, 0 and 1, or -1 and 1."""
+    types = (whole_range(kind) for kind in ("uint8", "uint16", "uint32", "int8", "int16", "int32"))
+    return scale in (Range(0, 1), Range(-1, 1), *types)
 
 
 def choose_range(text: str, found: Extremes, where: str) -> tuple[Range, str]:

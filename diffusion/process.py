@@ -1,15 +1,20 @@
-"""The forward process q and everything that follows from it, computed once in float64 (Ho et al. 2020, §2).
+"""The forward process q(x_t | x_0) = N(α_t x_0, σ_t² I), and what follows from it.
 
-Times are integers t = 0 … T; t = 0 is the image. ``B`` batch.
+At time t = 0 there is the image; the process ends at ``last``. One interface has whole times (Ho et al. 2020), the
+exploding variance of EDM (Karras et al. 2022) and the straight path of a rectified flow (Liu et al. 2023). On the host
+all is float64 and NumPy; tensors are float32. ``B`` batch.
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from diffusion import schedules
+from diffusion.targets import TARGETS, Coefficients, Target
 from files.errors import UserError
 from training.lazy import ops
 
@@ -17,153 +22,72 @@ if TYPE_CHECKING:
     from diffusion.process_config import ProcessConfig
 
 
-def linear(config: "ProcessConfig") -> np.ndarray:
-    """β from --beta_start to --beta_end in equal steps (Ho et al. 2020), scaled by 1000/T for other T than 1000."""
-    scale = 1000 / config.diffusion_steps
-    betas = np.linspace(scale * config.beta_start, scale * config.beta_end, config.diffusion_steps)
-    return np.minimum(betas, 0.999)
-
-
-def linear_unscaled(config: "ProcessConfig") -> np.ndarray:
-    """The same β at any T, as diffusers has it: with few steps, x_T is far from pure noise."""
-    return np.linspace(config.beta_start, config.beta_end, config.diffusion_steps)
-
-
-def scaled_linear(config: "ProcessConfig") -> np.ndarray:
-    """√β in equal steps, diffusers' schedule of latent diffusion; not scaled by T either."""
-    return np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.diffusion_steps) ** 2
-
-
-def sigmoid(config: "ProcessConfig") -> np.ndarray:
-    """β along a sigmoid from −6 to 6, diffusers' schedule of GeoDiff."""
-    rising = 1.0 / (1.0 + np.exp(-np.linspace(-6.0, 6.0, config.diffusion_steps)))
-    return config.beta_start + (config.beta_end - config.beta_start) * rising
-
-
-def cosine(config: "ProcessConfig") -> np.ndarray:
-    """β with ᾱ_t ∝ cos²((t/T + s)/(1 + s) · π/2), s = 0.008 (Eq. 17, Nichol & Dhariwal 2021)."""
-    t = np.arange(config.diffusion_steps + 1) / config.diffusion_steps
-    alpha_bar = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-
-
-# Configuration → β_1 … β_T.
-SCHEDULES: dict[str, Callable[["ProcessConfig"], np.ndarray]] = {
-    "linear": linear,
-    "linear_unscaled": linear_unscaled,
-    "scaled_linear": scaled_linear,
-    "sigmoid": sigmoid,
-    "cosine": cosine,
-}
-
-
-def zero_terminal(alpha_bar: np.ndarray) -> np.ndarray:
-    """Shifts and scales √ᾱ so that ᾱ_T = 0 and ᾱ_1 stays (Algorithm 1, Lin et al. 2024)."""
-    root = np.sqrt(alpha_bar)
-    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-
-
-class Coefficients(NamedTuple):
-    """Factors of the image and of the noise in x_t, to be multiplied with images: α_t and σ_t."""
-
-    alpha: Any
-    sigma: Any
-
-
-class Target(NamedTuple):
-    """What a network may predict; ``at`` are the coefficients of its time.
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """What all processes have; a new one is a class with α and σ, and an entry in ``SCHEDULES``.
 
     Attributes:
-        of: (at, x_0, ε) → what it should predict.
-        x0: (at, prediction, x_t) → the image that a prediction implies.
-        min_snr: (SNR, min(SNR, γ)) → factor of its squared error that makes it min(SNR, γ)·|x_0 − x̂_0|².
-        tells_x0_from_noise: whether it determines x_0 where x_t is pure noise.
+        config: every choice.
+        target_by_default: what its networks predict unless the user says otherwise.
+        spacing: of the times of a sampler, unless the sampler has its own.
+        num_steps: how many times there are: T, or infinitely many.
     """
 
-    of: Callable[[Coefficients, Any, Any], Any]
-    x0: Callable[[Coefficients, Any, Any], Any]
-    min_snr: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    tells_x0_from_noise: bool = True
-
-
-# ``v`` = α_t ε − σ_t x_0 is that of Salimans & Ho (2022).
-TARGETS: dict[str, Target] = {
-    "eps": Target(
-        of=lambda at, x0, noise: noise,
-        x0=lambda at, output, x: (x - at.sigma * output) / at.alpha,
-        min_snr=lambda snr, clipped: clipped / snr,
-        tells_x0_from_noise=False,
-    ),
-    "x0": Target(
-        of=lambda at, x0, noise: x0,
-        x0=lambda at, output, x: output,
-        min_snr=lambda snr, clipped: clipped,
-    ),
-    "v": Target(
-        of=lambda at, x0, noise: at.alpha * noise - at.sigma * x0,
-        x0=lambda at, output, x: at.alpha * x - at.sigma * output,
-        min_snr=lambda snr, clipped: clipped / (snr + 1.0),
-    ),
-}
-
-
-class Posterior(NamedTuple):
-    """q(x_s | x_t, x_0): factors of x_0 and x_t in its mean, and its variance β̃."""
-
-    of_x0: float
-    of_x: float
-    variance: float
-
-
-@dataclasses.dataclass(frozen=True)
-class DiffusionProcess:
-    """q(x_t | x_0) = N(α_t x_0, σ_t² I) with α_t = √ᾱ_t and σ_t = √(1 − ᾱ_t)."""
-
     config: "ProcessConfig"
+    target_by_default: ClassVar[str]
+    spacing: ClassVar[str]
+    num_steps: ClassVar[float] = math.inf
 
     @property
-    def num_steps(self) -> int:
-        """T."""
-        return self.config.diffusion_steps
+    def first(self) -> float:
+        """The smallest time at which a network is evaluated."""
+        raise NotImplementedError
+
+    @property
+    def last(self) -> float:
+        """The largest time."""
+        raise NotImplementedError
+
+    def coefficients(self, t: Any) -> tuple[Any, Any]:
+        """α and σ at times t, NumPy (float64) or a tensor (float32), of any shape."""
+        raise NotImplementedError
+
+    def time_of(self, share: Any) -> Any:
+        """Share in [0, 1) of the times drawn in training → the time; NumPy or a tensor."""
+        raise NotImplementedError
+
+    def network_time(self, t: Any) -> Any:
+        """[B] t → [B] what the network is told, about 1 … 1000."""
+        raise NotImplementedError
+
+    def time_of_lambda(self, lambdas: np.ndarray) -> np.ndarray:
+        """λ = log(α/σ) → the time at which it is, between whole times where times are whole."""
+        raise NotImplementedError
+
+    def existing(self, times: np.ndarray) -> np.ndarray:
+        """Decreasing times of a sampler → those that the process has, all different."""
+        return times
+
+    def start(self, sigma: float) -> float:
+        """Standard deviation of the x with which sampling starts, at the time of this σ."""
+        return 1.0
 
     @property
     def target(self) -> Target:
         """What the network predicts."""
-        return TARGETS[self.config.target]
+        return TARGETS[self.config.target_name]
 
-    @cached_property
-    def alpha_bar(self) -> np.ndarray:
-        """[T + 1] ᾱ_0 = 1, ᾱ_1, …, ᾱ_T."""
-        config = self.config
-        betas = np.array(config.betas) if config.betas else SCHEDULES[config.noise_schedule](config)
-        later = np.cumprod(1.0 - betas)
-        return np.concatenate([[1.0], zero_terminal(later) if self.config.zero_terminal_snr else later])
-
-    @cached_property
-    def alpha(self) -> np.ndarray:
-        """[T + 1] α_t, the factor of the image."""
-        return np.sqrt(self.alpha_bar)
-
-    @cached_property
-    def sigma(self) -> np.ndarray:
-        """[T + 1] σ_t, the factor of the noise."""
-        return np.sqrt(1.0 - self.alpha_bar)
-
-    @cached_property
-    def snr(self) -> np.ndarray:
-        """[T + 1] signal-to-noise ratio ᾱ_t / (1 − ᾱ_t); infinite at t = 0."""
+    def lambdas(self, t: np.ndarray) -> np.ndarray:
+        """λ_t = log(α_t/σ_t), half the log of the signal-to-noise ratio; infinite at t = 0."""
+        alpha, sigma = self.coefficients(np.asarray(t))
         with np.errstate(divide="ignore"):
-            return self.alpha_bar / (1.0 - self.alpha_bar)
-
-    @cached_property
-    def lambdas(self) -> np.ndarray:
-        """[T + 1] λ_t = log(α_t/σ_t), half the log of the signal-to-noise ratio; infinite at t = 0."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.alpha) - np.log(self.sigma)
+            return np.log(alpha) - np.log(sigma)
 
     def at(self, t: Any, like: Any) -> Coefficients:
         """α_t and σ_t at t [B], as float32 [B, 1, …] to multiply ``like``."""
-        return Coefficients(*(_entries(table, t, like) for table in (self.alpha, self.sigma)))
+        shape = (-1,) + (1,) * (len(like.shape) - 1)
+        alpha, sigma = self.coefficients(ops.convert_to_tensor(t))
+        return Coefficients(ops.reshape(alpha, shape), ops.reshape(sigma, shape), self.config.sigma_data)
 
     def q_sample(self, x0: Any, t: Any, noise: Any) -> Any:
         """x_t = α_t x_0 + σ_t ε (Eq. 4, Ho et al. 2020); t [B]."""
@@ -178,28 +102,202 @@ class DiffusionProcess:
         """The image that a prediction at x_t implies, [B, …]."""
         return self.target.x0(self.at(t, x), output, x)
 
-    def min_snr_weight(self, gamma: float) -> np.ndarray:
-        """[T + 1] factors of the target's squared error that make it min(SNR, γ)·|x_0 − x̂_0|² (Hang et al. 2023).
+    def network_inputs(self, x: Any, t: Any, label: Any | None = None, beside: Sequence[Any] = ()) -> list[Any]:
+        """What the network takes: x_t [B, …, C] with images beside it in further channels, t [B], and labels [B]."""
+        scale = self.target.scale_in
+        x = x if scale is None else scale(self.at(t, x)) * x
+        x = ops.concatenate([x, *beside], axis=-1) if beside else x
+        return [x, self.network_time(t)] + ([] if label is None else [label])
 
-        min(SNR, γ)/SNR for ε and min(SNR, γ)/(SNR + 1) for v; the entry of t = 0 is not used.
+    def min_snr_weight(self, t: Any, gamma: float) -> Any:
+        """[B] factors of the target's squared error that make it min(SNR, γ)·|x_0 − x̂_0|² (Hang et al. 2023).
 
-        Raises:
-            UserError: an SNR is 0.
+        min(SNR, γ)/SNR for ε and min(SNR, γ)/(SNR + 1) for v.
         """
+        at = self.at(t, t)
+        error_of_x0 = self.target.x0_error(at)
+        return ops.minimum((at.alpha / at.sigma) ** 2, gamma) * error_of_x0**2
+
+    def check_min_snr(self) -> None:
+        """Raises UserError where a time of training would have weight 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscreteProcess(Process):
+    """Times are t = 0, 1 … T; α_t = √ᾱ_t and σ_t = √(1 − ᾱ_t)."""
+
+    target_by_default = "eps"
+    spacing = "uniform"
+
+    @property
+    def num_steps(self) -> int:  # type: ignore[override]
+        """T."""
+        return self.config.diffusion_steps
+
+    @property
+    def first(self) -> float:
+        return 1
+
+    @property
+    def last(self) -> float:
+        return self.num_steps
+
+    @cached_property
+    def alpha_bar(self) -> np.ndarray:
+        """[T + 1] ᾱ_0 = 1, ᾱ_1, …, ᾱ_T."""
+        config, make = self.config, SCHEDULES[self.config.noise_schedule].betas
+        betas = np.array(config.betas) if config.betas or make is None else make(config)
+        later = np.cumprod(1.0 - betas)
+        return np.concatenate([[1.0], schedules.zero_terminal(later) if config.zero_terminal_snr else later])
+
+    @cached_property
+    def alpha(self) -> np.ndarray:
+        """[T + 1] α_t."""
+        return np.sqrt(self.alpha_bar)
+
+    @cached_property
+    def sigma(self) -> np.ndarray:
+        """[T + 1] σ_t."""
+        return np.sqrt(1.0 - self.alpha_bar)
+
+    def coefficients(self, t: Any) -> tuple[Any, Any]:
+        if isinstance(t, np.ndarray):
+            whole = t.astype(int)
+            return self.alpha[whole], self.sigma[whole]
+        whole = ops.cast(t, "int32")
+        tables = (ops.convert_to_tensor(table, "float32") for table in (self.alpha, self.sigma))
+        alpha, sigma = (ops.take(table, whole) for table in tables)
+        return alpha, sigma
+
+    def time_of(self, share: Any) -> Any:
+        if isinstance(share, np.ndarray):
+            return np.minimum(1.0 + np.floor(share * self.num_steps), self.num_steps)
+        return 1.0 + ops.floor(share * self.num_steps)
+
+    def network_time(self, t: Any) -> Any:
+        return ops.cast(t, "float32")
+
+    def time_of_lambda(self, lambdas: np.ndarray) -> np.ndarray:
+        times = np.arange(1, self.num_steps + 1)
+        there = self.lambdas(times)
+        finite = np.isfinite(there)
+        return np.interp(-lambdas, -there[finite], times[finite])
+
+    def existing(self, times: np.ndarray) -> np.ndarray:
+        """Whole times; those that fell on one another are moved up, as little as keeps them decreasing."""
+        whole, places = np.rint(times).astype(int), np.arange(len(times))
+        rising = np.maximum.accumulate(whole[::-1] - places) + places
+        return np.minimum(np.maximum(rising, places + 1)[::-1], whole[0] - places)
+
+    def check_min_snr(self) -> None:
         if self.config.zero_terminal_snr:
             raise UserError(
                 "min-SNR weights are 0 where the SNR is: with a zero terminal SNR, t = T would not be learned"
             )
-        snr = self.snr[1:]
-        return np.concatenate([[0.0], self.target.min_snr(snr, np.minimum(snr, gamma))])
-
-    def posterior(self, t: int, s: int) -> Posterior:
-        """q(x_s | x_t, x_0) (Eqs. 6, 7 with s for t−1)."""
-        ratio = self.alpha_bar[t] / self.alpha_bar[s]
-        beta, rest = 1.0 - ratio, 1.0 - self.alpha_bar[t]
-        before = 1.0 - self.alpha_bar[s]
-        return Posterior(self.alpha[s] * beta / rest, np.sqrt(ratio) * before / rest, beta * before / rest)
 
 
-def _entries(table: np.ndarray, t: Any, like: Any) -> Any:
-    return ops.reshape(ops.take(ops.convert_to_tensor(table, "float32"), t), (-1,) + (1,) * (len(like.shape) - 1))
+@dataclasses.dataclass(frozen=True)
+class ExplodingProcess(Process):
+    """EDM: α = 1 and σ = t, between σ_min and σ_max; in training, ln σ is normal (Table 1, Karras et al. 2022)."""
+
+    target_by_default = "edm"
+    spacing = "karras"
+
+    @property
+    def first(self) -> float:
+        return self.config.sigma_min
+
+    @property
+    def last(self) -> float:
+        return self.config.sigma_max
+
+    def coefficients(self, t: Any) -> tuple[Any, Any]:
+        return 0.0 * t + 1.0, 1.0 * t
+
+    def time_of(self, share: Any) -> Any:
+        mean, deviation = self.config.p_mean, self.config.p_std
+        if isinstance(share, np.ndarray):
+            from scipy.special import ndtri
+
+            return np.exp(mean + deviation * ndtri(share))
+        return ops.exp(mean + deviation * math.sqrt(2.0) * ops.erfinv(2.0 * share - 1.0))
+
+    def network_time(self, t: Any) -> Any:
+        """c_noise = ¼ ln σ of the paper, in thousandths; the embedding counts from 1."""
+        return 1.0 + 250.0 * ops.log(t)
+
+    def time_of_lambda(self, lambdas: np.ndarray) -> np.ndarray:
+        return np.exp(-lambdas)
+
+    def start(self, sigma: float) -> float:
+        return sigma
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowProcess(Process):
+    """A rectified flow: α = 1 − t and σ = t, 0 < t ≤ 1; in training, t is uniform or logit-normal."""
+
+    target_by_default = "velocity"
+    spacing = "trailing"
+
+    @property
+    def first(self) -> float:
+        return 0.001
+
+    @property
+    def last(self) -> float:
+        return 1.0
+
+    def coefficients(self, t: Any) -> tuple[Any, Any]:
+        return 1.0 - t, 1.0 * t
+
+    def time_of(self, share: Any) -> Any:
+        return 1.0 * share
+
+    def network_time(self, t: Any) -> Any:
+        return 1000.0 * t
+
+    def time_of_lambda(self, lambdas: np.ndarray) -> np.ndarray:
+        return 1.0 / (1.0 + np.exp(lambdas))
+
+
+class Schedule(NamedTuple):
+    """A noise schedule by name.
+
+    Attributes:
+        process: its process.
+        uses: the fields of ``ProcessConfig`` that it has, of those that not all schedules have.
+        betas: β_1 … β_T, where times are whole.
+    """
+
+    process: type[Process]
+    uses: tuple[str, ...]
+    betas: Callable[["ProcessConfig"], np.ndarray] | None = None
+
+
+_WHOLE = ("diffusion_steps", "zero_terminal_snr", "time_distribution")
+_WITH_ENDS = (*_WHOLE, "beta_start", "beta_end")
+SCHEDULES: dict[str, Schedule] = {
+    "linear": Schedule(DiscreteProcess, _WITH_ENDS, schedules.linear),
+    "linear_unscaled": Schedule(DiscreteProcess, _WITH_ENDS, schedules.linear_unscaled),
+    "scaled_linear": Schedule(DiscreteProcess, _WITH_ENDS, schedules.scaled_linear),
+    "sigmoid": Schedule(DiscreteProcess, _WITH_ENDS, schedules.sigmoid),
+    "cosine": Schedule(DiscreteProcess, _WHOLE, schedules.cosine),
+    "sigmoid_alpha_bar": Schedule(DiscreteProcess, _WHOLE, schedules.sigmoid_alpha_bar),
+    "edm": Schedule(ExplodingProcess, ("sigma_min", "sigma_max", "p_mean", "p_std")),
+    "flow": Schedule(FlowProcess, ("time_distribution",)),
+}
+
+
+def make_process(config: "ProcessConfig") -> Process:
+    """The process of a configuration."""
+    return SCHEDULES[config.noise_schedule].process(config)
+
+
+def _logit_normal(share: Any) -> Any:
+    """Most of the times are in the middle (Esser et al. 2024): the sigmoid of a standard normal number."""
+    return ops.sigmoid(math.sqrt(2.0) * ops.erfinv(2.0 * share - 1.0))
+
+
+# Uniform numbers in (0, 1) → shares of the times.
+TIME_DISTRIBUTIONS: dict[str, Callable[[Any], Any]] = {"uniform": lambda share: share, "logit_normal": _logit_normal}

@@ -1,37 +1,108 @@
 """The forward process and how it is reversed: schedule, target, sampler."""
 
 import dataclasses
-from typing import Self
+import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Self
 
 from files.errors import UserError
 from training.options import Config, option
+
+if TYPE_CHECKING:
+    from diffusion.targets import Target
+
+
+_LATER = ("sigma_min", "sigma_max", "p_mean", "p_std", "sigma_data", "time_distribution")  # than version 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class ProcessConfig(Config):
     """The forward process and what the network predicts."""
 
-    diffusion_steps: int = option(1000, "Number of diffusion steps T.", low=2, high=10**6)
-    noise_schedule: str = option("linear", "Noise schedule (of β_t).", choices="diffusion.process:SCHEDULES")
-    zero_terminal_snr: bool = option(
-        False, "Rescale the noise schedule so that x_T is pure noise; needs --target=v or x0."
+    diffusion_steps: int = option(1000, "Number of diffusion steps T; not of edm and flow.", low=2, high=10**6)
+    noise_schedule: str = option(
+        "linear",
+        "Noise schedule: of β_t, edm (exploding variance) or flow (a straight path).",
+        choices="diffusion.process:SCHEDULES",
     )
-    target: str = option("eps", "What the network predicts.", choices="diffusion.process:TARGETS")
-    beta_start: float = option(1e-4, "β of the first step; not of cosine.", low=1e-9, high=0.999)
-    beta_end: float = option(0.02, "β of the last step; not of cosine.", low=1e-9, high=0.999)
+    zero_terminal_snr: bool = option(
+        False, "Rescale the noise schedule so that x_T is pure noise; needs a --target other than eps."
+    )
+    target: str = option(
+        "auto",
+        "What the network predicts; auto: eps, edm of --noise_schedule=edm, velocity of flow.",
+        choices="diffusion.targets:CHOICES",
+        former_defaults=("eps",),
+    )
+    beta_start: float = option(1e-4, "β of the first step; of linear schedules and sigmoid.", low=1e-9, high=0.999)
+    beta_end: float = option(0.02, "β of the last step; of linear schedules and sigmoid.", low=1e-9, high=0.999)
     betas: tuple[float, ...] = option((), "β of each step, in place of a schedule.", from_data=True)
+    sigma_min: float = option(0.002, "Smallest σ; of edm.", low=1e-9, high=1.0)
+    sigma_max: float = option(80.0, "Largest σ; of edm.", low=1.0, high=1e6)
+    p_mean: float = option(-1.2, "Mean of ln σ in training; of edm.", low=-20.0, high=20.0)
+    p_std: float = option(1.2, "Standard deviation of ln σ in training; of edm.", low=1e-3, high=20.0)
+    sigma_data: float = option(0.5, "Standard deviation of the data that --target=edm assumes.", low=1e-3, high=100.0)
+    time_distribution: str = option(
+        "uniform", "Distribution of t in training; not of edm.", choices="diffusion.process:TIME_DISTRIBUTIONS"
+    )
 
     def check(self) -> None:
-        from diffusion.process import TARGETS
+        from diffusion.process import SCHEDULES
 
-        if self.zero_terminal_snr and not TARGETS[self.target].tells_x0_from_noise:
-            raise UserError("with a zero terminal SNR, ε says nothing about x_0 at t = T: use target v or x0")
+        refuse_unused(self, "noise_schedule", {name: schedule.uses for name, schedule in SCHEDULES.items()})
+        pure_noise = self.zero_terminal_snr or self.noise_schedule == "flow"
+        if pure_noise and not self._target().tells_x0_from_noise:
+            raise UserError(
+                "x_T is pure noise (--zero_terminal_snr, --noise_schedule=flow): ε says nothing about x_0 there; "
+                "use target v, velocity or x0"
+            )
+        if self.sigma_data != 0.5 and self.target_name != "edm":
+            raise UserError(f"--sigma_data={self.sigma_data} is of --target=edm; leave it out")
         if self.betas and len(self.betas) != self.diffusion_steps:
             raise UserError(f"{len(self.betas):,} betas of {self.diffusion_steps:,} diffusion steps: each needs one")
         if not all(0 < beta < 1 for beta in self.betas):
             raise UserError(f"betas from {min(self.betas)} to {max(self.betas)}: they must lie between 0 and 1")
-        if self.noise_schedule == "cosine" and (self.beta_start, self.beta_end) != (1e-4, 0.02):
-            raise UserError("--noise_schedule=cosine has no --beta_start and --beta_end: leave them out")
+
+    @property
+    def target_name(self) -> str:
+        """``target`` without ``auto``."""
+        from diffusion.process import SCHEDULES
+
+        return self.target if self.target != "auto" else SCHEDULES[self.noise_schedule].process.target_by_default
+
+    @property
+    def num_steps(self) -> float:
+        """T, infinite where time is continuous."""
+        from diffusion.process import SCHEDULES
+
+        return self.diffusion_steps if "diffusion_steps" in SCHEDULES[self.noise_schedule].uses else math.inf
+
+    def settled(self) -> Self:
+        return dataclasses.replace(self, target=self.target_name)
+
+    def __repr__(self) -> str:
+        return self.described(_LATER)
+
+    def _target(self) -> "Target":
+        from diffusion.targets import TARGETS
+
+        return TARGETS[self.target_name]
+
+
+def refuse_unused(config: Config, chooser: str, uses: Mapping[str, Collection[str]]) -> None:
+    """Raises UserError for a field that was given and is not used by what another field chooses.
+
+    Args:
+        config: its fields; one that has its default was not given.
+        chooser: name of the field that chooses.
+        uses: what may be chosen → names of the fields that it uses, of those that not all use.
+    """
+    chosen = getattr(config, chooser)
+    for field in dataclasses.fields(config):
+        users = [name for name, used in uses.items() if field.name in used]
+        unchanged = (field.default, *field.metadata["option"].former_defaults)
+        if users and chosen not in users and getattr(config, field.name) not in unchanged:
+            raise UserError(f"--{chooser}={chosen} has no --{field.name}, which is of {', '.join(users)}: leave it out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,25 +119,53 @@ class SamplerConfig(Config):
     )
     spacing: str = option(
         "",
-        "Spacing of the sampling times; empty: logsnr for dpm++ and unipc, else uniform.",
+        "Spacing of the sampling times; empty: that of the sampler (logsnr for dpm++ and unipc) or of the process.",
         choices="diffusion.spacings:CHOICES",
     )
     variance: str = option(
         "auto",
-        "Variance of ancestral sampling: β (large), β̃ (small), or large with all T steps and small with fewer (auto).",
-        choices=("auto", "large", "small"),
+        "Variance of ancestral sampling: β (large), β̃ (small), or learned; auto: learned where the network has learned "
+        "it, else large with all T steps and small with fewer.",
+        choices=("auto", "large", "small", "learned"),
+        former_defaults=("large",),
     )
     eta: float = option(0.0, "η of ddim: 0 is deterministic, 1 ancestral.", low=0.0, high=1.0)
     order: int = option(2, "Order of dpm++ (2 or 3) and unipc (1 to 3).", choices=(1, 2, 3))
     guidance: float = option(1.0, "Classifier-free guidance scale; 1: off.", low=0.0)
     clip: bool = option(True, "Clip predictions of the image to its range.")
+    guidance_rescale: float = option(
+        0.0, "Share of guided predictions that gets the deviation of those without guidance.", low=0.0, high=1.0
+    )
+    guidance_interval: tuple[float, ...] = option(
+        (), "LOW,HIGH: noise levels σ/α between which there is guidance; empty: all.", low=0.0
+    )
+    churn: float = option(
+        0.0, "Noise that heun adds on its way, S_churn of Karras et al. (2022); 0: deterministic.", low=0.0
+    )
+    churn_between: tuple[float, ...] = option(
+        (0.0, 1e9), "S_min,S_max: noise levels σ/α between which heun adds noise.", low=0.0
+    )
+    churn_noise: float = option(1.0, "Standard deviation of that noise, S_noise.", low=0.5, high=2.0)
 
-    def variance_at(self, num_steps: int) -> str:
+    def check(self) -> None:
+        from diffusion.samplers import SAMPLERS
+
+        refuse_unused(self, "sampler", {name: sampler.uses for name, sampler in SAMPLERS.items()})
+        for name in ("guidance_interval", "churn_between"):
+            ends = getattr(self, name)
+            if ends and (len(ends) != 2 or not ends[0] < ends[1]):
+                raise UserError(f"--{name}={','.join(map(str, ends))}: two noise levels are needed, LOW,HIGH")
+        if self.guidance == 1.0 and (self.guidance_rescale or self.guidance_interval):
+            raise UserError("--guidance_rescale and --guidance_interval need a --guidance other than 1")
+        if not self.churn and (self.churn_between != (0.0, 1e9) or self.churn_noise != 1.0):
+            raise UserError("--churn_between and --churn_noise need --churn")
+
+    def variance_at(self, num_steps: float) -> str:
         """The variance of ancestral sampling of a process with T = ``num_steps``."""
         few = 0 < self.sampling_steps < num_steps
         return self.variance if self.variance != "auto" else "small" if few else "large"
 
-    def of_process(self, num_steps: int) -> Self:
+    def of_process(self, num_steps: float) -> Self:
         """The same without ``auto``; what other samplers do not look at is as earlier versions had it."""
         variance = self.variance_at(num_steps if self.sampler == "ancestral" else 0)
         return dataclasses.replace(self, variance=variance)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from diffusion.generator import Generator
-from diffusion.process import DiffusionProcess
+from diffusion.process import make_process
 from diffusion.published_process import notes_of, plain, read_process
 from diffusion.unet_config import MAX_LEVELS, MAX_SIZE, UNetConfig
 from files.documents import read_object, shown
@@ -52,6 +52,7 @@ _ONLY = (  # unsupported variants: name, the only supported value, diffusers' de
     ("attn_norm_num_groups", None, None),
 )
 _BLOCK = re.compile(r"down_blocks\.(\d{1,4})\.resnets\.(\d{1,4})\.")
+_UP = re.compile(r"up_\d+_conv")  # between two levels
 _OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -92,7 +93,7 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
         raise UserError(f"{unet}: no weights there ({' or '.join(_FILES)})")
     state = read_weights(path)
     _check_sizes(config, state, path)
-    generator = Generator(config, DiffusionProcess(process), (), placement)
+    generator = Generator(config, make_process(process), (), placement)
     load_unet(state, generator.model, path)
     generator.notes = notes_of(scheduler)
     return generator
@@ -162,7 +163,7 @@ def load_unet(state: dict[str, np.ndarray], model: keras.Model, where: Path | st
     Raises:
         UserError: names the first such weight.
     """
-    levels = sum(layer.name.endswith("_double") for layer in model.layers) + 1
+    levels = sum(bool(_UP.fullmatch(layer.name)) for layer in model.layers) + 1
     values = []
     for layer in model.layers:
         for variable in layer.weights:

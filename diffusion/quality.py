@@ -16,7 +16,6 @@ from diffusion.intervals import fid_infinity, interval_of_mean
 from diffusion.memorisation import memorisation
 
 MOST_NEIGHBOURS = 10_000  # images of a side whose neighbours are searched: all pairs of them are
-_CMMD_LEAST = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,37 +44,83 @@ class Measured(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class _Features(NamedTuple):
-    """Features of both sides, or why there are too few."""
+class Given(NamedTuple):
+    """What a side has, as far as figures ask for it.
 
-    real: np.ndarray
-    fake: np.ndarray
+    Attributes:
+        name: in a sentence.
+        size: number of its images; 0 for unknown.
+        has_features: whether there are features of single images; saved statistics have none.
+        has_images: whether features are computed from images.
+        num_logits: of the extractor that does it; 0 for none.
+    """
+
+    name: str
+    size: int
+    has_features: bool
+    has_images: bool
+    num_logits: int = 0
 
 
-def _both(compared: Compared, name: str, least: int) -> _Features | Measured:
-    if compared.real is None or compared.fake is None:
-        return Measured({}, (f"no {name}: it needs the images or features of both sides, not their statistics",))
-    count = min(len(compared.real), len(compared.fake))
-    if count < least:
-        return Measured({}, (f"no {name}: it needs {least} images of each side, and one has {count}",))
-    return _Features(compared.real, compared.fake)
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """Figures, and what they need: the only place that decides whether they can be had.
+
+    Attributes:
+        measure: the two sets → figures; where they can be had.
+        called: in a sentence.
+        least: images of each side.
+        of_logits: whether they are of the logits of B alone.
+    """
+
+    measure: Callable[[Compared], Measured]
+    called: str
+    least: int = 2
+    of_logits: bool = False
+
+    def why_not(self, a: Given, b: Given) -> str:
+        """Why the figures cannot be had; nothing if they can."""
+        if self.of_logits and not b.has_images:
+            return f"{b.name} has no images"
+        if self.of_logits and not b.num_logits:
+            return "the extractor has no classes"
+        sides = (b,) if self.of_logits else (a, b)
+        if lacking := saved_statistics(*sides):
+            return lacking
+        few = [f"{side.name} has {side.size:,}" for side in sides if side.size < self.least]
+        return f"it needs {self.least} images, and {few[0]}" if few else ""
+
+    def __call__(self, compared: Compared) -> Measured:
+        """The figures, or a note that says why there are none."""
+        logits = 0 if compared.logits is None else compared.logits.shape[1]
+        a, b = (
+            Given(name, 0 if rows is None else len(rows), rows is not None, True, logits)
+            for name, rows in (("A", compared.real), ("B", compared.logits if self.of_logits else compared.fake))
+        )
+        why = self.why_not(a, b)
+        return Measured({}, (f"no {self.called}: {why}",)) if why else self.measure(compared)
+
+
+def saved_statistics(*sides: Given) -> str:
+    """Says which sides are statistics, without features of single images; nothing if none are."""
+    names = [side.name for side in sides if not side.has_features]
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} saved statistics" if names else ""
+
+
+def _both(compared: Compared) -> tuple[np.ndarray, np.ndarray]:
+    assert compared.real is not None and compared.fake is not None
+    return compared.real, compared.fake
 
 
 def _kid(compared: Compared) -> Measured:
-    sides = _both(compared, "KID", 2)
-    if isinstance(sides, Measured):
-        return sides
-    kid = mmd.kernel_inception_distance(sides.real, sides.fake, compared.seed)
+    kid = mmd.kernel_inception_distance(*_both(compared), compared.seed)
     if kid.deviation is None:
         return Measured({"kid": kid.value}, ("KID has no standard error: too few images, or all of them alike",))
     return Measured({"kid": kid.value, "kid_standard_error": kid.deviation})
 
 
 def _prdc(compared: Compared) -> Measured:
-    most = max(prdc.PRECISION_NEIGHBOURS, prdc.DENSITY_NEIGHBOURS)
-    sides = _both(compared, "precision, recall, density and coverage", most + 1)
-    if isinstance(sides, Measured):
-        return sides
+    sides = _both(compared)
     rng = np.random.default_rng(compared.seed)
     rows = [_at_most(compared.most, len(features), rng) for features in sides]
     figures = prdc.precision_recall_density_coverage(*sides, rows=rows)
@@ -88,10 +133,7 @@ def _prdc(compared: Compared) -> Measured:
 
 
 def _is(compared: Compared) -> Measured:
-    if compared.logits is None:
-        return Measured({}, ("no Inception Score: it needs images of B, and an extractor with classes",))
-    if len(compared.logits) < scores.SPLITS:
-        return Measured({}, (f"no Inception Score: it needs {scores.SPLITS} images, and B has {len(compared.logits)}",))
+    assert compared.logits is not None
     score = scores.inception_score(compared.logits, seed=compared.seed)
     return Measured(
         {"inception_score": score.value, "inception_score_sd": score.deviation, "inception_score_whole": score.whole}
@@ -99,15 +141,11 @@ def _is(compared: Compared) -> Measured:
 
 
 def _cmmd(compared: Compared) -> Measured:
-    sides = _both(compared, "CMMD", _CMMD_LEAST)
-    return sides if isinstance(sides, Measured) else Measured({"cmmd": mmd.cmmd(*sides)})
+    return Measured({"cmmd": mmd.cmmd(*_both(compared))})
 
 
 def _memorisation(compared: Compared) -> Measured:
-    sides = _both(compared, "authenticity", 2)
-    if isinstance(sides, Measured):
-        return sides
-    found = memorisation(sides.real, sides.fake)
+    found = memorisation(*_both(compared))
     figures = {"authenticity": found.authenticity, "copies": float(found.copies.mean())}
     return Measured(figures, ("authenticity and copies take A for the images that B's model was trained on",))
 
@@ -117,13 +155,14 @@ def _at_most(most: int, count: int, rng: np.random.Generator) -> np.ndarray | No
     return np.sort(rng.choice(count, most, replace=False)) if 0 < most < count else None
 
 
-# Name → function from the two sets to figures, and to notes that say what could not be had. In the order of the output.
-METRICS: dict[str, Callable[[Compared], Measured]] = {
-    "kid": _kid,
-    "prdc": _prdc,
-    "is": _is,
-    "cmmd": _cmmd,
-    "memorisation": _memorisation,
+# In the order of the output.
+METRICS: dict[str, Metric] = {
+    "kid": Metric(_kid, "kid"),
+    "prdc": Metric(_prdc, "prdc", least=max(prdc.PRECISION_NEIGHBOURS, prdc.DENSITY_NEIGHBOURS) + 1),
+    # In a sentence, the name of the choice would be read as a verb.
+    "is": Metric(_is, "Inception Score", least=scores.SPLITS, of_logits=True),
+    "cmmd": Metric(_cmmd, "cmmd"),
+    "memorisation": Metric(_memorisation, "memorisation"),
 }
 
 

@@ -50,6 +50,14 @@ def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Parmar et al. (2022): Pillow's filter on float32, so that nothing is rounded to whole numbers.
     """
+    return _by_pillow(image, height, width, Image.Resampling.BICUBIC).clip(0.0, 255.0)
+
+
+def resize_antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The same, bilinear with antialiasing: what torchvision's Resize does to tensors of floats."""
+    return _by_pillow(image, height, width, Image.Resampling.BILINEAR)
+
+
+def _by_pillow(image: np.ndarray, height: int, width: int, rule: Image.Resampling) -> np.ndarray:
     channels = [Image.fromarray(np.ascontiguousarray(image[..., c], np.float32)) for c in range(image.shape[-1])]
-    resized = [np.asarray(channel.resize((width, height), Image.Resampling.BICUBIC)) for channel in channels]
-    return np.stack(resized, axis=-1).clip(0.0, 255.0)
+    return np.stack([np.asarray(channel.resize((width, height), rule)) for channel in channels], axis=-1)

@@ -9,22 +9,22 @@ converts its output to a prediction m_r of x_0, and sets
 with z new noise. So Algorithm 2, DDIM, DPM-Solver++, UniPC and Heun's method differ only in float64 coefficients, which
 short functions compute once on the host.
 
-Notation: time runs t = t_0 > t_1 > … > 0; α_t, σ_t and λ_t = log(α_t/σ_t) as in ``process``; ``R`` rows, ``M``
+Notation: time runs t = t_0 > t_1 > … > t_K = 0; α, σ and λ = log(α/σ) as in ``process``; ``R`` rows, ``M``
 predictions that a row uses, ``B`` batch.
 """
 
 import dataclasses
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from diffusion.levels import Levels, posterior
 from diffusion.spacings import spaced_times
 from files.errors import UserError
 
 if TYPE_CHECKING:
-    from diffusion.process import DiffusionProcess
+    from diffusion.process import Process
     from diffusion.process_config import SamplerConfig
 
 # Positions of a row's coefficients: predictions from M0 on, noise last.
@@ -38,10 +38,13 @@ class Table:
     Attributes:
         times: [R] the time at which each row evaluates the network.
         weights: [R, 2, 3 + M] coefficients of x and of y, see the module.
+        log_variances: [R, 2] logarithms of β̃ and β, between which a network says where its variance lies; z is
+            multiplied by its root. None: the network says nothing.
     """
 
     times: np.ndarray
     weights: np.ndarray
+    log_variances: np.ndarray | None = None
 
     @property
     def memory(self) -> int:
@@ -54,68 +57,100 @@ class Table:
         return bool(self.weights[..., -1].any())
 
 
-class _Rows:
-    """A table under construction, all zeros."""
-
-    def __init__(self, times: np.ndarray, memory: int) -> None:
-        self.times = times
-        self.weights = np.zeros((len(times), 2, 3 + memory))
-
-    def table(self) -> Table:
-        assert np.isfinite(self.weights).all(), "a sampler's coefficients are not finite"
-        return Table(self.times, self.weights)
+def _table(times: np.ndarray, weights: np.ndarray, log_variances: np.ndarray | None = None) -> Table:
+    assert np.isfinite(weights).all(), "a sampler's coefficients are not finite"
+    return Table(times, weights, log_variances)
 
 
-def ancestral(process: "DiffusionProcess", times: np.ndarray, variance: str = "large") -> Table:
+def _zeros(rows: int, memory: int) -> np.ndarray:
+    return np.zeros((rows, 2, 3 + memory))
+
+
+def ancestral(levels: Levels, variance: str = "large") -> Table:
     """Algorithm 2 (Ho et al. 2020) over any subset of times.
 
-    ``variance`` is the reverse process's σ²: ``large`` is β, ``small`` is β̃, the posterior's.
+    ``variance`` is the reverse process's σ²: ``large`` is β, ``small`` is β̃, the posterior's, and ``learned`` lies
+    between them where the network says (Eq. 15, Nichol & Dhariwal 2021).
     """
-    rows = _Rows(times[:-1], 1)
-    for row, (t, s) in enumerate(pairwise(times)):
-        of_x0, of_x, posterior = process.posterior(t, s)
-        beta = 1.0 - process.alpha_bar[t] / process.alpha_bar[s]
-        chosen = 0.0 if s == 0 else beta if variance == "large" else posterior
-        rows.weights[row, 0] = of_x, 0.0, of_x0, np.sqrt(chosen)
-    return rows.table()
+    weights, bounds = _zeros(levels.steps, 1), []
+    for step in range(levels.steps):
+        at = posterior(levels, step, step + 1)
+        chosen = {"large": at.beta, "small": at.variance, "learned": 1.0}[variance]
+        weights[step, 0] = at.of_x, 0.0, at.of_x0, 0.0 if step == levels.steps - 1 else np.sqrt(chosen)
+        bounds.append(np.log([max(at.variance, 1e-30), at.beta]))
+    return _table(levels.times[:-1], weights, np.array(bounds) if variance == "learned" else None)
 
 
-def ddim(process: "DiffusionProcess", times: np.ndarray, eta: float = 0.0) -> Table:
-    """DDIM (Eq. 12 with the σ of Eq. 16, Song et al. 2021); η = 0 is deterministic, η = 1 ancestral with β̃."""
-    rows = _Rows(times[:-1], 1)
-    for row, (t, s) in enumerate(pairwise(times)):
-        noise = eta * np.sqrt(process.posterior(t, s).variance)
-        direction = np.sqrt(max(0.0, 1.0 - process.alpha_bar[s] - noise**2)) / process.sigma[t]  # of x − α_t m
-        rows.weights[row, 0] = direction, 0.0, process.alpha[s] - direction * process.alpha[t], noise
-    return rows.table()
+def ddim(levels: Levels, eta: float = 0.0) -> Table:
+    """DDIM (Eq. 12 with the σ of Eq. 16, Song et al. 2021); η = 0 is deterministic, η = 1 ancestral with β̃.
 
-
-def heun(process: "DiffusionProcess", times: np.ndarray) -> Table:
-    """Heun's method on dx̄/dσ̄ = ε with x̄ = x/α and σ̄ = σ/α (Karras et al. 2022): two evaluations a step.
-
-    The last step, to t = 0, has σ̄ = 0 at its end, where ε is not defined, and at the start of the first x̄ is nearly
-    infinite, which would amplify the difference of two ε a thousandfold: both are DDIM's. The order is still 2.
+    The levels may also rise: with η = 0 that is the same path, walked the other way.
     """
-    euler = ddim(process, times).weights[:, 0]
-    kept: list[tuple[int, list, list]] = []
-    for step, (t, s) in enumerate(pairwise(times)):
-        _, _, of_m, _ = euler[step]
-        first = [euler[step][0], 0.0, of_m, 0.0, 0.0]
-        if s == 0 or step == 0:
-            kept.append((t, first, first))
+    weights = _zeros(levels.steps, 1)
+    for step in range(levels.steps):
+        noise = eta * np.sqrt(posterior(levels, step, step + 1).variance) if eta else 0.0
+        to = levels.sigma[step + 1]
+        direction = np.sqrt(max(0.0, to**2 - noise**2)) / levels.sigma[step]  # of x − α_t m
+        weights[step, 0] = direction, 0.0, levels.alpha[step + 1] - direction * levels.alpha[step], noise
+    return _table(levels.times[:-1], weights)
+
+
+_NEARLY_PURE_NOISE = 100.0  # σ/α
+
+
+def heun(levels: Levels, raised: Levels | None = None, churn_noise: float = 1.0) -> Table:
+    """Heun's method on dx̄/dσ̄ = ε with x̄ = x/α and σ̄ = σ/α (Algorithm 1, Karras et al. 2022): two evaluations a step.
+
+    The last step, to t = 0, has σ̄ = 0 at its end, where ε is not defined, and where x_T is nearly pure noise, x̄ of the
+    first is nearly infinite, which would amplify the difference of two ε: both are DDIM's. The order is still 2.
+
+    Args:
+        levels: where the steps end.
+        raised: [K + 1] where they begin, after noise was added (their Algorithm 2); the same if it is not given.
+        churn_noise: S_noise, by which that noise is multiplied.
+    """
+    raised = raised or levels
+    raised = raised or levels
+    times, rows = [], []
+    for step in range(levels.steps):
+        t_alpha, t_sigma = raised.alpha[step], raised.sigma[step]
+        s_alpha, s_sigma = levels.alpha[step + 1], levels.sigma[step + 1]
+        direction = s_sigma / t_sigma
+        first = np.array([direction, 0.0, s_alpha - direction * t_alpha, 0.0, 0.0])
+        last = np.array([0.0, 0.0, 0.0, 0.0, _noise_between(levels, raised, step + 1) * churn_noise])
+        grow = raised.alpha[step + 1] / s_alpha
+        times.append(raised.times[step])
+        if s_sigma == 0.0 or (step == 0 and t_sigma > _NEARLY_PURE_NOISE * t_alpha):
+            rows.append([grow * first + last] * 2)
             continue
-        kept.append((t, first, [1.0, 0.0, 0.0, 0.0, 0.0]))  # y ← x at the start of the step
-        half = 0.5 * process.alpha[s] * (process.sigma[s] / process.alpha[s] - process.sigma[t] / process.alpha[t])
-        at_t, at_s = half / process.sigma[t], half / process.sigma[s]  # ε = (x − α m)/σ, at either end
-        y = process.alpha[s] / process.alpha[t] + at_t
-        both = [at_s, y, -at_s * process.alpha[s], -at_t * process.alpha[t], 0.0]
-        kept.append((s, both, both))
-    rows = _Rows(np.array([t for t, _, _ in kept]), 2)
-    rows.weights[:] = [[x, y] for _, x, y in kept]
-    return rows.table()
+        rows.append([first, np.eye(5)[X]])  # y ← x at the start of the step
+        half = 0.5 * s_alpha * (s_sigma / s_alpha - t_sigma / t_alpha)
+        at_t, at_s = half / t_sigma, half / s_sigma  # ε = (x − α m)/σ, at either end
+        both = np.array([at_s, s_alpha / t_alpha + at_t, -at_s * s_alpha, -at_t * t_alpha, 0.0])
+        times.append(levels.times[step + 1])
+        rows.append([grow * both + last] * 2)
+    return _table(np.array(times), np.array(rows))
 
 
-def dpm_solver_pp(process: "DiffusionProcess", times: np.ndarray, order: int = 2) -> Table:
+def _noise_between(levels: Levels, raised: Levels, place: int) -> float:
+    """Standard deviation of the noise from a level to the one that it is raised to; 0 where they are the same."""
+    ratio = raised.alpha[place] / levels.alpha[place]
+    return float(np.sqrt(max(0.0, raised.sigma[place] ** 2 - (ratio * levels.sigma[place]) ** 2)))
+
+
+def _churned(levels: Levels, config: "SamplerConfig", process: "Process") -> Levels:
+    """The levels with more noise: σ/α times 1 + γ, γ = min(churn/K, √2 − 1), where it is within bounds."""
+    low, high = config.churn_between
+    lambdas = levels.lambdas[:-1]
+    inside = (lambdas <= -np.log(max(low, 1e-300))) & (lambdas >= -np.log(high))
+    gamma = np.where(inside, min(config.churn / levels.steps, np.sqrt(2.0) - 1.0), 0.0)
+    # The first has no noise added: x_T is drawn as it should be. Nor is there any beyond the last time.
+    times = np.minimum(process.time_of_lambda(lambdas - np.log1p(gamma)), process.last)
+    times = np.where((gamma > 0) & (np.arange(len(times)) > 0), times, levels.times[:-1])
+    return Levels.of(process, np.append(times if process.num_steps == np.inf else np.rint(times), 0))
+
+
+def dpm_solver_pp(levels: Levels, order: int = 2) -> Table:
     """DPM-Solver++, multistep, of order 2 or 3, with the first steps and the last of lower order (Lu et al. 2022).
 
     Order 2 is Algorithm 2 (2M). Order 3 integrates the parabola through three predictions exactly; the φ_3 term of the
@@ -123,88 +158,88 @@ def dpm_solver_pp(process: "DiffusionProcess", times: np.ndarray, order: int = 2
     """
     if order not in (2, 3):
         raise UserError(f"DPM-Solver++ of order {order} is not known: use 2 or 3")
-    rows = _Rows(times[:-1], order)
-    lambdas = process.lambdas
-    for row in range(len(times) - 1):
-        t, s = times[row], times[row + 1]
-        nodes = _usable(lambdas, times, row, order)
+    weights = _zeros(levels.steps, order)
+    lambdas = levels.lambdas
+    for step in range(levels.steps):
+        nodes = _usable(lambdas, step, order)
         if order == 2 and len(nodes) == 2:
-            total = -process.alpha[s] * np.expm1(lambdas[t] - lambdas[s])
-            back = (lambdas[s] - lambdas[t]) / (2.0 * (nodes[0] - nodes[1]))  # 1/(2r)
-            weights = np.array([1.0 + back, -back]) * total
+            total = -levels.alpha[step + 1] * np.expm1(lambdas[step] - lambdas[step + 1])
+            back = (lambdas[step + 1] - lambdas[step]) / (2.0 * (nodes[0] - nodes[1]))  # 1/(2r)
+            factors = np.array([1.0 + back, -back]) * total
         else:
-            weights = _integral(process, lambdas, nodes, t, s)
-        rows.weights[row, 0, X] = process.sigma[s] / process.sigma[t]
-        rows.weights[row, 0, M0 : M0 + len(weights)] = weights
-    return rows.table()
+            factors = _integral(levels, nodes, step)
+        weights[step, 0, X] = levels.sigma[step + 1] / levels.sigma[step]
+        weights[step, 0, M0 : M0 + len(factors)] = factors
+    return _table(levels.times[:-1], weights)
 
 
-def unipc(process: "DiffusionProcess", times: np.ndarray, order: int = 3) -> Table:
+def unipc(levels: Levels, order: int = 3) -> Table:
     """UniPC: a predictor of this order and a corrector of one more, at one evaluation a step (Zhao et al. 2023).
 
     Both integrate the polynomial through their predictions of x_0 exactly (the paper's coefficients solve the same
     equations; its code replaces them by ½ at order 2). There is no correction after the last evaluation.
     """
-    rows = _Rows(times[:-1], order + 1)
-    lambdas = process.lambdas
-    for row in range(len(times) - 1):
-        t, s = times[row], times[row + 1]
-        corrected = np.zeros(rows.weights.shape[-1])
+    weights = _zeros(levels.steps, order + 1)
+    lambdas, sigma = levels.lambdas, levels.sigma
+    for step in range(levels.steps):
+        corrected = np.zeros(weights.shape[-1])
         corrected[X] = 1.0
-        before = _usable(lambdas, times, row - 1, order) if row else np.zeros(0)
+        before = _usable(lambdas, step - 1, order) if step else np.zeros(0)
         if np.isfinite(before).any():
             # The last step again, now with the prediction at its end as well.
-            weights = _integral(process, lambdas, np.array([lambdas[t], *before]), times[row - 1], t)
-            corrected[X], corrected[Y] = 0.0, process.sigma[t] / process.sigma[times[row - 1]]
-            corrected[M0 : M0 + len(weights)] = weights
-        weights = _integral(process, lambdas, _usable(lambdas, times, row, order), t, s)
-        rows.weights[row, 1] = corrected
-        rows.weights[row, 0] = corrected * process.sigma[s] / process.sigma[t]
-        rows.weights[row, 0, M0 : M0 + len(weights)] += weights
-    return rows.table()
+            factors = _integral(levels, np.array([lambdas[step], *before]), step - 1)
+            corrected[X], corrected[Y] = 0.0, sigma[step] / sigma[step - 1]
+            corrected[M0 : M0 + len(factors)] = factors
+        factors = _integral(levels, _usable(lambdas, step, order), step)
+        weights[step, 1] = corrected
+        weights[step, 0] = corrected * sigma[step + 1] / sigma[step]
+        weights[step, 0, M0 : M0 + len(factors)] += factors
+    return _table(levels.times[:-1], weights)
 
 
-def _usable(lambdas: np.ndarray, times: np.ndarray, row: int, order: int) -> np.ndarray:
-    """λ of the predictions that step ``row`` interpolates, the newest first.
+def _usable(lambdas: np.ndarray, step: int, order: int) -> np.ndarray:
+    """λ of the predictions that a step interpolates, the newest first.
 
     Only one if an end of the step is infinite; none before the first infinite one.
     """
-    nodes = lambdas[times[max(0, row - order + 1) : row + 1]][::-1]
-    if not np.isfinite(lambdas[times[row + 1]]):
+    nodes = lambdas[max(0, step - order + 1) : step + 1][::-1]
+    if not np.isfinite(lambdas[step + 1]):
         return nodes[:1]
     finite = np.isfinite(nodes)
     return nodes[: max(1, int(finite.sum()))]
 
 
-def _integral(process: "DiffusionProcess", lambdas: np.ndarray, nodes: np.ndarray, t: int, s: int) -> np.ndarray:
-    """Weights of predictions at ``nodes`` in x_s − (σ_s/σ_t) x_t = σ_s ∫ e^λ m(λ) dλ over λ_t … λ_s.
+def _integral(levels: Levels, nodes: np.ndarray, step: int) -> np.ndarray:
+    """Weights of predictions at ``nodes`` in x_s − (σ_s/σ_t) x_t = σ_s ∫ e^λ m(λ) dλ over λ_t … λ_s, from t = t_step.
 
     m is the polynomial through the predictions; Gauss-Legendre quadrature is exact to rounding, and unlike the
     usual φ functions loses no accuracy for small steps.
     """
+    start, end = levels.lambdas[step : step + 2]
+    alpha = levels.alpha[step + 1]
     if len(nodes) == 1:
-        return np.array([-process.alpha[s] * np.expm1(lambdas[t] - lambdas[s])])
+        return np.array([-alpha * np.expm1(start - end)])
     points, gauss = np.polynomial.legendre.leggauss(32)
-    half = (lambdas[s] - lambdas[t]) / 2.0
-    at = lambdas[t] + half * (points + 1.0)
-    share = process.alpha[s] * np.exp(at - lambdas[s]) * gauss * half  # σ_s e^λ = α_s e^(λ − λ_s)
-    weights = []
+    half = (end - start) / 2.0
+    at = start + half * (points + 1.0)
+    share = alpha * np.exp(at - end) * gauss * half  # σ_s e^λ = α_s e^(λ − λ_s)
+    factors = []
     for j, node in enumerate(nodes):
         others = np.delete(nodes, j)
-        weights.append(share @ np.prod((at[:, None] - others) / (node - others), axis=1))
-    return np.array(weights)
+        factors.append(share @ np.prod((at[:, None] - others) / (node - others), axis=1))
+    return np.array(factors)
 
 
-def _note_variance(config: "SamplerConfig", process: "DiffusionProcess") -> list[str]:
-    few = 0 < config.sampling_steps < process.num_steps
-    if config.variance == "auto" and few:
+def _note_variance(config: "SamplerConfig", process: "Process") -> list[str]:
+    few, most = 0 < config.sampling_steps < process.num_steps, process.num_steps
+    if config.variance == "auto" and few and np.isfinite(most):
         return [
-            f"ancestral sampling takes the small variance in {config.sampling_steps} of T = {process.num_steps} steps; "
+            f"ancestral sampling takes the small variance in {config.sampling_steps} of T = {most} steps; "
             "the large one (--variance=large) is meant for all of them (--sampling_steps=0)"
         ]
     if config.variance == "large" and few:
         return [
-            f"the large variance is meant for all T = {process.num_steps} steps; with {config.sampling_steps} it "
+            f"the large variance is meant for all times (T = {most}); with {config.sampling_steps} it "
             "leaves noise in the images (CIFAR-10: FID 46 at 100 steps against 11 with the small one); use variance "
             "small, or dpm++, unipc or ddim"
         ]
@@ -215,40 +250,63 @@ class Sampler(NamedTuple):
     """A sampler by name.
 
     Attributes:
-        table: its choices, the process and the times → its table.
-        spacing: of its times, unless the user chooses another.
+        table: its choices, the process and the levels → its table.
+        uses: the fields of ``SamplerConfig`` that it has, of those that not all samplers have.
+        spacing: of its times, unless the user chooses another; empty: the process's own.
+        evaluations: of the network in a step.
         warnings: about choices that are allowed but rarely useful.
     """
 
-    table: Callable[["SamplerConfig", "DiffusionProcess", np.ndarray], Table]
-    spacing: str = "uniform"
-    warnings: Callable[["SamplerConfig", "DiffusionProcess"], list[str]] = lambda config, process: []
+    table: Callable[["SamplerConfig", "Process", Levels], Table]
+    uses: tuple[str, ...] = ()
+    spacing: str = ""
+    evaluations: int = 1
+    warnings: Callable[["SamplerConfig", "Process"], list[str]] = lambda config, process: []
 
 
 # Multistep samplers take even steps in λ: evenly in t, the last steps are so long in λ that order 3 is worse than 1.
 SAMPLERS: dict[str, Sampler] = {
     "ancestral": Sampler(
-        lambda config, process, times: ancestral(process, times, config.variance_at(process.num_steps)),
+        lambda config, process, levels: ancestral(levels, config.variance_at(process.num_steps)),
+        ("variance",),
         warnings=_note_variance,
     ),
-    "ddim": Sampler(lambda config, process, times: ddim(process, times, config.eta)),
-    "heun": Sampler(lambda config, process, times: heun(process, times)),
-    "dpm++": Sampler(lambda config, process, times: dpm_solver_pp(process, times, config.order), spacing="logsnr"),
-    "unipc": Sampler(lambda config, process, times: unipc(process, times, config.order), spacing="logsnr"),
+    "ddim": Sampler(lambda config, process, levels: ddim(levels, config.eta), ("eta",)),
+    "heun": Sampler(
+        lambda config, process, levels: heun(levels, _churned(levels, config, process), config.churn_noise),
+        ("churn", "churn_between", "churn_noise"),
+        evaluations=2,
+    ),
+    "dpm++": Sampler(lambda config, process, levels: dpm_solver_pp(levels, config.order), ("order",), "logsnr"),
+    "unipc": Sampler(lambda config, process, levels: unipc(levels, config.order), ("order",), "logsnr"),
 }
 
 
-def make_table(config: "SamplerConfig", process: "DiffusionProcess") -> Table:
-    """The coefficients of a sampler for a process.
+def make_levels(config: "SamplerConfig", process: "Process") -> Levels:
+    """Where a sampler stops on its way from noise to the image.
+
+    Raises:
+        UserError: more steps than the process has.
+    """
+    if not config.sampling_steps and not np.isfinite(process.num_steps):
+        raise UserError(
+            f"--sampling_steps=0 means all times, and --noise_schedule={process.config.noise_schedule} has infinitely "
+            "many: give a number"
+        )
+    spacing = config.spacing or SAMPLERS[config.sampler].spacing or process.spacing
+    return Levels.of(process, spaced_times(process, config.sampling_steps or int(process.num_steps), spacing))
+
+
+def make_table(config: "SamplerConfig", process: "Process", levels: Levels | None = None) -> Table:
+    """The coefficients of a sampler for a process; ``levels`` in place of all of its own.
 
     Raises:
         UserError: more steps than the process has, or an order that the sampler does not have.
     """
-    sampler = SAMPLERS[config.sampler]
-    times = spaced_times(process, config.sampling_steps or process.num_steps, config.spacing or sampler.spacing)
-    return sampler.table(config, process, times)
+    levels = levels or make_levels(config, process)
+    return SAMPLERS[config.sampler].table(config, process, levels)
 
 
-def warnings(config: "SamplerConfig", process: "DiffusionProcess") -> list[str]:
+def warnings(config: "SamplerConfig", process: "Process") -> list[str]:
     """Warnings about choices that are allowed but rarely useful."""
     return SAMPLERS[config.sampler].warnings(config, process)

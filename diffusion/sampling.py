@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 from keras import ops
 
-from diffusion.process import DiffusionProcess
-from diffusion.process_config import SamplerConfig
+from diffusion.guidance import Predict, Prediction
 from diffusion.samplers import Table
 
-PredictX0 = Callable[[Any, Any], Any]  # (x [B, …], scalar t) → x̂_0 [B, …]
 DrawNoise = Callable[[Any], Any]  # row → z [B, …]
+Constrain = Callable[[Any, Any], Any]  # (row, x [B, …]) → x
 
 
 class Sampled(NamedTuple):
@@ -21,17 +19,25 @@ class Sampled(NamedTuple):
     frames: Any | None  # [F, B, …] predictions of x_0, None if ``num_frames`` is 0
 
 
-def sample(table: Table, predict_x0: PredictX0, draw_noise: DrawNoise, x: Any, num_frames: int = 0) -> Sampled:
+def sample(
+    table: Table,
+    predict: Predict,
+    draw_noise: DrawNoise,
+    x: Any,
+    num_frames: int = 0,
+    constrain: Constrain | None = None,
+) -> Sampled:
     """Runs a table as one loop in the graph.
 
     Args:
         table: the sampler.
-        predict_x0: the network, with guidance and clipping.
+        predict: the network, with guidance and clipping.
         draw_noise: called only where the sampler draws any.
-        x: [B, …] x_T, standard normal.
+        x: [B, …] x at the first time.
         num_frames: how many predictions to keep, at equal distances; at most one a row.
+        constrain: changes x after each row, if it is given.
     """
-    times = ops.convert_to_tensor(table.times, "int32")
+    times = ops.convert_to_tensor(table.times, "float32")
     weights = ops.convert_to_tensor(table.weights, "float32")
     num_rows = len(table.times)
     num_frames = min(num_frames, num_rows)
@@ -39,40 +45,31 @@ def sample(table: Table, predict_x0: PredictX0, draw_noise: DrawNoise, x: Any, n
 
     def row(index: Any, state: tuple) -> tuple:
         x, y, older, frames = state
-        predictions = [predict_x0(x, ops.take(times, index)), *older]
-        seen = [x, y, *predictions] + ([draw_noise(index)] if table.stochastic else [])
+        prediction = predict(x, ops.take(times, index), older[0])
+        predictions = [prediction.x0, *older]
+        seen = [x, y, *predictions[: table.memory]]
+        if table.stochastic:
+            seen.append(draw_noise(index) * _deviation(table, prediction, index))
         w = ops.take(weights, index, axis=0)  # [2, 3 + M]
         x, y = (sum(w[target, place] * value for place, value in enumerate(seen)) for target in (0, 1))
+        if constrain:
+            x = constrain(index, x)
         if frames:  # later rows of the same frame overwrite it
             frame = [index * num_frames // num_rows, *(0 for _ in x.shape)]
             frames = [ops.slice_update(frames[0], frame, predictions[0][None])]
-        return x, y, predictions[: table.memory - 1], frames
+        return x, y, predictions[: len(older)], frames
 
-    older = [ops.zeros_like(x) for _ in range(table.memory - 1)]
+    older = [ops.zeros_like(x) for _ in range(max(1, table.memory - 1))]
     x, _, _, frames = ops.fori_loop(0, num_rows, row, (x, x, older, frames))
     return Sampled(x, frames[0] if frames else None)
 
 
-def make_predict_x0(
-    model: keras.Model, process: DiffusionProcess, config: SamplerConfig, label: Any | None, num_classes: int
-) -> PredictX0:
-    """The network as samplers see it: guided (Eq. 6, Ho & Salimans 2022), as a prediction of x_0, clipped."""
-
-    def predict_x0(x: Any, t: Any) -> Any:
-        times = ops.broadcast_to(t, ops.shape(x)[:1])
-        if not num_classes:
-            output = model([x, times], training=False)
-        elif config.guidance == 1.0:
-            output = model([x, times, label], training=False)
-        else:
-            labels = ops.concatenate([label, ops.full_like(label, num_classes)])
-            both = model([ops.concatenate([x, x]), ops.concatenate([times, times]), labels], training=False)
-            conditional, unconditional = ops.split(both, 2)
-            output = unconditional + config.guidance * (conditional - unconditional)
-        x0 = process.predict_x0(ops.cast(output, "float32"), x, times)
-        return ops.clip(x0, -1.0, 1.0) if config.clip else x0
-
-    return predict_x0
+def _deviation(table: Table, prediction: Prediction, row: Any) -> Any:
+    """Factor of the noise: 1 where the table says how much, else what the network has learned."""
+    if table.log_variances is None:
+        return 1.0
+    ends = ops.take(ops.convert_to_tensor(table.log_variances, "float32"), row, axis=0)
+    return ops.exp(0.5 * (ends[0] + prediction.share * (ends[1] - ends[0])))
 
 
 def slerp(a: Any, b: Any, share: Any) -> Any:

@@ -23,6 +23,7 @@ from training.hosts import check_chief_writes
 from training.session import precision, session
 from training.shared_arrays import filling
 
+_NOT_COMPARED = ("devices", "precision")  # the model's fingerprint says in which precision it computes
 _FRAMES = 30  # of an animation, without its last
 
 
@@ -39,7 +40,8 @@ def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path
     model_dir = Path(model_dir)
     out = _out(config, model_dir)
     with session(config) as placement:
-        generator = _open(model_dir, placement)
+        generator = open_model(model_dir, placement).computing_in(config.precision)
+        _guide(generator, config)
         request = _request(config, generator, config.num_images)
         _check(config, generator, request, out)
         check_chief_writes(out, "--out")
@@ -57,7 +59,8 @@ def dry_run(config: SampleConfig, model_dir: Path | str) -> None:
     model_dir = Path(model_dir)
     out = _out(config, model_dir)
     with session(config) as placement:
-        generator = _open(model_dir, placement)
+        generator = open_model(model_dir, placement).computing_in(config.precision)
+        _guide(generator, config)
         _check(config, generator, _request(config, generator, config.num_images), out)
         rows = len(make_table(config.sampler, generator.process).times)
         print(
@@ -73,13 +76,24 @@ def _out(config: SampleConfig, model_dir: Path) -> Path:
     return out
 
 
-def _open(model_dir: Path, placement: Placement) -> Generator:
+def open_model(model_dir: Path, placement: Placement) -> Generator:
+    """The model of a folder; what a reader of its images should know is printed."""
     if not is_published(model_dir) and not (model_dir / "result.json").is_file():
         print("note: training has not ended; the weights are those of its last evaluation")
     generator = open_generator(model_dir, placement)
     for note in generator.notes:
         print(f"note: {note}")
     return generator
+
+
+def _guide(generator: Generator, config: SampleConfig) -> None:
+    """Loads the worse model of autoguidance, if there is one."""
+    if config.autoguidance is None:
+        return
+    if config.sampler.guidance == 1.0:
+        raise UserError(f"--autoguidance={config.autoguidance} needs a --guidance other than 1")
+    worse = open_generator(config.autoguidance, generator.placement)
+    generator.guided_by(worse.computing_in(config.precision))
 
 
 def _request(config: SampleConfig, generator: Generator, count: int) -> ImageRequest:
@@ -147,8 +161,10 @@ def _write_many(config: SampleConfig, generator: Generator, request: ImageReques
     # The first that is compared: images of a version that drew other noise are refused for that.
     depends_on: dict[str, Any] = {"noise_streams": STREAMS_VERSION}
     settled = dataclasses.replace(config, sampler=config.sampler.of_process(generator.process.num_steps))
-    depends_on |= {name: value for name, value in as_flags(settled).items() if name != "devices"}
+    depends_on |= {name: value for name, value in as_flags(settled).items() if name not in _NOT_COMPARED}
     depends_on["model"] = generator.fingerprint()
+    if generator.worse:
+        depends_on["worse_model"] = generator.worse.fingerprint()
     with filling(out / "images.npy", (config.num_images, *generator.shape), "uint8", depends_on) as file:
         progress = keras.utils.Progbar(config.num_images, unit_name="image")
         progress.update(file.done)

@@ -2,23 +2,24 @@
 features, where somebody computed these before."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from diffusion import statistics
 from diffusion.config import DdpmConfig
-from diffusion.data import DATASETS, Splits, load, rule_of_run
+from diffusion.data import DATASETS, load, rule_of_run
 from diffusion.data_config import DataConfig, ReadingConfig
 from diffusion.fid_config import FidConfig
 from diffusion.folders import SPLITS, understand
 from diffusion.image_files import ARCHIVES, entries
-from diffusion.images import Listing, find_scale, image_contents, list_images, stream_images
+from diffusion.image_source import ImageSource, Source
+from diffusion.images import Listing, Scale, find_scale, list_images, stream_images
 from diffusion.noise import STREAMS_VERSION
-from diffusion.pixel_ranges import Range
+from diffusion.pixel_ranges import Range, parse_found, parse_range
 from diffusion.published import is_published, open_generator
 from diffusion.readers import Found, Images, read_npz
 from diffusion.samplers import make_table
@@ -29,53 +30,6 @@ from files.errors import UserError
 from training import config_files
 from training.backends import Placement
 from training.run_config import read_own
-
-Labels = Callable[[], list[str] | None]
-
-
-def _unlabelled() -> None:
-    return None
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageSource:
-    """Images that are read or made one by one, the same every time.
-
-    Attributes:
-        name: the user's text.
-        count: N.
-        images: number of images to skip → the remaining ones, uint8 [H, W, C].
-        depends_on: everything that the images depend on; part of every result.
-        notes: files left out.
-        ahead: batches of them to make ahead; 0 where a model makes them, see ``training.feed.Batches``.
-        labels: the class of each image, empty for one without; None if there are no classes.
-        kept: whether their features are kept for other runs; not those of a model, of which there will be others.
-        heard: one tuple of notes that follow from the pixels; no tuple until all images have been read once.
-    """
-
-    name: str
-    count: int
-    images: Callable[[int], Iterator[np.ndarray]]
-    depends_on: dict[str, Any]
-    notes: tuple[str, ...] = ()
-    ahead: int = 4
-    labels: Labels = _unlabelled
-    kept: bool = True
-    heard: list[tuple[str, ...]] = dataclasses.field(default_factory=lambda: [()])
-
-    def read_through(self) -> list[str]:
-        """Reads all images if that was not done, and returns what should be said of them.
-
-        Raises:
-            UserError: one cannot be read.
-        """
-        if not self.heard:
-            for _ in self.images(0):
-                pass
-        return list(self.heard[0])
-
-
-Source = ImageSource | FeatureFile | Statistics
 
 
 def open_source(text: str, config: FidConfig, placement: Placement) -> Source:
@@ -118,19 +72,6 @@ def _open(text: str, config: FidConfig, placement: Placement) -> Source:
     )
 
 
-def check_scales(a: Source, b: Source) -> None:
-    """Refuses to compare images of which each side has a scale of its own for pixels of more than 8 bits.
-
-    Raises:
-        UserError: the same value would be gray of two kinds.
-    """
-    both = [source.depends_on if isinstance(source, ImageSource) else source.provenance for source in (a, b)]
-    ranges = [about["pixel_range"] for about in both if about.get("pixel_range")]
-    if len(ranges) == 2 and list(ranges[0]) != list(ranges[1]):
-        low, high = (" and ".join(f"{one[end]:g}" for one in ranges) for end in (0, 1))
-        raise UserError(f"the two sides have black at {low} and white at {high}: set --range=MIN,MAX, one for both")
-
-
 def _path(text: str, path: Path, config: FidConfig, placement: Placement) -> Source:
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return read_tool_file(path, config.statistics_of)
@@ -145,7 +86,7 @@ def _path(text: str, path: Path, config: FidConfig, placement: Placement) -> Sou
         found = read_npz(path, config.reading)
         source = array_source(text, found.train, config, found.classes, **_of_range(found.range))
         notes = (*found.notes, *_on_other_splits(text, found))
-        return dataclasses.replace(source, notes=notes)
+        return dataclasses.replace(source, notes=notes, range=found.range)
     if (path / "model" / "config.json").is_file() or is_published(path):
         return _model(text, path, config, placement)
     return _files(text, path, config)
@@ -190,30 +131,30 @@ def _data_set(text: str, name: str, split: str, data_path: str, config: FidConfi
     reading = dataclasses.asdict(config.reading)
     path = Path(data_path) if data_path else None
     data = DataConfig(dataset=name, data_path=path, test_share=config.test_share, **reading)
-    return _split(text, split, config, lambda: load(data, config.split_seed))
+    return _split(text, split, config, data, config.split_seed)
 
 
 def _data_of_run(text: str, run: Path, split: str, config: FidConfig) -> ImageSource:
     """Images that a run learned from, or held out, read and split as it did."""
     about = config_files.load(run / "config.json", DdpmConfig())
-    return _split(text, split, config, lambda: load(rule_of_run(run, about.data), about.seed), whole=False)
+    return _split(text, split, config, rule_of_run(run, about.data), about.seed, whole=False)
 
 
-def _split(text: str, split: str, config: FidConfig, read: Callable[[], Splits], whole: bool = True) -> ImageSource:
+def _split(text: str, split: str, config: FidConfig, data: DataConfig, seed: int, whole: bool = True) -> ImageSource:
     """``whole``: whether ``train`` is with the images that a run would hold out of it for validation."""
     if split not in SPLITS:
         raise UserError(f"{text}: a split is one of {', '.join(SPLITS)}, not {split!r}")
-    splits = read()
+    splits = load(data, seed)
     images = splits.whole(split) if whole else splits.parts()[split]
     source = array_source(text, images, config, splits.classes, split=split, **_of_range(splits.range))
-    return dataclasses.replace(source, notes=splits.notes)
+    return dataclasses.replace(source, notes=splits.notes, range=splits.range or parse_range(data.range))
 
 
 def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
     reading, notes, heard = config.reading, list[str](), list[tuple[str, ...]]()
     listing = list_images(path, reading)
     scale = find_scale(path, reading, *_other_files(path, config)) if listing.is_deep else None
-    contents = image_contents(path, reading, listing, notes, scale)
+    contents, names = _looked_through(path, reading, listing, notes, scale)
     available = len(contents)
     if not available:
         raise UserError(f"{path}: no images there")
@@ -233,9 +174,29 @@ def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
 
     depends_on = {"files": listing.sha256, "count": count} | _of_reading(reading)
     depends_on |= _of_range(scale.range if scale else None)
-    labels = partial(_labels_of_files, path, reading, rows)
+    labels = partial(_labels_of_files, path, reading, rows, names)
     depends_on |= of_subset(rows, available, config)
-    return ImageSource(text, count, images, depends_on, tuple(dict.fromkeys(notes)), labels=labels, heard=heard)
+    own = scale.range if scale else parse_range(reading.range)
+    notes = list(dict.fromkeys(notes))
+    return ImageSource(text, count, images, depends_on, tuple(notes), labels=labels, heard=heard, range=own)
+
+
+def _looked_through(
+    path: Path, reading: ReadingConfig, listing: Listing, notes: list[str], scale: Scale | None
+) -> tuple[list[bytes], list[PurePosixPath] | None]:
+    """What distinguishes each image, whatever its name is: the hash of its file, and its number among the frames.
+
+    Files and images are the same unless bad ones are left out or all frames are read. Then all are decoded, which gives
+    the images' names too.
+    """
+    if reading.frames == "first" and not reading.skip_bad_images:
+        notes += listing.notes
+        return list(listing.contents), None
+    contents, names = [], []
+    for image in stream_images(path, reading, notes, scale=scale, uniform=False):
+        contents.append(listing.contents[image.file] + image.frame.to_bytes(4, "big"))
+        names.append(image.name)
+    return contents, names
 
 
 def _on_all_splits(text: str, path: Path, listing: Listing) -> list[str]:
@@ -283,12 +244,12 @@ def _of_reading(reading: ReadingConfig) -> dict[str, Any]:
     return about | {name: value for name, value in later.items() if value != getattr(usual, name)}
 
 
-def _labels_of_files(path: Path, reading: ReadingConfig, rows: np.ndarray | None) -> list[str] | None:
-    """By the folders' names."""
-    if reading.frames == "first" and not reading.skip_bad_images:
+def _labels_of_files(
+    path: Path, reading: ReadingConfig, rows: np.ndarray | None, names: list[PurePosixPath] | None
+) -> list[str] | None:
+    """By the folders' names; ``names`` are those of the images, None where these are the files."""
+    if names is None:
         names = [entry.name for entry in entries(path, reading)]
-    else:
-        names = [image.name for image in stream_images(path, reading, uniform=False)]
     labels = understand(names, str(path)).labels
     wanted = labels if rows is None else [labels[row] for row in rows]
     return wanted if any(wanted) else None
@@ -310,6 +271,22 @@ def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> Im
     depends_on["noise_streams"] = STREAMS_VERSION  # images of a seed are others than those of earlier versions
     # TensorFloat-32 is off while features are computed; see ``features.make_feature_stream``.
     depends_on["model_precision"] = "float32" if generator.precision == "tf32" else generator.precision
+    own = generator.range or _range_of_run(path)
+    if generator.range is not None:  # runs of versions that did not say it are the same as they were
+        depends_on["pixel_range"] = list(generator.range)
     classes = generator.classes
     labels = [classes[number % len(classes)] for number in range(count)] if classes else None
-    return ImageSource(text, count, images, depends_on, generator.notes, ahead=0, labels=lambda: labels, kept=False)
+    return ImageSource(
+        text, count, images, depends_on, generator.notes, ahead=0, labels=lambda: labels, kept=False, range=own
+    )
+
+
+def _range_of_run(run: Path) -> Range | None:
+    """What was black and white of the images of a run whose model does not say it, as before version 0.10."""
+    if not (run / "data.json").is_file() or not (run / "config.json").is_file():
+        return None
+    reading = config_files.load(run / "config.json", DdpmConfig()).data
+    try:
+        return parse_found((read_own(run / "data.json") or {}).get("range")) or parse_range(reading.range)
+    except ValueError as error:
+        raise UserError(f"{run / 'data.json'}: damaged: {error}; put a whole copy in its place") from error

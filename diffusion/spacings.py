@@ -8,56 +8,74 @@ import numpy as np
 from files.errors import UserError
 
 if TYPE_CHECKING:
-    from diffusion.process import DiffusionProcess
+    from diffusion.process import Process
+
+MOST_STEPS = 10**6
+_RHO = 7.0  # of Karras et al. (2022)
 
 
-def uniform(process: "DiffusionProcess", steps: int) -> np.ndarray:
-    """Even in t."""
-    return np.linspace(process.num_steps, 1, steps)
+def uniform(process: "Process", steps: int) -> np.ndarray:
+    """Even in t, from the last time to the first."""
+    return np.linspace(process.last, process.first, steps)
 
 
-def quadratic(process: "DiffusionProcess", steps: int) -> np.ndarray:
+def trailing(process: "Process", steps: int) -> np.ndarray:
+    """Even in t, from the last time to t = 0, which is no evaluation's (Lin et al. 2024)."""
+    return np.linspace(process.last, 0.0, steps + 1)[:-1]
+
+
+def quadratic(process: "Process", steps: int) -> np.ndarray:
     """Even in √t (App. D.2, Song et al. 2021)."""
-    return np.linspace(np.sqrt(process.num_steps), 1, steps) ** 2
+    return np.linspace(np.sqrt(process.last), np.sqrt(process.first), steps) ** 2
 
 
-def logsnr(process: "DiffusionProcess", steps: int) -> np.ndarray:
+def logsnr(process: "Process", steps: int) -> np.ndarray:
     """Even in λ (Lu et al. 2022)."""
-    last, lambdas = process.num_steps, process.lambdas[1:]
-    finite = np.isfinite(lambdas)
-    wanted = np.linspace(lambdas[finite].min(), lambdas[0], steps)
-    times = np.interp(-wanted, -lambdas[finite], np.arange(1, last + 1)[finite])
-    times[0] = last
+    low, high = _ends(process)
+    return _by_lambda(process, np.linspace(low, high, steps))
+
+
+def karras(process: "Process", steps: int) -> np.ndarray:
+    """Even in (σ/α)^(1/7) (Eq. 5, Karras et al. 2022)."""
+    most, least = np.exp(-np.array(_ends(process)) / _RHO)
+    return _by_lambda(process, -_RHO * np.log(np.linspace(most, least, steps)))
+
+
+SPACINGS: dict[str, Callable[["Process", int], np.ndarray]] = {
+    "uniform": uniform,
+    "trailing": trailing,
+    "quadratic": quadratic,
+    "logsnr": logsnr,
+    "karras": karras,
+}
+CHOICES = ("", *SPACINGS)  # "" is the sampler's or the process's own
+
+
+def _ends(process: "Process") -> tuple[float, float]:
+    """λ of the last time and of the first; of a time a little earlier where x_T is pure noise."""
+    lambdas = process.lambdas(np.array([process.last, process.last - process.first, process.first]))
+    return float(lambdas[0] if np.isfinite(lambdas[0]) else lambdas[1]), float(lambdas[2])
+
+
+def _by_lambda(process: "Process", lambdas: np.ndarray) -> np.ndarray:
+    times = process.time_of_lambda(lambdas)
+    times[0] = process.last
     return times
 
 
-SPACINGS: dict[str, Callable[["DiffusionProcess", int], np.ndarray]] = {
-    "uniform": uniform,
-    "quadratic": quadratic,
-    "logsnr": logsnr,
-}
-CHOICES = ("", *SPACINGS)  # "" is the sampler's own
-
-
-def spaced_times(process: "DiffusionProcess", steps: int, spacing: str = "uniform") -> np.ndarray:
-    """``steps`` decreasing times from T to 1, and 0: [steps + 1].
+def spaced_times(process: "Process", steps: int, spacing: str) -> np.ndarray:
+    """``steps`` decreasing times from the last, and 0: [steps + 1].
 
     Args:
-        process: whose T and λ are meant.
+        process: whose times and λ are meant.
         steps: evaluations' times.
         spacing: a name in ``SPACINGS``.
 
     Raises:
         UserError: more steps than times.
     """
-    last = process.num_steps
-    if not 1 <= steps <= last:
-        raise UserError(f"{steps} sampling steps of a process with T = {last}: use 1 to {last}")
-    return np.append(_distinct(np.rint(SPACINGS[spacing](process, steps)).astype(int)), 0)
-
-
-def _distinct(times: np.ndarray) -> np.ndarray:
-    """Moves times that fell on one another up, as little as keeps them decreasing and all of them."""
-    rising = np.maximum.accumulate(times[::-1] - np.arange(len(times))) + np.arange(len(times))
-    top = times[0] - np.arange(len(times))
-    return np.minimum(rising[::-1], top)
+    most = min(process.num_steps, MOST_STEPS)
+    if not 1 <= steps <= most:
+        what = f"T = {process.num_steps}" if process.num_steps <= MOST_STEPS else "continuous time"
+        raise UserError(f"{steps} sampling steps of a process with {what}: use 1 to {most:,}")
+    return np.append(process.existing(SPACINGS[spacing](process, steps)), 0)

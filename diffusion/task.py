@@ -1,7 +1,7 @@
 """Training a diffusion model: ``train_ddpm`` and its dry run.
 
 One image: ``data.load`` → ``batches.training_batches`` → ``objective.make_loss_fn`` in ``training.loop.fit``; a request
-for images: ``Generator.stream`` → ``sampling.sample`` → ``plots.image_grid``.
+for images: ``Generator.stream`` → ``sampling.sample`` → ``plots.image_grid`` (``run_pictures``).
 """
 
 import dataclasses
@@ -13,19 +13,22 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from diffusion import plots
 from diffusion.batches import ImageRequest, evaluation_batches, training_batches
 from diffusion.config import DdpmConfig
+from diffusion.continuing import Source, drop, inputs_of, keep, network_of, read_source, start_from
 from diffusion.data import Splits, load, rule_of_run
+from diffusion.enlarging import condition_of, measured, network_for, request_of
 from diffusion.extractors import Extractor, build_extractor
 from diffusion.features import FidMeter
 from diffusion.generator import Generator
+from diffusion.image_source import ImageSource
 from diffusion.neighbours import Neighbours, nearest
-from diffusion.objective import by_time, make_loss_fn
-from diffusion.process import DiffusionProcess
+from diffusion.objective import Conditioning, by_time, make_loss_fn
+from diffusion.pixel_ranges import parse_range
+from diffusion.process import make_process
 from diffusion.readers import Images
+from diffusion.run_pictures import RunPictures, draw_missing
 from diffusion.samplers import warnings
-from diffusion.sources import ImageSource
 from files.download import cache_of
 from files.errors import UserError
 from training.backends import Placement
@@ -37,7 +40,8 @@ from training.evaluation import make_evaluator
 from training.figures import Cost
 from training.job import Figures, Job, LossFn, make_job
 from training.loop import fit
-from training.plots import read_metrics, training_curves
+from training.page import PAGE
+from training.plots import read_metrics
 from training.run import Run
 from training.session import session
 
@@ -58,11 +62,16 @@ def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
     with session(config, config.training) as placement:
         setup = _prepare(config, placement, run_dir)
         inputs = {"features": setup.extractor.weights_hash} if setup.extractor else {}
+        inputs |= inputs_of(setup.source)
         with Run.open(run_dir, config, setup.splits, inputs) as run:
             result = run.finished("test_loss")
             if result is None:
-                return _train(setup, run)
-            _draw_curves(run, run.missing_picture)
+                keep(setup.source, run)
+                result = _train(setup, run)
+                drop(run)
+                return result
+            drop(run)
+            draw_missing(run, config)
             return result
 
 
@@ -89,6 +98,7 @@ class _Setup:
         loss_fn: of that network.
         request: the images of the grids.
         extractor: of FIDs, or None.
+        source: the run that this one starts from, or None.
     """
 
     config: DdpmConfig
@@ -98,6 +108,7 @@ class _Setup:
     loss_fn: LossFn
     request: ImageRequest
     extractor: Extractor | None
+    source: Source | None = None
 
     def summary(self) -> str:
         """The sizes of data and model, two lines."""
@@ -111,15 +122,6 @@ class _Setup:
             f"{self.training.batch_size}"
         )
 
-    def samples(self) -> np.ndarray:
-        """The images of the grids, from the network's current weights."""
-        return self.generator.images(self.config.sampler, self.request, self.training.batch_size)
-
-    def columns(self) -> int:
-        """Columns of a grid: one for each class where there are 1 to 20 classes; else 0."""
-        count = len(self.generator.classes)
-        return count if count <= 20 else 0
-
 
 def _prepare(config: DdpmConfig, placement: Placement, run_dir: Path | None = None) -> _Setup:
     """``run_dir``: the run's folder, whose images may have been split by the rule of an earlier version."""
@@ -129,15 +131,25 @@ def _prepare(config: DdpmConfig, placement: Placement, run_dir: Path | None = No
             f"--run_dir={run_dir} is of a version that chose the weights by the test images: its test figures are "
             "better than they should be; choose another folder, or see them with --splits=two"
         )
+    source = read_source(config.init_from, placement, run_dir)
     splits = load(data, config.seed, _print_progress)
     if config.class_conditional:
         splits = splits.learnable()
         _check_classes(config, splits)
     classes = splits.classes if config.class_conditional else ()
-    unet = config.unet.for_images(splits.train.pixels.shape, len(classes))
-    generator = Generator(unet, DiffusionProcess(config.process), classes, placement)
-    loss_fn = make_loss_fn(generator.model, generator.process, len(classes), config.label_dropout, config.min_snr_gamma)
+    unet = network_for(config.enlarge, config.unet.for_images(splits.train.pixels.shape, len(classes)))
+    if source is not None:
+        unet = network_of(source, unet, config.process)
+    generator = Generator(unet, make_process(config.process), classes, placement)
+    generator.range = splits.range or parse_range(data.range)
+    if source is not None:
+        splits = dataclasses.replace(splits, notes=splits.notes + start_from(source, generator, config.unet, splits))
+    generator.label_dropout, generator.enlarge = config.label_dropout if classes else None, config.enlarge
+    given = Conditioning(len(classes), config.label_dropout, unet.self_condition, condition_of(config.enlarge))
+    loss_fn = make_loss_fn(generator.model, generator.process, given, config.min_snr_gamma, unet.learned_variance)
     request = generator.request(np.arange(config.num_samples), config.seed)
+    if config.enlarge:
+        request = request_of(generator, splits.validation.spread(config.num_samples), config.seed)
     generator.check(config.sampler, request)
     training = config.training.resolved(max(1, len(splits.train) // config.training.batch_size))
     if config.fid_every % training.eval_every:
@@ -149,7 +161,7 @@ def _prepare(config: DdpmConfig, placement: Placement, run_dir: Path | None = No
     extractor = None
     if config.fid_every:
         extractor = build_extractor(config.features, cache_of(config.cache_dir))
-    return _Setup(config, training, splits, generator, loss_fn, request, extractor)
+    return _Setup(config, training, splits, generator, loss_fn, request, extractor, source)
 
 
 def _check_classes(config: DdpmConfig, splits: Splits) -> None:
@@ -181,7 +193,7 @@ def _make_scorer(setup: _Setup) -> Scorer:
 
     def scored(images: Images) -> Figures:
         losses = score(evaluation_batches(images, setup.training.batch_size))
-        return by_time(losses, setup.generator.process.num_steps)
+        return by_time(losses, setup.generator.process)
 
     return scored
 
@@ -216,30 +228,33 @@ def _train(setup: _Setup, run: Run) -> dict[str, Any]:
     run.say(setup.summary())
     generator.save_config(run.path / "model")
     fid_meter = _make_fid_meter(setup, run)
-    folder = run.path / "samples"
-    folder.mkdir(exist_ok=True)
+    originals = setup.splits.validation.spread(config.num_samples).pixels if config.enlarge else None
+    pictures = RunPictures(run, config, generator, setup.request, setup.training.batch_size, originals)
 
     def more_figures(step: int) -> Figures:
         """Draws a grid from the averaged weights, named by the step; returns their FID where it is due."""
-        name = f"{folder.name}/step_{step:07d}.png"
-        run.picture(name, lambda path: plots.image_grid(setup.samples(), path, setup.columns()))
+        pictures.draw_step(step)
         due = fid_meter and (step % config.fid_every == 0 or step == setup.training.num_steps)
         return {"fid": Cost(fid_meter())} if fid_meter and due else {}
 
     score = _make_scorer(setup)
-    state = fit(_make_job(setup, score, more_figures), generator.placement, run, setup.training)
+    job = _make_job(setup, score, more_figures)
+    with pictures.live():
+        state = fit(job, generator.placement, run, setup.training)
     generator.save(run.path / "model")
-    images = setup.samples()
+    images = pictures.samples()
     copies = _nearest(setup, images)
     figures = _figures(setup, run, state, score)
     result = figures | _result(setup, state, copies) | {"total_seconds": time.monotonic() - start}
+    if config.enlarge:
+        of_test = setup.splits.test.spread(config.num_samples)
+        result |= measured(generator, config.sampler, of_test, config.seed, setup.training.batch_size)
     run.write_json("result.json", result)
-    _draw_curves(run, run.picture)
-    _draw_samples(setup, run, images, copies)
+    pictures.draw_results(images, copies.of_samples, setup.splits.train.pixels, state.seconds)
     run.say(
         f"nearest training image, median distance: of samples {result['nearest_train_of_samples']:.4f}, of held-out "
         f"images {result['nearest_train_of_test']:.4f}\n"
-        f"everything is in {run.path}: samples.png, samples/, nearest.png, curves.png, loss_by_time.png, model/; "
+        f"everything is in {run.path}: {PAGE if config.report else 'samples.png, curves.png'}, samples/, model/; "
         f"more images: python -m experiments.sample_ddpm --run_dir={run.path}"
     )
     return result
@@ -258,13 +273,6 @@ def _make_fid_meter(setup: _Setup, run: Run) -> FidMeter | None:
     return FidMeter(setup.extractor, source, setup.generator, config.sampler, request, path, batch_size)
 
 
-def _draw_curves(run: Run, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
-    """The pictures that need no model."""
-    metrics = run.path / "metrics.jsonl"
-    picture("loss_by_time.png", lambda path: plots.loss_by_time(metrics, path))
-    picture("curves.png", lambda path: training_curves(metrics, path, ("loss", "fid")))
-
-
 class _Copies(NamedTuple):
     """Nearest training images: of samples, and of as many held-out images, since the minimum falls with the number."""
 
@@ -275,14 +283,6 @@ class _Copies(NamedTuple):
 def _nearest(setup: _Setup, images: np.ndarray) -> _Copies:
     held_out, train = setup.splits.test.spread(setup.config.num_samples), setup.splits.train.pixels
     return _Copies(*(nearest(pixels, train, setup.config.flip) for pixels in (images, held_out.pixels)))
-
-
-def _draw_samples(setup: _Setup, run: Run, images: np.ndarray, copies: _Copies) -> None:
-    """Samples of the best weights, and beside them the training images that are nearest."""
-    run.picture("samples.png", lambda path: plots.image_grid(images, path, setup.columns()))
-    pairs = np.stack([images, setup.splits.train.pixels[copies.of_samples.row]], axis=1)[:20]
-    tiles = pairs.reshape(-1, *setup.generator.shape)
-    run.picture("nearest.png", lambda path: plots.image_grid(tiles, path, columns=10))
 
 
 def _figures(setup: _Setup, run: Run, state: State, score: Scorer) -> dict[str, float]:

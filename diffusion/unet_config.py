@@ -8,6 +8,14 @@ from training.options import Config, option
 
 MAX_SIZE = 65_536  # of images, and of a level in channels
 MAX_LEVELS = 16  # each halves the image
+_LATER = (  # options that version 0.4 did not have
+    "head_channels",
+    "middle_attention",
+    "scale_shift_norm",
+    "self_condition",
+    "learned_variance",
+    "condition_channels",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +39,43 @@ class UNetConfig(Config):
     num_blocks: int = option(2, "Residual blocks of a level on the way down; one more on the way up.", low=1, high=1000)
     attention_resolutions: tuple[int, ...] = option(
         (16,),
-        "Heights of the feature maps that have attention; the middle always has it.",
+        "Heights of the feature maps that have attention; see also --middle_attention.",
         former_names=("attention_sizes",),
     )
     num_heads: int = option(1, "Number of attention heads.", low=1, high=MAX_SIZE)
     dropout: float = option(0.1, "Dropout inside the residual blocks.", low=0.0, high=0.99)
     num_groups: int = option(32, "Number of groups of the group norms.", low=1, high=MAX_SIZE)
     num_classes: int = option(0, "Number of classes; 0: a network without labels.", low=0, high=2**20, from_data=True)
+    head_channels: int = option(
+        0, "Channels of an attention head, in place of --num_heads; 0: by --num_heads.", low=0, high=MAX_SIZE
+    )
+    middle_attention: bool = option(True, "Attention between the two residual blocks of the middle.")
+    scale_shift_norm: bool = option(
+        False, "The time gives scale and shift of each residual block's second norm; else it is added before it."
+    )
+    self_condition: bool = option(False, "The network also sees its earlier prediction of x_0 (Chen et al. 2022).")
+    learned_variance: bool = option(
+        False, "Twice the output channels: the second half is for the variance (Nichol & Dhariwal 2021)."
+    )
+    condition_channels: int = option(
+        0, "Channels of an image that the network sees beside x_t.", low=0, high=1024, from_data=True
+    )
+
+    @property
+    def input_channels(self) -> int:
+        """Of x_t, then of the earlier prediction, then of the condition."""
+        return self.channels * (2 if self.self_condition else 1) + self.condition_channels
+
+    @property
+    def output_channels(self) -> int:
+        return self.channels * (2 if self.learned_variance else 1)
+
+    def heads_of(self, width: int) -> int:
+        """Attention heads of a feature map with so many channels."""
+        return width // self.head_channels if self.head_channels else self.num_heads
+
+    def __repr__(self) -> str:
+        return self.described(_LATER)
 
     def check(self) -> None:
         if not self.channel_multipliers:
@@ -51,6 +89,11 @@ class UNetConfig(Config):
                     f"{width} channels (base width × {multiplier}) are not a multiple of the "
                     f"{self.num_groups} groups and {self.num_heads} heads"
                 )
+        if self.head_channels and self.num_heads != 1:
+            raise UserError(
+                f"--head_channels={self.head_channels} and --num_heads={self.num_heads}: the number of heads follows "
+                "from their channels, leave one of the two out"
+            )
         if self.base_width % 2:
             raise UserError(
                 f"the base width {self.base_width} is odd: half of the time embedding are sines, half cosines"
@@ -74,4 +117,17 @@ class UNetConfig(Config):
         if set(self.attention_resolutions) - set(possible):
             raise UserError(
                 f"attention at heights {list(self.attention_resolutions)}, and the levels have heights {possible}"
+            )
+        self._check_heads(possible)
+
+    def _check_heads(self, heights: list[int]) -> None:
+        """Refuses heads whose channels do not divide those of a level with attention."""
+        widths = [self.base_width * multiplier for multiplier in self.channel_multipliers]
+        attending = [w for w, height in zip(widths, heights, strict=True) if height in self.attention_resolutions]
+        attending += [widths[-1]] if self.middle_attention else []
+        wrong = [width for width in attending if self.head_channels and width % self.head_channels]
+        if wrong:
+            raise UserError(
+                f"--head_channels={self.head_channels} does not divide the {wrong[0]} channels of a level with "
+                f"attention; use a divisor of {wrong[0]}, or other --attention_resolutions"
             )

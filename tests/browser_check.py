@@ -3,8 +3,9 @@
     apt-get install chromium-driver
     python -m tests.browser_check RUN/report.html --pictures=/tmp/pages
 
-Wrong is: a page that is wider than the window, a picture that is not drawn, a message of the console, a request to
-anything but the page itself. Ends with 1 if there is any. With --pictures, the whole page is kept as PNG files.
+Wrong is: a page that is wider than the window, a picture that is not drawn, a choice among pictures that shows another,
+a message of the console, a request to anything but the page itself. Ends with 1 if there is any. With --pictures, the
+whole page is kept as PNG files.
 """
 
 import argparse
@@ -32,7 +33,16 @@ const out = [...document.querySelectorAll('main *')].filter(one => {
   if (one.closest('.box, .picture, pre, svg, .plotly-graph-div')) return false;
   return one.getBoundingClientRect().right > width + 1;
 }).map(one => one.tagName + '.' + one.className);
-return {wide, broken, out: out.slice(0, 5), height: document.documentElement.scrollHeight,
+const stuck = [...document.querySelectorAll('.film')].flatMap(film => {
+  const inputs = [...film.querySelectorAll('input')], chosen = inputs.findIndex(one => one.checked);
+  const seen = inputs.map(one => {
+    one.click();
+    return [...film.querySelectorAll('figure')].findIndex(figure => figure.offsetParent !== null);
+  });
+  if (chosen >= 0) inputs[chosen].click();
+  return seen.flatMap((which, place) => which === place ? [] : [place]);
+});
+return {wide, broken, stuck, out: out.slice(0, 5), height: document.documentElement.scrollHeight,
   images: document.images.length, points: document.querySelectorAll('svg.points circle').length,
   turned: document.querySelectorAll('.plotly-graph-div canvas').length};
 """
@@ -70,6 +80,7 @@ class Browser:
         found = _call("POST", f"{self._root}/execute/sync", {"script": _LOOK, "args": [width]})
         wrong = [f"{found['wide']} px wider than the window: {found['out']}"] if found["wide"] > 0 else []
         wrong += [f"picture not drawn: {alt}" for alt in found["broken"]]
+        wrong += [f"choice {place} shows another picture" for place in found["stuck"]]
         wrong += [f"console: {line['message']}" for line in self._log("browser") if not _is_speed(line["message"])]
         wrong += [f"request: {url[:100]}" for url in self._requests() if not url.startswith(("data:", "blob:"))
                   and url.split("#")[0] != page.resolve().as_uri()]  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from diffusion.unet import GroupNorm, PlaceAttention, TimeEmbedding
+from diffusion.unet_layers import DoublingConv, GroupNorm, PlaceAttention, TimeEmbedding
 from text_cls.bert import BertEmbedding, RelativeBias
 from text_cls.pretrain import MaskTokens
 from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, SelfAttention, TokenDropout, TokenEmbedding
@@ -19,6 +19,7 @@ TOKENS = np.array([[2, 7, 9, 11, 30, 0], [2, 5, 6, 0, 0, 0], [2, 0, 0, 0, 0, 0],
 BIAS = np.where(TOKENS == PAD_ID, -1e9, 0.0)[:, None, None, :].astype(np.float32)
 VECTORS = _RNG.normal(size=(4, 6, 8)).astype(np.float32)
 MAPS = _RNG.normal(1.0, 2.0, size=(3, 4, 4, 8)).astype(np.float32)
+FILM = _RNG.normal(size=(3, 16)).astype(np.float32)
 TIMES = np.array([1, 7, 999], np.int32)
 
 
@@ -78,6 +79,8 @@ CASES = {
     "mask_tokens": Case(MaskTokens, _MASK, (TOKENS,), dtypes=("int32", "int32", "int32", "float32")),
     "group_norm": Case(GroupNorm, {"groups": 2}, (MAPS,)),
     "group_norm_silu": Case(GroupNorm, {"groups": 4, "silu": True, "epsilon": 1e-3}, (MAPS,)),
+    "group_norm_film": Case(GroupNorm, {"groups": 2, "silu": True}, (MAPS, FILM)),
+    "doubling_conv": Case(DoublingConv, {"width": 6}, (MAPS,)),
     "time_embedding": Case(TimeEmbedding, {"width": 8}, (TIMES,)),
     "place_attention": Case(PlaceAttention, {"num_heads": 2}, (MAPS,)),
     "adaptive_pool": Case(AdaptiveAveragePool, {"side": 3}, (MAPS,)),

@@ -42,7 +42,7 @@ def made_short(script: str, args: tuple[str, ...]) -> tuple[str, ...]:
     networks = any(arg.startswith("--networks=") for arg in args)
     if script == "train_text" and not networks:
         args = ("--networks=1", *args)
-    return args if page or script not in ("train_text", "finetune_bert") else ("--noreport", *args)
+    return args if page or script not in ("train_text", "finetune_bert", "ddpm") else ("--noreport", *args)
 
 
 @contextlib.contextmanager

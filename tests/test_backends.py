@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from diffusion import noise
-from diffusion.process import DiffusionProcess
+from diffusion.process import make_process
 from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.samplers import make_table
 from diffusion.sampling import sample
@@ -69,10 +69,10 @@ import numpy as np
 import diffusion.unet
 from diffusion import noise
 from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.process import DiffusionProcess
+from diffusion.process import make_process
 from diffusion.samplers import make_table
 from diffusion.sampling import sample
-model, process = keras.saving.load_model(sys.argv[1]), DiffusionProcess(ProcessConfig(50))
+model, process = keras.saving.load_model(sys.argv[1]), make_process(ProcessConfig(50))
 table = make_table(SamplerConfig("ancestral", 5, variance="small"), process)
 number = np.arange(3)
 many = lambda t: keras.ops.broadcast_to(t, (3,))
@@ -85,7 +85,7 @@ np.save(sys.argv[2], np.asarray(y))"""
 def test_jax_samples_the_same_images(tmp_path: Path) -> None:
     model, process = (
         build_unet(UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)),
-        DiffusionProcess(ProcessConfig(50)),
+        make_process(ProcessConfig(50)),
     )
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(0, 0.2, w.shape) if w.dtype == np.float32 else w for w in model.get_weights()])

@@ -17,8 +17,9 @@ from diffusion.data import Splits, load
 from diffusion.data_config import DataConfig, ReadingConfig
 from diffusion.decoding import TURNED
 from diffusion.fid_config import FidConfig
+from diffusion.image_source import ImageSource
 from diffusion.images import read_images
-from diffusion.sources import ImageSource, open_source
+from diffusion.sources import open_source
 from files.errors import UserError
 from tests import fuzz_images
 

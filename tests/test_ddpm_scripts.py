@@ -270,7 +270,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--attention_resolutions=x"], "--attention_resolutions=x"),
     (["--attention_sizes=4"], "--attention_sizes has another name now: --attention_resolutions"),
     (["--noby_class"], "--noby_class has another name now: --noclass_conditional"),
-    (["--zero_terminal_snr"], "use target v or x0"),
+    (["--zero_terminal_snr"], "use target v, velocity or x0"),
     (["--zero_terminal_snr", "--target=v", "--min_snr_gamma=5"], "t = T would not be learned"),
     (["--dataset=folder"], "--dataset=folder needs --data_path"),
     (["--num_groups=3"], "are not a multiple of the 3 groups"),

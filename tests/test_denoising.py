@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras import ops
 
 from diffusion.batches import ImageBatch, evaluation_batches, training_batches
-from diffusion.objective import by_time, make_loss_fn, to_model
-from diffusion.process import DiffusionProcess
+from diffusion.objective import Conditioning, by_time, make_loss_fn, to_model
+from diffusion.process import make_process
 from diffusion.process_config import ProcessConfig
 from diffusion.readers import Images
 from diffusion.unet import GroupNorm, TimeEmbedding
@@ -23,7 +23,7 @@ from training.figures import Cost
 from training.job import Job
 from training.randomness import seeded
 
-PROCESS = DiffusionProcess(ProcessConfig(1000))
+PROCESS = make_process(ProcessConfig(1000))
 
 
 def _images(count: int = 10) -> Images:
@@ -86,16 +86,17 @@ class _Spy(keras.Model):
 def test_the_loss_by_hand() -> None:
     (batch,) = _take(evaluation_batches(_images(), 10), 1)
     for target in ("eps", "x0", "v"):
-        process = DiffusionProcess(ProcessConfig(1000, target=target))
+        process = make_process(ProcessConfig(1000, target=target))
         model = _Spy(0.25)
         values = make_loss_fn(model, process, min_snr_gamma=5.0)(batch, False, Place(0, EVALUATION))
         x_t, t = (np.asarray(part) for part in model.given)
         x0 = np.asarray(to_model(batch.image))
-        alpha, sigma = (table[t].reshape(-1, 1, 1, 1) for table in (process.alpha, process.sigma))
+        alpha, sigma = (part.reshape(-1, 1, 1, 1) for part in process.coefficients(t))
+        snr = (alpha / sigma).ravel() ** 2
         eps = (x_t - alpha * x0) / sigma
         wanted = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[target]
         mse = ((wanted - 0.25) ** 2).mean(axis=(1, 2, 3))
-        weight = np.minimum(process.snr[t], 5.0) / {"eps": process.snr[t], "x0": 1.0, "v": process.snr[t] + 1}[target]
+        weight = np.minimum(snr, 5.0) / {"eps": snr, "x0": 1.0, "v": snr + 1}[target]
         np.testing.assert_allclose(values["mse"], mse, rtol=1e-2)
         np.testing.assert_allclose(values["loss"], mse * weight, rtol=1e-2)
         assert abs(eps.std() - 1) < 0.2 and t.min() >= 1 and t.max() <= 1000
@@ -105,7 +106,7 @@ def test_training_times_are_uniform_and_labels_are_dropped() -> None:
     count = 3000
     batch = ImageBatch(np.zeros((count, 2, 2, 1), np.uint8), np.ones(count, np.int32), np.arange(count), np.ones(count))
     model = _Spy(0.0)
-    loss_fn = make_loss_fn(model, PROCESS, num_classes=3, label_dropout=0.25)
+    loss_fn = make_loss_fn(model, PROCESS, Conditioning(3, 0.25))
     loss_fn(batch, True, Place(ops.convert_to_tensor(5, "int64"), ops.convert_to_tensor(0, "int64")))
     _, t, label = (np.asarray(part) for part in model.given)
     assert abs(t.mean() - 500.5) < 30 and t.min() < 10 and t.max() > 990
@@ -116,7 +117,7 @@ def test_training_times_are_uniform_and_labels_are_dropped() -> None:
 
 def test_buckets_of_time() -> None:
     values = {"loss": np.array([1.0, 2, 3]), "mse": np.array([1.0, 5, 3]), "t": np.array([1, 125, 126])}
-    figures = by_time(values, 1000)
+    figures = by_time(values, PROCESS)
     assert figures == {"loss": 2.0, "mse_1_125": 3.0, "mse_126_250": 3.0}
     assert all(isinstance(value, Cost) for value in figures.values())  # the smaller, the better
 
@@ -138,7 +139,7 @@ def _train(placement: Placement, steps: int) -> list[np.ndarray]:
         model = _small_network()
         optimizer = AdamW(1e-3, 0.0, ema_decay=0.9)
         optimizer.build(model.trainable_variables)
-    loss_fn = make_loss_fn(model, PROCESS, 3)
+    loss_fn = make_loss_fn(model, PROCESS, Conditioning(3))
     job = Job(model, optimizer, loss_fn, lambda step: training_batches(images, 8, 0, True, step), dict)
     batches = job.train(0)
     take_steps(job, placement, itertools.islice(batches, steps), batches.spec)

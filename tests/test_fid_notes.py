@@ -15,6 +15,7 @@ from diffusion.fid_config import FidConfig
 from diffusion.fid_task import dry_run, measure_fid
 from diffusion.task import dry_run as dry_run_of_ddpm
 from diffusion.unet_config import UNetConfig
+from files.documents import read_object
 from files.errors import UserError
 
 FRAMES = "with several frames"
@@ -118,3 +119,25 @@ def test_nothing_is_said_twice(config: FidConfig, tmp_path: Path, capsys: pytest
     dry_run(FidConfig(**(vars(config) | {"b": str(tmp_path / "z.npz")})))
     said = _notes(capsys)
     assert any("the 9 images of train, without those of test; they are npz:test@" in note for note in said)
+
+
+def test_features_are_kept_elsewhere_only_if_that_is_wanted(
+    config: FidConfig, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Without the cache it is neither written nor read, and the run, with its notes, is the same."""
+    folder, alone = tmp_path / "cache" / "features", FidConfig(**(vars(config) | {"feature_cache": False}))
+    measure_fid(alone, tmp_path / "one")
+    said = _notes(capsys)
+    assert not folder.exists()
+    measure_fid(config, tmp_path / "one")
+    assert "finished before" in capsys.readouterr().out
+    measure_fid(config, tmp_path / "two")
+    assert _notes(capsys) == said and list(folder.iterdir())
+    for file in folder.iterdir():
+        file.write_bytes(b"none")
+    measure_fid(alone, tmp_path / "three")
+    assert _notes(capsys) == said and all(file.read_bytes() == b"none" for file in folder.iterdir())
+    results = [read_object(tmp_path / name / "result.json") for name in ("one", "two", "three")]
+    for result in results:
+        del result["total_seconds"]
+    assert results[0] == results[1] == results[2]

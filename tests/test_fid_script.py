@@ -18,7 +18,8 @@ from diffusion.features import image_features
 from diffusion.fid import frechet_distance
 from diffusion.fid_config import FidConfig
 from diffusion.fid_task import measure_fid
-from diffusion.sources import ImageSource, open_source
+from diffusion.image_source import ImageSource
+from diffusion.sources import open_source
 from diffusion.tool_files import read_npy_features
 from files.arrays import growing_array
 from files.errors import UserError

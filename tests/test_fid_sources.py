@@ -1,15 +1,18 @@
 """What a user names as a side of a distance, and which of its images are taken."""
 
+import dataclasses
 import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion import images
 from diffusion.config import DdpmConfig
 from diffusion.data import load
 from diffusion.data_config import DataConfig
@@ -18,9 +21,13 @@ from diffusion.feature_config import FeatureConfig
 from diffusion.features import image_features
 from diffusion.fid_config import FidConfig
 from diffusion.generator import Generator
-from diffusion.process import DiffusionProcess
+from diffusion.image_source import ImageSource
+from diffusion.pixel_ranges import Range
+from diffusion.process import make_process
 from diffusion.process_config import ProcessConfig
-from diffusion.sources import ImageSource, check_scales, notes_on_splits, open_source
+from diffusion.published import open_generator
+from diffusion.scales import check_scales
+from diffusion.sources import notes_on_splits, open_source
 from diffusion.tool_files import FeatureFile
 from diffusion.unet_config import UNetConfig
 from files.documents import write_json
@@ -93,6 +100,33 @@ def test_some_images_are_drawn_and_the_same_of_a_set_and_its_copy(one_replica: P
     assert "drawn_from" not in whole.depends_on and len(_pixels(whole)) == 60
 
 
+def test_bad_images_are_looked_for_once(
+    one_replica: Placement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many images there are, and of which classes, is known after one pass; another computes the features."""
+    for k in range(6):
+        path = tmp_path / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((4, 4), k, np.uint8)).save(path)
+    (tmp_path / "a" / "0.png").write_bytes(b"none")
+    decoded: list[object] = []
+    decode = images.decode
+
+    def counted(entry: Any, **how: Any) -> Any:
+        decoded.append(entry.name)
+        return decode(entry, **how)
+
+    monkeypatch.setattr(images, "decode", counted)
+    for choices, labels in (({}, ["a", "a", "b", "b", "b"]), ({"num_images": 3}, None)):
+        decoded.clear()
+        source = _opened(str(tmp_path), one_replica, skip_bad_images=True, per_class=True, **choices)
+        found = source.labels()
+        assert found == source.labels() and len(found or []) == source.count and found == (labels or found)
+        pixels = [int(image.max()) for image in source.images(0)]
+        assert [("a", "b")[value % 2] for value in pixels] == found
+        assert len(decoded) == 12
+
+
 def test_names_packing_and_order_do_not_decide_what_is_drawn(one_replica: Placement, tmp_path: Path) -> None:
     """A set against a copy of it has no distance, whatever the copy's files are called."""
     rng = np.random.default_rng(0)
@@ -157,7 +191,7 @@ def test_images_of_a_model_say_in_which_precision_they_are_made(tmp_path: Path, 
     made = {}
     for name in ("float32", "tf32", "mixed_bfloat16"):
         with precision(name):
-            Generator(unet, DiffusionProcess(ProcessConfig(50)), (), one_replica).save(tmp_path / name / "model")
+            Generator(unet, make_process(ProcessConfig(50)), (), one_replica).save(tmp_path / name / "model")
         config = FidConfig(devices="cpu", num_images=2, a=str(tmp_path / name))
         source = open_source(config.a, config, one_replica)
         assert isinstance(source, ImageSource)
@@ -194,5 +228,75 @@ def test_images_of_different_scales_are_refused_however_they_are_named(one_repli
         with pytest.raises(UserError, match=r"the two sides have black at .* set --range=MIN,MAX, one for both"):
             check_scales(sides[a], sides[b])
     given = [_opened(texts[k], one_replica, range="0,60000") for k in (0, 2)]
-    check_scales(*given)
+    assert check_scales(*given) == []
     assert "range" not in load(DataConfig()).describe() and load(data).describe()["range"] == [0, 60004]
+
+
+def _on_scale(name: str, scale: Range | None, **depends_on: object) -> ImageSource:
+    return ImageSource(name, 2, lambda skip: iter(()), depends_on, range=scale)
+
+
+def test_a_scale_of_one_side_is_said() -> None:
+    """Pixels of 8 bits are comparable with the whole range of another type, and with no other range for sure."""
+    ct, plain, unit = _on_scale("ct", Range(300, 1920)), _on_scale("plain", None), _on_scale("unit", Range(0, 1))
+    for sides in ((ct, plain), (plain, ct)):
+        (note,) = check_scales(*sides)
+        assert note.startswith("ct has 300…1920 as black and white, and plain has pixels of 8 bits as they are")
+    for whole in (Range(0, 65535), Range(-1, 1), Range(0, 255), Range(-32768, 32767)):
+        assert check_scales(_on_scale("a", whole), plain) == check_scales(unit, _on_scale("a", whole)) == []
+    with pytest.raises(UserError, match=r"black at 300 and 0 and white at 1920 and 1: set --range=MIN,MAX, one for"):
+        check_scales(ct, unit)
+
+
+def test_scales_of_what_was_saved() -> None:
+    """By us, with or without a range, and by other tools, which say nothing."""
+    features = np.zeros((3, 2), np.float32)
+    ct = _on_scale("ct", Range(300, 1920))
+
+    def saved(**provenance: object) -> FeatureFile:
+        return FeatureFile(features, {"mode": "x"} | provenance)
+
+    assert check_scales(ct, saved(pixel_range=[300, 1920])) == check_scales(ct, saved(range="300,1920")) == []
+    assert "the saved side has pixels of 8 bits" in check_scales(ct, saved(source="x"))[0]
+    assert "the saved side does not say what it has" in check_scales(saved(tool="edm2"), ct)[0]
+    assert check_scales(_on_scale("plain", None), saved(tool="edm2")) == []
+    with pytest.raises(UserError, match="set --range=MIN,MAX"):
+        check_scales(ct, saved(pixel_range=[0, 1]))
+    for wrong in (5, [1], ["a", "b"], [2, 1], [0, float("nan")], [True, 3]):
+        with pytest.raises(UserError, match=r"damaged: the range is .*; compute them again"):
+            check_scales(ct, saved(pixel_range=wrong))
+
+
+def test_a_model_has_the_range_of_its_images(one_replica: Placement, tmp_path: Path) -> None:
+    """It is in its folder, is told by all that open it, and the other side is put on it or refused."""
+    unet = UNetConfig(
+        8, 8, 1, base_width=8, channel_multipliers=(1,), num_blocks=1, attention_resolutions=(), num_groups=4
+    )
+    generator = Generator(unet, make_process(ProcessConfig(50)), (), one_replica)
+    generator.range = Range(300, 1920.5)
+    generator.save(tmp_path / "run" / "model")
+    told = open_generator(tmp_path / "run", one_replica)
+    assert told.range == (300, 1920.5) and told.notes == (
+        "images are of pixels of which 300…1920.5 are black and white",
+    )
+    assert told.fingerprint() == generator.fingerprint()
+    model = _opened(str(tmp_path / "run"), one_replica, num_images=2)
+    assert model.depends_on["pixel_range"] == [300, 1920.5] and model.notes == told.notes
+    assert "plain has pixels of 8 bits" in check_scales(model, _on_scale("plain", None))[0]
+    with pytest.raises(UserError, match=r"set --range=300,1920\.5, the model's"):
+        check_scales(_on_scale("ct", Range(0, 1000)), model)
+    with pytest.raises(UserError, match="the two models learned images of other ranges"):
+        check_scales(model, dataclasses.replace(model, range=Range(0, 5000)))
+    generator.range = None  # of an earlier version, whose run says it
+    generator.save(tmp_path / "run" / "model")
+    about = {"task": "DdpmConfig", "config": as_json(DdpmConfig(data=DataConfig(range="0,99")))}
+    for data, expected in (({}, (0, 99)), ({"range": [0, 1000]}, (0, 1000))):
+        write_json(tmp_path / "run" / "config.json", about)
+        write_json(tmp_path / "run" / "data.json", data)
+        earlier = _opened(str(tmp_path / "run"), one_replica, num_images=2)
+        assert earlier.range == expected and "pixel_range" not in earlier.depends_on
+    for wrong in ([1, 0], "0,1", [1]):
+        generator.range = wrong  # type: ignore[assignment]
+        generator.save_config(tmp_path / "bad", ())
+        with pytest.raises(UserError, match="not a generator's configuration"):
+            Generator.load(tmp_path / "bad", one_replica)

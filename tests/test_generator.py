@@ -14,8 +14,8 @@ from diffusion import noise
 from diffusion.batches import ImageBatch, sample_batches
 from diffusion.generator import Generator, ImageRequest
 from diffusion.neighbours import nearest
-from diffusion.objective import make_loss_fn
-from diffusion.process import DiffusionProcess
+from diffusion.objective import Conditioning, make_loss_fn
+from diffusion.process import make_process
 from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.sampling import slerp
 from diffusion.unet_config import UNetConfig
@@ -29,7 +29,7 @@ from training.session import precision
 
 CLASSES = ("a", "b", "c")
 UNET = UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)
-PROCESS = DiffusionProcess(ProcessConfig(50, "cosine"))
+PROCESS = make_process(ProcessConfig(50, "cosine"))
 DDIM = SamplerConfig("ddim", 6)
 
 
@@ -86,7 +86,7 @@ def test_nothing_is_drawn_for_two_purposes(generator: Generator, monkeypatch: py
     numbers, ones = np.arange(4, dtype=np.int32), np.ones(4, np.float32)
     label = ops.convert_to_tensor(numbers % 3)
     batch = ImageBatch(np.zeros((4, 4, 4, 1), np.uint8), label, numbers, ones)
-    loss_fn = make_loss_fn(generator.model, PROCESS, len(CLASSES))
+    loss_fn = make_loss_fn(generator.model, PROCESS, Conditioning(len(CLASSES)))
     purpose, seen["training"] = "training", set()
     loss_fn(batch, True, Place(7, 0))
     purpose, seen["evaluation"] = "evaluation", set()
@@ -241,3 +241,54 @@ def test_nearest_by_hand() -> None:
     assert nearest(train[:1, :, ::-1], train).distance[0] > 0.3
     assert nearest(train[:1, :, ::-1], train, mirrored=True).distance[0] == 0
     np.testing.assert_allclose(found.distance, [51 / 255], rtol=1e-5)
+
+
+def test_autoguidance_pushes_away_from_a_worse_model(one_replica: Placement) -> None:
+    """One DDIM step returns x̂_0, which is linear in the guidance; a model is no guide for itself."""
+    better, worse = _generator(one_replica), _generator(one_replica)
+    worse.model.set_weights([0.9 * weight for weight in better.model.get_weights()])
+    request, one = ImageRequest(np.arange(4), np.array([0, 1, 2, 0])), SamplerConfig("ddim", 1, clip=False)
+    guided = dataclasses.replace(one, guidance=2.0)
+    plain, bad = (model.images(one, request).astype(float) for model in (better, worse))
+    better.guided_by(worse)
+    found = better.images(guided, request).astype(float)
+    assert _differ(found, plain) > 3
+    inside = (found > 2) & (found < 253) & (plain > 0) & (plain < 255) & (bad > 0) & (bad < 255)
+    np.testing.assert_allclose(found[inside], (2 * plain - bad)[inside], atol=2)
+    itself = _generator(one_replica)
+    itself.guided_by(_generator(one_replica))
+    np.testing.assert_allclose(itself.images(guided, request), plain, atol=1)
+    with pytest.raises(UserError, match="--autoguidance: classes of the worse model are"):
+        better.guided_by(_generator(one_replica, ("a", "b")))
+
+
+def test_guidance_needs_labels_that_were_dropped(one_replica: Placement, tmp_path: Path) -> None:
+    generator, guided = _generator(one_replica), dataclasses.replace(DDIM, guidance=2.0)
+    generator.label_dropout = 0.0
+    generator.save(tmp_path / "never")
+    with pytest.raises(UserError, match="trained with --label_dropout=0 and cannot predict without a class"):
+        Generator.load(tmp_path / "never", one_replica).images(guided, generator.request(np.arange(2)))
+    generator.label_dropout = 0.1
+    generator.save(tmp_path / "some")
+    Generator.load(tmp_path / "some", one_replica).check(guided, generator.request(np.arange(2)))
+
+
+def test_learned_variance_and_its_own_prediction(one_replica: Placement) -> None:
+    """The network's second half sets the noise, and its third input the prediction of the step before."""
+    config = dataclasses.replace(UNET, learned_variance=True, self_condition=True)
+    with precision("float32"):
+        generator = Generator(config, PROCESS, (), one_replica)
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(0, 0.3, w.shape) if w.dtype == np.float32 else w for w in generator.model.get_weights()]
+    generator.model.set_weights(weights)
+    request, sampler = generator.request(np.arange(3)), SamplerConfig("ancestral", 5)
+    learned, small = (generator.images(dataclasses.replace(sampler, variance=v), request) for v in ("learned", "small"))
+    np.testing.assert_array_equal(generator.images(sampler, request), learned)
+    assert _differ(learned, small) > 3
+    weights[-2] = np.concatenate([weights[-2][..., :1], 0.0 * weights[-2][..., 1:]], axis=-1)
+    weights[-1] = np.array([weights[-1][0], -1.0])  # share 0: β̃
+    generator.model.set_weights(weights)
+    np.testing.assert_allclose(generator.images(sampler, request), generator.images(
+        dataclasses.replace(sampler, variance="small"), request), atol=1)  # fmt: skip
+    with pytest.raises(UserError, match="variance=learned: this model was trained without --learned_variance"):
+        _generator(one_replica).check(SamplerConfig("ancestral", 5, variance="learned"), request)

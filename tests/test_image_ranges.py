@@ -9,15 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion.config import DdpmConfig
 from diffusion.data_config import DataConfig, ReadingConfig
 from diffusion.decoding import is_deep
 from diffusion.fid_config import FidConfig
+from diffusion.image_source import ImageSource
 from diffusion.images import Loaded, Scale, find_scale, list_images, read_images, stream_images
 from diffusion.pixel_ranges import Range, to_bytes
 from diffusion.readers import read_folder
-from diffusion.sources import ImageSource, check_scales, open_source
+from diffusion.scales import check_scales
+from diffusion.sources import open_source
+from diffusion.task import _prepare
+from diffusion.unet_config import UNetConfig
+from files.documents import read_object
 from files.errors import UserError
 from tests.fuzz_images import deep_png, deep_tiff
+from training.backends import Placement
 
 CT = Path("/work/shared/cases/images/ct_16bit")
 _RAMP = np.arange(16).reshape(4, 4)
@@ -174,6 +181,21 @@ def test_both_sides_of_a_distance_have_one_scale(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"black at 1000 and 0 and white at 1150 and 300: set --range=MIN,MAX"):
         images("b", "c.npy")
     assert images("b", "c.npy", range="0,1500") == [round(1150 / 1500 * 255), round(300 / 1500 * 255)]
+
+
+@pytest.mark.parametrize(("given", "expected"), [("auto", (0, 1050)), ("0,3000", (0, 3000))])
+def test_a_model_is_told_the_range_of_its_images(
+    tmp_path: Path, one_replica: Placement, given: str, expected: tuple[float, float]
+) -> None:
+    """That of --range too, of which a folder's images of 8 bits say nothing."""
+    for k in range(12):
+        _save(tmp_path / "in" / f"{k}.png", (_RAMP + 5 * k).astype(np.uint16) * 15)
+    data = DataConfig(dataset="folder", data_path=tmp_path / "in", range=given)
+    unet = UNetConfig(base_width=8, channel_multipliers=(1,), num_blocks=1, attention_resolutions=(), num_groups=4)
+    config = DdpmConfig(devices="cpu", data=data, unet=unet, class_conditional=False, num_samples=2)
+    generator = _prepare(config, one_replica).generator
+    generator.save_config(tmp_path / "model")
+    assert read_object(tmp_path / "model" / "config.json")["range"] == list(expected)
 
 
 def test_values_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

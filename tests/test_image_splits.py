@@ -165,12 +165,14 @@ def test_the_network_has_as_many_classes_as_occur(shared: Path, name: str, count
 
 
 def _run_of_then(path: Path, config: DdpmConfig) -> None:
-    """The folder that a finished run of version 0.8 left, which knew neither three splits nor a variance of auto."""
+    """The folder that a finished run of version 0.8 left, which knew neither three splits nor a variance of auto, and
+    whose --features had the name of the protocol."""
     of_then = dataclasses.replace(config, data=dataclasses.replace(config.data, splits="two"))
     with Run.open(path, of_then, load(of_then.data, of_then.seed)):
         write_json(path / "result.json", {"test_loss": 0.25})
     about = read_object(path / "config.json")
     lines = (path / "flags.txt").read_text().replace("--variance=auto", "--variance=large").splitlines()
+    lines[lines.index("--features=")] += "tf2015"
     for name in ("splits", "validation_share"):
         del about["config"]["data"][name]
         lines = [line for line in lines if not line.startswith(f"--{name}=")]
@@ -185,6 +187,9 @@ def test_a_finished_run_of_two_splits_still_answers(tmp_path: Path, capsys: pyte
     assert train_ddpm(config, tmp_path / "a") == {"test_loss": 0.25}
     assert "finished before, test loss 0.25" in capsys.readouterr().out
     assert (tmp_path / "a" / "data.json").read_bytes() == data
+    write_json(tmp_path / "a" / "data.json", read_object(tmp_path / "a" / "data.json") | {"classes": ["other"]})
+    with pytest.raises(UserError, match=r"made of other data \(classes; see its data\.json\); choose another folder$"):
+        train_ddpm(config, tmp_path / "a")
     chosen = dataclasses.replace(config, training=dataclasses.replace(config.training, select="loss"))
     _run_of_then(tmp_path / "b", chosen)  # its weights are the best of the test images, and so is its figure
     with pytest.raises(UserError, match=r"chose the weights by the test images.* or see them with --splits=two"):

@@ -10,14 +10,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from diffusion import inception
 from diffusion.extractor import Extractor
 from diffusion.extractors import EXTRACTORS, LAYERS, build_extractor
 from diffusion.feature_config import PROTOCOLS, FeatureConfig
 from diffusion.features import image_features
+from diffusion.image_source import ImageSource
 from diffusion.inception import build_inception
 from diffusion.inception_weights import copy_keras, load_torch
 from diffusion.resizing import resize
-from diffusion.sources import ImageSource
 from files.documents import read_sealed
 from files.errors import UserError
 from tests.golden.inception_state import images, random_state
@@ -66,6 +67,7 @@ def test_protocols_are_what_they_are_called(
         "tf2015": (np.asarray(tf.raw_ops.ResizeBilinear(images=x, size=(299, 299))) - 128.0) / 128.0,
         "pytorch-fid": 2.0 * np.asarray(tf.image.resize(x / np.float32(255), (299, 299))) - 1.0,
         "clean": (np.stack([_by_pillow(image) for image in x]) - 128.0) / 128.0,
+        "torchvision": np.asarray(tf.image.resize(x, (299, 299), antialias=True)) / 127.5 - 1.0,
     }
     network = _small_network()
     assert EXTRACTORS.keys() == set(PROTOCOLS)
@@ -115,6 +117,37 @@ def test_the_reference_networks_features(tmp_path: Path, one_replica: Placement)
         assert np.abs(golden["features"]).max() > 0.5
     again = image_features(extractor, dataclasses.replace(source, images=_never), one_replica, tmp_path / "f.npy")
     np.testing.assert_array_equal(again.features, found.features)
+
+
+def test_zeros_beyond_the_border_count_in_torchvisions_average_pools() -> None:
+    """By hand: a corner of ones has four of nine places."""
+    image = keras.Input((4, 5, 1))
+    averages = keras.Model(image, [inception._pool(image, kind, kind) for kind in ("average", "padded")])
+    alone, padded = (np.asarray(part)[0, :2, :2, 0] * 9 for part in averages(np.ones((1, 4, 5, 1), np.float32)))
+    np.testing.assert_allclose(alone, [[9, 9], [9, 9]], rtol=1e-6)
+    np.testing.assert_allclose(padded, [[4, 6], [6, 9]], rtol=1e-6)
+    names = {layer.name for layer in build_inception("padded", average="padded").layers if "_zeros" in layer.name}
+    assert len(names) == 9
+
+
+@pytest.mark.slow
+def test_torchvisions_features(tmp_path: Path) -> None:
+    """Its own network, whose average pools count zeros beyond the border, resize and normalisation."""
+    state = random_state()
+    state |= {name: state[name][:1000] for name in ("fc.weight", "fc.bias")}
+    import safetensors.numpy
+
+    safetensors.numpy.save_file(state, tmp_path / "w.safetensors")
+    extractor = _build("torchvision", str(tmp_path / "w.safetensors"), tmp_path)
+    assert extractor.on_host is not None and extractor.mode == "torchvision" and extractor.always_on_host
+    found = extractor.call(np.stack([extractor.on_host(image) for image in images(4)]))
+    with np.load(GOLDEN.with_name("torchvision.npz")) as golden:
+        np.testing.assert_allclose(np.asarray(found.features)[:, ::16], golden["features"], atol=1e-4)
+        np.testing.assert_allclose(np.asarray(found.logits)[:, ::8], golden["logits"], atol=1e-4)
+    del state["fc.bias"]
+    with pytest.raises(UserError, match=r"fc.bias is missing; is it inception_v3_google-0cc3c7bd\.pth"):
+        safetensors.numpy.save_file(state, tmp_path / "w.safetensors")
+        _build("torchvision", str(tmp_path / "w.safetensors"), tmp_path)
 
 
 def _never(skip: int) -> Iterator[np.ndarray]:

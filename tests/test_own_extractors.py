@@ -12,9 +12,9 @@ from keras import layers
 from diffusion.extractors import build_extractor
 from diffusion.feature_config import SCALES, FeatureConfig
 from diffusion.features import image_features, path_in_cache
+from diffusion.image_source import ImageSource
 from diffusion.own_extractors import SCALED, input_of
 from diffusion.resizing import resize_bicubic, resize_on_host
-from diffusion.sources import ImageSource
 from files.errors import UserError
 from training.backends import Placement
 

@@ -156,6 +156,12 @@ def test_figures_by_name_or_why_there_are_none() -> None:
         for name, compute in quality.METRICS.items():
             figures, notes = compute(lacking)
             assert not figures and len(notes) == 1 and notes[0].startswith("no "), name
+    for name, metric in quality.METRICS.items():  # whether it can be had is decided in one place, for both
+        a, b = (quality.Given(side, metric.least, True, True, 8) for side in "AB")
+        assert not metric.why_not(a, b) and metric.measure(Compared(x, y, y)).figures, name
+        assert metric.why_not(a, b._replace(size=metric.least - 1)).startswith(f"it needs {metric.least} images, and B")
+        few = metric(Compared(x[: metric.least], y[: metric.least], y[: metric.least]))
+        assert few.figures and not any(note.startswith("no ") for note in few.notes), name
     few = quality.METRICS["kid"](Compared(x[:3], y, None))
     assert set(few.figures) == {"kid"} and "no standard error" in few.notes[0]
 

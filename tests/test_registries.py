@@ -10,7 +10,7 @@ from absl import flags
 from keras import ops
 
 from diffusion.process import SCHEDULES as NOISE_SCHEDULES
-from diffusion.process import DiffusionProcess
+from diffusion.process import DiscreteProcess, Schedule, make_process
 from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.samplers import SAMPLERS, Sampler, ddim, make_table
 from diffusion.spacings import SPACINGS
@@ -71,15 +71,17 @@ def test_a_classifier_of_new_parts_only(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_sampler_of_new_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NOISE_SCHEDULES, "straight", lambda config: np.linspace(0.01, 0.03, config.diffusion_steps))
-    monkeypatch.setitem(SPACINGS, "ends", lambda process, steps: np.linspace(process.num_steps, 1, steps))
-    new = Sampler(lambda config, process, times: ddim(process, times, 0.5 * config.eta), spacing="ends")
+    straight = Schedule(DiscreteProcess, ("diffusion_steps",), lambda config: np.linspace(0.01, 0.03, 100))
+    monkeypatch.setitem(NOISE_SCHEDULES, "straight", straight)
+    monkeypatch.setitem(SPACINGS, "ends", lambda process, steps: np.linspace(process.last, 1, steps))
+    new = Sampler(lambda config, process, levels: ddim(levels, 0.5 * config.eta), ("eta",), "ends")
     monkeypatch.setitem(SAMPLERS, "calm", new)
-    process = DiffusionProcess(ProcessConfig(100, noise_schedule="straight"))
+    process = make_process(ProcessConfig(100, noise_schedule="straight"))
+    assert isinstance(process, DiscreteProcess)
     assert process.alpha_bar[2] == pytest.approx(0.99 * (0.99 - 0.02 / 99))
     table, old = (
-        make_table(SamplerConfig(sampler=name, sampling_steps=5, eta=eta), process)
-        for name, eta in (("calm", 1.0), ("ddim", 0.5))
+        make_table(SamplerConfig(name, 5, spacing, eta=eta), process)
+        for name, spacing, eta in (("calm", "", 1.0), ("ddim", "uniform", 0.5))
     )
     np.testing.assert_allclose(table.weights, old.weights)
 

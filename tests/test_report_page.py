@@ -20,10 +20,11 @@ from text_cls.labelling import labelling_of
 from text_cls.pooled import Places, check_plotly
 from text_cls.report_data import Answered, explained, report_data
 from text_cls.report_page import write_page
+from training import page as whole_page
 
 EVIL = '<script>alert(1)</script>"><img src=http://x.y/z onerror=alert(2)>\ud800\x00\u202e&amp;'
 CLASSES = (EVIL, "a\nb", "c")
-VOID = {"meta", "link", "img", "br", "circle"}
+VOID = {"meta", "link", "img", "br", "circle", "input"}
 
 
 class Reader(HTMLParser):
@@ -169,7 +170,7 @@ def test_a_part_whose_file_is_missing_says_so(tmp_path: Path) -> None:
 def test_pictures_are_in_the_page(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"PNG")
-    found = Reader(page_parts.picture(path, 'a "b"')).tags[1]
+    found = Reader(whole_page.picture(path, 'a "b"')).tags[1]
     assert found == ("img", {"alt": 'a "b"', "src": "data:image/png;base64,UE5H"})
 
 

@@ -20,6 +20,7 @@ class _Config(TaskConfig):
     source: Path | None = option(None, "A file.")
     other: Path | None = option(None, "Another.")
     column: str = option("auto", "A choice whose default was another.", former_defaults=("", "none"))
+    kind: str = option("", "A choice whose default has another name today.", same_as_default=("usual",))
     training: TrainingConfig = nested(TrainingConfig, batch_size=8)
 
 
@@ -100,6 +101,23 @@ def test_a_default_that_was_another_one_in_an_earlier_version(tmp_path: Path) ->
     flags.write_text("--seed=3\n--column=x\n")  # was never a default
     with pytest.raises(UserError, match="--column=x there, auto here"):
         Run.check(tmp_path, same)
+
+
+def test_a_value_that_means_what_the_default_means_is_no_difference(tmp_path: Path) -> None:
+    """Neither as a flag, nor as a remedy for other data."""
+    (tmp_path / "flags.txt").write_text("--seed=3\n--column=\n--kind=usual\n")
+    for kind in ("", "usual"):
+        with Run.open(tmp_path, _Config(seed=3, column="", kind=kind), _Data(3)):
+            pass
+        with pytest.raises(UserError, match=r"made of other data \(rows; see its data\.json\); choose another folder$"):
+            Run.open(tmp_path, _Config(seed=3, column="", kind=kind), _Data(4))
+    with pytest.raises(UserError, match=r"\(rows; .*, or give --column= as its flags\.txt"):
+        Run.open(tmp_path, _Config(seed=3), _Data(4))
+    with pytest.raises(UserError, match="--kind=usual there, x here"):
+        Run.check(tmp_path, _Config(seed=3, kind="x"))
+    (tmp_path / "flags.txt").write_text("--seed=3\n--kind=x\n")
+    with pytest.raises(UserError, match="--kind=x there, usual here"):
+        Run.check(tmp_path, _Config(seed=3, kind="usual"))
 
 
 def test_a_folder_that_was_being_made_is_made(tmp_path: Path) -> None:
@@ -189,7 +207,7 @@ def test_damaged_files_are_said(tmp_path: Path, name: str, content: bytes) -> No
 def test_writer_gets_the_figures(tmp_path: Path) -> None:
     run = Run.open(tmp_path, TaskConfig())
     seen = []
-    run.writer = lambda step, split, figures: seen.append((step, split, figures))
+    run.writers.append(lambda step, split, figures: seen.append((step, split, figures)))
     run.log(3, "validation", {"accuracy": 0.5})
     assert seen == [(3, "validation", {"accuracy": 0.5})]
     assert run.read_json("none.json") is None

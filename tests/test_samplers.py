@@ -11,7 +11,9 @@ import pytest
 from diffusion import samplers
 from diffusion.config import DdpmConfig
 from diffusion.fid_config import FidConfig
-from diffusion.process import DiffusionProcess
+from diffusion.guidance import Prediction
+from diffusion.levels import Levels
+from diffusion.process import Process, make_process
 from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.samplers import M0, Table, X, make_table
 from diffusion.sampling import sample
@@ -21,8 +23,8 @@ from tests.scripts import ROOT
 from training.config_files import as_flags
 from training.run_config import belongs
 
-PROCESS = DiffusionProcess(ProcessConfig(20000))  # so many that whole times are no restriction
-LINEAR = DiffusionProcess(ProcessConfig())
+PROCESS = make_process(ProcessConfig(20000))  # so many that whole times are no restriction
+LINEAR = make_process(ProcessConfig())
 MEANS, SPREAD, SHARES = np.array([-0.6, 0.5]), 0.2, np.array([0.4, 0.6])
 
 
@@ -37,11 +39,11 @@ def run(table: Table, x: np.ndarray, predict_x0: Callable, rng: np.random.Genera
     return x
 
 
-def mixture(process: DiffusionProcess) -> Callable:
+def mixture(process: Process) -> Callable:
     """x̂_0 = E[x_0 | x_t] of a mixture of Gaussians."""
 
     def predict_x0(x: np.ndarray, t: int) -> np.ndarray:
-        alpha, sigma = process.alpha[t], process.sigma[t]
+        alpha, sigma = process.coefficients(np.asarray(t))
         variance = alpha**2 * SPREAD**2 + sigma**2
         away = x[:, None] - alpha * MEANS
         log_share = np.log(SHARES) - away**2 / (2 * variance)
@@ -52,22 +54,22 @@ def mixture(process: DiffusionProcess) -> Callable:
     return predict_x0
 
 
-def gaussian(process: DiffusionProcess, mean: float, spread: float) -> Callable:
+def gaussian(process: Process, mean: float, spread: float) -> Callable:
     def predict_x0(x: np.ndarray, t: int) -> np.ndarray:
-        alpha, sigma = process.alpha[t], process.sigma[t]
+        alpha, sigma = process.coefficients(np.asarray(t))
         return mean + alpha * spread**2 / (alpha**2 * spread**2 + sigma**2) * (x - alpha * mean)
 
     return predict_x0
 
 
 SOLVERS = {
-    "ddim": (lambda times: samplers.ddim(PROCESS, times), 1),
-    "heun": (lambda times: samplers.heun(PROCESS, times), 2),
-    "dpm++ 2M": (lambda times: samplers.dpm_solver_pp(PROCESS, times, 2), 2),
-    "dpm++ 3M": (lambda times: samplers.dpm_solver_pp(PROCESS, times, 3), 3),
-    "unipc 1": (lambda times: samplers.unipc(PROCESS, times, 1), 2),  # the corrector adds one
-    "unipc 2": (lambda times: samplers.unipc(PROCESS, times, 2), 3),
-    "unipc 3": (lambda times: samplers.unipc(PROCESS, times, 3), 3),  # at least: whole times hide the fourth
+    "ddim": (lambda times: samplers.ddim(Levels.of(PROCESS, times)), 1),
+    "heun": (lambda times: samplers.heun(Levels.of(PROCESS, times)), 2),
+    "dpm++ 2M": (lambda times: samplers.dpm_solver_pp(Levels.of(PROCESS, times), 2), 2),
+    "dpm++ 3M": (lambda times: samplers.dpm_solver_pp(Levels.of(PROCESS, times), 3), 3),
+    "unipc 1": (lambda times: samplers.unipc(Levels.of(PROCESS, times), 1), 2),  # the corrector adds one
+    "unipc 2": (lambda times: samplers.unipc(Levels.of(PROCESS, times), 2), 3),
+    "unipc 3": (lambda times: samplers.unipc(Levels.of(PROCESS, times), 3), 3),  # at least: whole times hide the fourth
 }
 
 
@@ -75,7 +77,7 @@ SOLVERS = {
 def exact() -> tuple[np.ndarray, np.ndarray]:
     """Noise, and where the flow takes it: 5,000 Heun steps."""
     x = np.linspace(-2.2, 2.2, 41)
-    return x, run(samplers.heun(PROCESS, spaced_times(PROCESS, 5000, "logsnr")), x, mixture(PROCESS))
+    return x, run(samplers.heun(Levels.of(PROCESS, spaced_times(PROCESS, 5000, "logsnr"))), x, mixture(PROCESS))
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -106,7 +108,7 @@ def test_flow_of_a_gaussian_in_closed_form(name: str) -> None:
     np.testing.assert_allclose(found, expected, atol={1: 2e-2, 2: 5e-4, 3: 1e-5}[SOLVERS[name][1]])
 
 
-def spread_of(table: Table, process: DiffusionProcess, mean: float, spread: float) -> tuple[float, float]:
+def spread_of(table: Table, process: Process, mean: float, spread: float) -> tuple[float, float]:
     """Mean and standard deviation of what a one-prediction table makes of a Gaussian, in closed form."""
     m, v = 0.0, 1.0
     for t, w in zip(table.times, table.weights[:, 0], strict=True):
@@ -118,18 +120,18 @@ def spread_of(table: Table, process: DiffusionProcess, mean: float, spread: floa
 
 @pytest.mark.parametrize(("variance", "tolerance"), [("large", 0.02), ("small", 0.02)])
 def test_algorithm_2_lands_on_a_gaussian(variance: str, tolerance: float) -> None:
-    table = samplers.ancestral(LINEAR, spaced_times(LINEAR, 1000), variance)
+    table = samplers.ancestral(Levels.of(LINEAR, spaced_times(LINEAR, 1000, "uniform")), variance)
     mean, spread = spread_of(table, LINEAR, 0.3, 0.5)
     assert abs(mean - 0.3) < 2e-3 and abs(spread - 0.5) < tolerance * 0.5
 
 
 def test_the_two_variances_are_exact_at_their_ends() -> None:
     """β is right for standard normal data, β̃ for a single point (§3.2, Ho et al. 2020), with any number of steps."""
-    times = spaced_times(LINEAR, 10)
+    times = spaced_times(LINEAR, 10, "uniform")
     before_last = lambda table: Table(table.times[:-1], table.weights[:-1])  # noqa: E731
-    _, spread = spread_of(before_last(samplers.ancestral(LINEAR, times, "large")), LINEAR, 0.0, 1.0)
+    _, spread = spread_of(before_last(samplers.ancestral(Levels.of(LINEAR, times), "large")), LINEAR, 0.0, 1.0)
     np.testing.assert_allclose(spread, 1.0, rtol=1e-12)
-    mean, spread = spread_of(before_last(samplers.ancestral(LINEAR, times, "small")), LINEAR, 0.7, 0.0)
+    mean, spread = spread_of(before_last(samplers.ancestral(Levels.of(LINEAR, times), "small")), LINEAR, 0.7, 0.0)
     np.testing.assert_allclose((mean, spread), (LINEAR.alpha[1] * 0.7, LINEAR.sigma[1]), rtol=2e-3)
 
 
@@ -164,21 +166,29 @@ def test_a_run_of_an_earlier_version_is_the_same_where_the_variance_is(tmp_path:
 
 def test_ancestral_sampling_of_a_mixture() -> None:
     rng = np.random.default_rng(0)
-    found = run(samplers.ancestral(LINEAR, spaced_times(LINEAR, 1000)), rng.standard_normal(5000), mixture(LINEAR), rng)
+    found = run(
+        samplers.ancestral(Levels.of(LINEAR, spaced_times(LINEAR, 1000, "uniform"))),
+        rng.standard_normal(5000),
+        mixture(LINEAR),
+        rng,
+    )
     assert abs((found > 0).mean() - 0.6) < 0.02
     for side, mean in ((found < 0, -0.6), (found > 0, 0.5)):
         assert abs(found[side].mean() - mean) < 0.02 and abs(found[side].std() - SPREAD) < 0.02
 
 
 def test_ddim_with_eta_1_is_algorithm_2_with_the_small_variance() -> None:
-    times = spaced_times(LINEAR, 50)
-    ddim, ancestral = samplers.ddim(LINEAR, times, 1.0), samplers.ancestral(LINEAR, times, "small")
+    times = spaced_times(LINEAR, 50, "uniform")
+    ddim, ancestral = (
+        samplers.ddim(Levels.of(LINEAR, times), 1.0),
+        samplers.ancestral(Levels.of(LINEAR, times), "small"),
+    )
     np.testing.assert_allclose(ddim.weights, ancestral.weights, atol=1e-12)
 
 
 def test_dpm_solver_2m_by_hand() -> None:
     times = np.array([800, 400, 100, 0])
-    w = samplers.dpm_solver_pp(LINEAR, times, 2).weights[1, 0]
+    w = samplers.dpm_solver_pp(Levels.of(LINEAR, times), 2).weights[1, 0]
     lam = np.log(LINEAR.alpha / np.maximum(LINEAR.sigma, 1e-300))
     h, r = lam[100] - lam[400], (lam[400] - lam[800]) / (lam[100] - lam[400])
     factor = -LINEAR.alpha[100] * (np.exp(-h) - 1)
@@ -190,8 +200,9 @@ def test_dpm_solver_2m_by_hand() -> None:
 @pytest.mark.parametrize("spacing", CHOICES)
 def test_every_sampler_runs_from_pure_noise(name: str, spacing: str) -> None:
     """Zero terminal SNR: λ_T = −∞, and no coefficient may notice. A prediction that is right from the start is kept."""
-    process = DiffusionProcess(ProcessConfig(1000, "cosine", True, "v"))
-    table = make_table(SamplerConfig(name, 17, spacing, order=3), process)
+    process = make_process(ProcessConfig(1000, "cosine", True, "v"))
+    order = {"order": 3} if "order" in samplers.SAMPLERS[name].uses else {}
+    table = make_table(SamplerConfig(name, 17, spacing, **order), process)
     assert np.isfinite(table.weights).all() and len(np.unique(table.times)) == 17
     found = run(table, np.random.default_rng(0).standard_normal(5), lambda x, t: np.full(5, 0.25))
     np.testing.assert_allclose(found, 0.25, atol=1e-9)
@@ -204,11 +215,13 @@ def test_the_compiled_loop_is_the_table(config: SamplerConfig) -> None:
     z = np.random.default_rng(1).standard_normal((len(table.times), 6, 2)).astype(np.float32)
     import tensorflow as tf
 
-    bend = lambda x, t: 0.8 * np.tanh(x) if isinstance(x, np.ndarray) else 0.8 * tf.tanh(x)  # noqa: E731
+    bend = lambda x, t: 0.8 * np.tanh(x)  # noqa: E731
 
     @tf.function
     def loop(x: tf.Tensor) -> tuple:
-        return sample(table, bend, lambda row: tf.gather(z, row), x, num_frames=3)
+        return sample(
+            table, lambda x, t, _: Prediction(0.8 * tf.tanh(x)), lambda row: tf.gather(z, row), x, num_frames=3
+        )
 
     found, frames = loop(x)
     rows = iter(z)
@@ -231,7 +244,7 @@ def test_times_fall_strictly_from_the_last_to_zero(spacing: str, steps: int) -> 
     times = spaced_times(LINEAR, steps, spacing)
     assert times[0] == 1000 and times[-1] == 0 and len(times) == steps + 1
     assert (np.diff(times) < 0).all()
-    assert steps == 1 or times[-2] == 1
+    assert steps == 1 or times[-2] == (1000 // steps if spacing == "trailing" and 1000 % steps == 0 else 1)
 
 
 def test_bad_samplers_and_warnings() -> None:
@@ -266,10 +279,10 @@ def test_tables_and_configurations_need_neither_keras_nor_tensorflow() -> None:
     code = (
         "import sys, diffusion.data\n"
         "from diffusion.config import DdpmConfig, SampleConfig\nfrom diffusion.fid_config import FidConfig\n"
-        "from diffusion.process import DiffusionProcess\n"
+        "from diffusion.process import make_process\n"
         "from diffusion.samplers import make_table\n"
         "config = DdpmConfig()\n"
-        "make_table(config.sampler, DiffusionProcess(config.process))\n"
+        "make_table(config.sampler, make_process(config.process))\n"
         "SampleConfig(), FidConfig()\n"
         "assert not {'keras', 'tensorflow', 'matplotlib', 'absl'} & set(sys.modules)\n"
     )
@@ -281,8 +294,8 @@ def test_tables_and_configurations_need_neither_keras_nor_tensorflow() -> None:
 @pytest.mark.parametrize("choices", [ProcessConfig(1000, "cosine"), ProcessConfig(1000), ProcessConfig(50)])
 def test_every_sampler_at_its_defaults_makes_the_mixture(name: str, choices: ProcessConfig) -> None:
     """Few steps, rough errors allowed; but no blow-up where α_T is next to nothing (the cosine schedule)."""
-    rng, process = np.random.default_rng(0), DiffusionProcess(choices)
-    config = SamplerConfig(name, min(20, process.num_steps), variance="small")
+    rng, process = np.random.default_rng(0), make_process(choices)
+    config = SamplerConfig(name, min(20, process.num_steps))
     found = run(make_table(config, process), rng.standard_normal(4000), mixture(process), rng)
     # Rounding of x̂_0 to float32 must not matter either.
     bent = run(

@@ -1,19 +1,14 @@
 """Going on from a finished run: its words and weights are where another run starts.
 
-The head comes along where the classes are the same; otherwise it is a new one. The run that goes on keeps a copy of its
-source until it is finished, so that the source may be moved or removed once it has begun.
+The head comes along where the classes are the same; otherwise it is a new one.
 """
 
 import dataclasses
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from files.artefacts import CONFIG
-from files.documents import file_sha256, read_object
 from files.errors import UserError
-from files.writing import is_held_back
 from text_cls.config import CleaningConfig
 from text_cls.data import Splits
 from text_cls.ensemble import networks_of
@@ -21,14 +16,15 @@ from text_cls.predictor import WEIGHTS, Predictor
 from text_cls.preprocess import Cleaner
 from text_cls.published_classifier import is_published
 from text_cls.tokenisers import SubwordTokeniser, WordTokeniser
+from training import continuing
 from training.backends import Placement
 from training.config_files import as_flags
 from training.options import Config
 from training.randomness import is_seed_state
 from training.run import Run
-from training.run_config import flags_of, read_own
+from training.run_config import flags_of
 
-START = "start"  # the copy of the source in the folder of the run that goes on
+drop = continuing.drop
 # What may be another in the run that goes on: it fixes no weight, and no meaning of one.
 _FREE = {"dropout", "attention_dropout", "token_dropout", "head_dropout", "num_classes"}
 Own = TypeVar("Own", bound=WordTokeniser | SubwordTokeniser)
@@ -64,44 +60,28 @@ class Source(NamedTuple):
 
 
 def read_source(run: Path | None, placement: Placement, run_dir: Path | str | None = None) -> Source | None:
-    """The run of ``--init_from``.
-
-    Where it is gone, what the run in ``run_dir`` has of it stands in: the copy with which it began, or, once it is
-    finished, its own model, which has the same words; nothing is trained then.
+    """The run of ``--init_from``; see ``training.continuing.find_origin``.
 
     Raises:
         UserError: it is not finished, or damaged.
     """
     if run is None:
         return None
-    folder, before = run / "model", None
-    if run_dir is not None:
-        before = (read_own(Path(run_dir) / "data.json") or {}).get("init_from")
-    if run_dir is not None and before is not None and not folder.exists():
-        own = [Path(run_dir) / name for name in (START, "model")]
-        folder = next((folder for folder in own if (folder / CONFIG).exists()), folder)
     if is_published(run):
         raise UserError(f"--init_from={run} is a published model, not a run: give it as --encoder={run}")
-    predictor = Predictor.load(folder, placement)
-    fingerprint = file_sha256(folder / WEIGHTS) if folder == run / "model" else str(before)
-    return Source(run, predictor, fingerprint, before is None)
+    origin = continuing.find_origin(run, WEIGHTS, run_dir)
+    return Source(run, Predictor.load(origin.folder, placement), origin.fingerprint, origin.is_new)
 
 
 def inputs_of(source: Source | None) -> dict[str, str]:
     """What a run depends on besides its configuration and its data: the source's weights."""
-    return {} if source is None else {"init_from": source.fingerprint}
+    return continuing.inputs_of(source and source.fingerprint)
 
 
 def keep(source: Source | None, run: Run) -> None:
     """Copies the source into the folder of the run that begins with it."""
-    if source is not None and not (run.path / START / CONFIG).exists():
-        source.predictor.save(run.path / START)
-
-
-def drop(run: Run) -> None:
-    """Removes the copy from the folder of a run that is finished."""
-    if not is_held_back(run.path / START):
-        shutil.rmtree(run.path / START, ignore_errors=True)
+    if source is not None:
+        continuing.keep(run, source.predictor.save)
 
 
 def check_used(source: Source, config: Config, names: Iterable[str]) -> None:
@@ -162,19 +142,8 @@ def start_from(source: Source, predictor: Predictor) -> str:
 
 def seen_before(source: Source, splits: Splits) -> tuple[str, ...]:
     """A note where validation or test rows are not those of the source: it may have been trained on some of them."""
-    path = source.run / "data.json"
-    before = read_object(path) if path.exists() else {}
-    others = [
-        name
-        for name, texts in (("validation", splits.validation), ("test", splits.test))
-        if (before.get(name) or {}).get("sha256") != texts.fingerprint()
-    ]
-    if not others:
-        return ()
-    return (
-        f"the {' and '.join(others)} rows are not those of {source.run}, which may have been trained on some of them: "
-        "figures are too good then; use the same data, seed and shares, or rows that it cannot have seen",
-    )
+    held_out = {"validation": splits.validation.fingerprint(), "test": splits.test.fingerprint()}
+    return continuing.seen_before(source.run, held_out, "rows")
 
 
 def _flat(nested: dict[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from text_cls.mislabelled import SUSPECTS
 from text_cls.pooled import FEWEST, Places, Pooled, drawn_rows, pooled_vectors, principal
 from text_cls.predictor import Predictor
 from text_cls.report_data import EXPLAINED, REPORT_DATA, Answered, explained, report_data, to_explain
-from text_cls.report_page import PAGE, write_page
+from text_cls.report_page import write_page
 from text_cls.report_sections import MOST_POINTS, PLACES
+from training.page import PAGE
 from training.run import Run
 
 if TYPE_CHECKING:

@@ -6,14 +6,9 @@ A pure function of the files of the run's folder.
 from pathlib import Path
 
 from files.writing import write_text
-from text_cls import page_parts as parts
 from text_cls.page_style import STYLE
 from text_cls.report_sections import PARTS, SPLITS, Finished
-
-PAGE = "report.html"
-# Nothing is loaded from anywhere, and without plotly no script runs, whatever a text holds.
-_POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'"
-_SCRIPTS = "; script-src 'unsafe-inline' 'unsafe-eval'; worker-src blob:"
+from training.page import Page, Section
 
 
 def write_page(folder: Path, path: Path, interactive: bool = False) -> None:
@@ -27,36 +22,14 @@ def write_page(folder: Path, path: Path, interactive: bool = False) -> None:
     Raises:
         UserError: a file of the folder is damaged.
     """
-    write_text(path, page(Finished.read(folder, interactive)))
+    write_text(path, page_of(Finished.read(folder, interactive)).html())
 
 
-def page(run: Finished) -> str:
-    """The whole page as HTML."""
-    title = f"{run.folder.resolve().name}: report of a text classifier"
-    policy = _POLICY + (_SCRIPTS if run.interactive else "")
-    made = [(one, inside) for one in PARTS if (inside := one.made(run))]
-    menu = "".join(f'<a href="#{one.key}">{one.title}</a>' for one, _ in made)
-    body = "\n".join(parts.section(one.key, one.title, *inside) for one, inside in made)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{parts.escaped(title)}</title>
-<link rel="icon" href="data:,">
-<style>{STYLE}</style>
-</head>
-<body>
-<header><h1>{parts.name(run.folder.resolve().name, 80)}</h1><p class="lead">{_lead(run)}</p></header>
-<nav><div>{menu}</div></nav>
-<main>
-{body}
-</main>
-<footer><p>Made by Triptych from the files beside this page; it needs no network.</p></footer>
-</body>
-</html>
-"""
+def page_of(run: Finished) -> Page:
+    """The whole page."""
+    made = [Section(one.key, one.title, inside) for one in PARTS if (inside := one.made(run))]
+    name = run.folder.resolve().name
+    return Page(name, "a text classifier", _lead(run), made, STYLE, scripts=run.interactive)
 
 
 def _lead(run: Finished) -> str:

@@ -12,10 +12,11 @@ from files.documents import read_json, read_object, read_text
 from text_cls import page_parts as parts
 from text_cls.metrics import confusion_cells
 from text_cls.mislabelled import SUSPECTS
-from text_cls.page_parts import Column, number
 from text_cls.plots import scatter_3d_part
 from text_cls.pooled import Places
 from text_cls.report_data import EXPLAINED, REPORT_DATA
+from training import page
+from training.page import Column, number
 
 PLACES = "tsne.npz"
 MOST_ROWS = 200  # of a table
@@ -86,13 +87,13 @@ def _figures(run: Finished) -> list[str]:
         if key in intervals:
             low, high = intervals[key]
             below.insert(0, f"{100 * intervals['level']:.0f} % interval {number(low)} – {number(high)}<br>")
-        tiles.append(parts.tile(_plain(key), number(run.test[key]), "".join(below)))
+        tiles.append(page.tile(_plain(key), number(run.test[key]), "".join(below)))
     how = "Figures of the test texts, which were looked at once."
     if intervals:
         how += (
             f" Intervals are of {intervals['resamples']:,} resamples of these texts; another training is not in them."
         )
-    return [f'<div class="tiles">{"".join(tiles)}</div>', f"<p><small>{how}</small></p>", _facts(run)]
+    return [page.tiles(tiles), f"<p><small>{how}</small></p>", _facts(run)]
 
 
 def _facts(run: Finished) -> str:
@@ -105,9 +106,8 @@ def _facts(run: Finished) -> str:
         (key.replace("num_", ""), number(run.result[key], form)) for key, form in forms.items() if key in run.result
     ]
     if "init_from" in run.result:
-        facts.append(("init_from", parts.text(run.result["init_from"])))
-    inside = "".join(f"<div><dt>{_plain(key)}</dt><dd>{value}</dd></div>" for key, value in facts)
-    return f'<dl class="facts">{inside}</dl>'
+        facts.append(("init_from", page.text(run.result["init_from"])))
+    return page.facts([(_plain(key), value) for key, value in facts])
 
 
 def _plain(key: str) -> str:
@@ -118,9 +118,7 @@ def _plain(key: str) -> str:
 
 
 def _curves(run: Finished) -> list[str]:
-    return [
-        parts.picture(run.folder / "curves.png", "Loss and accuracy by step, of training and validation", wide=True)
-    ]
+    return [page.picture(run.folder / "curves.png", "Loss and accuracy by step, of training and validation", wide=True)]
 
 
 _OF_CLASS = (
@@ -134,16 +132,16 @@ def _classes(run: Finished) -> list[str]:
     shown = sorted(per_class, key=lambda name: (per_class[name]["f1"], -per_class[name]["support"]))[:MOST_ROWS]
     columns = [one for one in _OF_CLASS if one.key == "name" or any(one.key in per_class[name] for name in shown)]
     rows = [
-        {"name": parts.name(name), "support": f"{per_class[name]['support']:,}"}
+        {"name": page.name(name), "support": f"{per_class[name]['support']:,}"}
         | {one.key: number(per_class[name].get(one.key)) for one in columns if one.key not in ("name", "support")}
         for name in shown
     ]
     rest = len(per_class) - len(shown)
     more = f"; {rest:,} more are in report.txt" if rest else ""
-    found = [f"<p><small>Those with the lowest F1 first{more}.</small></p>", parts.table(columns, rows)]
+    found = [f"<p><small>Those with the lowest F1 first{more}.</small></p>", page.table(columns, rows)]
     if run.has_several_labels:
         alt = "F1 of every class, and the number of texts that have it"
-        found.append(parts.picture(run.folder / "f1_by_class.png", alt, wide=True))
+        found.append(page.picture(run.folder / "f1_by_class.png", alt, wide=True))
     return found
 
 
@@ -156,8 +154,8 @@ def _confusion(run: Finished) -> list[str]:
     off = off[np.argsort(-cells.texts[off], kind="stable")][:MOST_PAIRS]
     rows = [
         {
-            "true": parts.name(run.classes[cells.true[k]]),
-            "predicted": parts.name(run.classes[cells.predicted[k]]),
+            "true": page.name(run.classes[cells.true[k]]),
+            "predicted": page.name(run.classes[cells.predicted[k]]),
             "texts": f"{cells.texts[k]:,}",
             "share": f"{cells.texts[k] / of_class[cells.true[k]]:.1%}",
         }
@@ -166,15 +164,15 @@ def _confusion(run: Finished) -> list[str]:
     columns = [Column("class", "true", False), Column("taken for", "predicted", False), Column("texts", "texts"),
                Column("of the class", "share")]  # fmt: skip
     alt, wide = "Confusion matrix: true classes by predicted classes", len(run.classes) > _SMALL
-    drawn = parts.picture(run.folder / "confusion.png", alt, wide)
-    most = parts.table(columns, rows) if rows else "<p>No text is answered wrong.</p>"
-    return [parts.beside(drawn, "<h3>Classes that are confused most often</h3>" + most)]
+    drawn = page.picture(run.folder / "confusion.png", alt, wide)
+    most = page.table(columns, rows) if rows else "<p>No text is answered wrong.</p>"
+    return [page.beside(drawn, "<h3>Classes that are confused most often</h3>" + most)]
 
 
 def _calibration(run: Finished) -> list[str]:
     about = run.test.get("calibration")
     if about is None:
-        return [parts.note("The run is of a version that fitted no temperature.")]
+        return [page.note("The run is of a version that fitted no temperature.")]
     shown = {"loss": "loss (negative log-likelihood)", "calibration_error": "calibration error, bins of equal width",
              "calibration_error_equal_mass": "calibration error, bins of equally many"}  # fmt: skip
     rows = [
@@ -185,21 +183,21 @@ def _calibration(run: Finished) -> list[str]:
     alt = "Reliability before and after the temperature, and accuracy by share of the texts"
     return [
         f"<p>Logits are divided by a temperature of {number(about['temperature'], '.3f')}, fitted on validation.</p>",
-        parts.picture(run.folder / "calibration.png", alt, wide=True),
+        page.picture(run.folder / "calibration.png", alt, wide=True),
         "<h3>Before and after the temperature</h3>",
-        parts.table(columns, rows),
+        page.table(columns, rows),
     ]
 
 
 def _errors(run: Finished) -> list[str]:
     if "errors" not in run.texts:
-        return [parts.note(f"{REPORT_DATA} is not there: the run was made with --noreport, or by an earlier version.")]
+        return [page.note(f"{REPORT_DATA} is not there: the run was made with --noreport, or by an earlier version.")]
     wrong, errors = run.texts["wrong"], run.texts["errors"]
     if not errors:
         return ["<p>No test text is answered wrong.</p>"]
     share = f"{wrong:,} of {run.data['test']['rows']:,} test texts are answered wrong"
     which = f"; the {len(errors)} with the highest confidence" if len(errors) < wrong else ", the most confident first"
-    one_by_one = [parts.card(parts.answer(one, judged=False), parts.escaped(one["text"])) for one in errors]
+    one_by_one = [parts.card(parts.answer(one, judged=False), page.escaped(one["text"])) for one in errors]
     return [f"<p>{share}{which}. A label may be wrong too.</p>", parts.cards(one_by_one)]
 
 
@@ -211,10 +209,10 @@ def _doubts(run: Finished) -> list[str]:
     rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
     items = [
         parts.card(
-            f'<p class="answer">label <b>{parts.name(row["label"])}</b> ({float(row["label_probability"]):.4f}), '
-            f"or <b>{parts.name(row['suggested'])}</b> ({float(row['suggested_probability']):.4f}) "
-            f"<small>{parts.name(row['id'])}</small></p>",
-            parts.escaped(row["text"]),
+            f'<p class="answer">label <b>{page.name(row["label"])}</b> ({float(row["label_probability"]):.4f}), '
+            f"or <b>{page.name(row['suggested'])}</b> ({float(row['suggested_probability']):.4f}) "
+            f"<small>{page.name(row['id'])}</small></p>",
+            page.escaped(row["text"]),
         )
         for row in rows[:MOST_SUSPECTS]
     ]
@@ -224,9 +222,7 @@ def _doubts(run: Finished) -> list[str]:
 
 def _explained(run: Finished) -> list[str]:
     if not run.explained:
-        return [
-            parts.note("No texts are explained here. Any text can be: python -m experiments.predict_text --explain")
-        ]
+        return [page.note("No texts are explained here. Any text can be: python -m experiments.predict_text --explain")]
     how = (
         'Words on <span class="for" style="--a:1">blue</span> speak for the class, on '
         '<span class="against" style="--a:1">orange</span> against it: what each adds to the class\'s logit, by '
@@ -237,7 +233,7 @@ def _explained(run: Finished) -> list[str]:
         words = parts.shaded(one["words"], one["attributions"])
         rest = f" … ({one['more_words']:,} more words)" if one["more_words"] else ""
         sums = (
-            f"<small>for {parts.name(one['class'])}: logit {number(one['logit'], '.2f')}, without the words "
+            f"<small>for {page.name(one['class'])}: logit {number(one['logit'], '.2f')}, without the words "
             f"{number(one['baseline'], '.2f')}</small>"
         )
         items.append(parts.card(parts.answer(one), f"{words}{rest}<br>{sums}"))
@@ -246,7 +242,7 @@ def _explained(run: Finished) -> list[str]:
 
 def _points(run: Finished) -> list[str]:
     if run.places is None:
-        return [parts.note("There is no t-SNE: it needs --report, --tsne, one label a text and five test texts.")]
+        return [page.note("There is no t-SNE: it needs --report, --tsne, one label a text and five test texts.")]
     plane, labels, predicted = (array[:MOST_POINTS] for array in run.places[:1] + run.places[2:])
     drawn = parts.points(plane, labels, predicted, run.classes, run.texts.get("points", ()))
     how = f"The network's vectors of {len(plane):,} test texts before its last layer, by t-SNE: near points are alike."
@@ -256,27 +252,24 @@ def _points(run: Finished) -> list[str]:
 def _space(run: Finished, places: Places) -> str:
     if run.interactive:
         return scatter_3d_part(places.space[:MOST_POINTS], places.labels[:MOST_POINTS], run.classes)
-    still = parts.picture(run.folder / "tsne.png", "The same texts in three dimensions, from two sides", wide=True)
-    return still + parts.note(
+    still = page.picture(run.folder / "tsne.png", "The same texts in three dimensions, from two sides", wide=True)
+    return still + page.note(
         "To turn it by hand, run the same command again with --interactive, which needs plotly (pip install plotly)."
     )
 
 
 def _settings(run: Finished) -> list[str]:
     splits = [split for split in SPLITS if split in run.data]
-    notes = "".join(f"<li>{parts.text(one)}</li>" for one in run.data.get("notes", ()))
     columns = [Column("class", "name", False), *(Column(split, split) for split in splits)]
     counts = {split: run.data[split]["by_class"] for split in splits}
     rows = [
-        {"name": parts.name(name)} | {split: f"{count[k]:,}" for split, count in counts.items() if count is not None}
+        {"name": page.name(name)} | {split: f"{count[k]:,}" for split, count in counts.items() if count is not None}
         for k, name in enumerate(run.data["classes"][:MOST_ROWS])
     ]
-    file = run.folder / "flags.txt"
-    flags = read_text(file) if file.exists() else ""
     return [
-        f"<ul>{notes}</ul>" if notes else "",
-        parts.folded("Texts by class and split", parts.table(columns, rows)),
-        parts.folded("All flags (flags.txt)", f'<pre tabindex="0">{parts.escaped(flags)}</pre>'),
+        page.remarks(run.data.get("notes", ())),
+        page.folded("Texts by class and split", page.table(columns, rows)),
+        page.flags(run.folder / "flags.txt"),
     ]
 
 

@@ -44,7 +44,7 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
         Interrupted: the user stopped the run.
     """
     if training.tensorboard and hosts().chief:
-        run.writer = tensorboard_writer(run.path)
+        run.writers.append(tensorboard_writer(run.path))
     checkpointer = Checkpointer(run.path / "checkpoints", job.model, job.optimizer, run.identity, run.say)
     state, history = checkpointer.restore() or Saved(State(), "")
     if len({tuple(found) for found in exchange((state.step, state.best_step))}) > 1:

@@ -41,6 +41,8 @@ class Option(NamedTuple):
         former_values: what choices were called in earlier versions → what they are called today.
         former_defaults: its defaults in earlier versions, if a run of then may be what today's default is: data.json or
             ``Run.open`` (``settled``) must tell whether it is.
+        same_as_default: values that mean what the default means, such as its name in earlier versions; a folder with
+            one and a folder with the other are of the same run.
     """
 
     help: str
@@ -53,6 +55,7 @@ class Option(NamedTuple):
     former_names: tuple[str, ...] = ()
     former_values: Mapping[str, str] = types.MappingProxyType({})
     former_defaults: tuple[Any, ...] = ()
+    same_as_default: tuple[Any, ...] = ()
 
     def values(self) -> tuple[Any, ...]:
         """The choices; none means that every value is allowed."""
@@ -126,6 +129,12 @@ class Config:
                 near = [earlier.get(found, found) for found in difflib.get_close_matches(name, [*known, *earlier], 1)]
                 raise UserError(f"{cls.__name__} has no {name!r}" + "".join(f"; is it {found!r}?" for found in near))
         return with_values(config, {known[name]: value for name, value in choices.items()})
+
+    def described(self, later: Collection[str]) -> str:
+        """``repr`` without the ``later`` fields that have their default: fingerprints of artefacts must not change because
+        a field was added."""
+        said = [f for f in dataclasses.fields(self) if f.name not in later or getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in said)})"
 
     def check(self) -> None:
         """Refuses fields that contradict each other."""

@@ -29,7 +29,7 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Writer(Protocol):
-    """Where figures go besides the run folder's own files (TensorBoard, for one)."""
+    """Where figures go besides the run folder's own files: TensorBoard, or a page that is looked at meanwhile."""
 
     def __call__(self, step: int, split: str, figures: dict[str, float]) -> None: ...
 
@@ -51,7 +51,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.writer: Writer | None = None
+        self.writers: list[Writer] = []
         self.num_steps = 0
         self.history = ""  # the lines of metrics.jsonl
         self._start = (0, time.monotonic())
@@ -226,10 +226,10 @@ class Run:
         line = json.dumps({"step": step, "split": split} | figures) + "\n"
         self.history += line
         append_text(self.path / "metrics.jsonl", line)
-        if self.writer:
-            self.writer(step, split, figures)
+        for writer in self.writers:
+            writer(step, split, figures)
         text = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in figures.items())
-        self.say(f"{split:10s} step {step}/{self.num_steps}  {text}  left {self._left(step)}")
+        self.say(f"{split:10s} step {step}/{self.num_steps}  {text}  left {self.left(step)}")
 
     def say(self, text: str) -> None:
         """Prints a line and keeps it in ``log.txt``."""
@@ -271,7 +271,8 @@ class Run:
         """The content of ``name`` in the folder, None if it is not there."""
         return read_own(self.path / name)
 
-    def _left(self, step: int) -> str:
+    def left(self, step: int) -> str:
+        """Minutes and seconds of training that are left, at the pace until ``step``."""
         first, start = self._start
         seconds = (time.monotonic() - start) / max(1, step - first) * (self.num_steps - step)
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -7,7 +7,7 @@ from files.documents import read_object, read_text
 from files.errors import UserError
 from files.writing import is_draft
 from training.config_files import as_flags, text_of
-from training.options import Config, Leaf, leaves
+from training.options import Config, Leaf, Option, leaves
 
 
 def read_own(path: Path) -> dict[str, Any] | None:
@@ -72,11 +72,13 @@ def _compared(path: Path, config: Config, settled: Config | None) -> _Compared:
     """What the folder does not say had its default, today's or an earlier one."""
     here, defaults, said = as_flags(config), as_flags(type(config)()), flags_of(path, config)
     decided = as_flags((settled or config).settled())
-    former = {leaf.name: _former_defaults(leaf) for leaf in leaves(type(config)())}
+    options = {leaf.name: leaf.option for leaf in leaves(type(config)())}
     found = _Compared([], [])
     for name in sorted(here.keys() | defaults.keys() | said.keys()):
-        ours, default, earlier = {here.get(name), decided.get(name)}, defaults.get(name), former.get(name, set())
-        there = {said[name]} if name in said else {default, *earlier}
+        about, default = options.get(name, Option("")), defaults.get(name)
+        same, earlier = _texts(about.same_as_default), _texts(about.former_defaults)
+        ours = {default if value in same else value for value in (here.get(name), decided.get(name))}
+        there = {default if said[name] in same else said[name]} if name in said else {default, *earlier}
         if not ours.isdisjoint(there):
             continue
         if ours == {default} and there <= earlier:
@@ -86,8 +88,9 @@ def _compared(path: Path, config: Config, settled: Config | None) -> _Compared:
     return found
 
 
-def _former_defaults(leaf: Leaf) -> set[str | None]:
-    return {None if value is None else text_of(value) for value in leaf.option.former_defaults}
+def _texts(values: tuple[Any, ...]) -> set[str | None]:
+    """As flags have them."""
+    return {None if value is None else text_of(value) for value in values}
 
 
 def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:

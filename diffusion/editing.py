@@ -1,0 +1,269 @@
+"""Edits of given images as walks over a sampler's table: in-painting, variations, inversion.
+
+The network need not have been trained for it. ``B`` batch, ``N`` images, ``H, W, C`` of each, ``R`` rows of a table.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from diffusion import noise
+from diffusion.generator import Generator
+from diffusion.guidance import Predict, make_predict
+from diffusion.levels import Levels, posterior
+from diffusion.objective import to_model
+from diffusion.process_config import SamplerConfig
+from diffusion.samplers import M0, Table, X, ddim, make_levels, make_table
+from diffusion.sampling import Constrain, sample, to_pixels
+from files.errors import UserError
+from training.evaluation import make_evaluator
+from training.feed import Batches, spec_of
+
+Draw = Callable[[Any], Any]  # stream → standard normal noise [B, …]
+
+
+class Walk(NamedTuple):
+    """A sampler's table whose steps are walked several times.
+
+    Attributes:
+        table: its rows, repeated.
+        alpha, sigma: [R] of the level at which each row ends.
+        back: [R, 2] factors of x and of new noise after it: the jump back to where the row began; 1 and 0 for none.
+    """
+
+    table: Table
+    alpha: np.ndarray
+    sigma: np.ndarray
+    back: np.ndarray
+
+
+def resampled(table: Table, levels: Levels, times: int) -> Walk:
+    """Every step ``times`` times, with a jump back by q(x_t | x_s) between them, but the last step once.
+
+    Algorithm 1 of RePaint (Lugmayr et al. 2022), with a jump of one step.
+
+    Raises:
+        UserError: a sampler that remembers predictions, which are of no use after a jump.
+    """
+    if table.memory != 1:
+        raise UserError(
+            "--edit=inpaint walks every step again, where this sampler needs its predictions of the steps before: use "
+            "--sampler=ddim or ancestral"
+        )
+    counts = np.full(levels.steps, times)
+    counts[-1] = 1
+    step = np.repeat(np.arange(levels.steps), counts)
+    again = np.append(step[1:] == step[:-1], False)
+    ratio = levels.alpha[step] / levels.alpha[step + 1]
+    jump = np.stack([ratio, np.sqrt(posterior(levels, step, step + 1).beta)], axis=1)
+    bounds = None if table.log_variances is None else table.log_variances[step]
+    return Walk(
+        Table(table.times[step], table.weights[step], bounds),
+        levels.alpha[step + 1],
+        levels.sigma[step + 1],
+        np.where(again[:, None], jump, [1.0, 0.0]),
+    )
+
+
+def keeping(walk: Walk, x0: Any, fill: Any, draw: Draw) -> Constrain:
+    """Known pixels as q(x_s | x_0) at the end of every row, then its jump back.
+
+    Args:
+        walk: the rows.
+        x0: [B, …] the image, −1 … 1.
+        fill: [B, …, 1] 1 where a pixel is made, and 0 where it is known.
+        draw: noise of a stream.
+    """
+    alpha, sigma, back = (ops.convert_to_tensor(part, "float32") for part in (walk.alpha, walk.sigma, walk.back))
+    jumps = bool((walk.back[:, 1] > 0).any())
+
+    def constrain(row: Any, x: Any) -> Any:
+        known = ops.take(alpha, row) * x0 + ops.take(sigma, row) * draw(noise.editing_stream(row, noise.KNOWN))
+        x = fill * x + (1.0 - fill) * known
+        if not jumps:
+            return x
+        factors = ops.take(back, row, axis=0)
+        return factors[0] * x + factors[1] * draw(noise.editing_stream(row, noise.JUMP))
+
+    return constrain
+
+
+def inpaint(walk: Walk, levels: Levels, predict: Predict, start: float, x0: Any, fill: Any, draw: Draw) -> Any:
+    """[B, …] the image with new pixels where ``fill`` is 1; ``start``: σ of x at the first time, see ``Process``."""
+    z = draw(noise.sampling_stream())
+    noisy = float(levels.alpha[0]) * x0 + float(levels.sigma[0]) * z
+    x = fill * start * z + (1.0 - fill) * noisy
+    constrain = keeping(walk, x0, fill, draw)
+    made = sample(walk.table, predict, lambda row: draw(noise.sampling_stream(row)), x, constrain=constrain).image
+    return fill * made + (1.0 - fill) * x0
+
+
+def shortened(levels: Levels, strength: float) -> Levels:
+    """The last levels, of a share of the steps (at least one): where a variation begins and how it goes on."""
+    steps = max(1, round(strength * levels.steps))
+    return Levels(levels.times[-steps - 1 :], levels.alpha[-steps - 1 :], levels.sigma[-steps - 1 :])
+
+
+def vary(table: Table, levels: Levels, predict: Predict, x0: Any, draw: Draw) -> Any:
+    """[B, …] the image with noise up to the first of ``levels``, and down again (SDEdit, Meng et al. 2022)."""
+    x = float(levels.alpha[0]) * x0 + float(levels.sigma[0]) * draw(noise.sampling_stream())
+    return sample(table, predict, lambda row: draw(noise.sampling_stream(row)), x).image
+
+
+def inverted(levels: Levels) -> Table:
+    """DDIM walked from the image to noise (Song et al. 2021, §5.4), over the levels of the way down.
+
+    It begins with α x_0 at the last time before 0. Its first row looks for the x there whose prediction is x_0: one
+    step of x ← x + α (x_0 − x̂_0(x)), from that x.
+    """
+    up = Levels(levels.times[-2::-1], levels.alpha[-2::-1], levels.sigma[-2::-1])
+    rest = ddim(up)
+    first = np.zeros((1, 2, rest.weights.shape[-1]))
+    first[0, 0, X], first[0, 0, M0] = 2.0, -up.alpha[0]
+    return Table(np.append(up.times[0], rest.times), np.concatenate([first, rest.weights]))
+
+
+def invert(table: Table, levels: Levels, predict: Predict, x0: Any) -> Any:
+    """[B, …] the noise from which DDIM makes the image; ``table`` from ``inverted(levels)``."""
+    x = float(levels.alpha[-2]) * x0
+    return sample(table, predict, lambda row: x, x).image
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Images that are edited; image i of a seed is the same in any batch.
+
+    Attributes:
+        pixels: [N, H, W, C] uint8, or float32 of noise.
+        label: [N] classes, or None for no class.
+        seed: of all noise.
+        fill: [N, H, W, 1] 1 where pixels are made; None where that is no question.
+    """
+
+    pixels: np.ndarray
+    label: np.ndarray | None = None
+    seed: int = 0
+    fill: np.ndarray | None = None
+
+
+class EditBatch(NamedTuple):
+    """Images to be edited; rows beyond the last are filler."""
+
+    image: Any  # [B, H, W, C]
+    fill: Any  # [B, H, W, 1] float32
+    label: Any  # [B] int32
+    number: Any  # [B] int32 number of the image: its noise follows from the seed and this
+    seed: Any  # [B] uint32, the same for all
+    mask: Any  # [B] float32, 1 for an image and 0 for filler
+
+
+def edit_batches(given: Given, no_class: int, size: int) -> Batches:
+    """The images in order, in batches of ``size``; ``no_class`` is the label for no class."""
+    count = len(given.pixels)
+    label = np.full(count, no_class) if given.label is None else given.label
+    fill = np.zeros((count, 1, 1, 1)) if given.fill is None else given.fill
+
+    def batches() -> Iterator[EditBatch]:
+        for start in range(0, count, size):
+            rows = np.arange(start, min(start + size, count))
+            filler = size - len(rows)
+            mask = np.pad(np.ones(len(rows), np.float32), (0, filler))
+            rows = np.pad(rows, (0, filler), mode="edge")
+            yield EditBatch(
+                given.pixels[rows],
+                fill[rows].astype(np.float32),
+                label[rows].astype(np.int32),
+                rows.astype(np.int32),
+                np.full(size, given.seed, np.uint32),
+                mask,
+            )
+
+    return Batches(batches, spec_of(next(batches())))
+
+
+# (batch, prediction of x_0, noise by stream) → {name: [B, …]}
+EditFn = Callable[[EditBatch, Predict, Draw], dict[str, Any]]
+
+
+# (images, size of a batch, which changes only speed and memory) → {name: [N, …]}
+Editor = Callable[[Given, int], dict[str, np.ndarray]]
+
+
+def make_editor(function: EditFn, generator: Generator, sampler: SamplerConfig) -> Editor:
+    """Compiles an edit for the generator's devices."""
+    config = generator.settled(sampler)
+
+    def edited(batch: EditBatch) -> dict[str, Any]:
+        predict = make_predict(
+            *generator.networks(batch.label), generator.process, config, generator.config.learned_variance
+        )
+        return function(batch, predict, lambda stream: noise.normal(batch.seed, batch.number, stream, generator.shape))
+
+    evaluate = make_evaluator(edited, generator.placement)
+
+    def run(given: Given, batch_size: int) -> dict[str, np.ndarray]:
+        size = min(batch_size, generator.round_up(len(given.pixels)))
+        return evaluate(edit_batches(given, len(generator.classes), size))
+
+    return run
+
+
+def inpainting(generator: Generator, sampler: SamplerConfig, resample: int) -> EditFn:
+    """``image`` [B, H, W, C] uint8, made where ``fill`` is 1.
+
+    Raises:
+        UserError: see ``resampled``.
+    """
+    levels = make_levels(sampler, generator.process)
+    walk = resampled(make_table(generator.settled(sampler), generator.process, levels), levels, resample)
+    start = generator.process.start(float(levels.sigma[0]))
+
+    def function(batch: EditBatch, predict: Predict, draw: Draw) -> dict[str, Any]:
+        made = inpaint(walk, levels, predict, start, to_model(batch.image), batch.fill, draw)
+        return {"image": ops.where(batch.fill > 0, to_pixels(made), batch.image)}
+
+    return function
+
+
+def varying(generator: Generator, sampler: SamplerConfig, strength: float) -> EditFn:
+    """``image`` [B, H, W, C] uint8: what the network makes of the image under noise."""
+    levels = shortened(make_levels(sampler, generator.process), strength)
+    table = make_table(generator.settled(sampler), generator.process, levels)
+
+    def function(batch: EditBatch, predict: Predict, draw: Draw) -> dict[str, Any]:
+        return {"image": to_pixels(vary(table, levels, predict, to_model(batch.image), draw))}
+
+    return function
+
+
+def inverting(generator: Generator, sampler: SamplerConfig) -> EditFn:
+    """``noise`` [B, H, W, C] float32, from which ``from_noise`` makes the image again, nearly.
+
+    Raises:
+        UserError: another sampler than deterministic DDIM, whose way up is known.
+    """
+    if sampler.sampler != "ddim" or sampler.eta:
+        raise UserError(
+            "--edit=interpolate walks DDIM from the images to noise, and --sampler="
+            f"{sampler.sampler} with --eta={sampler.eta:g} cannot be walked that way; use --sampler=ddim and no --eta"
+        )
+    levels = make_levels(sampler, generator.process)
+    table = inverted(levels)
+
+    def function(batch: EditBatch, predict: Predict, draw: Draw) -> dict[str, Any]:
+        return {"noise": invert(table, levels, predict, to_model(batch.image))}
+
+    return function
+
+
+def from_noise(generator: Generator, sampler: SamplerConfig) -> EditFn:
+    """``x`` [B, H, W, C] float32: where a deterministic sampler goes from the noise that is given as images."""
+    table = make_table(sampler, generator.process)
+
+    def function(batch: EditBatch, predict: Predict, draw: Draw) -> dict[str, Any]:
+        return {"x": sample(table, predict, lambda row: batch.image, batch.image).image}
+
+    return function

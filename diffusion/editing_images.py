@@ -1,0 +1,163 @@
+"""Images and masks that are to be edited, and the names of what becomes of them. ``N`` images, ``H, W, C`` of each."""
+
+import dataclasses
+import os
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusion.data_config import ReadingConfig
+from diffusion.decoding import NeedsRange, Refused, decode, extremes, quiet
+from diffusion.image_files import ARCHIVES, Entry
+from diffusion.image_report import Scale
+from diffusion.images import readable, stream_images
+from diffusion.pixel_ranges import Range, choose_range
+from diffusion.readers import is_arrays, read_npz
+from diffusion.wording import counted, first_names
+from files.errors import UserError
+from files.limits import check_regular
+
+_LONGEST = 200  # bytes of a part of a name that is kept, so that a suffix has room
+_DEEPEST = 10  # parts of a name that are kept
+
+
+class Named(NamedTuple):
+    """Images of one size.
+
+    Attributes:
+        names: [N] paths below their folder, or numbers of those of an array.
+        pixels: [N, H, W, C] uint8.
+        notes: what should be said of the files.
+    """
+
+    names: list[PurePosixPath]
+    pixels: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def read_named(path: Path, reading: ReadingConfig, scale: Range | None = None) -> Named:
+    """A folder, an archive, a single file of an image, or an npz or npy file; in order of their names.
+
+    Args:
+        path: where they are.
+        reading: how they are read.
+        scale: what is black and white in images of more than 8 bits; None: it follows from them.
+
+    Raises:
+        UserError: nothing there, something that is no image, or images of different sizes.
+    """
+    if is_arrays(path):
+        found = read_npz(path, reading)
+        if scale is not None and found.range not in (None, scale) and reading.range == "auto":
+            found = read_npz(path, dataclasses.replace(reading, range=scale.as_flag()))
+        names = [PurePosixPath(f"{number:06d}") for number in range(len(found.train))]
+        return Named(names, found.train.pixels, found.notes)
+    if path.is_file() and not path.name.lower().endswith(ARCHIVES):
+        return _read_file(path, reading, scale)
+    notes: list[str] = []
+    images = list(stream_images(path, reading, notes, scale=None if scale is None else Scale(scale)))
+    images.sort(key=lambda image: image.name.parts)
+    return Named([image.name for image in images], np.stack([image.pixels for image in images]), tuple(notes))
+
+
+def _read_file(path: Path, reading: ReadingConfig, scale: Range | None) -> Named:
+    """The first frame of one file, or all of them."""
+    check_regular(path, reading.max_bytes)
+    entry, notes = Entry(PurePosixPath(path.name), lambda: path.open("rb")), []
+    quiet()
+    result = decode(entry, reading, scale, None)
+    if isinstance(result, NeedsRange):
+        scale, note = choose_range(reading.range, extremes(entry, reading), readable(path))
+        notes, result = [note], decode(entry, reading, scale, None)
+    if not result or isinstance(result, Refused | NeedsRange):
+        reason = result.reason if isinstance(result, Refused) else "its range is not known"
+        raise UserError(f"{readable(path)}: not a readable image ({reason}); name another file, or a folder")
+    notes += [f"{counted(1, 'image file')} {what}" for what in result.notes]
+    frames = result.frames
+    names = [PurePosixPath(f"{path.name}:{number}" if number else path.name) for number in range(len(frames))]
+    return Named(names, np.stack(frames), tuple(notes))
+
+
+def check_size(images: Named, shape: tuple[int, int, int], flag: str) -> None:
+    """Raises UserError where the images of a flag are not of [H, W, C] ``shape``."""
+    height, width, channels = shape
+    h, w, c = images.pixels.shape[1:]
+    if (h, w) != (height, width):
+        remedy = f"set --image_size={height} (and --fit)" if height == width else "give images of that size"
+        raise UserError(f"{flag}: images are {w}×{h}, and the network needs {width}×{height}: {remedy}")
+    if c != channels:
+        remedy = f"set --channels={channels}" if channels in (1, 3) else "give images of so many"
+        raise UserError(f"{flag}: images have {c} channel(s), and the network needs {channels}: {remedy}")
+
+
+def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
+    """[N, H, W, 1] bool, true where a mask is white (128 and more of 255).
+
+    Args:
+        path: one mask for all images, or a folder or arrays with one for each.
+        images: whose masks they are.
+        reading: how the images are read; masks are fitted as they are.
+
+    Raises:
+        UserError: an image has no mask, two have its name, or one is of another size, or nothing is to be made.
+    """
+    masks = read_named(path, dataclasses.replace(reading, channels=1, range="auto"))
+    pixels = masks.pixels if masks.pixels.shape[-1] == 1 else masks.pixels.min(axis=-1, keepdims=True)
+    check_size(Named(masks.names, pixels), (*images.pixels.shape[1:3], 1), "--mask")
+    fill = pixels >= 128
+    if len(fill) > 1 or path.is_dir():
+        fill = fill[_rows_of(images, masks, path)]
+    fill = np.broadcast_to(fill, (len(images.pixels), *fill.shape[1:]))
+    nothing = [str(name) for name, part in zip(images.names, fill, strict=True) if not part.any()]
+    if nothing:
+        raise UserError(f"--mask={path}: nothing is white, so that nothing is to be made, in {first_names(nothing)}")
+    return fill
+
+
+def _rows_of(images: Named, masks: Named, path: Path) -> list[int]:
+    """The mask of each image: that of its name, whatever their suffixes are."""
+    rows: dict[PurePosixPath, int] = {}
+    for row, name in enumerate(masks.names):
+        if rows.setdefault(_bare(name), row) != row:
+            raise UserError(f"--mask={path}: {readable(masks.names[rows[_bare(name)]])} and {readable(name)} are both "
+                            "masks of one name; remove one")  # fmt: skip
+    missing = [str(name) for name in images.names if _bare(name) not in rows]
+    if missing:
+        raise UserError(f"--mask={path}: no mask for {first_names(missing)}; masks have the names of their images")
+    return [rows[_bare(name)] for name in images.names]
+
+
+def _bare(name: PurePosixPath) -> PurePosixPath:
+    """A name without its suffix, of a frame with its number."""
+    stem, _, frame = name.name.partition(":")
+    return name.with_name(PurePosixPath(stem).stem + (f":{frame}" if frame else ""))
+
+
+def output_names(names: list[PurePosixPath]) -> list[str]:
+    """Names of PNG files, all different whatever the case of their letters, below a folder.
+
+    Of ``a.png`` and ``a.jpg`` the second is ``a.jpg.png``; what cannot be a file's name here has the image's number.
+    """
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = set()
+    found = []
+    for number, name in enumerate(names):
+        choices = chain((f"{_bare(name)}.png", f"{name}.png"), (f"image_{number:06d}{'_' * k}.png" for k in count()))
+        for choice in choices:
+            folded = PurePosixPath(choice.casefold())
+            if _is_usable(choice) and folded not in files | folders and not files.intersection(folded.parents):
+                break
+        files.add(folded)
+        folders.update(folded.parents)
+        found.append(choice)
+    return found
+
+
+def _is_usable(name: str) -> bool:
+    """Whether it can be the path of a file below any folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or not name.isprintable() or len(path.parts) > _DEEPEST:
+        return False
+    return all(not part.startswith(".") and len(os.fsencode(part)) <= _LONGEST for part in path.parts)

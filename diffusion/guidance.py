@@ -1,0 +1,79 @@
+"""The network as samplers see it: a prediction of x_0, guided and clipped. ``B`` batch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from diffusion.process import Process
+from diffusion.process_config import SamplerConfig
+
+# (x [B, …], t [B], the prediction of x_0 before [B, …]) → the network's output [B, …]
+Network = Callable[[Any, Any, Any], Any]
+# The same → outputs of a better and of a worse network, or of one that knows less
+Pair = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+class Prediction(NamedTuple):
+    """What a network says of x_t.
+
+    Attributes:
+        x0: [B, …] x̂_0.
+        share: [B, …] where between β̃ (0) and β (1) the variance lies, on a logarithmic scale; None: it is not learned.
+    """
+
+    x0: Any
+    share: Any | None = None
+
+
+Predict = Callable[[Any, Any, Any], Prediction]  # (x [B, …], scalar t, the prediction of x_0 before [B, …])
+
+
+def make_predict(
+    network: Network, pair: Pair | None, process: Process, config: SamplerConfig, learned: bool = False
+) -> Predict:
+    """A prediction of x_0 from a network's output, or from those of a pair.
+
+    Args:
+        network: used where there is no guidance.
+        pair: used where there is: the labelled and the unlabelled prediction (Ho & Salimans 2022), or those of a better
+            and a worse network (Karras et al. 2024).
+        process: what the network predicts.
+        config: strength of the guidance, and clipping.
+        learned: whether the output's second half says where the variance lies.
+    """
+
+    def predict(x: Any, t: Any, before: Any) -> Prediction:
+        times = ops.broadcast_to(t, ops.shape(x)[:1])
+        if pair is None or config.guidance == 1.0:
+            output = network(x, times, before)
+        else:
+            output = _guided(*pair(x, times, before), _strength(config, process, t), config.guidance_rescale)
+        share = None
+        if learned:
+            output, share = ops.split(output, 2, axis=-1)
+            share = (share + 1.0) / 2.0
+        x0 = process.predict_x0(output, x, times)
+        return Prediction(ops.clip(x0, -1.0, 1.0) if config.clip else x0, share)
+
+    return predict
+
+
+def _strength(config: SamplerConfig, process: Process, t: Any) -> Any:
+    """The guidance at a time: 1 outside of the interval of noise levels σ/α (Kynkäänniemi et al. 2024)."""
+    if not config.guidance_interval:
+        return config.guidance
+    low, high = config.guidance_interval
+    alpha, sigma = process.coefficients(t)
+    inside = ops.logical_and(sigma >= low * alpha, sigma <= high * alpha)
+    return ops.where(inside, config.guidance, 1.0)
+
+
+def _guided(better: Any, worse: Any, strength: Any, rescale: float) -> Any:
+    """Away from the worse prediction (Eq. 6, Ho & Salimans 2022); ``rescale``: φ of Lin et al. (2024, §3.4)."""
+    guided = worse + strength * (better - worse)
+    if not rescale:
+        return guided
+    axes = tuple(range(1, len(better.shape)))
+    ratio = ops.std(better, axis=axes, keepdims=True) / ops.std(guided, axis=axes, keepdims=True)
+    return guided * (rescale * ratio + (1.0 - rescale))

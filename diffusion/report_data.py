@@ -1,0 +1,117 @@
+"""What ``report.html`` is made of: the files of a run's folder, and how far training is. ``N`` pairs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from files.arrays import write_npz
+from files.documents import read_object
+from files.errors import UserError
+from files.npz import read_npz
+from training.plots import read_metrics
+
+SAMPLES, SAMPLERS, NEAREST = "samples", "samplers", "nearest.npz"
+SPLITS = ("train", "validation", "test")
+
+
+class Progress(NamedTuple):
+    """How far an unfinished run is.
+
+    Attributes:
+        step: of the last figures.
+        num_steps: of the whole training.
+        left: time until then, as it is written.
+        now: the time of day, as it is written.
+        reload: seconds after which a browser reads the page again; 0: training does not go on.
+        reason: why it does not; empty while it does.
+    """
+
+    step: int
+    num_steps: int
+    left: str
+    now: str
+    reload: int
+    reason: str = ""
+
+
+class Pairs(NamedTuple):
+    """Samples, and the training image nearest to each; the closest first.
+
+    Attributes:
+        sample: [N] their numbers in the grid.
+        pixels: [N, H, W, C] uint8.
+        row: [N] which training images.
+        train: [N, H, W, C] their pixels.
+        distance: [N] as ``neighbours`` has it.
+    """
+
+    sample: np.ndarray
+    pixels: np.ndarray
+    row: np.ndarray
+    train: np.ndarray
+    distance: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Writes an npz file."""
+        write_npz(path, self._asdict())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises UserError for a file that is missing or damaged."""
+        arrays = read_npz(path)
+        lengths = {array.shape[:1] for array in arrays.values()}
+        whole = set(arrays) == set(cls._fields) and len(lengths) == 1 and () not in lengths
+        if not whole or arrays["pixels"].ndim != 4 or arrays["pixels"].shape != arrays["train"].shape:
+            raise UserError(f"{path}: damaged: arrays of one length named {', '.join(cls._fields)} are needed")
+        return cls(**arrays)
+
+
+class Found(NamedTuple):
+    """What the folder of a run says; what is not there is empty.
+
+    Attributes:
+        folder: the run's.
+        data: ``data.json``.
+        lines: of ``metrics.jsonl``.
+        result: ``result.json``.
+        samplers: ``samplers/samplers.json``.
+        pairs: ``nearest.npz``.
+        progress: how far the run is; None if it is finished.
+    """
+
+    folder: Path
+    data: Mapping[str, Any]
+    lines: Sequence[Mapping[str, Any]]
+    result: Mapping[str, Any]
+    samplers: Mapping[str, Any]
+    pairs: Pairs | None
+    progress: Progress | None
+
+    @classmethod
+    def read(cls, folder: Path, progress: Progress | None = None) -> Self:
+        """Raises UserError for a file that is damaged."""
+
+        def there(name: str) -> Mapping[str, Any]:
+            return read_object(folder / name) if (folder / name).exists() else {}
+
+        metrics, nearest = folder / "metrics.jsonl", folder / NEAREST
+        try:
+            lines = read_metrics(metrics) if metrics.exists() else []
+        except ValueError as error:
+            raise UserError(f"{metrics}: damaged: {error}") from error
+        if progress is not None:
+            return cls(folder, there("data.json"), lines, {}, {}, None, progress)
+        pairs = Pairs.load(nearest) if nearest.exists() else None
+        return cls(
+            folder, there("data.json"), lines, there("result.json"), there(f"{SAMPLERS}/samplers.json"), pairs, None
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """Images by split."""
+        return {split: self.data[split]["shape"][0] for split in SPLITS if split in self.data}
+
+    def last(self, split: str) -> Mapping[str, Any]:
+        """The newest figures of a split in training."""
+        return next((line for line in reversed(self.lines) if line["split"] == split), {})

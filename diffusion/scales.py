@@ -1,0 +1,58 @@
+"""Whether the same gray is the same value on both sides of a comparison, where pixels have more than 8 bits."""
+
+from diffusion.image_source import ImageSource, Source
+from diffusion.pixel_ranges import Range, is_whole, parse_found, parse_range
+from files.errors import UserError
+
+
+def check_scales(a: Source, b: Source) -> list[str]:
+    """Compares what is black and white on each side, where pixels have more than 8 bits.
+
+    Returns:
+        A note where one side has a scale of its own, and the other has 8 bits or does not say what it has.
+
+    Raises:
+        UserError: each side has a scale of its own: the same value would be gray of two kinds.
+    """
+    scales = [_scale_of(source) for source in (a, b)]
+    if scales[0] == scales[1] or all(scale is None or is_whole(scale) for scale in scales):
+        return []
+    if None in scales:
+        own, other = (b, a) if scales[0] is None else (a, b)
+        what = "has pixels of 8 bits as they are" if _is_known(other) else "does not say what it has"
+        return [
+            f"{_named(own)} has {scales[0] or scales[1]} as black and white, and {_named(other)} {what}: the same gray "
+            "may be of two values (--range=MIN,MAX puts images on one scale)"
+        ]
+    low, high = (" and ".join(f"{scale[end]:g}" for scale in scales if scale) for end in (0, 1))
+    of_models = [scale for source, scale in zip((a, b), scales, strict=True) if _is_of_model(source)]
+    remedy = "set --range=MIN,MAX, one for both"
+    if len(of_models) == 1 and of_models[0]:
+        remedy = f"set --range={of_models[0].as_flag()}, the model's"
+    elif of_models:
+        remedy = "the two models learned images of other ranges, and cannot be compared"
+    raise UserError(f"the two sides have black at {low} and white at {high}: {remedy}")
+
+
+def _scale_of(source: Source) -> Range | None:
+    """What is black and white on a side; None for pixels of 8 bits, and where a file does not say it."""
+    if isinstance(source, ImageSource):
+        return source.range
+    about = source.provenance
+    try:
+        return parse_found(about.get("pixel_range")) or parse_range(str(about.get("range", "auto")))
+    except ValueError as error:
+        raise UserError(f"saved features or statistics are damaged: {error}; compute them again") from error
+
+
+def _is_known(source: Source) -> bool:
+    """Whether a side that names no range is known to have pixels of 8 bits: images, or what we saved of some."""
+    return isinstance(source, ImageSource) or "source" in source.provenance
+
+
+def _named(source: Source) -> str:
+    return source.name if isinstance(source, ImageSource) else "the saved side"
+
+
+def _is_of_model(source: Source) -> bool:
+    return "model" in (source.depends_on if isinstance(source, ImageSource) else source.provenance)

@@ -1,0 +1,30 @@
+"""Edits of your own images by a trained diffusion model: parts made anew, variations, images between two, larger ones.
+
+python -m experiments.edit_images --run_dir=runs/ddpm-digits-… --images=photos --edit=inpaint --mask=mask.png
+"""
+
+from pathlib import Path
+
+from diffusion.editing_config import EditConfig
+from experiments import launch
+from files.errors import UserError
+
+FLAGS = launch.define(EditConfig(), run_dir="Folder of the trained model.")
+
+
+def main(arguments: list[str]) -> None:
+    """Loads model and images and writes what was asked for."""
+    from diffusion.editing_task import dry_run, edit_images
+
+    config = launch.read(EditConfig(), FLAGS)
+    if not FLAGS.run_dir:
+        raise UserError("--run_dir: name the folder of a trained model")
+    model_dir = Path(FLAGS.run_dir).expanduser()
+    if FLAGS.dry_run:
+        dry_run(config, model_dir)
+    else:
+        edit_images(config, model_dir)
+
+
+if __name__ == "__main__":
+    launch.launch(main, FLAGS)
