@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from diffusion.likelihood import parts_of
 from diffusion.process import Process
 from diffusion.process_config import SamplerConfig
 
@@ -49,10 +50,7 @@ def make_predict(
             output = network(x, times, before)
         else:
             output = _guided(*pair(x, times, before), _strength(config, process, t), config.guidance_rescale)
-        share = None
-        if learned:
-            output, share = ops.split(output, 2, axis=-1)
-            share = (share + 1.0) / 2.0
+        output, share = parts_of(output, learned)
         x0 = process.predict_x0(output, x, times)
         return Prediction(ops.clip(x0, -1.0, 1.0) if config.clip else x0, share)
 

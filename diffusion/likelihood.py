@@ -21,6 +21,16 @@ class Gaussian(NamedTuple):
     log_variance: Any
 
 
+def parts_of(output: Any, learned: bool) -> tuple[Any, Any | None]:
+    """A network's output [B, …, C] as float32: the prediction, and if its second half is ``learned``, where between
+    β̃ (0) and β (1) that says the variance lies."""
+    output = ops.cast(output, "float32")
+    if not learned:
+        return output, None
+    prediction, share = ops.split(output, 2, axis=-1)
+    return prediction, (share + 1.0) / 2.0
+
+
 class Bound:
     """Terms of the bound of a process with whole times."""
 

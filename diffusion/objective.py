@@ -11,7 +11,7 @@ from keras import ops
 
 from diffusion import noise
 from diffusion.batches import ImageBatch
-from diffusion.likelihood import Bound, Gaussian
+from diffusion.likelihood import Bound, Gaussian, parts_of
 from diffusion.process import TIME_DISTRIBUTIONS, Process
 from training.draws import Place
 from training.figures import Cost
@@ -76,11 +76,11 @@ def make_loss_fn(
         beside = [] if given.condition is None else [given.condition(batch.image)]
         if given.itself:
             without = process.network_inputs(x_t, t, label, [ops.zeros_like(x_t), *beside])
-            first, _ = _parts(seeded_call(model, without, training, place), learned_variance)
+            first, _ = parts_of(seeded_call(model, without, training, place), learned_variance)
             earlier = ops.stop_gradient(process.predict_x0(first, x_t, t))
             beside = [_half_of(earlier, draw(noise.SELF)) if training else earlier, *beside]
         inputs = process.network_inputs(x_t, t, label, beside)
-        output, share = _parts(seeded_call(model, inputs, training, place), learned_variance)
+        output, share = parts_of(seeded_call(model, inputs, training, place), learned_variance)
         mse = ops.mean(ops.square(process.target_of(x0, t, eps) - output), axis=tuple(range(1, len(x0.shape))))  # [B]
         values = {"loss": mse * process.min_snr_weight(t, min_snr_gamma) if min_snr_gamma else mse}
         if share is not None:
@@ -107,15 +107,6 @@ def _label(given: Conditioning, batch: ImageBatch, drawn: Any | None) -> Any | N
 def _half_of(earlier: Any, drawn: Any) -> Any:
     """Predictions [B, H, W, C], of every other image 0."""
     return ops.where(ops.reshape(drawn < 0.5, (-1, 1, 1, 1)), earlier, 0.0)
-
-
-def _parts(output: Any, learned_variance: bool) -> tuple[Any, Any | None]:
-    """A network's output as float32: the prediction, and where between β̃ (0) and β (1) the variance lies."""
-    output = ops.cast(output, "float32")
-    if not learned_variance:
-        return output, None
-    prediction, share = ops.split(output, 2, axis=-1)
-    return prediction, (share + 1.0) / 2.0
 
 
 def _bound(process: Process, x0: Any, x_t: Any, t: Any, output: Any, share: Any) -> Any:

@@ -131,8 +131,8 @@ class Config:
         return with_values(config, {known[name]: value for name, value in choices.items()})
 
     def described(self, later: Collection[str]) -> str:
-        """``repr`` without the ``later`` fields that have their default: fingerprints of artefacts must not change because
-        a field was added."""
+        """``repr`` without the ``later`` fields that have their default: a fingerprint of an artefact must not change
+        because a field was added."""
         said = [f for f in dataclasses.fields(self) if f.name not in later or getattr(self, f.name) != f.default]
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in said)})"
 
