@@ -1,6 +1,7 @@
 """All choices of the package: images, network, process, sampler, features, and the three tasks made of them."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Self
 
@@ -61,6 +62,11 @@ class DdpmConfig(TaskConfig):
         return dataclasses.replace(self, sampler=sampler, process=self.process.settled())
 
     def check(self) -> None:
+        if self.unet.learned_variance and math.isinf(self.process.num_steps):
+            raise UserError(
+                f"--learned_variance is learned by the variational bound, which is of whole times: use another "
+                f"--noise_schedule than {self.process.noise_schedule}, or --nolearned_variance"
+            )
         if self.enlarge == 1:
             raise UserError("--enlarge=1 leaves images as they are: use 2 or more, or 0 for no enlarging")
         if self.enlarge and self.fid_every:
@@ -90,6 +96,7 @@ class SampleConfig(TaskConfig):
     autoguidance: Path | None = option(
         None,
         "Folder of a worse run (shorter, smaller): --guidance pushes away from its predictions (Karras et al. 2024).",
+        later=True,
     )
     precision: str = option(
         "",

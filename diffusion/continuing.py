@@ -14,7 +14,7 @@ import numpy as np
 from diffusion.config import DdpmConfig
 from diffusion.data import Splits
 from diffusion.generator import WEIGHTS, Generator
-from diffusion.process_config import ProcessConfig
+from diffusion.process_config import OF_TRAINING, ProcessConfig
 from diffusion.published import is_published
 from diffusion.unet_config import UNetConfig
 from diffusion.wording import first_names
@@ -28,7 +28,7 @@ from training.run import Run
 drop = continuing.drop
 _OF_DATA = ("height", "width", "num_classes")  # may be others, as the images are
 _FREE = ("dropout",)  # is no part of the weights
-_OF_TRAINING = ("time_distribution", "p_mean", "p_std")  # how often times are drawn, not what the network predicts
+_DERIVED = ("condition_channels",)  # from channels and --enlarge, which are compared
 _LABELS = "label_embedding/embeddings"  # [K + 1, E]; the last row means no class
 _BIAS = "time_2/bias"  # [E]; what the embedding of a label is added to
 
@@ -72,24 +72,28 @@ def keep(source: Source | None, run: Run) -> None:
         continuing.keep(run, source.generator.save)
 
 
-def network_of(source: Source, wanted: UNetConfig, process: ProcessConfig) -> UNetConfig:
+def network_of(source: Source, wanted: UNetConfig, process: ProcessConfig, enlarge: int = 0) -> UNetConfig:
     """The source's network for other images.
 
     Args:
         source: the run.
         wanted: the network as flags and data say it; a flag that has its default was not given.
         process: what the network will be trained for.
+        enlarge: the factor by which it will enlarge images; 0 for one that makes them from noise alone.
 
     Raises:
         UserError: something was given, or is in the data, that the source's weights do not fit.
     """
     _check_process(source, process)
+    _check_factor(source, enlarge)
     theirs, defaults = source.generator.config, DdpmConfig().unet
     there = dataclasses.replace(theirs, attention_resolutions=_same_levels(theirs, wanted.height))
     changes: dict[str, Any] = {name: getattr(wanted, name) for name in _OF_DATA}
     differing = []
     for field in dataclasses.fields(wanted):
         name, mine = field.name, getattr(wanted, field.name)
+        if name in _DERIVED:
+            continue
         from_data = field.metadata["option"].from_data
         given = from_data or mine != getattr(defaults, name)
         if name in _FREE and given:
@@ -124,12 +128,23 @@ def _check_process(source: Source, wanted: ProcessConfig) -> None:
     differing = [
         _difference(name, getattr(mine, name), value)
         for name, value in mine.differences(theirs).items()
-        if name not in _OF_TRAINING
+        if name not in OF_TRAINING
     ]
     if differing:
         raise UserError(
             f"--init_from={source.run} has another process, in which its weights predict something else: "
             f"{', '.join(differing)}; give the flags of its flags.txt"
+        )
+
+
+def _check_factor(source: Source, enlarge: int) -> None:
+    """Refuses another factor: the network would see something else beside x_t, or nothing."""
+    theirs = source.generator.enlarge
+    if enlarge != theirs:
+        remedy = f"set --enlarge={theirs}" if theirs else "leave out --enlarge"
+        raise UserError(
+            f"--init_from={source.run} learned to see other images beside the noisy one: --enlarge {theirs} there, "
+            f"{enlarge} here; {remedy}, or train without --init_from"
         )
 
 

@@ -39,6 +39,11 @@ class ReadingConfig(Config):
             raise UserError(f"--fit={self.fit} needs --image_size, the side of the square that an image is fitted to")
 
     @property
+    def behind(self) -> int:
+        """The gray level of what is behind pixels that are see-through."""
+        return 255
+
+    @property
     def max_pixels(self) -> int:
         """``max_megapixels`` in pixels."""
         return int(self.max_megapixels * 1e6)

@@ -249,8 +249,7 @@ def _to_array(
         opened, clipped = _stretched(opened.convert("RGBA" if see_through else "L" if gray else "RGB"), given)
     if see_through:
         opened = opened.convert("RGBA")
-        white = Image.new("RGBA", opened.size, (255, 255, 255, 255))
-        opened = Image.alpha_composite(white, opened)
+        opened = Image.alpha_composite(Image.new("RGBA", opened.size, (*[reading.behind] * 3, 255)), opened)
     opened = opened.convert("L" if channels == 1 else "RGB")
     if reading.image_size:
         opened = _fitted(opened, reading.image_size, reading.fit)

@@ -246,9 +246,10 @@ def inverting(generator: Generator, sampler: SamplerConfig) -> EditFn:
         UserError: another sampler than deterministic DDIM, whose way up is known.
     """
     if sampler.sampler != "ddim" or sampler.eta:
+        given = f"--eta={sampler.eta:g}" if sampler.eta else f"--sampler={sampler.sampler}"
+        remedy = "leave it out" if sampler.eta else "use --sampler=ddim"
         raise UserError(
-            "--edit=interpolate walks DDIM from the images to noise, and --sampler="
-            f"{sampler.sampler} with --eta={sampler.eta:g} cannot be walked that way; use --sampler=ddim and no --eta"
+            f"--edit=interpolate walks DDIM from the images to noise, and {given} cannot be walked that way; {remedy}"
         )
     levels = make_levels(sampler, generator.process)
     table = inverted(levels)

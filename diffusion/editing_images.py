@@ -10,10 +10,11 @@ import numpy as np
 
 from diffusion.data_config import ReadingConfig
 from diffusion.decoding import NeedsRange, Refused, decode, extremes, quiet
+from diffusion.folders import natural
 from diffusion.image_files import ARCHIVES, Entry
 from diffusion.image_report import Scale
-from diffusion.images import readable, stream_images
-from diffusion.pixel_ranges import Range, choose_range
+from diffusion.images import list_images, readable, stream_images
+from diffusion.pixel_ranges import Range, choose_range, is_whole, parse_range
 from diffusion.readers import is_arrays, read_npz
 from diffusion.wording import counted, first_names
 from files.errors import UserError
@@ -30,36 +31,53 @@ class Named(NamedTuple):
         names: [N] paths below their folder, or numbers of those of an array.
         pixels: [N, H, W, C] uint8.
         notes: what should be said of the files.
+        range: what is black and white, if pixels have more than 8 bits or --range says it.
     """
 
     names: list[PurePosixPath]
     pixels: np.ndarray
     notes: tuple[str, ...] = ()
+    range: Range | None = None
+
+
+class _MaskReading(ReadingConfig):
+    """Of masks: what is see-through is not white, so that nothing is made anew there."""
+
+    @property
+    def behind(self) -> int:
+        return 0
 
 
 def read_named(path: Path, reading: ReadingConfig, scale: Range | None = None) -> Named:
-    """A folder, an archive, a single file of an image, or an npz or npy file; in order of their names.
+    """A folder, an archive, a single file of an image, or an npz or npy file; in the natural order of their names.
 
     Args:
         path: where they are.
         reading: how they are read.
-        scale: what is black and white in images of more than 8 bits; None: it follows from them.
+        scale: what is black and white in images of more than 8 bits, unless --range says it; None: it follows from
+            them.
 
     Raises:
         UserError: nothing there, something that is no image, or images of different sizes.
     """
+    scale = scale if reading.range == "auto" else None
     if is_arrays(path):
         found = read_npz(path, reading)
-        if scale is not None and found.range not in (None, scale) and reading.range == "auto":
+        if scale is not None and found.range not in (None, scale):
             found = read_npz(path, dataclasses.replace(reading, range=scale.as_flag()))
         names = [PurePosixPath(f"{number:06d}") for number in range(len(found.train))]
-        return Named(names, found.train.pixels, found.notes)
+        return Named(names, found.train.pixels, found.notes, parse_range(reading.range) or found.range)
     if path.is_file() and not path.name.lower().endswith(ARCHIVES):
         return _read_file(path, reading, scale)
     notes: list[str] = []
-    images = list(stream_images(path, reading, notes, scale=None if scale is None else Scale(scale)))
-    images.sort(key=lambda image: image.name.parts)
-    return Named([image.name for image in images], np.stack([image.pixels for image in images]), tuple(notes))
+    ranges: list[Range] = []
+    known = None if scale is None else Scale(scale)
+    images = list(stream_images(path, reading, notes, scale=known, ranges=ranges))
+    images.sort(key=lambda image: [natural(part) for part in image.name.parts])
+    used = ranges[0] if ranges else parse_range(reading.range)
+    if known and not list_images(path, reading).is_deep:
+        used = None
+    return Named([image.name for image in images], np.stack([image.pixels for image in images]), tuple(notes), used)
 
 
 def _read_file(path: Path, reading: ReadingConfig, scale: Range | None) -> Named:
@@ -77,23 +95,40 @@ def _read_file(path: Path, reading: ReadingConfig, scale: Range | None) -> Named
     notes += [f"{counted(1, 'image file')} {what}" for what in result.notes]
     frames = result.frames
     names = [PurePosixPath(f"{path.name}:{number}" if number else path.name) for number in range(len(frames))]
-    return Named(names, np.stack(frames), tuple(notes))
+    used = scale if result.deep else None
+    return Named(names, np.stack(frames), tuple(notes), parse_range(reading.range) or used)
 
 
-def check_size(images: Named, shape: tuple[int, int, int], flag: str) -> None:
-    """Raises UserError where the images of a flag are not of [H, W, C] ``shape``."""
+def notes_on_scale(here: Range | None, learned: Range | None) -> list[str]:
+    """Says that a model learned images in which another value is black or white than in those that it is given.
+
+    Args:
+        here: ``Named.range``.
+        learned: that of the images that the model learned; None for 8 bits.
+    """
+    if here == learned or all(scale is None or is_whole(scale) for scale in (here, learned)):
+        return []
+    given, known = (f"black and white at {scale}" if scale else "8 bits" for scale in (here, learned))
+    return [
+        f"the images have {given}, and those that the model learned had {known}: the same gray may be of two values "
+        "(--range=MIN,MAX puts images on one scale)"
+    ]
+
+
+def check_size(images: Named, shape: tuple[int, int, int], flag: str, needing: str = "the network needs") -> None:
+    """Raises UserError where the images of a flag are not of [H, W, C] ``shape``; ``needing``: who needs that, why."""
     height, width, channels = shape
     h, w, c = images.pixels.shape[1:]
     if (h, w) != (height, width):
         remedy = f"set --image_size={height} (and --fit)" if height == width else "give images of that size"
-        raise UserError(f"{flag}: images are {w}×{h}, and the network needs {width}×{height}: {remedy}")
+        raise UserError(f"{flag}: images are {w}×{h}, and {needing} {width}×{height}: {remedy}")
     if c != channels:
         remedy = f"set --channels={channels}" if channels in (1, 3) else "give images of so many"
         raise UserError(f"{flag}: images have {c} channel(s), and the network needs {channels}: {remedy}")
 
 
 def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
-    """[N, H, W, 1] bool, true where a mask is white (128 and more of 255).
+    """[N, H, W, 1] bool, true where a mask is white (128 and more of 255); what is see-through is not.
 
     Args:
         path: one mask for all images, or a folder or arrays with one for each.
@@ -103,7 +138,7 @@ def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
     Raises:
         UserError: an image has no mask, two have its name, or one is of another size, or nothing is to be made.
     """
-    masks = read_named(path, dataclasses.replace(reading, channels=1, range="auto"))
+    masks = read_named(path, _MaskReading(**vars(reading) | {"channels": 1, "range": "auto"}))
     pixels = masks.pixels if masks.pixels.shape[-1] == 1 else masks.pixels.min(axis=-1, keepdims=True)
     check_size(Named(masks.names, pixels), (*images.pixels.shape[1:3], 1), "--mask")
     fill = pixels >= 128

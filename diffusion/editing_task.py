@@ -14,11 +14,12 @@ from diffusion import enlarging, plots
 from diffusion.batches import ImageRequest
 from diffusion.editing import EditFn, Given, from_noise, inpainting, inverting, make_editor, varying
 from diffusion.editing_config import EDITS, EditConfig
-from diffusion.editing_images import Named, check_size, output_names, read_masks, read_named
+from diffusion.editing_images import Named, check_size, notes_on_scale, output_names, read_masks, read_named
 from diffusion.generator import Generator
 from diffusion.samplers import warnings
 from diffusion.sampling import slerp, to_pixels
-from diffusion.sampling_task import open_model
+from diffusion.sampling_task import numbers_of_classes, open_model
+from diffusion.wording import counted
 from files.arrays import write_npz
 from files.documents import write_json
 from files.errors import UserError
@@ -26,10 +27,12 @@ from files.owned_folders import check_owned, put_in_place, seal
 from files.writing import draft_folder, is_held_back
 from training.config_files import as_flags
 from training.hosts import check_chief_writes
+from training.names import one_line
 from training.session import precision, session
 
 NOTE, WHAT = ".edited.json", "edited images"
 _MOST_SHOWN = 100  # images of the picture
+_PAIRS_SAID = 20  # of images that are interpolated
 _SHOWN_OF_NAME = 40  # characters of each image's name in that of an interpolation
 
 
@@ -129,11 +132,10 @@ def _prepare(config: EditConfig, generator: Generator) -> Task:
     """Reads what is given and refuses what cannot be done, before anything is made."""
     assert config.images is not None
     images = read_named(config.images, config.reading, generator.range)
-    height, width, channels = generator.shape
-    factor = generator.enlarge or 1
     _check_model(config, generator)
-    check_size(images, (height // factor, width // factor, channels), "--images")
-    for note in (*images.notes, *warnings(config.sampler, generator.process)):
+    _check_images(images, generator)
+    notes = (*images.notes, *notes_on_scale(images.range, generator.range))
+    for note in (*notes, *warnings(config.sampler, generator.process)):
         print(f"note: {note}")
     label = _labels(config, generator, len(images.names))
     source = images.pixels if generator.enlarge else None
@@ -141,12 +143,28 @@ def _prepare(config: EditConfig, generator: Generator) -> Task:
     fill = None if config.mask is None else read_masks(config.mask, images, config.reading)
     task = Task(config, generator, images, label, fill)
     _function(task)
-    if config.edit == "interpolate" and len(images.names) % 2:
+    if config.edit == "interpolate":
+        _say_pairs(config, images)
+    return task
+
+
+def _check_images(images: Named, generator: Generator) -> None:
+    height, width, channels = generator.shape
+    factor = generator.enlarge or 1
+    needing = f"this network, which makes them {factor} times as large, needs" if factor > 1 else "the network needs"
+    check_size(images, (height // factor, width // factor, channels), "--images", needing)
+
+
+def _say_pairs(config: EditConfig, images: Named) -> None:
+    """Prints which images are the ends; raises UserError for one without another."""
+    if len(images.names) % 2:
         raise UserError(
             f"--edit=interpolate takes pairs, the first with the second and so on: {config.images} has "
             f"{len(images.names)} image(s); leave one out or add one"
         )
-    return task
+    names = [one_line(str(name)) for name in images.names]
+    pairs = [f"{first} – {second}" for first, second in zip(names[::2], names[1::2], strict=True)]
+    print(f"{counted(len(pairs), 'pair')}: {', '.join(pairs[:_PAIRS_SAID])}{', …' * (len(pairs) > _PAIRS_SAID)}")
 
 
 def _check_model(config: EditConfig, generator: Generator) -> None:
@@ -158,19 +176,16 @@ def _check_model(config: EditConfig, generator: Generator) -> None:
 
 def _labels(config: EditConfig, generator: Generator, count: int) -> np.ndarray | None:
     """The classes that the network is told, those of --classes cyclically; both images of a pair have one."""
-    unknown = sorted(set(config.classes) - set(generator.classes))
-    if unknown:
-        raise UserError(
-            f"--classes: the model does not know {', '.join(unknown)}; it knows "
-            f"{', '.join(generator.classes) or 'no classes'}"
-        )
+    wanted = numbers_of_classes(config.classes, generator)
+    if not config.classes and config.sampler.guidance != 1.0:
+        remedy = "say with --classes which" if generator.classes else "leave it out, this model has none"
+        raise UserError(f"--guidance={config.sampler.guidance:g} leads towards a class: {remedy}")
     if not config.classes and generator.classes and generator.label_dropout == 0.0:
         raise UserError(
             "this model was trained with --label_dropout=0 and cannot do without classes: say with --classes which"
         )
     if not config.classes:
         return None
-    wanted = np.array([generator.classes.index(name) for name in config.classes])
     number = np.arange(count) // (2 if config.edit == "interpolate" else 1)
     return wanted[number % len(wanted)]
 

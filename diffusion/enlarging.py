@@ -86,6 +86,12 @@ def said(factor: int) -> str:
     return f", enlarge={factor}" if factor else ""
 
 
+def more_images(factor: int, flags: str) -> str:
+    """The command that makes images by a model of this factor; 0 for one that makes them from noise alone."""
+    script = "edit_images --edit=enlarge --images=FOLDER" if factor else "sample_ddpm"
+    return f"python -m experiments.{script} {flags}"
+
+
 def request_of(generator: "Generator", images: Images, seed: int) -> ImageRequest:
     """These images, to be made again from their small versions."""
     label = images.labels if generator.classes else None
@@ -113,9 +119,13 @@ def psnr(images: np.ndarray, originals: np.ndarray) -> float:
 def measured(
     generator: "Generator", sampler: SamplerConfig, images: Images, seed: int, batch_size: int
 ) -> dict[str, float]:
-    """``compared`` of held-out images that were made small and enlarged again, as figures of the test."""
+    """``compared`` of held-out images that were made small and enlarged again, as figures of the test.
+
+    ``test_psnr_images`` is their number: few, since each takes the network as long as a sample.
+    """
     made = generator.images(sampler, request_of(generator, images, seed), batch_size)
-    return {f"test_{name}": figure for name, figure in compared(made, images.pixels, generator.enlarge).items()}
+    figures = compared(made, images.pixels, generator.enlarge) | {"psnr_images": len(images)}
+    return {f"test_{name}": figure for name, figure in figures.items()}
 
 
 def compared(made: np.ndarray, originals: np.ndarray, factor: int) -> dict[str, float]:

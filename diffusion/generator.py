@@ -19,7 +19,7 @@ from diffusion.enlarging import condition, read_factor, said
 from diffusion.guidance import Network, Pair, make_predict
 from diffusion.pixel_ranges import Range, parse_found
 from diffusion.process import Process, make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
+from diffusion.process_config import OF_TRAINING, ProcessConfig, SamplerConfig
 from diffusion.samplers import make_levels, make_table
 from diffusion.sampling import sample, slerp, to_pixels
 from diffusion.unet import build_unet
@@ -32,6 +32,7 @@ from training.checkpoint import fingerprint, load_weights, write_weights
 from training.config import TrainingConfig
 from training.evaluation import make_mapper
 from training.placement import multiple_of
+from training.run_config import read_own
 from training.session import precision, precision_now
 
 WEIGHTS = "weights.safetensors"
@@ -114,6 +115,8 @@ class Generator:
                 f"guidance {sampler.guidance}: this model was trained with --label_dropout=0 and cannot predict "
                 "without a class; leave out --guidance, or train with --label_dropout=0.1"
             )
+        if label is None and self.classes and self.label_dropout == 0.0:
+            raise UserError("this model was trained with --label_dropout=0 and cannot make images without a class")
         if sampler.variance == "learned" and not self.config.learned_variance:
             raise UserError("--variance=learned: this model was trained without --learned_variance")
 
@@ -136,14 +139,19 @@ class Generator:
         pairs = {
             "images": (self.shape, worse.shape),
             "classes": (self.classes, worse.classes),
-            "process": (self.process.config.settled(), worse.process.config.settled()),
             "inputs and outputs": (_ends(self.config), _ends(worse.config)),
             "enlargements": (self.enlarge, worse.enlarge),
         }
         for what, (mine, theirs) in pairs.items():
             if mine != theirs:
                 raise UserError(f"--autoguidance: {what} of the worse model are {theirs}, and here {mine}")
+        mine, theirs = (model.process.config.settled() for model in (self, worse))
+        others = {name: value for name, value in mine.differences(theirs).items() if name not in OF_TRAINING}
+        if others:
+            said = ", ".join(f"--{name}={value} there, {getattr(mine, name)} here" for name, value in others.items())
+            raise UserError(f"--autoguidance: the worse model has another process, {said}")
         self.worse = worse
+        self._compiled.clear()
 
     def settled(self, sampler: SamplerConfig) -> SamplerConfig:
         """The same with the variance that the network has learned, where it has and none is asked for."""
@@ -231,7 +239,7 @@ class Generator:
         """
         config = {
             "unet": dataclasses.asdict(self.config),
-            "process": dataclasses.asdict(self.process.config),
+            "process": dataclasses.asdict(self.process.config.settled()),
             "classes": self.classes,
             "precision": self.precision,
             "label_dropout": self.label_dropout,
@@ -249,7 +257,11 @@ class Generator:
         """The model of a run folder; of an unfinished run, the averaged weights of its last evaluation."""
         weights = run_dir / "model" / WEIGHTS
         unfinished = run_dir / "checkpoints" / "best.safetensors"
-        return cls.load(run_dir / "model", placement, weights if weights.is_file() else unfinished)
+        generator = cls.load(run_dir / "model", placement, weights if weights.is_file() else unfinished)
+        if generator.label_dropout is None and generator.classes:  # versions before 0.10 say it in the run alone
+            about = read_own(run_dir / "config.json") or {}
+            generator.label_dropout = (about.get("config") or {}).get("label_dropout")
+        return generator
 
     @classmethod
     def load(cls, folder: Path, placement: Placement, weights: Path | None = None) -> "Generator":

@@ -47,10 +47,10 @@ def make_predict(
     def predict(x: Any, t: Any, before: Any) -> Prediction:
         times = ops.broadcast_to(t, ops.shape(x)[:1])
         if pair is None or config.guidance == 1.0:
-            output = network(x, times, before)
+            output, share = parts_of(network(x, times, before), learned)
         else:
-            output = _guided(*pair(x, times, before), _strength(config, process, t), config.guidance_rescale)
-        output, share = parts_of(output, learned)
+            (better, share), (worse, _) = (parts_of(output, learned) for output in pair(x, times, before))
+            output = _guided(better, worse, _strength(config, process, t), config.guidance_rescale)
         x0 = process.predict_x0(output, x, times)
         return Prediction(ops.clip(x0, -1.0, 1.0) if config.clip else x0, share)
 

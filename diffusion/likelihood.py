@@ -71,6 +71,20 @@ class Bound:
         first = ops.reshape(ops.cast(t, "int32") == 1, (-1,) + (1,) * (len(x.shape) - 1))
         return ops.mean(ops.where(first, decoder, divergence), axis=axes) * _BITS
 
+    def term_of(self, x0: Any, x: Any, t: Any, predicted_x0: Any, share: Any) -> Any:
+        """[B] the term of a network that predicts x_0 and says where between β̃ and β the variance lies."""
+        mean = self.posterior(predicted_x0, x, t).mean
+        return self.term(x0, x, t, Gaussian(mean, self.log_variance(share, t)))
+
+    def draw(self, u: Any) -> tuple[Any, Any]:
+        """Uniform numbers [B] in (0, 1) → times t, drawn by 1/t since the terms of small t are large, and the factors
+        with which terms must be multiplied so that their mean is the sum over all t."""
+        shares = 1.0 / np.arange(1, self.last + 1)
+        shares /= shares.sum()
+        ends = ops.convert_to_tensor(np.cumsum(shares)[:-1], "float32")
+        t = 1.0 + ops.cast(ops.searchsorted(ends, u, side="right"), "float32")
+        return t, t * float(1.0 / shares[0])
+
     def prior(self, x0: Any) -> Any:
         """[B] L_T in bits/dim: how far x_T is from standard normal noise."""
         alpha, sigma = (float(part) for part in self.process.coefficients(np.array(self.process.last)))

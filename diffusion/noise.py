@@ -15,9 +15,9 @@ from keras import ops
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
-# Streams of training and evaluation: times, noise, labels that are dropped, the noise of an evaluation, and which
-# images are conditioned on an earlier prediction.
-TIME, NOISE, LABEL, EVALUATION, SELF = 0, 1, 2, 3, 4
+# Streams of training and evaluation: times, noise, labels that are dropped, the noise of an evaluation, which images
+# see an earlier prediction; and from BOUND on, two for each time at which the variational bound is taken.
+TIME, NOISE, LABEL, EVALUATION, SELF, BOUND = 0, 1, 2, 3, 4, 16
 _SAMPLING = 1 << 24  # and above it those of sampling, two a step of the longest process and more
 _EDITING = 1 << 30  # and above it those of edits, two a row; a table has fewer than 2^28 rows
 KNOWN, JUMP = 0, 1  # what an edit draws in a row

@@ -11,7 +11,7 @@ from keras import ops
 
 from diffusion import noise
 from diffusion.batches import ImageBatch
-from diffusion.likelihood import Bound, Gaussian, parts_of
+from diffusion.likelihood import Bound, parts_of
 from diffusion.process import TIME_DISTRIBUTIONS, Process
 from training.draws import Place
 from training.figures import Cost
@@ -69,27 +69,70 @@ def make_loss_fn(
     def loss_fn(batch: ImageBatch, training: bool, place: Place) -> dict[str, Any]:
         x0 = to_model(batch.image)  # [B, H, W, C]
         draw = _drawing(batch, place)
-        t = process.time_of(distribution(draw(noise.TIME)) if training else _spread(batch.number))
+        predict = _make_predict(model, process, given, learned_variance, batch, training, place)
+        t = process.time_of(distribution(draw(noise.TIME) if training else _spread(batch.number)))
         eps = noise.normal(place.seed, batch.number, noise.NOISE if training else noise.EVALUATION, tuple(x0.shape[1:]))
         x_t = process.q_sample(x0, t, eps)
-        label = _label(given, batch, draw(noise.LABEL) if training else None)
-        beside = [] if given.condition is None else [given.condition(batch.image)]
-        if given.itself:
-            without = process.network_inputs(x_t, t, label, [ops.zeros_like(x_t), *beside])
-            first, _ = parts_of(seeded_call(model, without, training, place), learned_variance)
-            earlier = ops.stop_gradient(process.predict_x0(first, x_t, t))
-            beside = [_half_of(earlier, draw(noise.SELF)) if training else earlier, *beside]
-        inputs = process.network_inputs(x_t, t, label, beside)
-        output, share = parts_of(seeded_call(model, inputs, training, place), learned_variance)
+        output, share = predict(x_t, t)
         mse = ops.mean(ops.square(process.target_of(x0, t, eps) - output), axis=tuple(range(1, len(x0.shape))))  # [B]
         values = {"loss": mse * process.min_snr_weight(t, min_snr_gamma) if min_snr_gamma else mse}
         if share is not None:
-            bound = _bound(process, x0, x_t, t, ops.stop_gradient(output), share)
+            x0_predicted = process.predict_x0(ops.stop_gradient(output), x_t, t)
+            bound = Bound(process).term_of(x0, x_t, t, x0_predicted, share)
             values["loss"] = values["loss"] + process.num_steps / 1000.0 * bound
-            values |= {} if training else {"bits_per_dim": process.num_steps * bound + Bound(process).prior(x0)}
+            values |= {} if training else {"bits_per_dim": _bits_per_dim(process, predict, batch, place)}
         return values if training else values | {"mse": mse, "t": t}
 
     return loss_fn
+
+
+Predicted = tuple[Any, Any | None]  # the target, and where between β̃ and β the variance lies, if that is learned
+
+
+def _make_predict(
+    model: keras.Model,
+    process: Process,
+    given: Conditioning,
+    learned_variance: bool,
+    batch: ImageBatch,
+    training: bool,
+    place: Place,
+) -> Callable[[Any, Any], Predicted]:
+    """(x_t [B, …], t [B]) → what the network says of a batch, with all that it sees besides."""
+    draw = _drawing(batch, place)
+    label = _label(given, batch, draw(noise.LABEL) if training else None)
+    condition = [] if given.condition is None else [given.condition(batch.image)]
+
+    def run(x_t: Any, t: Any, beside: list[Any]) -> Predicted:
+        inputs = process.network_inputs(x_t, t, label, beside)
+        return parts_of(seeded_call(model, inputs, training, place), learned_variance)
+
+    def predict(x_t: Any, t: Any) -> Predicted:
+        if not given.itself:
+            return run(x_t, t, condition)
+        first, _ = run(x_t, t, [ops.zeros_like(x_t), *condition])
+        earlier = ops.stop_gradient(process.predict_x0(first, x_t, t))
+        return run(x_t, t, [_half_of(earlier, draw(noise.SELF)) if training else earlier, *condition])
+
+    return predict
+
+
+BOUND_TIMES = 4  # at which an evaluation takes the bound's terms of an image
+
+
+def _bits_per_dim(process: Process, predict: Callable, batch: ImageBatch, place: Place) -> Any:
+    """[B] an estimate of the variational bound, whose mean is the bound: its terms at a few times, drawn by 1/t."""
+    x0, bound = to_model(batch.image), Bound(process)
+    total = bound.prior(x0)
+    for k in range(BOUND_TIMES):
+        stream = noise.BOUND + 2 * k
+        u = (k + noise.uniform(place.seed, batch.number, stream, 1)[:, 0]) / BOUND_TIMES
+        t, times = bound.draw(u)
+        x_t = process.q_sample(x0, t, noise.normal(place.seed, batch.number, stream + 1, tuple(x0.shape[1:])))
+        output, share = predict(x_t, t)
+        predicted = ops.clip(process.predict_x0(output, x_t, t), -1.0, 1.0)
+        total = total + times * bound.term_of(x0, x_t, t, predicted, share) / BOUND_TIMES
+    return total
 
 
 def _drawing(batch: ImageBatch, place: Place) -> Callable[[int], Any]:
@@ -109,13 +152,6 @@ def _half_of(earlier: Any, drawn: Any) -> Any:
     return ops.where(ops.reshape(drawn < 0.5, (-1, 1, 1, 1)), earlier, 0.0)
 
 
-def _bound(process: Process, x0: Any, x_t: Any, t: Any, output: Any, share: Any) -> Any:
-    """[B] the variational bound's term of each image's time, in bits/dim."""
-    bound = Bound(process)
-    mean = bound.posterior(process.predict_x0(output, x_t, t), x_t, t).mean
-    return bound.term(x0, x_t, t, Gaussian(mean, bound.log_variance(share, t)))
-
-
 def _spread(number: Any) -> Any:
     """[B] numbers in (0, 1) that cover it evenly (multiples of the golden ratio), so that few images suffice."""
     golden = ops.cast(number, "float32") * 0.6180339887
@@ -125,15 +161,17 @@ def _spread(number: Any) -> Any:
 def by_time(values: dict[str, np.ndarray], process: Process) -> dict[str, float]:
     """Mean ``loss``, and the mean squared error by bucket of time: ``mse_1_125``, …; empty buckets are left out.
 
-    A bucket has an eighth of the times that training draws; its name has its first and its last time, or its ends where
-    time is continuous.
+    A bucket has an eighth of the process's times (of edm, of those that training draws); its name has its first and its
+    last time, or its ends where time is continuous. ``bits_per_dim`` comes with its standard error.
     """
     whole = math.isfinite(process.num_steps)
     shares = np.linspace(0, 1, NUM_BUCKETS + 1)
     edges = (shares * process.num_steps).round() if whole else process.time_of(shares)
     figures: dict[str, float] = {"loss": Cost(values["loss"].mean())}
     if "bits_per_dim" in values:
-        figures["bits_per_dim"] = Cost(values["bits_per_dim"].mean())
+        bits = values["bits_per_dim"]
+        figures["bits_per_dim"] = Cost(bits.mean())
+        figures["bits_per_dim_se"] = Cost(bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.inf)
     for low, high in pairwise(edges):
         inside = (values["t"] > low) & (values["t"] <= high)
         if inside.any():

@@ -30,12 +30,14 @@ class Process:
         config: every choice.
         target_by_default: what its networks predict unless the user says otherwise.
         spacing: of the times of a sampler, unless the sampler has its own.
+        scales_input: whether a network sees x_t divided by its standard deviation, whatever its target.
         num_steps: how many times there are: T, or infinitely many.
     """
 
     config: "ProcessConfig"
     target_by_default: ClassVar[str]
     spacing: ClassVar[str]
+    scales_input: ClassVar[bool] = False
     num_steps: ClassVar[float] = math.inf
 
     @property
@@ -104,8 +106,7 @@ class Process:
 
     def network_inputs(self, x: Any, t: Any, label: Any | None = None, beside: Sequence[Any] = ()) -> list[Any]:
         """What the network takes: x_t [B, …, C] with images beside it in further channels, t [B], and labels [B]."""
-        scale = self.target.scale_in
-        x = x if scale is None else scale(self.at(t, x)) * x
+        x = self.at(t, x).scale_in * x if self.scales_input or self.target.scales_input else x
         x = ops.concatenate([x, *beside], axis=-1) if beside else x
         return [x, self.network_time(t)] + ([] if label is None else [label])
 
@@ -202,6 +203,7 @@ class ExplodingProcess(Process):
 
     target_by_default = "edm"
     spacing = "karras"
+    scales_input = True  # x_t is as large as σ
 
     @property
     def first(self) -> float:
@@ -290,8 +292,8 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def make_process(config: "ProcessConfig") -> Process:
-    """The process of a configuration."""
-    return SCHEDULES[config.noise_schedule].process(config)
+    """The process of a configuration, whose own is settled."""
+    return SCHEDULES[config.noise_schedule].process(config.settled())
 
 
 def _logit_normal(share: Any) -> Any:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffusion.targets import Target
 
 
-_LATER = ("sigma_min", "sigma_max", "p_mean", "p_std", "sigma_data", "time_distribution")  # than version 0.9
+OF_TRAINING = ("time_distribution", "p_mean", "p_std")  # how often times are drawn, not what the network predicts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,27 +37,39 @@ class ProcessConfig(Config):
     beta_start: float = option(1e-4, "β of the first step; of linear schedules and sigmoid.", low=1e-9, high=0.999)
     beta_end: float = option(0.02, "β of the last step; of linear schedules and sigmoid.", low=1e-9, high=0.999)
     betas: tuple[float, ...] = option((), "β of each step, in place of a schedule.", from_data=True)
-    sigma_min: float = option(0.002, "Smallest σ; of edm.", low=1e-9, high=1.0)
-    sigma_max: float = option(80.0, "Largest σ; of edm.", low=1.0, high=1e6)
-    p_mean: float = option(-1.2, "Mean of ln σ in training; of edm.", low=-20.0, high=20.0)
-    p_std: float = option(1.2, "Standard deviation of ln σ in training; of edm.", low=1e-3, high=20.0)
-    sigma_data: float = option(0.5, "Standard deviation of the data that --target=edm assumes.", low=1e-3, high=100.0)
+    sigma_min: float = option(0.002, "Smallest σ; of edm.", low=1e-9, high=1.0, later=True)
+    sigma_max: float = option(80.0, "Largest σ; of edm.", low=1.0, high=1e6, later=True)
+    p_mean: float = option(-1.2, "Mean of ln σ in training; of edm.", low=-20.0, high=20.0, later=True)
+    p_std: float = option(1.2, "Standard deviation of ln σ in training; of edm.", low=1e-3, high=20.0, later=True)
+    sigma_data: float = option(
+        0.5, "Standard deviation of the data that --target=edm assumes.", low=1e-3, high=100.0, later=True
+    )
     time_distribution: str = option(
-        "uniform", "Distribution of t in training; not of edm.", choices="diffusion.process:TIME_DISTRIBUTIONS"
+        "uniform",
+        "Distribution of t in training; not of edm.",
+        choices="diffusion.process:TIME_DISTRIBUTIONS",
+        later=True,
     )
 
-    def check(self) -> None:
+    def check_used(self) -> None:
         from diffusion.process import SCHEDULES
 
         refuse_unused(self, "noise_schedule", {name: schedule.uses for name, schedule in SCHEDULES.items()})
+        if self.sigma_data != 0.5 and self.target_name != "edm":
+            raise UserError(f"--sigma_data={self.sigma_data} is of --target=edm; leave it out")
+
+    def check(self) -> None:
         pure_noise = self.zero_terminal_snr or self.noise_schedule == "flow"
         if pure_noise and not self._target().tells_x0_from_noise:
             raise UserError(
                 "x_T is pure noise (--zero_terminal_snr, --noise_schedule=flow): ε says nothing about x_0 there; "
                 "use target v, velocity or x0"
             )
-        if self.sigma_data != 0.5 and self.target_name != "edm":
-            raise UserError(f"--sigma_data={self.sigma_data} is of --target=edm; leave it out")
+        if self.sigma_max < 2.0 * self.sigma_min:
+            raise UserError(
+                f"--sigma_min={self.sigma_min} and --sigma_max={self.sigma_max}: the largest must be at least twice "
+                "the smallest"
+            )
         if self.betas and len(self.betas) != self.diffusion_steps:
             raise UserError(f"{len(self.betas):,} betas of {self.diffusion_steps:,} diffusion steps: each needs one")
         if not all(0 < beta < 1 for beta in self.betas):
@@ -81,7 +93,7 @@ class ProcessConfig(Config):
         return dataclasses.replace(self, target=self.target_name)
 
     def __repr__(self) -> str:
-        return self.described(_LATER)
+        return self.described()
 
     def _target(self) -> "Target":
         from diffusion.targets import TARGETS
@@ -134,27 +146,45 @@ class SamplerConfig(Config):
     guidance: float = option(1.0, "Classifier-free guidance scale; 1: off.", low=0.0)
     clip: bool = option(True, "Clip predictions of the image to its range.")
     guidance_rescale: float = option(
-        0.0, "Share of guided predictions that gets the deviation of those without guidance.", low=0.0, high=1.0
+        0.0,
+        "Share of guided predictions that gets the deviation of those without guidance.",
+        low=0.0,
+        high=1.0,
+        later=True,
     )
     guidance_interval: tuple[float, ...] = option(
-        (), "LOW,HIGH: noise levels σ/α between which there is guidance; empty: all.", low=0.0
+        (),
+        "LOW,HIGH: noise levels σ/α between which there is guidance; empty: all.",
+        low=0.0,
+        later=True,
     )
     churn: float = option(
-        0.0, "Noise that heun adds on its way, S_churn of Karras et al. (2022); 0: deterministic.", low=0.0
+        0.0,
+        "Noise that heun adds on its way, S_churn of Karras et al. (2022); 0: deterministic.",
+        low=0.0,
+        later=True,
     )
     churn_between: tuple[float, ...] = option(
-        (0.0, 1e9), "S_min,S_max: noise levels σ/α between which heun adds noise.", low=0.0
+        (0.0, 1e9),
+        "S_min,S_max: noise levels σ/α between which heun adds noise.",
+        low=0.0,
+        later=True,
     )
-    churn_noise: float = option(1.0, "Standard deviation of that noise, S_noise.", low=0.5, high=2.0)
+    churn_noise: float = option(1.0, "Standard deviation of that noise, S_noise.", low=0.5, high=2.0, later=True)
+
+    def __repr__(self) -> str:
+        return self.described()
 
     def check(self) -> None:
+        for name, ends in (("guidance_interval", self.guidance_interval), ("churn_between", self.churn_between)):
+            nothing = not ends and name == "guidance_interval"
+            if not nothing and (len(ends) != 2 or not ends[0] < ends[1]):
+                raise UserError(f"--{name}={','.join(map(str, ends))}: two noise levels are needed, LOW,HIGH")
+
+    def check_used(self) -> None:
         from diffusion.samplers import SAMPLERS
 
         refuse_unused(self, "sampler", {name: sampler.uses for name, sampler in SAMPLERS.items()})
-        for name in ("guidance_interval", "churn_between"):
-            ends = getattr(self, name)
-            if ends and (len(ends) != 2 or not ends[0] < ends[1]):
-                raise UserError(f"--{name}={','.join(map(str, ends))}: two noise levels are needed, LOW,HIGH")
         if self.guidance == 1.0 and (self.guidance_rescale or self.guidance_interval):
             raise UserError("--guidance_rescale and --guidance_interval need a --guidance other than 1")
         if not self.churn and (self.churn_between != (0.0, 1e9) or self.churn_noise != 1.0):

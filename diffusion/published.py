@@ -62,8 +62,17 @@ def is_published(folder: Path) -> bool:
 
 
 def open_generator(folder: Path, placement: Placement) -> Generator:
-    """The model of a folder in diffusers' layout, or of a run's folder."""
-    return load_generator(folder, placement) if is_published(folder) else Generator.of_run(folder, placement)
+    """The model of a folder in diffusers' layout, or of a run's folder.
+
+    Raises:
+        UserError: a file is missing or damaged, or a run has no weights yet.
+    """
+    if is_published(folder):
+        return load_generator(folder, placement)
+    evaluated = ("result.json", "model/weights.safetensors", "checkpoints/best.safetensors")
+    if (folder / "model" / "config.json").is_file() and not any((folder / name).exists() for name in evaluated):
+        raise UserError(f"{folder}: no weights yet, training has not come to an evaluation; let it go on")
+    return Generator.of_run(folder, placement)
 
 
 def load_generator(folder: Path, placement: Placement) -> Generator:

@@ -79,6 +79,7 @@ class Found(NamedTuple):
         samplers: ``samplers/samplers.json``.
         pairs: ``nearest.npz``.
         progress: how far the run is; None if it is finished.
+        enlarge: the factor by which the model enlarges images; 0 for one that makes them from noise alone.
     """
 
     folder: Path
@@ -88,6 +89,7 @@ class Found(NamedTuple):
     samplers: Mapping[str, Any]
     pairs: Pairs | None
     progress: Progress | None
+    enlarge: int = 0
 
     @classmethod
     def read(cls, folder: Path, progress: Progress | None = None) -> Self:
@@ -101,12 +103,12 @@ class Found(NamedTuple):
             lines = read_metrics(metrics) if metrics.exists() else []
         except ValueError as error:
             raise UserError(f"{metrics}: damaged: {error}") from error
+        data, enlarge = there("data.json"), _factor(there("config.json").get("config"))
         if progress is not None:
-            return cls(folder, there("data.json"), lines, {}, {}, None, progress)
+            return cls(folder, data, lines, {}, {}, None, progress, enlarge)
+        result, samplers = there("result.json"), there(f"{SAMPLERS}/samplers.json")
         pairs = Pairs.load(nearest) if nearest.exists() else None
-        return cls(
-            folder, there("data.json"), lines, there("result.json"), there(f"{SAMPLERS}/samplers.json"), pairs, None
-        )
+        return cls(folder, data, lines, result, samplers, pairs, None, enlarge)
 
     def sizes(self) -> dict[str, int]:
         """Images by split."""
@@ -115,3 +117,9 @@ class Found(NamedTuple):
     def last(self, split: str) -> Mapping[str, Any]:
         """The newest figures of a split in training."""
         return next((line for line in reversed(self.lines) if line["split"] == split), {})
+
+
+def _factor(config: Any) -> int:
+    """--enlarge of a run, whose configuration may be that of an earlier version."""
+    factor = config.get("enlarge", 0) if isinstance(config, Mapping) else 0
+    return factor if isinstance(factor, int) else 0

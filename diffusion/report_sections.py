@@ -30,7 +30,8 @@ def _figures(run: Found) -> list[str]:
         tiles.append(page.tile("test bits per dimension", number(result["test_bits_per_dim"]), below))
     if "test_psnr" in result:
         plain = f"bicubic {number(result.get('test_psnr_bicubic'), '.2f')}"
-        below = f"dB, mean of test images; {plain}, nearest {number(result.get('test_psnr_nearest'), '.2f')}"
+        count = f"{number(result.get('test_psnr_images'), ',.0f')} " if "test_psnr_images" in result else ""
+        below = f"dB, mean of {count}test images; {plain}, nearest {number(result.get('test_psnr_nearest'), '.2f')}"
         tiles.append(page.tile("PSNR of enlarged images", number(result["test_psnr"], ".2f"), below))
     fid = result.get("val_fid", result.get("test_fid"))  # the second of a run of two splits
     if fid is not None:
@@ -81,7 +82,7 @@ def _film(run: Found) -> list[str]:
         image = page.image(path, f"samples after step {step:,}", _OF_GRID)
         figures.append(f'<figure><figcaption>step {step:,}</figcaption><div class="picture">{image}</div></figure>')
     how = "The same noise at every step, by the averaged weights. Choose a step, or walk with the arrow keys."
-    return [f"<p>{how}</p>", f'<div class="film" style="--steps:{len(grids)}">{"".join(inputs + figures)}</div>']
+    return [f"<p>{how}</p>", _groups(run), f'<div class="film" style="--steps:{len(grids)}">{"".join(inputs + figures)}</div>']
 
 
 def _grids(folder: Path) -> list[tuple[int, Path]]:
@@ -103,7 +104,18 @@ def _samples(run: Found) -> list[str]:
     classes = run.data.get("classes") or ()
     columns = f"<p><small>Classes: {page.names(classes[:20])}.</small></p>" if 0 < len(classes) <= 20 else ""
     shown = page.picture(run.folder / "samples.png", "samples of the trained model", most=_OF_SAMPLES)
-    return [shown, columns]
+    return [shown, _groups(run) if run.enlarge else columns]
+
+
+def _groups(run: Found) -> str:
+    """What stands side by side in the grids of a model that enlarges; nothing for others."""
+    if not run.enlarge:
+        return ""
+    how = (
+        f"Four columns an image, from left to right: it made {run.enlarge} times smaller, that "
+        "enlarged by bicubic interpolation, by the network, and the image itself."
+    )
+    return f"<p><small>{how}</small></p>"
 
 
 def _curves(run: Found) -> list[str]:

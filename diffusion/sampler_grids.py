@@ -14,8 +14,10 @@ from keras import ops
 
 from diffusion import noise, plots
 from diffusion.batches import ImageRequest, sample_batches
+from diffusion.enlarging import more_images
 from diffusion.generator import Generator
 from diffusion.guidance import make_predict
+from diffusion.process import Process
 from diffusion.process_config import SamplerConfig
 from diffusion.report_data import SAMPLERS
 from diffusion.samplers import SAMPLERS as KNOWN
@@ -64,12 +66,28 @@ class _Batch(NamedTuple):
 
 def planned(config: SamplerConfig, generator: Generator) -> list[Planned]:
     """Every deterministic sampler with every number of evaluations, the few first; guided as ``config`` says."""
-    found = (_largest(config, name, most, generator) for most in EVALUATIONS for name in KNOWN)
-    return [one for one in found if one is not None]
+    plans, process = [], generator.process
+    for most in EVALUATIONS:
+        for name in KNOWN:
+            found = largest(config, name, most, process)
+            if found is not None and not found.table.stochastic:
+                start = process.start(float(make_levels(found.config, process).sigma[0]))
+                plans.append(Planned(name, most, found.table, start))
+    return plans
 
 
-def _largest(config: SamplerConfig, name: str, most: int, generator: Generator) -> Planned | None:
-    """None for a sampler that draws noise, or has no table as small as that."""
+class Chosen(NamedTuple):
+    """A sampler with a number of steps, and its table."""
+
+    config: SamplerConfig
+    table: Table
+
+
+def largest(config: SamplerConfig, name: str, most: int, process: Process) -> Chosen | None:
+    """The sampler ``name``, guided as ``config`` says, with as many steps as take at most ``most`` evaluations.
+
+    None for one that has no table as small as that.
+    """
     for steps in range(most, 0, -1):
         try:
             chosen = SamplerConfig(
@@ -80,14 +98,11 @@ def _largest(config: SamplerConfig, name: str, most: int, generator: Generator) 
                 guidance_interval=config.guidance_interval,
                 clip=config.clip,
             )
-            levels = make_levels(chosen, generator.process)
-            table = make_table(chosen, generator.process, levels)
+            table = make_table(chosen, process)
         except UserError:  # more steps than the process has, or fewer than the sampler needs
             continue
-        if table.stochastic:
-            return None
         if len(table.times) <= most:
-            return Planned(name, most, table, generator.process.start(float(levels.sigma[0])))
+            return Chosen(chosen, table)
     return None
 
 
@@ -152,7 +167,7 @@ def draw_sampler_grids(
 ) -> None:
     """Writes ``samplers/`` with the grids and ``samplers.json`` with their times; what would take too long is left out.
 
-    On several hosts there are none: each would find another time.
+    On several hosts there are none, and the file says why.
 
     Args:
         run: its folder.
@@ -172,8 +187,16 @@ def draw_sampler_grids(
         )
         run.write_json(f"{SAMPLERS}/{path.name}", _made(path.parent, config, generator, few, train_seconds))
 
-    if hosts().count == 1:
-        run.picture(f"{SAMPLERS}/samplers.json", draw)
+    def say_why(path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        why = (
+            f"There are none: training ran on {hosts().count} hosts, and each would need another time for them. Images "
+            f"of any sampler: {more_images(generator.enlarge, '--sampler=NAME --sampling_steps=N')}"
+        )
+        run.write_json(f"{SAMPLERS}/{path.name}", {"images": 0, "grids": [], "notes": [why]})
+
+    if hosts().count == 1 or hosts().chief:
+        run.picture(f"{SAMPLERS}/samplers.json", draw if hosts().count == 1 else say_why)
 
 
 def _made(
@@ -203,6 +226,6 @@ def _made(
     left_out = [str(most) for most in sorted({plan.at_most for plan in plans} - set(kept))]
     notes = [
         f"{', '.join(left_out)} evaluations are left out: all grids may take {allowed:.0f} s. Images of any sampler: "
-        "python -m experiments.sample_ddpm --sampler=NAME --sampling_steps=N"
+        + more_images(generator.enlarge, "--sampler=NAME --sampling_steps=N")
     ]
     return {"images": len(request), "grids": grids, "notes": notes if left_out else []}

@@ -143,7 +143,8 @@ def _churned(levels: Levels, config: "SamplerConfig", process: "Process") -> Lev
     low, high = config.churn_between
     lambdas = levels.lambdas[:-1]
     inside = (lambdas <= -np.log(max(low, 1e-300))) & (lambdas >= -np.log(high))
-    gamma = np.where(inside, min(config.churn / levels.steps, np.sqrt(2.0) - 1.0), 0.0)
+    steps = config.sampling_steps or process.num_steps  # of the whole way, where ``levels`` are only its end
+    gamma = np.where(inside, min(config.churn / steps, np.sqrt(2.0) - 1.0), 0.0)
     # The first has no noise added: x_T is drawn as it should be. Nor is there any beyond the last time.
     times = np.minimum(process.time_of_lambda(lambdas - np.log1p(gamma)), process.last)
     times = np.where((gamma > 0) & (np.arange(len(times)) > 0), times, levels.times[:-1])
@@ -239,7 +240,7 @@ def _note_variance(config: "SamplerConfig", process: "Process") -> list[str]:
         ]
     if config.variance == "large" and few:
         return [
-            f"the large variance is meant for all times (T = {most}); with {config.sampling_steps} it "
+            f"the large variance is meant for the smallest steps that there are; with {config.sampling_steps} it "
             "leaves noise in the images (CIFAR-10: FID 46 at 100 steps against 11 with the small one); use variance "
             "small, or dpm++, unipc or ddim"
         ]

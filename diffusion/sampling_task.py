@@ -18,7 +18,7 @@ from diffusion.samplers import make_table, warnings
 from files.arrays import write_npz
 from files.errors import UserError
 from training.backends import Placement
-from training.config_files import as_flags
+from training.config_files import identifying_flags
 from training.hosts import check_chief_writes
 from training.session import precision, session
 from training.shared_arrays import filling
@@ -78,9 +78,9 @@ def _out(config: SampleConfig, model_dir: Path) -> Path:
 
 def open_model(model_dir: Path, placement: Placement) -> Generator:
     """The model of a folder; what a reader of its images should know is printed."""
+    generator = open_generator(model_dir, placement)
     if not is_published(model_dir) and not (model_dir / "result.json").is_file():
         print("note: training has not ended; the weights are those of its last evaluation")
-    generator = open_generator(model_dir, placement)
     for note in generator.notes:
         print(f"note: {note}")
     return generator
@@ -99,16 +99,21 @@ def _guide(generator: Generator, config: SampleConfig) -> None:
 def _request(config: SampleConfig, generator: Generator, count: int) -> ImageRequest:
     """The first ``count`` images, and their classes."""
     number = np.arange(config.first_image, config.first_image + count)
-    unknown = sorted(set(config.classes) - set(generator.classes))
+    wanted = numbers_of_classes(config.classes or generator.classes, generator)
+    if config.unconditional or not generator.classes:
+        return ImageRequest(number, seed=config.seed)
+    return ImageRequest(number, wanted[number % len(wanted)], config.seed)
+
+
+def numbers_of_classes(names: tuple[str, ...], generator: Generator) -> np.ndarray:
+    """[K] the numbers of the classes of --classes; raises UserError for names that the model does not know."""
+    unknown = sorted(set(names) - set(generator.classes))
     if unknown:
         raise UserError(
             f"--classes: the model does not know {', '.join(unknown)}; it knows "
             f"{', '.join(generator.classes) or 'no classes'}"
         )
-    if config.unconditional or not generator.classes:
-        return ImageRequest(number, seed=config.seed)
-    wanted = [generator.classes.index(name) for name in config.classes or generator.classes]
-    return ImageRequest(number, np.array(wanted)[number % len(wanted)], config.seed)
+    return np.array([generator.classes.index(name) for name in names], np.intp)
 
 
 def _check(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> None:
@@ -116,7 +121,7 @@ def _check(config: SampleConfig, generator: Generator, request: ImageRequest, ou
     if config.format == "png":
         check_names([] if request.label is None else [generator.classes[k] for k in np.unique(request.label)])
         check_folder(out / "png")
-    for warning in warnings(config.sampler, generator.process):
+    for warning in warnings(generator.settled(config.sampler), generator.process):
         print(f"note: {warning}")
 
 
@@ -160,8 +165,9 @@ def _write_many(config: SampleConfig, generator: Generator, request: ImageReques
     """Streams the images into an array on disk; an interrupted call is resumed."""
     # The first that is compared: images of a version that drew other noise are refused for that.
     depends_on: dict[str, Any] = {"noise_streams": STREAMS_VERSION}
-    settled = dataclasses.replace(config, sampler=config.sampler.of_process(generator.process.num_steps))
-    depends_on |= {name: value for name, value in as_flags(settled).items() if name not in _NOT_COMPARED}
+    sampler = generator.settled(config.sampler).of_process(generator.process.num_steps)
+    settled = dataclasses.replace(config, sampler=sampler)
+    depends_on |= {name: value for name, value in identifying_flags(settled).items() if name not in _NOT_COMPARED}
     depends_on["model"] = generator.fingerprint()
     if generator.worse:
         depends_on["worse_model"] = generator.worse.fingerprint()

@@ -22,7 +22,6 @@ from diffusion.noise import STREAMS_VERSION
 from diffusion.pixel_ranges import Range, parse_found, parse_range
 from diffusion.published import is_published, open_generator
 from diffusion.readers import Found, Images, read_npz
-from diffusion.samplers import make_table
 from diffusion.statistics import Statistics
 from diffusion.subsets import chosen, contents_of_rows, of_subset
 from diffusion.tool_files import SUFFIXES, FeatureFile, read_npy_features, read_npz_features, read_tool_file
@@ -260,7 +259,8 @@ def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> Im
     if not count:
         raise UserError(f"{text}: set --num_images: how many images should the model make?")
     generator = open_generator(path, placement)
-    make_table(sampler, generator.process)  # raises UserError for an invalid sampler, before any work
+    generator.check(sampler, generator.request(np.arange(count), config.seed))  # before any work
+    sampler = generator.settled(sampler)
 
     def images(skip: int) -> Iterator[np.ndarray]:
         request = generator.request(np.arange(skip, count), config.seed)

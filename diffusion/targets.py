@@ -21,6 +21,11 @@ class Coefficients(NamedTuple):
         """√(σ² + σ_data² α²): the standard deviation of x_t."""
         return (self.sigma**2 + (self.sigma_data * self.alpha) ** 2) ** 0.5
 
+    @property
+    def scale_in(self) -> Any:
+        """c_in of Karras et al. (2022): what makes the standard deviation of x_t 1."""
+        return 1.0 / self.norm
+
 
 class Target(NamedTuple):
     """What a network may predict; ``at`` are the coefficients of its time.
@@ -29,14 +34,14 @@ class Target(NamedTuple):
         of: (at, x_0, ε) → what it should predict.
         x0: (at, prediction, x_t) → the image that a prediction implies.
         x0_error: at → the error of x_0 for an error of 1 of the prediction.
-        scale_in: at → factor of x_t as the network sees it.
+        scales_input: whether the network sees x_t divided by its standard deviation (``Coefficients.scale_in``).
         tells_x0_from_noise: whether it determines x_0 where x_t is pure noise.
     """
 
     of: Callable[[Coefficients, Any, Any], Any]
     x0: Callable[[Coefficients, Any, Any], Any]
     x0_error: Callable[[Coefficients], Any]
-    scale_in: Callable[[Coefficients], Any] | None = None
+    scales_input: bool = False
     tells_x0_from_noise: bool = True
 
 
@@ -78,7 +83,7 @@ TARGETS: dict[str, Target] = {
         of=lambda at, x0, noise: (x0 - _skip(at) * (at.alpha * x0 + at.sigma * noise)) / _scale_out(at),
         x0=lambda at, output, x: _skip(at) * x + _scale_out(at) * output,
         x0_error=_scale_out,
-        scale_in=lambda at: 1.0 / at.norm,
+        scales_input=True,
     ),
 }
 CHOICES = ("auto", *TARGETS)

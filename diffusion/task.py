@@ -17,7 +17,7 @@ from diffusion.batches import ImageRequest, evaluation_batches, training_batches
 from diffusion.config import DdpmConfig
 from diffusion.continuing import Source, drop, inputs_of, keep, network_of, read_source, start_from
 from diffusion.data import Splits, load, rule_of_run
-from diffusion.enlarging import condition_of, measured, network_for, request_of
+from diffusion.enlarging import condition_of, measured, more_images, network_for, request_of
 from diffusion.extractors import Extractor, build_extractor
 from diffusion.features import FidMeter
 from diffusion.generator import Generator
@@ -139,7 +139,7 @@ def _prepare(config: DdpmConfig, placement: Placement, run_dir: Path | None = No
     classes = splits.classes if config.class_conditional else ()
     unet = network_for(config.enlarge, config.unet.for_images(splits.train.pixels.shape, len(classes)))
     if source is not None:
-        unet = network_of(source, unet, config.process)
+        unet = network_of(source, unet, config.process, config.enlarge)
     generator = Generator(unet, make_process(config.process), classes, placement)
     generator.range = splits.range or parse_range(data.range)
     if source is not None:
@@ -223,7 +223,7 @@ def _make_job(setup: _Setup, score: Scorer, more_figures: Callable[[int], Figure
 def _train(setup: _Setup, run: Run) -> dict[str, Any]:
     config, generator = setup.config, setup.generator
     start = time.monotonic()
-    for warning in warnings(config.sampler, generator.process):
+    for warning in warnings(generator.settled(config.sampler), generator.process):
         run.say(f"note: {warning}")
     run.say(setup.summary())
     generator.save_config(run.path / "model")
@@ -255,7 +255,7 @@ def _train(setup: _Setup, run: Run) -> dict[str, Any]:
         f"nearest training image, median distance: of samples {result['nearest_train_of_samples']:.4f}, of held-out "
         f"images {result['nearest_train_of_test']:.4f}\n"
         f"everything is in {run.path}: {PAGE if config.report else 'samples.png, curves.png'}, samples/, model/; "
-        f"more images: python -m experiments.sample_ddpm --run_dir={run.path}"
+        f"more images: {more_images(config.enlarge, f'--run_dir={run.path}')}"
     )
     return result
 

@@ -8,14 +8,6 @@ from training.options import Config, option
 
 MAX_SIZE = 65_536  # of images, and of a level in channels
 MAX_LEVELS = 16  # each halves the image
-_LATER = (  # options that version 0.4 did not have
-    "head_channels",
-    "middle_attention",
-    "scale_shift_norm",
-    "self_condition",
-    "learned_variance",
-    "condition_channels",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +39,33 @@ class UNetConfig(Config):
     num_groups: int = option(32, "Number of groups of the group norms.", low=1, high=MAX_SIZE)
     num_classes: int = option(0, "Number of classes; 0: a network without labels.", low=0, high=2**20, from_data=True)
     head_channels: int = option(
-        0, "Channels of an attention head, in place of --num_heads; 0: by --num_heads.", low=0, high=MAX_SIZE
+        0,
+        "Channels of an attention head, in place of --num_heads; 0: by --num_heads.",
+        low=0,
+        high=MAX_SIZE,
+        later=True,
     )
-    middle_attention: bool = option(True, "Attention between the two residual blocks of the middle.")
+    middle_attention: bool = option(True, "Attention between the two residual blocks of the middle.", later=True)
     scale_shift_norm: bool = option(
-        False, "The time gives scale and shift of each residual block's second norm; else it is added before it."
+        False,
+        "The time gives scale and shift of each residual block's second norm; else it is added before it.",
+        later=True,
     )
-    self_condition: bool = option(False, "The network also sees its earlier prediction of x_0 (Chen et al. 2022).")
+    self_condition: bool = option(
+        False, "The network also sees its earlier prediction of x_0 (Chen et al. 2022).", later=True
+    )
     learned_variance: bool = option(
-        False, "Twice the output channels: the second half is for the variance (Nichol & Dhariwal 2021)."
+        False,
+        "Twice the output channels: the second half is for the variance (Nichol & Dhariwal 2021).",
+        later=True,
     )
     condition_channels: int = option(
-        0, "Channels of an image that the network sees beside x_t.", low=0, high=1024, from_data=True
+        0,
+        "Channels of an image that the network sees beside x_t.",
+        low=0,
+        high=1024,
+        from_data=True,
+        later=True,
     )
 
     @property
@@ -75,7 +82,7 @@ class UNetConfig(Config):
         return width // self.head_channels if self.head_channels else self.num_heads
 
     def __repr__(self) -> str:
-        return self.described(_LATER)
+        return self.described()
 
     def check(self) -> None:
         if not self.channel_multipliers:

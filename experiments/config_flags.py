@@ -75,7 +75,9 @@ def _parser(leaf: Leaf) -> flags.ArgumentParser:
 
 def read(config: C, values: flags.FlagValues) -> C:
     """The configuration of the flags that ``define`` defined for ``config``."""
-    return with_values(config, {leaf.path: _value(leaf, values[leaf.name].value) for leaf in leaves(config)})
+    given = with_values(config, {leaf.path: _value(leaf, values[leaf.name].value) for leaf in leaves(config)})
+    given.check_used()
+    return given
 
 
 def _value(leaf: Leaf, value: Any) -> Any:

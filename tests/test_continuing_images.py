@@ -10,6 +10,7 @@ import pytest
 from diffusion.config import DdpmConfig
 from diffusion.continuing import Source, network_of, start_from
 from diffusion.data import Splits
+from diffusion.enlarging import network_for
 from diffusion.generator import WEIGHTS, Generator
 from diffusion.pixel_ranges import Range
 from diffusion.process import make_process
@@ -126,12 +127,32 @@ def test_every_difference_is_named(source: Source) -> None:
         assert text in message
     assert "--attention_resolutions 8 there, 16 here" in refused(height=16, width=16, attention_resolutions=(16,))
     assert "--channels" not in refused(base_width=16)
-    assert "condition_channels 0 there, 1 here; give the flags of its flags.txt" in refused(condition_channels=1)
     assert "images of 9×9 cannot be halved" in refused(height=9, width=9)
     message = refused(ProcessConfig(diffusion_steps=50, noise_schedule="cosine", target="v"))
     for text in ("--diffusion_steps 1000 there, 50 here", "--noise_schedule linear there, cosine here", "--target eps",
                  "predict something else"):  # fmt: skip
         assert text in message
+
+
+def test_another_factor_of_enlarging_is_refused(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name of its flag, also where networks of both see as many channels."""
+
+    def network(factor: int, side: int = 8, channels: int = 1) -> UNetConfig:
+        wanted = dataclasses.replace(UNET, height=side, width=side, channels=channels)
+        return network_of(source, network_for(factor, wanted), ProcessConfig(), factor)
+
+    with pytest.raises(UserError, match=r"--enlarge 0 there, 2 here; leave out --enlarge, or"):
+        network(2)
+    seeing = dataclasses.replace(source.generator.config, condition_channels=1)
+    monkeypatch.setattr(source.generator, "config", seeing)
+    monkeypatch.setattr(source.generator, "enlarge", 2)
+    for factor in (0, 4):
+        with pytest.raises(UserError, match=f"--enlarge 2 there, {factor} here; set --enlarge=2, or"):
+            network(factor)
+    assert network(2, side=16).condition_channels == 1
+    with pytest.raises(UserError, match=r"channels 1 there, 3 here; it needs images of 1 channel") as error:
+        network(2, channels=3)
+    assert "condition_channels" not in str(error.value)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion import samplers
+from diffusion.config import DdpmConfig
+from diffusion.editing import shortened
 from diffusion.levels import Levels
 from diffusion.process import make_process
 from diffusion.process_config import ProcessConfig, SamplerConfig
@@ -13,6 +15,7 @@ from diffusion.samplers import Table, make_table
 from diffusion.spacings import spaced_times
 from files.errors import UserError
 from tests.test_samplers import LINEAR, MEANS, PROCESS, SHARES, SPREAD, gaussian, mixture, run
+from training.config_files import from_json
 
 CONTINUOUS = {
     "edm": make_process(ProcessConfig(noise_schedule="edm")),
@@ -109,13 +112,31 @@ def test_the_learned_variance_is_between_the_two() -> None:
         ({"guidance_rescale": 0.7}, "need a --guidance other than 1"),
         ({"guidance": 2.0, "guidance_interval": (3.0, 1.0)}, "guidance_interval=3.0,1.0: two noise levels are needed"),
         ({"sampler": "heun", "churn_noise": 1.003}, "need --churn"),
+        ({"sampler": "heun", "churn": 3.0, "churn_between": ()}, "churn_between=: two noise levels are needed"),
     ],
 )
 def test_choices_that_would_be_ignored_are_refused(fields: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        SamplerConfig(**fields)
+        SamplerConfig.of(**fields)
 
 
 def test_all_times_of_a_continuous_process_are_refused() -> None:
     with pytest.raises(UserError, match="sampling_steps=0 means all times, and --noise_schedule=flow has infinitely"):
         make_table(SamplerConfig("ddim", 0), CONTINUOUS["flow"])
+
+
+def test_choices_that_were_ignored_once_are_read_from_records() -> None:
+    """A run of version 0.9 may say --eta of dpm++: whoever reads its configuration has not typed it."""
+    recorded = from_json(DdpmConfig(), {"sampler": {"sampler": "dpm++", "eta": 0.5}})
+    assert recorded.sampler.eta == 0.5
+    with pytest.raises(UserError, match="has no --eta"):
+        recorded.check_used()
+
+
+def test_churn_is_that_of_the_whole_way_at_its_end_too() -> None:
+    """A variation walks the last levels only, with the noise that they have in the whole table."""
+    process, config = CONTINUOUS["flow"], SamplerConfig("heun", 50, churn=10.0)
+    levels = samplers.make_levels(config, process)
+    whole, end = make_table(config, process, levels), make_table(config, process, shortened(levels, 0.2))
+    np.testing.assert_allclose(end.times[2:], whole.times[-len(end.times) + 2 :])  # the first level has no noise added
+    np.testing.assert_allclose(end.weights[2:], whole.weights[-len(end.weights) + 2 :])

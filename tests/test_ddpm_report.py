@@ -103,6 +103,22 @@ def test_what_a_run_found_is_on_its_page(folder: Path) -> None:
     assert not reloads_of(page)
 
 
+def test_the_page_of_a_run_that_enlarges(tmp_path: Path) -> None:
+    """It says what stands beside what, of how many images its figures are, and nothing of classes."""
+    folder = tmp_path / "run"
+    _write_run(folder)
+    figures = {"test_psnr": 21.5, "test_psnr_bicubic": 20.25, "test_psnr_nearest": 18.75, "test_psnr_images": 100}
+    (folder / "result.json").write_text(json.dumps(RESULT | figures))
+    assert "Four columns" not in _page(folder).text and "Classes: " in _page(folder).text
+    (folder / "config.json").write_text(json.dumps({"config": {"enlarge": 4}}))
+    text = _page(folder).text.replace("\n", "")
+    assert "21.50dB, mean of 100 test images; bicubic 20.25, nearest 18.75" in text
+    assert text.count("from left to right: it made 4 times smaller, that enlarged by bicubic interpolation") == 2
+    assert "Classes: " not in text
+    going_on = _page(folder, Progress(20, 40, "1:23", "2026-11-26 10:00:00", 17)).text
+    assert going_on.count("Four columns an image") == 1
+
+
 def test_nothing_of_a_users_becomes_a_part_of_it_and_it_asks_for_nothing(folder: Path) -> None:
     page = _page(folder)
     assert not {tag for tag, _ in page.tags} & {"script", "iframe", "object"}

@@ -98,6 +98,7 @@ def test_between_two_images(model: Path, images: Path, tmp_path: Path) -> None:
         "--noclip",
     ]
     printed = succeeds("edit_images", *flags, "--sampling_steps=50", f"--out={tmp_path / 'out'}")
+    assert "2 pairs: a.png – b/c.jpg.png, b/d.png – e.png\n" in printed
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     each = result["round_trip_rms_of_images"]
     assert list(each) == list(NAMES)
@@ -117,20 +118,24 @@ def test_what_cannot_be_done_is_said_before_anything_is_made(
 ) -> None:
     base = [f"--run_dir={model}", f"--out={tmp_path / 'out'}", *FAST]
     given = [*base, f"--images={images}"]
+    begun = tmp_path / "begun"  # a run that has not come to an evaluation
+    Generator.of_run(model, make_placement("cpu", shards=1)).save_config(begun / "model")
     black, small = tmp_path / "black.png", tmp_path / "small.png"
     Image.new("L", (8, 8)).save(black)
     Image.new("L", (6, 8)).save(small)
     wrong = [
         (given, "--edit: say what is to be done, one of inpaint, vary, interpolate, enlarge"),
         ([*base, "--edit=vary"], "--images: name the images"),
+        ([*given, "--edit=vary", f"--run_dir={begun}"], "begun: no weights yet, training has not come to an evaluation"),
         ([*given, "--edit=inpaint"], "--edit=inpaint needs --mask"),
         ([*given, "--edit=vary", f"--mask={mask}"], "--edit=vary has no --mask, which is of inpaint: leave it out"),
         ([*given, "--edit=inpaint", f"--mask={mask}", "--strength=0.3"], "--edit=inpaint has no --strength"),
         ([*given, "--edit=inpaint", f"--mask={mask}", "--sampler=dpm++"], "use --sampler=ddim or ancestral"),
         ([*given, "--edit=inpaint", f"--mask={black}"], "nothing is white"),
         ([*given, "--edit=inpaint", f"--mask={small}"], "--mask: images are 6×8, and the network needs 8×8"),
-        ([*given, "--edit=interpolate", "--eta=0.5"], "use --sampler=ddim and no --eta"),
-        ([*given, "--edit=interpolate", "--sampler=heun"], "use --sampler=ddim and no --eta"),
+        ([*given, "--edit=interpolate", "--eta=0.5"], "and --eta=0.5 cannot be walked that way; leave it out"),
+        ([*given, "--edit=interpolate", "--sampler=heun"], "and --sampler=heun cannot be walked that way; use"),
+        ([*given, "--edit=vary", "--guidance=2"], "--guidance=2 leads towards a class: say with --classes which"),
         ([*base, f"--images={images / 'a.png'}", "--edit=interpolate"], "has 1 image(s)"),
         ([*given, "--edit=enlarge"], "needs a model that was trained to"),
         ([*given, "--edit=vary", "--classes=maybe"], "the model does not know maybe; it knows no, yes"),

@@ -111,6 +111,9 @@ def test_a_run_that_enlarges(run_folder: Path, tmp_path: Path) -> None:
     assert (
         0 < result["test_psnr"] < 100 and 5 < result["test_psnr_nearest"] < 40 and 5 < result["test_psnr_bicubic"] < 40
     )
+    assert result["test_psnr_images"] == 11
+    more = "more images: python -m experiments.edit_images --edit=enlarge --images=FOLDER --run_dir="
+    assert more in (run_folder / "log.txt").read_text()
     with Image.open(run_folder / "samples.png") as picture:
         assert np.asarray(picture).std() > 0
     assert metrics_of(run_folder)[-1]["split"] == "validation"
@@ -128,7 +131,7 @@ def test_a_run_that_enlarges(run_folder: Path, tmp_path: Path) -> None:
     assert "does --edit=enlarge only" in fails("edit_images", *flags, "--edit=vary", f"--out={tmp_path / 'v'}")
     np.save(tmp_path / "large.npy", given_pixels())
     large_flags = [f"--run_dir={run_folder}", f"--images={tmp_path / 'large.npy'}", "--edit=enlarge", *FAST]
-    assert "images are 8×8, and the network needs 2×2" in fails("edit_images", *large_flags, f"--out={tmp_path / 'w'}")
+    assert "and this network, which makes them 4 times as large, needs 2×2: set --image_size=2" in fails("edit_images", *large_flags, f"--out={tmp_path / 'w'}")
 
 
 @pytest.mark.slow

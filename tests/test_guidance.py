@@ -49,3 +49,14 @@ def test_a_learned_variance_is_the_second_half() -> None:
     found = make_predict(lambda x, t, before: output, None, FLOW, config, learned=True)(X, np.float32(0.5), X)
     np.testing.assert_allclose(found.x0, np.clip(BETTER, -1, 1))
     np.testing.assert_allclose(found.share, np.full_like(BETTER, 0.75))
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.7])
+def test_guidance_is_of_the_prediction_and_not_of_the_variance(rescale: float) -> None:
+    """The variance is what the better network says; the deviation that rescaling keeps is the prediction's."""
+    better, worse = (np.concatenate([x, 0.3 * x], axis=-1) for x in (BETTER, WORSE))
+    config = SamplerConfig("ancestral", clip=False, guidance=5.0, guidance_rescale=rescale)
+    pair = lambda x, t, before: (better, worse)  # noqa: E731
+    found = make_predict(lambda x, t, before: better, pair, FLOW, config, learned=True)(X, np.float32(0.5), X)
+    np.testing.assert_allclose(found.share, (0.3 * BETTER + 1.0) / 2.0, rtol=1e-5)
+    np.testing.assert_allclose(found.x0, _predict(0.5, guidance=5.0, guidance_rescale=rescale).x0, rtol=1e-4, atol=1e-5)

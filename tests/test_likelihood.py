@@ -1,12 +1,19 @@
 """The variational bound: its parts by hand, and its sum against the exact likelihood of Gaussian data."""
 
 import math
+from typing import Any
 
+import keras
 import numpy as np
+import pytest
+from keras import ops
 
+from diffusion.batches import ImageBatch
 from diffusion.likelihood import Bound, Gaussian, gaussian_kl, log_likelihood_of_pixels
+from diffusion.objective import by_time, make_loss_fn
 from diffusion.process import make_process
 from diffusion.process_config import ProcessConfig
+from training.draws import EVALUATION, Place
 
 
 def test_pixels_have_all_the_mass() -> None:
@@ -62,3 +69,36 @@ def test_the_ends_of_the_learned_variance() -> None:
     np.testing.assert_allclose(np.exp(bound.log_variance(ones, t))[:, 0], beta, rtol=1e-4)
     np.testing.assert_allclose(np.exp(bound.log_variance(0.0 * ones, t))[:, 0], small, rtol=1e-4)
     np.testing.assert_allclose(np.exp(bound.posterior(ones, ones, t).log_variance)[:, 0], small, rtol=1e-4)
+
+
+class _Exact(keras.Model):
+    """ε and the variance of x_{t−1} that Gaussian pixels have, as a network with a learned variance says them."""
+
+    def __init__(self, bound: Bound, spread: float) -> None:
+        super().__init__()
+        self.bound, self.spread = bound, spread
+
+    def call(self, inputs: list, training: bool = False) -> Any:
+        x, t = inputs
+        at = self.bound.process.at(t, x)
+        variance = (at.alpha * self.spread) ** 2 + at.sigma**2
+        eps = at.sigma / variance * x
+        of_x0, small, large = (self.bound._at(column, t, x) for column in (0, 2, 3))
+        rest = (self.spread * at.sigma) ** 2 / variance  # of x_0 given x_t
+        exact = ops.log(of_x0**2 * rest + ops.where(t[:, None, None, None] == 1, 0.0, ops.exp(small)))
+        return ops.concatenate([eps, ops.ones_like(x) * (2.0 * (exact - small) / (large - small) - 1.0)], axis=-1)
+
+
+@pytest.mark.parametrize("count", [162, 1000])
+def test_what_an_evaluation_prints_is_the_bound(count: int) -> None:
+    """By the loss function itself, of few images and of more, within its standard errors."""
+    process, spread = make_process(ProcessConfig(1000)), 0.3
+    pixels = np.random.default_rng(0).normal(0, spread, (count, 4, 4, 1))
+    pixels = np.rint((pixels + 1.0) * 127.5).clip(0, 255).astype(np.uint8)
+    batch = ImageBatch(pixels, np.zeros(count, np.int32), np.arange(count, dtype=np.int32), np.ones(count, np.float32))
+    loss_fn = make_loss_fn(_Exact(Bound(process), spread), process, learned_variance=True)
+    values = {name: np.asarray(value) for name, value in loss_fn(batch, False, Place(0, EVALUATION)).items()}
+    figures = by_time(values, process)
+    truth = (0.5 * math.log(2 * math.pi * math.e * spread**2) - math.log(2 / 255)) / math.log(2)
+    assert figures["bits_per_dim_se"] < 0.25
+    assert abs(figures["bits_per_dim"] - truth) < 3 * figures["bits_per_dim_se"]

@@ -151,6 +151,7 @@ def test_min_snr_would_leave_pure_noise_untrained() -> None:
         ({"target": "score"}, "'score' is not known: use one of auto, eps, x0, v"),
         ({"zero_terminal_snr": True}, "use target v, velocity or x0"),
         ({"noise_schedule": "cosine", "beta_end": 0.01}, "cosine has no --beta_end"),
+        ({"noise_schedule": "edm", "sigma_min": 1.0, "sigma_max": 1.0}, "largest must be at least twice the smallest"),
         ({"beta_end": 1.5}, "beta_end=1.5: 0.999 or less"),
         ({"beta_start": float("nan")}, "beta_start=nan: 1e-09 or more"),
         ({"betas": (0.1, 0.2)}, "2 betas of 1,000 diffusion steps"),
@@ -159,7 +160,7 @@ def test_min_snr_would_leave_pure_noise_untrained() -> None:
 )
 def test_bad_processes(fields: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        ProcessConfig(**fields)
+        ProcessConfig(**fields).check_used()
 
 
 EDM, FLOW = ProcessConfig(noise_schedule="edm"), ProcessConfig(noise_schedule="flow")

@@ -155,6 +155,19 @@ def test_rows_run_by_numpy_are_those_of_the_loop(process: ProcessConfig) -> None
         assert np.abs(by_numpy - x).max() > 0.1
 
 
+@pytest.mark.parametrize(("factor", "script"), [(0, "sample_ddpm"), (4, "edit_images --edit=enlarge")])
+def test_several_hosts_say_why_there_are_no_grids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: int, script: str
+) -> None:
+    monkeypatch.setattr(sampler_grids, "hosts", lambda: SimpleNamespace(count=2, chief=True))
+    generator = SimpleNamespace(enlarge=factor)
+    draw_sampler_grids(Run(tmp_path), SamplerConfig(), generator, ImageRequest(np.arange(3)), 1.0)  # type: ignore[arg-type]
+    run_pictures.draw_page(Run(tmp_path))
+    text = Reader((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert "There are none: training ran on 2 hosts" in text and f"experiments.{script} " in text
+    assert "samplers.json is not there" not in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("process", [ProcessConfig(50, "cosine"), ProcessConfig(noise_schedule="edm")])
 def test_a_grid_is_what_the_generator_makes(

@@ -33,6 +33,15 @@ def as_flags(config: Config) -> dict[str, str]:
     return flags
 
 
+def identifying_flags(config: Config) -> dict[str, str]:
+    """``as_flags`` without ``later`` choices that have their default, which images of earlier versions do not name."""
+    defaults = type(config)()
+    unchanged = [
+        leaf.name for leaf in leaves(config) if leaf.option.later and leaf.value(config) == leaf.value(defaults)
+    ]
+    return {name: text for name, text in as_flags(config).items() if name not in unchanged}
+
+
 def as_json(config: Config) -> dict[str, Any]:
     """Everything that the result depends on, nested as the configurations are, for JSON."""
     raw: dict[str, Any] = {}

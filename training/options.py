@@ -39,6 +39,8 @@ class Option(NamedTuple):
             folder keeps.
         former_names: its names in earlier versions.
         former_values: what choices were called in earlier versions → what they are called today.
+        later: whether it was added when texts that identify models and images were already written: where it has its
+            default, they do not have it.
         former_defaults: its defaults in earlier versions, if a run of then may be what today's default is: data.json or
             ``Run.open`` (``settled``) must tell whether it is.
         same_as_default: values that mean what the default means, such as its name in earlier versions; a folder with
@@ -55,6 +57,7 @@ class Option(NamedTuple):
     former_names: tuple[str, ...] = ()
     former_values: Mapping[str, str] = types.MappingProxyType({})
     former_defaults: tuple[Any, ...] = ()
+    later: bool = False
     same_as_default: tuple[Any, ...] = ()
 
     def values(self) -> tuple[Any, ...]:
@@ -128,13 +131,21 @@ class Config:
                 earlier = earlier_names(config)
                 near = [earlier.get(found, found) for found in difflib.get_close_matches(name, [*known, *earlier], 1)]
                 raise UserError(f"{cls.__name__} has no {name!r}" + "".join(f"; is it {found!r}?" for found in near))
-        return with_values(config, {known[name]: value for name, value in choices.items()})
+        made = with_values(config, {known[name]: value for name, value in choices.items()})
+        made.check_used()
+        return made
 
-    def described(self, later: Collection[str]) -> str:
-        """``repr`` without the ``later`` fields that have their default: a fingerprint of an artefact must not change
-        because a field was added."""
-        said = [f for f in dataclasses.fields(self) if f.name not in later or getattr(self, f.name) != f.default]
+    def described(self) -> str:
+        """``repr`` without ``later`` fields that have their default, for texts that identify models and images."""
+        said = [f for f in dataclasses.fields(self) if not (_option(f).later and getattr(self, f.name) == f.default)]
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in said)})"
+
+    def check_used(self) -> None:
+        """Refuses choices that others make meaningless; called where a user gives them, not where records are read."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Config):
+                value.check_used()
 
     def check(self) -> None:
         """Refuses fields that contradict each other."""
