@@ -4,13 +4,16 @@
 
 The features are those of ``benchmarks.judge``: of a network that was trained on the run's training images, with which
 all samples are compared. The dashed line is the distance of the test images: better than that no sampler can be called.
-Samplers that draw noise are among them. All make the same images: the same numbers, the same seeds, the same classes.
+Samplers that draw noise are among them. Each has as many steps as take no more evaluations than --evaluations says, and
+is drawn at what it takes (heun two a step, but one where the last step is single). All make the same images: the same numbers, the same seeds, the same classes.
 """
 
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
+
+from benchmarks.judging import by_evaluations, compared, splits_of, train_judge
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of the run, with classes.", required=True)
@@ -24,9 +27,7 @@ flags.DEFINE_string("out", "sampling_quality.png", "The picture.")
 
 def main(argv: list[str]) -> None:
     """Prints the table and draws the picture."""
-    from benchmarks.judge import compared, splits_of, train_judge
     from diffusion.generator import Generator, ImageRequest
-    from diffusion.process_config import SamplerConfig
     from diffusion.samplers import SAMPLERS
     from training.placement import make_placement
 
@@ -40,19 +41,16 @@ def main(argv: list[str]) -> None:
     number = np.arange(FLAGS.num_images)
     lines: dict[str, list[tuple[int, float]]] = {}
     for name in FLAGS.samplers or SAMPLERS:
-        for count in map(int, FLAGS.evaluations):
-            steps = count // SAMPLERS[name].evaluations
-            if not 1 <= steps <= generator.process.num_steps:
-                continue
+        for count, sampler in by_evaluations(name, map(int, FLAGS.evaluations), generator.process).items():
             found = []
             for seed in range(FLAGS.seeds):
                 request = ImageRequest(number, number % len(splits.classes), seed)
-                images = generator.images(SamplerConfig(name, steps), request, 100)
+                images = generator.images(sampler, request, 100)
                 found.append(compared(judge, real, images, request.label))
             fid, accuracy = (np.array([figures[key] for figures in found]) for key in ("fid", "accuracy"))
             lines.setdefault(name, []).append((count, float(fid.mean())))
-            figures_of = f"FID {fid.mean():8.3f} ± {fid.std():.3f}  accuracy {accuracy.mean():.4f}"
-            print(f"{name:10s} {count:4d} evaluations: {figures_of}")
+            deviation = f" ± {fid.std(ddof=1):.3f}" if len(fid) > 1 else ""
+            print(f"{name:10s} {count:4d} evaluations: FID {fid.mean():8.3f}{deviation}  accuracy {accuracy.mean():.4f}")
     _draw(lines, floor, Path(FLAGS.out))
 
 
