@@ -5,7 +5,8 @@
 
 Judges are trained on a run's training images: a support vector machine on pixels (svm: small images), or a small
 convolutional network (cnn). FID, precision, recall and coverage are always in the network's 128 features (neighbours
-among 10,000 real images, drawn by --seed); they compare runs on one data set with one judge, and nothing else. One row a run, then mean and standard deviation of all.
+among 10,000 real images, drawn by --seed); they compare runs on one data set with one judge, and nothing else. One row
+a run, then mean and standard deviation of all.
 """
 
 import json

@@ -5,7 +5,8 @@
 The features are those of ``benchmarks.judge``: of a network that was trained on the run's training images, with which
 all samples are compared. The dashed line is the distance of the test images: better than that no sampler can be called.
 Samplers that draw noise are among them. Each has as many steps as take no more evaluations than --evaluations says, and
-is drawn at what it takes (heun two a step, but one where the last step is single). All make the same images: the same numbers, the same seeds, the same classes.
+is drawn at what it takes (heun two a step, but one where a step is single). All make the same images: the same numbers,
+the same seeds, the same classes.
 """
 
 from pathlib import Path
@@ -50,7 +51,8 @@ def main(argv: list[str]) -> None:
             fid, accuracy = (np.array([figures[key] for figures in found]) for key in ("fid", "accuracy"))
             lines.setdefault(name, []).append((count, float(fid.mean())))
             deviation = f" ± {fid.std(ddof=1):.3f}" if len(fid) > 1 else ""
-            print(f"{name:10s} {count:4d} evaluations: FID {fid.mean():8.3f}{deviation}  accuracy {accuracy.mean():.4f}")
+            figures_of = f"FID {fid.mean():8.3f}{deviation}  accuracy {accuracy.mean():.4f}"
+            print(f"{name:10s} {count:4d} evaluations: {figures_of}")
     _draw(lines, floor, Path(FLAGS.out))
 
 

@@ -82,7 +82,8 @@ def _film(run: Found) -> list[str]:
         image = page.image(path, f"samples after step {step:,}", _OF_GRID)
         figures.append(f'<figure><figcaption>step {step:,}</figcaption><div class="picture">{image}</div></figure>')
     how = "The same noise at every step, by the averaged weights. Choose a step, or walk with the arrow keys."
-    return [f"<p>{how}</p>", _groups(run), f'<div class="film" style="--steps:{len(grids)}">{"".join(inputs + figures)}</div>']
+    film = f'<div class="film" style="--steps:{len(grids)}">{"".join(inputs + figures)}</div>'
+    return [f"<p>{how}</p>", _groups(run), film]
 
 
 def _grids(folder: Path) -> list[tuple[int, Path]]:

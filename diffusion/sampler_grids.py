@@ -195,7 +195,7 @@ def draw_sampler_grids(
         )
         run.write_json(f"{SAMPLERS}/{path.name}", {"images": 0, "grids": [], "notes": [why]})
 
-    if hosts().count == 1 or hosts().chief:
+    if hosts().chief:
         run.picture(f"{SAMPLERS}/samplers.json", draw if hosts().count == 1 else say_why)
 
 

@@ -111,7 +111,8 @@ def test_the_scale_of_images_is_known_and_beside_another_of_the_model_said(tmp_p
     np.save(tmp_path / "plain" / "a.npy", (deep[None] // 10).astype(np.uint8))
     for kind in ("a.png", "a.npy", ""):
         if not kind:
-            (tmp_path / "deep" / "a.npy").unlink(), (tmp_path / "plain" / "a.npy").unlink()
+            for folder in ("deep", "plain"):
+                (tmp_path / folder / "a.npy").unlink()
         at = {name: tmp_path / name / kind for name in ("deep", "plain")}
         given = ReadingConfig(range="0,1260")
         assert read_named(at["deep"], ReadingConfig()).range == Range(0.0, 2520.0)

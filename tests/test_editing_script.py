@@ -126,7 +126,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_made(
     wrong = [
         (given, "--edit: say what is to be done, one of inpaint, vary, interpolate, enlarge"),
         ([*base, "--edit=vary"], "--images: name the images"),
-        ([*given, "--edit=vary", f"--run_dir={begun}"], "begun: no weights yet, training has not come to an evaluation"),
+        ([*given, "--edit=vary", f"--run_dir={begun}"], "begun: no weights yet, training has not come to an"),
         ([*given, "--edit=inpaint"], "--edit=inpaint needs --mask"),
         ([*given, "--edit=vary", f"--mask={mask}"], "--edit=vary has no --mask, which is of inpaint: leave it out"),
         ([*given, "--edit=inpaint", f"--mask={mask}", "--strength=0.3"], "--edit=inpaint has no --strength"),
@@ -163,7 +163,10 @@ def test_a_folder_of_other_things_is_left_alone(model: Path, images: Path, tmp_p
     (tmp_path / "mine" / "edited.png").write_bytes(b"mine")
     assert "holds edited.png, which was not written there" in fails("edit_images", *flags, f"--out={tmp_path / 'mine'}")
     assert (tmp_path / "mine" / "edited.png").read_bytes() == b"mine"
-    assert "nothing was written" in succeeds("edit_images", *flags, "--dry_run", f"--out={tmp_path / 'out'}")
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 40).save(tmp_path / "deep.png")
+    flags = [*flags, f"--images={tmp_path / 'deep.png'}"]
+    said = succeeds("edit_images", *flags, "--dry_run", f"--out={tmp_path / 'out'}")
+    assert "nothing was written" in said and "note: the images have black and white at 0…2520, and those that" in said
     assert not (tmp_path / "out").exists()
 
 

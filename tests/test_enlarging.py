@@ -131,7 +131,8 @@ def test_a_run_that_enlarges(run_folder: Path, tmp_path: Path) -> None:
     assert "does --edit=enlarge only" in fails("edit_images", *flags, "--edit=vary", f"--out={tmp_path / 'v'}")
     np.save(tmp_path / "large.npy", given_pixels())
     large_flags = [f"--run_dir={run_folder}", f"--images={tmp_path / 'large.npy'}", "--edit=enlarge", *FAST]
-    assert "and this network, which makes them 4 times as large, needs 2×2: set --image_size=2" in fails("edit_images", *large_flags, f"--out={tmp_path / 'w'}")
+    message = fails("edit_images", *large_flags, f"--out={tmp_path / 'w'}")
+    assert "and this network, which makes them 4 times as large, needs 2×2: set --image_size=2" in message
 
 
 @pytest.mark.slow

@@ -155,6 +155,19 @@ def test_rows_run_by_numpy_are_those_of_the_loop(process: ProcessConfig) -> None
         assert np.abs(by_numpy - x).max() > 0.1
 
 
+def test_a_note_on_grids_that_are_left_out_names_the_script_that_makes_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler_grids, "make_evaluate", lambda *about: lambda x, t, before: x)
+    monkeypatch.setattr(sampler_grids, "affordable", lambda *about: [5])
+    generator = SimpleNamespace(process=make_process(ProcessConfig(50)), shape=(4, 4, 1), enlarge=2)
+    draw_sampler_grids(Run(tmp_path), SamplerConfig(), generator, ImageRequest(np.arange(3)), 1.0)  # type: ignore[arg-type]
+    made = json.loads((tmp_path / "samplers" / "samplers.json").read_text())
+    assert len(made["grids"]) == 4 and len(list((tmp_path / "samplers").glob("*_05.png"))) == 4
+    assert made["notes"][0].startswith("10, 20 evaluations are left out: all grids may take 10 s.")
+    assert made["notes"][0].endswith("edit_images --edit=enlarge --images=FOLDER --sampler=NAME --sampling_steps=N")
+
+
 @pytest.mark.parametrize(("factor", "script"), [(0, "sample_ddpm"), (4, "edit_images --edit=enlarge")])
 def test_several_hosts_say_why_there_are_no_grids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: int, script: str
