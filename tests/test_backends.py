@@ -11,6 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from diffusion import noise
+from diffusion.guidance import Prediction
 from diffusion.process import make_process
 from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.samplers import make_table
@@ -68,6 +69,7 @@ _SAMPLING = """
 import numpy as np
 import diffusion.unet
 from diffusion import noise
+from diffusion.guidance import Prediction
 from diffusion.process_config import ProcessConfig, SamplerConfig
 from diffusion.process import make_process
 from diffusion.samplers import make_table
@@ -76,7 +78,7 @@ model, process = keras.saving.load_model(sys.argv[1]), make_process(ProcessConfi
 table = make_table(SamplerConfig("ancestral", 5, variance="small"), process)
 number = np.arange(3)
 many = lambda t: keras.ops.broadcast_to(t, (3,))
-predict = lambda x, t: process.predict_x0(model([x, many(t)]), x, many(t))
+predict = lambda x, t, before: Prediction(process.predict_x0(model([x, many(t)]), x, many(t)))
 x = noise.normal(7, number, 0, (4, 4, 1))
 y, _ = sample(table, predict, lambda row: noise.normal(7, number, row + 1, (4, 4, 1)), x)
 np.save(sys.argv[2], np.asarray(y))"""
@@ -93,9 +95,9 @@ def test_jax_samples_the_same_images(tmp_path: Path) -> None:
     _jax(_SAMPLING, tmp_path / "m.keras", tmp_path / "y.npy")
     number = np.arange(3)
 
-    def predict(x, t):
+    def predict(x, t, before):
         times = keras.ops.broadcast_to(t, (3,))
-        return process.predict_x0(model([x, times]), x, times)
+        return Prediction(process.predict_x0(model([x, times]), x, times))
 
     y, _ = sample(
         make_table(SamplerConfig("ancestral", 5, variance="small"), process),
