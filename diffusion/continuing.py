@@ -124,7 +124,7 @@ def _remedy(differing: list[str], theirs: UNetConfig) -> str:
 
 def _check_process(source: Source, wanted: ProcessConfig) -> None:
     """Refuses a process in which the network would predict something else."""
-    theirs, mine = source.generator.process.config.settled(), wanted.settled()
+    theirs, mine = source.generator.process.config, wanted.settled()
     differing = [
         _difference(name, getattr(mine, name), value)
         for name, value in mine.differences(theirs).items()

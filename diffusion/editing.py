@@ -219,7 +219,7 @@ def inpainting(generator: Generator, sampler: SamplerConfig, resample: int) -> E
     """
     levels = make_levels(sampler, generator.process)
     walk = resampled(make_table(generator.settled(sampler), generator.process, levels), levels, resample)
-    start = generator.process.start(float(levels.sigma[0]))
+    start = generator.process.start(levels)
 
     def function(batch: EditBatch, predict: Predict, draw: Draw) -> dict[str, Any]:
         made = inpaint(walk, levels, predict, start, to_model(batch.image), batch.fill, draw)

@@ -16,7 +16,6 @@ from diffusion.editing import EditFn, Given, from_noise, inpainting, inverting, 
 from diffusion.editing_config import EDITS, EditConfig
 from diffusion.editing_images import Named, check_size, notes_on_scale, output_names, read_masks, read_named
 from diffusion.generator import Generator
-from diffusion.samplers import warnings
 from diffusion.sampling import slerp, to_pixels
 from diffusion.sampling_task import numbers_of_classes, open_model
 from diffusion.wording import counted
@@ -135,7 +134,7 @@ def _prepare(config: EditConfig, generator: Generator) -> Task:
     _check_model(config, generator)
     _check_images(images, generator)
     notes = (*images.notes, *notes_on_scale(images.range, generator.range))
-    for note in (*notes, *warnings(config.sampler, generator.process)):
+    for note in (*notes, *generator.warnings(config.sampler)):
         print(f"note: {note}")
     label = _labels(config, generator, len(images.names))
     source = images.pixels if generator.enlarge else None

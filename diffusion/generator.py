@@ -20,7 +20,7 @@ from diffusion.guidance import Network, Pair, make_predict
 from diffusion.pixel_ranges import Range, parse_found
 from diffusion.process import Process, make_process
 from diffusion.process_config import OF_TRAINING, ProcessConfig, SamplerConfig
-from diffusion.samplers import make_levels, make_table
+from diffusion.samplers import make_levels, make_table, warnings
 from diffusion.sampling import sample, slerp, to_pixels
 from diffusion.unet import build_unet
 from diffusion.unet_config import UNetConfig
@@ -139,13 +139,14 @@ class Generator:
         pairs = {
             "images": (self.shape, worse.shape),
             "classes": (self.classes, worse.classes),
-            "inputs and outputs": (_ends(self.config), _ends(worse.config)),
+            "input channels": (self.config.input_channels, worse.config.input_channels),
+            "output channels": (self.config.output_channels, worse.config.output_channels),
             "enlargements": (self.enlarge, worse.enlarge),
         }
         for what, (mine, theirs) in pairs.items():
             if mine != theirs:
                 raise UserError(f"--autoguidance: {what} of the worse model are {theirs}, and here {mine}")
-        mine, theirs = (model.process.config.settled() for model in (self, worse))
+        mine, theirs = self.process.config, worse.process.config
         others = {name: value for name, value in mine.differences(theirs).items() if name not in OF_TRAINING}
         if others:
             said = ", ".join(f"--{name}={value} there, {getattr(mine, name)} here" for name, value in others.items())
@@ -158,6 +159,10 @@ class Generator:
         learned = self.config.learned_variance and sampler.sampler == "ancestral" and sampler.variance == "auto"
         return dataclasses.replace(sampler, variance="learned") if learned else sampler
 
+    def warnings(self, sampler: SamplerConfig) -> list[str]:
+        """Warnings about choices that are allowed but rarely useful."""
+        return warnings(self.settled(sampler), self.process)
+
     def round_up(self, count: int) -> int:
         """The next number of images that the devices share evenly."""
         multiple = multiple_of(self.placement)
@@ -166,7 +171,7 @@ class Generator:
     def _make_sample_fn(self, config: SamplerConfig, interpolate: bool, num_frames: int) -> Callable:
         levels = make_levels(config, self.process)
         table = make_table(config, self.process, levels)
-        start = self.process.start(float(levels.sigma[0]))
+        start = self.process.start(levels)
 
         def sample_fn(batch: SampleBatch) -> dict[str, Any]:
             def draw(seed: Any, stream: Any) -> Any:
@@ -228,7 +233,7 @@ class Generator:
 
     def fingerprint(self) -> str:
         """SHA-256 of weights, configuration, process, classes and precision."""
-        process = f"DiffusionProcess(config={self.process.config.settled()!r})"  # as versions before 0.10 wrote it
+        process = f"DiffusionProcess(config={self.process.config!r})"  # as versions before 0.10 wrote it
         about = f"({self.config!r}, {process}, {self.classes!r}, {self.precision!r}{said(self.enlarge)})"
         return fingerprint(self.model.trainable_variables, about)
 
@@ -239,7 +244,7 @@ class Generator:
         """
         config = {
             "unet": dataclasses.asdict(self.config),
-            "process": dataclasses.asdict(self.process.config.settled()),
+            "process": dataclasses.asdict(self.process.config),
             "classes": self.classes,
             "precision": self.precision,
             "label_dropout": self.label_dropout,
@@ -288,10 +293,6 @@ class Generator:
         if scale is not None:
             generator.range, generator.notes = scale, (f"images are of pixels of which {scale} are black and white",)
         return generator
-
-
-def _ends(config: UNetConfig) -> tuple[int, int]:
-    return config.input_channels, config.output_channels
 
 
 def _classes(names: Any, count: int) -> tuple[str, ...]:

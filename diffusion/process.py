@@ -19,6 +19,7 @@ from files.errors import UserError
 from training.lazy import ops
 
 if TYPE_CHECKING:
+    from diffusion.levels import Levels
     from diffusion.process_config import ProcessConfig
 
 
@@ -70,8 +71,8 @@ class Process:
         """Decreasing times of a sampler → those that the process has, all different."""
         return times
 
-    def start(self, sigma: float) -> float:
-        """Standard deviation of the x with which sampling starts, at the time of this σ."""
+    def start(self, levels: "Levels") -> float:
+        """Standard deviation of the x with which sampling starts, at the first of these levels."""
         return 1.0
 
     @property
@@ -231,8 +232,8 @@ class ExplodingProcess(Process):
     def time_of_lambda(self, lambdas: np.ndarray) -> np.ndarray:
         return np.exp(-lambdas)
 
-    def start(self, sigma: float) -> float:
-        return sigma
+    def start(self, levels: "Levels") -> float:
+        return float(levels.sigma[0])
 
 
 @dataclasses.dataclass(frozen=True)

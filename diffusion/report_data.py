@@ -9,7 +9,7 @@ import numpy as np
 from files.arrays import write_npz
 from files.documents import read_object
 from files.errors import UserError
-from files.npz import read_npz
+from files.npz import read_record
 from training.plots import read_metrics
 
 SAMPLES, SAMPLERS, NEAREST = "samples", "samplers", "nearest.npz"
@@ -60,12 +60,10 @@ class Pairs(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises UserError for a file that is missing or damaged."""
-        arrays = read_npz(path)
-        lengths = {array.shape[:1] for array in arrays.values()}
-        whole = set(arrays) == set(cls._fields) and len(lengths) == 1 and () not in lengths
-        if not whole or arrays["pixels"].ndim != 4 or arrays["pixels"].shape != arrays["train"].shape:
-            raise UserError(f"{path}: damaged: arrays of one length named {', '.join(cls._fields)} are needed")
-        return cls(**arrays)
+        pairs = read_record(cls, path)
+        if pairs.pixels.ndim != 4 or pairs.pixels.shape != pairs.train.shape:
+            raise UserError(f"{path}: damaged: images of shapes {pairs.pixels.shape} and {pairs.train.shape}")
+        return pairs
 
 
 class Found(NamedTuple):

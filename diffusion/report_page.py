@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusion.report_data import Found, Progress
 from diffusion.report_sections import MOST_GRIDS, PARTS
 from files.writing import write_text
-from training.page import Page, Section
+from training.page import Page, sections
 
 _STYLE = """
 .pair img { image-rendering: pixelated; }
@@ -48,9 +48,8 @@ def write_page(folder: Path, path: Path, progress: Progress | None = None) -> No
 
 def page_of(run: Found) -> Page:
     """The whole page."""
-    made = [Section(one.key, one.title, inside) for one in PARTS if (inside := one.made(run))]
     name, reload = run.folder.resolve().name, run.progress.reload if run.progress else 0
-    return Page(name, "a diffusion model", _lead(run), made, _STYLE, reload=reload)
+    return Page(name, "a diffusion model", _lead(run), sections(PARTS, run), _STYLE, reload=reload)
 
 
 def _lead(run: Found) -> str:

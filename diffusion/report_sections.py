@@ -1,16 +1,16 @@
 """The parts of ``report.html``: what the folder of a run says → HTML. A part whose file is not there says so."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from diffusion import plots
 from diffusion.report_data import NEAREST, SAMPLERS, SAMPLES, Found, Progress
 from training import page
-from training.page import Column, number
+from training.page import Column, Part, number
 
 MOST_GRIDS = 16  # of those drawn while training
 _MOST_ROWS = 200  # of a table
@@ -237,14 +237,6 @@ def _settings(run: Found) -> list[str]:
     facts = [(f"{split} images", f"{count:,}") for split, count in sizes.items()]
     by_class = page.folded("Images by class and split", page.table(columns, rows)) if rows and counts else ""
     return [page.remarks(run.data.get("notes", ())), page.facts(facts), by_class, page.flags(run.folder / "flags.txt")]
-
-
-class Part(NamedTuple):
-    """One section: the key of its address, its title, and what makes it; left out where that is nothing."""
-
-    key: str
-    title: str
-    made: Callable[[Found], Sequence[str]]
 
 
 PARTS = (

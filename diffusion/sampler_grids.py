@@ -17,6 +17,7 @@ from diffusion.batches import ImageRequest, sample_batches
 from diffusion.enlarging import more_images
 from diffusion.generator import Generator
 from diffusion.guidance import make_predict
+from diffusion.levels import Levels
 from diffusion.process import Process
 from diffusion.process_config import SamplerConfig
 from diffusion.report_data import SAMPLERS
@@ -71,15 +72,15 @@ def planned(config: SamplerConfig, generator: Generator) -> list[Planned]:
         for name in KNOWN:
             found = largest(config, name, most, process)
             if found is not None and not found.table.stochastic:
-                start = process.start(float(make_levels(found.config, process).sigma[0]))
-                plans.append(Planned(name, most, found.table, start))
+                plans.append(Planned(name, most, found.table, process.start(found.levels)))
     return plans
 
 
 class Chosen(NamedTuple):
-    """A sampler with a number of steps, and its table."""
+    """A sampler with a number of steps, where it stops, and its table."""
 
     config: SamplerConfig
+    levels: Levels
     table: Table
 
 
@@ -98,11 +99,12 @@ def largest(config: SamplerConfig, name: str, most: int, process: Process) -> Ch
                 guidance_interval=config.guidance_interval,
                 clip=config.clip,
             )
-            table = make_table(chosen, process)
+            levels = make_levels(chosen, process)
+            table = make_table(chosen, process, levels)
         except UserError:  # more steps than the process has, or fewer than the sampler needs
             continue
         if len(table.times) <= most:
-            return Chosen(chosen, table)
+            return Chosen(chosen, levels, table)
     return None
 
 

@@ -110,7 +110,6 @@ def heun(levels: Levels, raised: Levels | None = None, churn_noise: float = 1.0)
         churn_noise: S_noise, by which that noise is multiplied.
     """
     raised = raised or levels
-    raised = raised or levels
     times, rows = [], []
     for step in range(levels.steps):
         t_alpha, t_sigma = raised.alpha[step], raised.sigma[step]
@@ -254,14 +253,12 @@ class Sampler(NamedTuple):
         table: its choices, the process and the levels → its table.
         uses: the fields of ``SamplerConfig`` that it has, of those that not all samplers have.
         spacing: of its times, unless the user chooses another; empty: the process's own.
-        evaluations: of the network in a step.
         warnings: about choices that are allowed but rarely useful.
     """
 
     table: Callable[["SamplerConfig", "Process", Levels], Table]
     uses: tuple[str, ...] = ()
     spacing: str = ""
-    evaluations: int = 1
     warnings: Callable[["SamplerConfig", "Process"], list[str]] = lambda config, process: []
 
 
@@ -276,7 +273,6 @@ SAMPLERS: dict[str, Sampler] = {
     "heun": Sampler(
         lambda config, process, levels: heun(levels, _churned(levels, config, process), config.churn_noise),
         ("churn", "churn_between", "churn_noise"),
-        evaluations=2,
     ),
     "dpm++": Sampler(lambda config, process, levels: dpm_solver_pp(levels, config.order), ("order",), "logsnr"),
     "unipc": Sampler(lambda config, process, levels: unipc(levels, config.order), ("order",), "logsnr"),

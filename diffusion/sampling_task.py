@@ -14,7 +14,7 @@ from diffusion.generator import Generator
 from diffusion.noise import STREAMS_VERSION
 from diffusion.png_folder import check_folder, check_names, write_folder
 from diffusion.published import is_published, open_generator
-from diffusion.samplers import make_table, warnings
+from diffusion.samplers import make_table
 from files.arrays import write_npz
 from files.errors import UserError
 from training.backends import Placement
@@ -121,7 +121,7 @@ def _check(config: SampleConfig, generator: Generator, request: ImageRequest, ou
     if config.format == "png":
         check_names([] if request.label is None else [generator.classes[k] for k in np.unique(request.label)])
         check_folder(out / "png")
-    for warning in warnings(generator.settled(config.sampler), generator.process):
+    for warning in generator.warnings(config.sampler):
         print(f"note: {warning}")
 
 

@@ -28,7 +28,6 @@ from diffusion.pixel_ranges import parse_range
 from diffusion.process import make_process
 from diffusion.readers import Images
 from diffusion.run_pictures import RunPictures, draw_missing
-from diffusion.samplers import warnings
 from files.download import cache_of
 from files.errors import UserError
 from training.backends import Placement
@@ -223,7 +222,7 @@ def _make_job(setup: _Setup, score: Scorer, more_figures: Callable[[int], Figure
 def _train(setup: _Setup, run: Run) -> dict[str, Any]:
     config, generator = setup.config, setup.generator
     start = time.monotonic()
-    for warning in warnings(generator.settled(config.sampler), generator.process):
+    for warning in generator.warnings(config.sampler):
         run.say(f"note: {warning}")
     run.say(setup.summary())
     generator.save_config(run.path / "model")

@@ -3,11 +3,8 @@
 python -m experiments.edit_images --run_dir=runs/ddpm-digits-… --images=photos --edit=inpaint --mask=mask.png
 """
 
-from pathlib import Path
-
 from diffusion.editing_config import EditConfig
 from experiments import launch
-from files.errors import UserError
 
 FLAGS = launch.define(EditConfig(), run_dir="Folder of the trained model.")
 
@@ -17,9 +14,7 @@ def main(arguments: list[str]) -> None:
     from diffusion.editing_task import dry_run, edit_images
 
     config = launch.read(EditConfig(), FLAGS)
-    if not FLAGS.run_dir:
-        raise UserError("--run_dir: name the folder of a trained model")
-    model_dir = Path(FLAGS.run_dir).expanduser()
+    model_dir = launch.trained_run(FLAGS.run_dir)
     if FLAGS.dry_run:
         dry_run(config, model_dir)
     else:

@@ -11,10 +11,7 @@ Elsewhere:
     tf.saved_model.load("classifier").signatures["serving_default"](texts=tf.constant(["some text"]))
 """
 
-from pathlib import Path
-
 from experiments import launch
-from files.errors import UserError
 from text_cls.export_config import ExportConfig
 
 FLAGS = launch.define(ExportConfig(), "Folder of a finished run, or of a published classifier.")
@@ -25,9 +22,7 @@ def main(arguments: list[str]) -> None:
     from text_cls.exporting import dry_run, export_text
 
     config = launch.read(ExportConfig(), FLAGS)
-    if not FLAGS.run_dir:
-        raise UserError("--run_dir: name the folder of a finished run")
-    run_dir = Path(FLAGS.run_dir).expanduser()
+    run_dir = launch.trained_run(FLAGS.run_dir, "a finished run")
     if FLAGS.dry_run:
         dry_run(config, run_dir)
     else:

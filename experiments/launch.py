@@ -160,6 +160,13 @@ def _mute() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def trained_run(given: str, what: str = "a trained model") -> Path:
+    """``--run_dir`` of a script that uses what is there; raises UserError if it is not given."""
+    if not given:
+        raise UserError(f"--run_dir: name the folder of {what}")
+    return Path(given).expanduser()
+
+
 def run_dir(given: str, name: str) -> Path:
     """``--run_dir``, or a new folder under ``runs/``."""
     from training.run import new_folder

@@ -3,11 +3,8 @@
 python -m experiments.sample_ddpm --run_dir=runs/ddpm-digits-… --num_images=64 --animate
 """
 
-from pathlib import Path
-
 from diffusion.config import SampleConfig
 from experiments import launch
-from files.errors import UserError
 
 FLAGS = launch.define(SampleConfig(), run_dir="Folder of the trained model.")
 
@@ -17,9 +14,7 @@ def main(arguments: list[str]) -> None:
     from diffusion.sampling_task import dry_run, sample_images
 
     config = launch.read(SampleConfig(), FLAGS)
-    if not FLAGS.run_dir:
-        raise UserError("--run_dir: name the folder of a trained model")
-    model_dir = Path(FLAGS.run_dir).expanduser()
+    model_dir = launch.trained_run(FLAGS.run_dir)
     if FLAGS.dry_run:
         dry_run(config, model_dir)
     else:

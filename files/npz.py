@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,22 @@ DAMAGES = (
     OverflowError, RuntimeError, TokenError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+R = TypeVar("R", bound=tuple)  # a NamedTuple
+
+
+def read_record(kind: type[R], path: Path) -> R:
+    """A NamedTuple of arrays of one length, one array a field, as ``write_npz(path, record._asdict())`` wrote it.
+
+    Raises:
+        UserError: missing or damaged, or other arrays.
+    """
+    arrays = read_npz(path)
+    lengths = {array.shape[:1] for array in arrays.values()}
+    fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+    if set(arrays) != set(fields) or len(lengths) != 1 or () in lengths:
+        raise UserError(f"{path}: damaged: arrays of one length named {', '.join(fields)} are needed")
+    return kind(**arrays)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

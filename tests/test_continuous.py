@@ -31,7 +31,7 @@ def test_flow_of_a_gaussian_on_continuous_processes(kind: str, name: str) -> Non
     process, mean, spread = CONTINUOUS[kind], 0.3, 0.5
     config = SamplerConfig(name, 400)
     levels = samplers.make_levels(config, process)
-    start = process.start(levels.sigma[0])
+    start = process.start(levels)
     x = start * np.linspace(-3, 3, 13)
     scale = np.sqrt(levels.alpha**2 * spread**2 + levels.sigma**2)
     before_last = levels.alpha[-2] * mean + (x - levels.alpha[0] * mean) / scale[0] * scale[-2]
@@ -45,7 +45,7 @@ def test_flow_of_a_gaussian_on_continuous_processes(kind: str, name: str) -> Non
 def test_every_sampler_makes_the_mixture_of_continuous_processes(kind: str, name: str) -> None:
     rng, process = np.random.default_rng(0), CONTINUOUS[kind]
     config = SamplerConfig(name, 25)
-    x = process.start(samplers.make_levels(config, process).sigma[0]) * rng.standard_normal(4000)
+    x = process.start(samplers.make_levels(config, process)) * rng.standard_normal(4000)
     found = run(make_table(config, process), x, mixture(process), rng)
     assert abs(found.mean() - SHARES @ MEANS) < 0.08 and 0.45 < found.std() < 0.7 and np.abs(found).max() < 2.0
 
@@ -57,7 +57,7 @@ def test_churn_keeps_the_distribution(kind: str) -> None:
     config = SamplerConfig("heun", 60, churn=20.0, churn_between=(0.01, 50.0))
     table = make_table(config, process)
     assert table.stochastic and len(table.times) == 119 - (kind == "flow")
-    x = process.start(samplers.make_levels(config, process).sigma[0]) * rng.standard_normal(20000)
+    x = process.start(samplers.make_levels(config, process)) * rng.standard_normal(20000)
     found = run(table, x, mixture(process), rng)
     for side, mean in ((found < 0, -0.6), (found > 0, 0.5)):
         assert abs(found[side].mean() - mean) < 0.02 and abs(found[side].std() - SPREAD) < 0.02

@@ -57,7 +57,7 @@ def _inpainted(process: Process, sampler: SamplerConfig, resample: int) -> np.nd
     walk = editing.resampled(make_table(sampler, process, levels), levels, resample)
     x0 = np.broadcast_to(np.array([KNOWN, 0.0], np.float32).reshape(1, 1, 2, 1), (COUNT, 1, 2, 1))
     fill = np.broadcast_to(np.array([0.0, 1.0], np.float32).reshape(1, 1, 2, 1), (COUNT, 1, 2, 1))
-    start = process.start(float(levels.sigma[0]))
+    start = process.start(levels)
     function = compiled(lambda x0: editing.inpaint(walk, levels, _exact(process), start, x0, fill, _draw))
     return ops.convert_to_numpy(function(ops.convert_to_tensor(x0))).reshape(COUNT, 2)
 
@@ -67,7 +67,7 @@ def _moments(process: Process, sampler: SamplerConfig, resample: int) -> tuple[f
     levels = make_levels(sampler, process)
     walk = editing.resampled(make_table(sampler, process, levels), levels, resample)
     mean = np.array([levels.alpha[0] * KNOWN, 0.0])
-    covariance = np.diag([levels.sigma[0] ** 2, process.start(levels.sigma[0]) ** 2])
+    covariance = np.diag([levels.sigma[0] ** 2, process.start(levels) ** 2])
     for row, (time, weights) in enumerate(zip(walk.table.times, walk.table.weights, strict=True)):
         alpha, sigma = process.coefficients(np.asarray(time))
         gain = alpha * COVARIANCE @ np.linalg.inv(alpha**2 * COVARIANCE + sigma**2 * np.eye(2))

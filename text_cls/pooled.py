@@ -13,7 +13,7 @@ from keras import ops
 
 from files.arrays import write_npz
 from files.errors import UserError
-from files.npz import read_npz
+from files.npz import read_record
 from text_cls.batches import Batch, sorted_batches
 from text_cls.encoding import Encoded
 from text_cls.ensemble import networks_of
@@ -45,7 +45,7 @@ class Pooled(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises UserError for a file that is missing or damaged."""
-        return _loaded(cls, path)
+        return read_record(cls, path)
 
 
 class Places(NamedTuple):
@@ -74,15 +74,7 @@ class Places(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises UserError for a file that is missing or damaged."""
-        return _loaded(cls, path)
-
-
-def _loaded(kind: Any, path: Path) -> Any:
-    arrays = read_npz(path)
-    lengths = {len(array) for array in arrays.values() if array.ndim}
-    if set(arrays) != set(kind._fields) or len(lengths) != 1:
-        raise UserError(f"{path}: damaged: arrays of one length named {', '.join(kind._fields)} are needed")
-    return kind(**arrays)
+        return read_record(cls, path)
 
 
 def check_plotly(interactive: bool) -> None:

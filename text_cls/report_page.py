@@ -8,7 +8,7 @@ from pathlib import Path
 from files.writing import write_text
 from text_cls.page_style import STYLE
 from text_cls.report_sections import PARTS, SPLITS, Finished
-from training.page import Page, Section
+from training.page import Page, sections
 
 
 def write_page(folder: Path, path: Path, interactive: bool = False) -> None:
@@ -27,9 +27,8 @@ def write_page(folder: Path, path: Path, interactive: bool = False) -> None:
 
 def page_of(run: Finished) -> Page:
     """The whole page."""
-    made = [Section(one.key, one.title, inside) for one in PARTS if (inside := one.made(run))]
     name = run.folder.resolve().name
-    return Page(name, "a text classifier", _lead(run), made, STYLE, scripts=run.interactive)
+    return Page(name, "a text classifier", _lead(run), sections(PARTS, run), STYLE, scripts=run.interactive)
 
 
 def _lead(run: Finished) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from text_cls.plots import scatter_3d_part
 from text_cls.pooled import Places
 from text_cls.report_data import EXPLAINED, REPORT_DATA
 from training import page
-from training.page import Column, number
+from training.page import Column, Part, number
 
 PLACES = "tsne.npz"
 MOST_ROWS = 200  # of a table
@@ -271,14 +271,6 @@ def _settings(run: Finished) -> list[str]:
         page.folded("Texts by class and split", page.table(columns, rows)),
         page.flags(run.folder / "flags.txt"),
     ]
-
-
-class Part(NamedTuple):
-    """One section: the key of its address, its title, and what makes it; left out where that is nothing."""
-
-    key: str
-    title: str
-    made: Callable[[Finished], Sequence[str]]
 
 
 PARTS = (

@@ -9,7 +9,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,19 @@ class Section(NamedTuple):
         """The section as HTML."""
         inside = "\n".join(self.inside)
         return f'<section id="{self.key}"><h2>{escaped(self.title)}</h2>\n{inside}\n</section>'
+
+
+class Part(NamedTuple):
+    """A section of every page of a kind: its address and title, and what makes it; left out where that is nothing."""
+
+    key: str
+    title: str
+    made: Callable[[Any], Sequence[str]]
+
+
+def sections(parts: Sequence[Part], run: Any) -> list[Section]:
+    """The sections of a run's page that have something inside."""
+    return [Section(part.key, part.title, inside) for part in parts if (inside := part.made(run))]
 
 
 class Page(NamedTuple):
