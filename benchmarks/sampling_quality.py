@@ -23,6 +23,7 @@ flags.DEFINE_list("samplers", [], "Samplers; empty: all.")
 flags.DEFINE_integer("num_images", 1000, "Samples of each.")
 flags.DEFINE_integer("seeds", 3, "Seeds of the noise; the mean of their figures is drawn, and the deviation printed.")
 flags.DEFINE_string("data_path", "", "Where the images are, if the run does not say it or they were moved.")
+flags.DEFINE_string("devices", "cpu", "Where samples are drawn, as the scripts' --devices.")
 flags.DEFINE_string("out", "sampling_quality.png", "The picture.")
 
 
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
     real = judge.features(splits.train.pixels)
     floor = compared(judge, real, splits.test.pixels, None)["fid"]
     print(f"test images: FID {floor:.3f}; the judge reads {judge.accuracy:.4f} of them")
-    generator = Generator.of_run(run_dir, make_placement("cpu"))
+    generator = Generator.of_run(run_dir, make_placement(FLAGS.devices))
     number = np.arange(FLAGS.num_images)
     lines: dict[str, list[tuple[int, float]]] = {}
     for name in FLAGS.samplers or SAMPLERS:

@@ -14,6 +14,58 @@ from training.initializers import FanAverage
 register = keras.saving.register_keras_serializable("triptych.diffusion")
 
 
+def group_normalise(x: Any, factor: Any, offset: Any, groups: int, epsilon: float, silu: bool) -> Any:
+    """Group normalisation; on TensorFlow with a gradient of its own, of fewer passes over x than the automatic one.
+
+    With x̂ = (x − μ) r and r = 1/√(σ² + ε) of the group, z = x̂·factor + offset, y = z or z·sigmoid(z).
+
+    Args:
+        x: [B, …, C].
+        factor, offset: [B or 1, C].
+        groups: of channels, for μ and σ.
+        epsilon: ε.
+        silu: whether y is SiLU of z.
+
+    Returns:
+        y, of the shape of x.
+    """
+    places = tuple(range(1, len(x.shape) - 1))
+    count = math.prod(x.shape[axis] for axis in places) * (x.shape[-1] // groups)  # numbers of a group
+    wide = lambda channels: ops.expand_dims(channels, places)  # noqa: E731
+
+    def over_group(channels: Any) -> Any:
+        """[B, C] → the sum over each channel's group, [B, C]."""
+        by_group = ops.reshape(channels, (-1, groups, channels.shape[-1] // groups))
+        return ops.repeat(ops.sum(by_group, axis=-1), by_group.shape[-1], axis=1)
+
+    def normalise(x: Any, factor: Any, offset: Any) -> Any:
+        mean = over_group(ops.sum(x, axis=places)) / count
+        # Σ (x − μ)²: E[x²] − E[x]² would lose digits.
+        variance = over_group(ops.sum(ops.square(x - wide(mean)), axis=places)) / count
+        r = ops.rsqrt(variance + epsilon)
+        z = x * wide(r * factor) + wide(offset - mean * r * factor)
+        sigmoid = ops.sigmoid(z) if silu else 1.0
+        y = z * sigmoid
+
+        def gradient(dy: Any) -> tuple[Any, Any, Any]:
+            dz = dy * (y + sigmoid * (1.0 - y)) if silu else dy
+            d_offset = ops.sum(dz, axis=places)
+            d_factor = r * (ops.sum(dz * x, axis=places) - mean * d_offset)
+            # dx = r (factor·dz − E[factor·dz] − x̂ E[factor·dz·x̂])
+            a = r * over_group(factor * d_factor) / count
+            b = over_group(factor * d_offset) / count
+            dx = dz * wide(r * factor) - (x * wide(r * a) + wide(r * (b - mean * a)))
+            if factor.shape[0] == 1:
+                d_factor, d_offset = (ops.sum(d, axis=0, keepdims=True) for d in (d_factor, d_offset))
+            return dx, d_factor, d_offset
+
+        return y, gradient
+
+    if keras.backend.backend() == "tensorflow":
+        return ops.custom_gradient(normalise)(x, factor, offset)
+    return normalise(x, factor, offset)[0]  # XLA fuses the passes of the automatic gradient
+
+
 @register
 class GroupNorm(layers.Layer):
     """Group normalisation (Wu & He 2018), then SiLU if ``silu``: [B, …, C] → the same.
@@ -35,23 +87,13 @@ class GroupNorm(layers.Layer):
         self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", autocast=False, name="beta")
 
     def call(self, x: Any, film: Any = None) -> Any:
-        width = x.shape[-1]
         dtype = keras.backend.result_type(x.dtype, "float32")
-        wide = ops.cast(x, dtype)
-        places = tuple(range(1, len(x.shape) - 1))
-        by_group = (-1, self.groups, width // self.groups)
-        to, each = (-1, *(1 for _ in places), width), width // self.groups
-        mean = ops.mean(ops.reshape(ops.mean(wide, axis=places), by_group), axis=-1)  # [B, groups]
-        centred = wide - ops.reshape(ops.repeat(mean, each, axis=1), to)  # E[x²] − E[x]² would lose digits
-        variance = ops.mean(ops.reshape(ops.mean(ops.square(centred), axis=places), by_group), axis=-1)
-        scale = ops.rsqrt(variance + self.epsilon)
-        factor = ops.repeat(scale, each, axis=1) * ops.cast(self.gamma, dtype)  # [B, C]
-        offset = ops.cast(self.beta, dtype)
+        factor, offset = (ops.cast(weight, dtype)[None] for weight in (self.gamma, self.beta))  # [1, C]
         if film is not None:
             times, plus = ops.split(ops.cast(film, dtype), 2, axis=-1)  # [B, C] each
-            factor, offset = factor * (1.0 + times), ops.reshape(offset * (1.0 + times) + plus, to)
-        y = ops.cast(centred * ops.reshape(factor, to) + offset, x.dtype)
-        return ops.silu(y) if self.silu else y
+            factor, offset = factor * (1.0 + times), offset * (1.0 + times) + plus
+        y = group_normalise(ops.cast(x, dtype), factor, offset, self.groups, self.epsilon, self.silu)
+        return ops.cast(y, x.dtype)
 
     def compute_output_shape(self, x_shape: Any, film_shape: Any = None) -> Any:
         return x_shape

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from diffusion.unet import build_unet
 from diffusion.unet_config import UNetConfig
-from diffusion.unet_layers import DoublingConv, GroupNorm
+from diffusion.unet_layers import DoublingConv, GroupNorm, group_normalise
 from files.errors import UserError
 from tests.policies import dtype_policy
 
@@ -182,3 +182,31 @@ def test_impossible_options(changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         dataclasses.replace(TINY, **changes).check_size()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("rows", [1, 3])  # of the factors: a layer's own, or one for each image
+def test_the_gradient_of_a_group_norm_is_that_of_its_formula(silu: bool, rows: int) -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(2.0, 1.5, (3, 4, 5, 12)), rng.normal(size=(3, 4, 5, 12))
+    inputs = [tf.constant(array) for array in (x, rng.normal(size=(rows, 12)), rng.normal(size=(rows, 12)))]
+
+    def formula(x: tf.Tensor, factor: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+        grouped = tf.reshape(x, (3, 20, 4, 3))
+        mean, variance = tf.nn.moments(grouped, (1, 3), keepdims=True)
+        normal = tf.reshape((grouped - mean) / tf.sqrt(variance + 1e-3), x.shape)
+        z = normal * factor[:, None, None] + offset[:, None, None]
+        return z / (1 + tf.exp(-z)) if silu else z
+
+    def ours(x: tf.Tensor, factor: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+        return group_normalise(x, factor, offset, 4, 1e-3, silu)
+
+    results = []
+    for function in (ours, formula):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = function(*inputs)
+            loss = tf.reduce_sum(y * weight)
+        results.append([y, *tape.gradient(loss, inputs)])
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-11)

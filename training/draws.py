@@ -91,7 +91,7 @@ def to_unit(word: Any) -> Any:
 
 def is_kept(word: Any, rate: float) -> Any:
     """False with probability ``rate``."""
-    return ops.cast(word, "float32") > rate * 2.0**32
+    return word >= ops.convert_to_tensor(min(round(rate * 2.0**32), 2**32 - 1), "uint32")
 
 
 def _next_draw() -> tuple[Place, int] | None:
