@@ -50,13 +50,13 @@ def make_matrix(path: Path) -> None:
 
 
 def ours(folder: Path) -> tuple[float, np.ndarray]:
-    """``PixelMap``, the matrix by memory map."""
+    """``Layout``, the matrix by memory map."""
     from vision_bridge.config import LayoutConfig
-    from vision_bridge.layout import PixelMap
+    from vision_bridge.layout import Layout
 
     features = np.load(folder / "matrix.npy", mmap_mode="r")
     start = time.perf_counter()
-    pixel_map = PixelMap.fit(features, LayoutConfig(scaling="min_max", distance="cosine"))
+    pixel_map = Layout.fit(features, LayoutConfig(scaling="min_max", distance="cosine"))
     images = pixel_map.transform(features)
     seconds = time.perf_counter() - start
     assert images.shape == (len(features), 50, 50)

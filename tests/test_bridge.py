@@ -33,7 +33,7 @@ from vision_bridge.config import PRESETS, BridgeConfig, Choices, HeadConfig, Lay
 from vision_bridge.controls import Data, linear_probe, pooled, wilson_interval
 from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.images import Normalization, fit_normalization, prepare
-from vision_bridge.layout import PixelMap
+from vision_bridge.layout import Layout
 from vision_bridge.maps import fill_maps, make_maps_of, make_stream, map_shape
 from vision_bridge.scaling import Scaling
 from vision_bridge.table import ablations
@@ -126,7 +126,7 @@ def test_heat_is_traced_to_groups() -> None:
     nothing = np.zeros(4, np.float32)
     pixels = np.array([[0, 0], [0, 1], [0, 0], [1, 1]])  # two groups of two
     scaling = Scaling("standardize", nothing, nothing, nothing + 1)
-    pixel_map = PixelMap(LayoutConfig(2, 2), scaling, np.zeros((4, 2)), np.zeros((4, 2)), pixels, 0.0)
+    pixel_map = Layout(LayoutConfig(2, 2), scaling, np.zeros((4, 2)), np.zeros((4, 2)), pixels, 0.0)
     shares = group_shares(pixel_map, np.array([[[1.0, 2.0], [0, 1]]]), 2)
     np.testing.assert_allclose(shares, [[3 / 5, 2 / 5]])
 

@@ -168,8 +168,8 @@ def _other_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layouts come out another way from now on, as they do on another number of cores."""
     from vision_bridge import layout
 
-    fit = layout.PixelMap.fit.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(layout.PixelMap, "fit", classmethod(lambda cls, *a, **k: fit(cls, *a, **k).shuffled(5)))
+    fit = layout.Layout.fit.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(layout.Layout, "fit", classmethod(lambda cls, *a, **k: fit(cls, *a, **k).shuffled(5)))
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

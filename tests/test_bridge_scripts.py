@@ -20,7 +20,7 @@ from tests.scripts import fails_each, succeeds
 from tests.test_backbones import state_of
 from training.config_files import as_flags, load
 from vision_bridge.config import PRESETS, BridgeConfig
-from vision_bridge.layout import PixelMap
+from vision_bridge.layout import Layout
 from vision_bridge.task import resolved
 
 PICTURES = ("layout", "images", "class_means", "z_norm", "maps", "curves", "activation")
@@ -96,7 +96,7 @@ def test_python_gives_what_the_script_gave(
     output = capsys.readouterr().out
     assert "laying out" not in output and "/text" not in output and "/image" not in output  # all came from the cache
     assert _metrics(tmp_path / "again") == _metrics(trained.path)
-    layouts = [PixelMap.load(path / "layout.safetensors").fingerprint() for path in (tmp_path / "again", trained.path)]
+    layouts = [Layout.load(path / "layout.safetensors").fingerprint() for path in (tmp_path / "again", trained.path)]
     assert layouts[0] == layouts[1]
     same = [name for name in result if "seconds" not in name and "per_second" not in name]
     assert {name: result[name] for name in same} == {name: trained.result()[name] for name in same}

@@ -25,7 +25,7 @@ from text_cls.wordpiece import read_vocabulary
 from training.backends import Placement
 from training.randomness import seed_of
 from vision_bridge.config import HeadConfig
-from vision_bridge.layout import PixelMap
+from vision_bridge.layout import Layout
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 DEEP = "[" * 100_000
@@ -216,18 +216,18 @@ def test_pixel_maps_that_are_none(tmp_path: Path) -> None:
     arrays |= {f"scaling.{name}": np.ones(3, np.float32) for name in ("low", "center", "width")}
     note = {"config": {"height": 5, "width": 5}, "scaling": "standardize", "kl": 0.5}
     write_tensors(path, arrays, {"pixel_map": json.dumps(note)})
-    assert PixelMap.load(path).counts().sum() == 3
+    assert Layout.load(path).counts().sum() == 3
     for changed in ({"pixels": arrays["pixels"] + 5}, {"points": np.zeros((2, 2))}, {"points": np.zeros(())},
                     {"corners": np.full((4, 2), np.nan)}, {"pixels": np.zeros((3, 2))}):  # fmt: skip
         write_tensors(path, arrays | changed, {"pixel_map": json.dumps(note)})
-        assert "damaged pixel map" in refused(lambda: PixelMap.load(path))
+        assert "damaged pixel map" in refused(lambda: Layout.load(path))
     wrong = [DEEP, LONG, "[]", "{}", *(json.dumps(note | change) for change in (
         {"config": {"depth": 3}}, {"config": {"height": 10**9}}, {"scaling": []}, {"scaling": "none"}, {"kl": None},
         {"config": 3},
     ))]  # fmt: skip
     for text in wrong:
         write_tensors(path, arrays, {"pixel_map": text})
-        assert "map.safetensors: " in refused(lambda: PixelMap.load(path))
+        assert "map.safetensors: " in refused(lambda: Layout.load(path))
 
 
 def test_seeds_of_random_weights() -> None:

@@ -16,7 +16,7 @@ from training.functions import compiled
 from vision_bridge.config import LayoutConfig
 from vision_bridge.distances import DISTANCES, Gram, distances, gram_matrix
 from vision_bridge.embedding import embed_features, kernel_principal_components, principal_coordinates
-from vision_bridge.layout import PixelMap
+from vision_bridge.layout import Layout
 from vision_bridge.scaling import SCALINGS, describe, fit_scaling
 from vision_bridge.tsne import affinities, descend, kl_divergence
 from vision_bridge.tsne_exact import exact
@@ -169,11 +169,11 @@ def test_principal_coordinates_are_principal_components(features: np.ndarray) ->
 
 
 @pytest.fixture(scope="module")
-def pixel_map(features: np.ndarray) -> PixelMap:
-    return PixelMap.fit(features, LayoutConfig(8, 13, perplexity=10.0), compiled)
+def pixel_map(features: np.ndarray) -> Layout:
+    return Layout.fit(features, LayoutConfig(8, 13, perplexity=10.0), compiled)
 
 
-def test_images_are_means_of_scaled_features(features: np.ndarray, pixel_map: PixelMap) -> None:
+def test_images_are_means_of_scaled_features(features: np.ndarray, pixel_map: Layout) -> None:
     images = pixel_map.transform(features[:5])
     scaled = pixel_map.scaling.apply(features[:5])
     expected = np.zeros((5, 8, 13))
@@ -193,18 +193,18 @@ def test_images_are_means_of_scaled_features(features: np.ndarray, pixel_map: Pi
     np.testing.assert_array_equal(pixel_map.groups_of_pixels(3).sum(axis=0), counts)
 
 
-def test_saved_and_loaded(tmp_path: Path, features: np.ndarray, pixel_map: PixelMap) -> None:
+def test_saved_and_loaded(tmp_path: Path, features: np.ndarray, pixel_map: Layout) -> None:
     pixel_map.save(tmp_path / "m.safetensors")
-    loaded = PixelMap.load(tmp_path / "m.safetensors")
+    loaded = Layout.load(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(loaded.transform(features), pixel_map.transform(features))
     assert loaded.config == pixel_map.config and loaded.divergence == pixel_map.divergence
     (tmp_path / "m.safetensors").write_bytes(b"x")
     with pytest.raises(UserError, match="damaged"):
-        PixelMap.load(tmp_path / "m.safetensors")
+        Layout.load(tmp_path / "m.safetensors")
 
 
-def test_only_training_rows_are_seen(features: np.ndarray, pixel_map: PixelMap) -> None:
-    again = PixelMap.fit(features.copy(), pixel_map.config, compiled)
+def test_only_training_rows_are_seen(features: np.ndarray, pixel_map: Layout) -> None:
+    again = Layout.fit(features.copy(), pixel_map.config, compiled)
     np.testing.assert_array_equal(again.pixels, pixel_map.pixels)  # repeatable
     before = pixel_map.pixels.copy()
     pixel_map.transform(1e6 * features[::-1])
@@ -213,7 +213,7 @@ def test_only_training_rows_are_seen(features: np.ndarray, pixel_map: PixelMap) 
 
 def test_assignment_gives_every_feature_its_pixel(features: np.ndarray) -> None:
     config = LayoutConfig(11, 11, engine="pca", distance="euclidean", pixels="assignment")
-    pixel_map = PixelMap.fit(features, config)
+    pixel_map = Layout.fit(features, config)
     assert pixel_map.counts().max() == 1
     np.testing.assert_allclose(pixel_map.inverse(pixel_map.transform(features)), features, atol=1e-4)
     shuffled = pixel_map.shuffled(0)
@@ -224,7 +224,7 @@ def test_assignment_gives_every_feature_its_pixel(features: np.ndarray) -> None:
 
 def test_the_author_s_cells_hold_extremes_only(features: np.ndarray) -> None:
     config = LayoutConfig(9, 9, engine="pca", distance="euclidean", pixels="points")
-    counts = PixelMap.fit(features, config).counts()
+    counts = Layout.fit(features, config).counts()
     assert counts[-1].sum() <= 2 and counts[:, -1].sum() <= 2  # of 120
 
 
@@ -248,16 +248,16 @@ def _with(features: np.ndarray, column: int, values: object) -> np.ndarray:
 ])  # fmt: skip
 def test_bad_input(features: np.ndarray, change: object, config: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        PixelMap.fit(change(features), LayoutConfig(**({"height": 8, "width": 13, "perplexity": 10.0} | config)))  # type: ignore[operator]
+        Layout.fit(change(features), LayoutConfig(**({"height": 8, "width": 13, "perplexity": 10.0} | config)))  # type: ignore[operator]
 
 
-def test_another_number_of_features(pixel_map: PixelMap) -> None:
+def test_another_number_of_features(pixel_map: Layout) -> None:
     with pytest.raises(UserError, match="the map holds 120 features"):
         pixel_map.transform(np.zeros((2, 119), np.float32))
 
 
-def test_a_fingerprint_is_of_all_that_images_depend_on(tmp_path: Path, pixel_map: PixelMap) -> None:
-    def with_scaling(**parts: Any) -> PixelMap:
+def test_a_fingerprint_is_of_all_that_images_depend_on(tmp_path: Path, pixel_map: Layout) -> None:
+    def with_scaling(**parts: Any) -> Layout:
         return dataclasses.replace(pixel_map, scaling=pixel_map.scaling._replace(**parts))
 
     scaling, pixels = pixel_map.scaling, pixel_map.pixels.copy()
@@ -276,13 +276,13 @@ def test_a_fingerprint_is_of_all_that_images_depend_on(tmp_path: Path, pixel_map
     assert len({other.fingerprint() for other in others}) == len(others)
     same = dataclasses.replace(pixel_map, pixels=pixel_map.pixels.astype(np.int32), points=pixel_map.points + 1)
     pixel_map.save(tmp_path / "m.safetensors")
-    for again in (same, PixelMap.load(tmp_path / "m.safetensors")):
+    for again in (same, Layout.load(tmp_path / "m.safetensors")):
         assert again.fingerprint() == pixel_map.fingerprint()
 
 
-def test_a_saved_map_knows_its_key(tmp_path: Path, pixel_map: PixelMap) -> None:
+def test_a_saved_map_knows_its_key(tmp_path: Path, pixel_map: Layout) -> None:
     pixel_map.save(tmp_path / "m.safetensors", "one")
     for key in ("", "one"):
-        assert PixelMap.load(tmp_path / "m.safetensors", key).fingerprint() == pixel_map.fingerprint()
+        assert Layout.load(tmp_path / "m.safetensors", key).fingerprint() == pixel_map.fingerprint()
     with pytest.raises(UserError, match=r"m\.safetensors: a pixel map of another key, 'one'"):
-        PixelMap.load(tmp_path / "m.safetensors", "two")
+        Layout.load(tmp_path / "m.safetensors", "two")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from vision_bridge.layout import PixelMap
+from vision_bridge.layout import Layout
 
 
 def class_activation(
@@ -36,7 +36,7 @@ def class_activation(
     return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
 
 
-def group_shares(pixel_map: PixelMap, heat: np.ndarray, groups: int) -> np.ndarray:
+def group_shares(pixel_map: Layout, heat: np.ndarray, groups: int) -> np.ndarray:
     """[..., H, W] → [..., groups]: shares of the heat among the groups whose features lie under it; they sum to 1."""
     units = pixel_map.groups_of_pixels(groups)  # [groups, H, W]
     weight = np.einsum("...hw,lhw->...l", heat, units)

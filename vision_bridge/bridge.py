@@ -27,7 +27,7 @@ from vision_bridge.config import BridgeConfig
 from vision_bridge.embedding import check_engine
 from vision_bridge.extractors import EXTRACTORS, Extractor
 from vision_bridge.images import fit_normalization
-from vision_bridge.layout import ALGORITHM, PixelMap, check_grid
+from vision_bridge.layout import ALGORITHM, Layout, check_grid
 from vision_bridge.maps import MapShape, fill_maps, make_maps_of, make_stream, map_shape
 from vision_bridge.weights import load_backbone
 
@@ -126,12 +126,12 @@ class Bridge:
         return key_of(self.features.key, layout, self.config.chosen.fit_rows, ALGORITHM, precision_now())
 
     @cached_property
-    def pixel_map(self) -> PixelMap:
+    def pixel_map(self) -> Layout:
         """The layout."""
         key = self.layout_key
         pixel_map = self._files.file(
             "layout", key, ".safetensors",
-            lambda path: self._lay_out().save(path, key), lambda path: PixelMap.load(path, key),
+            lambda path: self._lay_out().save(path, key), lambda path: Layout.load(path, key),
         )  # fmt: skip
         return pixel_map.shuffled(self.config.layout_seed) if self.config.shuffle_pixels else pixel_map
 
@@ -187,7 +187,7 @@ class Bridge:
     def _files(self) -> Cache:
         return Cache(self.cache / "bridge")
 
-    def _lay_out(self) -> PixelMap:
+    def _lay_out(self) -> Layout:
         layout, arrays = self.config.layout(), self.features.arrays
         rows = arrays["train"]
         if self.config.chosen.fit_rows == "all":
@@ -198,7 +198,7 @@ class Bridge:
         def on_progress(step: int, divergence: float) -> None:
             print(f"  step {step}: divergence {divergence:.4f}, {time.monotonic() - start:.0f} s", flush=True)
 
-        return PixelMap.fit(rows, layout, compiled, on_progress)
+        return Layout.fit(rows, layout, compiled, on_progress)
 
 
 def check_features(config: BridgeConfig, count: int) -> None:

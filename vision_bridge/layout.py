@@ -34,7 +34,7 @@ class GroupedUnit(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PixelMap:
+class Layout:
     """Where every feature lies.
 
     Attributes:
@@ -60,7 +60,7 @@ class PixelMap:
         config: LayoutConfig,
         compiled: Compiled = uncompiled,
         on_progress: Progress = silent,
-    ) -> "PixelMap":
+    ) -> "Layout":
         """Lays out the columns of ``features`` [N, D], which may be memory-mapped and are read twice.
 
         Args:
@@ -143,7 +143,7 @@ class PixelMap:
         units = len(self.pixels) // groups
         return [GroupedUnit(*divmod(int(feature), units)) for feature in here]
 
-    def shuffled(self, seed: int) -> "PixelMap":
+    def shuffled(self, seed: int) -> "Layout":
         """The control: the same numbers of features on a pixel, the pixels at random positions."""
         order = np.random.default_rng(seed).permutation(self.shape[0] * self.shape[1])[self._places()]
         return dataclasses.replace(self, pixels=np.stack(np.unravel_index(order, self.shape), axis=1))
@@ -164,7 +164,7 @@ class PixelMap:
         write_tensors(path, arrays, {"pixel_map": json.dumps(about), "key": key})
 
     @classmethod
-    def load(cls, path: Path, key: str = "") -> "PixelMap":
+    def load(cls, path: Path, key: str = "") -> "Layout":
         """Reads what ``save`` wrote, with the same ``key`` if there is one.
 
         Raises:

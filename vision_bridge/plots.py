@@ -12,7 +12,7 @@ from PIL import Image
 from training.plots import name_ticks, name_title, new_figure, save_figure, save_image
 
 if TYPE_CHECKING:
-    from vision_bridge.layout import PixelMap
+    from vision_bridge.layout import Layout
     from vision_bridge.report import Line
 
 
@@ -20,7 +20,7 @@ def _outline(axis: Axes, corners: np.ndarray, **style: Any) -> None:
     axis.plot(*np.concatenate([corners, corners[:1]]).T, **style)
 
 
-def layout(pixel_map: "PixelMap", hull: np.ndarray, groups: Sequence[str], kind: str, path: Path) -> None:
+def layout(pixel_map: "Layout", hull: np.ndarray, groups: Sequence[str], kind: str, path: Path) -> None:
     """Features before and after rotation, coloured by group, with their hull and smallest rectangle."""
     points, rotated = pixel_map.points, pixel_map.rotated
     group = np.arange(len(points)) * len(groups) // len(points)

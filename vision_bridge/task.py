@@ -26,7 +26,7 @@ from vision_bridge.classifier import COSTS, build_head, is_encoder, make_loss_fn
 from vision_bridge.config import BridgeConfig
 from vision_bridge.controls import Data, linear_probe, mlp_probe, pooled, wilson_interval
 from vision_bridge.images import Normalization
-from vision_bridge.layout import PixelMap
+from vision_bridge.layout import Layout
 from vision_bridge.maps import make_maps_of, map_shape
 from vision_bridge.weights import set_random_weights
 
@@ -118,13 +118,13 @@ def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
     return Trained(result, job.model)
 
 
-def keep_layout(path: Path, pixel_map: PixelMap) -> None:
+def keep_layout(path: Path, pixel_map: Layout) -> None:
     """Writes the layout that a run uses; a run that was begun with another one would go on with other images.
 
     Raises:
         UserError: there is another layout, or a damaged one.
     """
-    if path.exists() and PixelMap.load(path).fingerprint() != pixel_map.fingerprint():
+    if path.exists() and Layout.load(path).fingerprint() != pixel_map.fingerprint():
         raise UserError(
             f"{path}: the run was begun with another layout than the cache has now (made again, perhaps on another "
             "number of cores): choose another --run_dir"
