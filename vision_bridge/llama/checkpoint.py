@@ -1,0 +1,107 @@
+"""Published checkpoints of Llama 3.2 Vision: names, shapes, and reading them shard by shard."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from files.documents import read_object, shown
+from files.errors import UserError
+from files.tensors import read_tensors
+from vision_bridge.llama.config import LlamaConfig, config_of
+from vision_bridge.llama.model import LlamaVision
+
+_OURS = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}  # as Keras names variables
+_GATES = (
+    "cross_attn_attn_gate",
+    "cross_attn_mlp_gate",
+    "gate_attn",
+    "gate_ffn",
+)  # published without a name of their own
+
+
+def published_names(model: LlamaVision) -> dict[str, keras.Variable]:
+    """Every variable under the name that its tensor has in published checkpoints."""
+    return {_published(variable.path): variable for variable in model.variables}
+
+
+def _published(path: str) -> str:
+    parts = path.split("/")
+    if parts[-2] in _GATES:
+        parts.pop()
+    if parts[-1] in _OURS:
+        parts[-1] = _OURS[parts[-1]]
+    return ".".join(parts)
+
+
+def published_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a checkpoint; nothing is allocated."""
+    with keras.StatelessScope(initialize_variables=False):
+        model = LlamaVision(config)
+    return {name: _published_shape(name, tuple(v.shape), config) for name, v in published_names(model).items()}
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether it is a linear map, which is published [out, in] and kept [in, out]."""
+    return len(shape) == 2 and name.endswith(".weight") and "embed" not in name
+
+
+def _published_shape(name: str, shape: tuple[int, ...], config: LlamaConfig) -> tuple[int, ...]:
+    if name.endswith("patch_embedding.weight"):
+        patch, channels = config.vision.patch_size, config.vision.channels
+        return shape[1], channels, patch, patch
+    return shape[::-1] if _is_matrix(name, shape) else shape
+
+
+def _kept(name: str, array: np.ndarray) -> np.ndarray:
+    """A published tensor as its variable holds it."""
+    if name.endswith("patch_embedding.weight"):
+        return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+    return array.T if _is_matrix(name, array.shape) else array
+
+
+def read_config(folder: Path) -> LlamaConfig:
+    """The configuration of a checkpoint's folder; raises UserError as ``config_of`` does."""
+    path = folder / "config.json"
+    return config_of(read_object(path), str(path))
+
+
+def load_checkpoint(folder: Path, model: LlamaVision) -> None:
+    """Fills a model from ``model.safetensors``, or from the shards of its index; one shard is in memory at a time.
+
+    Raises:
+        UserError: no checkpoint, tensors that are missing, unknown, twice there, of another shape or not finite. Do not
+            use the model then.
+    """
+    left, shapes = published_names(model), published_shapes(model.config)
+    for path in _shards(folder):
+        tensors, _ = read_tensors(path)
+        for name, array in tensors.items():
+            if name not in left:
+                about = "twice there" if name in shapes else "not a tensor of Llama 3.2 Vision"
+                raise UserError(f"{path}: {shown(name)} is {about}")
+            if array.shape != shapes[name]:
+                raise UserError(
+                    f"{path}: {name} has shape {list(array.shape)}, and config.json says {list(shapes[name])}"
+                )
+            if not np.isfinite(array.astype(np.float32)).all():
+                raise UserError(f"{path}: {name} holds numbers that are not finite; take another copy")
+            left.pop(name).assign(_kept(name, array))
+    if left:
+        first = min(left)
+        raise UserError(f"{folder}: {len(left)} tensors are missing, the first is {first}; take a whole copy")
+
+
+def _shards(folder: Path) -> Iterator[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        yield folder / "model.safetensors"
+        return
+    of_tensor = read_object(index).get("weight_map")
+    if not isinstance(of_tensor, dict) or not all(isinstance(file, str) for file in of_tensor.values()):
+        raise UserError(f"{index}: no weight_map of tensors to files; take another copy")
+    for name in sorted(set(of_tensor.values())):
+        if Path(name).name != name:
+            raise UserError(f"{index}: {shown(name)} is not the name of a file in the same folder")
+        yield folder / name

@@ -1,0 +1,152 @@
+"""The sizes of a Llama 3.2 Vision model, and reading them from a published ``config.json``. Imports no Keras."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from files.documents import shown
+from files.errors import UserError
+
+ASPECT_RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))  # rows, columns of tiles; ids from 1
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """The vision tower; the defaults are those of the 11B model."""
+
+    image_size: int = 560  # of a tile
+    patch_size: int = 14
+    channels: int = 3
+    max_tiles: int = 4
+    width: int = 1280
+    num_heads: int = 16
+    ffn_width: int = 5120
+    num_layers: int = 32
+    num_global_layers: int = 8
+    taps: tuple[int, ...] = (3, 7, 15, 23, 30)  # local layers whose inputs are part of the result
+    norm_epsilon: float = 1e-5
+    late_taps: bool = False  # their outputs instead, see ``LlamaConfig.as_in``
+
+    @property
+    def tapped(self) -> tuple[int, ...]:
+        """Layers whose inputs are taken; the input of the layer behind the last is the last one's output."""
+        return tuple(tap + self.late_taps for tap in self.taps)
+
+    @property
+    def tokens(self) -> int:
+        """Of a tile: a class token, then its patches."""
+        return 1 + (self.image_size // self.patch_size) ** 2
+
+    @property
+    def output_width(self) -> int:
+        """Of the final state and the taps."""
+        return self.width * (1 + len(self.taps))
+
+
+@dataclasses.dataclass(frozen=True)
+class RotaryConfig:
+    """Rotary positions with Llama 3's scaling; ``factor`` 1 is none."""
+
+    theta: float = 500_000.0
+    factor: float = 8.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_positions: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """The text decoder; the defaults are those of the 11B model."""
+
+    vocabulary: int = 128_256  # rows of the head; the embeddings have ``EXTRA_ROWS`` more
+    width: int = 4096
+    num_heads: int = 32
+    num_key_value_heads: int = 8
+    ffn_width: int = 14_336
+    num_layers: int = 40
+    cross_layers: tuple[int, ...] = (3, 8, 13, 18, 23, 28, 33, 38)
+    positions: int = 131_072
+    norm_epsilon: float = 1e-5
+    rotary: RotaryConfig = RotaryConfig()
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.num_heads
+
+
+VARIANTS = ("makers", "transformers")
+EXTRA_ROWS = 8  # of the embeddings: for the image token and its like, which are never predicted
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """Both halves, and the ids of the tokens with a meaning of their own."""
+
+    vision: VisionConfig = VisionConfig()
+    text: TextConfig = TextConfig()
+    image_token: int = 128_256
+    pad_token: int = 128_004
+    begin_token: int = 128_000
+    end_tokens: tuple[int, ...] = (128_001, 128_008, 128_009)
+    row_mask: bool = True  # the output of cross-attention is 0 for a token that sees no picture
+
+    def as_in(self, variant: str) -> Self:
+        """The same sizes, computed as one of ``VARIANTS``.
+
+        ``makers``: as the makers' code does. ``transformers``: as transformers 4.56 to 5.24 does, for checkpoints that
+        were fine-tuned with it: the tower's taps are one layer late, and a token before its picture sees all of it.
+        """
+        other = variant == "transformers"
+        return dataclasses.replace(self, vision=dataclasses.replace(self.vision, late_taps=other), row_mask=not other)
+
+
+def config_of(published: Mapping[str, Any], where: str) -> LlamaConfig:
+    """The configuration that a published ``config.json`` describes.
+
+    Raises:
+        UserError: of another architecture, without one of the sizes, or with a choice that these layers do not have.
+    """
+    if published.get("model_type") != "mllama":
+        raise UserError(f"{where}: model_type is {shown(published.get('model_type'))}; Llama 3.2 Vision has 'mllama'")
+    try:
+        return _config_of(published, where)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: not a configuration of Llama 3.2 Vision: {shown(str(error))} is missing or wrong"
+        ) from error
+
+
+def _config_of(published: Mapping[str, Any], where: str) -> LlamaConfig:
+    vision, text = published["vision_config"], published["text_config"]
+    scaling = text.get("rope_parameters") or text["rope_scaling"]
+    for name, found, wanted in (
+        ("vision_config.hidden_act", vision.get("hidden_act", "gelu"), "gelu"),
+        ("text_config.hidden_act", text.get("hidden_act", "silu"), "silu"),
+        ("rope_type", scaling["rope_type"], "llama3"),
+        ("tie_word_embeddings", bool(text.get("tie_word_embeddings")), False),
+        ("supported_aspect_ratios", tuple(map(tuple, vision["supported_aspect_ratios"])), ASPECT_RATIOS),
+    ):
+        if found != wanted:
+            raise UserError(f"{where}: {name} is {shown(found)}, and only {shown(wanted)} is supported")
+    end = text["eos_token_id"]
+    return LlamaConfig(
+        VisionConfig(
+            int(vision["image_size"]), int(vision["patch_size"]), int(vision.get("num_channels", 3)),
+            int(vision["max_num_tiles"]), int(vision["hidden_size"]), int(vision["attention_heads"]),
+            int(vision["intermediate_size"]), int(vision["num_hidden_layers"]), int(vision["num_global_layers"]),
+            tuple(map(int, vision["intermediate_layers_indices"])), float(vision["norm_eps"]),
+        ),
+        TextConfig(
+            int(text["vocab_size"]), int(text["hidden_size"]), int(text["num_attention_heads"]),
+            int(text["num_key_value_heads"]), int(text["intermediate_size"]), int(text["num_hidden_layers"]),
+            tuple(map(int, text["cross_attention_layers"])), int(text["max_position_embeddings"]),
+            float(text["rms_norm_eps"]),
+            RotaryConfig(
+                float(scaling.get("rope_theta", text.get("rope_theta", 0))), float(scaling["factor"]),
+                float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"]),
+                int(scaling["original_max_position_embeddings"]),
+            ),
+        ),
+        int(published["image_token_index"]), int(text["pad_token_id"]), int(text["bos_token_id"]),
+        tuple(map(int, end)) if isinstance(end, list) else (int(end),),
+    )  # fmt: skip

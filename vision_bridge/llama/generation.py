@@ -1,0 +1,127 @@
+"""Answers, token by token, from a key-value cache.
+
+Shapes: ``B`` rows, ``S`` tokens of the longest prompt, ``C`` places in the cache, ``V`` states of pictures, ``W``
+vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from files.errors import UserError
+from training.functions import compiled
+from vision_bridge.llama.model import LlamaVision, causal
+from vision_bridge.llama.text import Pair, Position, Seen
+
+Choose = Callable[[np.ndarray, int], np.ndarray]  # (logits [B, W], number of the step) → tokens [B]
+
+
+class Sight(NamedTuple):
+    """What the rows see.
+
+    Attributes:
+        states: [B, V, D] from ``LlamaVision.encode``.
+        tiles: [B, S, M, T], 1 where a token may look at a tile; tokens that follow see what the row's last one sees.
+    """
+
+    states: Any
+    tiles: Any
+
+
+def greedy(logits: np.ndarray, step: int) -> np.ndarray:
+    """The likeliest tokens."""
+    return logits.argmax(axis=-1)
+
+
+def nucleus(temperature: float, top_p: float, seed: int) -> Choose:
+    """Draws from the likeliest tokens that together have ``top_p`` (Holtzman et al. 2020); row i of a seed is alike in
+    any batch."""
+
+    def choose(logits: np.ndarray, step: int) -> np.ndarray:
+        scaled = logits.astype(np.float64) / temperature
+        share = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+        share /= share.sum(axis=-1, keepdims=True)
+        order = np.argsort(-share, axis=-1, kind="stable")
+        sorted_share = np.take_along_axis(share, order, axis=-1)
+        before = np.cumsum(sorted_share, axis=-1) - sorted_share
+        sorted_share[before >= top_p] = 0.0  # the first always stays
+        edges = np.cumsum(sorted_share, axis=-1)
+        draws = [np.random.default_rng([seed, row, step]).random() for row in range(len(logits))]
+        places = [np.searchsorted(edge, draw * edge[-1], side="right") for edge, draw in zip(edges, draws, strict=True)]
+        return order[np.arange(len(logits)), places]
+
+    return choose
+
+
+def generate(
+    model: LlamaVision, prompts: Sequence[Sequence[int]], most: int, choose: Choose = greedy, sight: Sight | None = None
+) -> Iterator[np.ndarray]:
+    """Yields the next token of every row, [B] int, until all rows ended or have ``most``; a row that ended yields the
+    padding token.
+
+    Args:
+        model: with its weights.
+        prompts: token ids of each row, of any lengths.
+        most: new tokens of a row.
+        choose: ``greedy`` or a ``nucleus``.
+        sight: the rows' pictures; None: no row has one.
+
+    Raises:
+        UserError: a prompt without tokens, or one that leaves no place for ``most`` more.
+    """
+    config = model.config
+    lengths = np.array([len(prompt) for prompt in prompts])
+    if not lengths.all() or lengths.max() + most > config.text.positions:
+        raise UserError(
+            f"prompts of {lengths.min()} to {lengths.max()} tokens and {most} new ones: at least one is needed, and "
+            f"all must fit into {config.text.positions:,} positions"
+        )
+    tokens = np.full((len(prompts), lengths.max()), config.pad_token, np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    logits, state = _start(model, tokens, lengths, lengths.max() + most, sight)
+    step = _compiled_step(model)
+    ended = np.zeros(len(prompts), bool)
+    for number in range(most):
+        chosen = np.where(ended, config.pad_token, choose(ops.convert_to_numpy(logits), number)).astype(np.int32)
+        yield chosen
+        ended |= np.isin(chosen, config.end_tokens)
+        if ended.all() or number == most - 1:
+            return
+        at = ops.convert_to_tensor((lengths + number).astype(np.int32))
+        logits, cache = step(ops.convert_to_tensor(chosen), at, *state)
+        state = (cache, *state[1:])
+
+
+State = tuple[list[Pair], Any, Any]  # cache, keys and values of the pictures, what the last token sees of them
+
+
+def _start(
+    model: LlamaVision, tokens: np.ndarray, lengths: np.ndarray, places: int, sight: Sight | None
+) -> tuple[Any, State]:
+    """Reads the prompts: logits [B, W] behind each row's last token, and what the steps after it need."""
+    last = lengths - 1
+    rows, pairs, seen = np.arange(len(tokens)), None, None
+    if sight is not None:
+        pairs, seen = model.language_model.model.pairs(sight.states), model.seen(sight.tiles)
+    real = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
+    logits, cache = model.read(ops.convert_to_tensor(tokens), causal(ops.convert_to_tensor(real)), pairs, seen)
+    more = ((0, 0), (0, 0), (0, places - tokens.shape[1]), (0, 0))
+    cache = [Pair(ops.pad(pair.key, more), ops.pad(pair.value, more)) for pair in cache]
+    if seen is not None:
+        of_last = ops.convert_to_tensor(last.astype(np.int32))[:, None, None]
+        allowed = ops.take_along_axis(seen.allowed, of_last[:, None], axis=2)
+        seen = Seen(allowed, *(ops.take_along_axis(factor, of_last, axis=1) for factor in seen[1:]))
+    return ops.convert_to_tensor(ops.convert_to_numpy(logits)[rows, last]), (cache, pairs, seen)
+
+
+def _compiled_step(model: LlamaVision) -> Callable:
+    def step(token: Any, at: Any, cache: list[Pair], pairs: list[Pair] | None, seen: Seen | None) -> tuple[Any, Any]:
+        allowed = ops.arange(cache[0].key.shape[2])[None] <= at[:, None]
+        position = Position(at[:, None], allowed[:, None, None], at)
+        logits, cache = model.read(token[:, None], position, pairs, seen, cache)
+        return logits[:, 0], cache
+
+    return compiled(step)

@@ -1,0 +1,218 @@
+"""The text decoder: self-attention with rotary positions, and gated cross-attention to pictures.
+
+Shapes: ``B`` batch, ``S`` tokens, ``V`` states of the pictures, ``H`` heads, ``G`` key-value heads, ``D`` width, ``d``
+width of a head, ``C`` places in a cache.
+"""
+
+from typing import Any, NamedTuple
+
+from keras import layers, ops
+
+from vision_bridge.llama.config import EXTRA_ROWS, TextConfig
+from vision_bridge.llama.layers import Gate, RMSNorm, attend, linear, to_heads
+from vision_bridge.llama.rotary import frequencies, rotated
+
+
+class Pair(NamedTuple):
+    """Keys and values of one layer, [B, G, L, d] each."""
+
+    key: Any
+    value: Any
+
+
+class Seen(NamedTuple):
+    """What tokens see of pictures.
+
+    Attributes:
+        allowed: [B, 1, S, V] bool.
+        attended: [B, S, 1], the factor of the attention's output; 0 where a token sees no picture.
+        thought: [B, S, 1], the same for the linear maps after it.
+    """
+
+    allowed: Any
+    attended: Any
+    thought: Any
+
+
+class Position(NamedTuple):
+    """Where tokens stand.
+
+    Attributes:
+        numbers: [B or 1, S] of the tokens.
+        allowed: [B or 1, 1, S, L] bool: the keys that each may see.
+        at: [B] the place of each row's one token in a cache; None without one.
+    """
+
+    numbers: Any
+    allowed: Any
+    at: Any = None
+
+
+class SelfAttention(layers.Layer):
+    """Causal attention with fewer key-value heads than queries: [B, S, D] → the same."""
+
+    def __init__(self, config: TextConfig, **options: Any) -> None:
+        super().__init__(**options)
+        self.config, self.frequency = config, frequencies(config.rotary, config.head_width)
+        narrow = config.num_key_value_heads * config.head_width
+        self.q_proj, self.o_proj = linear(config.width, "q_proj"), linear(config.width, "o_proj")
+        self.k_proj, self.v_proj = linear(narrow, "k_proj"), linear(narrow, "v_proj")
+
+    def build(self, shape: Any) -> None:
+        for projection in (self.q_proj, self.k_proj, self.v_proj, self.o_proj):
+            projection.build(shape)
+
+    def call(self, x: Any, position: Position, cache: Pair | None = None) -> tuple[Any, Pair]:
+        """Also the keys and values: of these tokens; with a cache, S is 1, and it is the cache [B, G, C, d] with it."""
+        groups = self.config.num_key_value_heads
+        query = rotated(to_heads(self.q_proj(x), self.config.num_heads), position.numbers, self.frequency)
+        key = rotated(to_heads(self.k_proj(x), groups), position.numbers, self.frequency)
+        value = to_heads(self.v_proj(x), groups)
+        if cache is not None:
+            here = ops.equal(ops.arange(cache.key.shape[2])[None], position.at[:, None])[:, None, :, None]
+            key, value = ops.where(here, key, cache.key), ops.where(here, value, cache.value)
+        return self.o_proj(attend(query, key, value, position.allowed)), Pair(key, value)
+
+
+class CrossAttention(layers.Layer):
+    """Attention of text to pictures, with norms of every query's and key's head: [B, S, D] → the same."""
+
+    def __init__(self, config: TextConfig, **options: Any) -> None:
+        super().__init__(**options)
+        self.config = config
+        narrow = config.num_key_value_heads * config.head_width
+        self.q_proj, self.o_proj = linear(config.width, "q_proj"), linear(config.width, "o_proj")
+        self.k_proj, self.v_proj = linear(narrow, "k_proj"), linear(narrow, "v_proj")
+        self.q_norm, self.k_norm = (RMSNorm(config.norm_epsilon, name=f"{name}_norm") for name in "qk")
+
+    def build(self, shape: Any) -> None:
+        for projection in (self.q_proj, self.k_proj, self.v_proj, self.o_proj):
+            projection.build(shape)
+        self.q_norm.build((self.config.head_width,))
+        self.k_norm.build((self.config.head_width,))
+
+    def pair(self, pictures: Any) -> Pair:
+        """Keys and values of pictures [B, V, D]; they are the same for every token."""
+        groups = self.config.num_key_value_heads
+        key, value = to_heads(self.k_proj(pictures), groups), to_heads(self.v_proj(pictures), groups)
+        return Pair(self.k_norm(key), value)
+
+    def call(self, x: Any, pair: Pair, seen: Seen) -> Any:
+        query = self.q_norm(to_heads(self.q_proj(x), self.config.num_heads))
+        return self.o_proj(attend(query, pair.key, pair.value, seen.allowed) * ops.cast(seen.attended, x.dtype))
+
+
+class FeedForward(layers.Layer):
+    """down(SiLU(gate x) · up x) (Shazeer 2020)."""
+
+    def __init__(self, config: TextConfig, **options: Any) -> None:
+        super().__init__(**options)
+        self.gate_proj, self.up_proj = linear(config.ffn_width, "gate_proj"), linear(config.ffn_width, "up_proj")
+        self.down_proj = linear(config.width, "down_proj")
+
+    def build(self, shape: Any) -> None:
+        self.gate_proj.build(shape)
+        self.up_proj.build(shape)
+        self.down_proj.build((*shape[:-1], self.gate_proj.units))
+
+    def call(self, x: Any) -> Any:
+        return self.down_proj(ops.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class SelfBlock(layers.Layer):
+    """A decoder layer of text alone."""
+
+    def __init__(self, config: TextConfig, **options: Any) -> None:
+        super().__init__(**options)
+        self.input_layernorm = RMSNorm(config.norm_epsilon, name="input_layernorm")
+        self.self_attn = SelfAttention(config, name="self_attn")
+        self.post_attention_layernorm = RMSNorm(config.norm_epsilon, name="post_attention_layernorm")
+        self.mlp = FeedForward(config, name="mlp")
+
+    def build(self, shape: Any) -> None:
+        for part in (self.input_layernorm, self.self_attn, self.post_attention_layernorm, self.mlp):
+            part.build(shape)
+
+    def call(self, x: Any, position: Position, cache: Pair | None = None) -> tuple[Any, Pair]:
+        mixed, pair = self.self_attn(self.input_layernorm(x), position, cache)
+        x = x + mixed
+        return x + self.mlp(self.post_attention_layernorm(x)), pair
+
+
+class CrossBlock(layers.Layer):
+    """A decoder layer that looks at pictures; a token that sees none is not changed."""
+
+    def __init__(self, config: TextConfig, **options: Any) -> None:
+        super().__init__(**options)
+        self.input_layernorm = RMSNorm(config.norm_epsilon, name="input_layernorm")
+        self.cross_attn = CrossAttention(config, name="cross_attn")
+        self.cross_attn_attn_gate = Gate(name="cross_attn_attn_gate")
+        self.post_attention_layernorm = RMSNorm(config.norm_epsilon, name="post_attention_layernorm")
+        self.mlp = FeedForward(config, name="mlp")
+        self.cross_attn_mlp_gate = Gate(name="cross_attn_mlp_gate")
+
+    def build(self, shape: Any) -> None:
+        for part in (
+            self.input_layernorm, self.cross_attn, self.cross_attn_attn_gate, self.post_attention_layernorm, self.mlp,
+            self.cross_attn_mlp_gate,
+        ):  # fmt: skip
+            part.build(shape)
+
+    def call(self, x: Any, pair: Pair, seen: Seen) -> Any:
+        x = x + self.cross_attn_attn_gate(self.cross_attn(self.input_layernorm(x), pair, seen))
+        thought = self.mlp(self.post_attention_layernorm(x)) * ops.cast(seen.thought, x.dtype)
+        return x + self.cross_attn_mlp_gate(thought)
+
+
+class Decoder(layers.Layer):
+    """Embeddings, layers, final norm: [B, S] → [B, S, D]."""
+
+    def __init__(self, config: TextConfig, **options: Any) -> None:
+        super().__init__(**options)
+        self.config = config
+        self.embed_tokens = layers.Embedding(config.vocabulary + EXTRA_ROWS, config.width, name="embed_tokens")
+        self.blocks = [
+            (CrossBlock if number in config.cross_layers else SelfBlock)(config, name=f"layers.{number}")
+            for number in range(config.num_layers)
+        ]
+        self.norm = RMSNorm(config.norm_epsilon, name="norm")
+
+    def build(self, *shapes: Any) -> None:
+        self.embed_tokens.build((None, None))
+        for part in (*self.blocks, self.norm):
+            part.build((None, None, self.config.width))
+
+    def pairs(self, pictures: Any) -> list[Pair]:
+        """Keys and values of pictures [B, V, D], for each cross-attention layer in order."""
+        return [self.blocks[number].cross_attn.pair(pictures) for number in self.config.cross_layers]
+
+    def call(
+        self,
+        tokens: Any,
+        position: Position,
+        pictures: list[Pair] | None = None,
+        seen: Seen | None = None,
+        cache: list[Pair] | None = None,
+    ) -> tuple[Any, list[Pair], list[Any]]:
+        """Final states, keys and values of the self-attention layers, and the states before every layer.
+
+        Args:
+            tokens: [B, S].
+            position: of the tokens.
+            pictures: from ``pairs``; None: cross-attention layers are left out.
+            seen: of the pictures.
+            cache: one ``Pair`` for each layer of text alone.
+        """
+        x = self.embed_tokens(tokens)
+        pairs: list[Pair] = []
+        states = [x]
+        of_pictures, of_text = iter(pictures or ()), iter(cache or ())
+        for block in self.blocks:
+            if isinstance(block, SelfBlock):
+                x, pair = block(x, position, next(of_text, None))
+                pairs.append(pair)
+            elif pictures is not None:
+                x = block(x, next(of_pictures), seen)
+            states.append(x)
+        x = self.norm(x)
+        return x, pairs, [*states[:-1], x]
