@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from files.errors import UserError
 from training.backends import Placement
 from training.evaluation import make_mapper
 from training.shared_arrays import Filling
@@ -48,10 +49,23 @@ def fill_maps(
         file: [N, h, w, K] float16.
         batch_size: images at a time.
         on_progress: told the number of images done.
+
+    Raises:
+        UserError: maps that float16 cannot hold.
     """
     no_labels = np.zeros(len(images), np.int32)
     batches = stream(evaluation_batches(images, no_labels, batch_size, file.done))
-    file.fill((values["maps"] for values in batches), _SAVE_EVERY, on_progress)
+    file.fill((_checked(values["maps"]) for values in batches), _SAVE_EVERY, on_progress)
+
+
+def _checked(maps: np.ndarray) -> np.ndarray:
+    """The maps of a batch, float16, unless one of them is too large for that."""
+    if not np.isfinite(maps).all():
+        raise UserError(
+            "maps of the extractor are not numbers, or greater than 65,504, the most that float16 holds: images have "
+            "mean 0 and deviation 1, so its weights are damaged or were trained on other scales; use other --weights"
+        )
+    return maps
 
 
 class MapShape(NamedTuple):
