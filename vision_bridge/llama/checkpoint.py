@@ -1,17 +1,19 @@
 """Published checkpoints of Llama 3.2 Vision: names, shapes, and reading them shard by shard."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from files.documents import read_object, shown
+from files.documents import read_object, shown, write_json
 from files.errors import UserError
-from files.tensors import read_tensors
-from vision_bridge.llama.config import LlamaConfig, config_of
+from files.tensors import read_tensors, write_tensors
+from vision_bridge.llama.config import LlamaConfig, config_of, published_of
 from vision_bridge.llama.model import LlamaVision
 
+_INDEX = "model.safetensors.index.json"
 _OURS = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}  # as Keras names variables
 _GATES = (
     "cross_attn_attn_gate",
@@ -61,6 +63,54 @@ def _kept(name: str, array: np.ndarray) -> np.ndarray:
     return array.T if _is_matrix(name, array.shape) else array
 
 
+def save_checkpoint(folder: Path, model: LlamaVision, most_bytes: int = 5 * 2**30) -> list[str]:
+    """Writes a model as it is published: ``config.json`` and safetensors of at most ``most_bytes``, with an index where
+    they are several. Low-rank updates must have been merged.
+
+    Returns:
+        The names of the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", published_of(model.config))
+    names, parts = published_names(model), _parts(published_shapes(model.config), most_bytes)
+    files = ["config.json"]
+    of_tensor: dict[str, str] = {}
+    for number, part in enumerate(parts, start=1):
+        file = "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+        tensors = {name: _as_published(name, names[name], model.config) for name in part}
+        write_tensors(folder / file, tensors, {"format": "pt"})
+        of_tensor |= dict.fromkeys(part, file)
+        files.append(file)
+    if len(parts) > 1:
+        total = sum(4 * math.prod(shape) for shape in published_shapes(model.config).values())
+        write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": of_tensor})
+        files.append(_INDEX)
+    return files
+
+
+def _parts(shapes: dict[str, tuple[int, ...]], most_bytes: int) -> list[list[str]]:
+    """Names, cut into files of at most so many bytes of float32."""
+    parts: list[list[str]] = [[]]
+    size = 0
+    for name, shape in shapes.items():
+        size += 4 * math.prod(shape)
+        if parts[-1] and size > most_bytes:
+            parts.append([])
+            size = 4 * math.prod(shape)
+        parts[-1].append(name)
+    return parts
+
+
+def _as_published(name: str, variable: keras.Variable, config: LlamaConfig) -> np.ndarray:
+    array = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")))
+    if name.endswith("patch_embedding.weight"):
+        patch, channels = config.vision.patch_size, config.vision.channels
+        array = array.reshape(patch, patch, channels, -1).transpose(3, 2, 0, 1)
+    elif _is_matrix(name, array.shape):
+        array = array.T
+    return np.ascontiguousarray(array)
+
+
 def read_config(folder: Path) -> LlamaConfig:
     """The configuration of a checkpoint's folder; raises UserError as ``config_of`` does."""
     path = folder / "config.json"
@@ -94,7 +144,7 @@ def load_checkpoint(folder: Path, model: LlamaVision) -> None:
 
 
 def _shards(folder: Path) -> Iterator[Path]:
-    index = folder / "model.safetensors.index.json"
+    index = folder / _INDEX
     if not index.exists():
         yield folder / "model.safetensors"
         return

@@ -150,3 +150,34 @@ def _config_of(published: Mapping[str, Any], where: str) -> LlamaConfig:
         int(published["image_token_index"]), int(text["pad_token_id"]), int(text["bos_token_id"]),
         tuple(map(int, end)) if isinstance(end, list) else (int(end),),
     )  # fmt: skip
+
+
+def published_of(config: LlamaConfig) -> dict[str, Any]:
+    """The ``config.json`` that ``config_of`` reads back."""
+    vision, text, rotary = config.vision, config.text, config.text.rotary
+    return {
+        "architectures": ["MllamaForConditionalGeneration"],
+        "model_type": "mllama",
+        "image_token_index": config.image_token,
+        "vision_config": {
+            "model_type": "mllama_vision_model", "image_size": vision.image_size, "patch_size": vision.patch_size,
+            "num_channels": vision.channels, "max_num_tiles": vision.max_tiles, "hidden_size": vision.width,
+            "attention_heads": vision.num_heads, "intermediate_size": vision.ffn_width, "hidden_act": "gelu",
+            "num_hidden_layers": vision.num_layers, "num_global_layers": vision.num_global_layers,
+            "intermediate_layers_indices": list(vision.taps), "norm_eps": vision.norm_epsilon,
+            "vision_output_dim": vision.output_width, "supported_aspect_ratios": [list(one) for one in ASPECT_RATIOS],
+        },
+        "text_config": {
+            "model_type": "mllama_text_model", "vocab_size": text.vocabulary, "hidden_size": text.width,
+            "num_attention_heads": text.num_heads, "num_key_value_heads": text.num_key_value_heads,
+            "intermediate_size": text.ffn_width, "num_hidden_layers": text.num_layers, "hidden_act": "silu",
+            "cross_attention_layers": list(text.cross_layers), "max_position_embeddings": text.positions,
+            "rms_norm_eps": text.norm_epsilon, "tie_word_embeddings": False, "bos_token_id": config.begin_token,
+            "pad_token_id": config.pad_token, "eos_token_id": list(config.end_tokens), "rope_theta": rotary.theta,
+            "rope_scaling": {
+                "rope_type": "llama3", "factor": rotary.factor, "low_freq_factor": rotary.low_frequency_factor,
+                "high_freq_factor": rotary.high_frequency_factor,
+                "original_max_position_embeddings": rotary.original_positions,
+            },
+        },
+    }  # fmt: skip

@@ -1,0 +1,23 @@
+"""The choices of answering questions. Imports no Keras."""
+
+import dataclasses
+from pathlib import Path
+
+from files.errors import UserError
+from training.config import TaskConfig
+from training.options import option
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionConfig(TaskConfig):
+    """Configuration of ``caption``."""
+
+    checkpoint: Path | None = option(None, "Where the published checkpoint is now, if it was moved.")
+    max_tokens: int = option(256, "Most tokens of an answer.", low=1)
+    temperature: float = option(0.0, "0: the likeliest token; else drawn, the more at random the higher.", low=0.0)
+    top_p: float = option(0.9, "Draw from the likeliest tokens that have this share together.", low=0.0, high=1.0)
+    merge: Path | None = option(None, "Write the whole model, updates included, into this folder, as it is published.")
+
+    def check(self) -> None:
+        if not self.top_p:
+            raise UserError("--top_p=0 leaves no token to draw from: use more, or --temperature=0 for the likeliest")

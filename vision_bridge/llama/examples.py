@@ -1,0 +1,167 @@
+"""Questions about pictures with their answers: reading ``pairs.jsonl``, and their tokens."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from files.documents import read_text, shown
+from files.errors import UserError
+from vision_bridge.llama.config import VisionConfig
+from vision_bridge.llama.pictures import Tiled, tile
+from vision_bridge.llama.tokeniser import Tokeniser, Turn
+
+IMAGE_KEYS = ("image", "images")
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One question.
+
+    Attributes:
+        pictures: keys of the pictures, in the order in which the prompt shows them; perhaps none.
+        prompt: the question.
+        answer: what is learned.
+    """
+
+    pictures: tuple[str, ...]
+    prompt: str
+    answer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Album:
+    """Examples and the pictures that they are about.
+
+    Attributes:
+        examples: by split: train, validation, test.
+        open: key → the picture; raises UserError for one that cannot be read.
+        fingerprint: of all of it.
+    """
+
+    examples: dict[str, tuple[Example, ...]]
+    open: Callable[[str], Image.Image]
+    fingerprint: str
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Every picture once, in the order of their first use."""
+        return tuple(dict.fromkeys(key for part in self.examples.values() for one in part for key in one.pictures))
+
+    def describe(self) -> dict[str, Any]:
+        """For ``data.json``."""
+        sizes = {f"{split}_examples": len(part) for split, part in self.examples.items()}
+        return sizes | {"pictures": len(self.pictures), "fingerprint": self.fingerprint}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know: nothing."""
+        return ()
+
+
+def read_pairs(path: Path) -> tuple[Example, ...]:
+    """The rows of a file: ``prompt``, ``answer``, and ``image`` (a path) or ``images`` (a list of them, perhaps empty).
+
+    Paths are relative to the file's folder.
+
+    Raises:
+        UserError: a row that is no such object, an empty prompt or answer, or no row at all; names the line.
+    """
+    examples = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            examples.append(_example(line, f"{path}: line {number}", path.parent))
+    if not examples:
+        raise UserError(f"{path}: no rows; each line is an object with image (or images), prompt and answer")
+    return tuple(examples)
+
+
+def _example(line: str, where: str, folder: Path) -> Example:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error}); each line is one object") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: {shown(row)} is no object with prompt and answer")
+    for name in ("prompt", "answer"):
+        if not isinstance(row.get(name), str) or not row[name].strip():
+            raise UserError(f"{where}: {name} is {shown(row.get(name))}; a text that is not empty is needed")
+    given = [row[name] for name in IMAGE_KEYS if row.get(name) is not None]
+    if len(given) > 1:
+        raise UserError(f"{where}: image and images; give one of them")
+    pictures = given[0] if given else []
+    pictures = [pictures] if isinstance(pictures, str) else pictures
+    if not isinstance(pictures, list) or not all(isinstance(one, str) and one for one in pictures):
+        raise UserError(f"{where}: {shown(given[0])} is no path of a picture and no list of them")
+    return Example(tuple(str(folder / one) for one in pictures), row["prompt"], row["answer"])
+
+
+def open_picture(path: str) -> Image.Image:
+    """A picture file, decoded; raises UserError if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as a picture ({str(error)[:200]})") from error
+
+
+def album_of(path: Path, validation_share: float, test_share: float, seed: int) -> Album:
+    """The rows of a file, split at random; examples of one first picture are all on one side.
+
+    Raises:
+        UserError: as ``read_pairs`` does, or a split would be empty.
+    """
+    examples = read_pairs(path)
+    groups: dict[Any, list[Example]] = {}
+    for number, example in enumerate(examples):
+        groups.setdefault(example.pictures[:1] or number, []).append(example)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    counts = [round(share * len(groups)) for share in (validation_share, test_share)]
+    ordered = [list(groups.values())[place] for place in order]
+    cuts = {
+        "validation": ordered[: counts[0]],
+        "test": ordered[counts[0] : sum(counts)],
+        "train": ordered[sum(counts) :],
+    }
+    if not all(cuts.values()):
+        raise UserError(f"{path}: {len(groups)} pictures or texts are too few for three splits; add rows, or change "
+                        "--validation_share and --test_share")  # fmt: skip
+    parts = {split: tuple(example for group in part for example in group) for split, part in cuts.items()}
+    digest = hashlib.sha256(repr(parts).encode())
+    for key in sorted({key for example in examples for key in example.pictures}):
+        try:
+            digest.update(Path(key).read_bytes())
+        except OSError as error:
+            raise UserError(f"{path}: the picture {key} cannot be read ({error.strerror})") from error
+    return Album({split: parts[split] for split in ("train", "validation", "test")}, open_picture, digest.hexdigest())
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """An example's tokens.
+
+    Attributes:
+        ids: prompt and answer.
+        first: place of the answer's first token.
+    """
+
+    ids: tuple[int, ...]
+    first: int
+
+
+def tokens_of(example: Example, tokeniser: Tokeniser) -> Tokens:
+    """The template around an example, with its answer and the token that ends it."""
+    prompt = tokeniser.prompt([Turn("user", example.prompt, len(example.pictures))])
+    return Tokens((*prompt, *tokeniser.answer(example.answer)), len(prompt))
+
+
+def tiled(album: Album, keys: Sequence[str], config: VisionConfig) -> Iterator[Tiled]:
+    """The tiles of pictures."""
+    for key in keys:
+        yield tile(album.open(key), config)

@@ -1,0 +1,95 @@
+"""The loss of answers, and which weights learn. ``B`` rows, ``A`` tokens of an answer, ``W`` vocabulary."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+from keras import layers, ops
+from keras.initializers import RandomUniform
+
+from training.draws import Place
+from vision_bridge.llama.batches import LlamaBatch
+from vision_bridge.llama.model import LlamaVision, Pictures, causal
+from vision_bridge.llama.text import CrossBlock
+
+LORA_MODULES = ("all", "attention", "cross")
+
+
+def make_loss_fn(model: LlamaVision, frozen_tower: bool) -> Callable[..., dict[str, Any]]:
+    """``loss_fn``: per row, the mean cross-entropy of its answer's tokens, and the shares that are right.
+
+    ``mask`` counts an answer's tokens, so that the engine's mean is that over all answers' tokens of the global batch.
+
+    Args:
+        model: decodes, and looks at pictures unless they come as states.
+        frozen_tower: whether ``sight`` of a batch are the tower's projected states already.
+    """
+
+    def loss_fn(batch: LlamaBatch, training: bool, place: Place | None) -> dict[str, Any]:
+        logits = ops.cast(_logits(model, batch, frozen_tower), "float32")  # [B, A, W]
+        losses = keras.losses.sparse_categorical_crossentropy(batch.targets, logits, from_logits=True)  # [B, A]
+        right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(batch.targets, "int32")), "float32")
+        count = ops.maximum(ops.sum(batch.weights, axis=1), 1.0)
+        wrong = ops.sum((1.0 - right) * batch.weights, axis=1)
+        return {
+            "loss": ops.sum(losses * batch.weights, axis=1) / count,
+            "token_accuracy": 1.0 - wrong / count,
+            "exact_match": ops.cast(wrong < 0.5, "float32"),
+        }
+
+    return loss_fn
+
+
+def _logits(model: LlamaVision, batch: LlamaBatch, frozen_tower: bool) -> Any:
+    """[B, A, W] of the places before the answer's tokens; the head is large, so only these go through it."""
+    if frozen_tower:
+        states = ops.reshape(batch.sight, (-1, batch.sight.shape[1] * batch.sight.shape[2], batch.sight.shape[3]))
+    else:
+        states = model.encode(Pictures(batch.sight, batch.aspect_ratios, batch.tiles))
+    decoder = model.language_model.model
+    x, _, _ = decoder(batch.tokens, causal(batch.real), decoder.pairs(states), model.seen(batch.seen))
+    return model.language_model.lm_head(ops.take_along_axis(x, batch.places[:, :, None], axis=1))
+
+
+def add_lora(model: LlamaVision, rank: int, modules: str) -> None:
+    """Freezes everything, and adds low-rank updates W + A·B to linear maps of the decoder (Hu et al. 2022).
+
+    Args:
+        model: with its weights.
+        rank: of A and B; B starts at 0, so that nothing changes at first.
+        modules: all linear maps of the layers, those of ``attention``, or those of the layers that look at pictures
+            (``cross``).
+    """
+    for variable in model.variables:
+        variable.trainable = False
+    for layer in lora_layers(model, modules):
+        limit = math.sqrt(6.0 / layer.kernel.shape[0])  # as Keras draws A
+        layer.enable_lora(rank, a_initializer=RandomUniform(-limit, limit))
+
+
+def lora_layers(model: LlamaVision, modules: str) -> Iterator[layers.Dense]:
+    """The linear maps that ``modules`` names, in order."""
+    for block in model.language_model.model.blocks:
+        cross = isinstance(block, CrossBlock)
+        attention = block.cross_attn if cross else block.self_attn
+        maps = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+        if modules == "all":
+            maps += [block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj]
+        if modules != "cross" or cross:
+            yield from maps
+
+
+def merge_lora(model: LlamaVision) -> None:
+    """Adds the updates to the kernels for good."""
+    for layer in lora_layers(model, "all"):
+        if layer.lora_enabled:
+            layer._kernel.assign(layer.kernel)
+            layer.lora_kernel_b.assign(ops.zeros_like(layer.lora_kernel_b.value))
+
+
+def open_gates(model: LlamaVision, value: float) -> None:
+    """Sets every gate, which are 0 in a new model: where nothing was trained before, nothing would be looked at."""
+    for variable in model.variables:
+        if variable.path.endswith("gate"):
+            variable.assign(ops.full_like(variable.value, value))

@@ -1,0 +1,55 @@
+"""The choices of fine-tuning Llama 3.2 Vision. Imports no Keras."""
+
+import dataclasses
+from pathlib import Path
+
+from files.errors import UserError
+from training.config import TaskConfig, TrainingConfig
+from training.options import nested, option
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneLlamaConfig(TaskConfig):
+    """Configuration of ``finetune``."""
+
+    checkpoint: Path | None = option(
+        None, "Folder of a published Llama 3.2 Vision: config.json, model*.safetensors, tokenizer.model or .json."
+    )
+    dataset: str = option(
+        "digits",
+        "digits: questions about scikit-learn's digits, for a small model from scratch; pairs: --data_path.",
+        choices=("digits", "pairs"),
+    )
+    data_path: Path | None = option(
+        None, "pairs.jsonl: a line for each question, with image or images, prompt, answer."
+    )
+    validation_share: float = option(0.1, "Share of the pictures for validation.", low=0.0, high=0.9)
+    test_share: float = option(0.1, "Share of the pictures for the test.", low=0.0, high=0.9)
+    shuffle_images: bool = option(False, "Control, of digits: questions about pictures of other questions.")
+    variant: str = option(
+        "makers",
+        "makers: as the makers' code computes; transformers: as transformers 4.56 to 5.24, for checkpoints that were "
+        "fine-tuned with it.",
+        choices="vision_bridge.llama.config:VARIANTS",
+    )
+    lora_rank: int = option(16, "Rank of the low-rank updates of the decoder's linear maps.", low=1)
+    lora_modules: str = option(
+        "all",
+        "Linear maps with an update: all of the decoder's layers, those of attention, or of the layers that look at "
+        "pictures.",
+        choices=("all", "attention", "cross"),
+    )
+    training: TrainingConfig = nested(
+        TrainingConfig, batch_size=32, num_epochs=15.0, learning_rate=2e-3, schedule="cosine", warmup=0.05,
+        select="exact_match", weight_decay=0.01,
+    )  # fmt: skip
+
+    def check(self) -> None:
+        if self.dataset == "pairs" and (self.data_path is None or self.checkpoint is None):
+            raise UserError("--dataset=pairs needs --data_path=pairs.jsonl and --checkpoint=FOLDER")
+        if self.dataset == "digits" and (self.data_path is not None or self.checkpoint is not None):
+            raise UserError(
+                "--data_path and --checkpoint need --dataset=pairs: the digits come with a small model of their own"
+            )
+        if self.shuffle_images and self.dataset != "digits":
+            raise UserError("--shuffle_images is a control of --dataset=digits")
