@@ -4,11 +4,12 @@
     python -m benchmarks.vision_bridge                                  # 2,304 features × 10,000 rows
     python -m benchmarks.vision_bridge --features=4608 --rows=20000
     python -m benchmarks.vision_bridge --features=4608 --rows=50000 --sides=ours --rounds=1
+    python -m benchmarks.vision_bridge --features=20000 --rows=500 --sides=ours --rounds=1
 
 Both scale columns to 0 … 1, lay them out by t-SNE of their cosine distances (perplexity 30) and draw 50×50 images. Each
 turn is a process of its own, timed from ``fit`` to the end of ``transform``; pyDeepInsight gets the matrix scaled. The
-divergence of both layouts is computed here, over all pairs and from the same affinities. ``--matrix`` takes real
-features (a .npy file, [N, D] or [N, layers, width]).
+divergence of both layouts is computed here, over all pairs and from the same affinities: those of all pairs up to 5,000
+features, of the nearest above. ``--matrix`` takes real features (a .npy file, [N, D] or [N, layers, width]).
 """
 
 import json
@@ -109,7 +110,7 @@ def compare(folder: Path) -> None:
     features = np.load(folder / "matrix.npy", mmap_mode="r")
     scaling = fit_scaling("min_max", describe(features))
     distance = distances(gram_matrix(features, scaling, "cosine"), "cosine")
-    joint = affinities(distance, 30.0, all_pairs=True)
+    joint = affinities(distance, 30.0, all_pairs=len(distance) <= 5000)
     seconds, memory = (
         {side: median(turn[figure] for turn in turns) for side, turns in found.items()}
         for figure in ("seconds", "memory")

@@ -4,7 +4,7 @@ Shapes: ``B`` batch, ``H, W`` height and width, ``C`` channels, ``N = H·W`` pla
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import keras
 from keras import layers, ops
@@ -12,6 +12,38 @@ from keras import layers, ops
 from training.initializers import FanAverage
 
 register = keras.saving.register_keras_serializable("triptych.diffusion")
+
+
+class _Groups(NamedTuple):
+    """Groups of the channels of an array [B, …, C].
+
+    Attributes:
+        places: its axes between rows and channels.
+        groups: their number.
+        size: numbers of a group in a row.
+    """
+
+    places: tuple[int, ...]
+    groups: int
+    size: int
+
+    @classmethod
+    def of(cls, x: Any, groups: int) -> Self:
+        places = tuple(range(1, len(x.shape) - 1))
+        return cls(places, groups, math.prod(x.shape[axis] for axis in places) * (x.shape[-1] // groups))
+
+    def wide(self, channels: Any) -> Any:
+        """[B, C] → [B, 1, …, C]."""
+        return ops.expand_dims(channels, self.places)
+
+    def total(self, x: Any) -> Any:
+        """[B, …, C] → the sum over all places of each channel, [B, C]."""
+        return ops.sum(x, axis=self.places)
+
+    def mean(self, totals: Any) -> Any:
+        """Totals [B, C] → the mean over each channel's group, [B, C]."""
+        by_group = ops.reshape(totals, (-1, self.groups, totals.shape[-1] // self.groups))
+        return ops.repeat(ops.sum(by_group, axis=-1) / self.size, by_group.shape[-1], axis=1)
 
 
 def group_normalise(x: Any, factor: Any, offset: Any, groups: int, epsilon: float, silu: bool) -> Any:
@@ -29,41 +61,35 @@ def group_normalise(x: Any, factor: Any, offset: Any, groups: int, epsilon: floa
     Returns:
         y, of the shape of x.
     """
-    places = tuple(range(1, len(x.shape) - 1))
-    count = math.prod(x.shape[axis] for axis in places) * (x.shape[-1] // groups)  # numbers of a group
-    wide = lambda channels: ops.expand_dims(channels, places)  # noqa: E731
-
-    def over_group(channels: Any) -> Any:
-        """[B, C] → the sum over each channel's group, [B, C]."""
-        by_group = ops.reshape(channels, (-1, groups, channels.shape[-1] // groups))
-        return ops.repeat(ops.sum(by_group, axis=-1), by_group.shape[-1], axis=1)
+    of = _Groups.of(x, groups)
 
     def normalise(x: Any, factor: Any, offset: Any) -> Any:
-        mean = over_group(ops.sum(x, axis=places)) / count
-        # Σ (x − μ)²: E[x²] − E[x]² would lose digits.
-        variance = over_group(ops.sum(ops.square(x - wide(mean)), axis=places)) / count
+        mean = of.mean(of.total(x))
+        variance = of.mean(of.total(ops.square(x - of.wide(mean))))  # E[x²] − E[x]² would lose digits
         r = ops.rsqrt(variance + epsilon)
-        z = x * wide(r * factor) + wide(offset - mean * r * factor)
+        z = x * of.wide(r * factor) + of.wide(offset - mean * r * factor)
         sigmoid = ops.sigmoid(z) if silu else 1.0
         y = z * sigmoid
 
         def gradient(dy: Any) -> tuple[Any, Any, Any]:
-            dz = dy * (y + sigmoid * (1.0 - y)) if silu else dy
-            d_offset = ops.sum(dz, axis=places)
-            d_factor = r * (ops.sum(dz * x, axis=places) - mean * d_offset)
-            # dx = r (factor·dz − E[factor·dz] − x̂ E[factor·dz·x̂])
-            a = r * over_group(factor * d_factor) / count
-            b = over_group(factor * d_offset) / count
-            dx = dz * wide(r * factor) - (x * wide(r * a) + wide(r * (b - mean * a)))
-            if factor.shape[0] == 1:
-                d_factor, d_offset = (ops.sum(d, axis=0, keepdims=True) for d in (d_factor, d_offset))
-            return dx, d_factor, d_offset
+            return _gradient(of, x, factor, mean, r, dy * (y + sigmoid * (1.0 - y)) if silu else dy)
 
         return y, gradient
 
     if keras.backend.backend() == "tensorflow":
         return ops.custom_gradient(normalise)(x, factor, offset)
     return normalise(x, factor, offset)[0]  # XLA fuses the passes of the automatic gradient
+
+
+def _gradient(of: _Groups, x: Any, factor: Any, mean: Any, r: Any, dz: Any) -> tuple[Any, Any, Any]:
+    """With regard to x, factor and offset: dx = r (factor·dz − E[factor·dz] − x̂ E[factor·dz·x̂])."""
+    d_offset = of.total(dz)
+    d_factor = r * (of.total(dz * x) - mean * d_offset)
+    a, b = r * of.mean(factor * d_factor), of.mean(factor * d_offset)
+    dx = dz * of.wide(r * factor) - (x * of.wide(r * a) + of.wide(r * (b - mean * a)))
+    if factor.shape[0] == 1:
+        d_factor, d_offset = (ops.sum(d, axis=0, keepdims=True) for d in (d_factor, d_offset))
+    return dx, d_factor, d_offset
 
 
 @register

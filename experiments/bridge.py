@@ -1,6 +1,7 @@
 """From texts to the vision bridge: frozen features of a text encoder, which ``vision_bridge`` turns into images."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ from files.errors import UserError
 from text_cls.config import DataConfig, FrozenEncoderConfig
 from training.config import TaskConfig
 from training.options import nested, option
-from training.run import Run
+from training.run import Data, Run
 from vision_bridge.config import BridgeConfig, TableConfig
 from vision_bridge.extractors import EXTRACTORS
 
 if TYPE_CHECKING:
+    from experiments.tabular import TableImagesConfig
     from text_cls.prepared import PreparedTexts
     from training.backends import Placement
     from vision_bridge.bridge import Bridge, Features
@@ -92,22 +94,52 @@ def train_bridge(config: ImdbImagesConfig, run_dir: Path | str) -> dict[str, Any
         What is in ``result.json``.
     """
     from training.session import session
-    from vision_bridge.bridge import load_network
-    from vision_bridge.task import draw_curves, run_bridge
 
     Run.check(run_dir, config)
     with session(config, config.bridge.training) as placement:
         texts = _prepare(config)
-        network = load_network(config.bridge, config.backbone, config.bridge.weights, _cache(config), placement)
-        inputs = _inputs(texts) | {"extractor": network.fingerprint()}
-        with Run.open(run_dir, config, texts.splits, inputs) as run:
-            result = run.finished("test_accuracy")
-            if result is not None:
-                draw_curves(run, run.missing_picture)
-                return result
-            bridge = _bridge(config, config.bridge, texts, placement)
-            run.say(f"{_sizes(config, texts)}\n{bridge.summary()}")
-            return run_bridge(run, bridge, network, config.seed, config.probes)
+        return run_extractor(
+            config, run_dir, texts.splits, _inputs(texts), _sizes(config, texts),
+            lambda: _features(config, _layers(config.bridge, texts), texts, placement), "accuracy", placement,
+        )  # fmt: skip
+
+
+def run_extractor(
+    config: "ImdbImagesConfig | TableImagesConfig",
+    run_dir: Path | str,
+    data: Data,
+    inputs: dict[str, Any],
+    sizes: str,
+    features: "Callable[[], Features]",
+    figure: str,
+    placement: "Placement",
+) -> dict[str, Any]:
+    """Loads the extractor, then runs every stage in a run folder, unless the run there is finished.
+
+    Args:
+        config: every choice.
+        run_dir: the run folder.
+        data, inputs: see ``Run.open``.
+        sizes: of the data, for the log.
+        features: computes them.
+        figure: that counts, a name of the goal's.
+        placement: where it runs.
+
+    Returns:
+        What is in ``result.json``.
+    """
+    from vision_bridge.bridge import Bridge, load_network
+    from vision_bridge.task import draw_curves, run_bridge
+
+    network = load_network(config.bridge, config.backbone, config.bridge.weights, cache(config), placement)
+    with Run.open(run_dir, config, data, inputs | {"extractor": network.fingerprint()}) as run:
+        result = run.finished(f"test_{figure}")
+        if result is not None:
+            draw_curves(run, run.missing_picture, figure)
+            return result
+        bridge = Bridge(config.bridge, features(), cache(config), placement)
+        run.say(f"{sizes}\n{bridge.summary()}")
+        return run_bridge(run, bridge, network, config.seed, config.probes)
 
 
 def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:
@@ -126,7 +158,7 @@ def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:
     Run.check(run_dir, config)
     with session(config, config.bridge.training) as placement:
         texts = _prepare(config)
-        plan = make_plan(config.table, config.bridge, _cache(config), placement)
+        plan = make_plan(config.table, config.bridge, cache(config), placement)
         bridges: dict[BridgeConfig, Bridge] = {}
 
         def bridge_of(choices: BridgeConfig) -> "Bridge":
@@ -160,7 +192,8 @@ def _inputs(texts: "PreparedTexts") -> dict[str, Any]:
     return {"encoder": texts.checkpoint.fingerprint(), "tokeniser": texts.tokeniser.key}
 
 
-def _cache(config: TextBridgeConfig) -> Path:
+def cache(config: TaskConfig) -> Path:
+    """The folder of intermediate results."""
     return cache_of(config.cache_dir)
 
 
@@ -169,7 +202,7 @@ def _prepare(config: TextBridgeConfig, dry_run: bool = False) -> "PreparedTexts"
     from text_cls.prepared import prepare_texts
     from vision_bridge.bridge import check_features
 
-    texts = prepare_texts(config.data, config.encoder, config.seed, _cache(config), dry_run)
+    texts = prepare_texts(config.data, config.encoder, config.seed, cache(config), dry_run)
     if texts.splits.unlabeled is not None:
         raise UserError(
             f"--test_path={config.data.test_path} has no labels, and this script predicts none: leave it out"
@@ -190,7 +223,7 @@ def _layers(bridge: BridgeConfig, texts: "PreparedTexts") -> list[int]:
 def _bridge(config: TextBridgeConfig, bridge: BridgeConfig, texts: "PreparedTexts", placement: "Placement") -> "Bridge":
     from vision_bridge.bridge import Bridge
 
-    return Bridge(bridge, _features(config, _layers(bridge, texts), texts, placement), _cache(config), placement)
+    return Bridge(bridge, _features(config, _layers(bridge, texts), texts, placement), cache(config), placement)
 
 
 def _features(
@@ -203,7 +236,7 @@ def _features(
 
     of_all, parts = features_key(texts, layers), texts.splits.parts()
     keys = {name: key_of(part.fingerprint(), of_all) for name, part in parts.items()}
-    files = Cache(_cache(config) / "bridge")
+    files = Cache(cache(config) / "bridge")
     arrays = embed_splits(
         texts, layers, POOLING, placement, lambda name: files.path("features", keys[name]), config.encoder.batch_tokens,
         renew=True,

@@ -19,7 +19,9 @@ from training.config_files import text_of
 from training.names import one_line
 from training.options import Config, leaves, option
 
-SCRIPTS = ("train_text", "finetune_bert", "baselines_text", "ddpm", "fid", "imdb_images")  # with seed and result.json
+SCRIPTS = (  # with seed and result.json
+    "train_text", "finetune_bert", "baselines_text", "ddpm", "fid", "imdb_images", "table_images",
+)  # fmt: skip
 BASE = "base"  # name of the flags as they are
 _OURS = {"seed": "--seeds says it", "run_dir": "every run gets a folder below --run_dir of this script",
          "dry_run": "it is a flag of this script"}  # fmt: skip

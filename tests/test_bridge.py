@@ -24,7 +24,7 @@ from training.job import Job
 from training.options import overrides_of
 from training.randomness import seeded
 from training.repetitions import mean_interval
-from vision_bridge.activation import class_activation, group_shares
+from vision_bridge.activation import class_activation, feature_shares, group_shares
 from vision_bridge.backbones import build_backbone
 from vision_bridge.batches import ImageBatch, evaluation_batches, training_batches
 from vision_bridge.cache import Cache
@@ -35,10 +35,12 @@ from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.images import Normalization, fit_normalization, prepare
 from vision_bridge.layout import Layout
 from vision_bridge.maps import fill_maps, make_maps_of, make_stream, map_shape
+from vision_bridge.receptive import Cells
 from vision_bridge.scaling import Scaling
 from vision_bridge.table import ablations
 from vision_bridge.weights import load_backbone, load_weights
 
+TWICE = Cells(np.full(2, 0.5), np.full(2, 2.0), np.full(2, 2.0))  # maps of half the image's height and width
 SMALL = HeadConfig(kernel=2, filters=(4, 3), dropout=0.0, pooled=2, dense=(5,), dense_dropout=0.0)
 
 
@@ -89,7 +91,7 @@ def test_a_head_of_no_layers_is_a_logistic_regression_on_normalised_maps() -> No
     head.get_layer("logits").kernel.assign(weight)
     normal = (maps - maps.mean(axis=(0, 1, 2))) / np.sqrt(maps.var(axis=(0, 1, 2)) + 1e-3)
     np.testing.assert_allclose(head(maps, training=True), normal.reshape(5, -1) @ weight, rtol=1e-4, atol=1e-4)
-    heat = class_activation(head, ops.convert_to_tensor(maps), np.zeros(5, int), with_gradient, 12, 12)
+    heat = class_activation(head, ops.convert_to_tensor(maps), np.zeros(5, int), with_gradient, TWICE, 12, 12)
     assert heat.shape == (5, 12, 12) and heat.min() >= 0
 
 
@@ -116,10 +118,10 @@ def test_activation_finds_the_place_that_decides() -> None:
     head.get_layer("logits").kernel.assign(kernel)  # the second class grows with every activation, the first falls
     maps = np.zeros((1, 8, 8, 1), np.float32)
     maps[0, 1:3, 5:7] = 1
-    heat = class_activation(head, ops.convert_to_tensor(maps), np.array([1]), with_gradient, 16, 16)
+    heat = class_activation(head, ops.convert_to_tensor(maps), np.array([1]), with_gradient, TWICE, 16, 16)
     row, column = np.unravel_index(heat[0].argmax(), (16, 16))
     assert heat.max() == 1 and row < 8 and column >= 8
-    assert class_activation(head, ops.convert_to_tensor(maps), np.array([0]), with_gradient, 16, 16).max() == 0
+    assert class_activation(head, ops.convert_to_tensor(maps), np.array([0]), with_gradient, TWICE, 16, 16).max() == 0
 
 
 def test_heat_is_traced_to_groups() -> None:
@@ -127,8 +129,10 @@ def test_heat_is_traced_to_groups() -> None:
     pixels = np.array([[0, 0], [0, 1], [0, 0], [1, 1]])  # two groups of two
     scaling = Scaling("standardize", nothing, nothing, nothing + 1)
     pixel_map = Layout(LayoutConfig(2, 2), scaling, np.zeros((4, 2)), np.zeros((4, 2)), pixels, 0.0)
-    shares = group_shares(pixel_map, np.array([[[1.0, 2.0], [0, 1]]]), 2)
-    np.testing.assert_allclose(shares, [[3 / 5, 2 / 5]])
+    shares = feature_shares(pixel_map, np.array([[[1.0, 2.0], [0, 1]]]))
+    np.testing.assert_allclose(shares, [[1 / 5, 2 / 5, 1 / 5, 1 / 5]])
+    np.testing.assert_allclose(group_shares(shares, np.array([0, 0, 1, 1]), 2), [[3 / 5, 2 / 5]])
+    np.testing.assert_allclose(group_shares(shares, np.array([1, 0, 1, 1]), 3), [[2 / 5, 3 / 5, 0]])
 
 
 def test_maps_are_cached_once_and_go_on(tmp_path: Path, one_replica: Placement) -> None:
@@ -184,7 +188,7 @@ def test_probe_and_intervals_by_hand() -> None:
     label = rng.integers(0, 2, 400)
     x = rng.normal(size=(400, 5)) + label[:, None] * (2, 0, 0, 0, 0)
     parts = [Data(x[i : i + 100], label[i : i + 100]) for i in (0, 200, 300)]
-    assert 0.75 < linear_probe(*parts).test_accuracy < 0.95  # Φ(1) = .84 is the best possible
+    assert 0.75 < linear_probe(*parts).test < 0.95  # Φ(1) = .84 is the best possible
     low, high = wilson_interval(0.9, 100)
     assert (round(low, 4), round(high, 4)) == (0.8256, 0.9448)  # Wilson's formula by hand, z = 1.95996
     low, high = mean_interval([0.8, 0.9])

@@ -66,7 +66,8 @@ def test_names_are_drawn_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     vision_bridge.plots.image_rows({name: np.eye(3)[None] for name in NAMES[:4]}, tmp_path / "rows.png")
     images = np.ones((count, 4, 4)) * np.arange(4)
     shares = np.ones((count, 2)) / 2
-    vision_bridge.plots.activation(images, images, NAMES, shares, ("$a$", "_b"), "kind", tmp_path / "activation.png")
+    bars = [vision_bridge.plots.Bars(("$a$", "_b"), one, bool(k)) for k, one in enumerate(shares)]
+    vision_bridge.plots.activation(images, images, NAMES, bars, "kind", tmp_path / "activation.png")
     assert len(list(tmp_path.glob("*.png"))) == 5
     labels = made[0].axes[0, 0].get_yticklabels()
     assert [label.get_text() for label in labels] == [drawable(name) for name in NAMES]

@@ -240,7 +240,7 @@ def _with(features: np.ndarray, column: int, values: object) -> np.ndarray:
     (lambda f: _with(f, 7, f[:, 9]), {}, "features 7 and 9 are equal"),
     (lambda f: f, {"perplexity": 50.0}, "120 features are too few for a perplexity of 50.*at most 39"),
     (lambda f: f, {"pixels": "assignment"}, "8×13 = 104 pixels are too few.*a square of 11"),
-    (lambda f: f, {"engine": "umap"}, "engine='umap' is not known: use one of tsne, "),
+    (lambda f: f, {"engine": "isomap"}, "engine='isomap' is not known: use one of tsne, "),
     (lambda f: f, {"distance": "cityblock"}, "distance='cityblock' is not known"),
     (lambda f: f, {"scaling": "rank"}, "scaling='rank' is not known"),
     (lambda f: f, {"height": 0}, "height=0: 1 or more"),

@@ -163,6 +163,7 @@ def _pictures(prepared: Any, rows: Any, chosen: tuple[int, ...]) -> Pictures:
     return Pictures(*map(ops.convert_to_tensor, arrays))
 
 
+@pytest.mark.slow
 def test_two_replicas_are_one(folder: Path) -> None:
     weights = []
     for devices in ("cpu", "cpu:2"):
@@ -173,6 +174,7 @@ def test_two_replicas_are_one(folder: Path) -> None:
         np.testing.assert_allclose(array, weights[1][name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
     folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,3 +1,19 @@
-"""Text features as images for frozen ImageNet networks."""
+"""Features as images for frozen ImageNet networks; ``PixelMap`` is the layout as a scikit-learn transformer."""
+
+from typing import TYPE_CHECKING, Any
 
 import training  # noqa: F401  before Keras: it sets what TensorFlow reads when it starts
+
+if TYPE_CHECKING:
+    from vision_bridge.pixel_map import PixelMap
+
+__all__ = ["PixelMap"]
+
+
+def __getattr__(name: str) -> Any:
+    """``PixelMap`` is imported when it is asked for: scripts start without scikit-learn."""
+    if name == "PixelMap":
+        from vision_bridge.pixel_map import PixelMap
+
+        return PixelMap
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

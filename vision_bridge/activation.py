@@ -8,10 +8,11 @@ import numpy as np
 from keras import ops
 
 from vision_bridge.layout import Layout
+from vision_bridge.receptive import Cells, through
 
 
 def class_activation(
-    head: keras.Model, maps: Any, classes: np.ndarray, with_gradient: Callable, height: int, width: int
+    head: keras.Model, maps: Any, classes: np.ndarray, with_gradient: Callable, cells: Cells, height: int, width: int
 ) -> np.ndarray:
     """Grad-CAM (Selvaraju et al. 2017) at the encoder's last convolution, or at the maps where it has none.
 
@@ -20,7 +21,8 @@ def class_activation(
         maps: [B, h, w, K], its input.
         classes: [B] whose logits are explained.
         with_gradient: function → (value, gradient), of tensors.
-        height, width: H, W that the result is resized to.
+        cells: where the maps lie on the image.
+        height, width: H, W of the image.
 
     Returns:
         [B, H, W] float32, not negative, the greatest of each image 1 (or 0 where no activation supports the class).
@@ -32,12 +34,17 @@ def class_activation(
     seen = encoder(maps, training=False)
     _, gradient = with_gradient(lambda x: ops.sum(rest(x, training=False) * one_hot, axis=-1))(seen)
     heat = ops.relu(ops.sum(ops.mean(gradient, axis=(1, 2), keepdims=True) * seen, axis=-1, keepdims=True))
-    heat = np.asarray(ops.convert_to_numpy(ops.image.resize(heat, (height, width))))[..., 0]
+    # Valid convolutions leave out a border: stretched over the whole image, the heat would be beside its cause.
+    heat = through(encoder, cells).spread(np.asarray(ops.convert_to_numpy(heat))[..., 0], height, width)
     return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
 
 
-def group_shares(pixel_map: Layout, heat: np.ndarray, groups: int) -> np.ndarray:
-    """[..., H, W] → [..., groups]: shares of the heat among the groups whose features lie under it; they sum to 1."""
-    units = pixel_map.groups_of_pixels(groups)  # [groups, H, W]
-    weight = np.einsum("...hw,lhw->...l", heat, units)
+def feature_shares(pixel_map: Layout, heat: np.ndarray) -> np.ndarray:
+    """[..., H, W] → [..., D]: shares of the heat among the features that lie under it; they sum to 1."""
+    weight = heat[..., *pixel_map.pixels.T]
     return weight / np.maximum(weight.sum(axis=-1, keepdims=True), 1e-12)
+
+
+def group_shares(shares: np.ndarray, group_of: np.ndarray, groups: int) -> np.ndarray:
+    """[..., D] shares of features, and [D] the number of each one's group → [..., groups] shares of the groups."""
+    return shares @ (group_of[:, None] == np.arange(groups))

@@ -24,10 +24,10 @@ from vision_bridge.backbones import build_backbone, has_norms
 from vision_bridge.cache import Cache, Stage, key_of
 from vision_bridge.classifier import check_maps
 from vision_bridge.config import BridgeConfig
-from vision_bridge.embedding import check_engine
 from vision_bridge.extractors import EXTRACTORS, Extractor
+from vision_bridge.feature_counts import check_layout, notes
 from vision_bridge.images import fit_normalization
-from vision_bridge.layout import ALGORITHM, Layout, check_grid
+from vision_bridge.layout import ALGORITHM, Layout
 from vision_bridge.maps import MapShape, fill_maps, make_maps_of, make_stream, map_shape
 from vision_bridge.weights import load_backbone
 
@@ -39,13 +39,15 @@ class Features:
     """The features that become images; the package does not depend on where they come from.
 
     Attributes:
-        arrays: [N, D] by split, perhaps memory-mapped; the D columns are group after group, all of one size.
-        labels: [N] by split.
-        classes: their names.
+        arrays: [N, D] by split, perhaps memory-mapped.
+        labels: [N] by split: numbers of classes, or floats.
+        classes: their names; empty: the labels are quantities.
         key: of all that the arrays depend on.
         groups: names of the columns' groups.
         kind: what a group is, for pictures.
         about: what the features are, for the log.
+        names: of the D columns; empty: they have none.
+        column_groups: [D] number of each column's group; None: the columns are group after group, all of one size.
     """
 
     arrays: dict[str, np.ndarray]
@@ -55,6 +57,16 @@ class Features:
     groups: tuple[str, ...]
     kind: str = "group of features"
     about: str = ""
+    names: tuple[str, ...] = ()
+    column_groups: np.ndarray | None = None
+
+    @property
+    def group_of(self) -> np.ndarray:
+        """[D] number of each column's group."""
+        if self.column_groups is not None:
+            return self.column_groups
+        count = self.arrays["train"].shape[1]
+        return np.arange(count) * len(self.groups) // count
 
 
 class Network(NamedTuple):
@@ -193,18 +205,19 @@ class Bridge:
         if self.config.chosen.fit_rows == "all":
             rows = np.concatenate([arrays[split] for split in SPLITS])
         print(f"laying out {rows.shape[1]:,} features by {len(rows):,} rows, {layout.engine}", flush=True)
+        for note in notes(rows.shape[1], layout):
+            print(f"note: {note}", flush=True)
         start = time.monotonic()
 
         def on_progress(step: int, divergence: float) -> None:
             print(f"  step {step}: divergence {divergence:.4f}, {time.monotonic() - start:.0f} s", flush=True)
 
-        return Layout.fit(rows, layout, compiled, on_progress)
+        return Layout.fit(rows, layout, compiled, on_progress, self.features.names)
 
 
 def check_features(config: BridgeConfig, count: int) -> None:
     """Raises UserError if image or perplexity do not fit so many features; called before these are computed."""
-    check_grid(count, config.layout())
-    check_engine(config.engine, count, config.perplexity)
+    check_layout(count, config.layout())
 
 
 def load_network(config: BridgeConfig, name: str, weights: str, cache: Path, placement: Placement) -> Network:

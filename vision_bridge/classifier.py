@@ -1,4 +1,4 @@
-"""Feature maps → class: the table's convolutional encoder and dense head. ``B`` batch, ``C`` classes, ``K`` maps."""
+"""Feature maps → class or quantity: the table's encoder and dense head. ``B`` batch, ``C`` outputs, ``K`` maps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from training.objectives import classification, seeded_call
 from vision_bridge.config import HeadConfig
 from vision_bridge.images import SYNCHRONIZED
 
-COSTS = ("loss", "reconstruction")  # values of ``make_loss_fn`` that are better when smaller
+Objective = Callable[[Any, Any], dict[str, Any]]  # outputs [B, C], labels [B] → ``loss`` and other values, each [B]
 
 
 def adaptive_pool_matrix(before: int, after: int) -> Any:
@@ -58,11 +58,12 @@ def check_maps(shape: tuple[int, ...], config: HeadConfig) -> None:
         )
 
 
-def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> keras.Model:
-    """Maps [B, h, w, K] → logits [B, C], and with a decoder the reconstructed maps [B, h, w, K].
+def build_head(shape: tuple[int, ...], outputs: int, config: HeadConfig) -> keras.Model:
+    """Maps [B, h, w, K] → outputs [B, C], and with a decoder the reconstructed maps [B, h, w, K].
 
-    The "auto-encoder" of the table: valid convolutions, each with ReLU, then batch norm, then dropout; an adaptive
-    average pool; dense layers. Layers of the encoder are named ``encoder…``.
+    The outputs are logits of the classes, or one quantity. The "auto-encoder" of the table: valid convolutions, each
+    with ReLU, then batch norm, then dropout; an adaptive average pool; dense layers. Layers of the encoder are named
+    ``encoder…``.
 
     Raises:
         UserError: the maps are too small for the convolutions.
@@ -79,10 +80,10 @@ def build_head(shape: tuple[int, ...], num_classes: int, config: HeadConfig) -> 
         )(x)
         x = _batch_norm(f"encoder_norm{place}", epsilon=1e-5)(x)
         x = Dropout(config.dropout, seed=place, name=f"encoder_dropout{place}")(x)
-    outputs = [_dense(AdaptiveAveragePool(config.pooled)(x) if config.pooled else x, num_classes, config)]
+    results = [_dense(AdaptiveAveragePool(config.pooled)(x) if config.pooled else x, outputs, config)]
     if config.reconstruction:
-        outputs.append(_decoded(x, shape[-1], config))
-    return keras.Model(maps, outputs)
+        results.append(_decoded(x, shape[-1], config))
+    return keras.Model(maps, results)
 
 
 def _batch_norm(name: str, **options: Any) -> layers.Layer:
@@ -94,13 +95,13 @@ def _batch_norm(name: str, **options: Any) -> layers.Layer:
     return layers.BatchNormalization(momentum=0.9, synchronized=SYNCHRONIZED, name=name, dtype=dtype, **options)
 
 
-def _dense(x: Any, num_classes: int, config: HeadConfig) -> Any:
+def _dense(x: Any, outputs: int, config: HeadConfig) -> Any:
     x = layers.Flatten()(x)
     for place, width in enumerate(config.dense):
         x = layers.Dense(width, activation="relu", kernel_initializer=FanAverage(), name=f"dense{place}")(x)
         x = Dropout(config.dense_dropout, seed=100 + place, name=f"dense_dropout{place}")(x)
     start = FanAverage() if config.dense else "zeros"  # with so many inputs, random weights give large logits
-    return layers.Dense(num_classes, kernel_initializer=start, name="logits", dtype="float32")(x)
+    return layers.Dense(outputs, kernel_initializer=start, name="logits", dtype="float32")(x)
 
 
 def _decoded(x: Any, channels: int, config: HeadConfig) -> Any:
@@ -114,13 +115,15 @@ def _decoded(x: Any, channels: int, config: HeadConfig) -> Any:
     return x
 
 
-def make_loss_fn(head: keras.Model, maps_of: Callable[[Any], Any], config: HeadConfig) -> Callable:
-    """The joint loss, (batch, training, place) → values [B]: cross-entropy, and the weighted reconstruction error."""
+def make_loss_fn(
+    head: keras.Model, maps_of: Callable[[Any], Any], config: HeadConfig, objective: Objective = classification
+) -> Callable:
+    """The joint loss, (batch, training, place) → values [B]: the objective, and the weighted reconstruction error."""
 
     def loss_fn(batch: Any, training: bool, place: Place | None) -> dict[str, Any]:
         maps = maps_of(batch.x)
         outputs = keras.tree.flatten(seeded_call(head, maps, training, place))
-        values = classification(outputs[0], batch.label)
+        values = objective(outputs[0], batch.label)
         if config.reconstruction:
             error = ops.mean(ops.square(ops.cast(outputs[1], "float32") - maps), axis=(1, 2, 3))
             values |= {"reconstruction": error, "loss": values["loss"] + config.reconstruction * error}

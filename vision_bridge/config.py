@@ -23,10 +23,20 @@ class LayoutConfig(Config):
     width: int = option(50, "Width of the image in pixels.", low=1, high=8192)
     scaling: str = option("standardize", "Scaling of the features.", choices="vision_bridge.scaling:SCALINGS")
     distance: str = option("correlation", "Distance between features.", choices="vision_bridge.distances:DISTANCES")
-    engine: str = option("tsne", "Layout method.", choices="vision_bridge.embedding:ENGINES")
-    perplexity: float = option(30.0, "Perplexity of t-SNE.", low=1.0)
+    engine: str = option(
+        "tsne",
+        "Layout method. igtd and order (as the features come, row by row) give each feature a pixel of its own, "
+        "whatever --pixels and --rectangle say.",
+        choices="vision_bridge.embedding:ENGINES",
+    )
+    perplexity: float = option(
+        0.0,
+        "Perplexity of t-SNE; 0: 30, or of fewer than 91 features the largest that they allow, a third of the others.",
+        low=0.0,
+        same_as_default=(30.0,),
+    )
     init: str = option("pca", "Initial layout of t-SNE.", choices="vision_bridge.embedding:STARTS")
-    seed: int = option(0, "Seed of a random initial layout, and of --shuffle_pixels.", low=0)
+    seed: int = option(0, "Seed of a random initial layout, of umap and igtd, and of --shuffle_pixels.", low=0)
     rectangle: str = option(
         "smallest", "Rectangle around the layout that becomes the image.", choices="vision_bridge.rectangle:RECTANGLES"
     )
@@ -150,7 +160,11 @@ class Rates(NamedTuple):
 class BridgeConfig(Config):
     """From features to a trained head."""
 
-    preset: str = option("corrected", "Defaults of the flags marked *.", choices="vision_bridge.config:PRESETS")
+    preset: str = option(
+        "corrected",
+        "Defaults of the flags marked *. The author's layouts were made by --engine=sklearn.",
+        choices="vision_bridge.config:PRESETS",
+    )
     choices: Config = nested(overrides_of(Choices))
     engine: str = _as_in(LayoutConfig, "engine")
     perplexity: float = _as_in(LayoutConfig, "perplexity")

@@ -1,12 +1,25 @@
-"""Distances between features from one Gram matrix, computed in blocks of rows. ``N`` rows, ``D`` features."""
+"""Distances between features, computed in blocks of rows. ``N`` rows, ``D`` features, ``P`` pairs of features.
 
-from typing import NamedTuple
+One Gram matrix gives all of them. A distance that is small beside the columns themselves is a difference of nearly
+equal numbers there, so such pairs are computed again, from the differences of their columns. Every distance is within
+1e-5 of itself (tests/test_hard_columns.py).
+
+The Gram matrix is one of float64: sums of thousands of products in float32 are exact to 1e-6, too little for columns
+that correlate by .9 or more, and to compute those again costs more than the half of the time that float32 saves.
+"""
+
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg.blas import ssyrk
+from scipy.linalg.blas import dsyrk
 
 from files.errors import UserError
-from vision_bridge.scaling import Scaling, blocks
+from vision_bridge.scaling import Scaling, as_matrix, blocks, describe, fit_scaling, moments, value_range
+
+TILE = 256  # rows of a matrix [D, D] that are computed at a time
+WIDEST = 16_000  # columns of a matrix below 2 GiB: with a larger one OpenBLAS' dsyrk on two threads ends the process
+NEAR = 1e-8  # 1 − cos, or of euclidean distances d² / (|a|² + |b|²), below which a pair is computed again
 
 
 class Distance(NamedTuple):
@@ -24,50 +37,111 @@ DISTANCES = {
 
 
 class Gram(NamedTuple):
-    """Inner products of columns; float64."""
+    """Inner products of columns, perhaps about their means; float64."""
 
     products: np.ndarray  # [D, D]
     sums: np.ndarray  # [D], of the columns
     rows: int  # N
+    means: np.ndarray | float = 0.0  # [D], that were subtracted
 
 
-def gram_matrix(features: np.ndarray, scaling: Scaling, kind: str) -> Gram:
-    """Inner products of the scaled columns, and their sums, in one pass over the rows.
+class Prepared(NamedTuple):
+    """Columns ``mean + size · c`` with c of mean 0 and deviation 1, however far from 0 the features are.
 
-    Each block's product is a symmetric one in float32, half the work of a general one; blocks are added up in float64.
+    Attributes:
+        scaling: features → c, or c's logarithm before it is standardised.
+        middle, deviation: [D] of this logarithm; None: there is none.
+        mean, size: [D] of the scaled columns, or of any others of the same distances.
+    """
+
+    scaling: Scaling
+    middle: np.ndarray | None
+    deviation: np.ndarray | None
+    mean: np.ndarray
+    size: np.ndarray
+
+    def standard(self, block: np.ndarray) -> np.ndarray:
+        """c [n, D] float64."""
+        c = self.scaling.apply(block, np.float64)
+        if self.middle is not None:
+            c -= self.middle
+            c /= self.deviation
+        return c
+
+    def columns(self, chosen: np.ndarray) -> "Prepared":
+        """The same of some columns."""
+        middle, deviation = (None if own is None else own[chosen] for own in (self.middle, self.deviation))
+        return Prepared(self.scaling.of_columns(chosen), middle, deviation, self.mean[chosen], self.size[chosen])
+
+
+def prepare(features: Any, scaling: Scaling, kind: str) -> Prepared:
+    """Standardises the columns, whatever their scaling; it may read them twice.
+
+    What the distance does not depend on is left out: for ``correlation`` means and sizes, for ``cosine`` the lengths.
+
+    Raises:
+        UserError: a column is constant once it is scaled.
+    """
+    width, middle = features.shape[1], None
+    if scaling.kind == "standardize":
+        return Prepared(scaling, None, None, np.zeros(width), np.ones(width))
+    if scaling.logarithmic:
+        above = scaling.about_low()
+        span = above.apply(value_range(features)[1][None], np.float64)[0]
+        _check_directions(span, kind)
+        middle, size = moments((above.apply(block, np.float64) for block in blocks(features, 256)), 0 * span, span)
+        mean, standard = middle + (scaling.least - scaling.center) / scaling.width, above
+    else:
+        columns = describe(features)
+        mean = (columns.mean - scaling.center + (columns.mean_rest - scaling.rest)) / scaling.width
+        size, standard = columns.deviation / scaling.width, fit_scaling("standardize", columns)
+    distance, deviation = DISTANCES[kind], None if middle is None else size
+    if distance.centred:
+        mean, size = np.zeros(width), np.ones(width)
+    elif distance.by_angle:
+        length = np.hypot(mean, size)
+        mean, size = mean / length, size / length
+    return Prepared(standard, middle, deviation, mean, size)
+
+
+def gram_matrix(features: Any, scaling: Scaling, kind: str) -> Gram:
+    """Inner products of the scaled columns about their means, and their sums, in one pass over the rows.
 
     Args:
-        features: [N, D], perhaps memory-mapped.
+        features: [N, D], perhaps memory-mapped or CSR.
         scaling: of the columns.
-        kind: of the distance that will be computed from it. What that does not depend on is removed first, for accuracy
-            in float32: for ``euclidean`` each row's mean, for ``correlation`` (about) each column's mean, for
-            ``correlation`` and ``cosine`` (about) each column's size.
+        kind: of the distance that will be computed from it; see ``prepare``.
     """
-    distance = DISTANCES[kind]
+    return _gram(features, prepare(features, scaling, kind))
+
+
+def _gram(features: Any, prepared: Prepared) -> Gram:
     width = features.shape[1]
     gram, sums = np.zeros((width, width)), np.zeros(width)
-    first = scaling.apply(next(blocks(features, 256)))
-    middle = first.mean(axis=0) if distance.centred else np.float32(0)
-    size = np.abs(first - middle).max(axis=0)
-    size[size == 0] = 1
     for block in blocks(features):
-        block = scaling.apply(block)
-        if distance.by_angle:
-            block -= middle
-            block /= size
-        else:
-            block -= block.mean(axis=1, keepdims=True)
-        sums += block.sum(axis=0)
-        gram += ssyrk(1.0, block.T, lower=1).T  # Fortran's lower triangle is the upper one here
-    for start in range(0, width, 256):  # the lower triangle, tile by tile
-        rows = slice(start, start + 256)
+        c = prepared.standard(block)
+        sums += c.sum(axis=0)
+        _add_products(gram, c)
+    for start in range(0, width, TILE):  # the lower triangle, tile by tile
+        rows = slice(start, start + TILE)
+        gram[rows, start:] *= np.outer(prepared.size[rows], prepared.size[start:])
         gram[rows, :start] = gram[:start, rows].T
         gram[rows, rows] = np.triu(gram[rows, rows]) + np.triu(gram[rows, rows], 1).T
-    return Gram(gram, sums, len(features))
+    return Gram(gram, sums * prepared.size, features.shape[0], prepared.mean)
+
+
+def _add_products(gram: np.ndarray, c: np.ndarray) -> None:
+    """Adds cᵀc to the upper triangle of a matrix [D, D], in place."""
+    if len(gram) <= WIDEST:  # half the work of a general product; Fortran's lower triangle is the upper one here
+        dsyrk(1.0, c.T, beta=1.0, c=gram.T, overwrite_c=1, lower=1)
+        return
+    for start in range(0, len(gram), TILE):
+        rows = slice(start, start + TILE)
+        gram[rows, start:] += c[:, rows].T @ c[:, start:]
 
 
 def distances(gram: Gram, kind: str) -> np.ndarray:
-    """Distances between columns, from their inner products.
+    """Distances between columns, from their inner products alone; ``feature_distances`` is exact for near columns too.
 
     Args:
         gram: from ``gram_matrix`` for the same ``kind``.
@@ -79,20 +153,119 @@ def distances(gram: Gram, kind: str) -> np.ndarray:
     Raises:
         UserError: a column has no direction: it is zero after scaling.
     """
-    products, distance = gram.products, DISTANCES[kind]
-    if distance.centred:
-        products = products - np.outer(gram.sums, gram.sums / gram.rows)
-    square = np.diag(products)
-    if not distance.by_angle:
-        result = np.sqrt(np.maximum(square[:, None] + square[None] - 2 * products, 0))
-    else:
-        empty = np.flatnonzero(square <= 0)
-        if len(empty):
-            raise UserError(
-                f"{len(empty)} feature(s) vary too little for float32 once scaled, the first is {empty[0]}: "
-                f"there is no {kind} with others; use the scaling standardize, or leave them out"
-            )
-        norm = np.sqrt(square)
-        result = np.clip(1 - products / norm[:, None] / norm[None], 0, 2)
+    distance, (products, sums, count, means) = DISTANCES[kind], gram
+    square, means = _squares(gram, kind), np.broadcast_to(means, sums.shape)
+    result = np.empty(products.shape, np.float32)
+    for start in range(0, len(square), TILE):
+        rows = slice(start, start + TILE)
+        if distance.centred:
+            inner = products[rows] - np.outer(sums[rows], sums / count)
+        elif distance.by_angle:
+            inner = products[rows] + (np.outer(sums[rows], means) + np.outer(means[rows], sums))
+            inner += count * np.outer(means[rows], means)
+        if distance.by_angle:
+            length = np.sqrt(square)
+            result[rows] = np.clip(1 - inner / np.outer(length[rows], length), 0, 2)
+        else:
+            apart = means[rows, None] - means
+            total = square[rows, None] + square - 2 * products[rows]
+            total += apart * (count * apart + 2 * (sums[rows, None] - sums))
+            result[rows] = np.sqrt(np.maximum(total, 0))
     np.fill_diagonal(result, 0)
-    return result.astype(np.float32)
+    return result
+
+
+def feature_distances(features: Any, scaling: Scaling, kind: str) -> np.ndarray:
+    """Distances between the scaled columns, each within 1e-5 of itself.
+
+    Args:
+        features: [N, D], perhaps memory-mapped or CSR.
+        scaling: of the columns.
+        kind: one of ``DISTANCES``.
+
+    Returns:
+        [D, D] float32, symmetric, zero on the diagonal.
+
+    Raises:
+        UserError: a column has no direction: it is constant once scaled, or zero.
+    """
+    features = as_matrix(features)
+    prepared = prepare(features, scaling, kind)
+    gram = _gram(features, prepared)
+    result, square = distances(gram, kind), _squares(gram, kind)
+    first, second = _near(result, square, kind)
+    if len(first):
+        exact = _from_differences(features, prepared, kind, np.sqrt(square), first, second)
+        result[first, second] = result[second, first] = exact
+    return result
+
+
+def _squares(gram: Gram, kind: str) -> np.ndarray:
+    """[D] squared lengths that the distance is made of: of the columns, or of what exceeds their means."""
+    distance, square = DISTANCES[kind], np.diag(gram.products)
+    if distance.centred:
+        square = square - gram.sums**2 / gram.rows
+    elif distance.by_angle:
+        square = square + gram.means * (2 * gram.sums + gram.rows * gram.means)
+    if distance.by_angle:
+        _check_directions(square, kind)
+    return square
+
+
+def _check_directions(size: np.ndarray, kind: str) -> None:
+    empty = np.flatnonzero(size <= 0)
+    if len(empty):
+        raise UserError(
+            f"{len(empty)} feature(s) vary too little for float64 once scaled, the first is {empty[0]}: "
+            f"there is no {kind} with others; use the scaling standardize, or leave them out"
+        )
+
+
+def _near(result: np.ndarray, square: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (first [P], second [P]), first < second and ascending, whose columns are nearly equal."""
+    found = []
+    for start in range(0, len(square), TILE):
+        part = result[start : start + TILE]
+        if not DISTANCES[kind].by_angle:
+            part = np.square(part) / (square[start : start + TILE, None] + square)
+        first, second = np.nonzero(np.triu(part < NEAR, start + 1))
+        found.append((first + start, second))
+    return tuple(np.concatenate(side) for side in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def _from_differences(
+    features: Any, prepared: Prepared, kind: str, norm: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """Distances of pairs [P] in float64.
+
+    For columns p, q about their means and of a length near 1, 1 − cos = (|p − q|² − (|p| − |q|)²) / (2 |p| |q|), whose
+    terms are as small as the distance. What the means lack for 0 is removed from the sums.
+
+    Args:
+        norm: [D] about the columns' lengths; any error of it cancels.
+        first, second: [P] columns of each pair, ``first`` ascending.
+    """
+    distance, used = DISTANCES[kind], np.union1d(first, second)
+    prepared, norm = prepared.columns(used), norm[used] if distance.by_angle else np.ones(len(used))
+    first, second = np.searchsorted(used, first), np.searchsorted(used, second)
+    bounds = np.flatnonzero(np.diff(first, prepend=-1, append=len(used)))
+    square, total = np.zeros(len(used)), np.zeros(len(used))
+    apart, shift = np.zeros(len(first)), np.zeros(len(first))
+    for block in blocks(features, 256):
+        columns = np.ascontiguousarray(prepared.standard(block[:, used]).T)  # [U, n]
+        columns *= (prepared.size / norm)[:, None]
+        columns += (prepared.mean / norm)[:, None]
+        square += np.einsum("un,un->u", columns, columns)
+        total += columns.sum(axis=1)
+        for start, stop in pairwise(bounds):
+            difference = columns[second[start:stop]] - columns[first[start]]
+            apart[start:stop] += np.einsum("pn,pn->p", difference, difference)
+            shift[start:stop] += difference.sum(axis=1)
+    if not distance.by_angle:
+        return np.sqrt(apart)
+    if distance.centred:
+        square, apart = square - total**2 / features.shape[0], apart - shift**2 / features.shape[0]
+    length = np.sqrt(square)
+    p, q = length[first], length[second]
+    longer = (square[first] - square[second]) / (p + q)
+    return np.clip((apart - longer**2) / (2 * p * q), 0, 2)

@@ -1,5 +1,10 @@
-"""Distances between features → points in the plane, by one of several engines. ``D`` features."""
+"""Distances between features → points in the plane, by one of several engines.
 
+``D`` features, ``H`` × ``W`` the image.
+"""
+
+import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,6 +13,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import eigsh
 
 from files.errors import UserError
+from vision_bridge import igtd
+from vision_bridge.grids import grid_shape, pixels_of_cells, points_of_pixels
 from vision_bridge.tsne import (
     Compiled,
     Progress,
@@ -30,7 +37,8 @@ class Embedding(NamedTuple):
 
 def principal_coordinates(distances: np.ndarray) -> np.ndarray:
     """Classical scaling (Torgerson 1952): [D, D] → [D, 2], for Euclidean distances their principal components."""
-    kernel = np.square(distances, dtype=np.float32) * -0.5
+    kernel = np.square(distances, dtype=np.float32)
+    kernel *= -0.5  # in place: of 20,000 features a copy has 1.6 GB
     return _leading(kernel)
 
 
@@ -117,18 +125,40 @@ def _open_tsne(problem: Problem) -> np.ndarray:
     return np.asarray(model.fit(problem.distances))
 
 
+def _umap(distances: np.ndarray, seed: int) -> np.ndarray:
+    """UMAP (McInnes et al. 2018) by its authors' library and with its own choices; slow to import: it compiles."""
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise UserError("layout by 'umap' needs the extra: pip install triptych-keras[umap]") from error
+    neighbours = min(15, len(distances) - 1)
+    model = UMAP(n_neighbors=neighbours, metric="precomputed", random_state=seed, n_jobs=1)  # a seed needs one thread
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "using precomputed metric", UserWarning)  # that new points cannot be added
+        return model.fit_transform(distances)
+
+
+def _given_order(distances: np.ndarray, grid: tuple[int, int], seed: int) -> np.ndarray:
+    return np.arange(len(distances))
+
+
 class Engine(NamedTuple):
-    """A way to lay features out: ``spectral`` of distances alone, or ``tsne``.
+    """A way to lay features out: one of ``direct``, ``tsne`` and ``grid``.
 
     Attributes:
-        spectral: distances [D, D] → [D, 2].
+        direct: (distances [D, D], seed) → [D, 2].
         tsne: problem → [D, 2].
+        grid: (distances [D, D], rows and columns of a grid, seed) → [D], the cell of each feature, counted row by row.
+            Every feature has a cell of its own, so neither the rectangle nor the rule of the pixels matters.
         all_pairs: whether a t-SNE's affinities are those of all pairs, or of the nearest.
+        most: features that it takes.
     """
 
-    spectral: Callable[[np.ndarray], np.ndarray] | None = None
+    direct: Callable[[np.ndarray, int], np.ndarray] | None = None
     tsne: Callable[[Problem], np.ndarray] | None = None
+    grid: Callable[[np.ndarray, tuple[int, int], int], np.ndarray] | None = None
     all_pairs: bool = False
+    most: int | None = None
 
 
 ENGINES = {
@@ -137,15 +167,24 @@ ENGINES = {
     "sklearn": Engine(tsne=_scikit("barnes_hut")),
     "sklearn_exact": Engine(tsne=_scikit("exact"), all_pairs=True),
     "opentsne": Engine(tsne=_open_tsne),
-    "kernel_pca": Engine(spectral=kernel_principal_components),
-    "pca": Engine(spectral=principal_coordinates),
+    "umap": Engine(direct=_umap),
+    "kernel_pca": Engine(direct=lambda distances, seed: kernel_principal_components(distances)),
+    "pca": Engine(direct=lambda distances, seed: principal_coordinates(distances)),
+    "igtd": Engine(grid=igtd.igtd, most=igtd.MOST),
+    "order": Engine(grid=_given_order),  # the features as they come, row by row: a control
 }
 
 
 def check_engine(engine: str, count: int, perplexity: float) -> None:
-    """Raises UserError unless ``count`` features are enough for the engine."""
-    if ENGINES[engine].tsne:
+    """Raises UserError unless ``count`` features are enough for the engine, and not too many."""
+    chosen = ENGINES[engine]
+    if chosen.tsne:
         check_perplexity(count, perplexity)
+    if chosen.most is not None and count > chosen.most:
+        raise UserError(
+            f"{count} features are too many for the engine {engine}, which takes {chosen.most} at most: "
+            "use the engine tsne, or fewer features"
+        )
 
 
 def embed_features(
@@ -156,25 +195,36 @@ def embed_features(
     seed: int,
     compiled: Compiled = uncompiled,
     on_progress: Progress = silent,
+    shape: tuple[int, int] | None = None,
 ) -> Embedding:
     """Points whose neighbours are the features' neighbours.
+
+    Of the engines with a grid, the points are the middles of pixels (``pixels_of_points`` gives these): the grid is the
+    smallest of the image's proportions with a cell for every feature, stretched over the image.
 
     Args:
         distances: [D, D] float32.
         engine: one of ``ENGINES``.
         perplexity: of the t-SNE engines.
         init: of the t-SNE engines, one of ``STARTS``.
-        seed: of a random start.
+        seed: of a random start, of UMAP, and of the order in which IGTD considers features.
         compiled, on_progress: of our own t-SNE engines.
+        shape: H, W of the image, for the engines with a grid. [the smallest square]
 
     Raises:
-        UserError: an engine that is not installed, or too few features for the perplexity.
+        UserError: an engine that is not installed, too few features for the perplexity, too many for the engine, or an
+            image with fewer pixels than features where each needs its own.
     """
-    check_engine(engine, len(distances), perplexity)
-    chosen = ENGINES[engine]
-    if chosen.tsne is None:
-        assert chosen.spectral is not None
-        return Embedding(chosen.spectral(distances).astype(np.float64), float("nan"))
+    count, chosen = len(distances), ENGINES[engine]
+    check_engine(engine, count, perplexity)
+    if chosen.direct:
+        return Embedding(chosen.direct(distances, seed).astype(np.float64), float("nan"))
+    if chosen.grid:
+        image = shape or (math.isqrt(count - 1) + 1,) * 2
+        grid = grid_shape(count, image)
+        pixels = pixels_of_cells(chosen.grid(distances, grid, seed), grid, image)
+        return Embedding(points_of_pixels(pixels, image), float("nan"))
+    assert chosen.tsne is not None
     start = STARTS[init](distances, seed)
     joint = affinities(distances, perplexity, all_pairs=chosen.all_pairs)
     problem = Problem(distances, joint, start, perplexity, seed, compiled, on_progress)

@@ -6,8 +6,9 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -16,14 +17,16 @@ from files.documents import parse_json, shown
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 from vision_bridge.config import LayoutConfig
-from vision_bridge.distances import distances, gram_matrix
-from vision_bridge.embedding import embed_features
+from vision_bridge.distances import feature_distances
+from vision_bridge.embedding import ENGINES
+from vision_bridge.feature_counts import check_layout, embed_any_number
+from vision_bridge.grids import frame, pixels_of_points
 from vision_bridge.pixels import PIXELS
 from vision_bridge.rectangle import RECTANGLES, rotation_to_horizontal
-from vision_bridge.scaling import SCALINGS, Scaling, blocks, describe, fit_scaling
+from vision_bridge.scaling import SCALINGS, Scaling, as_matrix, blocks, check_finite, describe, fit_scaling, named
 from vision_bridge.tsne import Compiled, Progress, silent, uncompiled
 
-ALGORITHM = 2  # increase it when the same features and choices give another layout, so that cached ones are not used
+ALGORITHM = 3  # increase it when the same features and choices give another layout, so that cached ones are not used
 
 
 class GroupedUnit(NamedTuple):
@@ -44,6 +47,7 @@ class Layout:
         corners: [4, 2] of the smallest rectangle around them.
         pixels: [D, 2] row and column of each feature's pixel.
         divergence: KL(P‖Q) of a t-SNE layout; NaN of others.
+        names: [D] of the features, for errors; empty if they have none.
     """
 
     config: LayoutConfig
@@ -52,35 +56,44 @@ class Layout:
     corners: np.ndarray
     pixels: np.ndarray
     divergence: float
+    names: tuple[str, ...] = ()
 
     @classmethod
     def fit(
         cls,
-        features: np.ndarray,
+        features: Any,
         config: LayoutConfig,
         compiled: Compiled = uncompiled,
         on_progress: Progress = silent,
+        names: Sequence[str] = (),
     ) -> "Layout":
-        """Lays out the columns of ``features`` [N, D], which may be memory-mapped and are read twice.
+        """Lays out the columns of ``features`` [N, D], which may be memory-mapped or sparse and are read in blocks.
 
         Args:
-            features: training rows.
-            config: how.
+            features: training rows: an array, lists, or a sparse matrix.
+            config: how. Perplexity 0 and fewer features than t-SNE needs: see ``feature_counts.notes``.
             compiled, on_progress: see ``embed_features``.
+            names: [D] of the columns, for errors.
 
         Raises:
-            UserError: constant, duplicate or non-finite columns, too few for the perplexity, or an image too small for
-                an assignment.
+            UserError: constant, duplicate or non-finite columns, too few for the perplexity, an image too small for an
+                assignment, or another number of names than of columns.
         """
-        check_grid(features.shape[-1], config)
-        scaling = fit_scaling(config.scaling, describe(features))
-        distance = distances(gram_matrix(features, scaling, config.distance), config.distance)
-        _check_duplicates(features, distance)
-        points, divergence = embed_features(
-            distance, config.engine, config.perplexity, config.init, config.seed, compiled, on_progress
-        )
-        corners = RECTANGLES[config.rectangle](points)
-        return cls(config, scaling, points, corners, _pixels(rotated_to_axes(points, corners), config), divergence)
+        features = as_matrix(features)
+        check_layout(features.shape[1], config)
+        if len(names) not in (0, features.shape[1]):
+            raise UserError(f"{len(names)} names of {features.shape[1]} features: give one for each")
+        scaling = fit_scaling(config.scaling, describe(features, names))
+        distance = feature_distances(features, scaling, config.distance)
+        _check_duplicates(features, distance, names)
+        points, divergence = embed_any_number(distance, config, compiled, on_progress)
+        if ENGINES[config.engine].grid:
+            shape = config.height, config.width
+            corners, pixels = frame(shape), pixels_of_points(points, shape)
+        else:
+            corners = RECTANGLES[config.rectangle](points)
+            pixels = _pixels(rotated_to_axes(points, corners), config)
+        return cls(config, scaling, points, corners, pixels, divergence, tuple(map(str, names)))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -106,28 +119,38 @@ class Layout:
             "most_on_a_pixel": int(counts.max()),
         } | ({"kl_divergence": self.divergence} if np.isfinite(self.divergence) else {})
 
-    def transform(self, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def transform(self, features: Any, out: np.ndarray | None = None) -> np.ndarray:
         """[N, D] → images [N, H, W] float32: the mean of the scaled features on a pixel, 0 where there are none.
 
-        One product with a sparse matrix [H·W, D]; ``out`` may be memory-mapped.
+        Values outside the range of the training rows go on linearly (``Scaling``). One product with a sparse matrix
+        [H·W, D].
+
+        Args:
+            features: an array, which may be memory-mapped, lists, or a sparse matrix.
+            out: where the images go; it may be memory-mapped.
 
         Raises:
-            UserError: another number of features than the map was fitted to.
+            UserError: another number of features than the map was fitted to, or a feature that is not finite, or that
+                is too large for float32 once it is scaled.
         """
-        if features.ndim != 2 or features.shape[1] != len(self.pixels):
+        features = as_matrix(features)
+        if features.shape[1] != len(self.pixels):
             raise UserError(f"features of shape {features.shape}: the map holds {len(self.pixels)} features")
-        images = np.empty((len(features), *self.shape), np.float32) if out is None else out
+        images = np.empty((features.shape[0], *self.shape), np.float32) if out is None else out
         averaging = self._averaging()
         done = 0
         # Columns first: a block that fits the processor's cache is transposed five times as fast as a large one.
         for block in blocks(features, 128):
-            columns = np.ascontiguousarray(self.scaling.apply(block).T)
+            scaled = self.scaling.apply(block)
+            if not np.isfinite(scaled).all():
+                self._refuse(block, scaled, done)
+            columns = np.ascontiguousarray(scaled.T)
             images[done : done + len(block)] = (averaging @ columns).T.reshape(-1, *self.shape)
             done += len(block)
         return images
 
     def inverse(self, images: np.ndarray) -> np.ndarray:
-        """[N, H, W] → [N, D]: every feature takes its pixel's value, on its own scale again."""
+        """[N, H, W] → [N, D] float64: every feature takes its pixel's value, on its own scale again."""
         return self.scaling.invert(images[:, self.pixels[:, 0], self.pixels[:, 1]])
 
     def groups_of_pixels(self, groups: int) -> np.ndarray:
@@ -150,17 +173,19 @@ class Layout:
 
     def fingerprint(self) -> str:
         """SHA-256 of all that images depend on besides the features: pixels, scaling, the image's size."""
-        scaling, kinds = self.scaling, ("<i8", "<f4", "<f4", "<f4")
+        scaling = self.scaling
         digest = hashlib.sha256(f"{scaling.kind} {self.shape} {len(self.pixels)}".encode())
-        for array, kind in zip((self.pixels, scaling.low, scaling.center, scaling.width), kinds, strict=True):
-            digest.update(np.ascontiguousarray(array, dtype=kind).data)
+        digest.update(np.ascontiguousarray(self.pixels, dtype="<i8").data)
+        for array in (scaling.low, scaling.center, scaling.width, scaling.rest):
+            digest.update(np.ascontiguousarray(array, dtype="<f8").data)
         return digest.hexdigest()
 
     def save(self, path: Path, key: str = "") -> None:
         """Writes a safetensors file; ``key`` is of all that the map depends on, for ``load``."""
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("points", "corners", "pixels")}
-        arrays |= {f"scaling.{name}": getattr(self.scaling, name) for name in ("low", "center", "width")}
-        about = {"config": dataclasses.asdict(self.config), "scaling": self.scaling.kind, "kl": self.divergence}
+        arrays |= {f"scaling.{name}": getattr(self.scaling, name) for name in ("low", "center", "width", "rest")}
+        about = {"config": dataclasses.asdict(self.config), "scaling": self.scaling.kind, "kl": self.divergence,
+                 "names": self.names}  # fmt: skip
         write_tensors(path, arrays, {"pixel_map": json.dumps(about), "key": key})
 
     @classmethod
@@ -178,14 +203,24 @@ class Layout:
         note = parse_json(about["pixel_map"], f"{path}: pixel_map")
         try:
             config = LayoutConfig(**note["config"])
-            scaling = Scaling(note["scaling"], *(arrays[f"scaling.{name}"] for name in ("low", "center", "width")))
-            parts = arrays["points"], arrays["corners"], arrays["pixels"]
+            scaling = _read_scaling(note["scaling"], arrays)
+            parts, names = (arrays["points"], arrays["corners"], arrays["pixels"]), note.get("names", [])
             _check_map(config, scaling, *parts)
-            return cls(config, scaling, *parts, float(note["kl"]))
-        except (KeyError, TypeError, ValueError, RecursionError, UserError) as error:
+            _check_names(names, len(parts[0]))
+            return cls(config, scaling, *parts, float(note["kl"]), tuple(names))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, UserError) as error:
             raise UserError(
                 f"{path}: damaged pixel map ({' '.join(str(error).split())[:200]}); fit it again"
             ) from error
+
+    def _refuse(self, block: np.ndarray, scaled: np.ndarray, start: int) -> NoReturn:
+        """Raises UserError for rows from ``start`` on that are not finite, or not once they are scaled."""
+        check_finite(block, start, self.names)
+        row, column = map(int, np.argwhere(~np.isfinite(scaled))[0])
+        raise UserError(
+            f"feature {named(column, self.names)} has the value {block[row, column]:g} in row {start + row}, counted "
+            f"from 0: too far from the training rows for a float32 pixel; fix the value or leave out the row"
+        )
 
     def _places(self) -> np.ndarray:
         return self.pixels[:, 0] * self.shape[1] + self.pixels[:, 1]
@@ -196,13 +231,20 @@ class Layout:
         return csr_matrix((share, (places, np.arange(len(places)))), (len(counts), len(places)))
 
 
+def _read_scaling(kind: str, arrays: dict[str, np.ndarray]) -> Scaling:
+    """The scaling in a file; those of version 0.10 and earlier are float32, and have no ``rest``."""
+    low, center, width = (arrays[f"scaling.{name}"] for name in ("low", "center", "width"))
+    rest = arrays.get("scaling.rest", np.zeros(low.shape))
+    return Scaling(kind, *(array.astype(np.float64) for array in (low, center, width, rest)))
+
+
 def _check_map(
     config: LayoutConfig, scaling: Scaling, points: np.ndarray, corners: np.ndarray, pixels: np.ndarray
 ) -> None:
     """Raises ValueError for arrays that are no map: of other shapes, not finite, or with pixels outside the image."""
     count = len(points)
     shapes: list[tuple[np.ndarray, tuple[int, ...]]] = [(points, (count, 2)), (corners, (4, 2)), (pixels, (count, 2))]
-    shapes += [(array, (count,)) for array in (scaling.low, scaling.center, scaling.width)]
+    shapes += [(array, (count,)) for array in scaling[1:]]
     for array, shape in shapes:
         if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise ValueError(f"an array is {array.dtype} {array.shape} and should be {shape}, all finite")
@@ -212,20 +254,17 @@ def _check_map(
         raise ValueError(f"pixels outside of {config.height}×{config.width}")
 
 
+def _check_names(names: Any, count: int) -> None:
+    """Raises ValueError unless there is a list of no names, or of as many as there are features."""
+    if not isinstance(names, list) or len(names) not in (0, count) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"names {shown(names)} of {count} features")
+
+
 def rotated_to_axes(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Rotates and shifts points so that their rectangle has its longer side on the first axis and a corner at 0."""
     rotation = rotation_to_horizontal(corners)
     rotated = points @ rotation.T
     return rotated - (corners @ rotation.T).min(axis=0)
-
-
-def check_grid(count: int, config: LayoutConfig) -> None:
-    """Raises UserError for an image with too few pixels for ``count`` features, where each needs its own."""
-    if PIXELS[config.pixels].one_each and config.height * config.width < count:
-        raise UserError(
-            f"{config.height}×{config.width} = {config.height * config.width} pixels are too few to give each of "
-            f"{count} features its own; a square of {int(np.ceil(np.sqrt(count)))} is enough"
-        )
 
 
 def _pixels(rotated: np.ndarray, config: LayoutConfig) -> np.ndarray:
@@ -238,12 +277,12 @@ def _pixels(rotated: np.ndarray, config: LayoutConfig) -> np.ndarray:
     return PIXELS[config.pixels].pixels(place, np.array([config.height, config.width]))
 
 
-def _check_duplicates(features: np.ndarray, distance: np.ndarray) -> None:
+def _check_duplicates(features: Any, distance: np.ndarray, names: Sequence[str]) -> None:
     """Refuses equal columns, of distances [D, D]: each would count twice."""
-    near = np.argwhere(np.triu(distance <= 1e-3 * np.median(distance[:64]), 1))
-    start = np.asarray(features[:64])  # most pairs differ in these rows already
+    near = np.argwhere(np.triu(distance <= 1e-15, 1))  # equal columns are equal in float64, but for their lengths
     for first, second in near:
-        if np.array_equal(start[:, first], start[:, second]) and np.array_equal(
-            features[:, first], features[:, second]
-        ):
-            raise UserError(f"features {first} and {second} are equal in every row: leave one of them out")
+        if all(np.array_equal(block[:, first], block[:, second]) for block in blocks(features, 64)):
+            raise UserError(
+                f"features {named(first, names)} and {named(second, names)} are equal in every row: "
+                "leave one of them out"
+            )

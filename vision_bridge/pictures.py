@@ -10,25 +10,28 @@ from training.functions import with_gradient
 from training.names import one_line
 from training.run import Run
 from vision_bridge import plots
-from vision_bridge.activation import class_activation, group_shares
-from vision_bridge.bridge import Bridge, Maps
+from vision_bridge.activation import class_activation, feature_shares, group_shares
+from vision_bridge.bridge import Bridge, Features, Maps
+from vision_bridge.goals import Goal
 from vision_bridge.images import EPSILON, fit_normalization
+from vision_bridge.receptive import cells_of_maps
 from vision_bridge.rectangle import convex_hull
 
 _CLASSES, _IMAGES = 30, 5  # most classes of a picture, and images of each
+_NAMED = 5  # columns of a table that are named beside the activation
 
 
-def draw(run: Run, bridge: Bridge, maps: Maps) -> None:
+def draw(run: Run, bridge: Bridge, maps: Maps, goal: Goal) -> None:
     """Layout, images of every class, their means, normalisation, and the maps of one image."""
     features, images = bridge.features, bridge.images.arrays["train"]
-    own = _rows_by_class(features.labels["train"], features.classes)
-    count = len(features.classes)
+    classes, labels = goal.shown(features.labels["train"])
+    own, count = _rows_by_class(labels, classes), len(classes)
     of_all = f"{len(own)} of {count:,} classes, the largest" if count > _CLASSES else ""
     first = np.stack([images[row] for row in next(iter(own.values()))[:_IMAGES]])
 
     def layout(path: Path) -> None:
         hull = convex_hull(bridge.pixel_map.points)
-        plots.layout(bridge.pixel_map, hull, features.groups, features.kind, path)
+        plots.layout(bridge.pixel_map, hull, features, path)
 
     def some(path: Path) -> None:
         rows = {name: np.stack([images[row] for row in rows[:_IMAGES]]) for name, rows in own.items()}
@@ -71,16 +74,36 @@ def _test_maps(maps: Maps, rows: Sequence[int]) -> np.ndarray:
     return keras.ops.convert_to_numpy(maps.maps_of(keras.ops.convert_to_tensor(maps.x.arrays["test"][rows])))
 
 
-def draw_activation(path: Path, bridge: Bridge, maps: Maps, head: keras.Model) -> None:
-    """Class activation of test images, two of a class and six at most, and its shares of the groups of features."""
+def draw_activation(path: Path, bridge: Bridge, maps: Maps, head: keras.Model, goal: Goal) -> None:
+    """Class activation of test images, two of a class and six at most, and the features that lie under it.
+
+    Of features with names, those of the largest shares; of others, the shares of their groups.
+    """
     features = bridge.features
-    labels, classes = features.labels["test"], features.classes
-    rows = np.concatenate([np.flatnonzero(labels == k)[:2] for k in np.unique(labels)[:3]])
+    labels = features.labels["test"]
+    number = goal.shown(labels).label
+    rows = np.concatenate([np.flatnonzero(number == k)[:2] for k in np.unique(number)[:3]])
     seen = keras.ops.convert_to_tensor(_test_maps(maps, rows.tolist()))
-    guess = np.asarray(keras.ops.convert_to_numpy(keras.tree.flatten(head(seen, training=False))[0])).argmax(axis=1)
-    heat = class_activation(head, seen, guess, with_gradient, *bridge.pixel_map.shape)
-    shares = group_shares(bridge.pixel_map, heat, len(features.groups))
-    pairs = [(classes[label], classes[g]) for label, g in zip(labels[rows], guess, strict=True)]
+    outputs = np.asarray(keras.ops.convert_to_numpy(keras.tree.flatten(head(seen, training=False))[0]))
+    cells = cells_of_maps(maps.network.model, bridge.config.enlarge, bridge.config.map_pool)
+    explained = goal.explained(outputs)
+    heat = class_activation(head, seen, explained, with_gradient, cells, *bridge.pixel_map.shape)
+    pairs = zip(goal.named(labels[rows]), goal.predicted(outputs), strict=True)
     titles = [f"{one_line(true, 12)}, predicted {one_line(g, 12)}" for true, g in pairs]
     images = np.stack([bridge.images.arrays["test"][row] for row in rows])
-    plots.activation(images, heat, titles, shares, features.groups, features.kind, path)
+    bars = [_bars(features, shares) for shares in feature_shares(bridge.pixel_map, heat)]
+    plots.activation(images, heat, titles, bars, features.kind, path)
+
+
+def _bars(features: Features, shares: np.ndarray) -> plots.Bars:
+    """What is drawn of the features' shares [D] of one image's activation."""
+    if features.names:
+        largest = np.argsort(-shares, kind="stable")[:_NAMED]
+        return plots.Bars([features.names[k] for k in largest], shares[largest], across=True)
+    return plots.Bars(features.groups, group_shares(shares, features.group_of, len(features.groups)), across=False)
+
+
+def draw_predicted(path: Path, bridge: Bridge, errors: np.ndarray) -> None:
+    """Predicted against true quantities of the test rows; ``errors`` [N] are true minus predicted."""
+    true = bridge.features.labels["test"]
+    plots.predicted(true, true - errors, path)

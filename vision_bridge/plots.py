@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from PIL import Image
 
-from training.plots import name_ticks, name_title, new_figure, save_figure, save_image
+from training.plots import as_written, drawable, name_ticks, name_title, new_figure, save_figure, save_image
+
+_MOST_NAMES = 64  # of features that are written on a layout
 
 if TYPE_CHECKING:
+    from vision_bridge.bridge import Features
     from vision_bridge.layout import Layout
     from vision_bridge.report import Line
 
@@ -20,14 +23,13 @@ def _outline(axis: Axes, corners: np.ndarray, **style: Any) -> None:
     axis.plot(*np.concatenate([corners, corners[:1]]).T, **style)
 
 
-def layout(pixel_map: "Layout", hull: np.ndarray, groups: Sequence[str], kind: str, path: Path) -> None:
-    """Features before and after rotation, coloured by group, with their hull and smallest rectangle."""
-    points, rotated = pixel_map.points, pixel_map.rotated
-    group = np.arange(len(points)) * len(groups) // len(points)
+def layout(pixel_map: "Layout", hull: np.ndarray, features: "Features", path: Path) -> None:
+    """Features before and after rotation, coloured by group and, if few, named; with hull and smallest rectangle."""
+    points, rotated, groups = pixel_map.points, pixel_map.rotated, features.groups
     figure, grid = new_figure(1, 2, figsize=(12, 5.5))
     axes = grid[0]
     colours = colormaps["viridis"].resampled(len(groups))
-    style: dict[str, Any] = {"s": 3, "c": group, "cmap": colours, "vmin": -0.5, "vmax": len(groups) - 0.5}
+    style: dict[str, Any] = {"s": 3, "c": features.group_of, "cmap": colours, "vmin": -0.5, "vmax": len(groups) - 0.5}
     axes[0].scatter(*points.T, **style)
     _outline(axes[0], hull, color="tab:orange", label="hull")
     _outline(axes[0], pixel_map.corners, color="tab:red", label="smallest rectangle")
@@ -35,8 +37,11 @@ def layout(pixel_map: "Layout", hull: np.ndarray, groups: Sequence[str], kind: s
     shown = axes[1].scatter(*rotated.T, **style)
     side = rotated.max(axis=0)
     _outline(axes[1], np.array([[0, 0], [side[0], 0], side, [0, side[1]]]), color="tab:red")
-    bar = figure.colorbar(shown, ax=axes, label=kind, ticks=range(len(groups)))
-    name_ticks(bar.ax, "y", groups)
+    if len(groups) > 1:
+        bar = figure.colorbar(shown, ax=axes, label=features.kind, ticks=range(len(groups)))
+        name_ticks(bar.ax, "y", groups)
+    names = features.names if len(features.names) <= _MOST_NAMES else ()
+    as_written([axes[1].text(x, y, drawable(name), fontsize=6) for (x, y), name in zip(rotated, names, strict=False)])
     for axis, title in zip(axes, ("layout", "rotated"), strict=True):
         axis.set_aspect("equal")
         axis.set_title(title)
@@ -81,22 +86,53 @@ def feature_maps(maps: np.ndarray, path: Path, most: int = 64, smallest: int = 6
     save_image(Image.fromarray(sheet.repeat(scale, axis=0).repeat(scale, axis=1)), path)
 
 
-def activation(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], shares: np.ndarray, groups: Sequence[str],
-               kind: str, path: Path) -> None:  # fmt: skip
-    """Images [N, H, W] with class activation [N, H, W] over them, and the groups' shares [N, groups] of it as bars."""
+class Bars(NamedTuple):
+    """Shares of an image's activation by name; ``across``: the bars lie, so that long names are readable."""
+
+    names: Sequence[str]
+    shares: np.ndarray
+    across: bool
+
+    def draw(self, axis: Axes, most: float) -> None:
+        """Draws them on a scale of 0 to ``most``."""
+        (axis.barh if self.across else axis.bar)(range(len(self.names)), self.shares)
+        (axis.set_xlim if self.across else axis.set_ylim)(0, most)
+        name_ticks(axis, "y" if self.across else "x", self.names)
+        if self.across:
+            axis.invert_yaxis()  # the largest above
+            axis.tick_params("y", labelsize=6)
+
+
+def activation(
+    images: np.ndarray, heat: np.ndarray, titles: Sequence[str], bars: Sequence[Bars], kind: str, path: Path
+) -> None:
+    """Images [N, H, W] with class activation [N, H, W] over them, and what lies under it as bars."""
+    most = max(0.4, *(float(bar.shares.max()) for bar in bars))
     figure, grid = new_figure(3, len(images), figsize=(2.4 * len(images), 6.4), layout="constrained")
     for column, title in enumerate(titles):
         grid[0, column].imshow(images[column], cmap="gray")
         grid[1, column].imshow(images[column], cmap="gray")
         grid[1, column].imshow(heat[column], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
         name_title(grid[0, column], title, fontsize=8)
-        grid[2, column].bar(range(len(groups)), shares[column])
-        name_ticks(grid[2, column], "x", groups)
-        grid[2, column].set_ylim(0, max(0.4, float(shares.max())))
+        bars[column].draw(grid[2, column], most)
         for row in (0, 1):
             grid[row, column].axis("off")
-    grid[2, 0].set_ylabel("share of the activation")
+    (grid[2, 0].set_xlabel if bars[0].across else grid[2, 0].set_ylabel)("share of the activation")
     figure.supxlabel(kind, fontsize=9)
+    save_figure(figure, path)
+
+
+def predicted(true: np.ndarray, guess: np.ndarray, path: Path) -> None:
+    """Predicted against true quantities [N], with the line where they are equal."""
+    figure, grid = new_figure(figsize=(5, 5))
+    axis = grid[0, 0]
+    ends = [min(true.min(), guess.min()), max(true.max(), guess.max())]
+    axis.plot(ends, ends, color="gray", linewidth=1)
+    axis.plot(true, guess, "o", markersize=3, alpha=0.6)
+    axis.set_xlabel("true")
+    axis.set_ylabel("predicted")
+    axis.set_aspect("equal")
+    axis.grid(alpha=0.3)
     save_figure(figure, path)
 
 

@@ -1,63 +1,200 @@
-"""Columns of features on one scale, fitted on training rows. ``N`` rows, ``D`` features."""
+"""Columns of features on one scale, fitted on training rows. ``N`` rows, ``D`` features.
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+Columns may lie far from zero and vary little, as years, coordinates and times do. A column's centre is therefore
+subtracted in the precision of the input, and only the difference is rounded to float32.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 
+from files.documents import shown
 from files.errors import UserError
 
-BLOCK = 4096  # rows in memory at a time
+BLOCK = 1024  # rows in memory at a time
+LARGEST = 1e300  # of a number's size: its sums stay finite in float64
+ROUNDING = 4  # units in the last place: a float64 column that varies by no more is a constant with rounding errors
+
+_NARROW = ("float32", "float16", "int8", "uint8", "int16", "uint16")  # types whose numbers float32 holds exactly
+_WIDER = {"float16": np.float32, "bool": np.uint8}
+_LARGEST = 1e37  # float32 holds this number, and its reciprocal with all digits
+_NONE = np.zeros(1)
 
 
-def blocks(features: np.ndarray, rows: int = BLOCK) -> Iterator[np.ndarray]:
-    """A matrix [N, D], perhaps memory-mapped, as float32 blocks of so many rows."""
-    for start in range(0, len(features), rows):
-        yield np.asarray(features[start : start + rows], dtype=np.float32)
+def as_matrix(features: Any) -> Any:
+    """Features as an array [N, D], which is not copied and may be memory-mapped, or as a CSR matrix.
+
+    Raises:
+        UserError: they are not two-dimensional, or not real numbers.
+    """
+    try:
+        matrix = features.tocsr() if issparse(features) else np.asarray(features)
+        if matrix.dtype.kind == "O" or matrix.dtype.itemsize > 8:
+            matrix = matrix.astype(np.complex128 if matrix.dtype.kind == "c" else np.float64)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"features are no matrix of numbers ({shown(str(error))}): give an array [N, D]") from error
+    if matrix.dtype.kind not in "fiub":
+        raise UserError(f"features of type {matrix.dtype}: real numbers are needed")
+    if matrix.ndim != 2:
+        raise UserError(f"features of shape {matrix.shape}: [N, D] is needed")
+    return matrix
+
+
+def blocks(features: Any, rows: int = BLOCK) -> Iterator[np.ndarray]:
+    """A matrix [N, D], perhaps memory-mapped or CSR, as dense blocks of so many rows, in its own type of numbers.
+
+    Types that NumPy computes with slowly, or not at all, become the next that holds the same numbers.
+    """
+    for start in range(0, features.shape[0], rows):
+        block = features[start : start + rows]
+        block = block.toarray() if issparse(block) else np.asarray(block)
+        yield block.astype(_WIDER.get(block.dtype.name, block.dtype), copy=False)
+
+
+def named(column: int, names: Sequence[str]) -> str:
+    """A column as errors call it: its number, counted from 0, and its name if it has one."""
+    return f"{column} ({shown(names[column])})" if len(names) else str(column)
+
+
+def check_finite(block: np.ndarray, start: int, names: Sequence[str]) -> None:
+    """Raises UserError for a NaN or an infinity in rows from ``start`` on; names the column and the row."""
+    wrong = np.argwhere(~np.isfinite(block))
+    if len(wrong):
+        row, column = map(int, wrong[0])
+        value = str(block[row, column]).replace("nan", "NaN").replace("inf", "infinity")
+        raise UserError(
+            f"feature {named(column, names)} is not finite: {value} in row {start + row}, counted from 0; "
+            "fix the value, or leave out the column or the row"
+        )
+
+
+def subtracted(block: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """``block − center`` in float64, rounded once: integers of 64 bits lose no digits before."""
+    if block.dtype.kind in "iu" and block.dtype.itemsize == 8:
+        return (block >> 32) * 2.0**32 - center + (block & 0xFFFFFFFF)
+    return block - center
+
+
+def _subtracted_in_float64(block: np.ndarray, center: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """``block − (center + rest)`` as a new array of float64."""
+    result = subtracted(block, center)
+    result -= rest
+    return result
+
+
+def _subtracted_in_float32(block: np.ndarray, center: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """The same in float32, the centre as the sum of two: both differences are rounded once, relative to themselves."""
+    high = center.astype(np.float32)
+    result = np.subtract(block, high, dtype=np.float32)
+    result -= ((center - high) + rest).astype(np.float32)
+    return result
 
 
 class Columns(NamedTuple):
-    """Statistics of each column, from one pass over the rows; float64."""
+    """Statistics of each column; float64, [D].
 
-    mean: np.ndarray  # [D]
-    deviation: np.ndarray  # [D], divided by N
-    low: np.ndarray  # [D]
-    high: np.ndarray  # [D]
+    Means and least values are sums of two numbers: what the first lacks, for want of digits, is in the second.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray  # divided by N
+    low: np.ndarray
+    high: np.ndarray
+    span: np.ndarray  # high − low
+    mean_rest: np.ndarray
+    low_rest: np.ndarray
 
 
-def describe(features: np.ndarray) -> Columns:
-    """Mean, deviation and range of every column, in one pass.
+def describe(features: Any, names: Sequence[str] = ()) -> Columns:
+    """Mean, deviation and range of every column, in two passes.
 
     Raises:
-        UserError: fewer than two rows, or columns that are not finite or constant; names the first.
+        UserError: fewer than two rows, or columns that are not finite, constant, constant but for rounding errors, or
+            too large for float64; names the first.
     """
-    if features.ndim != 2 or len(features) < 2:
-        raise UserError(f"features of shape {features.shape}: [N, D] with at least two rows is needed")
-    shift = np.asarray(features[0], dtype=np.float64)  # sums are taken about one row, or large means would cancel
-    total, square = np.zeros_like(shift), np.zeros_like(shift)
-    low, high = shift.copy(), shift.copy()
-    for block in blocks(features, 256):  # small enough for the cache
-        if not np.isfinite(block).all():
-            column = int(np.flatnonzero(~np.isfinite(block).all(axis=0))[0])
-            raise UserError(f"feature {column} is not finite in some rows: fix or leave out the column")
-        shifted = block - shift
-        total += shifted.sum(axis=0)
-        square += np.einsum("nd,nd->d", shifted, shifted)
-        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    features = as_matrix(features)
+    if min(features.shape) < 1 or features.shape[0] < 2:
+        raise UserError(f"features of shape {features.shape}: [N, D] with at least two rows and one column is needed")
+    low, high = value_range(features, names)
+    _check_range(low, high, names)
+    least = low.astype(np.float64)
+    low_rest = subtracted(low, least)
+    span = subtracted(high, least) - low_rest
+    mean, deviation = moments(blocks(features, 256), least, span)
+    mean, mean_rest = _two_sum(least, mean)
+    return Columns(mean, deviation, least, high.astype(np.float64), span, mean_rest, low_rest)
+
+
+def moments(parts: Iterator[np.ndarray], low: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean above ``low`` and deviation of every column [D] of blocks that lie between ``low`` and ``low + span``.
+
+    Sums are taken above the least value, or large means would cancel, and in parts of the range, or squares of very
+    large or small numbers would leave float64.
+    """
+    count, total, square = 0, np.zeros_like(span), np.zeros_like(span)
+    for block in parts:
+        share = subtracted(block, low)
+        share /= span
+        count += len(share)
+        total += share.sum(axis=0)
+        square += np.einsum("nd,nd->d", share, share)
+    mean = total / count
+    return mean * span, np.sqrt(np.maximum(square / count - mean**2, 0)) * span
+
+
+def value_range(features: Any, names: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest value of every column [D], in the features' own type.
+
+    Raises:
+        UserError: a value is not finite.
+    """
+    low = high = next(blocks(features, 1))[0]
+    for number, block in enumerate(blocks(features, 256)):
+        with np.errstate(invalid="ignore"):
+            least, greatest = block.min(axis=0), block.max(axis=0)  # NaN if there is one
+        if not (np.isfinite(least) & np.isfinite(greatest)).all():
+            check_finite(block, 256 * number, names)
+        low, high = np.minimum(low, least), np.maximum(high, greatest)
+    return low, high
+
+
+def _check_range(low: np.ndarray, high: np.ndarray, names: Sequence[str]) -> None:
     constant = np.flatnonzero(high == low)
     if len(constant):
+        first = int(constant[0])
         raise UserError(
-            f"{len(constant)} constant feature(s), the first is {constant[0]} with value {low[constant[0]]:g}: "
+            f"{len(constant)} constant feature(s), the first is {named(first, names)} with value {low[first]:g}: "
             "they carry no information and have no distance to others; leave them out"
         )
-    mean = total / len(features)
-    return Columns(shift + mean, np.sqrt(np.maximum(square / len(features) - mean**2, 0)), low, high)
+    if low.dtype != np.float64:  # others hold what a file holds, not what was computed
+        return
+    size = np.maximum(np.abs(low), np.abs(high))
+    for column in map(int, np.flatnonzero(size > LARGEST)[:1]):
+        raise UserError(
+            f"feature {named(column, names)} has a value of size {size[column]:g}, more than {LARGEST:g}: "
+            "divide the column by a constant"
+        )
+    for column in map(int, np.flatnonzero((high - low) <= ROUNDING * np.spacing(size))[:1]):
+        raise UserError(
+            f"feature {named(column, names)} is constant but for rounding errors: it lies between {low[column]!r} and "
+            f"{high[column]!r}; leave it out, or subtract the constant where the column is computed"
+        )
+
+
+def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """a + b as a rounded sum and what it lacks (Knuth 1969, section 4.2.2)."""
+    total = a + b
+    of_b = total - a
+    return total, (a - (total - of_b)) + (b - of_b)
 
 
 class Rule(NamedTuple):
     """How a scaling follows from the columns' statistics; ``logarithmic`` takes log(x + |min| + 1) first."""
 
     center: Callable[[Columns], np.ndarray]  # → [D]
+    rest: Callable[[Columns], np.ndarray]  # → [D]
     width: Callable[[Columns], np.ndarray]  # → [D]
     logarithmic: bool = False
 
@@ -67,37 +204,88 @@ def _greatest_logarithm(columns: Columns) -> np.ndarray:
 
 
 SCALINGS = {
-    "standardize": Rule(lambda columns: columns.mean, lambda columns: columns.deviation),
-    "min_max": Rule(lambda columns: columns.low, lambda columns: columns.high - columns.low),
+    "standardize": Rule(
+        lambda columns: columns.mean, lambda columns: columns.mean_rest, lambda columns: columns.deviation
+    ),
+    "min_max": Rule(lambda columns: columns.low, lambda columns: columns.low_rest, lambda columns: columns.span),
     # DeepInsight's second norm (Sharma et al. 2019): over the greatest logarithm of all columns
-    "log": Rule(lambda columns: np.zeros_like(columns.mean), _greatest_logarithm, logarithmic=True),
-}
+    "log": Rule(
+        lambda columns: np.zeros_like(columns.mean), lambda columns: columns.low_rest, _greatest_logarithm,
+        logarithmic=True,
+    ),
+}  # fmt: skip
 
 
 class Scaling(NamedTuple):
-    """``(g(x) − center) / width`` with g the identity, or the logarithm of what exceeds the minimum."""
+    """``(g(x) − center) / width`` with g the identity, or the logarithm of what exceeds the minimum.
 
-    kind: str  # one of SCALINGS
-    low: np.ndarray  # [D] float32
-    center: np.ndarray  # [D] float32
-    width: np.ndarray  # [D] float32
+    Values outside the range of the training rows go on along the same line; below the training minimum, the logarithm
+    is that of the minimum.
 
-    def apply(self, block: np.ndarray) -> np.ndarray:
-        """[n, D] → [n, D] float32, a new array."""
-        if SCALINGS[self.kind].logarithmic:  # below the least of the training rows counts as the least
-            block = np.log1p(np.maximum(block, self.low) + np.abs(self.low))
-        block = block - self.center
-        block /= self.width
-        return block
+    Attributes:
+        kind: one of ``SCALINGS``.
+        low, center, width: [D] float64, or float32 from a file of version 0.10.
+        rest: [D] float64, what ``center`` (of a logarithm: ``low``) lacks for want of digits.
+    """
+
+    kind: str
+    low: np.ndarray
+    center: np.ndarray
+    width: np.ndarray
+    rest: np.ndarray = _NONE
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether g is a logarithm."""
+        return SCALINGS[self.kind].logarithmic
+
+    @property
+    def base(self) -> np.ndarray:
+        """[D] min + |min| + 1: where the logarithm starts."""
+        return self.low + np.abs(self.low) + 1
+
+    @property
+    def least(self) -> np.ndarray:
+        """[D] log(base), with the digits of a small minimum."""
+        return np.log1p(self.low + np.abs(self.low))
+
+    def apply(self, block: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
+        """[n, D] → [n, D] of ``dtype``, a new array; infinite where float32 cannot hold the result."""
+        narrow = dtype == np.float32 and block.dtype.name in _NARROW and self._in_float32()
+        subtract, kind = (_subtracted_in_float32, np.float32) if narrow else (_subtracted_in_float64, np.float64)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            scaled = subtract(block, self.low if self.logarithmic else self.center, self.rest)
+            if self.logarithmic:  # log(x + |min| + 1) = least + log1p((x − min) / base)
+                np.maximum(scaled, 0, out=scaled)
+                scaled /= self.base.astype(kind)
+                np.log1p(scaled, out=scaled)
+                scaled += (self.least - self.center).astype(kind)
+            scaled /= self.width.astype(kind)
+            return scaled.astype(dtype, copy=False)
 
     def invert(self, block: np.ndarray) -> np.ndarray:
-        """The features of scaled ones."""
-        block = block * self.width + self.center
-        return np.expm1(block) - np.abs(self.low) if SCALINGS[self.kind].logarithmic else block
+        """The features of scaled ones; float64."""
+        block = np.asarray(block, np.float64) * self.width
+        if self.logarithmic:
+            return np.expm1(block + (self.center - self.least)) * self.base + self.rest + self.low
+        return block + self.rest + self.center
+
+    def of_columns(self, columns: np.ndarray) -> "Scaling":
+        """The scaling of some columns."""
+        low, center, width, rest = np.broadcast_arrays(self.low, self.center, self.width, self.rest)
+        return Scaling(self.kind, low[columns], center[columns], width[columns], rest[columns])
+
+    def about_low(self) -> "Scaling":
+        """A logarithm that is 0 at the training minimum: 1e8 + x keeps the digits of x."""
+        return self._replace(center=self.least)
+
+    def _in_float32(self) -> bool:
+        """Whether float32 holds the columns' centres and widths with all its digits."""
+        sizes = np.abs(self.low), np.abs(self.center), self.width
+        return bool(max(map(np.max, sizes)) < _LARGEST and self.width.min() > 1 / _LARGEST)
 
 
 def fit_scaling(kind: str, columns: Columns) -> Scaling:
     """A scaling, one of ``SCALINGS``, from the statistics of the training rows."""
     rule = SCALINGS[kind]
-    arrays = (columns.low, rule.center(columns), rule.width(columns))
-    return Scaling(kind, *(array.astype(np.float32) for array in arrays))
+    return Scaling(kind, columns.low, rule.center(columns), rule.width(columns), rule.rest(columns))

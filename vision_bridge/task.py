@@ -14,17 +14,18 @@ from training.backends import Placement
 from training.config import TrainingConfig
 from training.dry_run import first_step
 from training.evaluation import make_evaluator
-from training.figures import Cost
 from training.job import Figures, Job, make_job
 from training.loop import fit
 from training.randomness import seeded
+from training.repetitions import Interval
 from training.run import Run
 from vision_bridge.batches import evaluation_batches, training_batches
 from vision_bridge.bridge import SPLITS, Bridge, Features, Maps, Network, build_network
 from vision_bridge.cache import Stage
-from vision_bridge.classifier import COSTS, build_head, is_encoder, make_loss_fn
+from vision_bridge.classifier import build_head, is_encoder, make_loss_fn
 from vision_bridge.config import BridgeConfig
-from vision_bridge.controls import Data, linear_probe, mlp_probe, pooled, wilson_interval
+from vision_bridge.controls import Data, pooled
+from vision_bridge.goals import Goal, make_goal
 from vision_bridge.images import Normalization
 from vision_bridge.layout import Layout
 from vision_bridge.maps import make_maps_of, map_shape
@@ -32,17 +33,33 @@ from vision_bridge.weights import set_random_weights
 
 
 class HeadJob(NamedTuple):
-    """What the engine trains, and a function from a split to its mean figures."""
+    """What the engine trains, and how it is judged.
+
+    Attributes:
+        job: for ``fit``.
+        values: split → one number a row [N] of each of the objective's values.
+        figures: split, its values → its figures.
+    """
 
     job: Job
-    figures: Callable[[str], Figures]
+    values: Callable[[str], dict[str, np.ndarray]]
+    figures: Callable[[str, dict[str, np.ndarray]], Figures]
 
 
 class Trained(NamedTuple):
-    """A trained head and its result."""
+    """A trained head and its result.
+
+    Attributes:
+        result: for ``result.json``.
+        head: the model.
+        goal: that it was trained for.
+        errors: [N] label minus prediction of the test rows; None for classes.
+    """
 
     result: dict[str, Any]
     head: keras.Model
+    goal: Goal
+    errors: np.ndarray | None
 
 
 def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probes: bool = True) -> dict[str, Any]:
@@ -64,43 +81,43 @@ def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probe
     if network.weights == "random":
         run.say("note: the extractor's weights are random")
     found = probes(bridge, maps, seed) if with_probes else {}
-    result, head = train_head(run, bridge, maps, seed)
+    result, head, goal, errors = train_head(run, bridge, maps, seed)
     run.write_json("result.json", result | found)
-    draw_curves(run, run.picture)
-    pictures.draw(run, bridge, maps)
-    run.picture("activation.png", lambda path: pictures.draw_activation(path, bridge, maps, head))
+    draw_curves(run, run.picture, goal.figure)
+    pictures.draw(run, bridge, maps, goal)
+    run.picture("activation.png", lambda path: pictures.draw_activation(path, bridge, maps, head, goal))
+    if errors is not None:
+        run.picture("predicted.png", lambda path: pictures.draw_predicted(path, bridge, errors))
+    name = f"test_{goal.figure}"
     run.say(
-        f"test accuracy {result['test_accuracy']:.4f} ({result['test_accuracy_low']:.4f} to "
-        f"{result['test_accuracy_high']:.4f} for {len(bridge.features.labels['test']):,} rows)"
+        f"test {goal.figure} {result[name]:.4f} ({result[f'{name}_low']:.4f} to {result[f'{name}_high']:.4f} for "
+        f"{len(bridge.features.labels['test']):,} rows)"
         + "".join(f"\n{name.removeprefix('probe_').replace('_', ' ')}: {value:.4f}" for name, value in found.items())
         + f"\neverything is in {run.path}"
     )
     return result | found
 
 
-def draw_curves(run: Run, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
+def draw_curves(run: Run, picture: Callable[[str, Callable[[Path], None]], None], figure: str = "accuracy") -> None:
     """The picture that needs nothing but the run's figures, by ``run.picture`` or ``run.missing_picture``."""
     from training.plots import training_curves
 
-    picture("curves.png", lambda path: training_curves(run.path / "metrics.jsonl", path))
+    picture("curves.png", lambda path: training_curves(run.path / "metrics.jsonl", path, ("loss", figure)))
 
 
 def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
     """Trains a head on the frozen maps, and scores the test split once; raises UserError as ``keep_layout`` does."""
     keep_layout(run.path / "layout.safetensors", bridge.pixel_map)
-    training = resolved(bridge.config, len(bridge.features.labels["train"]))
-    job, figures = make_head_job(bridge, maps, training, seed)
+    labels = bridge.features.labels
+    goal = make_goal(bridge.features.classes, labels["train"])
+    training = resolved(bridge.config, len(labels["train"]))
+    job, values, figures = make_head_job(bridge, maps, training, seed)
     state = fit(job, bridge.placement, run, training)
-    validation, test = figures("validation"), figures("test")
-    interval = wilson_interval(test["accuracy"], len(bridge.features.labels["test"]))
+    validation, of_test = figures("validation", values("validation")), values("test")
+    test, interval = figures("test", of_test), goal.interval(of_test)
     rates = bridge.config.rates_of(maps.network.extractor)
     result = {
-        "test_accuracy": test["accuracy"],
-        "test_accuracy_low": interval.low,
-        "test_accuracy_high": interval.high,
-        "val_accuracy": validation["accuracy"],
-        "val_accuracy_mean_of_passes": _mean_of_passes(run),
-        "test_loss": test["loss"],
+        **_headline(goal, test, validation, interval, _mean_of_passes(run, goal.figure)),
         "backbone": maps.network.name,
         "weights": maps.network.weights,
         "maps": "×".join(map(str, maps.shape)),
@@ -115,7 +132,24 @@ def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
         **{f"choice_{name}": value for name, value in dataclasses.asdict(bridge.config.chosen).items()},
         **{f"layout_{name}": value for name, value in bridge.pixel_map.figures().items()},
     }
-    return Trained(result, job.model)
+    return Trained(result, job.model, goal, goal.errors(of_test))
+
+
+def _headline(
+    goal: Goal, test: Figures, validation: Figures, interval: Interval, mean_of_passes: float
+) -> dict[str, float]:
+    """The figures that count, the first of them with its interval."""
+    figure = goal.figure
+    own = {f"test_{name}": test[name] for name in test if name not in (figure, "loss", "reconstruction")}
+    return {
+        f"test_{figure}": test[figure],
+        f"test_{figure}_low": interval.low,
+        f"test_{figure}_high": interval.high,
+        f"val_{figure}": validation[figure],
+        f"val_{figure}_mean_of_passes": mean_of_passes,
+        "test_loss": test["loss"],
+        **own,
+    }
 
 
 def keep_layout(path: Path, pixel_map: Layout) -> None:
@@ -132,12 +166,12 @@ def keep_layout(path: Path, pixel_map: Layout) -> None:
     pixel_map.save(path)
 
 
-def _mean_of_passes(run: Run) -> float:
-    """The mean validation accuracy of all evaluations: the figure of the author's code."""
+def _mean_of_passes(run: Run, figure: str) -> float:
+    """The mean validation figure of all evaluations: with accuracy, that of the author's code."""
     from training.plots import read_metrics
 
     lines = read_metrics(run.path / "metrics.jsonl")
-    return float(np.mean([line["accuracy"] for line in lines if line["split"] == "validation"]))
+    return float(np.mean([line[figure] for line in lines if line["split"] == "validation"]))
 
 
 def resolved(config: BridgeConfig, rows: int) -> TrainingConfig:
@@ -155,48 +189,52 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
         training: from ``resolved``.
         seed: of its weights, of dropout and of the batches' order.
     """
-    extractor, x, labels = maps.network.extractor, maps.x.arrays, bridge.features.labels
+    extractor, x, features = maps.network.extractor, maps.x.arrays, bridge.features
+    goal = make_goal(features.classes, features.labels["train"])
+    targets = {split: goal.targets(labels) for split, labels in features.labels.items()}
     shape, rates = bridge.config.head_of(extractor), bridge.config.rates_of(extractor)
     ratio, size = rates.encoder / rates.dense, training.batch_size
     with bridge.placement.scope(), seeded(seed):
-        head = build_head(maps.shape, len(bridge.features.classes), shape)
-    loss_fn = make_loss_fn(head, maps.maps_of, shape)
+        head = build_head(maps.shape, goal.outputs, shape)
+    loss_fn = make_loss_fn(head, maps.maps_of, shape, goal.objective)
     score = make_evaluator(lambda batch: loss_fn(batch, False, None), bridge.placement)
 
-    def figures(split: str) -> Figures:
-        values = score(evaluation_batches(x[split], labels[split], size))
-        means = {name: float(np.mean(value)) for name, value in values.items()}
-        return {name: Cost(mean) if name in COSTS else mean for name, mean in means.items()}
+    def values(split: str) -> dict[str, np.ndarray]:
+        return score(evaluation_batches(x[split], targets[split], size))
+
+    def figures(split: str, values: dict[str, np.ndarray]) -> Figures:
+        return goal.figures(values, targets[split])
 
     job = make_job(
         head,
         loss_fn,
-        lambda step: training_batches(x["train"], labels["train"], size, seed, step),
-        lambda: figures("validation"),
+        lambda step: training_batches(x["train"], targets["train"], size, seed, step),
+        lambda: figures("validation", values("validation")),
         bridge.placement,
         dataclasses.replace(training, learning_rate=rates.dense),
         seed,
         epsilon=1e-8,
         rate_of=lambda variable: ratio if is_encoder(variable) else 1.0,
     )
-    return HeadJob(job, figures)
+    return HeadJob(job, values, figures)
 
 
 def probes(bridge: Bridge, maps: Maps, seed: int) -> dict[str, float]:
-    """Test accuracy of simple classifiers on the raw features, the pixel means and the frozen maps."""
-    found = {}
+    """The goal's figure on test rows of simple models on the raw features, the pixel means and the frozen maps."""
+    labels = bridge.features.labels
+    goal = make_goal(bridge.features.classes, labels["train"])
+    found = {f"probe_{name}": value for name, value in goal.baselines(labels["train"], labels["test"]).items()}
     stages = {"features": bridge.features.arrays, "pixels": bridge.images.arrays}
     if maps.cached:
         stages["maps"] = maps.x.arrays
     for name, of_split in stages.items():
         arrays = {split: pooled(of_split[split]) if name == "maps" else of_split[split] for split in SPLITS}
-        print(f"logistic regression on {name}, {'×'.join(map(str, arrays['train'].shape[1:]))}", flush=True)
+        print(f"simple models on {name}, {'×'.join(map(str, arrays['train'].shape[1:]))}", flush=True)
         train, validation, test = (
-            Data(array.reshape(len(array), -1), bridge.features.labels[split]) for split, array in arrays.items()
+            Data(array.reshape(len(array), -1), labels[split]) for split, array in arrays.items()
         )
-        found[f"probe_linear_on_{name}"] = linear_probe(train, validation, test).test_accuracy
-        if name == "pixels":
-            found["probe_mlp_on_pixels"] = mlp_probe(train, validation, test, seed).test_accuracy
+        scores = goal.probes(train, validation, test, seed, hidden=name == "pixels")
+        found |= {f"probe_{model}_on_{name}": score for model, score in scores.items()}
     return found
 
 

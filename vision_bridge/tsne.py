@@ -14,16 +14,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_factor
-from scipy.linalg.blas import strsv
 from scipy.sparse import csr_matrix
 
 from files.errors import UserError
+from vision_bridge.laplacian import Solve, inverse_kernel, laplacian, solver
 
 RENEW = 20  # steps with one preconditioner
 MEMORY = 10  # pairs of the L-BFGS update
 WINDOW = 10  # steps over which the decrease is measured
-TOLERANCE = 2e-3  # the descent ends when the window's relative decrease is smaller, and the step is not limited
+TOLERANCE = 2e-3  # the descent ends when the window's relative decrease is smaller, and no step in it was limited
 MAX_STEPS = 500
 
 
@@ -65,10 +64,7 @@ def affinities(distances: np.ndarray, perplexity: float, all_pairs: bool = False
     count = len(distances)
     check_perplexity(count, perplexity)
     near = count - 1 if all_pairs else int(3 * perplexity)
-    others = distances.astype(np.float32)
-    np.fill_diagonal(others, np.inf)
-    columns = np.argpartition(others, near - 1, axis=1)[:, :near]
-    square = np.square(np.take_along_axis(others, columns, axis=1))
+    columns, square = _nearest(distances, near)
     square -= square.min(axis=1, keepdims=True)  # the nearest has weight 1, whatever the bandwidth
     scale = np.partition(square, int(perplexity) - 1, axis=1)[:, int(perplexity) - 1, None]
     beta = 1 / np.where(scale > 0, scale, 1)  # precision of each Gaussian
@@ -90,6 +86,20 @@ def affinities(distances: np.ndarray, perplexity: float, all_pairs: bool = False
     return joint
 
 
+def _nearest(distances: np.ndarray, near: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each point's ``near`` nearest others [D, near] and their squared distances, in blocks of rows."""
+    count = len(distances)
+    columns, square = np.empty((count, near), np.int32), np.empty((count, near), np.float32)
+    for start in range(0, count, 256):
+        others = distances[start : start + 256].astype(np.float32)
+        own = np.arange(len(others))
+        others[own, start + own] = np.inf
+        chosen = np.argpartition(others, near - 1, axis=1)[:, :near]
+        columns[start : start + 256] = chosen
+        square[start : start + 256] = np.square(np.take_along_axis(others, chosen, axis=1))
+    return columns, square
+
+
 def check_perplexity(count: int, perplexity: float) -> None:
     """Raises UserError unless ``count`` points allow for the perplexity."""
     if perplexity <= 1 or count < 3 * perplexity + 1:
@@ -99,23 +109,11 @@ def check_perplexity(count: int, perplexity: float) -> None:
         )
 
 
-def inverse_kernel(joint: csr_matrix, points: np.ndarray) -> np.ndarray:
-    """1 + |y_i − y_j|² of every stored pair, in the order of ``joint.data``; float32."""
-    x, u = np.ascontiguousarray(points.T, dtype=np.float32)
-    sizes = np.diff(joint.indptr)
-    dx, du = np.repeat(x, sizes) - x[joint.indices], np.repeat(u, sizes) - u[joint.indices]
-    return 1 + dx * dx + du * du
-
-
-def descend(
-    joint: csr_matrix,
-    initial: np.ndarray,
-    objective: Objective,
-    on_progress: Progress = silent,
-) -> np.ndarray:
+def descend(joint: csr_matrix, initial: np.ndarray, objective: Objective, on_progress: Progress = silent) -> np.ndarray:
     """Lowers the divergence by L-BFGS from the spectral direction (Vladymyrov and Carreira-Perpiñán 2012).
 
-    A step has at most the rate of ``_max_rate``, and is halved until the divergence falls.
+    Every step starts at rate 1, or at that of ``_max_rate`` if it is less, and is halved until the divergence falls. A
+    rate that a step needed says nothing of the next: twice the last rate as a start made layouts crawl to a halt.
 
     Args:
         joint: from ``affinities``.
@@ -127,29 +125,29 @@ def descend(
         [D, 2] float64.
     """
     current = _at(objective, np.asarray(initial, np.float64))
-    values, rate, lowest = [current.value], 1.0, entropy(joint)
+    lowest = entropy(joint)
     pairs: deque[_Pair] = deque(maxlen=MEMORY)
+    values = deque([current.value], maxlen=WINDOW + 1)  # since the last step that was limited
     for step in range(MAX_STEPS):
         if step % RENEW == 0:
             on_progress(step, current.value - lowest)
-            factor = _factored_laplacian(joint, current.points)
-        direction = -_quasi_newton(current.gradient, pairs, factor)
-        direction -= direction.mean(axis=0)  # a shift of all points changes nothing
+            solve = solver(laplacian(joint, current.points))
+        direction = _direction(current, pairs, solve)
         limit = _max_rate(current.points, direction)
-        rate, candidate = _line_search(objective, current, direction, min(1.0, 2 * rate, limit))
+        rate, candidate = _line_search(objective, current, direction, min(1.0, limit))
         if candidate.value > current.value:
             if not pairs:
                 break
             pairs.clear()
-            rate = 1.0
             continue
         _remember(pairs, current, candidate)
         current = candidate
+        if rate >= limit:
+            values.clear()
         values.append(current.value)
-        recent_decrease = values[-WINDOW - 1] - current.value if len(values) > WINDOW else np.inf
-        if rate < limit and recent_decrease < TOLERANCE * (current.value - lowest):
+        if len(values) > WINDOW and values[0] - current.value < TOLERANCE * (current.value - lowest):
             break
-    on_progress(len(values) - 1, current.value - lowest)
+    on_progress(step + 1, current.value - lowest)
     return current.points
 
 
@@ -202,35 +200,23 @@ def _remember(pairs: "deque[_Pair]", current: _Iterate, candidate: _Iterate) -> 
         pairs.append(_Pair(s, y, 1 / ys))
 
 
-def _quasi_newton(gradient: np.ndarray, pairs: "deque[_Pair]", factor: np.ndarray) -> np.ndarray:
+def _direction(current: _Iterate, pairs: "deque[_Pair]", solve: Solve) -> np.ndarray:
+    direction = -_quasi_newton(current.gradient, pairs, solve)
+    return direction - direction.mean(axis=0)  # a shift of all points changes nothing
+
+
+def _quasi_newton(gradient: np.ndarray, pairs: "deque[_Pair]", solve: Solve) -> np.ndarray:
     """The L-BFGS product H·gradient by two loops (Nocedal and Wright 2006, algorithm 7.4)."""
     q, alphas = gradient.copy(), []
     for s, y, rho in reversed(pairs):
         alpha = rho * np.vdot(s, q)
         q -= alpha * y
         alphas.append(alpha)
-    r = _solve(factor, q)
+    r = solve(q)
     for (s, y, rho), alpha in zip(pairs, reversed(alphas), strict=True):
         beta = rho * np.vdot(y, r)
         r += (alpha - beta) * s
     return r
-
-
-def _solve(factor: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Column by column: LAPACK's solver for many columns takes three times as long for two."""
-    columns = [strsv(factor, column, lower=1) for column in right.astype(np.float32).T]
-    return np.stack([strsv(factor, column, lower=1, trans=1) for column in columns], axis=1).astype(np.float64)
-
-
-def _factored_laplacian(joint: csr_matrix, y: np.ndarray) -> np.ndarray:
-    """Lower Cholesky factor of 4·L, L the Laplacian of p_ij / (1 + |y_i − y_j|²), made regular."""
-    weight = csr_matrix((-4 * joint.data / inverse_kernel(joint, y), joint.indices, joint.indptr), joint.shape)
-    degree = -np.asarray(weight.sum(axis=1)).ravel()
-    laplacian = weight.toarray()
-    np.fill_diagonal(laplacian, 1.01 * degree)  # else unconnected groups would move without bound
-    return cho_factor(laplacian.T, lower=True, overwrite_a=True, check_finite=False)[
-        0
-    ]  # .T: Fortran order, so in place
 
 
 def kl_divergence(joint: csr_matrix, points: np.ndarray) -> float:

@@ -14,12 +14,14 @@ from scipy import fft
 from scipy.interpolate import BSpline, PPoly
 from scipy.sparse import csr_matrix, triu
 
-from vision_bridge.tsne import Objective, Value, attraction, inverse_kernel
+from vision_bridge.laplacian import inverse_kernel
+from vision_bridge.tsne import Objective, Value, attraction
 
 SPACING = (
     0.4  # of the grid; the kernel is ½ at distance 1, and its transform at the grid's highest frequency exp(−π / 0.4)
 )
 DEGREE = 3  # of the splines; a higher one is no better at this spacing
+SMALL = 2**17  # nodes that one thread transforms in a millisecond or two; a second one would cost more than it saves
 OFFSETS = np.arange(DEGREE + 1) - DEGREE // 2  # of the nodes about a point
 _PIECES = PPoly.from_spline(BSpline.basis_element(np.arange(DEGREE + 2)))  # and as many beyond either end
 _WEIGHT, _CHANGE = (  # of each node, and its derivative: powers of the place between two nodes → [DEGREE + 1]
@@ -62,16 +64,17 @@ def potential(points: np.ndarray) -> Potential:
     nodes = (node[:, 0, None] + OFFSETS)[:, :, None] * columns + (node[:, 1, None] + OFFSETS)[:, None]
     charge = np.bincount(nodes.ravel(), (weight[:, 0, :, None] * weight[:, 1, None]).ravel(), rows * columns)
     shape = (fft.next_fast_len(2 * int(rows), real=True), fft.next_fast_len(2 * int(columns), real=True))
-    wave = fft.rfft2(charge.reshape(rows, columns).astype(np.float32), shape, workers=2)
+    workers = 2 if shape[0] * shape[1] > SMALL else 1
+    wave = fft.rfft2(charge.reshape(rows, columns).astype(np.float32), shape, workers=workers)
     wave *= _kernel_wave(shape)
-    field = fft.irfft2(wave, shape, workers=2)[:rows, :columns].ravel()[nodes]
+    field = fft.irfft2(wave, shape, workers=workers)[:rows, :columns].ravel()[nodes]
     across = np.einsum("dij,dj->di", field, weight[:, 1])
     along = np.einsum("dij,dj->di", field, change[:, 1])
     slope = [np.einsum("di,di->d", across, change[:, 0]), np.einsum("di,di->d", along, weight[:, 0])]
     return Potential(np.einsum("di,di->d", across, weight[:, 0]), np.stack(slope, axis=1) / SPACING)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)  # as many sizes as line searches go back and forth between
 def _kernel_wave(shape: tuple[int, int]) -> np.ndarray:
     """Transform of 1 / (1 + r²) around a grid's corner, divided by the splines' own twice, so that they add no blur."""
 

@@ -82,8 +82,8 @@ def _questions(
             answer = "equal" if first == second else "first" if first > second else "second"
             examples.append(Example(tuple(map(str, drawn)), LARGER, answer))
     if shuffled:
-        for kind in (WHICH, HOW_MANY, LARGER):
-            places = np.flatnonzero([example.prompt == kind for example in examples])
+        for prompt in (WHICH, HOW_MANY, LARGER):
+            places = np.flatnonzero([example.prompt == prompt for example in examples])
             others = rng.permutation(places)
             pictures = [examples[other].pictures for other in others]
             for place, theirs in zip(places, pictures, strict=True):

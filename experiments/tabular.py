@@ -1,0 +1,84 @@
+"""From a table to the vision bridge: its columns are the features that ``vision_bridge`` turns into images."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.bridge import run_extractor
+from training.config import TaskConfig
+from training.options import nested, option
+from training.run import Run
+from vision_bridge.extractors import EXTRACTORS
+from vision_bridge.tabular_config import TableBridgeConfig, TabularConfig
+
+if TYPE_CHECKING:
+    from vision_bridge.tabular import Tabular
+
+
+@dataclasses.dataclass(frozen=True)
+class TableImagesConfig(TaskConfig):
+    """The table, and the bridge from its columns to a classifier or a regression."""
+
+    data: TabularConfig = nested(TabularConfig)
+    bridge: TableBridgeConfig = nested(TableBridgeConfig)
+    backbone: str = option(
+        "squeezenet1_1",
+        "Extractor: the first layers of this ImageNet network.",
+        choices="vision_bridge.extractors:EXTRACTORS",
+    )
+    probes: bool = option(True, "Also fit simple models to columns, pixel means and maps.")
+
+    def check(self) -> None:
+        self.bridge.head_of(EXTRACTORS[self.backbone])
+
+
+def name_of(config: TableImagesConfig) -> str:
+    """What a run folder is called."""
+    path = config.data.data_path
+    return config.data.dataset if path is None else path.name.split(".")[0]
+
+
+def train_table(config: TableImagesConfig, run_dir: Path | str) -> dict[str, Any]:
+    """Runs every stage for one extractor, and draws its pictures.
+
+    Args:
+        config: every choice.
+        run_dir: the run folder; after an interruption, the same call resumes there.
+
+    Returns:
+        What is in ``result.json``.
+    """
+    from training.session import session
+    from vision_bridge.goals import make_goal
+
+    Run.check(run_dir, config)
+    with session(config, config.bridge.training) as placement:
+        table = _prepare(config)
+        features = table.features
+        figure = make_goal(features.classes, features.labels["train"]).figure
+        return run_extractor(config, run_dir, table, {}, table.sizes(), lambda: features, figure, placement)
+
+
+def dry_run_table(config: TableImagesConfig) -> None:
+    """Reads the table, prints its notes, sizes and the cost of a step, and writes nothing."""
+    from training.session import session
+    from vision_bridge import task
+
+    with session(config, config.bridge.training) as placement:
+        table = _prepare(config)
+        features = table.features
+        print(f"{table.sizes()}; {len(features.names):,} columns of features")
+        for note in table.notes:
+            print(f"note: {note}")
+        sizes = {name: len(labels) for name, labels in features.labels.items()}
+        task.dry_run(config.bridge, [config.backbone], sizes, features.classes, config.seed, placement)
+
+
+def _prepare(config: TableImagesConfig) -> "Tabular":
+    """Reads the table; refuses an image or a perplexity that does not fit the number of columns."""
+    from vision_bridge.bridge import check_features
+    from vision_bridge.tabular import load_table
+
+    table = load_table(config.data, config.seed)
+    check_features(config.bridge, len(table.features.names))
+    return table

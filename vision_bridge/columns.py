@@ -1,0 +1,133 @@
+"""Columns of a table → columns of features. What is fitted is fitted to the training rows. ``N`` rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from files.errors import UserError
+from training.names import one_line
+from vision_bridge.tabular_config import TabularConfig
+from vision_bridge.tabular_files import as_numbers, as_texts, is_missing, is_number, listed
+
+Rows = Mapping[str, np.ndarray]  # split → row numbers
+
+
+class Encoded(NamedTuple):
+    """Features by name, each [N] float64 and finite, and what a reader of the result should know of them."""
+
+    columns: dict[str, np.ndarray]
+    notes: list[str]
+
+
+def encode(fields: Mapping[str, np.ndarray], places: np.ndarray, rows: Rows, config: TabularConfig) -> Encoded:
+    """Numbers as they are, a column ``FIELD=TEXT`` for each text of a category, missing values as ``config`` says.
+
+    A missing value becomes the mean of the column's training rows; of a category's columns, these are the shares of
+    the texts. Columns that are constant in the training rows, or equal to an earlier column there, are left out.
+
+    Args:
+        fields: name → [N], numbers with NaN, or texts with None.
+        places: [N] where each row is, for messages.
+        rows: of each split.
+        config: what a column becomes.
+
+    Raises:
+        UserError: a missing value where none may be, an infinite one, a text among numbers, or too many categories.
+    """
+    train, found = rows["train"], Encoded({}, [])
+    for name, column in fields.items():
+        numbers = None if name in config.categorical_fields else _numbers(name, column, places)
+        missing = is_missing(column)
+        _check_missing(name, missing, places, config)
+        if numbers is not None:
+            found.columns[name] = _filled(numbers, train)
+        else:
+            _add_categories(found, name, as_texts(column), missing, rows, config)
+        if config.missing == "indicator" and missing.any():
+            found.columns[f"{name} is missing"] = missing.astype(np.float64)
+    return _useful(found, train)
+
+
+def _numbers(name: str, column: np.ndarray, places: np.ndarray) -> np.ndarray | None:
+    """[N] numbers with NaN; None for a column of texts.
+
+    Raises:
+        UserError: an infinite number, or texts and numbers in one column.
+    """
+    numbers = as_numbers(column)
+    if numbers is None:
+        _check_no_numbers(name, column, places)
+        return None
+    infinite = np.flatnonzero(np.isinf(numbers))
+    if len(infinite):
+        raise UserError(
+            f"{places[infinite[0]]}: column {name!r} is infinite ({len(infinite):,} such rows): correct them, leave "
+            "them empty (--missing=mean), or list the column in --ignore_fields"
+        )
+    return numbers
+
+
+def _check_no_numbers(name: str, texts: np.ndarray, places: np.ndarray) -> None:
+    numeric = np.array([text is not None and is_number(text) for text in texts])
+    others = np.flatnonzero(~numeric & ~is_missing(texts))
+    if numeric.any():
+        raise UserError(
+            f"{places[others[0]]}: column {name!r} has {one_line(texts[others[0]], 40)!r}, and numbers in "
+            f"{numeric.sum():,} rows ({len(others):,} such texts): is it a category (--categorical_fields), a missing "
+            "value (--missing_values), or a mistake (correct it, or --ignore_fields)?"
+        )
+
+
+def _check_missing(name: str, missing: np.ndarray, places: np.ndarray, config: TabularConfig) -> None:
+    if config.missing == "error" and missing.any():
+        raise UserError(
+            f"{places[missing][0]}: no value in column {name!r} ({missing.sum():,} such rows): use --missing=mean or "
+            "--missing=indicator, fill them in, or list the column in --ignore_fields"
+        )
+
+
+def _filled(column: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """The mean of the training rows in place of NaN; 0 if they have no value at all."""
+    known = column[train][~np.isnan(column[train])]
+    return np.where(np.isnan(column), known.mean() if len(known) else 0.0, column)
+
+
+def _add_categories(
+    found: Encoded, name: str, texts: np.ndarray, missing: np.ndarray, rows: Rows, config: TabularConfig
+) -> None:
+    """A column for each text of the training rows, in order of the alphabet; other texts are 0 in all of them."""
+    known = sorted(set(texts[rows["train"]].tolist()) - {None})
+    if len(known) > config.max_categories:
+        raise UserError(
+            f"column {name!r} has {len(known):,} different texts ({listed(known, 3)}), more than --max_categories="
+            f"{config.max_categories}: list it in --ignore_fields if it names rows, say --decimal=comma if these are "
+            "numbers, or raise --max_categories"
+        )
+    for text in known:
+        column = np.where(missing, np.nan, np.equal(texts, text).astype(np.float64))
+        found.columns[f"{name}={text}"] = _filled(column, rows["train"])
+    new = ~missing & ~np.isin(texts.astype(str), known)
+    for split, part in rows.items():
+        if new[part].any():
+            found.notes.append(f"{new[part].sum():,} {split} rows have texts in {name!r} that no training row has")
+
+
+def _useful(encoded: Encoded, train: np.ndarray) -> Encoded:
+    """Without the columns that say nothing new of the training rows: they have no distance to others, or one of 0."""
+    kept: dict[str, np.ndarray] = {}
+    constant, equal, first = [], [], dict[bytes, str]()
+    for name, column in encoded.columns.items():
+        values = column[train] + 0.0  # −0 is 0
+        same = first.setdefault(values.tobytes(), name)
+        if values.min() == values.max():
+            constant.append(name)
+        elif same != name:
+            equal.append(f"{name} (as {same})")
+        else:
+            kept[name] = column
+    return Encoded(kept, [*encoded.notes, *_left_out(constant, "constant"), *_left_out(equal, "equal to another")])
+
+
+def _left_out(names: Sequence[str], why: str) -> list[str]:
+    return [f"{len(names):,} column(s) left out, {why} in the training rows: {listed(names)}"] if names else []
