@@ -1,6 +1,6 @@
 """Questions about scikit-learn's digits, and a small model of Llama 3.2 Vision's architecture for them.
 
-Which digit a picture shows, how many digits stand in it, and which of two pictures shows the larger one. A picture of
+Which digit a picture shows, how many digits stand in it, and the larger digit of two pictures. A picture of
 several digits is as many tiles wide. No digit of one split is in a picture of another.
 """
 
@@ -16,7 +16,7 @@ from vision_bridge.llama.tokeniser import SPECIAL, Tokeniser
 
 SIZES = {"train": 12_000, "validation": 600, "test": 1200}  # examples
 WHICH, HOW_MANY = "Which digit is this?", "How many digits are there?"
-LARGER = "Which is larger, the first or the second?"
+LARGER = "What is the larger digit?"
 BYTES = 256
 
 
@@ -78,9 +78,7 @@ def _questions(
         elif kind == 1:
             examples.append(Example((keys,), HOW_MANY, str(len(drawn))))
         else:
-            first, second = labels[drawn]
-            answer = "equal" if first == second else "first" if first > second else "second"
-            examples.append(Example(tuple(map(str, drawn)), LARGER, answer))
+            examples.append(Example(tuple(map(str, drawn)), LARGER, str(max(labels[drawn]))))
     if shuffled:
         for prompt in (WHICH, HOW_MANY, LARGER):
             places = np.flatnonzero([example.prompt == prompt for example in examples])
