@@ -110,7 +110,9 @@ def test_every_layer_is_registered() -> None:
     names = tuple(package.__name__ for package in PACKAGES)
     ours = {c for c in _subclasses(keras.layers.Layer) if c.__module__.split(".")[0] in names}
     registered = set(keras.saving.get_custom_objects().values())
-    assert {c for c in ours if not issubclass(c, keras.Model)} <= registered
+    # Llama's layers are parts of one model, which is written as it is published, never as a Keras model.
+    ours = {c for c in ours if not issubclass(c, keras.Model) and not c.__module__.startswith("vision_bridge.llama")}
+    assert ours <= registered
 
 
 @every_case

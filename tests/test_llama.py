@@ -17,11 +17,12 @@ from keras import ops
 
 from files.errors import UserError
 from vision_bridge.llama import text, vision
-from vision_bridge.llama.checkpoint import load_checkpoint, published_shapes, read_config
+from vision_bridge.llama.checkpoint import load_checkpoint, published_names, read_config
 from vision_bridge.llama.config import LlamaConfig
 from vision_bridge.llama.generation import Sight, generate, nucleus
 from vision_bridge.llama.layers import Gate, RMSNorm
 from vision_bridge.llama.model import LlamaVision, Pictures, causal
+from vision_bridge.llama.shapes import published_shapes
 from vision_bridge.llama.text import Seen
 
 FOLDER = Path(__file__).parent / "golden" / "llama"
@@ -167,7 +168,7 @@ def test_the_real_model_has_as_many_parameters_as_was_published() -> None:
     assert count("language_model.model.embed_tokens") == 525_369_344
     assert (count("language_model.model.norm"), count("language_model.lm_head")) == (4_096, 525_336_576)
     tiny = {name: array.shape for name, array in safetensors.numpy.load_file(FOLDER / "model.safetensors").items()}
-    assert published_shapes(CONFIG) == tiny
+    assert published_shapes(CONFIG) == tiny and set(tiny) == set(published_names(LlamaVision(CONFIG)))
 
 
 # ------------------------------------------------------------------------------------ mistakes that must be seen

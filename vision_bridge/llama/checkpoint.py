@@ -12,6 +12,7 @@ from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 from vision_bridge.llama.config import LlamaConfig, config_of, published_of
 from vision_bridge.llama.model import LlamaVision
+from vision_bridge.llama.shapes import published_shapes
 
 _INDEX = "model.safetensors.index.json"
 _OURS = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}  # as Keras names variables
@@ -37,23 +38,9 @@ def _published(path: str) -> str:
     return ".".join(parts)
 
 
-def published_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a checkpoint; nothing is allocated."""
-    with keras.StatelessScope(initialize_variables=False):
-        model = LlamaVision(config)
-    return {name: _published_shape(name, tuple(v.shape), config) for name, v in published_names(model).items()}
-
-
 def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     """Whether it is a linear map, which is published [out, in] and kept [in, out]."""
     return len(shape) == 2 and name.endswith(".weight") and "embed" not in name
-
-
-def _published_shape(name: str, shape: tuple[int, ...], config: LlamaConfig) -> tuple[int, ...]:
-    if name.endswith("patch_embedding.weight"):
-        patch, channels = config.vision.patch_size, config.vision.channels
-        return shape[1], channels, patch, patch
-    return shape[::-1] if _is_matrix(name, shape) else shape
 
 
 def _kept(name: str, array: np.ndarray) -> np.ndarray:
