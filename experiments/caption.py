@@ -7,10 +7,7 @@ python -m experiments.caption --run_dir=runs/… --merge=folder
 Arguments are the pictures, if there are any, and then the question. The answer appears word by word.
 """
 
-from pathlib import Path
-
 from experiments import launch
-from files.errors import UserError
 from vision_bridge.llama.caption_config import CaptionConfig
 
 FLAGS = launch.define(CaptionConfig(), run_dir="Folder of a finished run of finetune_llama.", arguments=True)
@@ -21,9 +18,8 @@ def main(arguments: list[str]) -> None:
     from vision_bridge.llama.captioning import caption
 
     config = launch.read(CaptionConfig(), FLAGS)
-    if not FLAGS.run_dir:
-        raise UserError("--run_dir: name the folder of a finished run of finetune_llama")
-    caption(config, Path(FLAGS.run_dir), arguments, lambda text: print(text, end="", flush=True))
+    run_dir = launch.trained_run(FLAGS.run_dir, "a finished run of finetune_llama")
+    caption(config, run_dir, arguments, lambda text: print(text, end="", flush=True))
 
 
 if __name__ == "__main__":

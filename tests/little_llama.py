@@ -1,6 +1,5 @@
 """A tiny checkpoint of Llama 3.2 Vision with its tokens, and questions about pictures of two colours."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -28,7 +27,7 @@ CONFIG = LlamaConfig(
 def write_checkpoint(folder: Path) -> Path:
     """With open gates, so that pictures are seen."""
     keras.utils.set_random_seed(0)
-    model = LlamaVision(dataclasses.replace(CONFIG))
+    model = LlamaVision(CONFIG)
     open_gates(model, 0.7)
     save_checkpoint(folder, model, most_bytes=40_000)
     shutil.copy(GOLDEN / "tokenizer.model", folder)

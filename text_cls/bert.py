@@ -21,7 +21,8 @@ from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, register
 from text_cls.vocabulary import SEGMENT
 from training.dropout import Dropout
-from training.initializers import RandomUniform, TruncatedNormal
+from training.initializers import TruncatedNormal
+from training.lora import add_updates, merge_updates
 
 # Poolings that put a dense layer over [CLS], and its activation: BERT's, and those of DistilBERT's and ELECTRA's
 # classifiers.
@@ -234,23 +235,13 @@ def layerwise_rates(encoder: keras.Model, decay: float) -> Callable[[keras.Varia
 
 
 def add_lora(encoder: keras.Model, rank: int) -> None:
-    """Freezes the encoder and adds low-rank updates W + A·B to every dense kernel of its blocks (Hu et al. 2022).
-
-    The layers' own ``enable_lora`` does the work; B starts at 0, so nothing changes at first.
-    """
-    for variable in encoder.variables:
-        variable.trainable = False
-    for layer in _lora_layers(encoder):
-        limit = math.sqrt(6.0 / layer.kernel.shape[0])  # He et al. 2015, as Keras draws A
-        layer.enable_lora(rank, a_initializer=RandomUniform(-limit, limit))
+    """Freezes the encoder and adds low-rank updates to every dense kernel of its blocks."""
+    add_updates(encoder, _lora_layers(encoder), rank)
 
 
 def merge_lora(encoder: keras.Model) -> None:
     """Adds the low-rank updates to the kernels for good and sets them to zero."""
-    for layer in _lora_layers(encoder):
-        if layer.lora_enabled:
-            layer._kernel.assign(layer.kernel)
-            layer.lora_kernel_b.assign(ops.zeros_like(layer.lora_kernel_b.value))
+    merge_updates(_lora_layers(encoder))
 
 
 def _lora_layers(encoder: keras.Model) -> list[layers.Dense]:

@@ -27,7 +27,7 @@ def byte_tokeniser() -> Tokeniser:
 
 
 def small_config() -> LlamaConfig:
-    """A model of 0.5M parameters with everything that the large one has."""
+    """A model of 0.7M parameters with everything that the large one has."""
     special = byte_tokeniser().special
     return LlamaConfig(
         VisionConfig(

@@ -102,19 +102,19 @@ def _start(
     model: LlamaVision, tokens: np.ndarray, lengths: np.ndarray, places: int, sight: Sight | None
 ) -> tuple[Any, State]:
     """Reads the prompts: logits [B, W] behind each row's last token, and what the steps after it need."""
-    last = lengths - 1
-    rows, pairs, seen = np.arange(len(tokens)), None, None
+    pairs, seen = None, None
+    last = ops.convert_to_tensor((lengths - 1).astype(np.int32))[:, None]
     if sight is not None:
         pairs, seen = model.language_model.model.pairs(sight.states), model.seen(sight.tiles)
     real = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
-    logits, cache = model.read(ops.convert_to_tensor(tokens), causal(ops.convert_to_tensor(real)), pairs, seen)
+    position = causal(ops.convert_to_tensor(real))
+    logits, cache = model.read(ops.convert_to_tensor(tokens), position, pairs, seen, places=last)
     more = ((0, 0), (0, 0), (0, places - tokens.shape[1]), (0, 0))
     cache = [Pair(ops.pad(pair.key, more), ops.pad(pair.value, more)) for pair in cache]
     if seen is not None:
-        of_last = ops.convert_to_tensor(last.astype(np.int32))[:, None, None]
-        allowed = ops.take_along_axis(seen.allowed, of_last[:, None], axis=2)
-        seen = Seen(allowed, *(ops.take_along_axis(factor, of_last, axis=1) for factor in seen[1:]))
-    return ops.convert_to_tensor(ops.convert_to_numpy(logits)[rows, last]), (cache, pairs, seen)
+        allowed = ops.take_along_axis(seen.allowed, last[:, None, :, None], axis=2)
+        seen = Seen(allowed, *(ops.take_along_axis(factor, last[:, :, None], axis=1) for factor in seen[1:]))
+    return logits[:, 0], (cache, pairs, seen)
 
 
 def _compiled_step(model: LlamaVision) -> Callable:

@@ -8,10 +8,12 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from training.initializers import RandomNormal
+
 
 def linear(width: int, name: str, bias: bool = False) -> layers.Dense:
     """A linear map; Keras' layer, for its LoRA and its quantisation."""
-    return layers.Dense(width, use_bias=bias, kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02), name=name)
+    return layers.Dense(width, use_bias=bias, kernel_initializer=RandomNormal(0.0, 0.02), name=name)
 
 
 class RMSNorm(layers.Layer):

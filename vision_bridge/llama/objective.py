@@ -1,19 +1,16 @@
 """The loss of answers, and which weights learn. ``B`` rows, ``A`` tokens of an answer, ``W`` vocabulary."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 from keras import layers, ops
-from keras.initializers import RandomUniform
 
 from training.draws import Place
+from training.lora import add_updates, merge_updates
 from vision_bridge.llama.batches import LlamaBatch
 from vision_bridge.llama.model import LlamaVision, Pictures, causal
 from vision_bridge.llama.text import CrossBlock
-
-LORA_MODULES = ("all", "attention", "cross")
 
 
 def make_loss_fn(model: LlamaVision, frozen_tower: bool) -> Callable[..., dict[str, Any]]:
@@ -27,7 +24,7 @@ def make_loss_fn(model: LlamaVision, frozen_tower: bool) -> Callable[..., dict[s
     """
 
     def loss_fn(batch: LlamaBatch, training: bool, place: Place | None) -> dict[str, Any]:
-        logits = ops.cast(_logits(model, batch, frozen_tower), "float32")  # [B, A, W]
+        logits = _logits(model, batch, frozen_tower)  # [B, A, W]
         losses = keras.losses.sparse_categorical_crossentropy(batch.targets, logits, from_logits=True)  # [B, A]
         right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(batch.targets, "int32")), "float32")
         count = ops.maximum(ops.sum(batch.weights, axis=1), 1.0)
@@ -42,30 +39,25 @@ def make_loss_fn(model: LlamaVision, frozen_tower: bool) -> Callable[..., dict[s
 
 
 def _logits(model: LlamaVision, batch: LlamaBatch, frozen_tower: bool) -> Any:
-    """[B, A, W] of the places before the answer's tokens; the head is large, so only these go through it."""
+    """[B, A, W] float32 of the places before the answer's tokens."""
     if frozen_tower:
         states = ops.reshape(batch.sight, (-1, batch.sight.shape[1] * batch.sight.shape[2], batch.sight.shape[3]))
     else:
         states = model.encode(Pictures(batch.sight, batch.aspect_ratios, batch.tiles))
-    decoder = model.language_model.model
-    x, _, _ = decoder(batch.tokens, causal(batch.real), decoder.pairs(states), model.seen(batch.seen))
-    return model.language_model.lm_head(ops.take_along_axis(x, batch.places[:, :, None], axis=1))
+    pairs, seen = model.language_model.model.pairs(states), model.seen(batch.seen)
+    return model.read(batch.tokens, causal(batch.real), pairs, seen, places=batch.places)[0]
 
 
 def add_lora(model: LlamaVision, rank: int, modules: str) -> None:
-    """Freezes everything, and adds low-rank updates W + A·B to linear maps of the decoder (Hu et al. 2022).
+    """Freezes everything, and adds low-rank updates to linear maps of the decoder.
 
     Args:
         model: with its weights.
-        rank: of A and B; B starts at 0, so that nothing changes at first.
+        rank: of the updates.
         modules: all linear maps of the layers, those of ``attention``, or those of the layers that look at pictures
             (``cross``).
     """
-    for variable in model.variables:
-        variable.trainable = False
-    for layer in lora_layers(model, modules):
-        limit = math.sqrt(6.0 / layer.kernel.shape[0])  # as Keras draws A
-        layer.enable_lora(rank, a_initializer=RandomUniform(-limit, limit))
+    add_updates(model, lora_layers(model, modules), rank)
 
 
 def lora_layers(model: LlamaVision, modules: str) -> Iterator[layers.Dense]:
@@ -82,10 +74,7 @@ def lora_layers(model: LlamaVision, modules: str) -> Iterator[layers.Dense]:
 
 def merge_lora(model: LlamaVision) -> None:
     """Adds the updates to the kernels for good."""
-    for layer in lora_layers(model, "all"):
-        if layer.lora_enabled:
-            layer._kernel.assign(layer.kernel)
-            layer.lora_kernel_b.assign(ops.zeros_like(layer.lora_kernel_b.value))
+    merge_updates(lora_layers(model, "all"))
 
 
 def open_gates(model: LlamaVision, value: float) -> None:

@@ -40,6 +40,11 @@ def canvas_of(height: int, width: int, size: int, most: int) -> tuple[int, int]:
     return min((ratio for ratio, scale in zip(fitting, scales, strict=True) if scale == best), key=math.prod)
 
 
+def aspect_ratio_of(canvas: tuple[int, int]) -> int:
+    """The canvas' number in ``ASPECT_RATIOS``, from 1."""
+    return ASPECT_RATIOS.index(canvas) + 1
+
+
 def size_on_canvas(height: int, width: int, canvas: tuple[int, int], size: int) -> tuple[int, int]:
     """Height and width of the picture on its canvas, of the same proportions up to rounding."""
     rows, columns = canvas
@@ -61,7 +66,7 @@ def tile(image: Image.Image, config: VisionConfig) -> Tiled:
     cut = normal.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(-1, size, size, 3)
     pixels = np.zeros((most, size, size, 3), np.float32)
     pixels[: len(cut)] = cut
-    return Tiled(pixels, ASPECT_RATIOS.index((rows, columns)) + 1, (np.arange(most) < len(cut)).astype(np.int32))
+    return Tiled(pixels, aspect_ratio_of((rows, columns)), (np.arange(most) < len(cut)).astype(np.int32))
 
 
 def seen_tiles(tokens: Sequence[int], image_token: int, tiles: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from vision_bridge.cache import key_of, made_file
 from vision_bridge.llama.config import ASPECT_RATIOS, VisionConfig
 from vision_bridge.llama.examples import Album, tiled
 from vision_bridge.llama.model import LlamaVision, Pictures
-from vision_bridge.llama.pictures import canvas_of
+from vision_bridge.llama.pictures import aspect_ratio_of, canvas_of
 
 
 class Shown(NamedTuple):
@@ -92,8 +92,9 @@ def frozen_states(album: Album, model: LlamaVision, base: str, placement: Placem
             parts = (_kept(values["states"], narrow) for values in stream(_batches(album, config.vision, file.done)))
             file.fill(parts, 8, progress.update)
         states = file.read_only()
+    of_ratios = key_of(album.fingerprint, config.vision.image_size, config.vision.max_tiles)
     ratios = made_file(
-        path.with_name(f"aspect-ratios-{album.fingerprint[:24]}.npy"),
+        path.with_name(f"aspect-ratios-{of_ratios}.npy"),
         lambda at: write_npy(at, np.array([_aspect_ratio(album.open(key), config.vision) for key in keys], np.int32)),
         read_npy,
     )
@@ -107,7 +108,7 @@ def frozen_states(album: Album, model: LlamaVision, base: str, placement: Placem
 
 
 def _aspect_ratio(image: Image.Image, config: VisionConfig) -> int:
-    return ASPECT_RATIOS.index(canvas_of(image.height, image.width, config.image_size, config.max_tiles)) + 1
+    return aspect_ratio_of(canvas_of(image.height, image.width, config.image_size, config.max_tiles))
 
 
 def _states(model: LlamaVision, batch: _Batch) -> Any:

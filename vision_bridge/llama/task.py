@@ -1,5 +1,6 @@
 """Training Llama 3.2 Vision on questions about pictures: low-rank updates of a published model, or a small one anew."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,11 +65,12 @@ def finetune(config: FinetuneLlamaConfig, run_dir: Path | str) -> dict[str, Any]
             done = run.finished("test_exact_match")
             if done is not None:
                 return done
-            training = config.training.resolved(-(-len(prepared.rows["train"].examples) // config.training.batch_size))
-            job = make(config, prepared, training, placement)
+            training = _resolved(config, prepared)
+            figures_of = make_figures(prepared, config, placement)
+            job = make(config, prepared, training, figures_of, placement)
             run.say(f"{_sizes(prepared)}\n{_parameters(job)}")
             state = fit(job, placement, run, training)
-            figures = {f"test_{name}": value for name, value in evaluate(prepared, "test", config, placement).items()}
+            figures = {f"test_{name}": value for name, value in figures_of("test").items()}
             prepared.predictor(config).save(run.path / "model")
             result = figures | {
                 "train_seconds": state.seconds,
@@ -88,8 +90,8 @@ def dry_run(config: FinetuneLlamaConfig) -> None:
     """Prints sizes and the cost of a step, and writes nothing."""
     with session(config, config.training) as placement:
         prepared = prepare(config, placement)
-        training = config.training.resolved(-(-len(prepared.rows["train"].examples) // config.training.batch_size))
-        job = make(config, prepared, training, placement)
+        training = _resolved(config, prepared)
+        job = make(config, prepared, training, make_figures(prepared, config, placement), placement)
         print(_sizes(prepared))
         print(f"{_parameters(job)}; {training.num_steps:,} steps of {training.batch_size}")
         print(f"one step: {first_step(job, placement, training).cost}; nothing was written")
@@ -129,33 +131,49 @@ def _rows(album: Album, tokeniser: Tokeniser, model: LlamaVision, shown: Shown) 
     return {split: Rows(album.examples[split], tokens[split], shown, model.config, lengths) for split in tokens}
 
 
-def make(config: FinetuneLlamaConfig, prepared: Prepared, training: TrainingConfig, placement: Placement) -> Job:
+def _resolved(config: FinetuneLlamaConfig, prepared: Prepared) -> TrainingConfig:
+    return config.training.resolved(-(-len(prepared.rows["train"].examples) // config.training.batch_size))
+
+
+def make(
+    config: FinetuneLlamaConfig,
+    prepared: Prepared,
+    training: TrainingConfig,
+    figures_of: Callable[[str], Figures],
+    placement: Placement,
+) -> Job:
     """The job that the engine trains."""
     size, rows = training.batch_size, prepared.rows
     return make_job(
         prepared.model,
         make_loss_fn(prepared.model, frozen_tower=bool(prepared.base)),
         lambda step: training_batches(rows["train"], size, config.seed, step),
-        lambda: evaluate(prepared, "validation", config, placement),
+        lambda: figures_of("validation"),
         placement,
         training,
         config.seed,
     )
 
 
-def evaluate(prepared: Prepared, split: str, config: FinetuneLlamaConfig, placement: Placement) -> Figures:
-    """Mean loss of the answers' tokens, and the share of questions whose whole answer is the likeliest."""
+def make_figures(prepared: Prepared, config: FinetuneLlamaConfig, placement: Placement) -> Callable[[str], Figures]:
+    """Compiled once: split → mean loss of the answers' tokens, and the share of questions whose whole answer is the
+    likeliest."""
     loss_fn = make_loss_fn(prepared.model, frozen_tower=bool(prepared.base))
 
     def values_of(batch: LlamaBatch) -> dict[str, Any]:
         return loss_fn(batch, False, None) | {"tokens": batch.mask}
 
-    values = make_evaluator(values_of, placement)(evaluation_batches(prepared.rows[split], config.training.batch_size))
-    return {
-        "loss": Cost(float(np.average(values["loss"], weights=values["tokens"]))),
-        "token_accuracy": float(np.average(values["token_accuracy"], weights=values["tokens"])),
-        "exact_match": float(values["exact_match"].mean()),
-    } | _by_kind(prepared, split, values["exact_match"])
+    score = make_evaluator(values_of, placement)
+
+    def figures(split: str) -> Figures:
+        values = score(evaluation_batches(prepared.rows[split], config.training.batch_size))
+        return {
+            "loss": Cost(float(np.average(values["loss"], weights=values["tokens"]))),
+            "token_accuracy": float(np.average(values["token_accuracy"], weights=values["tokens"])),
+            "exact_match": float(values["exact_match"].mean()),
+        } | _by_kind(prepared, split, values["exact_match"])
+
+    return figures
 
 
 def _by_kind(prepared: Prepared, split: str, right: np.ndarray) -> Figures:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from keras import layers, ops
 
+from training.initializers import RandomUniform
 from vision_bridge.llama.config import EXTRA_ROWS, TextConfig
 from vision_bridge.llama.layers import Gate, RMSNorm, attend, linear, to_heads
 from vision_bridge.llama.rotary import frequencies, rotated
@@ -170,7 +171,9 @@ class Decoder(layers.Layer):
     def __init__(self, config: TextConfig, **options: Any) -> None:
         super().__init__(**options)
         self.config = config
-        self.embed_tokens = layers.Embedding(config.vocabulary + EXTRA_ROWS, config.width, name="embed_tokens")
+        self.embed_tokens = layers.Embedding(
+            config.vocabulary + EXTRA_ROWS, config.width, RandomUniform(-0.05, 0.05), name="embed_tokens"
+        )
         self.blocks = [
             (CrossBlock if number in config.cross_layers else SelfBlock)(config, name=f"layers.{number}")
             for number in range(config.num_layers)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
+from training.initializers import FanAverage, RandomNormal
 from vision_bridge.llama.config import ASPECT_RATIOS, VisionConfig
 from vision_bridge.llama.layers import Gate, attend, linear, to_heads
 
@@ -114,7 +115,7 @@ class GatedPositions(layers.Layer):
 
     def build(self, shape: Any) -> None:
         self.gate = self.add_weight(shape=(1,), initializer="zeros", name="gate")
-        self.embedding = self.add_weight(shape=self.shape, initializer="random_normal", name="embedding")
+        self.embedding = self.add_weight(shape=self.shape, initializer=RandomNormal(0.0, 0.05), name="embedding")
         self.tile_embedding.build((None,))
 
     def call(self, x: Any, ids: Any) -> Any:
@@ -151,7 +152,9 @@ class VisionTower(layers.Layer):
     def __init__(self, config: VisionConfig, **options: Any) -> None:
         super().__init__(**options)
         self.config = config
-        self.patch_embedding = layers.Dense(config.width, use_bias=False, name="patch_embedding")
+        self.patch_embedding = layers.Dense(
+            config.width, use_bias=False, kernel_initializer=FanAverage(), name="patch_embedding"
+        )
         self.pre_tile = GatedTiles(config, name="pre_tile_positional_embedding")
         self.positions = GatedPositions(config, name="gated_positional_embedding")
         self.post_tile = GatedTiles(config, name="post_tile_positional_embedding")
@@ -163,7 +166,9 @@ class VisionTower(layers.Layer):
     def build(self, *shapes: Any) -> None:
         width, patch = self.config.width, self.config.patch_size
         state = (None, None, width)
-        self.class_embedding = self.add_weight(shape=(width,), initializer="random_normal", name="class_embedding")
+        self.class_embedding = self.add_weight(
+            shape=(width,), initializer=RandomNormal(0.0, 0.05), name="class_embedding"
+        )
         self.patch_embedding.build((None, patch * patch * self.config.channels))
         for part in (self.pre_tile, self.positions, self.post_tile):
             part.build((None, self.config.max_tiles, self.config.tokens, width))
