@@ -11,7 +11,7 @@ from text_cls.config import DataConfig, FrozenEncoderConfig
 from training.config import TaskConfig
 from training.options import nested, option
 from training.run import Data, Run
-from vision_bridge.config import BridgeConfig, TableConfig
+from vision_bridge.config import BridgeConfig, ProbingConfig, TableConfig
 from vision_bridge.extractors import EXTRACTORS
 
 if TYPE_CHECKING:
@@ -52,11 +52,15 @@ class ImdbImagesConfig(TextBridgeConfig):
         "Extractor: the first layers of this ImageNet network.",
         choices="vision_bridge.extractors:EXTRACTORS",
     )
-    probes: bool = option(True, "Also fit simple classifiers to features, pixel means and maps.")
+    probing: ProbingConfig = nested(ProbingConfig)
 
     @property
     def extractors(self) -> list[str]:
         return [self.backbone]
+
+    def check(self) -> None:
+        super().check()
+        self.probing.check_stages(self.bridge.chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +143,7 @@ def run_extractor(
             return result
         bridge = Bridge(config.bridge, features(), cache(config), placement)
         run.say(f"{sizes}\n{bridge.summary()}")
-        return run_bridge(run, bridge, network, config.seed, config.probes)
+        return run_bridge(run, bridge, network, config.seed, config.probing)
 
 
 def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:

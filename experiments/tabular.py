@@ -8,6 +8,7 @@ from experiments.bridge import run_extractor
 from training.config import TaskConfig
 from training.options import nested, option
 from training.run import Run
+from vision_bridge.config import ProbingConfig
 from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.tabular_config import TableBridgeConfig, TabularConfig
 
@@ -26,10 +27,11 @@ class TableImagesConfig(TaskConfig):
         "Extractor: the first layers of this ImageNet network.",
         choices="vision_bridge.extractors:EXTRACTORS",
     )
-    probes: bool = option(True, "Also fit simple models to columns, pixel means and maps.")
+    probing: ProbingConfig = nested(ProbingConfig)
 
     def check(self) -> None:
         self.bridge.head_of(EXTRACTORS[self.backbone])
+        self.probing.check_stages(self.bridge.chosen)
 
 
 def name_of(config: TableImagesConfig) -> str:

@@ -28,9 +28,9 @@ from vision_bridge.activation import class_activation, feature_shares, group_sha
 from vision_bridge.backbones import build_backbone
 from vision_bridge.batches import ImageBatch, evaluation_batches, training_batches
 from vision_bridge.cache import Cache
-from vision_bridge.classifier import adaptive_pool_matrix, build_head, is_encoder, make_loss_fn
+from vision_bridge.classifier import build_head, is_encoder, make_loss_fn
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, HeadConfig, LayoutConfig
-from vision_bridge.controls import Data, linear_probe, pooled, wilson_interval
+from vision_bridge.controls import Data, linear_probe, wilson_interval
 from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.images import Normalization, fit_normalization, prepare
 from vision_bridge.layout import Layout
@@ -38,6 +38,7 @@ from vision_bridge.maps import fill_maps, make_maps_of, make_stream, map_shape
 from vision_bridge.receptive import Cells
 from vision_bridge.scaling import Scaling
 from vision_bridge.table import ablations
+from vision_bridge.pooling import adaptive_pool_matrix, pooled, side_within
 from vision_bridge.weights import load_backbone, load_weights
 
 TWICE = Cells(np.full(2, 0.5), np.full(2, 2.0), np.full(2, 2.0))  # maps of half the image's height and width
@@ -194,8 +195,9 @@ def test_probe_and_intervals_by_hand() -> None:
     low, high = mean_interval([0.8, 0.9])
     assert (round(low, 3), round(high, 3)) == (0.215, 1.485)  # 0.85 ± 12.706·0.0707/√2
     maps = np.arange(16.0).reshape(1, 4, 4, 1)
-    np.testing.assert_allclose(pooled(maps, 4)[0, ..., 0], [[2.5, 4.5], [10.5, 12.5]])
-    np.testing.assert_array_equal(pooled(maps, 30), maps)
+    np.testing.assert_allclose(pooled(maps, 2)[0, ..., 0], [[2.5, 4.5], [10.5, 12.5]])
+    np.testing.assert_array_equal(pooled(maps, 4), maps)
+    assert [side_within((4, 4, 2), columns) for columns in (1, 8, 30, 32, 99)] == [1, 2, 3, 4, 4]
 
 
 def test_presets_differ_in_every_choice() -> None:

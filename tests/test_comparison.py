@@ -12,7 +12,7 @@ from files.errors import UserError
 from tests.scripts import fails, succeeds
 from text_cls.data import Splits, Texts
 from text_cls.scored_rows import read_scored, write_scored
-from text_cls.significance import interval_of_accuracy, mcnemar
+from training.significance import interval_of_accuracy, mcnemar
 
 IDS = ["a", 'b, "1"\r\nx', "\r", " é\x85 ", "", "a"]
 CLASSES = ("up", 'do, "wn', "[1]")

@@ -25,9 +25,7 @@ def test_figures_of_a_regression_are_scikit_learn_s() -> None:
     assert figures["mae"] == pytest.approx(mean_absolute_error(test, guess), rel=1e-4)
     assert figures["r2"] == pytest.approx(r2_score(test, guess), abs=1e-4)
     assert [name for name, value in figures.items() if isinstance(value, Cost)] == ["loss", "rmse", "mae"]
-    errors = goal.errors(values)
-    assert errors is not None
-    np.testing.assert_allclose(errors, test - guess, atol=1e-3)
+    np.testing.assert_allclose(goal.answers(values), guess, rtol=1e-12)
     assert goal.predicted(outputs)[0] == f"{guess[0]:.4g}" and goal.named(test[:1]) == [f"{test[0]:.4g}"]
 
 
@@ -75,6 +73,7 @@ def test_classes_are_named_and_counted() -> None:
     figures = goal.figures(values, targets)
     assert figures["loss"] == pytest.approx(-log_p[range(4), targets].mean(), rel=1e-6)
     assert figures["accuracy"] == 0.5 and isinstance(figures["loss"], Cost)
-    assert goal.predicted(logits) == ["b", "a", "c", "a"] and goal.errors(values) is None
+    assert goal.predicted(logits) == ["b", "a", "c", "a"] and goal.answers(values).tolist() == [1, 0, 2, 0]
+    assert set(figures) == {"loss", "accuracy"}
     low, high = goal.interval(values)
     assert (round(low, 4), round(high, 4)) == (0.15, 0.85)  # Wilson's, of 2 in 4

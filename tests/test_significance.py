@@ -5,8 +5,8 @@ import pytest
 import sklearn.metrics as sk
 from scipy.stats import binomtest, norm
 
-from text_cls import significance
-from text_cls.significance import (
+from training import significance
+from training.significance import (
     interval_of_accuracy,
     interval_of_difference,
     intervals_of_one_label,

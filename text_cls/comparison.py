@@ -11,7 +11,7 @@ from files.errors import UserError
 from files.limits import check_regular
 from text_cls.comparison_config import ComparisonConfig
 from text_cls.scored_rows import Scored, read_scored
-from text_cls.significance import LEVEL, RESAMPLES, interval_of_accuracy, interval_of_difference, mcnemar
+from training.significance import LEVEL, RESAMPLES, interval_of_accuracy, interval_of_difference, mcnemar
 
 
 def compare_runs(config: ComparisonConfig, run: str, write: bool = True) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from files.errors import UserError
 from text_cls import calibration, metrics, plots, several_labels
 from text_cls.config import HEADLINES
 from text_cls.several_labels import UNFITTED
-from text_cls.significance import (
+from training.significance import (
     LEVEL,
     Interval,
     intervals_of_one_label,

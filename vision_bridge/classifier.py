@@ -13,18 +13,9 @@ from training.initializers import FanAverage
 from training.objectives import classification, seeded_call
 from vision_bridge.config import HeadConfig
 from vision_bridge.images import SYNCHRONIZED
+from vision_bridge.pooling import adaptive_pool_matrix
 
 Objective = Callable[[Any, Any], dict[str, Any]]  # outputs [B, C], labels [B] → ``loss`` and other values, each [B]
-
-
-def adaptive_pool_matrix(before: int, after: int) -> Any:
-    """[after, before] averages over ⌊i·n/m⌋ … ⌈(i+1)·n/m⌉, as PyTorch's adaptive pooling does; also enlarges."""
-    rows = [[0.0] * before for _ in range(after)]
-    for i in range(after):
-        start, end = i * before // after, -(-(i + 1) * before // after)
-        for j in range(start, end):
-            rows[i][j] = 1 / (end - start)
-    return rows
 
 
 @keras.saving.register_keras_serializable("triptych")

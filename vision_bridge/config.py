@@ -235,6 +235,21 @@ class BridgeConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class ProbingConfig(Config):
+    """Simple models beside the trained head, which say what each stage knows of the labels."""
+
+    probes: bool = option(True, "Also fit simple models to features, pixel means and maps, and draw stages.png.")
+    probe_layers: bool = option(False, "Also fit them to what every convolution of the extractor sees.")
+
+    def check_stages(self, chosen: Choices) -> None:
+        """Raises UserError where what a convolution sees depends on the other images of the batch."""
+        if self.probe_layers and not self.probes:
+            raise UserError("--probe_layers with --noprobes: leave one of them out")
+        if self.probe_layers and (chosen.z_norm, chosen.bn_mode) != ("train", "frozen"):
+            raise UserError("--probe_layers: what the layers give depends on the batch: add --z_norm=train --bn_mode=frozen")
+
+
+@dataclasses.dataclass(frozen=True)
 class TableConfig(Config):
     """A table of extractors, and the controls below it."""
 

@@ -1,6 +1,5 @@
 """Simple models to compare with, and confidence intervals. ``N`` rows, ``D`` columns."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,14 +8,12 @@ from scipy import stats
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from training.repetitions import Interval
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the logistic regression's C, tried on the validation rows
 RIDGES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)  # penalties of ridge regression, tried likewise
-MAP_COLUMNS = 16_384  # of the frozen maps that it is fitted to: the whole of 19×19×40, an 8×8 average of 256 maps
 
 
 class Data(NamedTuple):
@@ -32,11 +29,13 @@ class Probe(NamedTuple):
     test: float
     validation: float
     setting: float  # the best one on the validation rows
+    answers: np.ndarray  # [N] to the test rows
 
 
 def linear_probe(train: Data, validation: Data, test: Data) -> Probe:
     """Logistic regression on standardised columns; its strength is chosen on the validation rows."""
-    probes = _probes(STRENGTHS, lambda c: LogisticRegression(C=c, max_iter=500), accuracy, train, validation, test)
+    model = LogisticRegression(warm_start=True, max_iter=500)  # of a strength, from the weights of the one before
+    probes = _probes(STRENGTHS, lambda c: model.set_params(C=c), accuracy, train, validation, test)
     return max(probes, key=lambda probe: probe.validation)
 
 
@@ -87,28 +86,16 @@ def _probes(
     validation: Data,
     test: Data,
 ) -> list[Probe]:
-    """A fitted model for every setting, with its scores."""
+    """A fitted model for every setting, on standardised columns, with its scores."""
+    scaler = StandardScaler().fit(train.x)
+    scaled = [scaler.transform(part.x) for part in (train, validation, test)]
     probes = []
     for setting in settings:
-        model = make_pipeline(StandardScaler(), make(setting)).fit(train.x, train.label)
-        on_test, on_validation = (score(model.predict(part.x), part.label) for part in (test, validation))
-        probes.append(Probe(on_test, on_validation, setting))
+        model = make(setting).fit(scaled[0], train.label)
+        answers = model.predict(scaled[2])
+        on_validation = score(model.predict(scaled[1]), validation.label)
+        probes.append(Probe(score(answers, test.label), on_validation, setting, answers))
     return probes
-
-
-def pooled(maps: np.ndarray, columns: int = MAP_COLUMNS, block: int = 256) -> np.ndarray:
-    """Maps [N, h, w, K] → [N, side, side, K] float32, averaged over equal cells; at most ``columns`` values."""
-    _, height, width, channels = maps.shape
-    side = min(height, width, max(1, math.isqrt(columns // channels)))
-    down, across = (np.linspace(0, size, side + 1).round().astype(int) for size in (height, width))
-    result = np.empty((len(maps), side, side, channels), np.float32)
-    for start in range(0, len(maps), block):
-        part = np.asarray(maps[start : start + block], np.float32)
-        for i in range(side):
-            for j in range(side):
-                cell = part[:, down[i] : down[i + 1], across[j] : across[j + 1]]
-                result[start : start + block, i, j] = cell.mean(axis=(1, 2))
-    return result
 
 
 def wilson_interval(accuracy: float, count: int, level: float = 0.95) -> Interval:

@@ -12,7 +12,7 @@ from training.job import Figures
 from training.objectives import classification
 from training.repetitions import Interval
 from vision_bridge import controls
-from vision_bridge.controls import Data
+from vision_bridge.controls import Data, Probe
 
 Values = Mapping[str, np.ndarray]  # one number a row [N], as the objective gives them
 PICTURED = 4  # parts of equal size that a quantity is cut into for pictures
@@ -40,7 +40,7 @@ class Goal(Protocol):
         """Labels [N] → what the objective compares with, [N] int32 or float32."""
 
     def objective(self, outputs: Any, targets: Any) -> dict[str, Any]:
-        """Outputs [B, C], targets [B] → ``loss`` and other values, each [B]."""
+        """Outputs [B, C], targets [B] → ``loss``, ``answer`` and other values, each [B]."""
 
     def figures(self, values: Values, targets: np.ndarray) -> Figures:
         """Values of a split → its figures; those that are better when smaller are a ``Cost``."""
@@ -48,8 +48,8 @@ class Goal(Protocol):
     def interval(self, values: Values) -> Interval:
         """95 % interval of ``figure``, for the test rows."""
 
-    def probes(self, train: Data, validation: Data, test: Data, seed: int, hidden: bool) -> dict[str, float]:
-        """``figure`` on test rows of simple models by name; ``hidden``: also a network of one hidden layer."""
+    def probes(self, train: Data, validation: Data, test: Data, seed: int, hidden: bool) -> dict[str, Probe]:
+        """Simple models by name, with ``figure`` of the test rows; ``hidden``: also a network of one hidden layer."""
 
     def baselines(self, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
         """``figure`` on test labels of models that see no features, by name."""
@@ -66,8 +66,8 @@ class Goal(Protocol):
     def explained(self, outputs: np.ndarray) -> np.ndarray:
         """Outputs [B, C] → [B] numbers of the outputs that an explanation is of."""
 
-    def errors(self, values: Values) -> np.ndarray | None:
-        """Values of a split → [N] label minus prediction, None for classes."""
+    def answers(self, values: Values) -> np.ndarray:
+        """Values of a split → [N] what was predicted, as labels are given."""
 
 
 class Classification(NamedTuple):
@@ -87,18 +87,18 @@ class Classification(NamedTuple):
         return labels
 
     def objective(self, outputs: Any, targets: Any) -> dict[str, Any]:
-        return classification(outputs, targets)
+        return classification(outputs, targets) | {"answer": ops.argmax(outputs, axis=-1)}
 
     def figures(self, values: Values, targets: np.ndarray) -> Figures:
-        means = {name: float(np.mean(value)) for name, value in values.items()}
+        means = {name: float(np.mean(value)) for name, value in values.items() if name != "answer"}
         return {name: mean if name == "accuracy" else Cost(mean) for name, mean in means.items()}
 
     def interval(self, values: Values) -> Interval:
         return controls.wilson_interval(float(np.mean(values["accuracy"])), len(values["accuracy"]))
 
-    def probes(self, train: Data, validation: Data, test: Data, seed: int, hidden: bool) -> dict[str, float]:
-        found = {"linear": controls.linear_probe(train, validation, test).test}
-        return found | ({"mlp": controls.mlp_probe(train, validation, test, seed).test} if hidden else {})
+    def probes(self, train: Data, validation: Data, test: Data, seed: int, hidden: bool) -> dict[str, Probe]:
+        found = {"linear": controls.linear_probe(train, validation, test)}
+        return found | ({"mlp": controls.mlp_probe(train, validation, test, seed)} if hidden else {})
 
     def baselines(self, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
         return {}
@@ -115,8 +115,8 @@ class Classification(NamedTuple):
     def explained(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.argmax(axis=1)
 
-    def errors(self, values: Values) -> np.ndarray | None:
-        return None
+    def answers(self, values: Values) -> np.ndarray:
+        return np.asarray(values["answer"], np.int64)
 
 
 class Regression(NamedTuple):
@@ -141,13 +141,14 @@ class Regression(NamedTuple):
         return ((labels - self.mean) / self.deviation).astype(np.float32)
 
     def objective(self, outputs: Any, targets: Any) -> dict[str, Any]:
-        error = targets - ops.cast(outputs[:, 0], "float32")
-        return {"loss": ops.square(error), "error": error}
+        answer = ops.cast(outputs[:, 0], "float32")
+        error = targets - answer
+        return {"loss": ops.square(error), "error": error, "answer": answer}
 
     def figures(self, values: Values, targets: np.ndarray) -> Figures:
         error = np.asarray(values["error"], np.float64)
         square, spread = np.mean(error**2), np.var(targets.astype(np.float64))
-        costs = {name: float(np.mean(value)) for name, value in values.items() if name != "error"}
+        costs = {name: float(np.mean(value)) for name, value in values.items() if name not in ("error", "answer")}
         costs |= {"rmse": self.deviation * float(np.sqrt(square)), "mae": self.deviation * float(np.abs(error).mean())}
         r2 = float(1 - square / spread) if spread > 0 else float("nan")
         return {**{name: Cost(value) for name, value in costs.items()}, "r2": r2}
@@ -155,9 +156,9 @@ class Regression(NamedTuple):
     def interval(self, values: Values) -> Interval:
         return controls.rmse_interval(self.deviation * np.asarray(values["error"], np.float64))
 
-    def probes(self, train: Data, validation: Data, test: Data, seed: int, hidden: bool) -> dict[str, float]:
-        found = {"linear": controls.ridge_probe(train, validation, test).test}
-        return found | ({"mlp": controls.mlp_regression_probe(train, validation, test, seed).test} if hidden else {})
+    def probes(self, train: Data, validation: Data, test: Data, seed: int, hidden: bool) -> dict[str, Probe]:
+        found = {"linear": controls.ridge_probe(train, validation, test)}
+        return found | ({"mlp": controls.mlp_regression_probe(train, validation, test, seed)} if hidden else {})
 
     def baselines(self, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
         return {"mean": controls.rmse(np.full(len(test), np.mean(train)), test)}
@@ -172,13 +173,17 @@ class Regression(NamedTuple):
         return [f"{value:.4g}" for value in labels]
 
     def predicted(self, outputs: np.ndarray) -> list[str]:
-        return self.named(outputs[:, 0].astype(np.float64) * self.deviation + self.mean)
+        return self.named(self._quantity(outputs[:, 0]))
 
     def explained(self, outputs: np.ndarray) -> np.ndarray:
         return np.zeros(len(outputs), int)
 
-    def errors(self, values: Values) -> np.ndarray | None:
-        return self.deviation * np.asarray(values["error"], np.float64)
+    def answers(self, values: Values) -> np.ndarray:
+        return self._quantity(np.asarray(values["answer"]))
+
+    def _quantity(self, outputs: np.ndarray) -> np.ndarray:
+        """Deviations from the mean → the label's unit."""
+        return outputs.astype(np.float64) * self.deviation + self.mean
 
 
 def make_goal(classes: Sequence[str], train: np.ndarray) -> Goal:

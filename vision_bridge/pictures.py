@@ -101,9 +101,3 @@ def _bars(features: Features, shares: np.ndarray) -> plots.Bars:
         largest = np.argsort(-shares, kind="stable")[:_NAMED]
         return plots.Bars([features.names[k] for k in largest], shares[largest], across=True)
     return plots.Bars(features.groups, group_shares(shares, features.group_of, len(features.groups)), across=False)
-
-
-def draw_predicted(path: Path, bridge: Bridge, errors: np.ndarray) -> None:
-    """Predicted against true quantities of the test rows; ``errors`` [N] are true minus predicted."""
-    true = bridge.features.labels["test"]
-    plots.predicted(true, true - errors, path)

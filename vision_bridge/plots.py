@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from training.plots import as_written, drawable, name_ticks, name_title, new_figure, save_figure, save_image
+from vision_bridge.controls import wilson_interval
 
 _MOST_NAMES = 64  # of features that are written on a layout
 
 if TYPE_CHECKING:
     from vision_bridge.bridge import Features
+    from vision_bridge.goals import Goal
     from vision_bridge.layout import Layout
     from vision_bridge.report import Line
 
@@ -119,6 +121,36 @@ def activation(
             grid[row, column].axis("off")
     (grid[2, 0].set_xlabel if bars[0].across else grid[2, 0].set_ylabel)("share of the activation")
     figure.supxlabel(kind, fontsize=9)
+    save_figure(figure, path)
+
+
+def stages(found: Mapping[str, Mapping[str, float]], goal: "Goal", head: float, rows: int, path: Path) -> None:
+    """The figure of simple models after every stage from features to maps, by name, and of the trained head.
+
+    Args:
+        found: stage → model → figure of the test rows.
+        goal: which figure; shares have their intervals.
+        head: the trained head's figure.
+        rows: how many test rows there are.
+        path: of the picture.
+    """
+    names = [*found, "head"]
+    figure, grid = new_figure(figsize=(max(5.0, 0.6 * len(names) + 2), 4.5), layout="constrained")
+    axis = grid[0, 0]
+    models = dict.fromkeys(model for values in found.values() for model in values)
+    for model in models:
+        points = [(k, values[model]) for k, values in enumerate(found.values()) if model in values]
+        axis.plot(*zip(*points, strict=True), "o-", label=model)
+    axis.plot([len(found)], [head], "s", label="trained head")
+    if goal.figure == "accuracy":
+        for k, value in [*enumerate(values["linear"] for values in found.values()), (len(found), head)]:
+            axis.plot([k, k], wilson_interval(value, rows), "-", color="gray", zorder=0)
+    axis.set_xticks(range(len(names)))
+    name_ticks(axis, "x", names)
+    axis.tick_params("x", rotation=45)
+    axis.set_ylabel(f"test {goal.figure}")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
     save_figure(figure, path)
 
 

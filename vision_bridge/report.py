@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from files.writing import write_text
 from training.repetitions import Interval, mean_interval
+from vision_bridge.answers import Pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +55,41 @@ class Line:
 COLUMNS = tuple(field.name for field in dataclasses.fields(Line))
 
 
-def write_report(folder: Path, lines: Sequence[Line], controls: Sequence[Line], control_title: str) -> str:
-    """Writes ``table.md`` and ``table.csv``; returns the first."""
-    text = markdown(lines) + (f"\nControls, {control_title}:\n\n{markdown(controls)}" if controls else "")
+def write_report(
+    folder: Path, lines: Sequence[Line], controls: Sequence[Line], control_title: str, pairs: Sequence[Pair]
+) -> str:
+    """Writes ``table.md``, ``table.csv`` and ``pairs.csv``; returns the first."""
+    text = markdown(lines) + (f"\n{paired(pairs)}" if pairs else "")
+    text += f"\nControls, {control_title}:\n\n{markdown(controls)}" if controls else ""
     write_text(folder / "table.md", text)
+    _write_csv(folder / "table.csv", map(_title, COLUMNS), (dataclasses.astuple(line) for line in (*lines, *controls)))
+    _write_csv(folder / "pairs.csv", map(_title, Pair._fields), pairs)
+    return text
+
+
+def _write_csv(path: Path, header: Iterable[str], lines: Iterable[Sequence[Any]]) -> None:
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow([_title(name) for name in COLUMNS])
-    writer.writerows([getattr(line, name) for name in COLUMNS] for line in (*lines, *controls))
-    write_text(folder / "table.csv", file.getvalue())
-    return text
+    writer.writerow(header)
+    writer.writerows(lines)
+    write_text(path, file.getvalue())
+
+
+def paired(pairs: Sequence[Pair]) -> str:
+    """McNemar's tests as a square table: accuracy of the row minus that of the column, and p."""
+    names = list(dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)))
+    cells = {(pair.second, pair.first): f"{-pair.difference:+.4f} (p {_p(pair.p)})" for pair in pairs}
+    lines = ["| " + " | ".join(["", *names[:-1]]) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join([row, *(cells.get((row, column), "") for column in names[:-1])]) + " |"
+              for row in names[1:]]  # fmt: skip
+    return (
+        "Row minus column on the same test rows, and the exact p of McNemar's test, one by one; an extractor answers by "
+        'the vote of its networks, "features" is logistic regression on them:\n\n' + "\n".join(lines) + "\n"
+    )
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".", 1)
 
 
 def draw_report(path: Path, lines: Sequence[Line]) -> None:

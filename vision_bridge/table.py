@@ -3,8 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from files.errors import UserError
 from training.backends import Placement
@@ -13,11 +16,14 @@ from training.options import Config
 from training.repetitions import mean_interval
 from training.run import Run
 from vision_bridge.backbones import has_norms
+from vision_bridge.answers import Pair, compare, read_answers, vote
 from vision_bridge.bridge import Bridge, Maps, Network, load_network
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig
 from vision_bridge.extractors import EXTRACTORS
+from vision_bridge.goals import make_goal
+from vision_bridge.probing import fit_probes, named, probes
 from vision_bridge.report import Line, draw_report, write_report
-from vision_bridge.task import probes, train_head
+from vision_bridge.task import train_head
 
 _FIGURES, _TEXTS = ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "val_accuracy"), ("weights", "maps")
 
@@ -131,10 +137,11 @@ class Table:
         """Trains every row and the controls, writes the report and returns what is in ``result.json``."""
         lines, controls = [self.line(name) for name in self.config.rows], []
         title = EXTRACTORS[self.config.control_row].title if self.config.control_row else ""
-        write_report(self.run.path, lines, [], title)
+        pairs = self.pairs()
+        write_report(self.run.path, lines, [], title, pairs)
         if self.config.control_row:
             controls = self.controls(self.config.control_row)
-        text = write_report(self.run.path, lines, controls, title)
+        text = write_report(self.run.path, lines, controls, title, pairs)
         result = self._result(lines, controls)
         self.run.write_json("result.json", result)
         self.run.picture("table.png", lambda path: draw_report(path, [*lines, *controls]))
@@ -154,6 +161,24 @@ class Table:
             reproduced=extractor.reproduced,
         )
 
+    def pairs(self) -> list[Pair]:
+        """McNemar's test of every two rows, each by the vote of its networks, and of logistic regression on features."""
+        features, seeds = self.bridge_of(self.bridge).features, range(self.seed, self.seed + self.config.seeds)
+        labels, classes = features.labels["test"], features.classes
+
+        def voted(name: str) -> np.ndarray:
+            return vote([read_answers(self.folder(name, "", seed), labels, classes) for seed in seeds], len(classes))
+
+        goal = make_goal(classes, features.labels["train"])
+        probe = fit_probes(goal, features.arrays, features.labels, self.seed, hidden=False)["linear"]
+        right = {"features": probe.answers == labels}
+        right |= {EXTRACTORS[name].title: voted(name) == labels for name in self.config.rows}
+        return [compare(first, second, right) for first, second in combinations(right, 2)]
+
+    def folder(self, name: str, variant: str, seed: int) -> Path:
+        """Of a training."""
+        return self.run.path / "runs" / f"{name}{variant and '-'}{variant}-seed{seed}"
+
     def trainings(
         self, name: str, variant: str, bridge: Bridge, weights: Sequence[str], keep: str | None = None
     ) -> list[dict[str, Any]]:
@@ -165,9 +190,8 @@ class Table:
         results = []
         for number, source in enumerate(weights):
             seed = self.seed + number
-            folder = self.run.path / "runs" / f"{name}{variant and '-'}{variant}-seed{seed}"
             inputs = {"extractor": name, "weights": source, "variant": variant, "seed": seed}
-            with Run.open(folder, self.task, inputs=inputs) as run:
+            with Run.open(self.folder(name, variant, seed), self.task, inputs=inputs) as run:
                 result = on_chief(partial(result_of, run))
                 if result is None:
                     if source not in maps:
@@ -185,7 +209,7 @@ class Table:
         """The controls: probes, random weights, shuffled pixels, and the other preset's choices."""
         bridge, weights = self.bridge_of(self.bridge), self.plan.weights[name]
         maps = bridge.maps(bridge.load(name, weights))
-        keep, found = maps.x.key, probes(bridge, maps, self.seed)
+        keep, found = maps.x.key, named(probes(self.run, bridge, maps, self.seed), {})
         lines = [Line(probe.removeprefix("probe_").replace("_", " "), test=value) for probe, value in found.items()]
         seeds = range(self.seed, self.seed + self.config.control_seeds)
         random = self.trainings(name, "random", bridge, [f"random:{seed}" for seed in seeds], keep)

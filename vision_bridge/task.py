@@ -19,16 +19,17 @@ from training.loop import fit
 from training.randomness import seeded
 from training.repetitions import Interval
 from training.run import Run
+from vision_bridge.answers import write_answers
 from vision_bridge.batches import evaluation_batches, training_batches
 from vision_bridge.bridge import SPLITS, Bridge, Features, Maps, Network, build_network
 from vision_bridge.cache import Stage
 from vision_bridge.classifier import build_head, is_encoder, make_loss_fn
-from vision_bridge.config import BridgeConfig
-from vision_bridge.controls import Data, pooled
+from vision_bridge.config import BridgeConfig, ProbingConfig
 from vision_bridge.goals import Goal, make_goal
 from vision_bridge.images import Normalization
 from vision_bridge.layout import Layout
 from vision_bridge.maps import make_maps_of, map_shape
+from vision_bridge.probing import named, probes
 from vision_bridge.weights import set_random_weights
 
 
@@ -53,45 +54,48 @@ class Trained(NamedTuple):
         result: for ``result.json``.
         head: the model.
         goal: that it was trained for.
-        errors: [N] label minus prediction of the test rows; None for classes.
+        answers: [N] predicted labels of the test rows.
     """
 
     result: dict[str, Any]
     head: keras.Model
     goal: Goal
-    errors: np.ndarray | None
+    answers: np.ndarray
 
 
-def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, with_probes: bool = True) -> dict[str, Any]:
-    """From features to a result: layout, images, maps, simple classifiers, the head; then pictures of them.
+def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, probing: ProbingConfig) -> dict[str, Any]:
+    """From features to a result: layout, images, maps, simple models, the head; then pictures of them.
 
     Args:
         run: its folder gets the pictures, ``layout.safetensors`` and ``result.json``.
         bridge: the stages.
         network: from ``load_network``.
         seed: of the head and of its batches.
-        with_probes: whether simple classifiers are fitted too.
+        probing: which simple models are fitted too.
 
     Returns:
         What is in ``result.json``.
     """
-    from vision_bridge import pictures
+    from vision_bridge import pictures, plots
 
     maps = bridge.maps(network)
     if network.weights == "random":
         run.say("note: the extractor's weights are random")
-    found = probes(bridge, maps, seed) if with_probes else {}
-    result, head, goal, errors = train_head(run, bridge, maps, seed)
+    by_stage = probes(run, bridge, maps, seed, probing.probe_layers) if probing.probes else {}
+    result, head, goal, answers = train_head(run, bridge, maps, seed)
+    labels, name = bridge.features.labels, f"test_{goal.figure}"
+    found = named(by_stage, goal.baselines(labels["train"], labels["test"])) if probing.probes else {}
     run.write_json("result.json", result | found)
+    if probing.probes:
+        run.picture("stages.png", lambda path: plots.stages(by_stage, goal, result[name], len(labels["test"]), path))
     draw_curves(run, run.picture, goal.figure)
     pictures.draw(run, bridge, maps, goal)
     run.picture("activation.png", lambda path: pictures.draw_activation(path, bridge, maps, head, goal))
-    if errors is not None:
-        run.picture("predicted.png", lambda path: pictures.draw_predicted(path, bridge, errors))
-    name = f"test_{goal.figure}"
+    if not bridge.features.classes:
+        run.picture("predicted.png", lambda path: plots.predicted(labels["test"], answers, path))
     run.say(
         f"test {goal.figure} {result[name]:.4f} ({result[f'{name}_low']:.4f} to {result[f'{name}_high']:.4f} for "
-        f"{len(bridge.features.labels['test']):,} rows)"
+        f"{len(labels['test']):,} rows)"
         + "".join(f"\n{name.removeprefix('probe_').replace('_', ' ')}: {value:.4f}" for name, value in found.items())
         + f"\neverything is in {run.path}"
     )
@@ -132,7 +136,9 @@ def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
         **{f"choice_{name}": value for name, value in dataclasses.asdict(bridge.config.chosen).items()},
         **{f"layout_{name}": value for name, value in bridge.pixel_map.figures().items()},
     }
-    return Trained(result, job.model, goal, goal.errors(of_test))
+    answers = goal.answers(of_test)
+    write_answers(run.path, labels["test"], answers, bridge.features.classes)
+    return Trained(result, job.model, goal, answers)
 
 
 def _headline(
@@ -217,25 +223,6 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
         rate_of=lambda variable: ratio if is_encoder(variable) else 1.0,
     )
     return HeadJob(job, values, figures)
-
-
-def probes(bridge: Bridge, maps: Maps, seed: int) -> dict[str, float]:
-    """The goal's figure on test rows of simple models on the raw features, the pixel means and the frozen maps."""
-    labels = bridge.features.labels
-    goal = make_goal(bridge.features.classes, labels["train"])
-    found = {f"probe_{name}": value for name, value in goal.baselines(labels["train"], labels["test"]).items()}
-    stages = {"features": bridge.features.arrays, "pixels": bridge.images.arrays}
-    if maps.cached:
-        stages["maps"] = maps.x.arrays
-    for name, of_split in stages.items():
-        arrays = {split: pooled(of_split[split]) if name == "maps" else of_split[split] for split in SPLITS}
-        print(f"simple models on {name}, {'×'.join(map(str, arrays['train'].shape[1:]))}", flush=True)
-        train, validation, test = (
-            Data(array.reshape(len(array), -1), labels[split]) for split, array in arrays.items()
-        )
-        scores = goal.probes(train, validation, test, seed, hidden=name == "pixels")
-        found |= {f"probe_{model}_on_{name}": score for model, score in scores.items()}
-    return found
 
 
 def dry_run(

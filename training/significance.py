@@ -12,17 +12,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.special import bdtr
 
+from training.repetitions import Interval
+
 RESAMPLES, LEVEL = 1000, 0.95
 _AT_ONCE = 2**22  # rows that are drawn at a time, over resamples
 _MOST = 25 * 10**8  # rows × classes × resamples of an average precision: some seconds; beyond it, fewer resamples
 _FEWEST = 100
-
-
-class Interval(NamedTuple):
-    """Where a figure would be found in 95 % of samples like this one."""
-
-    low: float
-    high: float
 
 
 def _interval(values: np.ndarray) -> Interval:

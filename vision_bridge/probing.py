@@ -1,0 +1,116 @@
+"""Simple models on every stage from features to maps: what each of them knows of the labels. ``N`` rows."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+from training.evaluation import make_evaluator
+from training.run import Run
+from vision_bridge.batches import evaluation_batches
+from vision_bridge.bridge import SPLITS, Bridge, Maps
+from vision_bridge.classifier import AdaptiveAveragePool
+from vision_bridge.controls import Data, Probe
+from vision_bridge.goals import Goal, make_goal
+from vision_bridge.images import fit_normalization
+from vision_bridge.maps import make_maps_of
+from vision_bridge.pooling import pooled, side_within
+
+MOST_COLUMNS = 16_384  # of maps that a model is fitted to: the whole of 19×19×40, an 8×8 average of 256 maps
+_HIDDEN = ("features", "pixels")  # stages that a network with a hidden layer is fitted to as well
+PROBES = "probes.json"
+
+Arrays = Mapping[str, np.ndarray]  # [N, …] by split
+
+
+class Stage(NamedTuple):
+    """A place between features and head.
+
+    Attributes:
+        name: for a reader.
+        arrays: computes what is there.
+    """
+
+    name: str
+    arrays: Callable[[], Arrays]
+
+
+def stages(bridge: Bridge, maps: Maps, layerwise: bool = False) -> Iterator[Stage]:
+    """Features, pixels, with ``layerwise`` what every convolution of the extractor sees, and its maps.
+
+    Maps are averaged over a grid of cells, so that they have at most ``MOST_COLUMNS`` values a row. Those that depend
+    on the batch are left out.
+    """
+    yield Stage("features", lambda: bridge.features.arrays)
+    yield Stage("pixels", lambda: bridge.images.arrays)
+    if not maps.cached:
+        return
+    if layerwise:
+        for name, seen in convolution_inputs(maps.network.model).items():
+            yield Stage(name, lambda seen=seen: _computed(bridge, keras.Model(maps.network.model.input, seen)))
+    side = side_within(maps.shape, MOST_COLUMNS)
+    yield Stage("maps", lambda: {split: pooled(maps.x.arrays[split], side) for split in SPLITS})
+
+
+def convolution_inputs(model: keras.Model) -> dict[str, Any]:
+    """What each convolution of a network sees, before padding, but the image itself: "into" its name → tensor."""
+    of_padded: dict[int, Any] = {}
+    found: dict[int, tuple[str, Any]] = {id(model.input): ("", None), id(model.output): ("", None)}
+    for operation in model.operations:
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        seen = keras.tree.flatten(operation.input)[0]
+        seen = of_padded.get(id(seen), seen)
+        if isinstance(operation, layers.ZeroPadding2D):
+            of_padded[id(operation.output)] = seen
+        elif isinstance(operation, layers.Conv2D | layers.DepthwiseConv2D):
+            found.setdefault(id(seen), (f"into {operation.name}", seen))
+    return {name: tensor for name, tensor in found.values() if name}
+
+
+def _computed(bridge: Bridge, model: keras.Model) -> Arrays:
+    """The output of a part of the extractor for every image, averaged over cells."""
+    images, config = bridge.images.arrays, bridge.config
+    pool = AdaptiveAveragePool(side_within(model.output_shape[1:], MOST_COLUMNS))
+    maps_of = make_maps_of(model, fit_normalization(images["train"]), config.enlarge)
+    evaluate = make_evaluator(lambda batch: {"maps": pool(maps_of(batch.x))}, bridge.placement)
+
+    def of(split: str) -> np.ndarray:
+        rows = images[split]
+        return evaluate(evaluation_batches(rows, np.zeros(len(rows), np.int32), config.training.batch_size))["maps"]
+
+    return {split: of(split) for split in SPLITS}
+
+
+def fit_probes(goal: Goal, arrays: Arrays, labels: Arrays, seed: int, hidden: bool) -> dict[str, Probe]:
+    """Simple models on the arrays of a stage, by name."""
+    parts = (Data(np.asarray(arrays[split]).reshape(len(arrays[split]), -1), labels[split]) for split in SPLITS)
+    return goal.probes(*parts, seed=seed, hidden=hidden)
+
+
+def probes(run: Run, bridge: Bridge, maps: Maps, seed: int, layerwise: bool = False) -> dict[str, dict[str, float]]:
+    """The goal's figure on test rows of simple models, by stage and model; kept in the run folder stage by stage."""
+    labels = bridge.features.labels
+    goal = make_goal(bridge.features.classes, labels["train"])
+    found: dict[str, dict[str, float]] = run.read_json(PROBES) or {}
+    for name, arrays in stages(bridge, maps, layerwise):
+        if name not in found:
+            here = arrays()
+            run.say(f"simple models on {name}, {'×'.join(map(str, here['train'].shape[1:]))}")
+            fitted = fit_probes(goal, here, labels, seed, hidden=name in _HIDDEN)
+            found[name] = {model: probe.test for model, probe in fitted.items()}
+            run.write_json(PROBES, found)
+    return found
+
+
+def named(found: Mapping[str, Mapping[str, float]], baselines: Mapping[str, float]) -> dict[str, float]:
+    """The figures of simple models as they are called in ``result.json``."""
+    of_stages = {
+        f"probe_{model}_on_{stage.replace(' ', '_')}": value
+        for stage, values in found.items()
+        for model, value in values.items()
+    }
+    return {f"probe_{name}": value for name, value in baselines.items()} | of_stages
+
