@@ -35,10 +35,10 @@ from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.images import Normalization, fit_normalization, prepare
 from vision_bridge.layout import Layout
 from vision_bridge.maps import fill_maps, make_maps_of, make_stream, map_shape
+from vision_bridge.pooling import adaptive_pool_matrix, pooled, side_within
 from vision_bridge.receptive import Cells
 from vision_bridge.scaling import Scaling
 from vision_bridge.table import ablations
-from vision_bridge.pooling import adaptive_pool_matrix, pooled, side_within
 from vision_bridge.weights import load_backbone, load_weights
 
 TWICE = Cells(np.full(2, 0.5), np.full(2, 2.0), np.full(2, 2.0))  # maps of half the image's height and width

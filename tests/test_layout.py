@@ -16,6 +16,7 @@ from training.functions import compiled
 from vision_bridge.config import LayoutConfig
 from vision_bridge.distances import DISTANCES, Gram, distances, gram_matrix
 from vision_bridge.embedding import embed_features, kernel_principal_components, principal_coordinates
+from vision_bridge.images import Normalization, mixing, prepare
 from vision_bridge.layout import Layout
 from vision_bridge.scaling import SCALINGS, describe, fit_scaling
 from vision_bridge.tsne import affinities, descend, kl_divergence
@@ -188,9 +189,33 @@ def test_images_are_means_of_scaled_features(features: np.ndarray, pixel_map: La
     alone = counts[tuple(pixel_map.pixels.T)] == 1
     np.testing.assert_allclose(pixel_map.inverse(images)[:, alone], features[:5, alone], atol=1e-4)
     assert pixel_map.pixels.min(axis=0).tolist() == [0, 0] and pixel_map.pixels.max(axis=0).tolist() == [7, 12]
-    (row, column), feature = pixel_map.pixels[37], 37
-    assert divmod(feature, 40) in pixel_map.features_at(row, column, groups=3)
-    np.testing.assert_array_equal(pixel_map.groups_of_pixels(3).sum(axis=0), counts)
+
+
+def test_a_channel_for_each_group_of_features(features: np.ndarray, pixel_map: Layout) -> None:
+    channel_of = np.random.default_rng(1).integers(0, 3, 120)
+    images = pixel_map.transform(features[:5], channel_of=channel_of)
+    scaled = pixel_map.scaling.apply(features[:5])
+    expected = np.zeros((5, 8, 13, 3))
+    for row, column, channel in {(*pixel_map.pixels[d].tolist(), int(channel_of[d])) for d in range(120)}:
+        here = (pixel_map.pixels == (row, column)).all(axis=1) & (channel_of == channel)
+        expected[:, row, column, channel] = scaled[:, here].mean(axis=1)
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+    one = pixel_map.transform(features[:5], channel_of=np.zeros(120, int))
+    np.testing.assert_array_equal(one[..., 0], pixel_map.transform(features[:5]))
+
+
+def test_channels_become_three_by_fixed_averages() -> None:
+    assert mixing(6).shape == (6, 3)
+    np.testing.assert_allclose(mixing(6)[:, 0], [2**-0.5] * 2 + [0] * 4, rtol=1e-6)
+    np.testing.assert_array_equal(mixing(3), np.eye(3))
+    np.testing.assert_allclose(mixing(2), [[1, 2**-0.5, 0], [0, 2**-0.5, 1]], rtol=1e-6)
+    np.testing.assert_array_equal(mixing(1), np.ones((1, 3)))
+    images = np.random.default_rng(0).normal(1.0, 2.0, (4, 5, 5, 6)).astype(np.float32)
+    found = np.asarray(prepare(images, Normalization(1.0, 2.0), 2))
+    assert found.shape == (4, 10, 10, 3)
+    np.testing.assert_allclose(found[:, ::2, 1::2, 1], (images[..., 2] + images[..., 3] - 2) / 2 / 2**0.5, atol=1e-5)
+    gray = prepare(images[..., 0], Normalization(1.0, 2.0), 2)
+    np.testing.assert_allclose(prepare(images[..., :1], Normalization(1.0, 2.0), 2), gray, atol=1e-6)
 
 
 def test_saved_and_loaded(tmp_path: Path, features: np.ndarray, pixel_map: Layout) -> None:

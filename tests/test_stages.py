@@ -54,7 +54,7 @@ def test_answers_on_disk_are_those_that_were_given(tmp_path: Path) -> None:
         read_answers(tmp_path, labels[::-1], CLASSES)
     for text in ("", "row,label,predicted\n0,a\n", 'row,label,predicted\n0,"a","x"\n', "\0", 'row\n"'):
         (tmp_path / ANSWERS).write_text(text)
-        with pytest.raises(UserError, match="remove .* to have it trained again"):
+        with pytest.raises(UserError, match=r"remove .* to have it trained again"):
             read_answers(tmp_path, labels, CLASSES)
     (tmp_path / ANSWERS).unlink()
     with pytest.raises(UserError, match="no such file"):

@@ -173,3 +173,30 @@ def test_wrong_flags(wine: TableImagesConfig, tmp_path: Path) -> None:
     errors = fails_each("table_images", [[*shared, *more, f"--run_dir={tmp_path / 'r'}"] for more, _ in WRONG])
     for error, (_, message) in zip(errors, WRONG, strict=True):
         assert error.startswith("error: ") and message in error, error
+
+
+def test_a_channel_for_each_group_of_columns(cache: Path, tmp_path: Path) -> None:
+    grouped = {"column_groups": ("mean *", "* error", "worst *"), "channels": "groups", "probe_layers": True}
+    config = TableImagesConfig.of(dataset="breast_cancer", cache_dir=cache, **(SMALL | grouped))
+    table = load_table(config.data, config.seed)
+    assert table.features.groups == ("mean *", "* error", "worst *")
+    assert np.bincount(table.features.group_of).tolist() == [10, 10, 10]
+    result = train_table(config, tmp_path / "run")
+    layout = Layout.load(tmp_path / "run" / "layout.safetensors")
+    images = layout.transform(table.features.arrays["test"], channel_of=table.features.group_of)
+    assert images.shape[1:] == (10, 10, 3)
+    layers = [name for name in result if name.startswith("probe_linear_on_into_features.")]
+    assert len(layers) == 8 and result["test_accuracy"] > 0.7 and min(result[name] for name in layers) > 0.7
+    for name in (*PICTURES, "stages"):
+        with Image.open(tmp_path / "run" / f"{name}.png") as picture:
+            assert min(picture.size) > 50, name
+    assert (
+        json.loads((tmp_path / "run" / "probes.json").read_text())["maps"]["linear"] == result["probe_linear_on_maps"]
+    )
+    for patterns, message in (
+        (("mean *",), "radius error, .* fit none of them"),
+        (("*", "x*"), "no column is left for x"),
+    ):
+        wrong = TableImagesConfig.of(dataset="breast_cancer", column_groups=patterns)
+        with pytest.raises(UserError, match=message):
+            load_table(wrong.data, 0)

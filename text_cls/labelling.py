@@ -10,6 +10,7 @@ from files.errors import UserError
 from text_cls import calibration, metrics, plots, several_labels
 from text_cls.config import HEADLINES
 from text_cls.several_labels import UNFITTED
+from training.figures import Cost
 from training.significance import (
     LEVEL,
     Interval,
@@ -17,7 +18,6 @@ from training.significance import (
     intervals_of_several_labels,
     resamples_for,
 )
-from training.figures import Cost
 
 
 class Labelling(NamedTuple):

@@ -64,7 +64,7 @@ def read_answers(folder: Path, labels: np.ndarray, classes: Sequence[str]) -> np
 
 
 def vote(answers: Sequence[np.ndarray], classes: int) -> np.ndarray:
-    """[N] the class that most of several networks answer; of a tie, the one that the first network answers, if it is among them."""
+    """[N] the class that most of several networks answer; of a tie the first network's answer, if it is among them."""
     votes = np.sum([np.eye(classes)[one] for one in answers], axis=0)
     return (votes + np.eye(classes)[answers[0]] / 2).argmax(axis=1)
 

@@ -149,16 +149,22 @@ class Bridge:
 
     @cached_property
     def images(self) -> Stage:
-        """[N, H, W] float32 by split."""
-        pixel_map, features = self.pixel_map, self.features.arrays
+        """[N, H, W] float32 by split; with ``--channels=groups`` [N, H, W, G]."""
+        pixel_map, features, channels = self.pixel_map, self.features.arrays, self.channels
 
         def fill(split: str, file: GrowingArray) -> None:
-            pixel_map.transform(features[split], file.array)
+            pixel_map.transform(features[split], file.array, self.features.group_of if channels else None)
             file.save(len(features[split]))
 
         # The layout itself, not its key: on another number of cores t-SNE gives another one.
         depends_on = {"features": self.features.key, "layout": pixel_map.fingerprint()}
-        return self._files.stage("images", depends_on, features, pixel_map.shape, "float32", fill)
+        depends_on |= {"groups": key_of(self.features.group_of.tolist())} if channels else {}
+        return self._files.stage("images", depends_on, features, (*pixel_map.shape, *channels), "float32", fill)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """(G,), or none of gray images."""
+        return (len(self.features.groups),) if self.config.channels == "groups" else ()
 
     def load(self, name: str, weights: str) -> Network:
         """``load_network`` of the bridge's configuration."""

@@ -115,6 +115,8 @@ def make_loss_fn(
         maps = maps_of(batch.x)
         outputs = keras.tree.flatten(seeded_call(head, maps, training, place))
         values = objective(outputs[0], batch.label)
+        if training:
+            values.pop("answer", None)  # its mean would be logged
         if config.reconstruction:
             error = ops.mean(ops.square(ops.cast(outputs[1], "float32") - maps), axis=(1, 2, 3))
             values |= {"reconstruction": error, "loss": values["loss"] + config.reconstruction * error}

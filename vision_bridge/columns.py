@@ -1,5 +1,6 @@
 """Columns of a table → columns of features. What is fitted is fitted to the training rows. ``N`` rows."""
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from training.names import one_line
 from vision_bridge.tabular_config import TabularConfig
 from vision_bridge.tabular_files import as_numbers, as_texts, is_missing, is_number, listed
 
+_OWN_GROUPS = 12  # so many columns are shown one by one; more are one group
 Rows = Mapping[str, np.ndarray]  # split → row numbers
 
 
@@ -131,3 +133,40 @@ def _useful(encoded: Encoded, train: np.ndarray) -> Encoded:
 
 def _left_out(names: Sequence[str], why: str) -> list[str]:
     return [f"{len(names):,} column(s) left out, {why} in the training rows: {listed(names)}"] if names else []
+
+
+class Grouped(NamedTuple):
+    """Names of the groups of columns, and the number of each column's group [D]."""
+
+    names: tuple[str, ...]
+    group_of: np.ndarray
+
+
+def group_columns(columns: Sequence[str], patterns: Sequence[str]) -> Grouped:
+    """Sorts columns into groups: one for each pattern, or without patterns one a column if they are few, else one.
+
+    Args:
+        columns: names of the features.
+        patterns: as in a shell; a column belongs to the first that it fits.
+
+    Raises:
+        UserError: a column fits none, or a pattern is left without a column.
+    """
+    if not patterns:
+        few = len(columns) <= _OWN_GROUPS
+        return (
+            Grouped(tuple(columns), np.arange(len(columns)))
+            if few
+            else Grouped(("features",), np.zeros(len(columns), int))
+        )
+    fits = np.array([[fnmatch.fnmatchcase(column, pattern) for pattern in patterns] for column in columns])
+    without = [column for column, of_column in zip(columns, fits, strict=True) if not of_column.any()]
+    if without:
+        raise UserError(
+            f"--column_groups={','.join(patterns)}: {listed(without)} fit none of them; add patterns, or * as the last"
+        )
+    group_of = fits.argmax(axis=1)
+    unused = [pattern for number, pattern in enumerate(patterns) if number not in group_of]
+    if unused:
+        raise UserError(f"--column_groups: no column is left for {listed(unused)}; columns are {listed(columns)}")
+    return Grouped(tuple(patterns), group_of)

@@ -171,6 +171,12 @@ class BridgeConfig(Config):
     layout_seed: int = _as_in(LayoutConfig, "seed")
     height: int = _as_in(LayoutConfig, "height")
     width: int = _as_in(LayoutConfig, "width")
+    channels: str = option(
+        "one",
+        "groups: an image has a channel for each group of features (layers of the encoder, columns of a table, its "
+        "--column_groups), and fixed averages of them are the extractor's three.",
+        choices=("one", "groups"),
+    )
     shuffle_pixels: bool = option(False, "Control: move the features' pixels to random positions.")
     enlarge: int = option(3, "Side of the square that each pixel becomes before the extractor.", low=1)
     weights: str = option("", "Weights of the extractor: a file, random or random:SEED. [the published ones]")
@@ -246,7 +252,9 @@ class ProbingConfig(Config):
         if self.probe_layers and not self.probes:
             raise UserError("--probe_layers with --noprobes: leave one of them out")
         if self.probe_layers and (chosen.z_norm, chosen.bn_mode) != ("train", "frozen"):
-            raise UserError("--probe_layers: what the layers give depends on the batch: add --z_norm=train --bn_mode=frozen")
+            raise UserError(
+                "--probe_layers: what the layers give depends on the batch: add --z_norm=train --bn_mode=frozen"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

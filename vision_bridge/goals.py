@@ -87,7 +87,7 @@ class Classification(NamedTuple):
         return labels
 
     def objective(self, outputs: Any, targets: Any) -> dict[str, Any]:
-        return classification(outputs, targets) | {"answer": ops.argmax(outputs, axis=-1)}
+        return classification(outputs, targets) | {"answer": ops.cast(ops.argmax(outputs, axis=-1), "float32")}
 
     def figures(self, values: Values, targets: np.ndarray) -> Figures:
         means = {name: float(np.mean(value)) for name, value in values.items() if name != "answer"}

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from vision_bridge.pooling import adaptive_pool_matrix
+
 EPSILON = 1e-8
 SYNCHRONIZED = keras.backend.backend() == "tensorflow"  # the backend whose batches are cut over replicas
 
@@ -25,7 +27,7 @@ def batch_moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
 
 
 def fit_normalization(images: np.ndarray, per_batch: bool = False) -> Normalization:
-    """Mean and deviation over all pixels of the training images [N, H, W], in one pass of blocks."""
+    """Mean and deviation over all pixels of the training images [N, …], in one pass of blocks."""
     count = total = square = 0.0
     for start in range(0, len(images), 1024):
         block = np.asarray(images[start : start + 1024], np.float64)
@@ -35,12 +37,27 @@ def fit_normalization(images: np.ndarray, per_batch: bool = False) -> Normalizat
 
 
 def prepare(images: Any, normalization: Normalization, enlarge: int) -> Any:
-    """[B, H, W] → [B, H·enlarge, W·enlarge, 3]: (x − μ) / (σ + ε), every pixel a square, gray on three channels."""
+    """[B, H, W] or [B, H, W, G] → [B, H·enlarge, W·enlarge, 3]: (x − μ) / (σ + ε), every pixel a square.
+
+    Gray images are three times the same. G channels become three by ``mixing``.
+    """
     x = ops.cast(images, "float32")
     mean, deviation = normalization.mean, normalization.deviation
     if normalization.per_batch:
-        mean, variance = batch_moments(x, (0, 1, 2))
+        mean, variance = batch_moments(x, tuple(range(len(x.shape))))
         deviation = ops.sqrt(variance)
     x = (x - mean) / (deviation + EPSILON)
+    if len(x.shape) == 4:
+        x = ops.matmul(x, ops.convert_to_tensor(mixing(x.shape[-1]), dtype="float32"))
     x = ops.repeat(ops.repeat(x, enlarge, axis=1), enlarge, axis=2)
-    return ops.repeat(x[..., None], 3, axis=-1)
+    return ops.repeat(x[..., None], 3, axis=-1) if len(x.shape) == 3 else x
+
+
+def mixing(channels: int) -> np.ndarray:
+    """[G, 3], a convolution of 1×1: red is the mean of the first third of the channels, and so on.
+
+    Divided by the root of the sum of squares, so that channels of deviation 1 that have nothing to do with one another
+    give deviation 1.
+    """
+    means = np.array(adaptive_pool_matrix(channels, 3))
+    return (means / np.sqrt(np.square(means).sum(axis=1, keepdims=True))).T.astype(np.float32)

@@ -6,9 +6,10 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -27,13 +28,6 @@ from vision_bridge.scaling import SCALINGS, Scaling, as_matrix, blocks, check_fi
 from vision_bridge.tsne import Compiled, Progress, silent, uncompiled
 
 ALGORITHM = 3  # increase it when the same features and choices give another layout, so that cached ones are not used
-
-
-class GroupedUnit(NamedTuple):
-    """A feature, by its group and its place in the group, both counted from 0."""
-
-    group: int
-    unit: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,15 +113,19 @@ class Layout:
             "most_on_a_pixel": int(counts.max()),
         } | ({"kl_divergence": self.divergence} if np.isfinite(self.divergence) else {})
 
-    def transform(self, features: Any, out: np.ndarray | None = None) -> np.ndarray:
+    def transform(
+        self, features: Any, out: np.ndarray | None = None, channel_of: np.ndarray | None = None
+    ) -> np.ndarray:
         """[N, D] → images [N, H, W] float32: the mean of the scaled features on a pixel, 0 where there are none.
 
         Values outside the range of the training rows go on linearly (``Scaling``). One product with a sparse matrix
-        [H·W, D].
+        [H·W·G, D].
 
         Args:
             features: an array, which may be memory-mapped, lists, or a sparse matrix.
             out: where the images go; it may be memory-mapped.
+            channel_of: [D] number of each feature's channel, 0 to G − 1; then images are [N, H, W, G], and the means
+                are of the features of one channel.
 
         Raises:
             UserError: another number of features than the map was fitted to, or a feature that is not finite, or that
@@ -136,8 +134,11 @@ class Layout:
         features = as_matrix(features)
         if features.shape[1] != len(self.pixels):
             raise UserError(f"features of shape {features.shape}: the map holds {len(self.pixels)} features")
-        images = np.empty((features.shape[0], *self.shape), np.float32) if out is None else out
-        averaging = self._averaging()
+        channels = () if channel_of is None else (int(channel_of.max()) + 1,)
+        shape = (*self.shape, *channels)
+        images = np.empty((features.shape[0], *shape), np.float32) if out is None else out
+        places = self._places() if channel_of is None else self._places() * channels[0] + channel_of
+        averaging = _averaging(places, math.prod(shape))
         done = 0
         # Columns first: a block that fits the processor's cache is transposed five times as fast as a large one.
         for block in blocks(features, 128):
@@ -145,26 +146,13 @@ class Layout:
             if not np.isfinite(scaled).all():
                 self._refuse(block, scaled, done)
             columns = np.ascontiguousarray(scaled.T)
-            images[done : done + len(block)] = (averaging @ columns).T.reshape(-1, *self.shape)
+            images[done : done + len(block)] = (averaging @ columns).T.reshape(-1, *shape)
             done += len(block)
         return images
 
     def inverse(self, images: np.ndarray) -> np.ndarray:
         """[N, H, W] → [N, D] float64: every feature takes its pixel's value, on its own scale again."""
         return self.scaling.invert(images[:, self.pixels[:, 0], self.pixels[:, 1]])
-
-    def groups_of_pixels(self, groups: int) -> np.ndarray:
-        """[groups, H, W] how many features of each group lie on a pixel, the features being group after group."""
-        units = len(self.pixels) // groups
-        counts = np.zeros((groups, *self.shape), int)
-        np.add.at(counts, (np.arange(len(self.pixels)) // units, *self.pixels.T), 1)
-        return counts
-
-    def features_at(self, row: int, column: int, groups: int) -> list[GroupedUnit]:
-        """The features on a pixel."""
-        here = np.flatnonzero((self.pixels == (row, column)).all(axis=1))
-        units = len(self.pixels) // groups
-        return [GroupedUnit(*divmod(int(feature), units)) for feature in here]
 
     def shuffled(self, seed: int) -> "Layout":
         """The control: the same numbers of features on a pixel, the pixels at random positions."""
@@ -225,10 +213,11 @@ class Layout:
     def _places(self) -> np.ndarray:
         return self.pixels[:, 0] * self.shape[1] + self.pixels[:, 1]
 
-    def _averaging(self) -> csr_matrix:
-        places, counts = self._places(), self.counts().ravel()
-        share = (1 / counts[places]).astype(np.float32)
-        return csr_matrix((share, (places, np.arange(len(places)))), (len(counts), len(places)))
+
+def _averaging(places: np.ndarray, count: int) -> csr_matrix:
+    """[count, D]: features at ``places`` [D] → the mean of those at each place."""
+    share = (1 / np.bincount(places, minlength=count)[places]).astype(np.float32)
+    return csr_matrix((share, (places, np.arange(len(places)))), (count, len(places)))
 
 
 def _read_scaling(kind: str, arrays: dict[str, np.ndarray]) -> Scaling:

@@ -13,7 +13,7 @@ from vision_bridge import plots
 from vision_bridge.activation import class_activation, feature_shares, group_shares
 from vision_bridge.bridge import Bridge, Features, Maps
 from vision_bridge.goals import Goal
-from vision_bridge.images import EPSILON, fit_normalization
+from vision_bridge.images import EPSILON, fit_normalization, mixing
 from vision_bridge.receptive import cells_of_maps
 from vision_bridge.rectangle import convex_hull
 
@@ -23,7 +23,8 @@ _NAMED = 5  # columns of a table that are named beside the activation
 
 def draw(run: Run, bridge: Bridge, maps: Maps, goal: Goal) -> None:
     """Layout, images of every class, their means, normalisation, and the maps of one image."""
-    features, images = bridge.features, bridge.images.arrays["train"]
+    features, channelled = bridge.features, bridge.images.arrays["train"]
+    images = _gray(channelled)
     classes, labels = goal.shown(features.labels["train"])
     own, count = _rows_by_class(labels, classes), len(classes)
     of_all = f"{len(own)} of {count:,} classes, the largest" if count > _CLASSES else ""
@@ -34,7 +35,7 @@ def draw(run: Run, bridge: Bridge, maps: Maps, goal: Goal) -> None:
         plots.layout(bridge.pixel_map, hull, features, path)
 
     def some(path: Path) -> None:
-        rows = {name: np.stack([images[row] for row in rows[:_IMAGES]]) for name, rows in own.items()}
+        rows = {name: _coloured(channelled[rows[:_IMAGES]]) for name, rows in own.items()}
         plots.image_rows(rows, path, title=of_all)
 
     def normalised(path: Path) -> None:
@@ -49,6 +50,16 @@ def draw(run: Run, bridge: Bridge, maps: Maps, goal: Goal) -> None:
     )
     run.picture("z_norm.png", normalised)
     run.picture("maps.png", lambda path: plots.feature_maps(_test_maps(maps, [0])[0], path))
+
+
+def _gray(images: np.ndarray) -> np.ndarray:
+    """[N, H, W, G] → [N, H, W], the mean of the channels; [N, H, W] as they are."""
+    return images.mean(axis=-1) if images.ndim == 4 else images
+
+
+def _coloured(images: np.ndarray) -> np.ndarray:
+    """[N, H, W, G] → [N, H, W, 3], as the extractor sees them but for the scale; [N, H, W] as they are."""
+    return images @ mixing(images.shape[-1]) if images.ndim == 4 else images
 
 
 def _rows_by_class(labels: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:
@@ -90,7 +101,7 @@ def draw_activation(path: Path, bridge: Bridge, maps: Maps, head: keras.Model, g
     heat = class_activation(head, seen, explained, with_gradient, cells, *bridge.pixel_map.shape)
     pairs = zip(goal.named(labels[rows]), goal.predicted(outputs), strict=True)
     titles = [f"{one_line(true, 12)}, predicted {one_line(g, 12)}" for true, g in pairs]
-    images = np.stack([bridge.images.arrays["test"][row] for row in rows])
+    images = _gray(bridge.images.arrays["test"][rows])
     bars = [_bars(features, shares) for shares in feature_shares(bridge.pixel_map, heat)]
     plots.activation(images, heat, titles, bars, features.kind, path)
 

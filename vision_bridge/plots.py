@@ -51,7 +51,7 @@ def layout(pixel_map: "Layout", hull: np.ndarray, features: "Features", path: Pa
 
 
 def image_rows(rows: Mapping[str, np.ndarray], path: Path, symmetric: bool = False, title: str = "") -> None:
-    """Named rows of images [N, H, W], all on one colour scale; ``symmetric`` puts 0 in its middle."""
+    """Named rows of images [N, H, W] or [N, H, W, 3], all on one scale; ``symmetric`` puts 0 in its middle."""
     columns = max(len(images) for images in rows.values())
     figure, grid = new_figure(len(rows), columns, figsize=(2 * columns + 1, 2.1 * len(rows)), layout="constrained")
     everything = np.concatenate([images.ravel() for images in rows.values()])
@@ -64,10 +64,12 @@ def image_rows(rows: Mapping[str, np.ndarray], path: Path, symmetric: bool = Fal
         for axis in axes:
             axis.axis("off")
         for axis, image in zip(axes, images, strict=False):
-            shown = axis.imshow(image, cmap="RdBu_r" if symmetric else "gray", vmin=low, vmax=high)
+            scaled = np.clip((image - low) / max(high - low, 1e-12), 0, 1) if image.ndim == 3 else image
+            shown = axis.imshow(scaled, cmap="RdBu_r" if symmetric else "gray", vmin=low, vmax=high)
         name_title(axes[0], name, fontsize=9, loc="left")
     assert shown is not None
-    figure.colorbar(shown, ax=grid, shrink=0.8)
+    if all(images.ndim == 3 for images in rows.values()):  # colours are three values
+        figure.colorbar(shown, ax=grid, shrink=0.8)
     if title:
         figure.suptitle(title)
     save_figure(figure, path)

@@ -113,4 +113,3 @@ def named(found: Mapping[str, Mapping[str, float]], baselines: Mapping[str, floa
         for model, value in values.items()
     }
     return {f"probe_{name}": value for name, value in baselines.items()} | of_stages
-

@@ -83,8 +83,8 @@ def paired(pairs: Sequence[Pair]) -> str:
     lines += ["| " + " | ".join([row, *(cells.get((row, column), "") for column in names[:-1])]) + " |"
               for row in names[1:]]  # fmt: skip
     return (
-        "Row minus column on the same test rows, and the exact p of McNemar's test, one by one; an extractor answers by "
-        'the vote of its networks, "features" is logistic regression on them:\n\n' + "\n".join(lines) + "\n"
+        "Row minus column on the same test rows, and the exact p of McNemar's test, each by itself; an extractor "
+        'answers by the vote of its networks, "features" is logistic regression on them:\n\n' + "\n".join(lines) + "\n"
     )
 
 

@@ -15,8 +15,8 @@ from training.hosts import on_chief
 from training.options import Config
 from training.repetitions import mean_interval
 from training.run import Run
-from vision_bridge.backbones import has_norms
 from vision_bridge.answers import Pair, compare, read_answers, vote
+from vision_bridge.backbones import has_norms
 from vision_bridge.bridge import Bridge, Maps, Network, load_network
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig
 from vision_bridge.extractors import EXTRACTORS
@@ -162,7 +162,7 @@ class Table:
         )
 
     def pairs(self) -> list[Pair]:
-        """McNemar's test of every two rows, each by the vote of its networks, and of logistic regression on features."""
+        """McNemar's test of every two rows, each by the vote of its networks, and of a linear model of the features."""
         features, seeds = self.bridge_of(self.bridge).features, range(self.seed, self.seed + self.config.seeds)
         labels, classes = features.labels["test"], features.classes
 

@@ -15,7 +15,7 @@ from files.errors import UserError
 from training.names import one_line
 from vision_bridge.bridge import Features
 from vision_bridge.cache import key_of
-from vision_bridge.columns import encode
+from vision_bridge.columns import Grouped, encode, group_columns
 from vision_bridge.tabular_config import TabularConfig
 from vision_bridge.tabular_files import (
     Records,
@@ -30,7 +30,6 @@ from vision_bridge.tabular_files import (
 from vision_bridge.tabular_splits import Drawn, split_rows
 
 MOST_CLASSES = 20  # whole numbers as labels are classes if there are so many different ones at most
-_OWN_GROUPS = 12  # so many columns are shown one by one; more are one group
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,7 +106,8 @@ def load_table(config: TabularConfig, seed: int) -> Tabular:
     arrays = {name: x[part] for name, part in rows.items()}
     labels = {name: label[part] for name, part in rows.items()}
     notes = (*(note for part in parts.values() for note in part.notes), *encoded.notes)
-    return Tabular(_features(arrays, labels, classes, tuple(encoded.columns), source), notes, source)
+    grouped = group_columns(tuple(encoded.columns), config.column_groups)
+    return Tabular(_features(arrays, labels, classes, tuple(encoded.columns), grouped, source), notes, source)
 
 
 def _features(
@@ -115,20 +115,20 @@ def _features(
     labels: dict[str, np.ndarray],
     classes: tuple[str, ...],
     names: tuple[str, ...],
+    grouped: Grouped,
     source: str,
 ) -> Features:
-    few = len(names) <= _OWN_GROUPS
     digests = {name: _digest(array, labels[name]) for name, array in arrays.items()}
     return Features(
         arrays,
         labels,
         classes,
         key_of("table", digests, names, classes),
-        names if few else ("features",),
+        grouped.names,
         kind="column of the table",
         about=f"columns of {source}",
         names=names,
-        column_groups=np.arange(len(names)) if few else np.zeros(len(names), int),
+        column_groups=grouped.group_of,
     )
 
 

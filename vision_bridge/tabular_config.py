@@ -35,6 +35,11 @@ class TabularConfig(Config):
     categorical_fields: tuple[str, ...] = option(
         (), "Columns of numbers that are names, such as postcodes; columns of texts need not be listed."
     )
+    column_groups: tuple[str, ...] = option(
+        (),
+        "Patterns of column names, such as mean*,worst*: columns that fit the same one are a group, for "
+        "--channels=groups and pictures; a column belongs to the first that it fits.",
+    )
     task: str = option(
         "auto", "Whether the label is a class or a quantity; auto: by the column, or an error.", choices=TASKS
     )

@@ -266,7 +266,8 @@ def _job_on_random_images(
     placement: Placement,
 ) -> Job:
     rows = training.batch_size
-    images = np.random.default_rng(0).standard_normal((rows, config.height, config.width), np.float32)
+    channels = (3,) if config.channels == "groups" else ()  # any number of them costs as much
+    images = np.random.default_rng(0).standard_normal((rows, config.height, config.width, *channels), np.float32)
     maps_of = make_maps_of(
         network.model, Normalization(0, 1, config.chosen.z_norm == "batch"), config.enlarge, config.map_pool
     )
