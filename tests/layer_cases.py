@@ -12,7 +12,7 @@ from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, SelfAttenti
 from text_cls.vocabulary import PAD_ID
 from training.dropout import Dropout
 from vision_bridge.backbones import Norm
-from vision_bridge.classifier import AdaptiveAveragePool
+from vision_bridge.classifier import AdaptiveAveragePool, MapDropout
 
 _RNG = np.random.default_rng(0)
 TOKENS = np.array([[2, 7, 9, 11, 30, 0], [2, 5, 6, 0, 0, 0], [2, 0, 0, 0, 0, 0], [2, 12, 13, 14, 15, 16]], np.int32)
@@ -58,6 +58,7 @@ _MASK = {"mask_id": 4, "special_ids": (2, 3), "vocabulary_size": 40}
 CASES = {
     "dropout": Case(Dropout, {"rate": 0.3, "seed": 5}, (VECTORS,)),
     "dropout_0": Case(Dropout, {"rate": 0.0}, (VECTORS,)),
+    "map_dropout": Case(MapDropout, {"rate": 0.3, "seed": 5}, (VECTORS,)),
     "token_dropout": Case(TokenDropout, {"rate": 0.4}, (TOKENS,), dtypes=("int32",)),
     "embedding_sinusoidal": Case(TokenEmbedding, _embedding("sinusoidal"), (TOKENS,)),
     "embedding_learned": Case(TokenEmbedding, _embedding("learned", 31), (TOKENS,)),

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from keras import ops
 
-from files.documents import read_sealed, write_sealed
 from files.errors import UserError
 from tests.golden.backbone_state import images
 from tests.steps import take_steps
@@ -27,17 +26,16 @@ from training.repetitions import mean_interval
 from vision_bridge.activation import class_activation, feature_shares, group_shares
 from vision_bridge.backbones import build_backbone
 from vision_bridge.batches import ImageBatch, evaluation_batches, training_batches
-from vision_bridge.cache import Cache
 from vision_bridge.classifier import build_head, is_encoder, make_loss_fn
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, HeadConfig, LayoutConfig
 from vision_bridge.controls import Data, linear_probe, wilson_interval
 from vision_bridge.extractors import EXTRACTORS
 from vision_bridge.images import Normalization, fit_normalization, prepare
 from vision_bridge.layout import Layout
-from vision_bridge.maps import fill_maps, make_maps_of, make_stream, map_shape
 from vision_bridge.pooling import adaptive_pool_matrix, pooled, side_within
 from vision_bridge.receptive import Cells
 from vision_bridge.scaling import Scaling
+from vision_bridge.storage import MapStatistics
 from vision_bridge.table import ablations
 from vision_bridge.weights import load_backbone, load_weights
 
@@ -83,14 +81,16 @@ def test_the_table_s_heads() -> None:
 
 def test_a_head_of_no_layers_is_a_logistic_regression_on_normalised_maps() -> None:
     config = HeadConfig(filters=(), pooled=0, dense=(), map_norm=True)
-    head = build_head((3, 4, 2), 2, config)
-    assert [tuple(v.shape) for v in head.trainable_variables] == [(24, 2), (2,)]
     rng = np.random.default_rng(0)
     maps = rng.normal(3, 2, size=(5, 3, 4, 2)).astype(np.float32)
+    head = build_head((3, 4, 2), 2, config, MapStatistics.of(maps))
+    with pytest.raises(ValueError, match="map_norm without"):
+        build_head((3, 4, 2), 2, config)
+    assert [tuple(v.shape) for v in head.trainable_variables] == [(24, 2), (2,)]
     np.testing.assert_array_equal(head(maps, training=False), np.zeros((5, 2)))  # it says nothing before it has learnt
     weight = rng.normal(size=(24, 2)).astype(np.float32)
     head.get_layer("logits").kernel.assign(weight)
-    normal = (maps - maps.mean(axis=(0, 1, 2))) / np.sqrt(maps.var(axis=(0, 1, 2)) + 1e-3)
+    normal = (maps - maps.mean(axis=(0, 1, 2))) / maps.std(axis=(0, 1, 2))
     np.testing.assert_allclose(head(maps, training=True), normal.reshape(5, -1) @ weight, rtol=1e-4, atol=1e-4)
     heat = class_activation(head, ops.convert_to_tensor(maps), np.zeros(5, int), with_gradient, TWICE, 12, 12)
     assert heat.shape == (5, 12, 12) and heat.min() >= 0
@@ -136,42 +136,14 @@ def test_heat_is_traced_to_groups() -> None:
     np.testing.assert_allclose(group_shares(shares, np.array([1, 0, 1, 1]), 3), [[2 / 5, 3 / 5, 0]])
 
 
-def test_maps_are_cached_once_and_go_on(tmp_path: Path, one_replica: Placement) -> None:
-    model = build_backbone("squeezenet1_1", 60, 60)
-    load_backbone("squeezenet1_1", "random:1", None, tmp_path, model)
-    x = np.random.default_rng(0).normal(size=(7, 20, 20)).astype(np.float32)
-    maps_of, shape = make_maps_of(model, Normalization(0.0, 1.0), 3, pool=2), map_shape(model, 2)
-    stream, cache = make_stream(maps_of, one_replica), Cache(tmp_path)
-
-    def maps(**depends_on: Any) -> np.ndarray:
-        fill = lambda split, file: fill_maps(stream, x, file, 2)  # noqa: E731
-        return cache.stage("maps", depends_on, {"train": x}, shape, "float16", fill).arrays["train"]
-
-    whole = np.asarray(ops.average_pool(model(prepare(x, Normalization(0.0, 1.0), 3)), 2, 2))
-    before = np.array(maps(a=1))
-    np.testing.assert_allclose(before, whole, atol=2e-3 * whole.max())
-    (path,) = tmp_path.glob("maps-*.npy")
-    note = path.with_suffix(".json")
-    about = read_sealed(note)
-    np.lib.format.open_memmap(path, "r+")[3:] = 0
-    del about["crc32"]
-    write_sealed(note, about | {"done": 3})
-    np.testing.assert_allclose(maps(a=1), before, atol=1e-2)
-    about = read_sealed(note)
-    np.lib.format.open_memmap(path, "r+")[3:] = 0
-    del about["crc32"]
-    write_sealed(note, about)
-    assert not maps(a=1)[3:].any()  # what is done is not done again
-    assert maps(a=2)[3:].any() and len(list(tmp_path.glob("maps-*.npy"))) == 2  # and what depends on something else is
-
-
 def test_batch_norms_see_the_batch_of_all_replicas(one_replica: Placement, two_replicas: Placement) -> None:
     rng = np.random.default_rng(0)
     maps, labels = rng.normal(size=(16, 8, 8, 3)).astype(np.float32), np.arange(16) % 2
 
     def after_steps(placement: Placement) -> list[np.ndarray]:
         with placement.scope(), seeded(0):
-            head = build_head((8, 8, 3), 2, dataclasses.replace(SMALL, map_norm=True))
+            config = dataclasses.replace(SMALL, map_norm=True, map_dropout=0.3)
+            head = build_head((8, 8, 3), 2, config, MapStatistics.of(maps))
             optimizer = AdamW(0.01)
             optimizer.build(head.trainable_variables)
         loss_fn = make_loss_fn(head, lambda x: x, SMALL)

@@ -7,6 +7,7 @@ change nothing. Elsewhere, in plain Keras, the layer's own generator draws.
 The numbers are those of a counter-based generator (Philox 4×32-10, Salmon et al. 2011), the same on every backend.
 """
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,21 @@ def kept(shape: Any, rate: float, seed: Any) -> Any:
     if at is None:
         return keras.random.uniform(shape, dtype="float32", seed=seed) >= rate
     return is_kept(words(shape, *at), rate)
+
+
+def kept_in_256(shape: Any, dropped: int, seed: Any) -> Any:
+    """[B, …] bool, False with probability ``dropped`` / 256, at a quarter of the cost of ``kept``.
+
+    A word of 32 bits is drawn for four values; ``shape`` and ``seed`` as in ``uniform``.
+    """
+    at = _next_draw()
+    if at is None:
+        return keras.random.uniform(shape, dtype="float32", seed=seed) >= dropped / 256
+    rows, *rest = shape
+    size = math.prod(rest)
+    quarters = words((rows, -(-size // 4)), *at)
+    bytes_of = ops.reshape(ops.view(quarters, "uint8"), (rows, -1))[:, :size]
+    return ops.reshape(bytes_of, shape) >= ops.convert_to_tensor(dropped, "uint8")
 
 
 def words(shape: Any, place: Place, stream: int) -> Any:

@@ -28,7 +28,8 @@ from vision_bridge.extractors import EXTRACTORS, Extractor
 from vision_bridge.feature_counts import check_layout, notes
 from vision_bridge.images import fit_normalization
 from vision_bridge.layout import ALGORITHM, Layout
-from vision_bridge.maps import MapShape, fill_maps, make_maps_of, make_stream, map_shape
+from vision_bridge.maps import MapShape, fill_maps, make_maps_of, make_stream, map_shape, sampled_maps
+from vision_bridge.storage import MOST_SAMPLED, PACKINGS, MapStatistics
 from vision_bridge.weights import load_backbone
 
 SPLITS = ("train", "validation", "test")
@@ -101,6 +102,8 @@ class Maps(NamedTuple):
         maps_of: ``x`` of a batch → maps [B, h, w, K] float32.
         shape: of a row's maps.
         cached: whether ``x`` are maps.
+        alone: whether an image's maps do not depend on the other images of its batch.
+        statistics: of each map; None where neither head nor cache needs them.
     """
 
     network: Network
@@ -108,6 +111,8 @@ class Maps(NamedTuple):
     maps_of: Callable[[Any], Any]
     shape: MapShape
     cached: bool
+    alone: bool = True
+    statistics: MapStatistics | None = None
 
     def remove(self) -> None:
         """Deletes the maps from the cache."""
@@ -175,10 +180,18 @@ class Bridge:
         config, chosen, model = self.config, self.config.chosen, network.model
         z = fit_normalization(self.images.arrays["train"], chosen.z_norm == "batch")
         maps_of, shape = make_maps_of(model, z, config.enlarge, config.map_pool), map_shape(model, config.map_pool)
-        if chosen.z_norm == "batch" or (chosen.bn_mode == "batch" and has_norms(model)):
-            return Maps(network, self.images, maps_of, shape, cached=False)  # an image's maps depend on the others
+        depends_on = {"images": self.images.key, "weights": network.fingerprint(),
+                      "enlarge": config.enlarge, "pool": config.map_pool, "normalization": list(z),
+                      "precision": precision_now()}  # fmt: skip
+        statistics = None
+        if config.head_of(network.extractor).map_norm or config.map_storage == "int8":
+            statistics = self._statistics(maps_of, depends_on | {"bn_mode": chosen.bn_mode})
+        by_batch = chosen.z_norm == "batch" or (chosen.bn_mode == "batch" and has_norms(model))
+        if by_batch or config.map_storage == "none":
+            return Maps(network, self.images, maps_of, shape, False, not by_batch, statistics)
 
-        stream = make_stream(maps_of, self.placement)
+        packing = PACKINGS[config.map_storage](statistics or MapStatistics.neutral(shape.channels))
+        stream = make_stream(maps_of, packing, self.placement)
 
         def fill(split: str, file: Filling) -> None:
             images = self.images.arrays[split]
@@ -186,11 +199,21 @@ class Bridge:
             progress = keras.utils.Progbar(len(images), unit_name="image")
             fill_maps(stream, images, file, config.training.batch_size, progress.update)
 
-        depends_on = {"images": self.images.key, "weights": network.fingerprint(),
-                      "enlarge": config.enlarge, "pool": config.map_pool, "normalization": list(z),
-                      "precision": precision_now()}  # fmt: skip
-        stage = self._files.stage("maps", depends_on, self.images.arrays, shape, "float16", fill, filling)
-        return Maps(network, stage, lambda x: keras.ops.cast(x, "float32"), shape, cached=True)
+        if packing.dtype == "int8":
+            assert statistics is not None
+            error = float(np.sqrt(np.mean(np.square(statistics.error))))
+            print(f"maps as int8: rounded by {error:.3f} deviations of a map (root mean square)", flush=True)
+            depends_on |= {"statistics": key_of([value.tolist() for value in statistics])}
+        stage = self._files.stage("maps", depends_on, self.images.arrays, shape, packing.dtype, fill, filling)
+        return Maps(network, stage, packing.unpack, shape, cached=True, statistics=statistics)
+
+    def _statistics(self, maps_of: Callable[[Any], Any], depends_on: dict[str, Any]) -> MapStatistics:
+        key, images = key_of("statistics", depends_on, MOST_SAMPLED), self.images.arrays["train"]
+
+        def make(path: Path) -> None:
+            MapStatistics.of(sampled_maps(maps_of, images, self.config.training.batch_size)).save(path, key)
+
+        return self._files.file("map_statistics", key, ".safetensors", make, lambda path: MapStatistics.load(path, key))
 
     def summary(self) -> str:
         """Features and layout, two lines."""

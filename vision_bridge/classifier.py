@@ -4,16 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from files.errors import UserError
-from training.draws import Place
+from training.draws import Place, kept_in_256
 from training.dropout import Dropout
 from training.initializers import FanAverage
 from training.objectives import classification, seeded_call
 from vision_bridge.config import HeadConfig
 from vision_bridge.images import SYNCHRONIZED
 from vision_bridge.pooling import adaptive_pool_matrix
+from vision_bridge.storage import MapStatistics
 
 Objective = Callable[[Any, Any], dict[str, Any]]  # outputs [B, C], labels [B] → ``loss`` and other values, each [B]
 
@@ -49,12 +51,35 @@ def check_maps(shape: tuple[int, ...], config: HeadConfig) -> None:
         )
 
 
-def build_head(shape: tuple[int, ...], outputs: int, config: HeadConfig) -> keras.Model:
+@keras.saving.register_keras_serializable("triptych")
+class MapDropout(Dropout):
+    """Dropout that draws eight bits for a value: of large inputs, the drawing is most of the work.
+
+    The rate is the nearest multiple of 1/256, and what is kept is divided by the share that is.
+    """
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        dropped = round(256 * self.rate)
+        if not training or not dropped:
+            return inputs
+        kept = kept_in_256(ops.shape(inputs), dropped, self.seed_generator)
+        return ops.where(kept, inputs * (256 / (256 - dropped)), ops.zeros((), inputs.dtype))
+
+
+def build_head(
+    shape: tuple[int, ...], outputs: int, config: HeadConfig, statistics: MapStatistics | None = None
+) -> keras.Model:
     """Maps [B, h, w, K] → outputs [B, C], and with a decoder the reconstructed maps [B, h, w, K].
 
     The outputs are logits of the classes, or one quantity. The "auto-encoder" of the table: valid convolutions, each
     with ReLU, then batch norm, then dropout; an adaptive average pool; dense layers. Layers of the encoder are named
     ``encoder…``.
+
+    Args:
+        shape: [h, w, K].
+        outputs: C.
+        config: the head's shape.
+        statistics: of the maps, which ``map_norm`` needs.
 
     Raises:
         UserError: the maps are too small for the convolutions.
@@ -62,9 +87,12 @@ def build_head(shape: tuple[int, ...], outputs: int, config: HeadConfig) -> kera
     check_maps(shape, config)
     x = maps = keras.Input(shape)
     if config.map_norm:
-        x = _batch_norm("map_norm", epsilon=1e-3, center=False, scale=False)(x)
+        if statistics is None:
+            raise ValueError("map_norm without the maps' statistics")
+        variance = np.square(np.maximum(statistics.deviation, 1e-3))
+        x = layers.Normalization(mean=statistics.mean, variance=variance, name="map_norm")(x)
     if config.map_dropout:
-        x = Dropout(config.map_dropout, seed=200, name="map_dropout")(x)
+        x = MapDropout(config.map_dropout, seed=200, name="map_dropout")(x)
     for place, filters in enumerate(config.filters):
         x = layers.Conv2D(
             filters, config.kernel, activation="relu", kernel_initializer=FanAverage(), name=f"encoder_conv{place}"

@@ -72,8 +72,12 @@ class HeadConfig(Config):
     dense_dropout: float = option(
         0.3, "Dropout after the head's hidden dense layers. [the extractor's own]", low=0.0, high=0.99
     )
-    map_norm: bool = option(False, "Batch normalisation of the frozen maps. [false]")
-    map_dropout: float = option(0.0, "Dropout of the frozen maps. [0]", low=0.0, high=0.99)
+    map_norm: bool = option(
+        False, "Subtract the mean of each frozen map over training images, and divide by its deviation. [false]"
+    )
+    map_dropout: float = option(
+        0.0, "Dropout of the frozen maps, drawn in 256ths: the nearest is taken. [0]", low=0.0, high=0.99
+    )
     reconstruction: float = option(
         0.0, "Weight of a decoder's squared reconstruction error; 0: no decoder. [0]", low=0.0
     )
@@ -184,6 +188,12 @@ class BridgeConfig(Config):
         None, "Folder of torchvision's weight files; if it is not given, they are downloaded."
     )
     map_pool: int = option(1, "Average the maps over squares of this side, to save disk space and time.", low=1)
+    map_storage: str = option(
+        "float16",
+        "How the maps are kept in the cache: float16; int8, half as large, whose rounding is printed; none: they are "
+        "computed anew at every step, where they do not fit on the disk.",
+        choices=("float16", "int8", "none"),
+    )
     head: Config = nested(overrides_of(HeadConfig), prefix="head_")
     conv_learning_rate: float = option(
         0.0,

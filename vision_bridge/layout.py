@@ -134,10 +134,10 @@ class Layout:
         features = as_matrix(features)
         if features.shape[1] != len(self.pixels):
             raise UserError(f"features of shape {features.shape}: the map holds {len(self.pixels)} features")
-        channels = () if channel_of is None else (int(channel_of.max()) + 1,)
-        shape = (*self.shape, *channels)
+        channels = 1 if channel_of is None else int(channel_of.max()) + 1
+        shape = self.shape if channel_of is None else (*self.shape, channels)
         images = np.empty((features.shape[0], *shape), np.float32) if out is None else out
-        places = self._places() if channel_of is None else self._places() * channels[0] + channel_of
+        places = self._places() * channels + (0 if channel_of is None else channel_of)
         averaging = _averaging(places, math.prod(shape))
         done = 0
         # Columns first: a block that fits the processor's cache is transposed five times as fast as a large one.

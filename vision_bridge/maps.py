@@ -1,18 +1,19 @@
 """Images → the frozen maps of a network, streamed to disk. ``N`` images, ``h``×``w``×``K`` maps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from files.errors import UserError
 from training.backends import Placement
 from training.evaluation import make_mapper
+from training.functions import compiled
 from training.shared_arrays import Filling
 from vision_bridge.batches import evaluation_batches
 from vision_bridge.images import Normalization, prepare
+from vision_bridge.storage import MOST_SAMPLED, Packing, check_fits
 
 _SAVE_EVERY = 20  # batches
 
@@ -29,9 +30,15 @@ def make_maps_of(
     return maps_of
 
 
-def make_stream(maps_of: Callable[[Any], Any], placement: Placement) -> Callable:
-    """Compiles ``maps_of``; the result maps a data set of images to a stream of ``maps`` [B, h, w, K] float16."""
-    return make_mapper(lambda batch: {"maps": ops.cast(maps_of(batch.x), "float16")}, placement)
+def make_stream(maps_of: Callable[[Any], Any], packing: Packing, placement: Placement) -> Callable:
+    """Compiles ``maps_of``; the result maps a data set of images to a stream of packed ``maps`` [B, h, w, K]."""
+
+    def packed(batch: Any) -> dict[str, Any]:
+        maps = maps_of(batch.x)
+        fits = ops.all(ops.abs(maps) <= packing.largest, axis=(1, 2, 3))  # NaN does not
+        return {"maps": packing.pack(maps), "fits": fits}
+
+    return make_mapper(packed, placement)
 
 
 def fill_maps(
@@ -45,27 +52,31 @@ def fill_maps(
 
     Args:
         stream: from ``make_stream``.
-        images: [N, H, W].
-        file: [N, h, w, K] float16.
+        images: [N, H, W] or [N, H, W, G].
+        file: [N, h, w, K] of the packing's type.
         batch_size: images at a time.
         on_progress: told the number of images done.
 
     Raises:
-        UserError: maps that float16 cannot hold.
+        UserError: maps that cannot be kept.
     """
     no_labels = np.zeros(len(images), np.int32)
     batches = stream(evaluation_batches(images, no_labels, batch_size, file.done))
-    file.fill((_checked(values["maps"]) for values in batches), _SAVE_EVERY, on_progress)
+
+    def checked() -> Iterator[np.ndarray]:
+        for values in batches:
+            check_fits(values["fits"])
+            yield values["maps"]
+
+    file.fill(checked(), _SAVE_EVERY, on_progress)
 
 
-def _checked(maps: np.ndarray) -> np.ndarray:
-    """The maps of a batch, float16, unless one of them is too large for that."""
-    if not np.isfinite(maps).all():
-        raise UserError(
-            "maps of the extractor are not numbers, or greater than 65,504, the most that float16 holds: images have "
-            "mean 0 and deviation 1, so its weights are damaged or were trained on other scales; use other --weights"
-        )
-    return maps
+def sampled_maps(maps_of: Callable[[Any], Any], images: np.ndarray, batch_size: int) -> np.ndarray:
+    """[n, h, w, K] float32, of at most ``MOST_SAMPLED`` images, from first to last."""
+    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_SAMPLED)).astype(int))
+    run = compiled(maps_of)
+    starts = range(0, len(rows), batch_size)
+    return np.concatenate([ops.convert_to_numpy(run(images[rows[k : k + batch_size]])) for k in starts])
 
 
 class MapShape(NamedTuple):

@@ -1,6 +1,7 @@
 """Simple models on every stage from features to maps: what each of them knows of the labels. ``N`` rows."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -45,13 +46,16 @@ def stages(bridge: Bridge, maps: Maps, layerwise: bool = False) -> Iterator[Stag
     """
     yield Stage("features", lambda: bridge.features.arrays)
     yield Stage("pixels", lambda: bridge.images.arrays)
-    if not maps.cached:
+    if not maps.alone:
         return
     if layerwise:
         for name, seen in convolution_inputs(maps.network.model).items():
-            yield Stage(name, lambda seen=seen: _computed(bridge, keras.Model(maps.network.model.input, seen)))
+            yield Stage(name, partial(_computed, bridge, keras.Model(maps.network.model.input, seen)))
     side = side_within(maps.shape, MOST_COLUMNS)
-    yield Stage("maps", lambda: {split: pooled(maps.x.arrays[split], side) for split in SPLITS})
+    if maps.cached:
+        yield Stage("maps", lambda: {split: pooled(maps.x.arrays[split], side) for split in SPLITS})
+    else:
+        yield Stage("maps", partial(_computed, bridge, maps.network.model))
 
 
 def convolution_inputs(model: keras.Model) -> dict[str, Any]:
@@ -86,8 +90,10 @@ def _computed(bridge: Bridge, model: keras.Model) -> Arrays:
 
 def fit_probes(goal: Goal, arrays: Arrays, labels: Arrays, seed: int, hidden: bool) -> dict[str, Probe]:
     """Simple models on the arrays of a stage, by name."""
-    parts = (Data(np.asarray(arrays[split]).reshape(len(arrays[split]), -1), labels[split]) for split in SPLITS)
-    return goal.probes(*parts, seed=seed, hidden=hidden)
+    train, validation, test = (
+        Data(np.asarray(arrays[split]).reshape(len(arrays[split]), -1), labels[split]) for split in SPLITS
+    )
+    return goal.probes(train, validation, test, seed, hidden)
 
 
 def probes(run: Run, bridge: Bridge, maps: Maps, seed: int, layerwise: bool = False) -> dict[str, dict[str, float]]:

@@ -30,6 +30,7 @@ from vision_bridge.images import Normalization
 from vision_bridge.layout import Layout
 from vision_bridge.maps import make_maps_of, map_shape
 from vision_bridge.probing import named, probes
+from vision_bridge.storage import MapStatistics
 from vision_bridge.weights import set_random_weights
 
 
@@ -201,7 +202,7 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
     shape, rates = bridge.config.head_of(extractor), bridge.config.rates_of(extractor)
     ratio, size = rates.encoder / rates.dense, training.batch_size
     with bridge.placement.scope(), seeded(seed):
-        head = build_head(maps.shape, goal.outputs, shape)
+        head = build_head(maps.shape, goal.outputs, shape, maps.statistics)
     loss_fn = make_loss_fn(head, maps.maps_of, shape, goal.objective)
     score = make_evaluator(lambda batch: loss_fn(batch, False, None), bridge.placement)
 
@@ -246,7 +247,8 @@ def dry_run(
     models = [build_network(config, name, placement) for name in extractors]
     for model in models:
         shape = map_shape(model, config.map_pool)
-        gigabytes = 2 * math.prod(shape) * sum(sizes.values()) / 2**30
+        width = {"float16": 2, "int8": 1, "none": 0}[config.map_storage]
+        gigabytes = width * math.prod(shape) * sum(sizes.values()) / 2**30
         print(f"maps: {'×'.join(map(str, shape))} of {model.name}, {gigabytes:.1f} GiB in the cache")
     network = Network(extractors[0], models[0], "random")
     set_random_weights(network.model, seed)
@@ -272,6 +274,7 @@ def _job_on_random_images(
         network.model, Normalization(0, 1, config.chosen.z_norm == "batch"), config.enlarge, config.map_pool
     )
     shape = map_shape(network.model, config.map_pool)
-    maps = Maps(network, Stage("", dict.fromkeys(SPLITS, images)), maps_of, shape, cached=False)
+    neutral = MapStatistics.neutral(shape.channels)
+    maps = Maps(network, Stage("", dict.fromkeys(SPLITS, images)), maps_of, shape, cached=False, statistics=neutral)
     features = Features({}, dict.fromkeys(SPLITS, np.zeros(rows, np.int32)), classes, "", ())
     return make_head_job(Bridge(config, features, Path(), placement), maps, training, seed).job
