@@ -1,13 +1,17 @@
-"""The layout and ``pyDeepInsight``'s on the same matrix: seconds of fit and transform, divergence, peak memory.
+"""The layout and its peers' on the same matrix: seconds of fit and transform, divergence, peak memory.
 
-    pip install -r benchmarks/requirements.txt && pip install --no-deps pyDeepInsight==0.2.3
+    pip install -r benchmarks/requirements.txt
+    pip install --no-deps pyDeepInsight==0.2.3 openTSNE==1.0.4 TINTOlib==1.3.1 "bitstring<5" bitarray
     python -m benchmarks.vision_bridge                                  # 2,304 features × 10,000 rows
     python -m benchmarks.vision_bridge --features=4608 --rows=20000
     python -m benchmarks.vision_bridge --features=4608 --rows=50000 --sides=ours --rounds=1
     python -m benchmarks.vision_bridge --features=20000 --rows=500 --sides=ours --rounds=1
+    python -m benchmarks.vision_bridge --sides=ours,pyDeepInsight,openTSNE,TINTOlib
 
-Both scale columns to 0 … 1, lay them out by t-SNE of their cosine distances (perplexity 30) and draw 50×50 images. Each
-turn is a process of its own, timed from ``fit`` to the end of ``transform``; pyDeepInsight gets the matrix scaled. The
+All scale columns to 0 … 1, lay them out by t-SNE of their cosine distances (perplexity 30, TINTOlib 50: it takes the
+image's side) and draw 50×50 images. ``pyDeepInsight`` has scikit-learn's t-SNE, ``openTSNE`` is pyDeepInsight with that
+library's, and TINTOlib writes its images to files. Each turn is a process of its own, timed from ``fit`` to the end of
+``transform``; the peers get the matrix scaled. The
 divergence of both layouts is computed here, over all pairs and from the same affinities: those of all pairs up to 5,000
 features, of the nearest above. ``--matrix`` takes real features (a .npy file, [N, D] or [N, layers, width]).
 """
@@ -19,6 +23,8 @@ import sys
 import tempfile
 import time
 import types
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -64,8 +70,27 @@ def ours(folder: Path) -> tuple[float, np.ndarray]:
     return seconds, pixel_map.points
 
 
-def peer(folder: Path) -> tuple[float, np.ndarray]:
-    """Its transformer, loaded without the rest of the package, which needs OpenCV and more."""
+def scaled_matrix(folder: Path) -> np.ndarray:
+    """The matrix with columns from 0 to 1."""
+    features = np.load(folder / "matrix.npy")
+    features -= features.min(axis=0)
+    features /= features.max(axis=0)
+    return features
+
+
+class OpenTsne:
+    """openTSNE with scikit-learn's interface."""
+
+    def fit_transform(self, columns: np.ndarray) -> np.ndarray:
+        """[D, N] → [D, 2]."""
+        from openTSNE import TSNE
+
+        self.embedding_ = np.asarray(TSNE(metric="cosine", random_state=1701, n_jobs=FLAGS.threads).fit(columns))
+        return self.embedding_
+
+
+def deep_insight(folder: Path, library: str) -> tuple[float, np.ndarray]:
+    """pyDeepInsight's transformer, loaded without the rest of the package, which needs OpenCV and more."""
     spec = find_spec("pyDeepInsight")
     assert spec is not None and spec.submodule_search_locations
     for name, part in (("pyDeepInsight", ""), ("pyDeepInsight.utils", "utils")):
@@ -75,11 +100,10 @@ def peer(folder: Path) -> tuple[float, np.ndarray]:
     from pyDeepInsight.image_transformer import ImageTransformer
     from sklearn.manifold import TSNE
 
-    features = np.load(folder / "matrix.npy")
-    low = features.min(axis=0)
-    features -= low
-    features /= features.max(axis=0)
-    tsne = TSNE(n_components=2, metric="cosine", random_state=1701, n_jobs=FLAGS.threads)
+    features = scaled_matrix(folder)
+    tsne: Any = OpenTsne()
+    if library == "scikit-learn":
+        tsne = TSNE(n_components=2, metric="cosine", random_state=1701, n_jobs=FLAGS.threads)
     start = time.perf_counter()
     transformer = ImageTransformer(tsne, pixels=(50, 50))
     transformer.fit(features)
@@ -87,6 +111,36 @@ def peer(folder: Path) -> tuple[float, np.ndarray]:
     seconds = time.perf_counter() - start
     assert images.shape == (len(features), 50, 50)
     return seconds, tsne.embedding_
+
+
+def tinto(folder: Path) -> tuple[float, np.ndarray]:
+    """TINTOlib's DeepInsight, its images as files of NumPy."""
+    import pandas
+    from TINTOlib.deepInsight import DeepInsight
+
+    class Kept(DeepInsight):
+        """Keeps the layout."""
+
+        def _get_features_coords(self, x: Any) -> np.ndarray:
+            self.points = super()._get_features_coords(x)
+            return self.points
+
+    features = scaled_matrix(folder)
+    table = pandas.DataFrame(features, columns=[f"f{k}" for k in range(features.shape[1])])
+    table["label"] = np.arange(len(table)) % 2
+    model = Kept(50, transformer=None, algorithm_rd="t-SNE", format="npy")
+    start = time.perf_counter()
+    model.fit(table)
+    model.transform(table, str(folder / "images"))
+    return time.perf_counter() - start, model.points
+
+
+SIDES: dict[str, Callable[[Path], tuple[float, np.ndarray]]] = {
+    "ours": ours,
+    "pyDeepInsight": partial(deep_insight, library="scikit-learn"),
+    "openTSNE": partial(deep_insight, library="openTSNE"),
+    "TINTOlib": tinto,
+}
 
 
 def compare(folder: Path) -> None:
@@ -132,7 +186,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.side:
         keep_to_cores(FLAGS.threads)
         folder = Path(FLAGS.folder)
-        seconds, points = (ours if FLAGS.side == "ours" else peer)(folder)
+        seconds, points = SIDES[FLAGS.side](folder)
         np.save(folder / f"{FLAGS.side}.npy", points)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         print(json.dumps({"seconds": seconds, "memory": memory}))

@@ -156,7 +156,7 @@ def test_the_author_s_preset_in_another_precision(flags: list[str], tmp_path: Pa
 def test_the_table_with_controls(flags: list[str], tmp_path: Path) -> None:
     run, cache = tmp_path / "table", tmp_path / "cache"
     np.savez(tmp_path / "squeezenet.npz", **state_of("squeezenet1_1"))
-    shared = [flag for flag in flags if not flag.startswith(("--backbone", "--probes"))]
+    shared = [flag for flag in flags if not flag.startswith(("--backbone", "--probe"))]
     more = [*shared, "--weights=", "--head_filters=", "--head_dense=", "--head_pooled=0",
             "--head_reconstruction=0", "--select=accuracy", "--num_steps=1",
             "--rows=squeezenet1_1,alexnet", "--seeds=1", "--control_row=squeezenet1_1", "--control_seeds=2",
@@ -208,7 +208,7 @@ WRONG = [
 @pytest.mark.parametrize("script", ["imdb_images", "imdb_table"])
 def test_wrong_flags(script: str, flags: list[str], tmp_path: Path) -> None:
     wrong = [(more, message) for name, more, message in WRONG if name == script]
-    shared = [flag for flag in flags if script == "imdb_images" or not flag.startswith(("--backbone", "--probes"))]
+    shared = [flag for flag in flags if script == "imdb_images" or not flag.startswith(("--backbone", "--probe"))]
     errors = fails_each(script, [[*shared, *more, f"--run_dir={tmp_path / 'r'}"] for more, _ in wrong])
     assert not (tmp_path / "r").exists()
     for error, (more, message) in zip(errors, wrong, strict=True):
