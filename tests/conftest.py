@@ -1,12 +1,14 @@
 """One process, one TensorFlow: threads and two logical CPU devices are set before it runs anything."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from training.backends import Placement
 from training.placement import make_placement
@@ -21,6 +23,13 @@ def pytest_configure() -> None:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Names without the bytes of a case: an archive has the time in it, and two workers must have the same names."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tests of scikit-learn, whose threads wait for one another while other tests have the cores."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture

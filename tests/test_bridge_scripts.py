@@ -4,14 +4,12 @@ import csv
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
 from experiments.bridge import ImdbImagesConfig, train_bridge
 from files.errors import UserError
@@ -23,14 +21,9 @@ from vision_bridge.config import PRESETS, BridgeConfig
 from vision_bridge.layout import Layout
 from vision_bridge.task import resolved
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PICTURES = ("layout", "images", "class_means", "z_norm", "maps", "curves", "activation")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The probes' threads wait for one another, and other tests have the cores."""
-    with threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,28 +1,21 @@
 """Layouts of fewer features than a perplexity of 30 needs, down to one, without further choices."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import zscore
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
-from threadpoolctl import threadpool_limits
 
 from files.errors import UserError
 from vision_bridge.config import LayoutConfig
 from vision_bridge.feature_counts import notes, perplexity_of
 from vision_bridge.layout import Layout
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = LayoutConfig(8, 9)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """scikit-learn's threads wait for one another, and other tests have the cores."""
-    with threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="module")

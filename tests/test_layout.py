@@ -1,7 +1,6 @@
 """Scaling, distances, t-SNE and the pixel map."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist, squareform
-from threadpoolctl import threadpool_limits
 
 from files.errors import UserError
 from training.functions import compiled
@@ -23,12 +21,7 @@ from vision_bridge.tsne import affinities, descend, kl_divergence
 from vision_bridge.tsne_exact import exact
 from vision_bridge.tsne_fft import interpolated, potential
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """scikit-learn's threads wait for one another, and other tests have the cores."""
-    with threadpool_limits(1):
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

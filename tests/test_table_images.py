@@ -1,7 +1,6 @@
 """Tables through the whole vision bridge, from a script and from Python: small images, random weights, few rows."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 import vision_bridge.plots
 from experiments.tabular import TableImagesConfig, name_of, train_table
@@ -23,18 +21,13 @@ from vision_bridge.controls import STRENGTHS, rmse_interval
 from vision_bridge.layout import Layout
 from vision_bridge.tabular import load_table
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {
     "height": 10, "width": 10, "enlarge": 4, "head_filters": (), "head_dense": (), "head_pooled": 0,
     "learning_rate": 1e-3, "num_epochs": 2.0, "batch_size": 16, "devices": "cpu", "engine": "pca", "map_pool": 1,
 }  # fmt: skip
 PICTURES = ("layout", "images", "class_means", "z_norm", "maps", "curves", "activation")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The probes' threads wait for one another, and other tests have the cores."""
-    with threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="module")

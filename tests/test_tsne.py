@@ -1,7 +1,6 @@
 """The descent of t-SNE against scikit-learn's on many tables, and the equations that give its direction."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +8,15 @@ import pytest
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist, squareform
 from sklearn.manifold import _t_sne
-from threadpoolctl import threadpool_limits
 
 from tests.golden.clustered import PERPLEXITY, TABLES, start, table
 from vision_bridge import laplacian, tsne
 from vision_bridge.embedding import STARTS, embed_features
 from vision_bridge.tsne import Objective, Value, affinities, descend, kl_divergence
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "clustered.json").read_text())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with threadpool_limits(1):
-        yield
 
 
 def _over_all_pairs(joint: csr_matrix) -> Objective:
