@@ -3,7 +3,7 @@
     python -m benchmarks.sampling_quality --run_dir=runs/digits --evaluations=5,10,20,50,100 --out=quality.png
 
 The features are those of ``benchmarks.judge``: of a network that was trained on the run's training images, with which
-all samples are compared. The dashed line is the distance of the test images: better than that no sampler can be called.
+all samples are compared. The dashed line is the distance of the test images; if they are few, it is too large.
 Samplers that draw noise are among them. Each has as many steps as take no more evaluations than --evaluations says, and
 is drawn at what it takes (heun two a step, but one where a step is single). All make the same images: the same numbers,
 the same seeds, the same classes.
@@ -58,6 +58,8 @@ def main(argv: list[str]) -> None:
 
 
 def _draw(lines: dict[str, list[tuple[int, float]]], floor: float, path: Path) -> None:
+    from matplotlib.ticker import ScalarFormatter
+
     from training.plots import new_figure, save_figure
 
     figure, axes = new_figure(figsize=(7, 4.5))
@@ -66,6 +68,11 @@ def _draw(lines: dict[str, list[tuple[int, float]]], floor: float, path: Path) -
         axis.plot(*zip(*points, strict=True), "o-", markersize=4, label=name)
     axis.axhline(floor, color="gray", linestyle="--", label="test images")
     axis.set(xlabel="evaluations of the network", ylabel="FID in the judge's features", xscale="log", yscale="log")
+    counts = sorted({count for points in lines.values() for count, _ in points})
+    axis.set_xticks(counts, map(str, counts))
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_minor_formatter(ScalarFormatter())
+    axis.xaxis.minorticks_off()
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     save_figure(figure, path)
