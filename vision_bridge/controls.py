@@ -1,6 +1,6 @@
 """Simple models to compare with, and confidence intervals. ``N`` rows, ``D`` columns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,10 +33,18 @@ class Probe(NamedTuple):
 
 
 def linear_probe(train: Data, validation: Data, test: Data) -> Probe:
-    """Logistic regression on standardised columns; its strength is chosen on the validation rows."""
+    """Logistic regression on standardised columns; its strength is chosen on the validation rows.
+
+    Strengths are tried from the least on, until two in a row are worse than the best: the largest take longest.
+    """
     model = LogisticRegression(warm_start=True, max_iter=500)  # of a strength, from the weights of the one before
-    probes = _probes(STRENGTHS, lambda c: model.set_params(C=c), accuracy, train, validation, test)
-    return max(probes, key=lambda probe: probe.validation)
+    found: list[Probe] = []
+    for probe in _probes(STRENGTHS, lambda c: model.set_params(C=c), accuracy, train, validation, test):
+        found.append(probe)
+        best = max(found, key=lambda one: one.validation)
+        if all(one.validation < best.validation for one in found[-2:]):
+            break
+    return best
 
 
 def mlp_probe(train: Data, validation: Data, test: Data, seed: int) -> Probe:
@@ -85,17 +93,15 @@ def _probes(
     train: Data,
     validation: Data,
     test: Data,
-) -> list[Probe]:
+) -> Iterator[Probe]:
     """A fitted model for every setting, on standardised columns, with its scores."""
     scaler = StandardScaler().fit(train.x)
     scaled = [scaler.transform(part.x) for part in (train, validation, test)]
-    probes = []
     for setting in settings:
         model = make(setting).fit(scaled[0], train.label)
         answers = model.predict(scaled[2])
         on_validation = score(model.predict(scaled[1]), validation.label)
-        probes.append(Probe(score(answers, test.label), on_validation, setting, answers))
-    return probes
+        yield Probe(score(answers, test.label), on_validation, setting, answers)
 
 
 def wilson_interval(accuracy: float, count: int, level: float = 0.95) -> Interval:

@@ -41,21 +41,34 @@ class Stage(NamedTuple):
 def stages(bridge: Bridge, maps: Maps, layerwise: bool = False) -> Iterator[Stage]:
     """Features, pixels, with ``layerwise`` what every convolution of the extractor sees, and its maps.
 
-    Maps are averaged over a grid of cells, so that they have at most ``MOST_COLUMNS`` values a row. Those that depend
-    on the batch are left out.
+    Maps are averaged over a grid of cells, so that they have at most ``MOST_COLUMNS`` values a row; what the average
+    alone loses is seen by the pixels, averaged over as many cells. Maps that depend on the batch are left out.
     """
     yield Stage("features", lambda: bridge.features.arrays)
     yield Stage("pixels", lambda: bridge.images.arrays)
     if not maps.alone:
         return
     if layerwise:
-        for name, seen in convolution_inputs(maps.network.model).items():
+        of_layers = convolution_inputs(maps.network.model)
+        side = side_within(next(iter(of_layers.values())).shape[1:], MOST_COLUMNS)
+        if side < min(bridge.pixel_map.shape):
+            yield Stage(f"pixels over {side}×{side} cells", partial(_pooled_pixels, bridge, side))
+        for name, seen in of_layers.items():
             yield Stage(name, partial(_computed, bridge, keras.Model(maps.network.model.input, seen)))
     side = side_within(maps.shape, MOST_COLUMNS)
     if maps.cached:
         yield Stage("maps", lambda: {split: pooled(maps.x.arrays[split], side) for split in SPLITS})
     else:
         yield Stage("maps", partial(_computed, bridge, maps.network.model))
+
+
+def _pooled_pixels(bridge: Bridge, side: int) -> Arrays:
+    """Images averaged over cells."""
+
+    def of(images: np.ndarray) -> np.ndarray:
+        return pooled(images if images.ndim == 4 else images[..., None], side)
+
+    return {split: of(bridge.images.arrays[split]) for split in SPLITS}
 
 
 def convolution_inputs(model: keras.Model) -> dict[str, Any]:
