@@ -20,7 +20,7 @@ from training.names import one_line
 from training.options import Config, leaves, option
 
 SCRIPTS = (  # with seed and result.json
-    "train_text", "finetune_bert", "baselines_text", "ddpm", "fid", "imdb_images", "table_images",
+    "train_text", "finetune_bert", "baselines_text", "ddpm", "fid", "imdb_images", "table_images", "finetune_llama",
 )  # fmt: skip
 BASE = "base"  # name of the flags as they are
 _OURS = {"seed": "--seeds says it", "run_dir": "every run gets a folder below --run_dir of this script",

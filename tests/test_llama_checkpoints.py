@@ -1,6 +1,7 @@
 """Checkpoints of Llama 3.2 Vision: shards, and what is refused."""
 
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import safetensors.numpy
 
 from files.errors import UserError
+from files.tensors import read_tensors
+from vision_bridge.llama import checkpoint
 from vision_bridge.llama.checkpoint import load_checkpoint, published_names, read_config
 from vision_bridge.llama.config import config_of
 from vision_bridge.llama.model import LlamaVision
@@ -57,23 +60,47 @@ def test_other_checkpoints_are_refused(change: Callable, message: str, tmp_path:
         load_checkpoint(_copy(tmp_path, change), LlamaVision(CONFIG))
 
 
-def test_shards_are_read_one_by_one(tmp_path: Path, model: LlamaVision) -> None:
+def _shards(folder: Path) -> Path:
+    """The checkpoint in five files of about the same number of tensors; returns its index."""
     tensors = safetensors.numpy.load_file(FOLDER / "model.safetensors")
     of_tensor = {
         name: f"model-{number % 5 + 1:05d}-of-00005.safetensors" for number, name in enumerate(sorted(tensors))
     }
     for file in set(of_tensor.values()):
         part = {name: tensors[name] for name, where in of_tensor.items() if where == file}
-        safetensors.numpy.save_file(part, tmp_path / file)
-    index = tmp_path / "model.safetensors.index.json"
+        safetensors.numpy.save_file(part, folder / file)
+    index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": of_tensor}))
-    other = LlamaVision(CONFIG)
+    return index
+
+
+def test_shards_are_read_one_by_one(tmp_path: Path, model: LlamaVision) -> None:
+    index, other = _shards(tmp_path), LlamaVision(CONFIG)
     load_checkpoint(tmp_path, other)
     for (name, variable), found in zip(published_names(model).items(), other.variables, strict=True):
         np.testing.assert_array_equal(variable, found, err_msg=name)
     index.write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
     with pytest.raises(UserError, match="is not the name of a file in the same folder"):
         load_checkpoint(tmp_path, other)
+
+
+def test_no_more_than_one_shard_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the model: bytes of the reader's arrays that are still alive when each shard has been read."""
+    _shards(tmp_path)
+    alive: list[weakref.ref[np.ndarray]] = []
+    sizes, peaks = [], []
+
+    def read(path: Path) -> Any:
+        tensors, about = read_tensors(path)
+        alive.extend(map(weakref.ref, tensors.values()))
+        sizes.append(sum(array.nbytes for array in tensors.values()))
+        peaks.append(sum(array.nbytes for one in alive if (array := one()) is not None))
+        return tensors, about
+
+    monkeypatch.setattr(checkpoint, "read_tensors", read)
+    load_checkpoint(tmp_path, LlamaVision(CONFIG))
+    assert len(sizes) == 5 and min(sizes) > 10_000
+    assert peaks == sizes
 
 
 @pytest.mark.parametrize(

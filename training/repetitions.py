@@ -19,7 +19,8 @@ from training.names import one_line
 
 Figures = Mapping[str, float]
 PER_STEP = "seconds_per_step"
-_MAIN = re.compile(r"(.*_)?test_(accuracy|mean_average_precision|rmse)|fid")  # shown unless figures are named
+_FOUND = "accuracy|mean_average_precision|rmse|exact_match"
+_MAIN = re.compile(rf"(.*_)?test_({_FOUND})|fid")  # shown unless figures are named
 _COST = re.compile(rf"(.*_)?train_seconds|{PER_STEP}")
 
 

@@ -1,42 +1,174 @@
-"""Answers of a trained run about pictures, and its merged checkpoint."""
+"""Answers of a trained run about pictures, one or a file of them, and its merged checkpoint."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from files.errors import UserError
+from training.backends import Placement
 from training.session import session
 from vision_bridge.llama.caption_config import CaptionConfig
 from vision_bridge.llama.checkpoint import save_checkpoint
-from vision_bridge.llama.examples import open_picture
-from vision_bridge.llama.generation import greedy, nucleus
+from vision_bridge.llama.examples import Example, open_picture
+from vision_bridge.llama.generation import Choose, compiled_step, greedy, nucleus
 from vision_bridge.llama.objective import merge_lora
 from vision_bridge.llama.predictor import Predictor
+from vision_bridge.llama.questions import (
+    Question,
+    answered,
+    append_answers,
+    check_pictures,
+    only_whole_lines,
+    read_questions,
+)
+
+Write = Callable[[str], None]
 
 
-def caption(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], write: Callable[[str], None]) -> None:
-    """Answers one question.
+def caption(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], write: Write, progress: Write) -> None:
+    """Answers one question, or those of a file.
 
     Args:
         config: every choice.
         run_dir: a finished run of ``finetune``.
-        arguments: paths of the pictures, then the question; perhaps none with ``config.merge``.
-        write: is given the answer piece by piece.
+        arguments: paths of the pictures, then the question; none with ``config.data_path``, and perhaps none with
+            ``config.merge``.
+        write: is given the answer piece by piece, or the lines of answers if they have no file.
+        progress: is given how many questions of a file are answered.
 
     Raises:
-        UserError: a picture that cannot be read, no question, or a run that is not finished.
+        UserError: a picture that cannot be read, no question, a file of other answers, or a run that is not finished.
     """
-    if not arguments and config.merge is None:
-        raise UserError('nothing to answer: name pictures, if there are any, and then the question ("What is this?")')
-    pictures = [open_picture(path) for path in arguments[:-1]]
-    if config.merge is not None and config.merge.exists() and any(config.merge.iterdir()):
-        raise UserError(f"--merge={config.merge} is a folder with files in it; name a new one")
+    questions = _asked(config, arguments)
+    check_pictures(questions, decoded=config.data_path is None)
+    if config.out is not None:
+        answered(config.out, questions)
     with session(config) as placement:
-        predictor = Predictor.of_run(run_dir, placement, config.checkpoint)
-        if arguments:
-            choose = nucleus(config.temperature, config.top_p, config.seed) if config.temperature else greedy
-            for (piece,) in predictor.answers([(pictures, arguments[-1])], config.max_tokens, choose):
+        predictor = _loaded(config, run_dir, placement, questions)
+        longest_prompt(config, predictor, questions)
+        if config.data_path is not None:
+            answer_all(config, predictor, questions, write, progress)
+        elif questions:
+            for (piece,) in predictor.answers(_opened(questions), config.max_tokens, _choose(config, [0])):
                 write(piece)
             write("\n")
         if config.merge is not None:
             merge_lora(predictor.model)
             save_checkpoint(config.merge, predictor.model)
+
+
+def dry_run(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], write: Write) -> None:
+    """Checks the run, every picture and every question, says what would be answered, and writes nothing."""
+    questions = _asked(config, arguments)
+    pictures = check_pictures(questions, decoded=True)
+    done = 0 if config.out is None else answered(config.out, questions)
+    with session(config) as placement:
+        predictor = _loaded(config, run_dir, placement, questions)
+        longest = longest_prompt(config, predictor, questions)
+    if questions:
+        write(f"questions: {len(questions):,} about {pictures:,} pictures, of at most {longest:,} tokens\n")
+    if config.out is not None:
+        write(f"{config.out}: {done:,} are answered there, {len(questions) - done:,} would be\n")
+    if config.merge is not None:
+        write(f"{config.merge}: the merged checkpoint would be there\n")
+    write(f"model: {predictor.model.count_params():,} parameters; nothing was written\n")
+
+
+def _asked(config: CaptionConfig, arguments: Sequence[str]) -> tuple[Question, ...]:
+    """The questions; whatever is wrong with the command is said here, before the model is loaded."""
+    if config.merge is not None and config.merge.exists() and any(config.merge.iterdir()):
+        raise UserError(f"--merge={config.merge} is a folder with files in it; name a new one")
+    if config.data_path is not None:
+        if arguments:
+            raise UserError(f"{arguments[0]!r} and --data_path={config.data_path}: both ask; use one of them")
+        return read_questions(config.data_path)
+    if not arguments and config.merge is None:
+        raise UserError(
+            'nothing to answer: name pictures, if there are any, and then the question ("What is this?"); or '
+            "--data_path=questions.jsonl"
+        )
+    one = Example(tuple(arguments[:-1]), arguments[-1], "") if arguments else None
+    return () if one is None else (Question("the question", one, ""),)
+
+
+def _loaded(config: CaptionConfig, run_dir: Path, placement: Placement, questions: Sequence[Question]) -> Predictor:
+    """The run's model; if it is merged, with the published weights themselves under its updates.
+
+    Raises:
+        UserError: as ``Predictor.of_run`` does; or questions to a quantised model that is merged.
+    """
+    predictor = Predictor.of_run(run_dir, placement, config.checkpoint, exact=config.merge is not None)
+    if config.merge is not None and questions and predictor.base and predictor.base.quantised != "none":
+        raise UserError(
+            f"{run_dir} was trained with --quantize={predictor.base.quantised}, and --merge adds its updates to the "
+            "weights as they were published, which answer a little differently; ask without --merge"
+        )
+    return predictor
+
+
+def longest_prompt(config: CaptionConfig, predictor: Predictor, questions: Sequence[Question]) -> int:
+    """Tokens of the longest question.
+
+    Raises:
+        UserError: a question that leaves no place for ``config.max_tokens`` more.
+    """
+    lengths, places = [0], predictor.model.config.text.positions
+    for where, example, _ in questions:
+        lengths.append(len(predictor.prompt(example.prompt, len(example.pictures))))
+        if lengths[-1] + config.max_tokens > places:
+            raise UserError(
+                f"{where}: {lengths[-1]:,} tokens and --max_tokens={config.max_tokens} more do not fit into the "
+                f"{places:,} places of the model; shorten the question, or lower --max_tokens"
+            )
+    return max(lengths)
+
+
+def answer_all(
+    config: CaptionConfig, predictor: Predictor, questions: Sequence[Question], write: Write, progress: Write
+) -> None:
+    """Writes a line for each question that has none, batch by batch and in order."""
+    before = 0 if config.out is None else only_whole_lines(config.out, questions)
+    start, step = time.monotonic(), compiled_step(predictor.model)
+    if before:
+        progress(f"{config.out}: {before:,} of {len(questions):,} are answered there, and stay")
+    for first in range(before, len(questions), config.batch_size):
+        chosen = range(first, min(first + config.batch_size, len(questions)))
+        lines = [questions[number].line(text) for number, text in _answers(config, predictor, questions, chosen, step)]
+        if config.out is None:
+            write("".join(lines))
+        else:
+            append_answers(config.out, lines)
+        progress(_progress(chosen.stop, before, len(questions), time.monotonic() - start))
+
+
+def _answers(
+    config: CaptionConfig, predictor: Predictor, questions: Sequence[Question], chosen: Sequence[int], step: Callable
+) -> Iterator[tuple[int, str]]:
+    """Numbers and answers of the chosen questions, in order.
+
+    Those with the same number of pictures are answered together, so that none is shown a place without a picture, which
+    ``--variant=transformers`` looks at.
+    """
+    found: dict[int, str] = {}
+    for count in sorted({len(questions[number].example.pictures) for number in chosen}):
+        numbers = [number for number in chosen if len(questions[number].example.pictures) == count]
+        opened = _opened([questions[number] for number in numbers])
+        steps = predictor.answers(opened, config.max_tokens, _choose(config, numbers), step)
+        found |= zip(numbers, map("".join, zip(*steps, strict=True)), strict=True)
+    yield from sorted(found.items())
+
+
+def _opened(questions: Sequence[Question]) -> list:
+    return [([open_picture(path) for path in one.example.pictures], one.example.prompt) for one in questions]
+
+
+def _choose(config: CaptionConfig, numbers: Sequence[int]) -> Choose:
+    """How tokens are chosen; a question draws by its number, whatever is asked beside it."""
+    return nucleus(config.temperature, config.top_p, config.seed, numbers) if config.temperature else greedy
+
+
+def _progress(done: int, before: int, total: int, seconds: float) -> str:
+    rate = (done - before) / max(seconds, 1e-9)
+    left = (total - done) / rate
+    time_left = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min" if left < 6000 else f"{left / 3600:.1f} h"
+    return f"{done:,} of {total:,} answered, {rate:.2f} a second, {time_left} left"

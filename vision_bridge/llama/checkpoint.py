@@ -114,7 +114,8 @@ def load_checkpoint(folder: Path, model: LlamaVision) -> None:
     left, shapes = published_names(model), published_shapes(model.config)
     for path in _shards(folder):
         tensors, _ = read_tensors(path)
-        for name, array in tensors.items():
+        for name in list(tensors):
+            array = tensors.pop(name)  # nothing of a shard is left when the next is read
             if name not in left:
                 about = "twice there" if name in shapes else "not a tensor of Llama 3.2 Vision"
                 raise UserError(f"{path}: {shown(name)} is {about}")
@@ -125,6 +126,7 @@ def load_checkpoint(folder: Path, model: LlamaVision) -> None:
             if not np.isfinite(array.astype(np.float32)).all():
                 raise UserError(f"{path}: {name} holds numbers that are not finite; take another copy")
             left.pop(name).assign(_kept(name, array))
+            del array
     if left:
         first = min(left)
         raise UserError(f"{folder}: {len(left)} tensors are missing, the first is {first}; take a whole copy")

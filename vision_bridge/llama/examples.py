@@ -72,23 +72,48 @@ def read_pairs(path: Path) -> tuple[Example, ...]:
     Raises:
         UserError: a row that is no such object, an empty prompt or answer, or no row at all; names the line.
     """
-    examples = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    rows = read_rows(path, "image (or images), prompt and answer")
+    return tuple(example_of(row, where, path.parent) for where, row in rows)
+
+
+def read_rows(path: Path, wanted: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file with one a line, each with its place for messages; empty lines are left out.
+
+    Raises:
+        UserError: a line that is no object, or no line at all; names the line, and ``wanted``: what objects need.
+    """
+    rows = 0
+    for number, line in enumerate(read_text(path).split("\n"), start=1):  # JSON may have other ends of lines in texts
         if line.strip():
-            examples.append(_example(line, f"{path}: line {number}", path.parent))
-    if not examples:
-        raise UserError(f"{path}: no rows; each line is an object with image (or images), prompt and answer")
-    return tuple(examples)
+            rows += 1
+            yield f"{path}: line {number}", _object(line, f"{path}: line {number}", wanted)
+    if not rows:
+        raise UserError(f"{path}: no rows; each line is an object with {wanted}")
 
 
-def _example(line: str, where: str, folder: Path) -> Example:
+def _object(line: str, where: str, wanted: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); each line is one object") from error
     if not isinstance(row, dict):
-        raise UserError(f"{where}: {shown(row)} is no object with prompt and answer")
-    for name in ("prompt", "answer"):
+        raise UserError(f"{where}: {shown(row)} is no object with {wanted}")
+    return row
+
+
+def example_of(row: dict[str, Any], where: str, folder: Path, answered: bool = True) -> Example:
+    """The example that a row describes.
+
+    Args:
+        row: as ``read_rows`` yields it.
+        where: its place, for messages.
+        folder: what paths of pictures are relative to.
+        answered: whether it must have an answer; without one the answer is empty.
+
+    Raises:
+        UserError: an empty prompt or answer, or pictures that are no paths.
+    """
+    for name in ("prompt", "answer") if answered or "answer" in row else ("prompt",):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise UserError(f"{where}: {name} is {shown(row.get(name))}; a text that is not empty is needed")
     given = [row[name] for name in IMAGE_KEYS if row.get(name) is not None]
@@ -98,7 +123,7 @@ def _example(line: str, where: str, folder: Path) -> Example:
     pictures = [pictures] if isinstance(pictures, str) else pictures
     if not isinstance(pictures, list) or not all(isinstance(one, str) and one for one in pictures):
         raise UserError(f"{where}: {shown(given[0])} is no path of a picture and no list of them")
-    return Example(tuple(str(folder / one) for one in pictures), row["prompt"], row["answer"])
+    return Example(tuple(str(folder / one) for one in pictures), row["prompt"], row.get("answer", ""))
 
 
 def open_picture(path: str) -> Image.Image:

@@ -16,6 +16,7 @@ from vision_bridge.llama.model import LlamaVision, causal
 from vision_bridge.llama.text import Pair, Position, Seen
 
 Choose = Callable[[np.ndarray, int], np.ndarray]  # (logits [B, W], number of the step) → tokens [B]
+_PLACES = 64  # a cache has a multiple of so many places: batches of about the same length share a compiled step
 
 
 class Sight(NamedTuple):
@@ -35,9 +36,14 @@ def greedy(logits: np.ndarray, step: int) -> np.ndarray:
     return logits.argmax(axis=-1)
 
 
-def nucleus(temperature: float, top_p: float, seed: int) -> Choose:
-    """Draws from the likeliest tokens that together have ``top_p`` (Holtzman et al. 2020); row i of a seed is alike in
-    any batch."""
+def nucleus(temperature: float, top_p: float, seed: int, rows: Sequence[int] | None = None) -> Choose:
+    """Draws from the likeliest tokens that together have ``top_p`` (Holtzman et al. 2020).
+
+    Args:
+        temperature, top_p: see ``CaptionConfig``.
+        seed: of the draws.
+        rows: a number for each row, which draws alike in any batch; None: 0, 1, 2, ….
+    """
 
     def choose(logits: np.ndarray, step: int) -> np.ndarray:
         scaled = logits.astype(np.float64) / temperature
@@ -48,7 +54,7 @@ def nucleus(temperature: float, top_p: float, seed: int) -> Choose:
         before = np.cumsum(sorted_share, axis=-1) - sorted_share
         sorted_share[before >= top_p] = 0.0  # the first always stays
         edges = np.cumsum(sorted_share, axis=-1)
-        draws = [np.random.default_rng([seed, row, step]).random() for row in range(len(logits))]
+        draws = [np.random.default_rng([seed, row, step]).random() for row in rows or range(len(logits))]
         places = [np.searchsorted(edge, draw * edge[-1], side="right") for edge, draw in zip(edges, draws, strict=True)]
         return order[np.arange(len(logits)), places]
 
@@ -56,8 +62,9 @@ def nucleus(temperature: float, top_p: float, seed: int) -> Choose:
 
 
 def generate(
-    model: LlamaVision, prompts: Sequence[Sequence[int]], most: int, choose: Choose = greedy, sight: Sight | None = None
-) -> Iterator[np.ndarray]:
+    model: LlamaVision, prompts: Sequence[Sequence[int]], most: int, choose: Choose = greedy,
+    sight: Sight | None = None, step: Callable | None = None,
+) -> Iterator[np.ndarray]:  # fmt: skip
     """Yields the next token of every row, [B] int, until all rows ended or have ``most``; a row that ended yields the
     padding token.
 
@@ -67,6 +74,7 @@ def generate(
         most: new tokens of a row.
         choose: ``greedy`` or a ``nucleus``.
         sight: the rows' pictures; None: no row has one.
+        step: ``compiled_step`` of the model, where several batches share one; its weights must not change meanwhile.
 
     Raises:
         UserError: a prompt without tokens, or one that leaves no place for ``most`` more.
@@ -81,8 +89,8 @@ def generate(
     tokens = np.full((len(prompts), lengths.max()), config.pad_token, np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[: len(prompt)] = prompt
-    logits, state = _start(model, tokens, lengths, lengths.max() + most, sight)
-    step = _compiled_step(model)
+    logits, state = _start(model, tokens, lengths, -(-(lengths.max() + most) // _PLACES) * _PLACES, sight)
+    step = step or compiled_step(model)
     ended = np.zeros(len(prompts), bool)
     for number in range(most):
         chosen = np.where(ended, config.pad_token, choose(ops.convert_to_numpy(logits), number)).astype(np.int32)
@@ -117,7 +125,9 @@ def _start(
     return logits[:, 0], (cache, pairs, seen)
 
 
-def _compiled_step(model: LlamaVision) -> Callable:
+def compiled_step(model: LlamaVision) -> Callable:
+    """What one more token of every row takes, compiled for each shape that it meets."""
+
     def step(token: Any, at: Any, cache: list[Pair], pairs: list[Pair] | None, seen: Seen | None) -> tuple[Any, Any]:
         allowed = ops.arange(cache[0].key.shape[2])[None] <= at[:, None]
         position = Position(at[:, None], allowed[:, None, None], at)

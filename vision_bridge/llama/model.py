@@ -79,16 +79,16 @@ class LlamaVision(keras.Model):
 
     def read(
         self, tokens: Any, position: Position, pictures: list[Pair] | None = None, seen: Seen | None = None,
-        cache: list[Pair] | None = None, places: Any = None,
+        cache: list[Pair] | None = None, places: Any = None, remat: bool = False,
     ) -> tuple[Any, list[Pair]]:  # fmt: skip
         """Logits float32, and keys and values of the self-attention layers.
 
         Args:
-            tokens, position, pictures, seen, cache: see ``Decoder``.
+            tokens, position, pictures, seen, cache, remat: see ``Decoder``.
             places: [B, A] tokens whose logits [B, A, vocabulary] are wanted: the head is the largest of all maps; None:
                 those of every token.
         """
-        x, pairs, _ = self.language_model.model(tokens, position, pictures, seen, cache)
+        x, pairs, _ = self.language_model.model(tokens, position, pictures, seen, cache, remat=remat)
         if places is not None:
             x = ops.take_along_axis(x, places[:, :, None], axis=1)
         return ops.cast(self.language_model.lm_head(x), "float32"), pairs

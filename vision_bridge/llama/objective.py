@@ -13,7 +13,7 @@ from vision_bridge.llama.model import LlamaVision, Pictures, causal
 from vision_bridge.llama.text import CrossBlock
 
 
-def make_loss_fn(model: LlamaVision, frozen_tower: bool) -> Callable[..., dict[str, Any]]:
+def make_loss_fn(model: LlamaVision, frozen_tower: bool, remat: bool = False) -> Callable[..., dict[str, Any]]:
     """``loss_fn``: per row, the mean cross-entropy of its answer's tokens, and the shares that are right.
 
     ``mask`` counts an answer's tokens, so that the engine's mean is that over all answers' tokens of the global batch.
@@ -21,10 +21,11 @@ def make_loss_fn(model: LlamaVision, frozen_tower: bool) -> Callable[..., dict[s
     Args:
         model: decodes, and looks at pictures unless they come as states.
         frozen_tower: whether ``sight`` of a batch are the tower's projected states already.
+        remat: whether a step keeps the states between the decoder's layers alone, and computes those within them again.
     """
 
     def loss_fn(batch: LlamaBatch, training: bool, place: Place | None) -> dict[str, Any]:
-        logits = _logits(model, batch, frozen_tower)  # [B, A, W]
+        logits = _logits(model, batch, frozen_tower, remat and training)  # [B, A, W]
         losses = keras.losses.sparse_categorical_crossentropy(batch.targets, logits, from_logits=True)  # [B, A]
         right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(batch.targets, "int32")), "float32")
         count = ops.maximum(ops.sum(batch.weights, axis=1), 1.0)
@@ -38,14 +39,14 @@ def make_loss_fn(model: LlamaVision, frozen_tower: bool) -> Callable[..., dict[s
     return loss_fn
 
 
-def _logits(model: LlamaVision, batch: LlamaBatch, frozen_tower: bool) -> Any:
+def _logits(model: LlamaVision, batch: LlamaBatch, frozen_tower: bool, remat: bool) -> Any:
     """[B, A, W] float32 of the places before the answer's tokens."""
     if frozen_tower:
         states = ops.reshape(batch.sight, (-1, batch.sight.shape[1] * batch.sight.shape[2], batch.sight.shape[3]))
     else:
         states = model.encode(Pictures(batch.sight, batch.aspect_ratios, batch.tiles))
     pairs, seen = model.language_model.model.pairs(states), model.seen(batch.seen)
-    return model.read(batch.tokens, causal(batch.real), pairs, seen, places=batch.places)[0]
+    return model.read(batch.tokens, causal(batch.real), pairs, seen, places=batch.places, remat=remat)[0]
 
 
 def add_lora(model: LlamaVision, rank: int, modules: str) -> None:

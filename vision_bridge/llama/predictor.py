@@ -1,7 +1,7 @@
 """A trained run as a model that answers questions about pictures."""
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from vision_bridge.llama.generation import Choose, Sight, generate, greedy
 from vision_bridge.llama.model import LlamaVision, Pictures
 from vision_bridge.llama.objective import add_lora, lora_layers
 from vision_bridge.llama.pictures import seen_tiles, tile
+from vision_bridge.llama.quantisation import quantise
 from vision_bridge.llama.tokeniser import Tokeniser, Turn, read_tokeniser
 
 UPDATES = "lora.safetensors"
@@ -33,6 +34,7 @@ class Base(NamedTuple):
         fingerprint: of its weights.
         variant: see ``LlamaConfig.as_in``.
         rank, modules: of the updates.
+        quantised: see ``quantise``; how the weights are kept, once their fingerprint is taken.
     """
 
     folder: str
@@ -40,6 +42,7 @@ class Base(NamedTuple):
     variant: str
     rank: int
     modules: str
+    quantised: str = "none"
 
 
 class Predictor(NamedTuple):
@@ -67,13 +70,16 @@ class Predictor(NamedTuple):
         write_artefact(folder, {"base": self.base._asdict()}, [UPDATES])
 
     @classmethod
-    def of_run(cls, run_dir: Path, placement: Placement, checkpoint: Path | None = None) -> "Predictor":
+    def of_run(
+        cls, run_dir: Path, placement: Placement, checkpoint: Path | None = None, exact: bool = False
+    ) -> "Predictor":
         """The model of a finished run.
 
         Args:
             run_dir: its folder.
             placement: where it runs.
             checkpoint: where the published checkpoint is now, if it was moved.
+            exact: whether published weights are not quantised, though they were when the updates were trained.
 
         Raises:
             UserError: no finished run, or a checkpoint with other weights than the run's.
@@ -92,29 +98,36 @@ class Predictor(NamedTuple):
             load_checkpoint(published, model)
             if fingerprint(model.variables, "llama") != base.fingerprint:
                 raise UserError(f"{published}: other weights than {run_dir} was trained on; name its --checkpoint")
+            if not exact:
+                quantise(model, base.quantised)
             add_lora(model, base.rank, base.modules)
         tensors, _ = read_tensors(folder / UPDATES)
         for name, variable in _variables(model, base.modules).items():
             variable.assign(tensors[name])
         return cls(model, read_tokeniser(published), base)
 
+    def prompt(self, text: str, pictures: int) -> list[int]:
+        """Tokens of a question about some pictures, up to where the answer begins."""
+        return self.tokeniser.prompt([Turn("user", text, pictures)])
+
     def answers(
         self,
         questions: Sequence[tuple[Sequence[Image.Image], str]],
         most: int = 256,
         choose: Choose = greedy,
+        step: Callable | None = None,
     ) -> Iterator[list[str]]:
         """Yields, token after token, what is added to each answer.
 
         Args:
             questions: pictures and prompt of each.
             most: tokens of an answer.
-            choose: ``greedy`` or a ``nucleus``.
+            choose, step: see ``generate``.
         """
-        prompts = [self.tokeniser.prompt([Turn("user", prompt, len(pictures))]) for pictures, prompt in questions]
+        prompts = [self.prompt(prompt, len(pictures)) for pictures, prompt in questions]
         decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in questions]
         sight = self._sight(prompts, [pictures for pictures, _ in questions])
-        for tokens in generate(self.model, prompts, most, choose, sight):
+        for tokens in generate(self.model, prompts, most, choose, sight, step):
             yield [d.decode(self.tokeniser.bytes_of(int(token))) for d, token in zip(decoders, tokens, strict=True)]
 
     def _sight(self, prompts: Sequence[Sequence[int]], pictures: Sequence[Sequence[Image.Image]]) -> Sight | None:

@@ -64,13 +64,16 @@ def whole_pictures(album: Album, config: VisionConfig) -> Shown:
     )
 
 
-def frozen_states(album: Album, model: LlamaVision, base: str, placement: Placement, cache: Path) -> Shown:
+def frozen_states(
+    album: Album, model: LlamaVision, base: str, quantised: str, placement: Placement, cache: Path
+) -> Shown:
     """What the tower and the projector make of every picture: computed once, and kept in the cache.
 
     Args:
         album: the pictures.
         model: with its weights, whose tower is not trained.
         base: fingerprint of the weights.
+        quantised: see ``quantise``.
         placement: where it runs.
         cache: the folder of intermediate results.
 
@@ -82,7 +85,7 @@ def frozen_states(album: Album, model: LlamaVision, base: str, placement: Placem
     narrow = keras.config.dtype_policy().compute_dtype == "bfloat16"
     depends_on = {
         "base": base, "late_taps": config.vision.late_taps, "pictures": album.fingerprint, "precision": precision_now()
-    }  # fmt: skip
+    } | ({} if quantised == "none" else {"quantised": quantised})  # fmt: skip
     path = cache / "llama" / f"states-{key_of(depends_on)}.npy"
     stream = make_mapper(lambda batch: {"states": _states(model, batch)}, placement)
     with in_cache(path), filling(path, shape, "uint16" if narrow else "float32", depends_on, renew=True) as file:

@@ -25,6 +25,7 @@ from vision_bridge.llama.examples import Album, album_of, tokens_of
 from vision_bridge.llama.model import LlamaVision
 from vision_bridge.llama.objective import add_lora, make_loss_fn, open_gates
 from vision_bridge.llama.predictor import Base, Predictor
+from vision_bridge.llama.quantisation import quantise
 from vision_bridge.llama.sight import Shown, frozen_states, whole_pictures
 from vision_bridge.llama.task_config import FinetuneLlamaConfig
 from vision_bridge.llama.tokeniser import Tokeniser, read_tokeniser
@@ -44,7 +45,7 @@ class Prepared(NamedTuple):
         if config.checkpoint is None:
             return Predictor(self.model, self.tokeniser)
         folder = str(config.checkpoint.absolute())
-        base = Base(folder, self.base, config.variant, config.lora_rank, config.lora_modules)
+        base = Base(folder, self.base, config.variant, config.lora_rank, config.lora_modules, config.quantize)
         return Predictor(self.model, self.tokeniser, base)
 
 
@@ -112,9 +113,10 @@ def prepare(config: FinetuneLlamaConfig, placement: Placement) -> Prepared:
         else:
             load_checkpoint(config.checkpoint, model)
             base = fingerprint(model.variables, "llama")
+            quantise(model, config.quantize)
             add_lora(model, config.lora_rank, config.lora_modules)
     if base:
-        shown = frozen_states(album, model, base, placement, cache_of(config.cache_dir))
+        shown = frozen_states(album, model, base, config.quantize, placement, cache_of(config.cache_dir))
     else:
         shown = whole_pictures(album, sizes.vision)
     return Prepared(album, tokeniser, model, base, _rows(album, tokeniser, model, shown))
@@ -146,7 +148,7 @@ def make(
     size, rows = training.batch_size, prepared.rows
     return make_job(
         prepared.model,
-        make_loss_fn(prepared.model, frozen_tower=bool(prepared.base)),
+        make_loss_fn(prepared.model, frozen_tower=bool(prepared.base), remat=config.remat),
         lambda step: training_batches(rows["train"], size, config.seed, step),
         lambda: figures_of("validation"),
         placement,

@@ -39,6 +39,17 @@ class FinetuneLlamaConfig(TaskConfig):
         "pictures.",
         choices=("all", "attention", "cross"),
     )
+    quantize: str = option(
+        "none",
+        "Keep the frozen kernels of --checkpoint, within the layers of tower and decoder, as int8 or int4; updates are "
+        "added to them. Not tested on a GPU.",
+        choices=("none", "int8", "int4"),
+    )
+    remat: bool = option(
+        False,
+        "Keep the states between the decoder's layers alone, and compute those within a layer a second time for its "
+        "gradient: less memory, longer steps (gradient checkpointing).",
+    )
     training: TrainingConfig = nested(
         TrainingConfig, batch_size=32, num_epochs=15.0, learning_rate=2e-3, schedule="cosine", warmup=0.05,
         select="exact_match", weight_decay=0.01,
@@ -50,6 +61,11 @@ class FinetuneLlamaConfig(TaskConfig):
         if self.dataset == "digits" and (self.data_path is not None or self.checkpoint is not None):
             raise UserError(
                 "--data_path and --checkpoint need --dataset=pairs: the digits come with a small model of their own"
+            )
+        if self.quantize != "none" and self.checkpoint is None:
+            raise UserError(
+                f"--quantize={self.quantize} rounds frozen weights, and a model from scratch has none: it needs "
+                "--dataset=pairs and --checkpoint"
             )
         if self.shuffle_images and self.dataset != "digits":
             raise UserError("--shuffle_images is a control of --dataset=digits")

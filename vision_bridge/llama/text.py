@@ -4,8 +4,10 @@ Shapes: ``B`` batch, ``S`` tokens, ``V`` states of the pictures, ``H`` heads, ``
 width of a head, ``C`` places in a cache.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 from keras import layers, ops
 
 from training.initializers import RandomUniform
@@ -196,6 +198,7 @@ class Decoder(layers.Layer):
         pictures: list[Pair] | None = None,
         seen: Seen | None = None,
         cache: list[Pair] | None = None,
+        remat: bool = False,
     ) -> tuple[Any, list[Pair], list[Any]]:
         """Final states, keys and values of the self-attention layers, and the states before every layer.
 
@@ -205,17 +208,32 @@ class Decoder(layers.Layer):
             pictures: from ``pairs``; None: cross-attention layers are left out.
             seen: of the pictures.
             cache: one ``Pair`` for each layer of text alone.
+            remat: whether nothing within a layer is kept for the gradient: it is computed a second time there. Then
+                there are no keys and values.
         """
         x = self.embed_tokens(tokens)
         pairs: list[Pair] = []
         states = [x]
         of_pictures, of_text = iter(pictures or ()), iter(cache or ())
         for block in self.blocks:
-            if isinstance(block, SelfBlock):
+            if isinstance(block, SelfBlock) and remat:
+                x = _recomputed(block, position)(x)
+            elif isinstance(block, SelfBlock):
                 x, pair = block(x, position, next(of_text, None))
                 pairs.append(pair)
+            elif remat and pictures is not None:
+                x = _recomputed_cross(block, seen)(x, *next(of_pictures))
             elif pictures is not None:
                 x = block(x, next(of_pictures), seen)
             states.append(x)
         x = self.norm(x)
         return x, pairs, [*states[:-1], x]
+
+
+def _recomputed(block: SelfBlock, position: Position) -> Callable[[Any], Any]:
+    """A layer of text alone; what takes part in gradients is an argument, what does not is not."""
+    return keras.remat(lambda x: block(x, position)[0])
+
+
+def _recomputed_cross(block: CrossBlock, seen: Seen | None) -> Callable[[Any, Any, Any], Any]:
+    return keras.remat(lambda x, key, value: block(x, Pair(key, value), seen))

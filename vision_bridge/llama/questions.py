@@ -1,0 +1,129 @@
+"""Files of questions, and of their answers: one line each, in the same order, perhaps of the first questions only."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from files.errors import UserError
+from files.limits import check_regular
+from files.writing import append_text
+from vision_bridge.llama.examples import Example, example_of, open_picture, read_rows
+
+_MOST_BYTES = 2**30  # of a file of answers
+
+
+class Question(NamedTuple):
+    """One question of a file.
+
+    Attributes:
+        where: its place, for messages.
+        example: what is asked.
+        head: the line of its answer, up to the answer.
+    """
+
+    where: str
+    example: Example
+    head: str
+
+    def line(self, answer: str) -> str:
+        """The line of an answer."""
+        return f"{self.head}{json.dumps(answer, ensure_ascii=False)}}}\n"
+
+
+def read_questions(path: Path) -> tuple[Question, ...]:
+    """The rows of a file: ``prompt``, and ``image`` or ``images`` if there are any, as in ``read_pairs``.
+
+    In its answered line a row has all that it has here; what is ``answer`` here is ``expected`` there.
+
+    Raises:
+        UserError: as ``read_pairs``; names the line. A missing answer is none.
+    """
+    questions = []
+    for where, row in read_rows(path, "prompt, and image or images if there are any"):
+        example = example_of(row, where, path.parent, answered=False)
+        if "answer" in row and "expected" in row:
+            raise UserError(f"{where}: answer and expected, and answer becomes expected; leave one of them out")
+        kept = {"expected" if name == "answer" else name: value for name, value in row.items()}
+        head = f'{json.dumps(kept, ensure_ascii=False)[:-1]}, "answer": '
+        try:
+            head.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{where}: half of a surrogate pair is no character; remove it") from error
+        questions.append(Question(where, example, head))
+    return tuple(questions)
+
+
+def check_pictures(questions: Sequence[Question], decoded: bool) -> int:
+    """The number of different pictures.
+
+    Args:
+        questions: about them.
+        decoded: whether each is read whole; otherwise only that its file is there is checked.
+
+    Raises:
+        UserError: a picture that is not there or cannot be read.
+    """
+    places = {path: one.where for one in reversed(questions) for path in one.example.pictures}
+    for path, where in reversed(places.items()):
+        if decoded:
+            open_picture(path)
+        elif not Path(path).is_file():
+            raise UserError(f"{where}: the picture {path} is no file; paths are relative to the questions' folder")
+    return len(places)
+
+
+def answered(out: Path, questions: Sequence[Question]) -> int:
+    """How many questions a file of answers answers; nothing is changed.
+
+    Raises:
+        UserError: a line that is not the answer to the question at its place; a last line without its end may be the
+            first part of one.
+    """
+    return len(_whole_lines(out, questions))
+
+
+def only_whole_lines(out: Path, questions: Sequence[Question]) -> int:
+    """As ``answered``; and cuts off the last line if it was not written to its end, so that more lines can follow."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lines = _whole_lines(out, questions)
+    if out.exists():
+        os.truncate(out, sum(len(line) + 1 for line in lines))
+    return len(lines)
+
+
+def append_answers(out: Path, lines: Sequence[str]) -> None:
+    """Adds lines to a file of answers, which need not exist."""
+    append_text(out, "".join(lines))
+
+
+def _whole_lines(out: Path, questions: Sequence[Question]) -> list[bytes]:
+    if not os.path.lexists(out):
+        return []
+    check_regular(out, _MOST_BYTES)
+    *lines, rest = out.read_bytes().split(b"\n")
+    heads = [question.head.encode() for question in questions]
+    for number, line in enumerate(lines, start=1):
+        if number > len(heads) or not _is_answer(line, heads[number - 1]):
+            raise _no_answer(out, number, len(questions))
+    following = heads[len(lines)] if len(lines) < len(heads) else b""
+    if not (following.startswith(rest) or (following and rest.startswith(following))):
+        raise _no_answer(out, len(lines) + 1, len(questions))
+    return lines
+
+
+def _is_answer(line: bytes, head: bytes) -> bool:
+    if not line.startswith(head) or not line.endswith(b"}"):
+        return False
+    try:
+        return isinstance(json.loads(line[len(head) : -1]), str)
+    except ValueError:
+        return False
+
+
+def _no_answer(out: Path, number: int, count: int) -> UserError:
+    return UserError(
+        f"--out={out}: line {number} is not the answer to question {number} of {count:,}; name a new file, or remove "
+        "this one"
+    )
