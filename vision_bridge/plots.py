@@ -149,7 +149,8 @@ def stages(found: Mapping[str, Mapping[str, float]], goal: "Goal", head: float, 
             axis.plot([k, k], wilson_interval(value, rows), "-", color="gray", zorder=0)
     axis.set_xticks(range(len(names)))
     name_ticks(axis, "x", names)
-    axis.tick_params("x", rotation=45)
+    for label in axis.get_xticklabels():
+        label.set(rotation=45, ha="right", rotation_mode="anchor")
     axis.set_ylabel(f"test {goal.figure}")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

@@ -113,14 +113,17 @@ def probes(run: Run, bridge: Bridge, maps: Maps, seed: int, layerwise: bool = Fa
     """The goal's figure on test rows of simple models, by stage and model; kept in the run folder stage by stage."""
     labels = bridge.features.labels
     goal = make_goal(bridge.features.classes, labels["train"])
-    found: dict[str, dict[str, float]] = run.read_json(PROBES) or {}
+    kept: dict[str, dict[str, float]] = run.read_json(PROBES) or {}
+    found: dict[str, dict[str, float]] = {}
     for name, arrays in stages(bridge, maps, layerwise):
-        if name not in found:
+        if name in kept:
+            found[name] = kept[name]
+        else:
             here = arrays()
             run.say(f"simple models on {name}, {'×'.join(map(str, here['train'].shape[1:]))}")
             fitted = fit_probes(goal, here, labels, seed, hidden=name in _HIDDEN)
             found[name] = {model: probe.test for model, probe in fitted.items()}
-            run.write_json(PROBES, found)
+            run.write_json(PROBES, kept | found)
     return found
 
 
