@@ -46,9 +46,8 @@ def _rounded(kernel: np.ndarray, to: str) -> np.ndarray:
     return (np.clip(np.round(kernel / scale) + zero, -8, 7) - zero) * scale
 
 
-@pytest.mark.parametrize(
-    ("to", "most", "share"), [("int8", 0.1, 0.02), pytest.param("int4", 2.0, 0.4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "most", "share"), [("int8", 0.1, 0.02), ("int4", 2.0, 0.4)])
 def test_logits_are_those_of_rounded_kernels_and_near_the_whole_ones(to: str, most: float, share: float) -> None:
     model, rounded, whole = _filled(GOLDEN_CONFIG), _filled(GOLDEN_CONFIG), _logits(_filled(GOLDEN_CONFIG))
     quantise(model, to)

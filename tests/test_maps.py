@@ -10,12 +10,14 @@ from files.arrays import growing_array
 from files.errors import UserError
 from training.backends import Placement
 from vision_bridge.maps import fill_maps, make_stream
+from vision_bridge.storage import MapStatistics, float16
 
 
 @pytest.mark.parametrize("value", [65_600.0, -70_000.0, np.nan])
 def test_maps_that_float16_cannot_hold_are_not_kept(value: float, tmp_path: Path, one_replica: Placement) -> None:
     images = np.ones((6, 4, 4), np.float32)
-    stream = make_stream(lambda x: ops.expand_dims(x, -1) * 65_000.0, one_replica)
+    packing = float16(MapStatistics.neutral(1))
+    stream = make_stream(lambda x: ops.expand_dims(x, -1) * 65_000.0, packing, one_replica)
     with growing_array(tmp_path / "maps.npy", (6, 4, 4, 1), "float16", {}) as file:
         fill_maps(stream, images, file, 2)
         np.testing.assert_array_equal(file.read_only(), np.full((6, 4, 4, 1), 65_000, np.float16))
