@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from vision_bridge.llama.checkpoint import save_checkpoint
 from vision_bridge.llama.config import LlamaConfig, RotaryConfig, TextConfig, VisionConfig
 from vision_bridge.llama.model import LlamaVision
 from vision_bridge.llama.objective import open_gates
+from vision_bridge.llama.task_config import FinetuneLlamaConfig
 from vision_bridge.llama.tokeniser import SPECIAL
 
 RANKS = 700
@@ -32,6 +34,23 @@ def write_checkpoint(folder: Path) -> Path:
     save_checkpoint(folder, model, most_bytes=40_000)
     shutil.copy(GOLDEN / "tokenizer.model", folder)
     return folder
+
+
+def write_folder(folder: Path) -> Path:
+    """The checkpoint in ``base`` and the questions."""
+    write_checkpoint(folder / "base")
+    write_pairs(folder)
+    return folder
+
+
+def pairs_config(folder: Path, **changes: Any) -> FinetuneLlamaConfig:
+    """A short run of low-rank updates in what ``write_folder`` wrote."""
+    standard = {
+        "dataset": "pairs", "data_path": folder / "pairs.jsonl", "checkpoint": folder / "base", "lora_rank": 2,
+        "batch_size": 4, "num_steps": 12, "eval_every": 6, "learning_rate": 0.02, "devices": "cpu", "shards": 1,
+        "cache_dir": folder / "cache", "validation_share": 0.2, "test_share": 0.2, "log_every": 1,
+    }  # fmt: skip
+    return FinetuneLlamaConfig.of(**(standard | changes))
 
 
 def write_pairs(folder: Path, count: int = 24) -> Path:

@@ -3,14 +3,13 @@ run on JAX, by ``tests/test_llama_jax.py``."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from keras import ops
 
 from files.errors import UserError
-from tests.little_llama import CONFIG, write_checkpoint, write_pairs
+from tests.little_llama import CONFIG, pairs_config, write_folder
 from tests.scripts import fails, run, succeeds
 from tests.test_llama import CONFIG as GOLDEN_CONFIG
 from tests.test_llama import IDS, REAL, TILES, _filled, _pictures
@@ -68,25 +67,13 @@ def test_logits_are_those_of_rounded_kernels_and_near_the_whole_ones(to: str, mo
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("quantised")
-    write_checkpoint(folder / "base")
-    write_pairs(folder)
-    return folder
-
-
-def _config(folder: Path, **changes: Any) -> FinetuneLlamaConfig:
-    standard = {
-        "dataset": "pairs", "data_path": folder / "pairs.jsonl", "checkpoint": folder / "base", "lora_rank": 2,
-        "batch_size": 4, "num_steps": 12, "eval_every": 6, "learning_rate": 0.02, "devices": "cpu", "shards": 1,
-        "cache_dir": folder / "cache", "validation_share": 0.2, "test_share": 0.2, "log_every": 1,
-    }  # fmt: skip
-    return FinetuneLlamaConfig.of(**(standard | changes))
+    return write_folder(tmp_path_factory.mktemp("quantised"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["int8", "int4"])
 def test_updates_are_trained_saved_and_asked(to: str, folder: Path, one_replica: Placement) -> None:
-    finetune(_config(folder, quantize=to, remat=to == "int4"), folder / to)
+    finetune(pairs_config(folder, quantize=to, remat=to == "int4"), folder / to)
     lines = [json.loads(line) for line in (folder / to / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["split"] == "train"]
     assert losses[-1] < losses[0] - 0.1

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from files.errors import UserError
 from files.tensors import read_tensors
-from tests.little_llama import CONFIG, write_checkpoint, write_pairs
+from tests.little_llama import CONFIG, pairs_config, write_folder
 from tests.scripts import run
 from training import loop
 from training.backends import Placement
@@ -26,31 +26,18 @@ from vision_bridge.llama.objective import lora_layers, make_loss_fn, merge_lora
 from vision_bridge.llama.predictor import Predictor
 from vision_bridge.llama.sight import whole_pictures
 from vision_bridge.llama.task import finetune, prepare
-from vision_bridge.llama.task_config import FinetuneLlamaConfig
 
 pytest.importorskip("tiktoken")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llama")
-    write_checkpoint(folder / "base")
-    write_pairs(folder)
-    return folder
-
-
-def _config(folder: Path, **changes: Any) -> FinetuneLlamaConfig:
-    standard = {
-        "dataset": "pairs", "data_path": folder / "pairs.jsonl", "checkpoint": folder / "base", "lora_rank": 2,
-        "batch_size": 4, "num_steps": 12, "eval_every": 6, "learning_rate": 0.02, "devices": "cpu", "shards": 1,
-        "cache_dir": folder / "cache", "validation_share": 0.2, "test_share": 0.2, "log_every": 1,
-    }  # fmt: skip
-    return FinetuneLlamaConfig.of(**(standard | changes))
+    return write_folder(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> Path:
-    finetune(_config(folder), folder / "run")
+    finetune(pairs_config(folder), folder / "run")
     return folder / "run"
 
 
@@ -68,8 +55,8 @@ def test_a_checkpoint_that_was_written_reads_back(folder: Path) -> None:
 
 @pytest.mark.parametrize(("modules", "count"), [("all", 3 * 7), ("attention", 3 * 4), ("cross", 4)])
 def test_updates_change_nothing_at_first_and_are_merged_exactly(folder: Path, modules: str, count: int) -> None:
-    with session(_config(folder), _config(folder).training) as placement:
-        prepared = prepare(_config(folder, lora_modules=modules), placement)
+    with session(pairs_config(folder), pairs_config(folder).training) as placement:
+        prepared = prepare(pairs_config(folder, lora_modules=modules), placement)
         plain = LlamaVision(CONFIG)
         load_checkpoint(folder / "base", plain)
         batch = prepared.rows["train"].batch(range(4))
@@ -127,7 +114,7 @@ def test_a_merged_checkpoint_answers_as_the_run_does(folder: Path, finished: Pat
 
 def test_answers_alone_are_learned(folder: Path) -> None:
     """Whatever the prompt's and the padding's tokens are as targets, the loss does not look at them."""
-    config = _config(folder)
+    config = pairs_config(folder)
     with session(config, config.training) as placement:
         prepared = prepare(config, placement)
         rows = prepared.rows["train"]
@@ -167,7 +154,7 @@ def _pictures(prepared: Any, rows: Any, chosen: tuple[int, ...]) -> Pictures:
 def test_two_replicas_are_one(folder: Path) -> None:
     weights = []
     for devices in ("cpu", "cpu:2"):
-        finetune(_config(folder, devices=devices, num_steps=3), folder / f"replicas-{devices.replace(':', '')}")
+        finetune(pairs_config(folder, devices=devices, num_steps=3), folder / f"replicas-{devices.replace(':', '')}")
         (file,) = (folder / f"replicas-{devices.replace(':', '')}" / "model").glob("*.safetensors")
         weights.append(read_tensors(file)[0])
     for name, array in weights[0].items():
@@ -189,8 +176,8 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
 
     monkeypatch.setattr(loop.Checkpointer, "save", save)
     with pytest.raises(KeyboardInterrupt):
-        finetune(_config(folder), folder / "cut")
-    finetune(_config(folder), folder / "cut")
+        finetune(pairs_config(folder), folder / "cut")
+    finetune(pairs_config(folder), folder / "cut")
     ours, whole = (read_tensors(at / "model" / "lora.safetensors")[0] for at in (folder / "cut", finished))
     for name, array in whole.items():
         np.testing.assert_array_equal(array, ours[name], err_msg=name)

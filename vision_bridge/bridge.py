@@ -26,7 +26,7 @@ from vision_bridge.classifier import check_maps
 from vision_bridge.config import BridgeConfig
 from vision_bridge.extractors import EXTRACTORS, Extractor
 from vision_bridge.feature_counts import check_layout, notes
-from vision_bridge.images import fit_normalization
+from vision_bridge.images import Normalization, fit_normalization
 from vision_bridge.layout import ALGORITHM, Layout
 from vision_bridge.maps import MapShape, fill_maps, make_maps_of, make_stream, map_shape, sampled_maps
 from vision_bridge.storage import MOST_SAMPLED, PACKINGS, MapStatistics
@@ -171,6 +171,11 @@ class Bridge:
         """(G,), or none of gray images."""
         return (len(self.features.groups),) if self.config.channels == "groups" else ()
 
+    @cached_property
+    def normalization(self) -> Normalization:
+        """What the images are z-normalised by."""
+        return fit_normalization(self.images.arrays["train"], self.config.chosen.z_norm == "batch")
+
     def load(self, name: str, weights: str) -> Network:
         """``load_network`` of the bridge's configuration."""
         return load_network(self.config, name, weights, self.cache, self.placement)
@@ -178,7 +183,7 @@ class Bridge:
     def maps(self, network: Network) -> Maps:
         """The frozen maps of every image."""
         config, chosen, model = self.config, self.config.chosen, network.model
-        z = fit_normalization(self.images.arrays["train"], chosen.z_norm == "batch")
+        z = self.normalization
         maps_of, shape = make_maps_of(model, z, config.enlarge, config.map_pool), map_shape(model, config.map_pool)
         depends_on = {"images": self.images.key, "weights": network.fingerprint(),
                       "enlarge": config.enlarge, "pool": config.map_pool, "normalization": list(z),

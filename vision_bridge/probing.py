@@ -15,7 +15,6 @@ from vision_bridge.bridge import SPLITS, Bridge, Maps
 from vision_bridge.classifier import AdaptiveAveragePool
 from vision_bridge.controls import Data, Probe
 from vision_bridge.goals import Goal, make_goal
-from vision_bridge.images import fit_normalization
 from vision_bridge.maps import make_maps_of
 from vision_bridge.pooling import pooled, side_within
 
@@ -91,7 +90,7 @@ def _computed(bridge: Bridge, model: keras.Model) -> Arrays:
     """The output of a part of the extractor for every image, averaged over cells."""
     images, config = bridge.images.arrays, bridge.config
     pool = AdaptiveAveragePool(side_within(model.output_shape[1:], MOST_COLUMNS))
-    maps_of = make_maps_of(model, fit_normalization(images["train"]), config.enlarge)
+    maps_of = make_maps_of(model, bridge.normalization, config.enlarge)
     evaluate = make_evaluator(lambda batch: {"maps": pool(maps_of(batch.x))}, bridge.placement)
 
     def of(split: str) -> np.ndarray:

@@ -110,6 +110,6 @@ _NOT_NUMBERS = (
 
 
 def check_fits(fits: np.ndarray) -> None:
-    """Raises UserError unless all maps of a batch [B] can be kept."""
+    """Raises UserError unless everything fits: maps of a batch [B], or single values."""
     if not fits.all():
         raise UserError(_NOT_NUMBERS)

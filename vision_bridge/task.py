@@ -247,7 +247,7 @@ def dry_run(
     models = [build_network(config, name, placement) for name in extractors]
     for model in models:
         shape = map_shape(model, config.map_pool)
-        width = {"float16": 2, "int8": 1, "none": 0}[config.map_storage]
+        width = 0 if config.map_storage == "none" else np.dtype(config.map_storage).itemsize
         gigabytes = width * math.prod(shape) * sum(sizes.values()) / 2**30
         print(f"maps: {'×'.join(map(str, shape))} of {model.name}, {gigabytes:.1f} GiB in the cache")
     network = Network(extractors[0], models[0], "random")
