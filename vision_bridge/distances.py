@@ -1,8 +1,9 @@
 """Distances between features, computed in blocks of rows. ``N`` rows, ``D`` features, ``P`` pairs of features.
 
-One Gram matrix gives all of them. A distance that is small beside the columns themselves is a difference of nearly
-equal numbers there, so such pairs are computed again, from the differences of their columns. Every distance is within
-1e-5 of itself (tests/test_hard_columns.py).
+One Gram matrix gives all of them. (Where it is much larger than the columns, ``DistanceRows`` computes its rows as
+they are read.) A distance that is small beside the columns themselves is a difference of nearly equal numbers there,
+so such pairs are computed again, from the differences of their columns. Every distance is within 1e-5 of itself
+(tests/test_hard_columns.py).
 
 The Gram matrix is one of float64: sums of thousands of products in float32 are exact to 1e-6, too little for columns
 that correlate by .9 or more, and to compute those again costs more than the half of the time that float32 saves.
@@ -140,6 +141,69 @@ def _add_products(gram: np.ndarray, c: np.ndarray) -> None:
         gram[rows, start:] += c[:, rows].T @ c[:, start:]
 
 
+class Lengths(NamedTuple):
+    """What the distance of two columns needs besides their inner product. Each [D] float64.
+
+    Attributes:
+        square: squared lengths that the distance is made of: of the columns, or of what exceeds their means.
+        sums: of the columns about ``means``.
+        means: that were subtracted.
+        rows: N.
+        kind: of the distance.
+    """
+
+    square: np.ndarray
+    sums: np.ndarray
+    means: np.ndarray
+    rows: int
+    kind: str
+
+    @classmethod
+    def of(cls, square: np.ndarray, sums: np.ndarray, means: np.ndarray | float, rows: int, kind: str) -> "Lengths":
+        """From the squared lengths about the means [D].
+
+        Raises:
+            UserError: a column has no direction: it is zero after scaling.
+        """
+        distance, means = DISTANCES[kind], np.broadcast_to(means, sums.shape)
+        if distance.centred:
+            square = square - sums**2 / rows
+        elif distance.by_angle:
+            square = square + means * (2 * sums + rows * means)
+        if distance.by_angle:
+            _check_directions(square, kind)
+        return cls(square, sums, means, rows, kind)
+
+    def distances(self, products: np.ndarray, rows: slice) -> np.ndarray:
+        """Distances [n, D] float32 of some columns from all, given their inner products about the means [n, D]."""
+        distance, (square, sums, means, count, _) = DISTANCES[self.kind], self
+        if distance.centred:
+            inner = products - np.outer(sums[rows], sums / count)
+        elif distance.by_angle:
+            inner = products + (np.outer(sums[rows], means) + np.outer(means[rows], sums))
+            inner += count * np.outer(means[rows], means)
+        if distance.by_angle:
+            length = np.sqrt(square)
+            result = np.clip(1 - inner / np.outer(length[rows], length), 0, 2)
+        else:
+            apart = means[rows, None] - means
+            total = square[rows, None] + square - 2 * products
+            total += apart * (count * apart + 2 * (sums[rows, None] - sums))
+            result = np.sqrt(np.maximum(total, 0))
+        result[np.arange(len(result)), np.arange(len(square))[rows]] = 0
+        return result.astype(np.float32)
+
+    def near(self, part: np.ndarray, rows: slice) -> np.ndarray:
+        """[n, D]: whether columns are nearly equal, of distances from ``distances``."""
+        if not DISTANCES[self.kind].by_angle:
+            part = np.square(part) / (self.square[rows, None] + self.square)
+        return part < NEAR
+
+
+def _lengths(gram: Gram, kind: str) -> Lengths:
+    return Lengths.of(np.diag(gram.products), gram.sums, gram.means, gram.rows, kind)
+
+
 def distances(gram: Gram, kind: str) -> np.ndarray:
     """Distances between columns, from their inner products alone; ``feature_distances`` is exact for near columns too.
 
@@ -153,25 +217,10 @@ def distances(gram: Gram, kind: str) -> np.ndarray:
     Raises:
         UserError: a column has no direction: it is zero after scaling.
     """
-    distance, (products, sums, count, means) = DISTANCES[kind], gram
-    square, means = _squares(gram, kind), np.broadcast_to(means, sums.shape)
-    result = np.empty(products.shape, np.float32)
-    for start in range(0, len(square), TILE):
+    lengths, result = _lengths(gram, kind), np.empty(gram.products.shape, np.float32)
+    for start in range(0, len(result), TILE):
         rows = slice(start, start + TILE)
-        if distance.centred:
-            inner = products[rows] - np.outer(sums[rows], sums / count)
-        elif distance.by_angle:
-            inner = products[rows] + (np.outer(sums[rows], means) + np.outer(means[rows], sums))
-            inner += count * np.outer(means[rows], means)
-        if distance.by_angle:
-            length = np.sqrt(square)
-            result[rows] = np.clip(1 - inner / np.outer(length[rows], length), 0, 2)
-        else:
-            apart = means[rows, None] - means
-            total = square[rows, None] + square - 2 * products[rows]
-            total += apart * (count * apart + 2 * (sums[rows, None] - sums))
-            result[rows] = np.sqrt(np.maximum(total, 0))
-    np.fill_diagonal(result, 0)
+        result[rows] = lengths.distances(gram.products[rows], rows)
     return result
 
 
@@ -192,24 +241,12 @@ def feature_distances(features: Any, scaling: Scaling, kind: str) -> np.ndarray:
     features = as_matrix(features)
     prepared = prepare(features, scaling, kind)
     gram = _gram(features, prepared)
-    result, square = distances(gram, kind), _squares(gram, kind)
-    first, second = _near(result, square, kind)
+    result, lengths = distances(gram, kind), _lengths(gram, kind)
+    first, second = _near(result, lengths)
     if len(first):
-        exact = _from_differences(features, prepared, kind, np.sqrt(square), first, second)
+        exact = from_differences(features, prepared, kind, np.sqrt(lengths.square), first, second)
         result[first, second] = result[second, first] = exact
     return result
-
-
-def _squares(gram: Gram, kind: str) -> np.ndarray:
-    """[D] squared lengths that the distance is made of: of the columns, or of what exceeds their means."""
-    distance, square = DISTANCES[kind], np.diag(gram.products)
-    if distance.centred:
-        square = square - gram.sums**2 / gram.rows
-    elif distance.by_angle:
-        square = square + gram.means * (2 * gram.sums + gram.rows * gram.means)
-    if distance.by_angle:
-        _check_directions(square, kind)
-    return square
 
 
 def _check_directions(size: np.ndarray, kind: str) -> None:
@@ -221,19 +258,17 @@ def _check_directions(size: np.ndarray, kind: str) -> None:
         )
 
 
-def _near(result: np.ndarray, square: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def _near(result: np.ndarray, lengths: Lengths) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (first [P], second [P]), first < second and ascending, whose columns are nearly equal."""
     found = []
-    for start in range(0, len(square), TILE):
-        part = result[start : start + TILE]
-        if not DISTANCES[kind].by_angle:
-            part = np.square(part) / (square[start : start + TILE, None] + square)
-        first, second = np.nonzero(np.triu(part < NEAR, start + 1))
+    for start in range(0, len(result), TILE):
+        rows = slice(start, start + TILE)
+        first, second = np.nonzero(np.triu(lengths.near(result[rows], rows), start + 1))
         found.append((first + start, second))
     return tuple(np.concatenate(side) for side in zip(*found, strict=True))  # type: ignore[return-value]
 
 
-def _from_differences(
+def from_differences(
     features: Any, prepared: Prepared, kind: str, norm: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> np.ndarray:
     """Distances of pairs [P] in float64.

@@ -6,14 +6,15 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from files.errors import UserError
 from vision_bridge import igtd
+from vision_bridge.distance_rows import DistanceRows
 from vision_bridge.grids import grid_shape, pixels_of_cells, points_of_pixels
 from vision_bridge.tsne import (
     Compiled,
@@ -35,47 +36,54 @@ class Embedding(NamedTuple):
     divergence: float  # KL(P‖Q) of a t-SNE layout; NaN of others
 
 
-def principal_coordinates(distances: np.ndarray) -> np.ndarray:
+def principal_coordinates(distances: np.ndarray | DistanceRows) -> np.ndarray:
     """Classical scaling (Torgerson 1952): [D, D] → [D, 2], for Euclidean distances their principal components."""
+    if isinstance(distances, DistanceRows):
+        return _leading(distances.kernel())
     kernel = np.square(distances, dtype=np.float32)
     kernel *= -0.5  # in place: of 20,000 features a copy has 1.6 GB
-    return _leading(kernel)
+    return _leading(_centred(kernel))
 
 
 def kernel_principal_components(distances: np.ndarray) -> np.ndarray:
     """Kernel PCA with a Gaussian whose width is the median distance: [D, D] → [D, 2]."""
     square = np.square(distances, dtype=np.float32)
-    return _leading(np.exp(-square / np.median(square)))
+    return _leading(_centred(np.exp(-square / np.median(square))))
 
 
-def _leading(kernel: np.ndarray) -> np.ndarray:
-    """Two leading coordinates of a symmetric kernel about its mean; each axis' largest entry is positive."""
+def _centred(kernel: np.ndarray) -> np.ndarray:
+    """A symmetric kernel about its mean, in place."""
     kernel -= kernel.mean(axis=0)
     kernel -= kernel.mean(axis=1, keepdims=True)
-    start = np.random.default_rng(0).standard_normal(len(kernel)).astype(kernel.dtype)
+    return kernel
+
+
+def _leading(kernel: np.ndarray | LinearOperator) -> np.ndarray:
+    """Two leading coordinates of a symmetric kernel; each axis' largest entry is positive."""
+    start = np.random.default_rng(0).standard_normal(kernel.shape[0]).astype(kernel.dtype)
     values, vectors = eigsh(kernel, k=2, which="LA", v0=start)
     vectors = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0))
     return vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), (0, 1)])
 
 
-def _principal_start(distances: np.ndarray, seed: int) -> np.ndarray:
+def _principal_start(distances: np.ndarray | DistanceRows, seed: int) -> np.ndarray:
     start = principal_coordinates(distances).astype(np.float64)
     start *= 0.1 / start[:, 0].std()
     return start
 
 
-def _random_start(distances: np.ndarray, seed: int) -> np.ndarray:
+def _random_start(distances: np.ndarray | DistanceRows, seed: int) -> np.ndarray:
     return 0.1 * np.random.default_rng(seed).standard_normal((len(distances), 2))
 
 
-# (distances [D, D], seed) → where a t-SNE starts, [D, 2] of a deviation about 0.1
-STARTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"pca": _principal_start, "random": _random_start}
+Start = Callable[[np.ndarray | DistanceRows, int], np.ndarray]  # (distances, seed) → [D, 2] of a deviation about 0.1
+STARTS: dict[str, Start] = {"pca": _principal_start, "random": _random_start}  # where a t-SNE starts
 
 
 class Problem(NamedTuple):
     """What a t-SNE engine is given."""
 
-    distances: np.ndarray  # [D, D] float32
+    distances: Any  # [D, D] float32, or ``DistanceRows`` for an engine ``by_rows``
     joint: csr_matrix  # affinities
     start: np.ndarray  # [D, 2] float64
     perplexity: float
@@ -151,25 +159,27 @@ class Engine(NamedTuple):
         grid: (distances [D, D], rows and columns of a grid, seed) → [D], the cell of each feature, counted row by row.
             Every feature has a cell of its own, so neither the rectangle nor the rule of the pixels matters.
         all_pairs: whether a t-SNE's affinities are those of all pairs, or of the nearest.
+        by_rows: whether it takes ``DistanceRows`` instead of a matrix.
         most: features that it takes.
     """
 
-    direct: Callable[[np.ndarray, int], np.ndarray] | None = None
+    direct: Callable[[Any, int], np.ndarray] | None = None
     tsne: Callable[[Problem], np.ndarray] | None = None
     grid: Callable[[np.ndarray, tuple[int, int], int], np.ndarray] | None = None
     all_pairs: bool = False
+    by_rows: bool = False
     most: int | None = None
 
 
 ENGINES = {
-    "tsne": Engine(tsne=_fast),
+    "tsne": Engine(tsne=_fast, by_rows=True),
     "tsne_exact": Engine(tsne=_exact, all_pairs=True),  # for accelerators
     "sklearn": Engine(tsne=_scikit("barnes_hut")),
     "sklearn_exact": Engine(tsne=_scikit("exact"), all_pairs=True),
     "opentsne": Engine(tsne=_open_tsne),
     "umap": Engine(direct=_umap),
     "kernel_pca": Engine(direct=lambda distances, seed: kernel_principal_components(distances)),
-    "pca": Engine(direct=lambda distances, seed: principal_coordinates(distances)),
+    "pca": Engine(direct=lambda distances, seed: principal_coordinates(distances), by_rows=True),
     "igtd": Engine(grid=igtd.igtd, most=igtd.MOST),
     "order": Engine(grid=_given_order),  # the features as they come, row by row: a control
 }
@@ -188,7 +198,7 @@ def check_engine(engine: str, count: int, perplexity: float) -> None:
 
 
 def embed_features(
-    distances: np.ndarray,
+    distances: Any,
     engine: str,
     perplexity: float,
     init: str,
@@ -203,7 +213,7 @@ def embed_features(
     smallest of the image's proportions with a cell for every feature, stretched over the image.
 
     Args:
-        distances: [D, D] float32.
+        distances: [D, D] float32, or ``DistanceRows`` for an engine ``by_rows``.
         engine: one of ``ENGINES``.
         perplexity: of the t-SNE engines.
         init: of the t-SNE engines, one of ``STARTS``.

@@ -9,6 +9,7 @@ import numpy as np
 
 from files.errors import UserError
 from vision_bridge.config import LayoutConfig
+from vision_bridge.distance_rows import DistanceRows
 from vision_bridge.distances import DISTANCES
 from vision_bridge.embedding import ENGINES, Embedding, check_engine, embed_features
 from vision_bridge.grids import check_cells
@@ -17,6 +18,7 @@ from vision_bridge.tsne import Compiled, Progress
 
 USUAL_PERPLEXITY = 30.0
 SMALLEST = {True: 1e-25, False: 1e-11}  # by angle or not: distances that rounding errors alone may have
+SMALL = 1e-4  # distances below which a start computed from columns has too few digits
 FEWEST = 5  # features that t-SNE can lay out: a perplexity above 1 needs three neighbours for each of its units
 
 
@@ -61,14 +63,17 @@ def notes(count: int, config: LayoutConfig) -> list[str]:
 
 
 def embed_any_number(
-    distance: np.ndarray, config: LayoutConfig, compiled: Compiled, on_progress: Progress
+    distance: np.ndarray | DistanceRows, config: LayoutConfig, compiled: Compiled, on_progress: Progress
 ) -> Embedding:
     """``embed_features`` of distances [D, D], or the principal coordinates of fewer features than t-SNE needs.
 
     Raises:
         UserError: all distances are 0; and what ``embed_features`` refuses.
     """
-    count, largest = len(distance), float(distance.max())
+    count = len(distance)
+    largest = float(distance[0:1].max())  # from the first; any other is at most four times as large
+    if isinstance(distance, DistanceRows) and largest < SMALL:
+        distance = distance[:]
     if count > 1 and largest < SMALLEST[DISTANCES[config.distance].by_angle] and not ENGINES[config.engine].grid:
         raise UserError(
             f"all {count} features are the same but for unit and offset, so no layout is better than another: leave "

@@ -18,7 +18,9 @@ from files.documents import parse_json, shown
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 from vision_bridge.config import LayoutConfig
+from vision_bridge.distance_rows import DistanceRows, suits
 from vision_bridge.distances import feature_distances
+from vision_bridge.duplicates import equal_columns
 from vision_bridge.embedding import ENGINES
 from vision_bridge.feature_counts import check_layout, embed_any_number
 from vision_bridge.grids import frame, pixels_of_points
@@ -78,8 +80,8 @@ class Layout:
         if len(names) not in (0, features.shape[1]):
             raise UserError(f"{len(names)} names of {features.shape[1]} features: give one for each")
         scaling = fit_scaling(config.scaling, describe(features, names))
-        distance = feature_distances(features, scaling, config.distance)
-        _check_duplicates(features, distance, names)
+        _check_duplicates(features, names)
+        distance = _distances(features, scaling, config)
         points, divergence = embed_any_number(distance, config, compiled, on_progress)
         if ENGINES[config.engine].grid:
             shape = config.height, config.width
@@ -266,12 +268,16 @@ def _pixels(rotated: np.ndarray, config: LayoutConfig) -> np.ndarray:
     return PIXELS[config.pixels].pixels(place, np.array([config.height, config.width]))
 
 
-def _check_duplicates(features: Any, distance: np.ndarray, names: Sequence[str]) -> None:
-    """Refuses equal columns, of distances [D, D]: each would count twice."""
-    near = np.argwhere(np.triu(distance <= 1e-15, 1))  # equal columns are equal in float64, but for their lengths
-    for first, second in near:
-        if all(np.array_equal(block[:, first], block[:, second]) for block in blocks(features, 64)):
-            raise UserError(
-                f"features {named(first, names)} and {named(second, names)} are equal in every row: "
-                "leave one of them out"
-            )
+def _distances(features: Any, scaling: Scaling, config: LayoutConfig) -> np.ndarray | DistanceRows:
+    """Distances between the columns [D, D], as a matrix unless the engine can do without and the matrix is large."""
+    if ENGINES[config.engine].by_rows and suits(*features.shape, config.distance):
+        return DistanceRows(features, scaling, config.distance)
+    return feature_distances(features, scaling, config.distance)
+
+
+def _check_duplicates(features: Any, names: Sequence[str]) -> None:
+    """Refuses equal columns: each would count twice."""
+    pair = equal_columns(features)
+    if pair:
+        first, second = (named(column, names) for column in pair)
+        raise UserError(f"features {first} and {second} are equal in every row: leave one of them out")

@@ -11,7 +11,7 @@ divergence than a thousand of gradient descent with momentum and early exaggerat
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -47,11 +47,11 @@ def uncompiled(function: Callable) -> Callable:
     return function
 
 
-def affinities(distances: np.ndarray, perplexity: float, all_pairs: bool = False) -> csr_matrix:
+def affinities(distances: Any, perplexity: float, all_pairs: bool = False) -> csr_matrix:
     """Joint probabilities p_ij (Eq. 1 and section 3.1): Gaussians of the distances, one bandwidth a point.
 
     Args:
-        distances: [D, D].
+        distances: [D, D], an array or ``DistanceRows``.
         perplexity: effective number of neighbours of each point; 2 to the entropy in bits.
         all_pairs: otherwise only each point's ⌊3·perplexity⌋ nearest neighbours have p > 0 (van der Maaten 2014).
 
@@ -86,7 +86,7 @@ def affinities(distances: np.ndarray, perplexity: float, all_pairs: bool = False
     return joint
 
 
-def _nearest(distances: np.ndarray, near: int) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(distances: Any, near: int) -> tuple[np.ndarray, np.ndarray]:
     """Each point's ``near`` nearest others [D, near] and their squared distances, in blocks of rows."""
     count = len(distances)
     columns, square = np.empty((count, near), np.int32), np.empty((count, near), np.float32)
