@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from training.backends import Placement
     from vision_bridge.bridge import Bridge, Features
 
-POOLING = "cls"
-
 
 @dataclasses.dataclass(frozen=True)
 class TextBridgeConfig(TaskConfig):
@@ -29,6 +27,9 @@ class TextBridgeConfig(TaskConfig):
 
     data: DataConfig = nested(DataConfig, join_fields="space")
     encoder: FrozenEncoderConfig = nested(FrozenEncoderConfig)
+    pooling: str = option(
+        "cls", "How the pieces' vectors become a text's, in each layer.", choices="text_cls.pooling:POOLINGS"
+    )
     bridge: BridgeConfig = nested(BridgeConfig)
 
     @property
@@ -185,7 +186,7 @@ def dry_run_bridge(config: TextBridgeConfig) -> None:
         texts = _prepare(config, dry_run=True)
         layers = _layers(config.bridge, texts)
         count = len(layers) * texts.checkpoint.config.width
-        print(f"{_sizes(config, texts)}; {count:,} features, [CLS] of layers {layers}")
+        print(f"{_sizes(config, texts)}; {count:,} features, {_about(config, layers)}")
         for note in texts.splits.notes:
             print(f"note: {note}")
         sizes = {name: len(part) for name, part in texts.splits.parts().items()}
@@ -233,17 +234,17 @@ def _bridge(config: TextBridgeConfig, bridge: BridgeConfig, texts: "PreparedText
 def _features(
     config: TextBridgeConfig, layers: list[int], texts: "PreparedTexts", placement: "Placement"
 ) -> "Features":
-    """[CLS] of the encoder's layers, one group of features for each layer."""
+    """A vector of a text from each of the encoder's layers: one group of features for each layer."""
     from text_cls.features import embed_splits, features_key
     from vision_bridge.bridge import Features
     from vision_bridge.cache import Cache, key_of
 
     of_all, parts = features_key(texts, layers), texts.splits.parts()
-    keys = {name: key_of(part.fingerprint(), of_all) for name, part in parts.items()}
+    keys = {name: key_of(part.fingerprint(), of_all, config.pooling) for name, part in parts.items()}
     files = Cache(cache(config) / "bridge")
     arrays = embed_splits(
-        texts, layers, POOLING, placement, lambda name: files.path("features", keys[name]), config.encoder.batch_tokens,
-        renew=True,
+        texts, layers, config.pooling, placement, lambda name: files.path("features", keys[name]),
+        config.encoder.batch_tokens, renew=True,
     )  # fmt: skip
     return Features(
         {name: array.reshape(len(array), -1) for name, array in arrays.items()},
@@ -252,5 +253,10 @@ def _features(
         key_of(keys),
         tuple(map(str, layers)),
         kind="layer of the text encoder",
-        about=f"[CLS] of layers {layers} of {config.encoder.encoder}",
+        about=_about(config, layers),
     )
+
+
+def _about(config: TextBridgeConfig, layers: list[int]) -> str:
+    pooled = "[CLS]" if config.pooling == "cls" else f"{config.pooling} of the pieces"
+    return f"{pooled} in layers {layers} of {config.encoder.encoder}"

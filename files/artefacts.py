@@ -24,16 +24,29 @@ def read_artefact(folder: Path, hint: str = "") -> dict[str, Any]:
     Raises:
         UserError: there is no model (``hint`` says why that may be), or a file is missing, damaged or exchanged.
     """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise UserError(f"{folder}: no trained model there ({CONFIG} is missing){hint}")
-    config = read_sealed(path)
+    config = read_sealed(_config(folder, hint))
     digests = config.pop("files", {})
     if not isinstance(digests, dict):
-        raise UserError(f"{path}: damaged: 'files' is no object")
+        raise UserError(f"{folder / CONFIG}: damaged: 'files' is no object")
     for name, digest in digests.items():
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: no such file; copy the whole folder")
         if file_sha256(folder / name) != digest:
             raise UserError(f"{folder / name}: damaged or exchanged: not the file that {CONFIG} beside it names")
     return config
+
+
+def artefact_digest(folder: Path, hint: str = "") -> str:
+    """SHA-256 of a model: of its configuration, which has the checksums of its files. These are not read.
+
+    Raises:
+        UserError: there is no model; ``hint`` says why that may be.
+    """
+    return file_sha256(_config(folder, hint))
+
+
+def _config(folder: Path, hint: str) -> Path:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder}: no trained model there ({CONFIG} is missing){hint}")
+    return path

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import bridge
 from experiments.bridge import ImdbImagesConfig, train_bridge
 from files.errors import UserError
 from tests import little_texts
 from tests.scripts import fails_each, succeeds
 from tests.test_backbones import state_of
+from text_cls.config import EmbeddingConfig
+from text_cls.features import embed_texts
 from training.config_files import as_flags, load
+from training.session import session
 from vision_bridge.config import PRESETS, BridgeConfig
 from vision_bridge.layout import Layout
 from vision_bridge.task import resolved
@@ -125,6 +129,22 @@ def test_flags_of_a_run_are_taken_up(trained: Trained, tmp_path: Path) -> None:
     text = text.replace("--conv_learning_rate=", "--encoder_rate=") + "--bn_mode=None\n--weights_dir=\n"
     (tmp_path / "old" / "flags.txt").write_text(text)
     assert "finished before" in succeeds("imdb_images", replay, f"--run_dir={tmp_path / 'old'}")
+
+
+def test_layers_are_pooled_as_asked(config: ImdbImagesConfig, tmp_path: Path) -> None:
+    """The features of ``--pooling=mean`` are those that ``embed_texts`` writes, layer by layer."""
+    with session(config, config.bridge.training) as placement:
+        texts = bridge._prepare(config)
+        of = {
+            pooling: bridge._features(dataclasses.replace(config, pooling=pooling), [1, 2], texts, placement)
+            for pooling in ("cls", "mean")
+        }
+    embedding = EmbeddingConfig(data=config.data, encoder=config.encoder, layers=(1, 2), pooling="mean", devices="cpu")
+    embed_texts(embedding, tmp_path)
+    expected = np.load(tmp_path / "test.npy")  # [N, layers, width]
+    np.testing.assert_array_equal(of["mean"].arrays["test"], expected.reshape(len(expected), -1))
+    assert of["mean"].key != of["cls"].key and "mean of the pieces in layers [1, 2]" in of["mean"].about
+    assert np.abs(of["mean"].arrays["test"] - of["cls"].arrays["test"]).max() > 0.01
 
 
 def test_a_dry_run_writes_nothing(flags: list[str], tmp_path: Path) -> None:

@@ -109,6 +109,25 @@ def test_an_interrupted_command_goes_on(folder: Path, tmp_path: Path, monkeypatc
     assert done.returncode == 0 and out.read_text() == whole and len(calls) == 4
 
 
+def test_answers_of_another_run_or_other_choices_are_not_added_to(folder: Path, tmp_path: Path) -> None:
+    out, kept = tmp_path / "answers.jsonl", f"--out={tmp_path / 'answers.jsonl'}"
+    lines = succeeds("caption", *_flags(folder)).splitlines(keepends=True)
+    succeeds("caption", *_flags(folder, kept, "--seed=5"))
+    out.write_text("".join(lines[:3]))
+    for flags, told in (
+        (_flags(folder, kept, variant="transformers"), "model "),
+        (_flags(folder, kept, "--temperature=1.0"), "temperature 0.0, not 1.0, top_p unknown, not 0.9"),
+        ([*_flags(folder, kept), "--max_tokens=3"], f"max_tokens {MOST}, not 3"),
+    ):
+        for more in ((), ("--dry_run",)):
+            assert f"its answers were given otherwise ({told}" in fails("caption", *flags, *more)
+    assert out.read_text() == "".join(lines[:3])
+    succeeds("caption", *_flags(folder, kept, "--seed=6", "--batch_size=1"))  # nothing is drawn
+    assert out.read_text() == "".join(lines)
+    (tmp_path / "answers.jsonl.origin.json").unlink()
+    assert "(model 'unknown', not " in fails("caption", *_flags(folder, kept))
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [

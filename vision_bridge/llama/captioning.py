@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from files.errors import UserError
 from training.backends import Placement
@@ -12,14 +13,16 @@ from vision_bridge.llama.checkpoint import save_checkpoint
 from vision_bridge.llama.examples import Example, open_picture
 from vision_bridge.llama.generation import Choose, compiled_step, greedy, nucleus
 from vision_bridge.llama.objective import merge_lora
-from vision_bridge.llama.predictor import Predictor
+from vision_bridge.llama.predictor import Predictor, model_digest
 from vision_bridge.llama.questions import (
     Question,
     answered,
     append_answers,
+    check_origin,
     check_pictures,
     only_whole_lines,
     read_questions,
+    write_origin,
 )
 
 Write = Callable[[str], None]
@@ -43,11 +46,12 @@ def caption(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], writ
     check_pictures(questions, decoded=config.data_path is None)
     if config.out is not None:
         answered(config.out, questions)
+        check_origin(config.out, _origin(config, run_dir))
     with session(config) as placement:
         predictor = _loaded(config, run_dir, placement, questions)
         longest_prompt(config, predictor, questions)
         if config.data_path is not None:
-            answer_all(config, predictor, questions, write, progress)
+            answer_all(config, predictor, questions, _origin(config, run_dir), write, progress)
         elif questions:
             for (piece,) in predictor.answers(_opened(questions), config.max_tokens, _choose(config, [0])):
                 write(piece)
@@ -61,7 +65,10 @@ def dry_run(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], writ
     """Checks the run, every picture and every question, says what would be answered, and writes nothing."""
     questions = _asked(config, arguments)
     pictures = check_pictures(questions, decoded=True)
-    done = 0 if config.out is None else answered(config.out, questions)
+    done = 0
+    if config.out is not None:
+        done = answered(config.out, questions)
+        check_origin(config.out, _origin(config, run_dir))
     with session(config) as placement:
         predictor = _loaded(config, run_dir, placement, questions)
         longest = longest_prompt(config, predictor, questions)
@@ -89,6 +96,13 @@ def _asked(config: CaptionConfig, arguments: Sequence[str]) -> tuple[Question, .
         )
     one = Example(tuple(arguments[:-1]), arguments[-1], "") if arguments else None
     return () if one is None else (Question("the question", one, ""),)
+
+
+def _origin(config: CaptionConfig, run_dir: Path) -> dict[str, Any]:
+    """All that answers depend on besides the questions."""
+    choices = {"max_tokens": config.max_tokens, "temperature": config.temperature}
+    drawn = {"top_p": config.top_p, "seed": config.seed} if config.temperature else {}
+    return {"model": model_digest(run_dir)} | choices | drawn
 
 
 def _loaded(config: CaptionConfig, run_dir: Path, placement: Placement, questions: Sequence[Question]) -> Predictor:
@@ -124,10 +138,14 @@ def longest_prompt(config: CaptionConfig, predictor: Predictor, questions: Seque
 
 
 def answer_all(
-    config: CaptionConfig, predictor: Predictor, questions: Sequence[Question], write: Write, progress: Write
-) -> None:
-    """Writes a line for each question that has none, batch by batch and in order."""
-    before = 0 if config.out is None else only_whole_lines(config.out, questions)
+    config: CaptionConfig, predictor: Predictor, questions: Sequence[Question], origin: dict[str, Any],
+    write: Write, progress: Write,
+) -> None:  # fmt: skip
+    """Writes a line for each question that has none, batch by batch and in order; ``origin`` goes beside the lines."""
+    before = 0
+    if config.out is not None:
+        before = only_whole_lines(config.out, questions)
+        write_origin(config.out, origin)
     start, step = time.monotonic(), compiled_step(predictor.model)
     if before:
         progress(f"{config.out}: {before:,} of {len(questions):,} are answered there, and stay")

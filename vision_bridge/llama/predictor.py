@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from files.artefacts import read_artefact, write_artefact
+from files.artefacts import artefact_digest, read_artefact, write_artefact
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 from training.backends import Placement
@@ -24,6 +24,16 @@ from vision_bridge.llama.quantisation import quantise
 from vision_bridge.llama.tokeniser import Tokeniser, Turn, read_tokeniser
 
 UPDATES = "lora.safetensors"
+_UNFINISHED = "; is the run finished?"
+
+
+def model_digest(run_dir: Path) -> str:
+    """SHA-256 of a finished run's model.
+
+    Raises:
+        UserError: the run is not finished.
+    """
+    return artefact_digest(run_dir / "model", _UNFINISHED)
 
 
 class Base(NamedTuple):
@@ -85,7 +95,7 @@ class Predictor(NamedTuple):
             UserError: no finished run, or a checkpoint with other weights than the run's.
         """
         folder = run_dir / "model"
-        about = read_artefact(folder, "; is the run finished?")
+        about = read_artefact(folder, _UNFINISHED)
         if "base" not in about:
             with placement.scope():
                 model = LlamaVision(read_config(folder / "checkpoint"))

@@ -4,8 +4,9 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from files.documents import read_sealed, shown, write_sealed
 from files.errors import UserError
 from files.limits import check_regular
 from files.writing import append_text
@@ -91,6 +92,33 @@ def only_whole_lines(out: Path, questions: Sequence[Question]) -> int:
     if out.exists():
         os.truncate(out, sum(len(line) + 1 for line in lines))
     return len(lines)
+
+
+def origin_path(out: Path) -> Path:
+    """The file beside a file of answers that says what gave them."""
+    return out.with_name(f"{out.name}.origin.json")
+
+
+def check_origin(out: Path, origin: dict[str, Any]) -> None:
+    """Raises UserError unless what gave the answers in a file is ``origin``, or there is no line yet.
+
+    Args:
+        out: the file of answers.
+        origin: the model's digest and the choices that answers depend on.
+    """
+    if not out.exists() or b"\n" not in out.read_bytes():
+        return
+    path = origin_path(out)
+    before = read_sealed(path) if path.exists() else {}
+    other = [name for name in origin if before.get(name) != origin[name]]
+    if other:
+        told = ", ".join(f"{name} {shown(before.get(name, 'unknown'))}, not {shown(origin[name])}" for name in other)
+        raise UserError(f"--out={out}: its answers were given otherwise ({told}); name a new file, or remove this one")
+
+
+def write_origin(out: Path, origin: dict[str, Any]) -> None:
+    """Writes what gives the answers of a file, before the first of them."""
+    write_sealed(origin_path(out), origin)
 
 
 def append_answers(out: Path, lines: Sequence[str]) -> None:
