@@ -116,7 +116,7 @@ def test_answers_of_another_run_or_other_choices_are_not_added_to(folder: Path, 
     out.write_text("".join(lines[:3]))
     for flags, told in (
         (_flags(folder, kept, variant="transformers"), "model "),
-        (_flags(folder, kept, "--temperature=1.0"), "temperature 0.0, not 1.0, top_p unknown, not 0.9"),
+        (_flags(folder, kept, "--temperature=1.0"), "temperature 0.0, not 1.0, top_p 'unknown', not 0.9"),
         ([*_flags(folder, kept), "--max_tokens=3"], f"max_tokens {MOST}, not 3"),
     ):
         for more in ((), ("--dry_run",)):
