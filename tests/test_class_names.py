@@ -144,6 +144,7 @@ def test_a_legend_has_every_name(tmp_path: Path) -> None:
     assert not any(text.get_parse_math() for text in texts)
 
 
+@pytest.mark.slow
 def test_names_from_end_to_end(tmp_path: Path) -> None:
     names = [name for name in NAMES if name.strip() and "\ud800" not in name]
     flags = write_texts(tmp_path, names, 20)

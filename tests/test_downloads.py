@@ -75,6 +75,7 @@ def test_a_fetch_that_was_killed_is_begun_again(tmp_path: Path, mode: str) -> No
     assert not [file for file in (cache / "downloads").iterdir() if file.name.endswith(".tmp")]
 
 
+@pytest.mark.slow
 def test_two_that_fetch_the_same_do_it_once(tmp_path: Path) -> None:
     archive, cache = _archive(tmp_path), tmp_path / "cache"
     both = [_fetch(archive, cache, "") for _ in range(2)]

@@ -236,7 +236,7 @@ assert (np.array(twin(ones, training=True)) == np.array(Dropout(0.5, seed=1)(one
 """
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
 def test_dropout_is_a_layer_of_plain_keras_too(backend: str) -> None:
     if backend == "jax":
         pytest.importorskip("jax")

@@ -263,7 +263,8 @@ def test_far_distances_share_rows() -> None:
     assert {row: int(np.argmax(rows == row)) for row in first} == first
 
 
-@pytest.mark.parametrize("name", ["roberta", pytest.param("albert", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["roberta", "albert"])
 def test_fine_tuning_with_everything(name: str, tmp_path: Path) -> None:
     """Masked language modelling, layer-wise rates and export; what is exported answers as the run does."""
     lines = [f"{word} the running of transformers {i}\t{word}" for word in ("garden", "boat") for i in range(30)]

@@ -111,6 +111,7 @@ def test_guidance_extrapolates_from_the_unconditional_prediction(generator: Gene
     np.testing.assert_allclose(more[inside], (2 * full - none)[inside], atol=2)
 
 
+@pytest.mark.slow
 def test_interpolation_has_the_two_seeds_at_its_ends(generator: Generator) -> None:
     row = generator.images(DDIM, ImageRequest(np.full(5, 2), np.zeros(5, int), 0, 9, np.linspace(0, 1, 5)))
     ends = [generator.images(DDIM, ImageRequest(np.array([2]), np.array([0]), seed)) for seed in (0, 9)]
@@ -243,6 +244,7 @@ def test_nearest_by_hand() -> None:
     np.testing.assert_allclose(found.distance, [51 / 255], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_autoguidance_pushes_away_from_a_worse_model(one_replica: Placement) -> None:
     """One DDIM step returns x̂_0, which is linear in the guidance; a model is no guide for itself."""
     better, worse = _generator(one_replica), _generator(one_replica)

@@ -154,6 +154,7 @@ def _never(skip: int) -> Iterator[np.ndarray]:
     raise AssertionError("finished features are not computed again")
 
 
+@pytest.mark.slow
 def test_keras_network_is_keras_applications() -> None:
     source = keras.applications.InceptionV3(weights=None)
     rng = np.random.default_rng(0)
@@ -184,7 +185,7 @@ def test_your_own_model(tmp_path: Path, one_replica: Placement) -> None:
     assert found.logits is None and extractor.mode == "model:m.keras"
 
 
-@pytest.mark.parametrize("name", ["mixed_bfloat16", "tf32"])
+@pytest.mark.parametrize("name", ["mixed_bfloat16", pytest.param("tf32", marks=pytest.mark.slow)])
 def test_features_are_computed_in_float32_whatever_the_session(
     tmp_path: Path, one_replica: Placement, name: str
 ) -> None:

@@ -95,6 +95,7 @@ models = {
 """
 
 
+@pytest.mark.slow
 def test_every_models_initial_weights_are_the_same_on_jax(tmp_path: Path) -> None:
     """Whatever a layer draws, it draws with ours; and no two of its weights are alike."""
     pytest.importorskip("jax")

@@ -261,6 +261,7 @@ def _of_words(text: str, size: int) -> WordTokeniser:
     return WordTokeniser.build(corpus, Cleaner(), VocabularyConfig(vocabulary_size=size, min_count=1), LengthConfig())
 
 
+@pytest.mark.slow
 def test_a_run_says_that_it_knows_few_words(tmp_path: Path) -> None:
     rows = [f"{HINDI[k % 2]} {k},{('a', 'b')[k % 2]}" for k in range(60)]
     (tmp_path / "d.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
@@ -273,6 +274,7 @@ def test_a_run_says_that_it_knows_few_words(tmp_path: Path) -> None:
     assert note in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_fine_tuning_says_that_the_encoder_does_not_know_the_script(tmp_path: Path) -> None:
     rows = [f"ᚠᚢᚦ ᚨᚱ,{('a', 'b')[k % 2]}" for k in range(40)]
     (tmp_path / "d.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")

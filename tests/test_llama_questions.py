@@ -57,7 +57,7 @@ def _flags(folder: Path, *more: str, variant: str = "makers") -> list[str]:
     return [*standard, *more]
 
 
-@pytest.mark.parametrize("variant", ["makers", "transformers"])
+@pytest.mark.parametrize("variant", ["makers", pytest.param("transformers", marks=pytest.mark.slow)])
 def test_answers_of_a_batch_are_those_of_each_question_alone(
     folder: Path, variant: str, one_replica: Placement, tmp_path: Path
 ) -> None:
@@ -76,6 +76,7 @@ def test_answers_of_a_batch_are_those_of_each_question_alone(
     assert succeeds("caption", *_flags(folder, "--batch_size=3", variant=variant)) == out.read_text()
 
 
+@pytest.mark.slow
 def test_drawn_answers_depend_on_the_question_and_not_on_the_batch(folder: Path) -> None:
     drawn = [
         succeeds("caption", *_flags(folder, "--temperature=3.0", f"--batch_size={size}", f"--seed={seed}"))

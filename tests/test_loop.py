@@ -131,7 +131,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", [1, 5, 6, 11, 13, 19])
+@pytest.mark.parametrize("step", [1, 6, 13, *(pytest.param(step, marks=pytest.mark.slow) for step in (5, 11, 19))])
 def test_killed_at_any_step_and_resumed_is_bit_identical(
     tmp_path: Path, one_replica: Placement, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -146,7 +146,7 @@ def test_killed_at_any_step_and_resumed_is_bit_identical(
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("step", [1, 7, 18])
+@pytest.mark.parametrize("step", [7, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 18))])
 def test_stopped_by_a_signal_and_resumed_is_bit_identical(
     tmp_path: Path, one_replica: Placement, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

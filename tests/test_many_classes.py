@@ -32,7 +32,8 @@ def _report(num_classes: int, rows: int) -> dict[str, Any]:
     return report(probabilities, labels, [f"node {k:05d}" for k in range(num_classes)])
 
 
-@pytest.mark.parametrize("num_classes", [pytest.param(30, marks=pytest.mark.slow), 5000])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_classes", [30, 5000])
 def test_pictures_have_bounded_size(num_classes: int, tmp_path: Path) -> None:
     figures = _report(num_classes, 3000)
     names, rng = list(figures["per_class"]), np.random.default_rng(0)
@@ -243,6 +244,7 @@ def test_baselines_outlive_their_pictures(tmp_path: Path, monkeypatch: pytest.Mo
     assert json.loads((tmp_path / "run" / "result.json").read_text())["naive_bayes_test_accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_selects_what_it_did(tmp_path: Path) -> None:
     """Its default was --select=accuracy, which is what auto means where a text has one label."""
     flags = [*write_texts(tmp_path, ["up", "down"], 20), *SMALL, "--select=auto"]

@@ -127,6 +127,7 @@ def flags(tmp_path: Path) -> list[str]:
             f"--cache_dir={tmp_path}/cache", f"--run_dir={tmp_path}/run"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_pairs_from_end_to_end(flags: list[str], tmp_path: Path) -> None:
     small = [f"--encoder={TINY / 'bert'}", "--max_length=12", "--batch_size=8", "--num_steps=4", "--tsne=0"]
     succeeds("finetune_bert", *flags, *small, "--join_fields=pair", "--mlm_epochs=0.5")

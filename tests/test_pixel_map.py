@@ -43,10 +43,11 @@ def _flattened(images: np.ndarray) -> np.ndarray:
 
 
 def test_scikit_learns_own_checks() -> None:
-    """All of them, though images have three axes; one is skipped unless SCIPY_ARRAY_API is set."""
+    """All of them, though images have three axes; one of later versions is skipped unless SCIPY_ARRAY_API is set."""
     with threadpool_limits(1):
         done = check_estimator(PixelMap(6, 7), on_skip=None)
-    assert [check["check_name"] for check in done if check["status"] != "passed"] == ["check_array_api_input"]
+    assert {check["check_name"] for check in done if check["status"] != "passed"} <= {"check_array_api_input"}
+    assert len(done) > 40
 
 
 def test_the_defaults_are_those_of_the_corrected_preset() -> None:

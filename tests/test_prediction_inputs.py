@@ -163,7 +163,7 @@ def test_nothing_to_classify(model: tuple[Predictor, Path], tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
 
 
-@pytest.mark.parametrize("form", ["lines", "csv", "jsonl"])
+@pytest.mark.parametrize("form", ["lines", *(pytest.param(form, marks=pytest.mark.slow) for form in ("csv", "jsonl"))])
 def test_a_large_file_is_never_in_memory(tmp_path: Path, form: str) -> None:
     text, count = "the film and the scene " * 20, 40_000  # 18 MB
     line = {"lines": text, "csv": text, "jsonl": json.dumps({"text": text})}[form]

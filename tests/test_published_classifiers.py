@@ -197,7 +197,8 @@ def _flags(texts: Path, encoder: Path, *more: str) -> list[str]:
             "--batch_size=8", "--tsne=0", f"--cache_dir={texts.parent}/cache", *more]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["bert_classifier", pytest.param("distilbert_classifier", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bert_classifier", "distilbert_classifier"])
 def test_fine_tuning_goes_on_exports_and_comes_back(name: str, texts: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     flags = _flags(texts, TINY / name, "--num_epochs=1", "--learning_rate=0", "--export", f"--run_dir={run_dir}")
@@ -224,6 +225,7 @@ def test_other_classes_are_a_new_head_and_said(texts: Path, tmp_path: Path) -> N
     assert "a new head: that of bert_classifier has other classes: boat, garden, kitchen" in done
 
 
+@pytest.mark.slow
 def test_a_classifier_that_transformers_cannot_have_is_not_written(texts: Path, tmp_path: Path) -> None:
     flags = _flags(texts, TINY / "bert", "--num_epochs=1", "--export", f"--run_dir={tmp_path}/run", "--pooling=mean")
     done = succeeds("finetune_bert", *flags)
