@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments import flagfiles
 from files.errors import UserError
 from training.config_files import text_of
 from training.options import C, Config, Leaf, Option, leaves, with_values
@@ -97,16 +98,16 @@ def parse(
 
     Args:
         values: the flags.
-        argv: the command line.
+        argv: the command line; ``--flagfile`` is a file, or the name of one of the package's.
         earlier: names that flags had → today's.
         arguments: whether texts may stand among the flags; then what is not ``--name`` or ``--name=…`` is one of them,
             ``-name`` too, and so is all behind ``--``.
 
     Raises:
-        UserError: an unknown flag, or an invalid value.
+        UserError: an unknown flag, an invalid value, or a flagfile that cannot be read.
     """
     try:
-        return _with_arguments(values, argv) if arguments else values(list(argv))
+        return _with_arguments(values, argv) if arguments else _without_arguments(values, argv)
     except flags.UnrecognizedFlagError as error:
         for no in ("", "no"):  # --noNAME is a switch's other form
             if error.flagname.startswith(no) and error.flagname.removeprefix(no) in earlier:
@@ -115,6 +116,11 @@ def parse(
         raise UserError(f"{error}; see --help{', or put a text behind --' if arguments else ''}") from error
     except flags.Error as error:
         raise UserError(f"{str(error).removeprefix('ERROR:: ')}; see --help") from error
+
+
+def _without_arguments(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """absl is given the lines of flagfiles, which it would look for in the working folder alone."""
+    return values([*argv[:1], *flagfiles.expanded(argv[1:])])
 
 
 def _with_arguments(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
@@ -132,7 +138,7 @@ def _with_arguments(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
             own.append(word)
             if found[2] is None and _needs_value(found[1], values):
                 own += itertools.islice(words, 1)
-    return [*values([argv[0], *own]), *texts]
+    return [*_without_arguments(values, [argv[0], *own]), *texts]
 
 
 def _needs_value(name: str, values: flags.FlagValues) -> bool:

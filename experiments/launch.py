@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Collection
+from importlib import import_module
 from pathlib import Path
 
 from absl import app, flags
@@ -34,12 +35,19 @@ class ScriptFlags(flags.FlagValues):
     arguments: bool
 
 
-def define(config: Config, run_dir: str = _RUN_DIR, arguments: bool = False) -> ScriptFlags:
-    """The flags of a script: those of a configuration, ``--run_dir`` and ``--dry_run``."""
+def define(config: Config, run_dir: str | None = _RUN_DIR, arguments: bool = False) -> ScriptFlags:
+    """The flags of a script: those of a configuration, ``--run_dir`` and ``--dry_run``.
+
+    Args:
+        config: its choices, with their defaults.
+        run_dir: help of ``--run_dir``; None for a script that neither makes nor reads one run: it has none of the two.
+        arguments: whether it takes arguments that are no flags.
+    """
     values = ScriptFlags()
     values.__dict__.update(earlier=earlier_names(config), arguments=arguments)  # attributes, not flags
-    flags.DEFINE_string("run_dir", "", run_dir, values)
-    flags.DEFINE_bool("dry_run", False, _DRY_RUN, values)
+    if run_dir is not None:
+        flags.DEFINE_string("run_dir", "", run_dir, values)
+        flags.DEFINE_bool("dry_run", False, _DRY_RUN, values)
     config_flags.define(config, values)
     return values
 
@@ -58,8 +66,7 @@ def launch(main: Main, values: ScriptFlags, memory: int = _TENSORFLOW) -> None:
         failures.check_backend()
         main(argv[1:])
 
-    signals.end_on_signals()
-    _set_encodings()
+    begin()
     for name in list(values):
         flags.FLAGS[name] = values[name]
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], values[name])  # --help lists them, and --helpfull:
@@ -69,6 +76,17 @@ def launch(main: Main, values: ScriptFlags, memory: int = _TENSORFLOW) -> None:
         lambda argv: run(lambda: checked_main(argv), list(values), of_process=True),
         flags_parser=lambda argv: parse(argv, flags.FLAGS, values),
     )
+
+
+def begin() -> None:
+    """What comes first in a process: signals end it, and what it prints can be shown by any terminal."""
+    signals.end_on_signals()
+    _set_encodings()
+
+
+def flags_of(script: str) -> ScriptFlags:
+    """The flags of ``experiments.SCRIPT``."""
+    return import_module(f"experiments.{script}").FLAGS
 
 
 def execute(main: Main, values: ScriptFlags, argv: list[str]) -> None:

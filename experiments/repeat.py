@@ -104,13 +104,19 @@ def _left(config: RepeatConfig, plan: Sequence[Planned]) -> list[Planned]:
 
 def in_a_process(run: Planned) -> str:
     """Runs the script in a process of its own, and returns why it failed, or nothing; raises Interrupted."""
-    end = run_to_its_end([sys.executable, "-m", f"experiments.{run.script}", *run.flags], run.log)
+    end = run_to_its_end([*_python(), "-m", f"experiments.{run.script}", *run.flags], run.log)
     if end.stopped:
         raise Interrupted(
             f"stopped in {run.title}; what it has is saved: run the same command again to go on with "
             f"--run_dir={shlex.quote(str(run.folder))}"
         )
     return end.error
+
+
+def _python() -> list[str]:
+    """This Python; as under ``triptych``, a folder ``files`` or ``training`` of the user's is no module there."""
+    working_folder_counts = not {"", str(Path.cwd())}.isdisjoint(sys.path)
+    return [sys.executable, *([] if working_folder_counts else ["-P"])]
 
 
 class _Table:

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import config_flags, launch
+from experiments import config_flags, flagfiles, launch
 from files.documents import read_text
 from files.errors import UserError
 from training.config_files import text_of
@@ -33,7 +33,9 @@ class RepeatConfig(Config):
     """What is run, how often, and what is shown of it."""
 
     script: str = option("train_text", "Script that is run: python -m experiments.SCRIPT.", choices=SCRIPTS)
-    flagfiles: tuple[Path, ...] = option((), "Flagfiles of the script, such as one for each data set.")
+    flagfiles: tuple[Path, ...] = option(
+        (), "Flagfiles of the script, such as one for each data set: files, or names of the package's."
+    )
     seeds: tuple[int, ...] = option((0, 1, 2), "Seeds of every variation.", low=0, high=2**32 - 1)
     vary: tuple[str, ...] = option(
         (), "FLAG=VALUE|VALUE: a variation for each value; given again, for each combination.", repeated=True
@@ -201,7 +203,7 @@ def _named(text: str) -> Variation:
 def _data_names(files: Sequence[Path]) -> dict[str, Path | None]:
     """Each flagfile by its name without ``.flags``; raises UserError for two of one name and what cannot be read."""
     found: dict[str, Path | None] = {}
-    for file in files:
+    for file in map(flagfiles.find, files):
         read_text(file)
         name = file.stem
         same = [other for other in found.items() if safe(other[0]).casefold() == safe(name).casefold()]

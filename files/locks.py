@@ -54,3 +54,22 @@ def is_taken(path: Path) -> bool:
         return False
     lock.release()
     return False
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process has ``path`` alone, for onlookers: nothing is written, and no lock is taken from anybody.
+
+    An onlooker shares the lock for a moment; ``is_taken`` would have it alone, and rewrite its file.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return is_taken(path)
+    try:
+        with lock_of(path).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no lock, or it cannot be read
+        return False
+    return False

@@ -3,6 +3,7 @@
 Figures are made without pyplot, so that no global state of matplotlib changes: in a notebook, plots stay inline.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -22,6 +23,9 @@ from training.names import MOST, one_line
 
 if TYPE_CHECKING:
     from training.repetitions import Mean
+
+
+_COLORS = [f"C{i}" for i in range(10)]  # matplotlib's own, in their order
 
 
 class NewFigure(NamedTuple):
@@ -162,3 +166,22 @@ def means(names: Sequence[str], panels: "Mapping[str, Sequence[Mean | None]]", p
         axis.set_yticks([])
     name_ticks(grid[0, 0], "y", names, places)
     save_figure(figure, path)
+
+
+def compared_curves(
+    names: Sequence[str], curves: Sequence[Sequence[tuple[int, float]]], figure: str, path: Path
+) -> None:
+    """Draws one figure of several runs by step, a line each with its name below the axes."""
+    drawing, grid = new_figure(figsize=(7, 4.2))
+    axis = grid[0, 0]
+    styles = [(color, line) for line in ("-", "--", ":", "-.") for color in _COLORS]
+    lines = [
+        axis.plot(*zip(*curve, strict=True), "o", color=color, linestyle=line, markersize=3)[0]
+        for curve, (color, line) in zip(curves, itertools.cycle(styles), strict=False)
+    ]
+    axis.set_xlabel("step")
+    as_written([axis.set_ylabel(drawable(f"validation {figure.replace('_', ' ')}"))])
+    axis.grid(alpha=0.3)
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 1 if len(names) <= 10 else 2}
+    name_legend(axis, lines, names, fontsize="small", **below)
+    save_figure(drawing, path)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from files.writing import write_text
 from training.names import one_line
@@ -33,6 +32,8 @@ class Interval(NamedTuple):
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Student's interval of the mean over seeds; NaN for fewer than two."""
+    from scipy import stats  # takes a second, and a list of runs needs none of it
+
     if len(values) < 2:
         return Interval(float("nan"), float("nan"))
     half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))

@@ -60,7 +60,7 @@ def _centred(kernel: np.ndarray) -> np.ndarray:
 
 def _leading(kernel: np.ndarray | LinearOperator) -> np.ndarray:
     """Two leading coordinates of a symmetric kernel; each axis' largest entry is positive."""
-    start = np.random.default_rng(0).standard_normal(kernel.shape[0]).astype(kernel.dtype)
+    start = np.random.default_rng(0).standard_normal((kernel.shape[0],)).astype(kernel.dtype)
     values, vectors = eigsh(kernel, k=2, which="LA", v0=start)
     vectors = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0))
     return vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), (0, 1)])

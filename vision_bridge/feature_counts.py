@@ -72,17 +72,17 @@ def embed_any_number(
     """
     count = len(distance)
     largest = float(distance[0:1].max())  # from the first; any other is at most four times as large
-    if isinstance(distance, DistanceRows) and largest < SMALL:
-        distance = distance[:]
     if count > 1 and largest < SMALLEST[DISTANCES[config.distance].by_angle] and not ENGINES[config.engine].grid:
         raise UserError(
             f"all {count} features are the same but for unit and offset, so no layout is better than another: leave "
             "out all but one, or use the engine order"
         )
-    if 0 < largest < 1e-12:  # its square is 0 in float32
-        distance = distance / largest
+    if largest < SMALL:
+        distance = distance[:]
+        if 0 < largest < 1e-12:  # its square is 0 in float32
+            distance = distance / largest
     if count < FEWEST and not ENGINES[config.engine].grid:
-        return Embedding(_principal_points(distance), float("nan"))
+        return Embedding(_principal_points(distance[:]), float("nan"))
     return embed_features(
         distance, config.engine, perplexity_of(count, config), config.init, config.seed, compiled, on_progress,
         shape=(config.height, config.width),

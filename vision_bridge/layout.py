@@ -270,7 +270,7 @@ def _pixels(rotated: np.ndarray, config: LayoutConfig) -> np.ndarray:
 
 def _distances(features: Any, scaling: Scaling, config: LayoutConfig) -> np.ndarray | DistanceRows:
     """Distances between the columns [D, D], as a matrix unless the engine can do without and the matrix is large."""
-    if ENGINES[config.engine].by_rows and suits(*features.shape, config.distance):
+    if ENGINES[config.engine].by_rows and suits(features.shape[0], features.shape[1], config.distance):
         return DistanceRows(features, scaling, config.distance)
     return feature_distances(features, scaling, config.distance)
 
