@@ -112,8 +112,7 @@ def refuse_unused(config: Config, chooser: str, uses: Mapping[str, Collection[st
     chosen = getattr(config, chooser)
     for field in dataclasses.fields(config):
         users = [name for name, used in uses.items() if field.name in used]
-        unchanged = (field.default, *field.metadata["option"].former_defaults)
-        if users and chosen not in users and getattr(config, field.name) not in unchanged:
+        if users and chosen not in users and getattr(config, field.name) != field.default:
             raise UserError(f"--{chooser}={chosen} has no --{field.name}, which is of {', '.join(users)}: leave it out")
 
 

@@ -112,6 +112,7 @@ def test_the_learned_variance_is_between_the_two() -> None:
         ({"guidance_rescale": 0.7}, "need a --guidance other than 1"),
         ({"guidance": 2.0, "guidance_interval": (3.0, 1.0)}, "guidance_interval=3.0,1.0: two noise levels are needed"),
         ({"sampler": "heun", "churn_noise": 1.003}, "need --churn"),
+        ({"sampler": "ddim", "variance": "large"}, "ddim has no --variance, which is of ancestral"),
         ({"sampler": "heun", "churn": 3.0, "churn_between": ()}, "churn_between=: two noise levels are needed"),
     ],
 )
