@@ -1,6 +1,7 @@
 """Files of questions: their answers in batches, in order, and going on where an earlier command stopped."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,14 @@ def test_what_cannot_be_asked_is_said_before(folder: Path, tmp_path: Path) -> No
     _write(path, [{"prompt": "a"}, {"prompt": "a " * 70}])
     message = fails("caption", at, f"--data_path={path}", "--max_tokens=50")
     assert "line 2: " in message and "do not fit into the 128 places of the model" in message
+    _write(path, [{"prompt": "a"}, {"prompt": "a " * 130}])
+    assert "and one more do not fit into the 128 places" in fails("caption", at, f"--data_path={path}")
+
+
+def test_an_answer_ends_where_the_model_has_no_more_places(folder: Path) -> None:
+    ask = ("caption", f"--run_dir={folder / 'makers'}", "a")
+    tokens = re.search(r"the question: (\d+) tokens and --max_tokens=128 more", fails(*ask, "--max_tokens=128"))
+    assert tokens and succeeds(*ask) == succeeds(*ask, f"--max_tokens={128 - int(tokens[1])}")
 
 
 def test_an_unusual_end_of_line_in_a_text_ends_no_row(tmp_path: Path) -> None:

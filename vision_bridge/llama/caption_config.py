@@ -22,7 +22,9 @@ class CaptionConfig(TaskConfig):
         "answers some of them already, these stay and the others follow. [standard output]",
     )
     batch_size: int = option(8, "Questions of --data_path that are answered together.", low=1)
-    max_tokens: int = option(256, "Most tokens of an answer.", low=1)
+    max_tokens: int | None = option(
+        None, "Most tokens of an answer. [256, or as many as the model has places for]", low=1
+    )
     temperature: float = option(0.0, "0: the likeliest token; else drawn, the more at random the higher.", low=0.0)
     top_p: float = option(0.9, "Draw from the likeliest tokens that have this share together.", low=0.0, high=1.0)
     merge: Path | None = option(None, "Write the whole model, updates included, into this folder, as it is published.")

@@ -1,5 +1,6 @@
 """Answers of a trained run about pictures, one or a file of them, and its merged checkpoint."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from vision_bridge.llama.questions import (
     write_origin,
 )
 
+USUAL_TOKENS = 256  # of an answer, where the model has places for them
 Write = Callable[[str], None]
 
 
@@ -42,18 +44,20 @@ def caption(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], writ
     Raises:
         UserError: a picture that cannot be read, no question, a file of other answers, or a run that is not finished.
     """
-    questions = _asked(config, arguments)
+    questions, origin = _asked(config, arguments), _origin(config, run_dir)
     check_pictures(questions, decoded=config.data_path is None)
     if config.out is not None:
         answered(config.out, questions)
-        check_origin(config.out, _origin(config, run_dir))
+        check_origin(config.out, origin)
     with session(config) as placement:
         predictor = _loaded(config, run_dir, placement, questions)
-        longest_prompt(config, predictor, questions)
+        longest = longest_prompt(config, predictor, questions)
+        most = config.max_tokens or min(USUAL_TOKENS, predictor.model.config.text.positions - longest)
+        config = dataclasses.replace(config, max_tokens=most)
         if config.data_path is not None:
-            answer_all(config, predictor, questions, _origin(config, run_dir), write, progress)
+            answer_all(config, predictor, questions, origin, write, progress)
         elif questions:
-            for (piece,) in predictor.answers(_opened(questions), config.max_tokens, _choose(config, [0])):
+            for (piece,) in predictor.answers(_opened(questions), most, _choose(config, [0])):
                 write(piece)
             write("\n")
         if config.merge is not None:
@@ -124,15 +128,16 @@ def longest_prompt(config: CaptionConfig, predictor: Predictor, questions: Seque
     """Tokens of the longest question.
 
     Raises:
-        UserError: a question that leaves no place for ``config.max_tokens`` more.
+        UserError: a question that leaves no place for ``config.max_tokens`` more, or for one.
     """
     lengths, places = [0], predictor.model.config.text.positions
     for where, example, _ in questions:
         lengths.append(len(predictor.prompt(example.prompt, len(example.pictures))))
-        if lengths[-1] + config.max_tokens > places:
+        if lengths[-1] + (config.max_tokens or 1) > places:
+            more = f"--max_tokens={config.max_tokens}" if config.max_tokens else "one"
             raise UserError(
-                f"{where}: {lengths[-1]:,} tokens and --max_tokens={config.max_tokens} more do not fit into the "
-                f"{places:,} places of the model; shorten the question, or lower --max_tokens"
+                f"{where}: {lengths[-1]:,} tokens and {more} more do not fit into the {places:,} places of the model; "
+                "shorten the question, or lower --max_tokens"
             )
     return max(lengths)
 
@@ -171,7 +176,7 @@ def _answers(
     for count in sorted({len(questions[number].example.pictures) for number in chosen}):
         numbers = [number for number in chosen if len(questions[number].example.pictures) == count]
         opened = _opened([questions[number] for number in numbers])
-        steps = predictor.answers(opened, config.max_tokens, _choose(config, numbers), step)
+        steps = predictor.answers(opened, config.max_tokens or USUAL_TOKENS, _choose(config, numbers), step)
         found |= zip(numbers, map("".join, zip(*steps, strict=True)), strict=True)
     yield from sorted(found.items())
 
