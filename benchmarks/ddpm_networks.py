@@ -1,7 +1,7 @@
 """The networks that ``benchmarks.ddpm`` compares, and how many operations a forward pass of each takes.
 
-Operations are those of products of matrices and convolutions, two for a multiplication and an addition, of one image.
-A convolution of a doubled image counts as its definition says, on every side; ours computes it in 4/9 of that
+Operations are those of matrix products and convolutions for one image; a multiplication with an addition counts as two.
+A convolution of a doubled image counts by its definition on every side. Ours needs 4/9 of these operations
 (``diffusion.unet_layers.DoublingConv``), which ``done=True`` counts.
 """
 
@@ -32,8 +32,8 @@ def config_of(name: str) -> "UNetConfig":
 
 
 def near_lucidrains(name: str) -> "UNetConfig":
-    """What our options come to of lucidrains' network: full attention at the last level and in the middle alone, heads
-    of 32 channels, the time as scale and shift. Levels are wider on the way down and have a block more on the way up.
+    """Our options nearest to lucidrains' network: full attention at the last level and in the middle only, heads of 32
+    channels, the time as scale and shift. Levels are wider on the way down and have one more block on the way up.
     """
     import dataclasses
 
@@ -43,9 +43,9 @@ def near_lucidrains(name: str) -> "UNetConfig":
 
 
 def twin(name: str) -> "keras.Model":  # long: one network from its input to its output
-    """lucidrains' network without its linear attention, of our layers: its levels, widths, blocks and order.
+    """lucidrains' network in our layers, without its linear attention: its levels, widths, blocks and order.
 
-    Other than there: group norm for RMS norm, and the full attention, of 4×4 places, is as wide as its input.
+    Two differences: group norm for RMS norm, and full attention (of 4×4 places) as wide as its input.
     """
     import keras
     from keras import layers, ops
@@ -91,7 +91,7 @@ def twin(name: str) -> "keras.Model":  # long: one network from its input to its
 
 
 def operations(model: "keras.Model", done: bool = False) -> float:
-    """Of a network of our layers, forward, of one image."""
+    """Operations of a network of our layers: forward, one image."""
     total = 0.0
     for layer in model.layers:
         name = type(layer).__name__
@@ -108,7 +108,7 @@ def operations(model: "keras.Model", done: bool = False) -> float:
 
 
 def diffusers_unet(name: str) -> Any:
-    """Same structure and number of parameters."""
+    """diffusers' network with the same structure and number of parameters."""
     from diffusers import UNet2DModel
 
     size, channels, width, multipliers, attention, groups, dropout = SHAPES[name]
@@ -132,7 +132,7 @@ def diffusers_unet(name: str) -> Any:
 
 
 def lucidrains_unet(name: str, linear_attention: bool = True) -> Any:
-    """Same width and multipliers; with the linear attention of every level but the last, or nothing in its place."""
+    """lucidrains' network with the same width and multipliers; linear attention, if any, at all levels but the last."""
     import importlib.util
 
     import torch
@@ -159,7 +159,7 @@ def lucidrains_unet(name: str, linear_attention: bool = True) -> Any:
 
 
 def torch_operations(model: Any, name: str) -> float:
-    """Of a network of PyTorch's, forward, of one image, as PyTorch counts them, which misses a fused attention."""
+    """Operations of a PyTorch network: forward, one image, by PyTorch's counter, which misses fused attention."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode

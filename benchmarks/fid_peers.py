@@ -5,26 +5,24 @@
     python -m benchmarks.fid_peers --size=256        # the same pictures as PNG files of 256×256
     python -m benchmarks.fid_peers --dims=192        # more images than features: the distances can be equal
 
-Every side is the whole command in a process of its own, from its start to its end, on the same files and cores, each
-with the batch that is its default; peers take turns with ours in the protocol that is theirs. All compute one network
-of random weights, whose batch norms fit the images, written once as the file that they download. clean-fid downloads
-a TorchScript of the same network instead; here it is given pytorch-fid's in its place, and keeps its reading, resize,
-statistics and distance.
+Every side is its whole command in a process of its own, on the same files and cores, with its default batch size. Each
+peer takes turns with our command in the peer's protocol. All sides compute the same network with random weights, whose
+batch norms fit the images; its file is written once, in place of the file that they download. clean-fid downloads a
+TorchScript of this network instead; here it uses pytorch-fid's network, with its own reading, resize, statistics and
+distance.
 
-A difference of figures is taken apart: ours of the peer's features says what its distance is off by (a square root of
-a singular product where images are fewer than features), the features how far two float32 networks are apart.
+A difference of figures has two parts. Our distance of the peer's features shows the error of its distance (a square
+root of a singular product if images are fewer than features); the features show how far two float32 networks differ.
 """
 
-import io
 import json
 import os
 import resource
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -32,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import app, flags
 
+from benchmarks.fid_peers_files import HUB, write_images, write_weights
 from benchmarks.turns import keep_to_cores
 
 FLAGS = flags.FLAGS
@@ -47,94 +46,12 @@ flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
 flags.DEFINE_string("folder", "", "Where files are made, and kept; a temporary folder if it is left out.")
 
 PROTOCOLS = {"pytorch-fid": "pytorch-fid", "clean-fid": "clean", "torch-fidelity": "tf2015"}  # peer → --protocol
-HUB = "hub/checkpoints/pt_inception-2015-12-05-6726825d.pth"  # where torch keeps the file once it is downloaded
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 Found = tuple[float, np.ndarray, np.ndarray]  # the figure, and features of either side [N, D]
 
 
-# ---------------------------------------------------------------------------------------------------- files and weights
-
-
-def stored(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the image files in an archive or a folder."""
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in SUFFIXES:
-                yield str(file), file.read_bytes()
-        return
-    import zstandard
-
-    with path.open("rb") as raw:
-        stream: Any = zstandard.ZstdDecompressor().stream_reader(raw) if path.suffix == ".zst" else raw
-        with tarfile.open(fileobj=stream, mode="r|*" if stream is raw else "r|") as archive:
-            for member in archive:
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                    yield member.name, archive.extractfile(member).read()  # type: ignore[union-attr]
-
-
-def write_images(folder: Path) -> None:
-    """Writes a/ and b/, ``--count`` files each that were drawn at random, in one order for every tool."""
-    from PIL import Image
-
-    if not Path(FLAGS.data_path).exists():
-        raise app.UsageError(f"--data_path={FLAGS.data_path}: there is no such archive or folder")
-    files = list(stored(Path(FLAGS.data_path)))
-    if len(files) < 2 * FLAGS.count:
-        raise app.UsageError(f"{FLAGS.data_path} has {len(files)} images, fewer than 2 × --count={FLAGS.count}")
-    chosen = np.random.default_rng(FLAGS.seed).permutation(len(files))[: 2 * FLAGS.count]
-    for place, row in enumerate(chosen):
-        name, content = files[row]
-        part = folder / ("a" if place < FLAGS.count else "b")
-        part.mkdir(exist_ok=True)
-        path = part / f"{place:06d}{Path(name).suffix.lower()}"
-        if not FLAGS.size:
-            path.write_bytes(content)
-            continue
-        image = Image.open(io.BytesIO(content)).convert("RGB")
-        image.resize((FLAGS.size, FLAGS.size), Image.Resampling.BICUBIC).save(path.with_suffix(".png"))
-
-
-def write_weights(folder: Path) -> None:
-    """A network as pytorch-fid stores it: random kernels, and batch norms that fit the first images of either side.
-
-    Without the fit, channels of a random network say the same of all images, and nothing is left to compare.
-    """
-    import torch
-    import torch.utils.model_zoo
-    from PIL import Image
-
-    torch.manual_seed(FLAGS.seed)
-    # It asks for the file that is being made: an empty one changes nothing.
-    torch.utils.model_zoo.load_url = lambda *_, **__: {}
-    load, torch.nn.Module.load_state_dict = torch.nn.Module.load_state_dict, lambda self, state: None
-    from pytorch_fid.inception import fid_inception_v3
-
-    network = fid_inception_v3()
-    torch.nn.Module.load_state_dict = load
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-        elif isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
-            torch.nn.init.normal_(module.bias, 0.75, 0.2)
-            module.momentum = 1.0
-    files = [file for side in "ab" for file in sorted((folder / side).iterdir())[:48]]
-    images = [np.asarray(Image.open(file).convert("RGB").resize((299, 299))) for file in files]
-    batch = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2) / np.float32(127.5) - 1)
-    network.train()
-    with torch.no_grad():
-        network(batch)
-    path = folder / HUB
-    path.parent.mkdir(parents=True)
-    torch.save(network.state_dict(), path)
-
-
-# ---------------------------------------------------------------------------------------------------------- the sides
-
-
 def recorded(module: Any, name: str) -> list[Any]:
-    """What a function of a module returns from now on."""
+    """A list to which a function of a module adds its results from now on."""
     results: list[Any] = []
     function = getattr(module, name)
 
@@ -157,7 +74,7 @@ def pytorch_fid(folder: Path) -> Found:
 
 
 def clean_fid(folder: Path) -> Found:
-    """Its own function with pytorch-fid's network, which is given what clean-fid gives to its own."""
+    """Its own function with pytorch-fid's network, which gets the inputs of clean-fid's own network."""
     import torch
     from cleanfid import fid
     from pytorch_fid.inception import InceptionV3
@@ -202,9 +119,9 @@ SIDES: dict[str, Callable[[Path], Found]] = {
 
 
 def play(side: str, folder: Path) -> None:
-    """A peer's turn: its figure and features into a file."""
+    """A peer's turn: writes its figure and features to a file."""
     if side == "weights":
-        write_weights(folder)
+        write_weights(folder, FLAGS.seed)
         return
     import torch
 
@@ -213,11 +130,8 @@ def play(side: str, folder: Path) -> None:
     np.savez(folder / "peer.npz", figure=figure, a=a, b=b)
 
 
-# ------------------------------------------------------------------------------------------------------ the comparison
-
-
 class Turn(NamedTuple):
-    """A command that was run: seconds from its start to its end, and of all its cores, and what it found."""
+    """A finished command: its seconds, its seconds summed over cores, and its result."""
 
     seconds: float
     cpu_seconds: float
@@ -228,7 +142,7 @@ class Turn(NamedTuple):
 
 
 def timed(command: list[str], folder: Path) -> tuple[float, float]:
-    """Runs a command on as many cores as all sides have; its seconds, and those of the cores."""
+    """Runs a command on the cores of all sides; returns its seconds, and its seconds summed over cores."""
     environment = dict(os.environ) | {"TORCH_HOME": str(folder)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else stale bytecode is compiled again in every turn
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -253,7 +167,7 @@ def peer_turn(peer: str, folder: Path) -> Turn:
 
 
 def our_turn(peer: str, folder: Path) -> Turn:
-    """The script in a peer's protocol, with a cache of its own, so that no features are there before."""
+    """Our script in a peer's protocol, with an empty cache, so that all features are computed."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         run = Path(name) / "run"
         flag_values = {
@@ -272,7 +186,7 @@ def our_turn(peer: str, folder: Path) -> Turn:
 
 
 def say_difference(peer: str, ours: Found, theirs: Found) -> None:
-    """Prints how far the figures are apart, and what of it are the distances and what the features."""
+    """Prints the difference of the figures, and which part of it comes from distances and from features."""
     from diffusion.fid import frechet_distance_of_features
 
     same = frechet_distance_of_features(*(part.astype(np.float64) for part in theirs[1:]))
@@ -284,7 +198,7 @@ def say_difference(peer: str, ours: Found, theirs: Found) -> None:
 
 
 def compare(peer: str, folder: Path) -> None:
-    """Turns of ours and of a peer, and what they are by."""
+    """Runs turns of ours and of a peer, and prints differences and ratios."""
     turns: dict[str, list[Turn]] = {"ours": [], peer: []}
     for number in range(FLAGS.rounds):
         for side in turns:
@@ -308,7 +222,7 @@ def main(argv: list[str]) -> None:
         folder = Path(FLAGS.folder or name).absolute()
         if not (folder / "a").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            write_images(folder)
+            write_images(folder, Path(FLAGS.data_path), FLAGS.count, FLAGS.size, FLAGS.seed)
         if not (folder / HUB).exists():
             timed(side_command("weights", folder), folder)
         for peer in FLAGS.peers:

@@ -1,6 +1,6 @@
 """Our side of ``benchmarks.gpu``, under JAX: the packages' own functions, as the scripts call them.
 
-Every function gives what one turn does, and a check: numbers that the peer must find too.
+Every function returns one turn's work, and a check: numbers that the peer must also find.
 """
 
 import itertools
@@ -52,7 +52,8 @@ def _images(sizes: Sizes, draw: np.random.Generator) -> Arrays:
     from diffusion import noise
     from diffusion.process import make_process
     from diffusion.process_config import ProcessConfig
-    from diffusion.samplers import M0, X, make_table
+    from diffusion.sampler_table import M0, X
+    from diffusion.samplers import make_table
 
     unet, process = sizes.unet, make_process(ProcessConfig())
     shape, number = (unet.size, unet.size, unet.channels), np.arange(unet.images, dtype=np.int32)

@@ -1,6 +1,6 @@
 """The peer's side of ``benchmarks.gpu``: PyTorch, compiled, with autocast, fused optimizers and channels last.
 
-Every function gives what one turn does, and a check: the numbers that ours gives too.
+Every function returns one turn's work, and a check: numbers that ours must also give.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Batches a second that the feed delivers alone, beside the steps a second that would use them up.
+"""Batches a second that the feed delivers, compared with the steps a second that training takes.
 
     python -m benchmarks.input
     KERAS_BACKEND=jax python -m benchmarks.input --cases=bbc_news,imdb --step_ms=2,3    # a GPU's steps, say

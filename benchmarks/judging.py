@@ -1,6 +1,6 @@
 """Judges of samples: classifiers that were trained on a run's real images, and figures in their features.
 
-What ``benchmarks.judge`` and ``benchmarks.sampling_quality`` share; it has no flags.
+Used by ``benchmarks.judge`` and ``benchmarks.sampling_quality``; has no flags.
 """
 
 import dataclasses
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_MOST = 10_000  # real images among which neighbours are looked for
+_MOST = 10_000  # most real images in the search for neighbours
 
 
 class Judge(NamedTuple):
-    """What was trained on real images.
+    """A classifier that was trained on real images.
 
     Attributes:
         classify: [N, H, W, C] uint8 → class numbers [N].
@@ -64,7 +64,7 @@ def _train_network(splits: Any, seed: int, epochs: int) -> tuple[Callable, Calla
 
 
 def splits_of(run_dir: Path, data_path: str = "") -> Any:
-    """The images of a run, split as it split them."""
+    """The images of a run, split as in the run."""
     from diffusion.config import DdpmConfig
     from diffusion.data import load, rule_of_run
     from training.config_files import load as load_config

@@ -1,4 +1,4 @@
-"""Arrays of images in any form → uint8 [N, H, W, C]: what is decided of them is said.
+"""Arrays of images in any form → uint8 [N, H, W, C], with notes on every decision.
 
 ``N`` images, ``H, W, C`` of each.
 """
@@ -20,28 +20,28 @@ from diffusion.pixel_ranges import (
 )
 from files.errors import UserError
 
-_BLOCK = 2**22  # values that are looked at at a time
+_BLOCK = 2**22  # values to read at a time
 
 
 class Pixels(NamedTuple):
-    """Arrays by name, and notes on how they were taken."""
+    """Arrays by name, and notes on how they were understood."""
 
     arrays: dict[str, np.ndarray]  # [N, H, W, C] uint8
     notes: list[str]
-    range: Range | None = None  # what is black and white, if they were not of 8 bits
+    range: Range | None = None  # black and white, if pixels did not have 8 bits
 
 
 def to_images(arrays: dict[str, np.ndarray], counts: dict[str, int], where: str, range_: str = "auto") -> Pixels:
-    """Images of one data set on one scale.
+    """The images of one data set, all with one range of black and white.
 
     Args:
         arrays: by name.
-        counts: the numbers of images where they are known from labels.
+        counts: the numbers of images, if labels tell them.
         where: the file, for errors.
         range_: ``--range``.
 
     Raises:
-        UserError: an array that is none of images, or whose values can mean several things.
+        UserError: an array that does not hold images, or whose values can mean several things.
     """
     notes: list[str] = []
     shaped = {name: _shaped(array, counts.get(name), f"{where}: {name}", notes) for name, array in arrays.items()}
@@ -96,7 +96,7 @@ def _shaped(array: np.ndarray, count: int | None, where: str, notes: list[str]) 
 
 
 def _scale(deep: dict[str, np.ndarray], where: str, range_: str, notes: list[str]) -> Range | None:
-    """What is black and white in arrays that are not of 8 bits; None where they hold 8 bits all the same."""
+    """Black and white of arrays whose type is not uint8; None if their values are those of 8 bits all the same."""
     found = Extremes()
     for name, array in deep.items():
         if not array.size:

@@ -20,7 +20,7 @@ class ImageBatch(NamedTuple):
 
     image: Any  # [B, H, W, C] uint8
     label: Any  # [B] int32, 0 where there are none
-    number: Any  # [B] int32 number of images before it; its time and noise depend on it
+    number: Any  # [B] int32 number of the image in the stream; its time and noise depend on it
     mask: Any  # [B] float32, 1 for an image and 0 for filler
 
 
@@ -55,19 +55,19 @@ class ImageRequest:
 
 
 class SampleBatch(NamedTuple):
-    """Images to be made; rows beyond the last are filler."""
+    """Images to make; rows beyond the last are filler."""
 
-    number: Any  # [B] int32 number of the image: its noise follows from the seed and this
+    number: Any  # [B] int32 number of the image; its noise depends on seed and number
     label: Any  # [B] int32
     seed: Any  # [B] uint32, the same for all, so that one graph serves every seed
-    to_seed: Any  # [B] uint32 of the other end of an interpolation, where there is one
+    to_seed: Any  # [B] uint32 the seed of an interpolation's other end; 0 without one
     mix: Any  # [B] float32 share of that seed's noise
-    source: Any  # [B, h, w, C] uint8 of the small images, or [B, 1, 1, 1] where nothing is enlarged
+    source: Any  # [B, h, w, C] uint8 the small images, or [B, 1, 1, 1] if nothing is enlarged
     mask: Any  # [B] float32, 1 for an image and 0 for filler
 
 
 def training_batches(images: Images, size: int, seed: int, flip: bool, first_step: int = 0) -> Batches:
-    """The endless stream of full batches from ``first_step`` on: every image once an epoch, mirrored half the time."""
+    """Endless full batches from ``first_step`` on: each image once an epoch; ``flip`` mirrors half of them."""
 
     def draw(epoch: int) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng([seed, epoch])

@@ -1,4 +1,4 @@
-"""Figures of each class: of the images of a class on one side against those of the same class on the other.
+"""Figures of each class: the images of a class on one side against those of the same class on the other.
 
 ``N`` real and ``M`` generated images, ``D`` features.
 """
@@ -18,8 +18,8 @@ class ByClass(NamedTuple):
     """Figures of classes.
 
     Attributes:
-        figures: class → name → value; classes of which it cannot be had are left out.
-        notes: what the user is told, also of those that were left out.
+        figures: class → name → value, without classes for which it cannot be computed.
+        notes: for the user, also on the classes that are left out.
     """
 
     figures: dict[str, dict[str, float]]
@@ -33,10 +33,10 @@ def fid_by_class(real: np.ndarray, real_labels: np.ndarray, fake: np.ndarray, fa
         real: [N, D] features.
         real_labels: [N] names or numbers of classes.
         fake: [M, D] features.
-        fake_labels: [M] names or numbers; equal ones are one class.
+        fake_labels: [M] names or numbers of the same classes.
 
     Raises:
-        UserError: labels of another number of images, or no class that both sides have.
+        UserError: more or fewer labels than images, or no class that both sides have.
     """
 
     def measure(one: np.ndarray, two: np.ndarray) -> dict[str, float]:
@@ -99,6 +99,6 @@ def _each(
 
 
 def _smallest(labels: np.ndarray, names: dict[str, dict[str, float]]) -> int:
-    """Images of the smallest class of those that have figures."""
+    """The number of images of the smallest class that has figures."""
     written = np.asarray([str(label) for label in labels])
     return min(int((written == name).sum()) for name in names)

@@ -1,7 +1,7 @@
-"""Going on from a finished run of ``ddpm``: its weights are where another run starts, on other images.
+"""Starting a run from the weights of a finished run of ``ddpm``, on other images.
 
-A U-Net is convolutional, so images may be of another size; attention stays at the same levels. Classes are known by
-their names: those that the source had keep their embedding, the others have a new one.
+A U-Net is convolutional, so images may have another size; attention stays at the same levels. Classes are matched by
+name: a class of the source keeps its embedding, a new class gets a new one.
 """
 
 import dataclasses
@@ -26,20 +26,20 @@ from training.randomness import is_seed_state
 from training.run import Run
 
 drop = continuing.drop
-_OF_DATA = ("height", "width", "num_classes")  # may be others, as the images are
-_FREE = ("dropout",)  # is no part of the weights
-_DERIVED = ("condition_channels",)  # from channels and --enlarge, which are compared
+_OF_DATA = ("height", "width", "num_classes")  # fields that may differ with the images
+_FREE = ("dropout",)  # fields that may differ: no part of the weights
+_DERIVED = ("condition_channels",)  # follow from channels and --enlarge, which are compared
 _LABELS = "label_embedding/embeddings"  # [K + 1, E]; the last row means no class
-_BIAS = "time_2/bias"  # [E]; what the embedding of a label is added to
+_BIAS = "time_2/bias"  # [E]; a label's embedding is added to this layer's output
 
 
 class Source(NamedTuple):
     """A finished run that another one starts from.
 
     Attributes:
-        run: its folder, which may be gone once the other one has begun.
-        generator: its network, with the weights that were saved.
-        fingerprint: of their file.
+        run: its folder; not needed once the new run has copied the weights.
+        generator: its network, with the saved weights.
+        fingerprint: of the file of the weights.
     """
 
     run: Path
@@ -62,12 +62,12 @@ def read_source(run: Path | None, placement: Placement, run_dir: Path | None = N
 
 
 def inputs_of(source: Source | None) -> dict[str, str]:
-    """What a run depends on besides its configuration and its data: the source's weights."""
+    """The fingerprint of the source's weights, on which the run depends besides configuration and data."""
     return continuing.inputs_of(source and source.fingerprint)
 
 
 def keep(source: Source | None, run: Run) -> None:
-    """Copies the source into the folder of the run that begins with it."""
+    """Copies the source into the folder of the run that starts from it."""
     if source is not None:
         continuing.keep(run, source.generator.save)
 
@@ -77,12 +77,12 @@ def network_of(source: Source, wanted: UNetConfig, process: ProcessConfig, enlar
 
     Args:
         source: the run.
-        wanted: the network as flags and data say it; a flag that has its default was not given.
-        process: what the network will be trained for.
-        enlarge: the factor by which it will enlarge images; 0 for one that makes them from noise alone.
+        wanted: the network by flags and data; a flag with its default value counts as not given.
+        process: the new run's process.
+        enlarge: factor by which the new network enlarges images; 0: it makes images from noise alone.
 
     Raises:
-        UserError: something was given, or is in the data, that the source's weights do not fit.
+        UserError: the source's weights do not fit the flags or the data.
     """
     _check_process(source, process)
     _check_factor(source, enlarge)
@@ -113,7 +113,7 @@ def network_of(source: Source, wanted: UNetConfig, process: ProcessConfig, enlar
 
 
 def _remedy(differing: list[str], theirs: UNetConfig) -> str:
-    """What to do about differences of a network."""
+    """How a user can fix differences between the networks."""
     parts = []
     if any(text.startswith("--") for text in differing):
         parts.append("leave out the flags of the network, which are the run's")
@@ -123,7 +123,7 @@ def _remedy(differing: list[str], theirs: UNetConfig) -> str:
 
 
 def _check_process(source: Source, wanted: ProcessConfig) -> None:
-    """Refuses a process in which the network would predict something else."""
+    """Raises UserError for another process, in which the network would have to predict something else."""
     theirs, mine = source.generator.process.config, wanted.settled()
     differing = [
         _difference(name, getattr(mine, name), value)
@@ -138,7 +138,7 @@ def _check_process(source: Source, wanted: ProcessConfig) -> None:
 
 
 def _check_factor(source: Source, enlarge: int) -> None:
-    """Refuses another factor: the network would see something else beside x_t, or nothing."""
+    """Raises UserError for another factor: the network's inputs besides x_t would differ."""
     theirs = source.generator.enlarge
     if enlarge != theirs:
         remedy = f"set --enlarge={theirs}" if theirs else "leave out --enlarge"
@@ -153,12 +153,12 @@ def start_from(source: Source, generator: Generator, wanted: UNetConfig, splits:
 
     Args:
         source: the run.
-        generator: of the network of ``network_of``.
-        wanted: the network as the flags say it.
+        generator: with the network of ``network_of``.
+        wanted: the network by the flags.
         splits: the images.
 
     Returns:
-        What a reader of the result should know.
+        Notes for the user.
     """
     theirs = {
         variable.path: variable for variable in source.generator.model.variables if not is_seed_state(variable.path)
@@ -188,15 +188,15 @@ def start_from(source: Source, generator: Generator, wanted: UNetConfig, splits:
 
 
 def _same_levels(config: UNetConfig, height: int) -> tuple[int, ...]:
-    """Heights of the feature maps at which a network has attention, where images have another height."""
+    """Heights of the feature maps with attention, at the same levels for images of another height."""
     levels = range(len(config.channel_multipliers))
     return tuple(height >> level for level in levels if config.height >> level in config.attention_resolutions)
 
 
 def _rows(source: Generator, classes: tuple[str, ...], fresh: np.ndarray, theirs: Any | None) -> np.ndarray:
-    """The embeddings [K + 1, E] of these classes and of no class, the new ones as in ``fresh``.
+    """The embeddings [K + 1, E] of these classes and of no class; ``fresh`` has those of new classes.
 
-    A source without classes adds nothing to the time's embedding, so no class is zero then.
+    A source without classes adds nothing to the time's embedding, so the embedding of no class is then 0.
     """
     rows = fresh.copy()
     rows[-1] = 0.0 if theirs is None else _array(theirs)[-1]
@@ -212,7 +212,7 @@ def _array(variable: keras.Variable) -> np.ndarray:
 
 
 def _classes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
-    """What became of the classes, as the end of a sentence."""
+    """New and missing classes, as the end of a sentence."""
     new, gone = ([name for name in one if name not in other] for one, other in ((now, before), (before, now)))
     parts = [f"{what} {first_names(names)}" for what, names in (("new classes:", new), ("without", gone)) if names]
     return "".join(f"; {part}" for part in parts)

@@ -1,4 +1,4 @@
-"""Named data sets and the user's own → splits of uint8 images: only this module decides which images are held out."""
+"""Named data sets and users' own → splits of uint8 images. Only this module decides which images are held out."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,12 +31,12 @@ class Splits:
 
     Attributes:
         classes: names by class number; empty without labels.
-        train: what the model learns from.
+        train: the images that the model learns from.
         validation: held out, for evaluations and choices during training; the test images if there are two splits.
-        test: held out, for the figures of the end.
-        notes: files left out.
-        own_validation: whether the data set says which images are for validation.
-        range: what is black and white, if pixels had more than 8 bits and that followed from them.
+        test: held out, for the final figures.
+        notes: for the user, such as files that were left out.
+        own_validation: whether the data set has validation images of its own.
+        range: black and white of pixels of more than 8 bits, if found from the images.
     """
 
     classes: tuple[str, ...]
@@ -52,13 +52,13 @@ class Splits:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def held_out(self) -> str:
-        """The number of images that are, as a phrase."""
+        """The number of held-out images, as a phrase."""
         if self.test is self.validation:
             return f"{len(self.test):,} held out"
         return f"{len(self.validation):,} for validation, {len(self.test):,} for the test"
 
     def whole(self, name: str) -> Images:
-        """A split as published figures mean it: no training image is missing because it was held out for validation."""
+        """A split as in published figures: ``train`` includes the images that were held out of it for validation."""
         if name != "train" or self.own_validation:
             return self.parts()[name]
         parts = (self.train, self.validation)
@@ -66,9 +66,9 @@ class Splits:
         return Images(np.concatenate([part.pixels for part in parts]), np.concatenate(labels) if labels else None)
 
     def learnable(self) -> "Splits":
-        """The same for a network that learns the classes: those that have training images, in the same order.
+        """The splits for a network that learns classes: only classes with training images, in the same order.
 
-        Held-out images of other classes have the number after the last class, which means no class.
+        Held-out images of other classes get the number after the last class, which means no class.
         """
         if self.train.labels is None:
             return self
@@ -92,7 +92,7 @@ class Splits:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, class counts and fingerprints: what goes into the run folder."""
+        """Sizes, class counts and fingerprints, for the run folder."""
         description: dict[str, Any] = {"classes": self.classes, "notes": self.notes}
         if self.range is not None:
             description["range"] = list(self.range)
@@ -105,7 +105,7 @@ class Splits:
 
 
 def _numbered(images: Images, number: np.ndarray) -> Images:
-    """The images with other numbers of their classes."""
+    """The images with renumbered classes; ``number``: old number → new number."""
     return dataclasses.replace(images, labels=None if images.labels is None else number[images.labels])
 
 
@@ -113,9 +113,9 @@ def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) 
     """Reads a data set and splits it.
 
     Args:
-        config: what to read, and the shares held out where the data set has no test or validation images of its own.
+        config: what to read, and the shares to hold out if the data set has no test or validation images of its own.
         seed: of these splits.
-        on_progress: told the number of image files read.
+        on_progress: called with the number of image files read.
 
     Raises:
         UserError: files that cannot be used; the message names the file and the remedy.
@@ -137,7 +137,7 @@ def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) 
 
 
 def rule_of_run(run: Path, config: "DataConfig") -> "DataConfig":
-    """``config`` with the splits of a run's folder, where a version before 0.9 made it, which knew two."""
+    """``config``, but with two splits if a version before 0.9, which had only two, made the run's folder."""
     about, data = read_own(run / "config.json") or {}, read_own(run / "data.json")
     said = "splits" in (about.get("config") or {}).get("data", {})
     former = data is not None and "test" in data and "validation" not in data and not said
@@ -145,7 +145,7 @@ def rule_of_run(run: Path, config: "DataConfig") -> "DataConfig":
 
 
 def _in_three(where: Path | str, found: Found, config: "DataConfig", seed: int) -> Splits:
-    """What the data set does not have is held out of its training images: the test images first."""
+    """Holds out what the data set lacks of its training images: first test, then validation images."""
     train, notes = found.train, list(found.notes)
     held_out = {"test": found.test, "validation": found.validation}
     shares = {"test": (config.test_share, seed), "validation": (config.validation_share, (seed + 1) % 2**32)}
@@ -170,7 +170,7 @@ def _in_three(where: Path | str, found: Found, config: "DataConfig", seed: int) 
 
 
 def _in_two(where: Path | str, found: Found, config: "DataConfig", seed: int) -> Splits:
-    """As before version 0.9; images that a data set has for validation were test images."""
+    """The rule before version 0.9: a data set's own validation images count as test images."""
     train = found.train
     own = [part for part in (found.test, found.validation) if part is not None]
     if own:
@@ -187,7 +187,7 @@ def _in_two(where: Path | str, found: Found, config: "DataConfig", seed: int) ->
 
 
 def _check(where: Path | str, found: Found) -> None:
-    """Raises UserError for splits of a data set that do not fit one another, or its classes."""
+    """Raises UserError for splits that contradict one another or the classes."""
     train = found.train
     for name, images in (("train", train), ("validation", found.validation), ("test", found.test)):
         if images is None:

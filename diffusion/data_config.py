@@ -1,4 +1,4 @@
-"""Which images, how they are read, and which of them are held out."""
+"""Every choice of images: which, how they are read, and which are held out."""
 
 import dataclasses
 from pathlib import Path
@@ -40,7 +40,7 @@ class ReadingConfig(Config):
 
     @property
     def behind(self) -> int:
-        """The gray level of what is behind pixels that are see-through."""
+        """The gray level behind transparent pixels."""
         return 255
 
     @property
@@ -56,7 +56,7 @@ class ReadingConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(ReadingConfig):
-    """Which images, and which of them are held out."""
+    """Which images there are, and which are held out."""
 
     dataset: str = option(
         "digits", "Named data set, or the format of your own images.", choices="diffusion.data:DATASETS"

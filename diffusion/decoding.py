@@ -1,4 +1,4 @@
-"""One image file → its pixels, by Pillow, whatever form and state it is in. ``H, W, C`` of an image."""
+"""One image file → its pixels, by Pillow, or the reason why it cannot be read. ``H, W, C`` of an image."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusion.data_config import ReadingConfig
 
 _GRAY = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_LARGE = threading.BoundedSemaphore(2)  # images of many pixels are decoded two at a time, whatever the number of cores
+_LARGE = threading.BoundedSemaphore(2)  # large images are decoded two at a time, on any number of cores
 _MANY_PIXELS = 2**24
 _PAGED = (
     "TIFF",
@@ -42,7 +42,7 @@ class Decoded(NamedTuple):
     Attributes:
         frames: [H, W, C] uint8 of each.
         clipped: values outside ``--range``.
-        notes: what else should be counted.
+        notes: to be counted over all files.
         deep: frames of more than 8 bits.
     """
 
@@ -67,20 +67,20 @@ MORE_FRAMES = "with several frames or pages, of which the first is read (--frame
 
 
 def quiet() -> None:
-    """Keeps what Pillow warns of a file to us: it is read, or refused, with a reason. Safe in threads."""
+    """Hides Pillow's warnings: a file is read, or refused with a reason of ours. Safe in threads."""
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
 
 
 def decode(
     entry: Entry, reading: "ReadingConfig", scale: Range | None, size: tuple[int, int] | None
 ) -> Decoded | Refused | NeedsRange:
-    """The frames of a file that are wanted, or why there are none.
+    """The wanted frames of a file, or why it is not read.
 
     Args:
         entry: the file.
         reading: how it is read.
-        scale: what is black and white where pixels have more than 8 bits; None where it is not known.
-        size: height and width of the images before it; an image of another size is not decoded but all 0.
+        scale: black and white of pixels with more than 8 bits; None: not known yet.
+        size: height and width of the earlier images; an image of another size is not decoded: it is all 0.
     """
 
     def read(opened: Image.Image, stream: IO[bytes]) -> Decoded | NeedsRange:
@@ -113,7 +113,7 @@ def decode(
 
 
 def extremes(entry: Entry, reading: "ReadingConfig") -> Extremes:
-    """Of the pixels of a file that are not of 8 bits; of none if it has no such pixels or cannot be read."""
+    """The extremes of a file's pixels that do not have 8 bits; empty if it has none or cannot be read."""
 
     def read(opened: Image.Image, stream: IO[bytes]) -> Extremes:
         found = Extremes()
@@ -129,7 +129,7 @@ def extremes(entry: Entry, reading: "ReadingConfig") -> Extremes:
         found = Extremes()
         if isinstance(image, Deep):
             found = Extremes.of(image.colours)._replace(kinds=frozenset({kind}))
-        _to_array(image, reading, Range(found.low, found.high), kind)  # what is refused sets no scale
+        _to_array(image, reading, Range(found.low, found.high), kind)  # raises for a refused image
         return found
 
     found = _opened(entry, reading, read, of_image)
@@ -153,7 +153,7 @@ def is_deep(content: bytes | IO[bytes]) -> bool:
     try:
         with Image.open(stream, formats=FORMATS) as opened:
             return bool(kind_of(opened))
-    except Exception:  # a damaged file, which whoever reads it refuses
+    except Exception:  # a damaged file; reading it later gives the reason
         return False
 
 
@@ -163,7 +163,7 @@ def _opened(
     read: Callable[[Image.Image, IO[bytes]], Any],
     read_array: Callable[[Image.Image | Deep, str], Any],
 ) -> Any:
-    """What ``read`` makes of an opened file, or ``read_array`` of one with an array; or ``Refused``."""
+    """Opens a file and returns ``read`` of it, or ``read_array`` if it holds an array; or ``Refused``."""
     try:
         if entry.name.suffix.lower() == ARRAY:
             with entry.open() as stream:
@@ -180,7 +180,7 @@ def _opened(
         return Refused(f"more pixels than --max_megapixels={reading.max_megapixels:g} allows")
     except UnidentifiedImageError:
         return Refused("of no format that can be read, or damaged at its beginning")
-    except Exception as error:  # a decoder may raise anything where a file is damaged
+    except Exception as error:  # a decoder may raise anything for a damaged file
         return Refused(line_of(error))
 
 
@@ -194,7 +194,7 @@ def _check_pixels(image: Image.Image, reading: "ReadingConfig", frames: int = 1)
 
 
 def _frames(opened: Image.Image, reading: "ReadingConfig") -> Iterator[int]:
-    """Goes to one frame after the other and gives its number."""
+    """Moves to one wanted frame after the other and yields its number."""
     yield 0
     if reading.frames == "all" and opened.format in _PAGED:
         _check_pixels(opened, reading, getattr(opened, "n_frames", 1))
@@ -207,21 +207,21 @@ def _frames(opened: Image.Image, reading: "ReadingConfig") -> Iterator[int]:
 def _has_more(opened: Image.Image) -> bool:
     try:
         return opened.format in _PAGED and bool(getattr(opened, "is_animated", False))
-    except Exception:  # what follows the first frame is damaged
+    except Exception:  # the file is damaged after the first frame
         return False
 
 
 def _pixels(
     opened: Image.Image, stream: IO[bytes], kind: str, number: int, reading: "ReadingConfig"
 ) -> tuple[Image.Image | Deep, bool]:
-    """The loaded frame the way up that its EXIF data say, and whether these could be read."""
-    in_two = bool(kind) and opened.mode[0] not in "IF"  # Pillow has no mode for it
+    """The loaded frame, turned as its EXIF data say, and whether these could be read."""
+    in_two = bool(kind) and opened.mode[0] not in "IF"  # Pillow has no mode for such pixels
     halves = low_mode(opened) if in_two else ""
     if in_two and not halves and reading.range != "dtype":
         raise ValueError("16 bits a channel in a form of which 8 are read; --range=dtype takes those")
     low = low_half(opened, stream, halves, number) if halves else None
     opened.load()
-    _check_pixels(opened, reading)  # again: an icon's header need not be true
+    _check_pixels(opened, reading)  # again: an icon's header may be wrong
     turn, upright = orientation(opened)
     high = opened.transpose(turn) if turn else opened
     if not kind or (in_two and low is None):
@@ -232,10 +232,10 @@ def _pixels(
 def _to_array(
     image: Image.Image | Deep, reading: "ReadingConfig", scale: Range | None, kind: str
 ) -> tuple[np.ndarray, int]:
-    """[H, W, C] uint8, and the number of values that were outside the range."""
+    """[H, W, C] uint8, and the number of values outside the range."""
     clipped, given = 0, parse_range(reading.range)
     if isinstance(image, Deep):
-        Extremes.of(image.colours)  # raises ValueError for what is no number
+        Extremes.of(image.colours)  # raises ValueError for NaN and infinity
         values, clipped = to_bytes(image.colours, scale or given or whole_range(kind))
         gray, opened = values.ndim == 2, Image.fromarray(values)
         if image.alpha is not None:
@@ -257,7 +257,7 @@ def _to_array(
 
 
 def _stretched(image: Image.Image, scale: Range) -> tuple[Image.Image, int]:
-    """An image of 8 bits on another scale; opacity stays."""
+    """An image of 8 bits with another range of black and white; its opacity stays."""
     values = np.asarray(image)
     colours = values[..., :3] if values.ndim == 3 else values
     changed, clipped = to_bytes(colours, scale)
@@ -267,7 +267,7 @@ def _stretched(image: Image.Image, scale: Range) -> tuple[Image.Image, int]:
 
 
 def _fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
-    """A square of this side: the middle of the image, all of it between bars of black, or all of it stretched."""
+    """A square of this side: the image's middle (crop), all of it with black bars (pad), or all of it stretched."""
     if fit == "error" and image.width != image.height:
         raise ValueError(f"{image.width}×{image.height} is no square, and --fit=error (crop, pad or stretch it)")
     if fit == "pad":

@@ -1,4 +1,4 @@
-"""Pixels of more than 8 bits in image files that Pillow has opened: which there are, and all of their bits."""
+"""Pixels of more than 8 bits in image files that Pillow has opened: their type, and all of their bits."""
 
 import io
 import sys
@@ -9,23 +9,23 @@ from PIL import Image, ImageFile
 
 from diffusion.image_files import FORMATS
 
-# Pillow reads 16 bits a channel as the 8 high ones. The low ones are what it takes for high in the other byte order.
+# Pillow reads only the 8 high bits of 16 bits a channel. In the other byte order it reads the 8 low ones.
 _LOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _SPLIT = ("RGB;16", "RGBA;16", "RGBX;16")
 
 
 class Deep(NamedTuple):
-    """Pixels that are not of 8 bits."""
+    """Pixels that do not have 8 bits."""
 
     colours: np.ndarray  # [H, W] or [H, W, 3]
     alpha: np.ndarray | None = None  # [H, W] uint8
 
 
 def array_image(array: np.ndarray) -> tuple[Image.Image | Deep, str]:
-    """An array of one image, [H, W], [H, W, 1 or 3] or [1 or 3, H, W], and its type if that is not of 8 bits.
+    """One image from an array [H, W], [H, W, 1 or 3] or [1 or 3, H, W], and its type if it does not have 8 bits.
 
     Raises:
-        ValueError: it is no such array.
+        ValueError: the array is no image.
     """
     shaped = array
     if array.ndim == 3 and array.shape[-1] not in (1, 3) and array.shape[0] in (1, 3):
@@ -44,14 +44,14 @@ def array_image(array: np.ndarray) -> tuple[Image.Image | Deep, str]:
 
 
 def kind_of(opened: Image.Image) -> str:
-    """The type of its pixels, not yet loaded, if it is not of 8 bits; else nothing."""
+    """The type of the pixels, which are not loaded yet, if they do not have 8 bits; else empty."""
     codec, raw, most = _coding(opened)
     if opened.mode.startswith("I;16"):
         return "uint16"
     if opened.mode == "F":
         return "float32"
     if opened.mode == "I":
-        if opened.format == "PPM":  # its values are made such, whatever their largest is
+        if opened.format == "PPM":  # Pillow scales its values to 16 bits, whatever the largest is
             return "uint16"
         return ("int16" if raw.endswith("S") else "uint16") if raw.startswith("I;16") else "int32"
     return "uint16" if ";16" in raw or (codec.startswith("ppm") and most > 255) else ""
@@ -68,7 +68,7 @@ def _coding(opened: Image.Image) -> tuple[str, str, int]:
 
 
 def low_mode(opened: Image.Image) -> str:
-    """The raw mode that gives the low bytes of 16 bits a channel; nothing where there is none."""
+    """The raw mode that gives the low bytes of 16 bits a channel; empty if there is none."""
     _, raw, _ = _coding(opened)
     if opened.format == "PNG" and raw == "LA;16B":
         return "RGBA"
@@ -76,7 +76,7 @@ def low_mode(opened: Image.Image) -> str:
 
 
 def low_half(opened: Image.Image, stream: IO[bytes], halves: str, number: int) -> Image.Image:
-    """The frame with the low bytes of its 16 bits, of a reader of its own; ``opened`` can be read as before."""
+    """The low bytes of a frame's 16 bits, by a second reader of the file; ``opened`` can be read as before."""
     place = stream.tell()
     stream.seek(0)
     with Image.open(io.BytesIO(stream.read()), formats=FORMATS) as again:
@@ -85,7 +85,7 @@ def low_half(opened: Image.Image, stream: IO[bytes], halves: str, number: int) -
             again.seek(number)
         assert isinstance(again, ImageFile.ImageFile)
         again.tile = [tile._replace(args=_with_raw(tile.args, halves)) for tile in again.tile]
-        if halves == "RGBA":  # all four bytes of a gray pixel with its opacity
+        if halves == "RGBA":  # the four bytes of a gray pixel and its opacity
             again._mode = halves
         return again.copy()
 
@@ -95,7 +95,7 @@ def _with_raw(args: Any, raw: str) -> Any:
 
 
 def joined(high: Image.Image, low: Image.Image | None, halves: str) -> Deep:
-    """The pixels of an image, or of its high and its low bytes."""
+    """The pixels of an image, or of its high and low bytes put together."""
     if low is None:
         return Deep(np.asarray(high))
     parts = np.asarray(low).astype(np.uint16)

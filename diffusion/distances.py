@@ -1,12 +1,13 @@
-"""Which features are near which: nearest neighbours, and who lies in whose ball. ``D`` features of an image.
+"""Nearest neighbours of features, and which features lie in which balls. ``D`` features of an image.
 
-Squared distances are |x|² + |y|² − 2xᵀy, block by block, in float32 about a common mean; the rest is certain:
+Squared distances are |x|² + |y|² − 2xᵀy, block by block, in float32 after a common mean is subtracted. The results are
+still those of float64:
 
-- of a few more neighbours than are asked for, the distances are taken again in float64 from the differences, and
-  where float32 cannot tell which are near, as all of them are, those of all images are;
-- a point so near a ball's edge that float32 may be wrong is decided in float64, by products of its rows alone.
+- distances to the neighbours and a few more are computed again in float64 from the differences; if float32 cannot tell
+  which images are nearest, because many are equally near, the distances to all images are;
+- whether a point lies in a ball is decided in float64 if float32 may be wrong, from the products of its row.
 
-Memory is a few blocks, whatever the number of images, and each pair's product is taken once.
+Memory is a few blocks for any number of images, and each pair's product is computed once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,11 @@ from files.errors import UserError
 
 _BLOCK = 2048  # images
 _LARGEST = 1e36  # |x|²
-_MORE = 5  # neighbours that are measured again, besides those that are asked for
+_MORE = 5  # further neighbours whose distances are computed again
 
 
 class Points:
-    """Features [N, D], which may be memory-mapped, or some of their rows, as blocks about a shift.
+    """Features [N, D], which may be memory-mapped, or some of their rows, as blocks minus a shift.
 
     Raises:
         UserError: features that are not finite, or whose squares float32 cannot hold.
@@ -64,11 +65,11 @@ class Points:
 
 
 def points(*sets: np.ndarray, rows: Sequence[np.ndarray | None] = ()) -> list[Points]:
-    """Sets of features about a common shift: the mean of the first set, in float32, so that no set loses digits.
+    """Sets of features minus a common shift: the mean of the first set, in float32, so that no set loses digits.
 
     Args:
         *sets: [N, D] features.
-        rows: which of each set's; all where it is None or left out.
+        rows: rows of each set; None, or left out: all.
     """
     which = rows or [None] * len(sets)
     raw = Points(sets[0], which[0], np.zeros(sets[0].shape[1], np.float32))
@@ -81,7 +82,7 @@ class Near(NamedTuple):
 
     Attributes:
         square: [N, k] squared distances, ascending, float64.
-        row: [N, k] which rows they are.
+        row: [N, k] rows of the neighbours.
     """
 
     square: np.ndarray
@@ -115,12 +116,12 @@ def nearest(a: Points, b: Points, k: int = 1) -> Near:
 
 
 class Inside(NamedTuple):
-    """Who lies in whose ball, for a block of two sets.
+    """Which images lie in which balls, for a block of two sets.
 
     Attributes:
         rows, cols: the block.
-        of_rows: [block_a, block_b] for each kind of balls around the rows of a, whether the images of b are inside.
-        of_cols: [block_a, block_b] for each kind of balls around the rows of b, whether the images of a are inside.
+        of_rows: for each kind of balls around the images of a: [block_a, block_b] whether the images of b are inside.
+        of_cols: for each kind of balls around the images of b: [block_a, block_b] whether the images of a are inside.
     """
 
     rows: slice
@@ -130,12 +131,12 @@ class Inside(NamedTuple):
 
 
 def inside(a: Points, b: Points, a_balls: Sequence[np.ndarray], b_balls: Sequence[np.ndarray]) -> Iterator[Inside]:
-    """Who lies in whose ball, block by block; an image on the edge, up to rounding, is inside.
+    """Which images lie in which balls, block by block; an image on the edge, up to rounding, is inside.
 
     Args:
         a, b: the two sets.
         a_balls: squared radii [N] of the balls around the images of a; any number of kinds.
-        b_balls: [M], the same around the images of b.
+        b_balls: squared radii [M] of the balls around the images of b.
     """
     unit = _rounding(a.width, np.float32)
     for rows in a.blocks:
@@ -158,19 +159,19 @@ def inside(a: Points, b: Points, a_balls: Sequence[np.ndarray], b_balls: Sequenc
 
 
 def same_place(a: Points, b: Points, square: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """[N] whether the images of a lie where the rows of b lie, up to rounding, given their squared distances."""
+    """[N] whether the images of a equal the ``rows`` of b, up to rounding; ``square``: their squared distances."""
     return square <= _rounding(a.width, np.float64) * (a.squares + b.squares[rows])
 
 
 class _Best:
-    """The smallest of the squared distances that were seen so far."""
+    """The smallest squared distances so far."""
 
     def __init__(self, count: int, keep: int, dtype: type = np.float32) -> None:
         self.square: np.ndarray = np.full((count, keep), np.inf, dtype)
         self.row = np.zeros((count, keep), np.int64)
 
     def add(self, rows: slice, cols: slice, square: np.ndarray) -> None:
-        """Squared distances [rows, cols]."""
+        """Adds a block of squared distances [rows, cols]."""
         numbers: np.ndarray = np.broadcast_to(np.arange(cols.start, cols.stop), square.shape)
         worst = self.square[rows].max(axis=1)
         if np.isfinite(worst).all():
@@ -183,7 +184,7 @@ class _Best:
 
 
 def _only_below(square: np.ndarray, limit: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is below each row's limit, at the row's start, and its columns; rows are filled up with infinities."""
+    """The values below each row's limit, moved to the row's start, and their columns; the rest is infinity."""
     below = square < limit[:, None]
     if below.flags.c_contiguous:
         rows, cols = np.nonzero(below)
@@ -200,12 +201,12 @@ def _only_below(square: np.ndarray, limit: np.ndarray, first: int) -> tuple[np.n
 
 
 def _certain(a: Points, b: Points, found: _Best, k: int, others: bool) -> Near:
-    """The k nearest of the rough ones; for rows where a farther one may be nearer than float32 says, of all."""
+    """The k nearest in float64 of the float32 candidates; of all images, for rows in which float32 may be wrong."""
     near = _measured_again(a, b, np.arange(len(a)), found.row, k)
     if found.row.shape[1] == len(b) - others:
         return near
     worst = found.square.max(axis=1).astype(np.float64)
-    # |y|² is at most 2|x|² + 2|x − y|², which bounds the rounding of the distances that were not kept.
+    # |y|² is at most 2|x|² + 2|x − y|²; so the rounding of the distances that were not kept is bounded.
     error = 4.0 * _rounding(a.width, np.float32) * (a.squares + worst)
     furthest = near.square[:, -1]
     unsure = np.flatnonzero((worst - error <= furthest) & (furthest > 0.0))
@@ -223,7 +224,7 @@ def _certain(a: Points, b: Points, found: _Best, k: int, others: bool) -> Near:
 
 
 def _measured_again(a: Points, b: Points, which: np.ndarray, candidates: np.ndarray, k: int) -> Near:
-    """The k nearest of the candidates [n, …] for the rows ``which`` [n] of a, in float64."""
+    """The k nearest of the candidates [n, …], in float64, for the rows ``which`` [n] of a."""
     square, row = np.empty((len(which), k)), np.empty((len(which), k), np.int64)
     step = max(1, 2**22 // (a.width * candidates.shape[1]))  # numbers: 32 MiB
     for start in range(0, len(which), step):
@@ -244,15 +245,15 @@ def _rough_squares(x: np.ndarray, y: np.ndarray, x_squares: np.ndarray, y_square
 
 
 def _exact_squares(a: Points, b: Points, which: np.ndarray, cols: slice) -> np.ndarray:
-    """Squared distances [which, cols], less what float64 may be wrong by."""
+    """Squared distances [which, cols], minus a bound on their rounding in float64."""
     products = a.exact(which) @ b.exact(cols).T
     sums = a.squares[which, None] + b.squares[cols]
     return sums * (1.0 - _rounding(a.width, np.float64)) - 2.0 * products
 
 
 def _rounding(width: int, dtype: type) -> float:
-    """A bound on the rounding of a squared distance, as a share of |x|² + |y|².
+    """A bound on the rounding error of a squared distance, as a share of |x|² + |y|².
 
-    Eight times the spread of D roundings; products are summed in runs of a few hundred, whose worst case this is.
+    Eight times the spread of D rounding errors, which covers the worst case of sums of a few hundred products.
     """
     return (4.0 * width**0.5 + 8.0) * float(np.finfo(dtype).eps)

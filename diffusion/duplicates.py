@@ -10,14 +10,14 @@ from diffusion.wording import counted
 
 
 class Named(NamedTuple):
-    """Images of a split, and what each is called."""
+    """Images of a split, and their names."""
 
     pixels: np.ndarray  # [N, H, W, C]
-    name: Callable[[int], str]  # of the image in a row
+    name: Callable[[int], str]  # row → name of the image
 
 
 def shared_images(parts: Mapping[str, Named]) -> list[str]:
-    """A note for each split with images that are, in every pixel, those of one further from training."""
+    """Notes on images of a split that are also, pixel for pixel, in a later split."""
     hashes = {split: _hashes(part.pixels) for split, part in parts.items()} if len(parts) > 1 else {}
     notes = []
     for split, others in (("train", ("validation", "test")), ("validation", ("test",))):

@@ -1,6 +1,6 @@
-"""Edits of given images as walks over a sampler's table: in-painting, variations, inversion.
+"""Edits of given images with a sampler's table: in-painting, variations, inversion.
 
-The network need not have been trained for it. ``B`` batch, ``N`` images, ``H, W, C`` of each, ``R`` rows of a table.
+No edit needs a network that was trained for it. ``B`` batch, ``N`` images, ``H, W, C`` of each, ``R`` rows of a table.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ from diffusion.guidance import Predict, make_predict
 from diffusion.levels import Levels, posterior
 from diffusion.objective import to_model
 from diffusion.process_config import SamplerConfig
-from diffusion.samplers import M0, Table, X, ddim, make_levels, make_table
+from diffusion.sampler_table import M0, Table, X
+from diffusion.samplers import ddim, make_levels, make_table
 from diffusion.sampling import Constrain, sample, to_pixels
 from files.errors import UserError
 from training.evaluation import make_evaluator
@@ -26,12 +27,12 @@ Draw = Callable[[Any], Any]  # stream → standard normal noise [B, …]
 
 
 class Walk(NamedTuple):
-    """A sampler's table whose steps are walked several times.
+    """A sampler's table whose steps are repeated.
 
     Attributes:
-        table: its rows, repeated.
-        alpha, sigma: [R] of the level at which each row ends.
-        back: [R, 2] factors of x and of new noise after it: the jump back to where the row began; 1 and 0 for none.
+        table: the repeated rows.
+        alpha, sigma: [R] α and σ of the level at which each row ends.
+        back: [R, 2] factors of x and of new noise in the jump back to the row's start; 1 and 0: no jump.
     """
 
     table: Table
@@ -41,12 +42,12 @@ class Walk(NamedTuple):
 
 
 def resampled(table: Table, levels: Levels, times: int) -> Walk:
-    """Every step ``times`` times, with a jump back by q(x_t | x_s) between them, but the last step once.
+    """Repeats every step but the last ``times`` times, with a jump back by q(x_t | x_s) between two repetitions.
 
     Algorithm 1 of RePaint (Lugmayr et al. 2022), with a jump of one step.
 
     Raises:
-        UserError: a sampler that remembers predictions, which are of no use after a jump.
+        UserError: a sampler that uses earlier predictions, which do not fit after a jump.
     """
     if table.memory != 1:
         raise UserError(
@@ -69,13 +70,13 @@ def resampled(table: Table, levels: Levels, times: int) -> Walk:
 
 
 def keeping(walk: Walk, x0: Any, fill: Any, draw: Draw) -> Constrain:
-    """Known pixels as q(x_s | x_0) at the end of every row, then its jump back.
+    """Sets the known pixels to a draw of q(x_s | x_0) at the end of every row, then jumps back.
 
     Args:
         walk: the rows.
         x0: [B, …] the image, −1 … 1.
-        fill: [B, …, 1] 1 where a pixel is made, and 0 where it is known.
-        draw: noise of a stream.
+        fill: [B, …, 1] 1 for a pixel that is made, 0 for a known pixel.
+        draw: stream → noise.
     """
     alpha, sigma, back = (ops.convert_to_tensor(part, "float32") for part in (walk.alpha, walk.sigma, walk.back))
     jumps = bool((walk.back[:, 1] > 0).any())
@@ -92,7 +93,7 @@ def keeping(walk: Walk, x0: Any, fill: Any, draw: Draw) -> Constrain:
 
 
 def inpaint(walk: Walk, levels: Levels, predict: Predict, start: float, x0: Any, fill: Any, draw: Draw) -> Any:
-    """[B, …] the image with new pixels where ``fill`` is 1; ``start``: σ of x at the first time, see ``Process``."""
+    """[B, …] the image with new pixels where ``fill`` is 1; ``start``: see ``Process.start``."""
     z = draw(noise.sampling_stream())
     noisy = float(levels.alpha[0]) * x0 + float(levels.sigma[0]) * z
     x = fill * start * z + (1.0 - fill) * noisy
@@ -102,22 +103,22 @@ def inpaint(walk: Walk, levels: Levels, predict: Predict, start: float, x0: Any,
 
 
 def shortened(levels: Levels, strength: float) -> Levels:
-    """The last levels, of a share of the steps (at least one): where a variation begins and how it goes on."""
+    """The levels of the last steps, a share ``strength`` of all steps and at least one: those of a variation."""
     steps = max(1, round(strength * levels.steps))
     return Levels(levels.times[-steps - 1 :], levels.alpha[-steps - 1 :], levels.sigma[-steps - 1 :])
 
 
 def vary(table: Table, levels: Levels, predict: Predict, x0: Any, draw: Draw) -> Any:
-    """[B, …] the image with noise up to the first of ``levels``, and down again (SDEdit, Meng et al. 2022)."""
+    """[B, …] the image with noise of the first level added, then denoised (SDEdit, Meng et al. 2022)."""
     x = float(levels.alpha[0]) * x0 + float(levels.sigma[0]) * draw(noise.sampling_stream())
     return sample(table, predict, lambda row: draw(noise.sampling_stream(row)), x).image
 
 
 def inverted(levels: Levels) -> Table:
-    """DDIM walked from the image to noise (Song et al. 2021, §5.4), over the levels of the way down.
+    """DDIM from the image to noise (Song et al. 2021, §5.4), over the same levels in reverse order.
 
-    It begins with α x_0 at the last time before 0. Its first row looks for the x there whose prediction is x_0: one
-    step of x ← x + α (x_0 − x̂_0(x)), from that x.
+    It starts with α x_0 at the smallest time above 0. The first row looks for the x at this time whose prediction is
+    x_0, by one step of x ← x + α (x_0 − x̂_0(x)).
     """
     up = Levels(levels.times[-2::-1], levels.alpha[-2::-1], levels.sigma[-2::-1])
     rest = ddim(up)
@@ -140,7 +141,7 @@ class Given:
         pixels: [N, H, W, C] uint8, or float32 of noise.
         label: [N] classes, or None for no class.
         seed: of all noise.
-        fill: [N, H, W, 1] 1 where pixels are made; None where that is no question.
+        fill: [N, H, W, 1] 1 for pixels that are made; None for edits without a mask.
     """
 
     pixels: np.ndarray
@@ -188,7 +189,7 @@ def edit_batches(given: Given, no_class: int, size: int) -> Batches:
 EditFn = Callable[[EditBatch, Predict, Draw], dict[str, Any]]
 
 
-# (images, size of a batch, which changes only speed and memory) → {name: [N, …]}
+# (images, batch size; this changes only speed and memory) → {name: [N, …]}
 Editor = Callable[[Given, int], dict[str, np.ndarray]]
 
 
@@ -229,7 +230,7 @@ def inpainting(generator: Generator, sampler: SamplerConfig, resample: int) -> E
 
 
 def varying(generator: Generator, sampler: SamplerConfig, strength: float) -> EditFn:
-    """``image`` [B, H, W, C] uint8: what the network makes of the image under noise."""
+    """``image`` [B, H, W, C] uint8: the image after noise was added and removed."""
     levels = shortened(make_levels(sampler, generator.process), strength)
     table = make_table(generator.settled(sampler), generator.process, levels)
 
@@ -240,10 +241,10 @@ def varying(generator: Generator, sampler: SamplerConfig, strength: float) -> Ed
 
 
 def inverting(generator: Generator, sampler: SamplerConfig) -> EditFn:
-    """``noise`` [B, H, W, C] float32, from which ``from_noise`` makes the image again, nearly.
+    """``noise`` [B, H, W, C] float32, from which ``from_noise`` nearly makes the image again.
 
     Raises:
-        UserError: another sampler than deterministic DDIM, whose way up is known.
+        UserError: the sampler is not deterministic DDIM, the only one that can be inverted.
     """
     if sampler.sampler != "ddim" or sampler.eta:
         given = f"--eta={sampler.eta:g}" if sampler.eta else f"--sampler={sampler.sampler}"
@@ -261,7 +262,7 @@ def inverting(generator: Generator, sampler: SamplerConfig) -> EditFn:
 
 
 def from_noise(generator: Generator, sampler: SamplerConfig) -> EditFn:
-    """``x`` [B, H, W, C] float32: where a deterministic sampler goes from the noise that is given as images."""
+    """``x`` [B, H, W, C] float32, which a deterministic sampler makes from noise; the noise is given as the images."""
     table = make_table(sampler, generator.process)
 
     def function(batch: EditBatch, predict: Predict, draw: Draw) -> dict[str, Any]:

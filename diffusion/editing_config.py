@@ -8,7 +8,7 @@ from diffusion.process_config import SamplerConfig, refuse_unused
 from training.config import TaskConfig
 from training.options import nested, option
 
-# The edits, and the choices that each has of those that not all have.
+# Edit → the choices that only some edits use, and that this one uses.
 EDITS: dict[str, tuple[str, ...]] = {
     "inpaint": ("mask", "resample"),
     "vary": ("strength",),

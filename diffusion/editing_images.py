@@ -1,4 +1,4 @@
-"""Images and masks that are to be edited, and the names of what becomes of them. ``N`` images, ``H, W, C`` of each."""
+"""Images to edit, their masks, and the names of the output files. ``N`` images, ``H, W, C`` of each."""
 
 import dataclasses
 import os
@@ -20,18 +20,18 @@ from diffusion.wording import counted, first_names
 from files.errors import UserError
 from files.limits import check_regular
 
-_LONGEST = 200  # bytes of a part of a name that is kept, so that a suffix has room
-_DEEPEST = 10  # parts of a name that are kept
+_LONGEST = 200  # bytes of a name's part, so that a suffix has room
+_DEEPEST = 10  # parts of a name
 
 
 class Named(NamedTuple):
     """Images of one size.
 
     Attributes:
-        names: [N] paths below their folder, or numbers of those of an array.
+        names: [N] paths below their folder; for images of an array, their numbers.
         pixels: [N, H, W, C] uint8.
-        notes: what should be said of the files.
-        range: what is black and white, if pixels have more than 8 bits or --range says it.
+        notes: on the files, for the user.
+        range: black and white, if pixels have more than 8 bits or --range is given.
     """
 
     names: list[PurePosixPath]
@@ -41,7 +41,7 @@ class Named(NamedTuple):
 
 
 class _MaskReading(ReadingConfig):
-    """Of masks: what is see-through is not white, so that nothing is made anew there."""
+    """How masks are read: transparent pixels count as black, so they are kept."""
 
     @property
     def behind(self) -> int:
@@ -49,16 +49,15 @@ class _MaskReading(ReadingConfig):
 
 
 def read_named(path: Path, reading: ReadingConfig, scale: Range | None = None) -> Named:
-    """A folder, an archive, a single file of an image, or an npz or npy file; in the natural order of their names.
+    """The images of a folder, an archive, an image file, or an npz or npy file, in the natural order of their names.
 
     Args:
         path: where they are.
         reading: how they are read.
-        scale: what is black and white in images of more than 8 bits, unless --range says it; None: it follows from
-            them.
+        scale: black and white of images with more than 8 bits, if --range is not given; None: found from the images.
 
     Raises:
-        UserError: nothing there, something that is no image, or images of different sizes.
+        UserError: no images, a file that is no image, or images of different sizes.
     """
     scale = scale if reading.range == "auto" else None
     if is_arrays(path):
@@ -100,11 +99,11 @@ def _read_file(path: Path, reading: ReadingConfig, scale: Range | None) -> Named
 
 
 def notes_on_scale(here: Range | None, learned: Range | None) -> list[str]:
-    """Says that a model learned images in which another value is black or white than in those that it is given.
+    """A note if black and white of the images differ from those of the images that the model learned.
 
     Args:
         here: ``Named.range``.
-        learned: that of the images that the model learned; None for 8 bits.
+        learned: the range of the images that the model learned; None: 8 bits.
     """
     if here == learned or all(scale is None or is_whole(scale) for scale in (here, learned)):
         return []
@@ -116,7 +115,7 @@ def notes_on_scale(here: Range | None, learned: Range | None) -> list[str]:
 
 
 def check_size(images: Named, shape: tuple[int, int, int], flag: str, needing: str = "the network needs") -> None:
-    """Raises UserError where the images of a flag are not of [H, W, C] ``shape``; ``needing``: who needs that, why."""
+    """Raises UserError if a flag's images are not [H, W, C] ``shape``; ``needing``: who needs this shape."""
     height, width, channels = shape
     h, w, c = images.pixels.shape[1:]
     if (h, w) != (height, width):
@@ -128,7 +127,7 @@ def check_size(images: Named, shape: tuple[int, int, int], flag: str, needing: s
 
 
 def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
-    """[N, H, W, 1] bool, true where a mask is white (128 and more of 255); what is see-through is not.
+    """[N, H, W, 1] bool, true where a mask is white (128 or more of 255); transparent pixels are not white.
 
     Args:
         path: one mask for all images, or a folder or arrays with one for each.
@@ -136,7 +135,7 @@ def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
         reading: how the images are read; masks are fitted as they are.
 
     Raises:
-        UserError: an image has no mask, two have its name, or one is of another size, or nothing is to be made.
+        UserError: an image has no mask or two, a mask has another size, or a mask has no white pixel.
     """
     masks = read_named(path, _MaskReading(**vars(reading) | {"channels": 1, "range": "auto"}))
     pixels = masks.pixels if masks.pixels.shape[-1] == 1 else masks.pixels.min(axis=-1, keepdims=True)
@@ -152,7 +151,7 @@ def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
 
 
 def _rows_of(images: Named, masks: Named, path: Path) -> list[int]:
-    """The mask of each image: that of its name, whatever their suffixes are."""
+    """The row of each image's mask, which has the image's name; suffixes do not matter."""
     rows: dict[PurePosixPath, int] = {}
     for row, name in enumerate(masks.names):
         if rows.setdefault(_bare(name), row) != row:
@@ -165,15 +164,15 @@ def _rows_of(images: Named, masks: Named, path: Path) -> list[int]:
 
 
 def _bare(name: PurePosixPath) -> PurePosixPath:
-    """A name without its suffix, of a frame with its number."""
+    """A name without its suffix; a frame keeps its number."""
     stem, _, frame = name.name.partition(":")
     return name.with_name(PurePosixPath(stem).stem + (f":{frame}" if frame else ""))
 
 
 def output_names(names: list[PurePosixPath]) -> list[str]:
-    """Names of PNG files, all different whatever the case of their letters, below a folder.
+    """Names of PNG files below a folder, which stay different if upper and lower case are the same.
 
-    Of ``a.png`` and ``a.jpg`` the second is ``a.jpg.png``; what cannot be a file's name here has the image's number.
+    For ``a.png`` and ``a.jpg`` the second is ``a.jpg.png``; a name that no file can have is replaced by a number.
     """
     files: set[PurePosixPath] = set()
     folders: set[PurePosixPath] = set()
@@ -191,7 +190,7 @@ def output_names(names: list[PurePosixPath]) -> list[str]:
 
 
 def _is_usable(name: str) -> bool:
-    """Whether it can be the path of a file below any folder."""
+    """Whether a name can be the path of a file below any folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or not name.isprintable() or len(path.parts) > _DEEPEST:
         return False

@@ -1,4 +1,4 @@
-"""Super-resolution as conditional training: beside x_t, the network sees the image made small and enlarged again.
+"""Super-resolution as conditional training: the network sees x_t and the image made small and enlarged again.
 
 ``B`` batch, ``H, W, C`` image, ``h, w`` its small version.
 """
@@ -26,9 +26,9 @@ PER_IMAGE = 4  # tiles: small, enlarged plainly, enlarged by the network, origin
 
 
 def smaller(pixels: Any, factor: int) -> Any:
-    """[B, H, W, C] uint8 → [B, h, w, C] float32 means of squares of ``factor`` pixels, rounded as in a file.
+    """[B, H, W, C] uint8 → [B, h, w, C] float32, the rounded means of squares of ``factor`` × ``factor`` pixels.
 
-    In whole numbers, so that the small image that a user gives is the one that was seen in training.
+    Computed in whole numbers: a user's small image file then equals the image that the network saw in training.
     """
     _, height, width, channels = pixels.shape
     parts = ops.reshape(
@@ -39,14 +39,14 @@ def smaller(pixels: Any, factor: int) -> Any:
 
 
 def smaller_on_host(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """``smaller`` of images in memory, uint8, block by block."""
+    """``smaller`` of uint8 images in memory, block by block; the result is uint8."""
     blocks = (pixels[start : start + 256] for start in range(0, len(pixels), 256))
     small = [ops.convert_to_numpy(smaller(block, factor)).astype(np.uint8) for block in blocks]
     return np.concatenate(small)
 
 
 def condition(small: Any, height: int, width: int) -> Any:
-    """[B, h, w, C] 0 … 255 → [B, H, W, C] float32 −1 … 1, bilinear: what the network sees beside x_t."""
+    """[B, h, w, C] 0 … 255 → [B, H, W, C] float32 −1 … 1, bilinear: the network's input besides x_t."""
     return resize(small, height, width, half_pixel=True) / 127.5 - 1.0
 
 
@@ -58,10 +58,10 @@ def condition_of(factor: int) -> Callable[[Any], Any] | None:
 
 
 def network_for(factor: int, config: UNetConfig) -> UNetConfig:
-    """The same network that also sees the enlarged small image, if there is one (factor 0: none).
+    """The network with channels for the enlarged small image; factor 0: without them.
 
     Raises:
-        UserError: images of this size have no small version.
+        UserError: the factor does not divide height and width.
     """
     if factor and (config.height % factor or config.width % factor):
         raise UserError(
@@ -72,7 +72,7 @@ def network_for(factor: int, config: UNetConfig) -> UNetConfig:
 
 
 def read_factor(factor: Any, config: UNetConfig) -> int:
-    """The factor in an artefact's configuration; raises ValueError for one that its network does not have."""
+    """The factor in an artefact's configuration; raises ValueError if it contradicts the network."""
     whole = isinstance(factor, int) and not isinstance(factor, bool) and (factor == 0 or 2 <= factor <= 8192)
     if not whole or config.condition_channels != (config.channels if factor else 0):
         raise ValueError(f"enlarge is {shown(factor)}, and the network has {config.condition_channels} channels for it")
@@ -82,18 +82,18 @@ def read_factor(factor: Any, config: UNetConfig) -> int:
 
 
 def said(factor: int) -> str:
-    """Of a fingerprint; nothing for a model that enlarges nothing, as earlier versions had them all."""
+    """The part of a fingerprint; empty for a model that does not enlarge, as in earlier versions."""
     return f", enlarge={factor}" if factor else ""
 
 
 def more_images(factor: int, flags: str) -> str:
-    """The command that makes images by a model of this factor; 0 for one that makes them from noise alone."""
+    """The command that makes images with a model; factor 0: a model that makes images from noise alone."""
     script = "edit_images --edit=enlarge --images=FOLDER" if factor else "sample_ddpm"
     return f"python -m experiments.{script} {flags}"
 
 
 def request_of(generator: "Generator", images: Images, seed: int) -> ImageRequest:
-    """These images, to be made again from their small versions."""
+    """A request to make these images again from their small versions."""
     label = images.labels if generator.classes else None
     return ImageRequest(np.arange(len(images)), label, seed, source=smaller_on_host(images.pixels, generator.enlarge))
 
@@ -119,9 +119,9 @@ def psnr(images: np.ndarray, originals: np.ndarray) -> float:
 def measured(
     generator: "Generator", sampler: SamplerConfig, images: Images, seed: int, batch_size: int
 ) -> dict[str, float]:
-    """``compared`` of held-out images that were made small and enlarged again, as figures of the test.
+    """Figures of ``compared`` for held-out images that are made small and enlarged again.
 
-    ``test_psnr_images`` is their number: few, since each takes the network as long as a sample.
+    ``test_psnr_images`` is the number of images: few, since each takes as long as a sample.
     """
     made = generator.images(sampler, request_of(generator, images, seed), batch_size)
     figures = compared(made, images.pixels, generator.enlarge) | {"psnr_images": len(images)}
@@ -129,7 +129,7 @@ def measured(
 
 
 def compared(made: np.ndarray, originals: np.ndarray, factor: int) -> dict[str, float]:
-    """PSNR of enlarged images, and of what needs no model: ``psnr``, ``psnr_bicubic``, ``psnr_nearest``."""
+    """PSNR of the network's images and of two plain enlargements: ``psnr``, ``psnr_bicubic``, ``psnr_nearest``."""
     small = smaller_on_host(originals, factor)
     plain = {"psnr_bicubic": bicubic(small, factor), "psnr_nearest": nearest(small, factor)}
     return {name: psnr(images, originals) for name, images in ({"psnr": made} | plain).items()}
@@ -142,5 +142,5 @@ def tiles(small: np.ndarray, made: np.ndarray, factor: int, originals: np.ndarra
 
 
 def columns_of(count: int, per_image: int) -> int:
-    """Columns of a grid of so many images with several tiles each, so that it is about as high as wide."""
+    """Columns of a grid of ``count`` images, each of several tiles, that is about as high as wide."""
     return per_image * max(1, round(math.sqrt(count / per_image)))

@@ -1,4 +1,4 @@
-"""What an extractor of features is. ``B`` batch, ``D`` features, ``K`` logits."""
+"""The interface of an extractor of features. ``B`` batch, ``D`` features, ``K`` logits."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from keras import ops
 
 from diffusion.statistics import Kind
 
-# Extractors are built and called in it, whatever a model is trained in: distances depend on how features are rounded.
+# Extractors are built and called in this precision, even if models use another: distances depend on rounding.
 PRECISION = "float32"
 
 
@@ -22,21 +22,21 @@ class Outputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """Images to features.
+    """A function from images to features.
 
     Attributes:
-        mode: how features are computed, in one name; part of every result.
-        weights_hash: SHA-256 of the weights as they are used, and of the layers of a model that is the user's own.
+        mode: a name for how features are computed; part of every result.
+        weights_hash: SHA-256 of the weights in use, and of the layers of a user's own model.
         resize: how images are resized for the network.
         call: images [B, h, w, 1 or 3], uint8 or resized on the host → features, and logits;
             ``features.make_feature_stream`` calls it in ``PRECISION``.
         width: D.
         num_logits: K, or 0.
-        model: the network; None where no Keras model computes it.
-        on_host: one image uint8 [h, w, C] → float32 of the network's size, resized on the host by the same rule; None
-            for a network that takes images as they are.
-        always_on_host: whether images are only resized so, since the rule has no graph.
-        in_numpy: whether ``call`` takes and returns NumPy's arrays, and is no part of a graph.
+        model: the network; None if it is no Keras model.
+        on_host: one image uint8 [h, w, C] → float32 of the network's size, resized on the host by the same rule; None:
+            the network takes images of any size.
+        always_on_host: whether all images are resized on the host, since the rule has no graph.
+        in_numpy: whether ``call`` takes and returns NumPy arrays and cannot be in a graph.
     """
 
     mode: str
@@ -52,17 +52,17 @@ class Extractor:
 
     @property
     def depends_on(self) -> dict[str, str]:
-        """All that features depend on besides the images."""
+        """Everything that features depend on besides the images."""
         return {"mode": self.mode, "weights_hash": self.weights_hash, "precision": PRECISION}
 
     @property
     def kind(self) -> Kind:
-        """Which features it computes."""
+        """The kind of its features."""
         return Kind(self.width, {**self.depends_on, "resize": self.resize})
 
 
 def with_channels(images: Any, channels: int) -> Any:
-    """[B, h, w, 1 or 3] in as many channels as a network takes: gray ones repeated, coloured ones their mean."""
+    """Images [B, h, w, 1 or 3] with the network's number of channels: gray is repeated, colours are averaged."""
     if images.shape[-1] == channels:
         return images
     if channels == 3:

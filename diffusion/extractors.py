@@ -1,12 +1,12 @@
-"""Protocols of features by InceptionV3, named for what they do; ``own_extractors`` has those of the user.
+"""Protocols of features by InceptionV3; ``own_extractors`` has the users' own networks.
 
 * ``tf2015``: the exact protocol of published FIDs. TensorFlow 1's legacy bilinear resize to 299, (x − 128)/128, the
   graph of 2015-12-05 with its max pooling in the last block, pool_3. torch-fidelity, StyleGAN and EDM do the same.
-* ``clean``: the same network on images that Pillow resized, bicubic and antialiased (clean-fid).
-* ``pytorch-fid``: the same network, bilinear without antialiasing, pixels' middle at ½, x/127.5 − 1.
-* ``torchvision``: torchvision's weights, whose average pools count zeros beyond the border; Pillow's bilinear resize of
-  the whole image, antialiased, in float32; x/127.5 − 1, which is what its normalisation comes to.
-* ``keras``: ``keras.applications``' weights and preprocessing, average pooling there.
+* ``clean``: the same network on images resized by Pillow, bicubic and antialiased (clean-fid).
+* ``pytorch-fid``: the same network; bilinear resize without antialiasing, pixels' middle at ½; x/127.5 − 1.
+* ``torchvision``: torchvision's weights, with average pooling that counts zeros beyond the border; Pillow's bilinear
+  resize of the whole image, antialiased, in float32; x/127.5 − 1, which equals its normalisation.
+* ``keras``: ``keras.applications``' weights and preprocessing, with average pooling in the last block.
 
 Distances of different protocols are not comparable.
 """
@@ -48,9 +48,9 @@ class Protocol(NamedTuple):
         load: (network, file or "" for a download, cache) loads its weights.
         resize: name of the resize to 299.
         on_host: one image [h, w, 3] → [299, 299, 3] float32 on the host.
-        in_graph: images [B, h, w, 3] → the same in the graph; None where only the host can.
-        scale: float images of 0 … 255 → what the network takes.
-        logits: the network and its logits → those that Inception Scores are taken of.
+        in_graph: images [B, h, w, 3] → [B, 299, 299, 3] in the graph; None: the resize is possible on the host only.
+        scale: float images of 0 … 255 → the network's input.
+        logits: (network, its logits) → the logits for Inception Scores.
     """
 
     build: Callable[[], keras.Model]
@@ -85,7 +85,7 @@ _TF2015 = Protocol(
     resize="bilinear to 299, TensorFlow 1 legacy",
     **_bilinear(half_pixel=False),
     scale=lambda x: (x - 128.0) / 128.0,
-    # The graph's Inception Score is taken from the product without its bias.
+    # The graph's Inception Score uses the logits without their bias.
     logits=lambda model, logits: logits - model.get_layer("fc").bias,
 )
 EXTRACTORS: dict[str, Protocol] = {
@@ -119,14 +119,14 @@ EXTRACTORS: dict[str, Protocol] = {
 def build_extractor(config: FeatureConfig, cache: Path) -> Extractor:
     """An extractor with its weights, in ``PRECISION``.
 
-    Random weights are used only on request, and are part of its mode.
+    Random weights are used only on request; then the mode says so.
 
     Args:
         config: the protocol, its layer and the file of its weights, or the path of another extractor.
         cache: where downloads are kept.
 
     Raises:
-        UserError: unknown features, a seed that is none, or weights that cannot be loaded or are not finite.
+        UserError: unknown features, an invalid seed, or weights that cannot be loaded or are not finite.
     """
     with precision(PRECISION):
         return own_extractor(config) if config.is_own else _inception(config, cache)
@@ -166,6 +166,6 @@ def _inception(config: FeatureConfig, cache: Path) -> Extractor:
 
 
 def _cut(model: keras.Model, width: int) -> keras.Model:
-    """The network until the layer of this width, whose mean over the image is taken."""
+    """The network up to the layer of this width, averaged over the image."""
     x = keras.layers.GlobalAveragePooling2D()(model.get_layer(LAYERS[width]).output)
     return keras.Model(model.input, x, name=f"inception_{width}")

@@ -1,4 +1,4 @@
-"""The choice of the features that distances are taken of."""
+"""The choice of features for distances."""
 
 import dataclasses
 

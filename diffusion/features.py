@@ -56,7 +56,7 @@ def image_features(
     in_caches: bool = False,
     stream: FeatureStream | None = None,
 ) -> Features:
-    """Features of a source's images, streamed into ``path`` and never whole in memory; an interrupted call is resumed.
+    """Features of a source's images, streamed into ``path``, never whole in memory; resumes an interrupted call.
 
     Args:
         extractor: from ``build_extractor``.
@@ -64,15 +64,15 @@ def image_features(
         placement: where it runs.
         path: of the array, [N, D + K]: features, then logits.
         batch_size: images in a batch.
-        on_progress: told the number of images done.
-        in_caches: whether ``path`` is one of a cache, where a damaged file is made again.
-        stream: from ``make_feature_stream`` with the same arguments, where several sources share what is compiled.
+        on_progress: called with the number of images done.
+        in_caches: whether ``path`` is in a cache, where a damaged file is computed again.
+        stream: from ``make_feature_stream`` with the same arguments, so that several sources share one compiled graph.
 
     Raises:
         UserError: ``path`` holds something else, or cannot be written.
     """
     shape = (source.count, extractor.width + extractor.num_logits)
-    # The note of an array has a checksum of its own under the name sha256.
+    # The array's note uses the name sha256 for its own checksum.
     images = {"images_sha256" if name == "sha256" else name: value for name, value in source.depends_on.items()}
     about = images | extractor.depends_on
     with ExitStack() as stack:
@@ -89,22 +89,21 @@ def image_features(
 
 
 def path_in_cache(extractor: Extractor, source: ImageSource, cache: Path) -> Path:
-    """Where the features of a source's images are kept, named by all that they depend on."""
+    """Where the cache keeps the features of a source's images: a name by everything that they depend on."""
     about = json.dumps([source.depends_on, source.count, extractor.depends_on], sort_keys=True)
     return cache / "features" / f"features-{hashlib.sha256(about.encode()).hexdigest()[:24]}.npy"
 
 
 def make_feature_stream(extractor: Extractor, placement: Placement, batch_size: int) -> FeatureStream:
-    """A compiled function from single images to arrays [B, D + K], features and logits.
+    """A compiled function: (single images, number of batches made ahead) → arrays [B, D + K], features and logits.
 
-    Images of one size are resized in the graph; from the first of another size on, all are resized on the host, by the
-    same rule. So the graph is compiled for two sizes at most.
+    The number of batches is 0 for images that a model makes; see ``Batches``. Images of one size are resized in the
+    graph. From the first image of another size on, all are resized on the host, by the same rule: so the graph is
+    compiled for two sizes at most.
 
-    Its second argument is how many batches are made ahead; 0 for images that a model makes, see ``Batches``.
-
-    What it returns is entered, and the arrays are taken inside: there the process computes in the extractors'
-    precision. TensorFloat-32 is a switch of the whole process and not of a graph, so a model that makes the images
-    meanwhile, in the thread of the feed, multiplies without it too; its layers keep the type that they were built for.
+    The function returns a context; the arrays are read inside, where the process computes in the extractors' precision.
+    TensorFloat-32 is a switch of the whole process: a model that makes the images at the same time, in the thread of
+    the feed, also computes without it. Its layers keep the type that they were built for.
 
     If an image cannot be read, its error is raised after the features of the images before it.
     """
@@ -151,7 +150,7 @@ def _in_numpy(extractor: Extractor) -> _Compiled:
 
 
 def _alike(images: Iterator[np.ndarray], others: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """The images until one has another shape than the first; that one goes into ``others``."""
+    """The images before the first one of another shape; this one goes into ``others``."""
     shape = None
     for image in images:
         shape = shape or image.shape
@@ -162,7 +161,7 @@ def _alike(images: Iterator[np.ndarray], others: list[np.ndarray]) -> Iterator[n
 
 
 def _resized(extractor: Extractor, images: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The images as ``Extractor.on_host`` makes them, by all cores, in order."""
+    """``Extractor.on_host`` of the images, by all cores, in order."""
     assert extractor.on_host is not None
     failure: UserError | None = None
     waiting: deque[Future] = deque()
@@ -172,7 +171,7 @@ def _resized(extractor: Extractor, images: Iterator[np.ndarray]) -> Iterator[np.
                 waiting.append(pool.submit(extractor.on_host, image))
                 if len(waiting) > 2 * available_cores():
                     yield waiting.popleft().result()
-        except UserError as error:  # it is raised after the images before
+        except UserError as error:  # raised after the images before it
             failure = error
         while waiting:
             yield waiting.popleft().result()
@@ -183,7 +182,7 @@ def _resized(extractor: Extractor, images: Iterator[np.ndarray]) -> Iterator[np.
 class FidMeter:
     """FID of a model during training: the images of a request against the training images.
 
-    A model that is trained with TensorFloat-32 makes them without it, as it does for ``fid``; see
+    The images are made without TensorFloat-32, even if the model is trained with it, as for ``fid``; see
     ``make_feature_stream``.
     """
 
@@ -197,12 +196,12 @@ class FidMeter:
         path: Path,
         batch_size: int = 32,
     ) -> None:
-        """Computes the features of the training images, and what the distance needs of them, once.
+        """Computes the features of the training images, and their side of the distance, once.
 
         Args:
             extractor: of the features.
             train: the training images.
-            generator: of the images, with its current weights at each call.
+            generator: makes the images, with its current weights at each call.
             sampler, request: which images; the same noise every time.
             path: of the array of features.
             batch_size: images in a batch.

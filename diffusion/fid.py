@@ -1,11 +1,11 @@
-"""Fréchet distance between two sets of features, and the statistics it is made of.
+"""Fréchet distance between two sets of features, and the statistics that it needs.
 
 Heusel et al. (2017): FID = |μ_1 − μ_2|² + Tr(Σ_1 + Σ_2 − 2 (Σ_1 Σ_2)^½). ``N`` images, ``D`` features of each.
 
-No matrix square root is ever taken. With factors Σ_1 = L_1 L_1ᵀ and Σ_2 = L_2 L_2ᵀ, Tr (Σ_1 Σ_2)^½ is the nuclear norm
-of L_1ᵀ L_2, the sum of its singular values, or of the square roots of the eigenvalues of L_1ᵀ Σ_2 L_1. A set of fewer
-images than features is its own factor: its centred rows, so that only small matrices are decomposed. All of this is
-real and finite for every input.
+No matrix square root is computed. With factors Σ_1 = L_1 L_1ᵀ and Σ_2 = L_2 L_2ᵀ, Tr (Σ_1 Σ_2)^½ is the sum of the
+singular values of L_1ᵀ L_2 (its nuclear norm), and also the sum of the square roots of the eigenvalues of L_1ᵀ Σ_2 L_1.
+If a set has fewer images than features, its centred rows are the factor, and only small matrices are decomposed. The
+result is real and finite for every input.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class Gaussian(NamedTuple):
 class Moments:
     """Mean and covariance of features, added up batch by batch in float64.
 
-    Any split into batches gives the same up to rounding: sums are taken about the first batch's mean, so that a large
-    mean costs no digits.
+    Every split into batches gives the same result up to rounding. The sums are of differences from the first batch's
+    mean, so that a large mean costs no digits.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Moments:
 
         Args:
             features: of the images.
-            counts: [B] how often each is there; once if it is left out.
+            counts: [B] how often each image counts; None: once.
 
         Raises:
             UserError: features that are not finite, or of another width.
@@ -90,7 +90,7 @@ class Moments:
 def frechet_distance(mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, cov_2: np.ndarray) -> float:
     """|μ_1 − μ_2|² + Tr(Σ_1) + Tr(Σ_2) − 2 Tr (Σ_1 Σ_2)^½ of two Gaussians; [D] and [D, D] float64.
 
-    With Σ_1 = L Lᵀ (pivoted Cholesky, which singular matrices have too), the eigenvalues of Σ_1 Σ_2 are those of the
+    With Σ_1 = L Lᵀ (pivoted Cholesky, which also exists for singular matrices), Σ_1 Σ_2 has the eigenvalues of the
     symmetric Lᵀ Σ_2 L.
 
     Raises:
@@ -101,7 +101,7 @@ def frechet_distance(mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, 
 
 
 def frechet_distance_of_features(features_1: np.ndarray, features_2: np.ndarray) -> float:
-    """The same from the features [N, D], [M, D] themselves; the faster and more exact way for few images."""
+    """The same from features [N, D] and [M, D]; faster and more exact than from statistics if images are few."""
     larger, smaller = features_1, features_2
     if len(larger) < len(smaller):
         larger, smaller = smaller, larger
@@ -129,7 +129,7 @@ class Reference:
 
     @classmethod
     def of_features(cls, features: np.ndarray) -> "Reference":
-        """From features [N, D], which may be memory-mapped: they are never whole in memory if N > D."""
+        """From features [N, D], which may be memory-mapped: if N > D, they are read in blocks."""
         if len(features) > features.shape[1] or len(features) < 2:
             return cls.of_gaussian(*fit_gaussian(features))
         rows = _centred(features)
@@ -140,10 +140,10 @@ class Reference:
 
         Args:
             features: [M, D], may be memory-mapped.
-            counts: [M] how often each image is in the set, which may be 0; once if it is left out.
+            counts: [M] how often each image is in the set, 0 or more; None: once.
 
         Raises:
-            UserError: fewer than two images, features of another width, or that are not finite.
+            UserError: fewer than two images, or features that have another width or are not finite.
         """
         width = len(self.mean)
         if features.shape[1] != width:
@@ -157,7 +157,7 @@ class Reference:
 
     def distance_to(self, mean: np.ndarray, covariance: np.ndarray) -> float:
         """Fréchet distance of a Gaussian, μ [D] and Σ [D, D], from this one."""
-        if 2 * self.factor.shape[1] <= len(mean):  # of a few images: the squares, which cost digits, are not needed
+        if 2 * self.factor.shape[1] <= len(mean):  # few images: the product, whose squares cost digits, is avoided
             nuclear = _nuclear_norm(self.factor.T @ _cholesky(covariance))
         else:
             product = self.factor.T @ covariance @ self.factor
@@ -167,11 +167,11 @@ class Reference:
 
     def _assemble(self, mean: np.ndarray, trace: float, nuclear: float) -> float:
         distance = float(((self.mean - mean) ** 2).sum() + self.trace + trace - 2.0 * nuclear)
-        return max(distance, 0.0)  # rounding may take equal sets just below
+        return max(distance, 0.0)  # rounding may make the distance of equal sets negative
 
 
 def fit_gaussian(features: np.ndarray, counts: np.ndarray | None = None, block: int = 4096) -> Gaussian:
-    """μ and Σ of features [N, D], which may be memory-mapped; ``counts`` [N] says how often each is there."""
+    """μ and Σ of features [N, D], which may be memory-mapped; ``counts`` [N]: how often each image counts."""
     moments = Moments()
     for start in range(0, len(features), block):
         part, often = features[start : start + block], None
@@ -185,7 +185,7 @@ def fit_gaussian(features: np.ndarray, counts: np.ndarray | None = None, block: 
 
 
 class _Centred(NamedTuple):
-    """The mean [D] of features, and rows [N, D] about it whose products sum to Σ."""
+    """The mean [D] of features, and their scaled differences from it: rows R [N, D] with RᵀR = Σ."""
 
     mean: np.ndarray
     rows: np.ndarray

@@ -12,7 +12,7 @@ from training.options import nested, option
 
 @dataclasses.dataclass(frozen=True)
 class FidConfig(TaskConfig):
-    """The Fréchet distance, and its relatives, between two sets of images."""
+    """The Fréchet distance and further figures between two sets of images."""
 
     a: str = option("", "Set of real images; the first argument.")
     b: str = option("", "Set that is compared with it; the second argument.")
@@ -36,7 +36,8 @@ class FidConfig(TaskConfig):
     features: FeatureConfig = nested(FeatureConfig)
     metrics: tuple[str, ...] | None = option(
         None,
-        "Figures that are computed besides FID. [those that both sides allow]",
+        "Figures besides FID; prdc: precision, recall, density, coverage; is: the Inception Score. [all that both "
+        "sides allow]",
         choices="diffusion.quality:METRICS",
     )
     per_class: bool = option(False, "Also FID, precision and recall of each class, where both sides have classes.")

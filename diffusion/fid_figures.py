@@ -1,4 +1,4 @@
-"""The figures of two sides of a comparison: whether they can be had, before anything is computed, and then they."""
+"""The figures of a comparison: first whether they can be computed, then the figures themselves."""
 
 import dataclasses
 from pathlib import Path
@@ -20,15 +20,15 @@ from training.names import one_line
 from training.run import Run
 from training.run_config import read_own
 
-USUAL = ("kid", "prdc", "is")  # where --metrics does not say which
-_SHOWN = 50  # classes that are printed
-_VERSION = "figures_version"  # of a result: 2 since KID's error, the Inception Score and PRDC are right
+USUAL = ("kid", "prdc", "is")  # without --metrics
+_SHOWN = 50  # classes to print
+_VERSION = "figures_version"  # of a result; 2: with corrected KID error, Inception Score and PRDC
 _WRONG_BEFORE = ("kid_standard_error", "precision", "inception_score", "fid_interval_low")
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One side's statistics, its features if it has any, and the classes of its images where they are needed."""
+    """One side's statistics, its features if it has any, and its images' classes if they are needed."""
 
     statistics: Statistics
     features: Features | None
@@ -41,14 +41,14 @@ def metrics_of(config: FidConfig) -> tuple[str, ...]:
 
 
 class Plan(NamedTuple):
-    """The figures besides FID that can be had, and notes on the usual ones that cannot."""
+    """The figures besides FID that can be computed, and notes on usual ones that cannot."""
 
     metrics: tuple[str, ...]
     notes: list[str]
 
 
 def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
-    """Compares what is asked with what the sides are.
+    """Decides which figures can be computed for the two sides.
 
     Args:
         config: the figures.
@@ -56,7 +56,7 @@ def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
         num_logits: of the extractor; 0 for none.
 
     Raises:
-        UserError: a figure that was asked for cannot be had.
+        UserError: a figure that the user chose cannot be computed.
     """
     sides = _given("A", config.a, a, num_logits), _given("B", config.b, b, num_logits)
     lacking = quality.saved_statistics(*sides)
@@ -103,13 +103,13 @@ def _check_classes(config: FidConfig, a: Source, b: Source) -> None:
 
 
 def compare(config: FidConfig, metrics: tuple[str, ...], run: Run, real: Side, fake: Side) -> dict[str, Any]:
-    """Every figure (also printed), and the provenance of both sides; ``metrics`` are those of a ``Plan``."""
+    """Every figure (also printed), and the provenance of both sides; ``metrics``: of a ``Plan``."""
     a, b = real.statistics, fake.statistics
     for note in quality.notes_on_sizes(a.count, b.count, len(a.mean)):
         run.say(f"note: {note}")
     x, y = (side.features.features if side.features else None for side in (real, fake))
     width = len(a.mean)
-    # Of few images the features themselves are more exact, and faster; of many the statistics are there already.
+    # For few images the features are more exact and faster; for many the statistics are computed already.
     if x is not None and len(x) <= width:
         reference = Reference.of_features(x)
     else:
@@ -179,10 +179,10 @@ def _by_class(run: Run, real: Side, fake: Side) -> dict[str, Any]:
 
 
 def check_version(path: Path) -> None:
-    """Refuses the folder of a run that an earlier version finished, with figures which were wrong then.
+    """Checks that no earlier version, which computed some figures wrongly, finished the run in a folder.
 
     Raises:
-        UserError: it is one, whatever its flags are: defaults were others, too.
+        UserError: an earlier version did, whatever the flags are: defaults have changed too.
     """
     if (read_own(path / "config.json") or {}).get("task") != FidConfig.__name__:
         return

@@ -1,7 +1,7 @@
-"""The Fréchet distance, and its relatives, between two sets of images: ``measure_fid`` and its dry run.
+"""The Fréchet distance and further figures between two sets of images: ``measure_fid`` and its dry run.
 
-One image: ``sources.open_source`` → ``features.image_features``, in the cache → ``fid.fit_gaussian`` → the distance.
-Whatever is wrong with the choices is found before the first image is looked at.
+The path of an image: ``sources.open_source`` → ``features.image_features``, in the cache → ``fid.fit_gaussian`` → the
+distance. Wrong choices are found before the first image is read.
 """
 
 import contextlib
@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import keras
 
 from diffusion import fid_figures, statistics
 from diffusion.extractor import Extractor
@@ -31,12 +29,13 @@ from files.download import cache_of
 from files.errors import UserError
 from training.backends import Placement
 from training.hosts import on_chief
+from training.progress import Progress
 from training.run import Run
 from training.session import session
 
 
 class _Opened(NamedTuple):
-    """The two sides, the extractor if one has images, and what is compared with what a reader should know of it."""
+    """The two sides, the extractor if a side has images, and the figures to compute, with notes."""
 
     sources: dict[str, Source]
     extractor: Extractor | None
@@ -44,7 +43,7 @@ class _Opened(NamedTuple):
 
 
 class _Network(NamedTuple):
-    """What computes features, compiled once for both sides."""
+    """The extractor with its compiled stream of features, one for both sides."""
 
     extractor: Extractor
     placement: Placement
@@ -52,13 +51,13 @@ class _Network(NamedTuple):
 
 
 class _Notes:
-    """What a reader should know; nothing is said twice."""
+    """Notes for the user; each is said once."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._said = say, set[str]()
 
     def add(self, notes: Iterable[str]) -> None:
-        """Says those that are new."""
+        """Says the new ones."""
         for note in notes:
             if note not in self._said:
                 self._said.add(note)
@@ -114,7 +113,7 @@ def _check(config: FidConfig) -> None:
 
 
 def _open(config: FidConfig, placement: Placement) -> _Opened:
-    """Both sides, and all that can be said against comparing them."""
+    """Opens both sides; raises UserError if they cannot be compared."""
     sources = {"a": open_source(config.a, config, placement), "b": open_source(config.b, config, placement)}
     notes = check_scales(sources["a"], sources["b"])
     extractor = None
@@ -136,7 +135,7 @@ def _open(config: FidConfig, placement: Placement) -> _Opened:
 
 
 def _identity(name: str, source: Source) -> dict[str, Any]:
-    """What a side's images, features or moments are, and what its file says of them: all that is in the result."""
+    """The identity of a side's images, features or moments, and its provenance, for the run's inputs."""
     if isinstance(source, ImageSource):
         return {name: source.depends_on}
     if isinstance(source, FeatureFile):
@@ -146,7 +145,7 @@ def _identity(name: str, source: Source) -> dict[str, Any]:
             release(source.features)
         return {name: {"features_sha256": content.hexdigest()}, f"{name}_provenance": source.provenance}
     moments = hashlib.sha256(source.mean.tobytes() + source.covariance.tobytes()).hexdigest()
-    # Names of their own: finished runs of earlier versions, which knew of the moments only, are still believed.
+    # Names of their own, so that finished runs of earlier versions, which have the moments only, are still valid.
     return {name: {"sha256": moments}, f"{name}_count": source.count, f"{name}_provenance": source.provenance}
 
 
@@ -189,9 +188,9 @@ def _measure_side(
 def _features_of_images(
     config: FidConfig, run: Run, name: str, source: ImageSource, network: _Network, notes: _Notes
 ) -> Features:
-    """Features in the run's folder, of images that no model makes also in the cache, for other runs."""
+    """Features in the run's folder; also in the cache, for other runs, if no model makes the images."""
     run.say(f"{name}: {source.count:,} images of {source.name}")
-    progress = keras.utils.Progbar(source.count, unit_name="image")
+    progress = Progress(source.count, "image")
     here = run.path / f"{name}_features.npy"
     extractor, placement, stream = network
     kept = source.kept and config.feature_cache
@@ -204,9 +203,9 @@ def _features_of_images(
 
 
 def _heard(source: ImageSource, path: Path) -> list[str]:
-    """Notes on images as they are read, which are kept beside their features, for when those are there already.
+    """Notes that arise while images are read. A file next to the features keeps them for later runs.
 
-    Where they are not, as after an interruption or where an earlier version computed the features, all is read again.
+    Without this file, as after an interruption or for features of an earlier version, all images are read again.
     """
     if source.heard == [()]:
         return []
@@ -215,6 +214,6 @@ def _heard(source: ImageSource, path: Path) -> list[str]:
         if isinstance(notes, list) and all(isinstance(note, str) for note in notes):
             return notes
     notes = source.read_through()
-    with contextlib.suppress(UserError, OSError):  # a cache that is only read
+    with contextlib.suppress(UserError, OSError):  # a read-only cache
         write_json(path, {"notes": notes})
     return notes

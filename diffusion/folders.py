@@ -1,4 +1,4 @@
-"""What the folders of a data set mean: paths of image files → splits and class names. Nothing is read here."""
+"""What the folders of a data set mean: paths of image files → splits and class names. Reads no file."""
 
 import re
 from collections import Counter, defaultdict
@@ -17,16 +17,16 @@ _SYSTEM = {
     *("@eadir", "__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "#recycle"),
     *("@recycle", "@recently-snapshot", "system volume information", "lost+found"),
 }
-_FEW = 0.1  # share of images beside class folders that are left out; more of them say that folders are no classes
+_FEW = 0.1  # largest share of images beside class folders that are left out; with more, folders are no classes
 
 
 class Tree(NamedTuple):
-    """What each image is, in the order of the paths.
+    """Split and class of each image, in the order of the paths.
 
     Attributes:
         splits: train, validation or test; empty for an image that is left out.
-        labels: its class; empty where there are no labels.
-        notes: what was decided that a user may not expect.
+        labels: its class; empty without labels.
+        notes: decisions that a user may not expect.
     """
 
     splits: list[str]
@@ -35,12 +35,12 @@ class Tree(NamedTuple):
 
 
 def is_system(path: PurePosixPath) -> bool:
-    """Whether a file, or a folder that it is in, is hidden or one that systems and programs keep for themselves."""
+    """Whether a file or one of its folders is hidden, or is made by a system or program for its own use."""
     return any(part.startswith(".") or part.casefold() in _SYSTEM for part in path.parts)
 
 
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """A key to sort names by, numbers in them by their value: 2 before 10."""
+    """A sort key for names that orders numbers by value: 2 before 10."""
     pieces = re.findall(r"[0-9]+|[^0-9]+", name)
     numbers = [piece.lstrip("0") if piece[0] in "0123456789" else "" for piece in pieces]
     key = [
@@ -51,14 +51,14 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def understand(paths: Sequence[PurePosixPath], where: str) -> Tree:
-    """Wrapping folders are taken off, splits are found above or below classes, and classes where every image has one.
+    """Finds splits and classes: wrapping folders are ignored, splits may be above or below classes.
 
     Args:
         paths: of the image files, below the data set's folder.
         where: that folder, for errors.
 
     Raises:
-        UserError: no training images, or splits beside or below classes where more than one thing can be meant.
+        UserError: no training images, or folders of splits that can be understood in more than one way.
     """
     notes: list[str] = []
     inner: list[Parts] = [path.parts for path in paths]
@@ -107,7 +107,7 @@ def _are_splits(kinds: dict[str, str]) -> bool:
 
 
 def _names_of_level(inner: list[Parts], where: str, notes: list[str]) -> Named:
-    """What the folders at this level are, if they are splits; others beside them are no part of the data."""
+    """The splits that folders at this level mean; without splits, an empty answer."""
     folders = _folders(inner)
     named = name_splits(folders, where)
     others = [folder for folder in folders if folder not in named.kinds]
@@ -124,7 +124,7 @@ def _names_of_level(inner: list[Parts], where: str, notes: list[str]) -> Named:
 
 
 def _with_classes(inner: list[Parts], named: Named, where: str, notes: list[str]) -> list[Parts]:
-    """Paths that begin with the class that the folder of their split has in its name."""
+    """Paths that begin with their class, which the name of their split's folder contains."""
     below = _folders(parts[1:] for parts in inner if parts[0] in named.classes)
     if len(below) > 1:
         raise UserError(
@@ -137,7 +137,7 @@ def _with_classes(inner: list[Parts], named: Named, where: str, notes: list[str]
 
 
 def _kinds_below_classes(inner: list[Parts], where: str) -> tuple[int, dict[str, str]]:
-    """How deep the splits are if every class has its own (cat/train/1.png), and folder → split."""
+    """Depth of the splits if every class has folders for them (cat/train/1.png), and folder → split."""
     tops = _folders(inner)
     if len(tops) < 2:
         return 0, {}  # below a single folder they are the next level's
@@ -166,7 +166,7 @@ def _kinds_below_classes(inner: list[Parts], where: str) -> tuple[int, dict[str,
 
 
 def _check_training(paths: Sequence[PurePosixPath], inner: list[Parts], splits: list[str], where: str) -> None:
-    """Raises for folders among those of training images that are called as held-out images are."""
+    """Raises UserError for folders of training images with names of held-out images."""
     levels: dict[int, dict[str, int]] = defaultdict(dict)  # the first image in each folder's name
     for row, parts in enumerate(inner):
         if splits[row] == "train":
@@ -196,7 +196,7 @@ def _note_left_out(paths: Sequence[PurePosixPath], splits: list[str], named: Nam
 
 
 def _without_wrappers(inner: list[Parts], splits: list[str]) -> list[Parts]:
-    """Paths below the splits' folders: without folders that are called like their split or are all there is in each."""
+    """Paths below the splits' folders, without folders that have their split's name or that wrap all of every split."""
     result = [parts[1:] if split else parts for parts, split in zip(inner, splits, strict=True)]
     while True:
         of: dict[str, list[Parts]] = defaultdict(list)
@@ -213,7 +213,7 @@ def _without_wrappers(inner: list[Parts], splits: list[str]) -> list[Parts]:
 
 
 def _labels(paths: Sequence[PurePosixPath], inner: list[Parts], splits: list[str], notes: list[str]) -> list[str]:
-    """The class of every image, or none at all; images that have none where the others have are left out."""
+    """The class of every image, or no classes; if only a few images have no class, these are left out."""
     labels = [parts[0] if len(parts) > 1 and split else "" for parts, split in zip(inner, splits, strict=True)]
     train = [label for label, split in zip(labels, splits, strict=True) if split == "train"]
     loose = train.count("")
@@ -235,13 +235,13 @@ def _labels(paths: Sequence[PurePosixPath], inner: list[Parts], splits: list[str
 
 
 def shown_path(path: PurePosixPath) -> str:
-    """A path as it is said: one line, whatever is in it."""
+    """A path for a message: always one line."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
 
 
 def _not_looked_at(inner: list[Parts], labels: list[str]) -> list[str]:
-    """A note on folders below the classes that all classes have: they could be the classes as well."""
+    """A note if all classes have the same folders: these could be the classes instead."""
     below: dict[str, set[str]] = defaultdict(set)
     for parts, label in zip(inner, labels, strict=True):
         if label:

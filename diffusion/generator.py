@@ -15,34 +15,26 @@ from keras import ops
 
 from diffusion import noise
 from diffusion.batches import ImageRequest, SampleBatch, sample_batches
-from diffusion.enlarging import condition, read_factor, said
+from diffusion.enlarging import condition, said
+from diffusion.generator_config import parse_saved
 from diffusion.guidance import Network, Pair, make_predict
-from diffusion.pixel_ranges import Range, parse_found
+from diffusion.pixel_ranges import Range
 from diffusion.process import Process, make_process
-from diffusion.process_config import OF_TRAINING, ProcessConfig, SamplerConfig
+from diffusion.process_config import OF_TRAINING, SamplerConfig
 from diffusion.samplers import make_levels, make_table, warnings
 from diffusion.sampling import sample, slerp, to_pixels
 from diffusion.unet import build_unet
 from diffusion.unet_config import UNetConfig
 from files.artefacts import CONFIG, read_artefact, write_artefact
-from files.documents import shown
 from files.errors import UserError
 from training.backends import Placement
 from training.checkpoint import fingerprint, load_weights, write_weights
-from training.config import TrainingConfig
 from training.evaluation import make_mapper
 from training.placement import multiple_of
 from training.run_config import read_own
 from training.session import precision, precision_now
 
 WEIGHTS = "weights.safetensors"
-# Names in the config.json of versions before 0.3.
-_EARLIER = {
-    "multipliers": "channel_multipliers",
-    "attention_sizes": "attention_resolutions",
-    "num_steps": "diffusion_steps",
-    "schedule": "noise_schedule",
-}
 
 
 class Generator:
@@ -51,11 +43,11 @@ class Generator:
     def __init__(self, config: UNetConfig, process: Process, classes: tuple[str, ...], placement: Placement) -> None:
         self.config, self.process, self.classes, self.placement = config, process, tuple(classes), placement
         self.precision = precision_now()
-        self.notes: tuple[str, ...] = ()  # what a reader of its images should know
-        self.label_dropout: float | None = None  # in training, as far as it is known
-        self.worse: Generator | None = None  # what guidance pushes away from, in place of predictions without a class
-        self.enlarge = 0  # factor by which it enlarges images; 0: it makes them from noise alone
-        self.range: Range | None = None  # what is black and white, if the images that it learned were not of 8 bits
+        self.notes: tuple[str, ...] = ()  # for readers of its images
+        self.label_dropout: float | None = None  # in training; None: not known
+        self.worse: Generator | None = None  # guidance pushes away from it; None: from predictions without a class
+        self.enlarge = 0  # factor by which it enlarges images; 0: it makes images from noise alone
+        self.range: Range | None = None  # black and white of its training images; None: they had 8 bits
         with placement.scope():
             self.model = build_unet(config)
         self._compiled: dict[tuple, Callable] = {}
@@ -66,7 +58,7 @@ class Generator:
         return self.config.height, self.config.width, self.config.channels
 
     def request(self, number: np.ndarray, seed: int = 0) -> ImageRequest:
-        """Images of these numbers, of all classes cyclically, if the model has classes."""
+        """Images of these numbers; image i has the class i modulo the number of classes, if there are classes."""
         return ImageRequest(number, number % len(self.classes) if self.classes else None, seed)
 
     def stream(
@@ -84,8 +76,8 @@ class Generator:
             ``image`` [B, H, W, C] uint8, and ``frames`` [B, F, H, W, C] uint8 if ``num_frames``.
 
         Raises:
-            UserError: classes for a model without classes, unknown classes, guidance without classes, or no images for
-                a model that enlarges them.
+            UserError: classes for a model without classes, unknown classes, guidance without classes, or a model that
+                enlarges images and none to enlarge.
         """
         self.check(sampler, request)
         sampler = self.settled(sampler)
@@ -100,7 +92,7 @@ class Generator:
         return np.concatenate([part["image"] for part in self.stream(sampler, request, batch_size)])
 
     def check(self, sampler: SamplerConfig, request: ImageRequest) -> None:
-        """Raises UserError for what ``stream`` would refuse."""
+        """Raises UserError for a request that ``stream`` cannot serve."""
         make_table(self.settled(sampler), self.process)
         self._check_source(request.source)
         label = request.label
@@ -121,7 +113,7 @@ class Generator:
             raise UserError("--variance=learned: this model was trained without --learned_variance")
 
     def _check_source(self, source: np.ndarray | None) -> None:
-        """Raises UserError where images to be enlarged are missing, or are there for a model that enlarges none."""
+        """Raises UserError for a model that enlarges and no images, or for images and a model that does not enlarge."""
         if self.enlarge and source is None:
             raise UserError(
                 f"this model enlarges images {self.enlarge} times and makes none from noise alone: use "
@@ -131,10 +123,10 @@ class Generator:
             raise UserError("this model was trained without --enlarge: it cannot enlarge images")
 
     def guided_by(self, worse: "Generator") -> None:
-        """Guidance pushes away from the predictions of ``worse`` from now on (autoguidance, Karras et al. 2024).
+        """From now on, guidance pushes away from the predictions of ``worse`` (autoguidance, Karras et al. 2024).
 
         Raises:
-            UserError: its images, classes, process or target are others, or it sees more than x_t.
+            UserError: its images, classes, inputs, outputs or process differ from this model's.
         """
         pairs = {
             "images": (self.shape, worse.shape),
@@ -155,7 +147,7 @@ class Generator:
         self._compiled.clear()
 
     def settled(self, sampler: SamplerConfig) -> SamplerConfig:
-        """The same with the variance that the network has learned, where it has and none is asked for."""
+        """The same with the learned variance, if the network has one and the user chose no variance."""
         learned = self.config.learned_variance and sampler.sampler == "ancestral" and sampler.variance == "auto"
         return dataclasses.replace(sampler, variance="learned") if learned else sampler
 
@@ -164,7 +156,7 @@ class Generator:
         return warnings(self.settled(sampler), self.process)
 
     def round_up(self, count: int) -> int:
-        """The next number of images that the devices share evenly."""
+        """The smallest number of images, ``count`` or more, that the devices share evenly."""
         multiple = multiple_of(self.placement)
         return -(-count // multiple) * multiple
 
@@ -194,9 +186,9 @@ class Generator:
         return sample_fn
 
     def networks(self, label: Any, source: Any | None = None) -> tuple[Network, Pair | None]:
-        """The network for labels [B], and the pair whose difference guides; see ``guidance.make_predict``.
+        """The network for labels [B], and the pair of predictions for guidance; see ``guidance.make_predict``.
 
-        ``source``: [B, h, w, C] the small images, if the network enlarges any.
+        ``source``: [B, h, w, C] the small images, if the network enlarges images.
         """
         no_class = len(self.classes)
         seen = [] if source is None else [condition(source, *self.shape[:2])]
@@ -221,7 +213,7 @@ class Generator:
         return network, both if no_class else None
 
     def computing_in(self, how: str) -> "Generator":
-        """The same model in another precision of ``TrainingConfig``; itself if that is empty or its own."""
+        """The same model in another precision of ``TrainingConfig``; itself if ``how`` is empty or its own."""
         if how in ("", self.precision):
             return self
         other = copy.copy(self)
@@ -233,14 +225,14 @@ class Generator:
 
     def fingerprint(self) -> str:
         """SHA-256 of weights, configuration, process, classes and precision."""
-        process = f"DiffusionProcess(config={self.process.config!r})"  # as versions before 0.10 wrote it
+        process = f"DiffusionProcess(config={self.process.config!r})"  # the form of versions before 0.10
         about = f"({self.config!r}, {process}, {self.classes!r}, {self.precision!r}{said(self.enlarge)})"
         return fingerprint(self.model.trainable_variables, about)
 
     def save_config(self, folder: Path, files: tuple[str, ...] = ()) -> None:
-        """Writes ``config.json``, which names the ``files`` beside it.
+        """Writes ``config.json``, which names the ``files`` in the same folder.
 
-        It is done before training, without files, so that an unfinished run can be sampled.
+        Called before training without files, so that an unfinished run can be sampled.
         """
         config = {
             "unet": dataclasses.asdict(self.config),
@@ -263,58 +255,29 @@ class Generator:
         weights = run_dir / "model" / WEIGHTS
         unfinished = run_dir / "checkpoints" / "best.safetensors"
         generator = cls.load(run_dir / "model", placement, weights if weights.is_file() else unfinished)
-        if generator.label_dropout is None and generator.classes:  # versions before 0.10 say it in the run alone
+        if generator.label_dropout is None and generator.classes:  # versions before 0.10 wrote it to the run only
             about = read_own(run_dir / "config.json") or {}
             generator.label_dropout = (about.get("config") or {}).get("label_dropout")
         return generator
 
     @classmethod
     def load(cls, folder: Path, placement: Placement, weights: Path | None = None) -> "Generator":
-        """Reads a folder that ``save`` wrote; ``weights`` in place of its own, where training has not ended.
+        """Reads a folder that ``save`` wrote; ``weights`` is another file of weights, if training has not ended.
 
         Raises:
-            UserError: something is missing, damaged, of another model, or not what was saved with the rest.
+            UserError: a file is missing, damaged, of another model, or not saved together with the others.
         """
         raw, weights = read_artefact(folder), weights or folder / WEIGHTS
         try:
-            config, process = UNetConfig(**_of_today(raw["unet"])), ProcessConfig(**_of_today(raw["process"]))
-            classes = _classes(raw["classes"], config.num_classes)
-            how = TrainingConfig(precision=raw.get("precision", "float32")).precision
-            scale = parse_found(raw.get("range"))
-            enlarge = read_factor(raw.get("enlarge", 0), config)
-            _check_size(config, weights)
-            with precision(how):
-                generator = cls(config, make_process(process), classes, placement)
+            saved = parse_saved(raw, weights)
+            with precision(saved.precision):
+                generator = cls(saved.unet, make_process(saved.process), saved.classes, placement)
         except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
             what = " ".join(str(error).split())[:300]
             raise UserError(f"{folder / CONFIG}: not a generator's configuration ({what})") from error
         load_weights(weights, generator.model.variables)
-        generator.label_dropout, generator.enlarge = raw.get("label_dropout"), enlarge
-        if scale is not None:
-            generator.range, generator.notes = scale, (f"images are of pixels of which {scale} are black and white",)
+        generator.label_dropout, generator.enlarge = saved.label_dropout, saved.enlarge
+        if saved.range is not None:
+            generator.range = saved.range
+            generator.notes = (f"images are of pixels of which {saved.range} are black and white",)
         return generator
-
-
-def _classes(names: Any, count: int) -> tuple[str, ...]:
-    """The names of classes in a configuration; raises ValueError for what are none, or another number of them."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"classes are {shown(names)}, not a list of names")
-    if len(names) != count or len(set(names)) != count:
-        raise ValueError(f"{count:,} classes and the names {shown(names)}")
-    return tuple(names)
-
-
-def _check_size(config: UNetConfig, weights: Path) -> None:
-    """Raises ValueError for a larger network than a file can hold, before memory is taken for it.
-
-    Counted are the second convolution of every residual block, 3×3×C×C, and the embeddings of the classes.
-    """
-    numbers = 4 * config.base_width * (config.num_classes + 1 if config.num_classes else 0)
-    for multiplier in config.channel_multipliers:
-        numbers += (2 * config.num_blocks + 1) * 9 * (config.base_width * multiplier) ** 2
-    if weights.is_file() and 2 * numbers > weights.stat().st_size:  # bfloat16, or float32
-        raise ValueError(f"a network of more than {numbers:,} parameters, which {weights.name} does not hold")
-
-
-def _of_today(raw: dict[str, Any]) -> dict[str, Any]:
-    return {_EARLIER.get(name, name): value for name, value in raw.items()}

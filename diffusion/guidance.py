@@ -9,25 +9,25 @@ from diffusion.likelihood import parts_of
 from diffusion.process import Process
 from diffusion.process_config import SamplerConfig
 
-# (x [B, …], t [B], the prediction of x_0 before [B, …]) → the network's output [B, …]
+# (x [B, …], t [B], the previous prediction of x_0 [B, …]) → the network's output [B, …]
 Network = Callable[[Any, Any, Any], Any]
-# The same → outputs of a better and of a worse network, or of one that knows less
+# The same → the outputs of the better and of the worse side: two networks, or one with and without the label
 Pair = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 class Prediction(NamedTuple):
-    """What a network says of x_t.
+    """What a network predicts for x_t.
 
     Attributes:
         x0: [B, …] x̂_0.
-        share: [B, …] where between β̃ (0) and β (1) the variance lies, on a logarithmic scale; None: it is not learned.
+        share: [B, …] position of the variance between β̃ (0) and β (1), on a logarithmic scale; None: not learned.
     """
 
     x0: Any
     share: Any | None = None
 
 
-Predict = Callable[[Any, Any, Any], Prediction]  # (x [B, …], scalar t, the prediction of x_0 before [B, …])
+Predict = Callable[[Any, Any, Any], Prediction]  # (x [B, …], scalar t, the previous prediction of x_0 [B, …])
 
 
 def make_predict(
@@ -36,12 +36,12 @@ def make_predict(
     """A prediction of x_0 from a network's output, or from those of a pair.
 
     Args:
-        network: used where there is no guidance.
-        pair: used where there is: the labelled and the unlabelled prediction (Ho & Salimans 2022), or those of a better
-            and a worse network (Karras et al. 2024).
-        process: what the network predicts.
+        network: used without guidance.
+        pair: used with guidance: the prediction with and without the label (Ho & Salimans 2022), or the predictions of
+            a better and a worse network (Karras et al. 2024).
+        process: its target is what the network predicts.
         config: strength of the guidance, and clipping.
-        learned: whether the output's second half says where the variance lies.
+        learned: whether the output's second half is the position of the variance.
     """
 
     def predict(x: Any, t: Any, before: Any) -> Prediction:
@@ -58,7 +58,7 @@ def make_predict(
 
 
 def _strength(config: SamplerConfig, process: Process, t: Any) -> Any:
-    """The guidance at a time: 1 outside of the interval of noise levels σ/α (Kynkäänniemi et al. 2024)."""
+    """The guidance at time t: 1, that is none, outside the interval of σ/α (Kynkäänniemi et al. 2024)."""
     if not config.guidance_interval:
         return config.guidance
     low, high = config.guidance_interval

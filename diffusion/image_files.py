@@ -1,4 +1,4 @@
-"""Image files in folders and archives of any nesting, as streams of bytes; none is decoded."""
+"""Image files in folders and archives of any nesting, as streams of bytes; nothing is decoded."""
 
 import contextlib
 import io
@@ -28,13 +28,13 @@ with contextlib.suppress(ImportError):
 
     pillow_heif.register_heif_opener()
 _NO_PICTURES = ("MPEG", "HDF5", "EPS", "PDF", "GRIB", "BUFR", "WMF", "FITS")  # videos, documents, data
-FORMATS = tuple(kind for kind in Image.OPEN if kind not in _NO_PICTURES)  # whatever a file's suffix says
+FORMATS = tuple(kind for kind in Image.OPEN if kind not in _NO_PICTURES)  # by content, not by suffix
 SUFFIXES = (".mpo", *(s for s, kind in Image.registered_extensions().items() if kind in FORMATS))
-ARRAY = ".npy"  # an image each, where there are no others
+ARRAY = ".npy"  # one image a file, if there are no other image files
 _HEIC = (".heic", ".heics", ".heif", ".heifs", ".hif")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip")
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, *DAMAGED, RuntimeError, NotImplementedError, ValueError)
-_LONGEST_NAME = MIB  # bytes of a header of names and attributes in a tar archive
+_LONGEST_NAME = MIB  # bytes of a tar header with a name or attributes
 
 
 class Entry(NamedTuple):
@@ -42,9 +42,9 @@ class Entry(NamedTuple):
 
     Attributes:
         name: below the folder or in the archive.
-        open: its content as a stream; raises UserError for what is no regular file or too large for an image.
-        size: bytes that it takes in memory already.
-        refused: why it is not read.
+        open: opens its content as a stream; raises UserError if it is no regular file, or too large for an image.
+        size: bytes of its content that are in memory already.
+        refused: why it is not read; empty if it is.
     """
 
     name: PurePosixPath
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
 
 
 class Ignored:
-    """Files that are not looked into: hidden ones, those of systems, and those whose suffix is none of an image."""
+    """Counts of files that are not opened: hidden files, files of systems, and files without an image's suffix."""
 
     def __init__(self) -> None:
         self._by_suffix: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Ignored:
         return True
 
     def notes(self) -> list[str]:
-        """What was left out, by suffix, and what can be done about it."""
+        """Notes on the files that were left out, by suffix, with a remedy if there is one."""
         notes = []
         if self._by_suffix:
             ranked = sorted(self._by_suffix.items(), key=lambda one: (-one[1], one[0]))
@@ -111,7 +111,7 @@ def entries(path: Path, reading: "ReadingConfig", ignored: Ignored | None = None
         ignored: counts the files that are left out.
 
     Raises:
-        UserError: neither is there, or a damaged archive, or one that unpacks to too much.
+        UserError: there is no folder or archive, or the archive is damaged or unpacks to too many bytes.
     """
     is_image = (ignored or Ignored()).is_image
     if path.is_dir():
@@ -147,7 +147,7 @@ def _too_large(size: int, reading: "ReadingConfig") -> str:
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    """Every file below, through links too, but no folder twice."""
+    """Every file below a folder, also through links, but no folder twice."""
     seen: set[str] = set()
     for folder, below, names in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
@@ -159,7 +159,7 @@ def _walk(path: Path) -> Iterator[Path]:
 
 
 def _are_arrays(names: Iterable[PurePosixPath]) -> bool:
-    """Whether the images are .npy files: there are no others. Beside others, such files are of something else."""
+    """Whether .npy files are the images: only if there are no other image files."""
     return not any(name.suffix.lower() in SUFFIXES and not is_system(name) for name in names)
 
 
@@ -185,12 +185,12 @@ def _zip_entries(path: Path, reading: "ReadingConfig", is_image: IsImage) -> Ite
 
 
 def _inside(name: str) -> PurePosixPath:
-    """A member's name as a path below the archive, whatever it begins with; some programs write backslashes."""
+    """A member's name as a path inside the archive, without a leading slash or ``..``."""
     return PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("/", "//", "..")))
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose name and attributes are of a sane length, since tarfile reads them whole."""
+    """A member that refuses very long names and attributes, since tarfile reads them whole."""
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Self:
@@ -234,7 +234,7 @@ def _tar_names(path: Path) -> list[PurePosixPath]:
 
 
 def _no_file(member: tarfile.TarInfo) -> str:
-    """Why a member that is no regular file is not read: an archive is read once, from its beginning to its end."""
+    """Why a member that is no regular file is not read. Links are not followed: an archive is read once, in order."""
     if member.issym() or member.islnk():
         kind = "a symbolic link" if member.issym() else "a hard link"
         return f"{kind} to {shown(member.linkname)}, which is not followed in an archive; unpack it and give the folder"
@@ -249,7 +249,7 @@ def _unpacks_to_too_much(path: Path) -> str:
 
 
 def _read_entry(name: PurePosixPath, size: int, stream: IO[bytes], reading: "ReadingConfig") -> Entry:
-    """A member of an archive, in memory, if it is not too large."""
+    """A member of an archive, read into memory unless it is too large."""
     if size > reading.max_bytes:
         refused = _too_large(size, reading)
         return Entry(name, partial(_refuse, refused), refused=refused)

@@ -1,4 +1,4 @@
-"""What happened to the files of a folder of images, counted, for the notes of a run."""
+"""Counts what happened to the files of a folder of images, for the notes of a run."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -19,35 +19,34 @@ _NAMED = 5  # files that a note names
 
 
 class Scale(NamedTuple):
-    """What is black and white in all images that have more than 8 bits; None where it follows from --range alone."""
+    """The range of black and white of all images with more than 8 bits; None: it follows from --range alone."""
 
     range: Range | None = None
     note: str = ""
 
 
 IsKept = Callable[[list[PurePosixPath]], list[bool]]
-NO_SCALE = Scale(Range(0.0, 1.0))  # where all that have pixels of more than 8 bits are damaged or left out
+NO_SCALE = Scale(Range(0.0, 1.0))  # if all images with more than 8 bits are damaged or left out
 
 
 class Report:
-    """What happened to the files of a folder, counted, for its notes."""
+    """Counts of what happened to the files of a folder."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scale: Scale | None = None, is_kept: IsKept | None = None) -> None:
         self.ignored, self.files, self.images, self.clipped = Ignored(), 0, 0, 0
         self._deep, self._plain = 0, 0
-        self.scale = Scale()
-        self.is_kept: IsKept | None = None
+        self.scale, self.is_kept = scale or Scale(), is_kept
         self._path, self._bad, self._num_bad = path, list[str](), 0
         self._other: Counter[str] = Counter()
 
     def refused(self, file: str) -> None:
-        """Counts a file, with why it cannot be read, that is left out."""
+        """Counts a file that is left out; ``file`` also says why it cannot be read."""
         self._num_bad += 1
         if len(self._bad) < _NAMED:
             self._bad.append(file)
 
     def decoded(self, result: Decoded) -> None:
-        """Counts what is said of a file that was read."""
+        """Counts a file that was read, and its notes."""
         self._other.update(result.notes)
         self.clipped += result.clipped
         self._deep += result.deep
@@ -63,7 +62,7 @@ class Report:
                 f"{', '.join(self._bad)}{more}"
             )
         notes += [f"{counted(count, 'image file')} {what}" for what, count in sorted(self._other.items())]
-        given = parse_range(reading.range)  # otherwise, only images that are left out later have other values
+        given = parse_range(reading.range)  # a range that was found has all values of the images that stay
         notes += [self.scale.note] * bool(self.scale.note)
         if reading.range == "auto" and self._deep and self._plain:
             notes.append(
@@ -72,6 +71,13 @@ class Report:
                 "not on the scale of the others (--range=MIN,MAX puts all on one)"
             )
         return notes + (clipped_note(self.clipped, given) if given else [])
+
+    def tell(self, reading: "ReadingConfig", notes: list[str] | None, ranges: list[Range] | None) -> None:
+        """Adds the notes, and the range of black and white if it followed from the images, to these lists."""
+        if notes is not None:
+            notes += self.notes(reading)
+        if ranges is not None and self.scale.range is not None and self.scale is not NO_SCALE:
+            ranges.append(self.scale.range)
 
     def nothing(self) -> UserError:
         """Says why there is no image."""
@@ -83,5 +89,5 @@ class Report:
 
 
 def readable(path: Path | PurePosixPath) -> str:
-    """A path as it is said: one line, whatever is in it."""
+    """A path for a message: always one line."""
     return shown_path(PurePosixPath(path))

@@ -1,4 +1,4 @@
-"""What a side of a comparison is: images that are read or made one by one, or what somebody computed of such."""
+"""A side of a comparison: images that are read or made one by one, or saved features or statistics of images."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -27,11 +27,11 @@ class ImageSource:
         images: number of images to skip → the remaining ones, uint8 [H, W, C].
         depends_on: everything that the images depend on; part of every result.
         notes: files left out.
-        ahead: batches of them to make ahead; 0 where a model makes them, see ``training.feed.Batches``.
-        labels: the class of each image, empty for one without; None if there are no classes.
-        kept: whether their features are kept for other runs; not those of a model, of which there will be others.
-        heard: one tuple of notes that follow from the pixels; no tuple until all images have been read once.
-        range: what is black and white, where pixels have more than 8 bits or --range says it.
+        ahead: batches to make ahead; 0 if a model makes the images, see ``training.feed.Batches``.
+        labels: the class of each image, empty for an image without one; None if there are no classes.
+        kept: whether the cache keeps their features for other runs; not for images that a model makes.
+        heard: a list of one tuple of notes on the pixels; empty until all images were read once.
+        range: black and white, if pixels have more than 8 bits or --range is given.
     """
 
     name: str
@@ -46,10 +46,10 @@ class ImageSource:
     range: Range | None = None
 
     def read_through(self) -> list[str]:
-        """Reads all images if that was not done, and returns what should be said of them.
+        """Reads all images, unless they were read before, and returns the notes on them.
 
         Raises:
-            UserError: one cannot be read.
+            UserError: an image cannot be read.
         """
         if not self.heard:
             for _ in self.images(0):

@@ -1,4 +1,4 @@
-"""Image files in folders and archives → arrays: any format that Pillow reads."""
+"""Image files in folders and archives → arrays. Reads every format that Pillow reads."""
 
 import contextlib
 import hashlib
@@ -23,16 +23,16 @@ from files.limits import MIB
 if TYPE_CHECKING:
     from diffusion.data_config import ReadingConfig
 
-_AT_ONCE = 512  # files in memory, if they take no more than so many bytes before or after they are decoded:
+_AT_ONCE = 512  # files in memory, or fewer if they take more bytes than the next number, packed or decoded
 _BYTES_AT_ONCE = 256 * MIB
 
 
 class NamedImage(NamedTuple):
-    """One image, decoded; of several frames of a file, all but the first have their number behind its name."""
+    """One decoded image. A file's frames from the second on have the frame's number at the end of their name."""
 
     name: PurePosixPath
     pixels: np.ndarray  # [H, W, C] uint8
-    file: int = 0  # number of its file among those that are read
+    file: int = 0  # number of its file
     frame: int = 0
 
 
@@ -41,19 +41,19 @@ class Loaded(NamedTuple):
 
     names: list[PurePosixPath]
     pixels: np.ndarray  # [N, H, W, C] uint8
-    notes: list[str]  # files left out, and what was decided about others
-    range: Range | None = None  # what is black and white in pixels of more than 8 bits, if that followed from them
+    notes: list[str]  # files that were left out, and choices that were made for others
+    range: Range | None = None  # black and white of pixels of more than 8 bits, if found from these pixels
 
 
 class Listing(NamedTuple):
     """The image files of a folder or archive, none of them decoded."""
 
     num_files: int
-    sha256: str  # of their names and contents
-    is_deep: bool = False  # whether one may have pixels of more than 8 bits
+    sha256: str  # of the files' names and contents
+    is_deep: bool = False  # whether a file may have pixels of more than 8 bits
     notes: tuple[str, ...] = ()  # files that are no images
     contents: tuple[bytes, ...] = ()  # a hash of each file
-    folders: frozenset[PurePosixPath] = frozenset()  # that they are in
+    folders: frozenset[PurePosixPath] = frozenset()  # of the files
 
 
 OnProgress = Callable[[int], None]  # called with the number of images read
@@ -70,9 +70,9 @@ def read_images(
 
     Args:
         path: a folder, or a file with a suffix in ``ARCHIVES``.
-        reading: size and channels of the images, and whether files that cannot be read are left out, and noted.
-        on_progress: told the number of images read.
-        is_kept: which images, by their names, a scale follows from; None for all.
+        reading: size and channels of the images, and whether unreadable files are left out with a note.
+        on_progress: called with the number of images read.
+        is_kept: names of images → which of them decide the range of black and white; None: all of them.
 
     Raises:
         UserError: nothing there, a damaged file (named), or images of different sizes or channels.
@@ -84,7 +84,7 @@ def read_images(
     for image in stream_images(path, reading, notes, ranges=ranges, is_kept=is_kept):
         if not names:
             pixels = np.empty((0, *image.pixels.shape), np.uint8)
-        if len(names) == len(pixels):  # grown in place: a list to be stacked would hold every image twice
+        if len(names) == len(pixels):  # grown in place: stacking a list would need the memory twice
             pixels.resize((len(names) + max(64, len(names) // 8), *image.pixels.shape), refcheck=False)
         pixels[len(names)] = image.pixels
         names.append(image.name)
@@ -98,10 +98,10 @@ def read_images(
 
 
 def arrange(rows: np.ndarray, order: Collection[int]) -> None:
-    """Puts the rows of an array in another order, in place: row i becomes what was row order[i]."""
+    """Reorders the rows of an array in place: the new row i is the old row order[i]."""
     places = np.array(list(order), np.int64)
     for start in np.flatnonzero(places != np.arange(len(places))).tolist():
-        if places[start] == start:  # of a circle that is done
+        if places[start] == start:  # moved already, with its cycle
             continue
         first, at = rows[start].copy(), start
         while (source := int(places[at])) != start:
@@ -121,25 +121,23 @@ def stream_images(
     ranges: list[Range] | None = None,
     is_kept: IsKept | None = None,
 ) -> Iterator[NamedImage]:
-    """The images of ``read_images`` one by one, in the order of the folder or archive; few are in memory at a time.
+    """Yields the images of ``read_images`` one by one, in the order of the folder or archive; keeps few in memory.
 
     Args:
         path, reading: see ``read_images``.
-        notes: gets what should be said of the files, when the last image is taken or the stream is closed.
-        skip: number of images that are passed over, not read where that is possible.
-        only: numbers of the images that are wanted; None for all.
-        scale: from ``find_scale``; None to find it where it is needed.
+        notes: receives notes on the files, after the last image or when the stream is closed.
+        skip: number of first images that are left out; not read if possible.
+        only: numbers of the images that are read; None: all.
+        scale: from ``find_scale``; None: it is found if it is needed.
         uniform: whether images of different sizes or channels are an error.
-        ranges: gets what was black and white, if that followed from the images, at the same time.
+        ranges: receives the range of black and white if it was found from the images, together with the notes.
         is_kept: see ``read_images``.
 
     Raises:
         UserError: see ``read_images``.
     """
-    report = Report(path)
-    report.scale = scale or Scale()
-    report.is_kept = is_kept
-    by_file = reading.frames == "first" and not reading.skip_bad_images  # an image's number is its file's
+    report = Report(path, scale, is_kept)
+    by_file = reading.frames == "first" and not reading.skip_bad_images  # then an image has its file's number
     wanted = partial(_is_wanted, skip=skip, only=only)
     numbered = enumerate(entries(path, reading, report.ignored))
     files = (entry for number, entry in numbered if not by_file or wanted(number))
@@ -150,10 +148,7 @@ def stream_images(
         if not report.images and not (by_file and (skip or only is not None)):
             raise report.nothing()
     finally:
-        if notes is not None:
-            notes += report.notes(reading)
-        if ranges is not None and report.scale.range is not None and report.scale is not NO_SCALE:
-            ranges.append(report.scale.range)
+        report.tell(reading, notes, ranges)
 
 
 def _is_wanted(number: int, skip: int, only: Collection[int] | None) -> bool:
@@ -163,7 +158,7 @@ def _is_wanted(number: int, skip: int, only: Collection[int] | None) -> bool:
 def _decoded(
     path: Path, files: Iterator[Entry], reading: "ReadingConfig", report: Report, uniform: bool
 ) -> Iterator[NamedImage]:
-    """The images of the files, each of which is counted."""
+    """The images of the files; counts both in the report."""
     first: NamedImage | None = None
     largest = 0
     with ThreadPool(available_cores()) as pool, _pillows_limit(reading):
@@ -212,16 +207,16 @@ def _frame_name(name: PurePosixPath, number: int) -> PurePosixPath:
 
 
 def find_scale(path: Path, reading: "ReadingConfig", *others: Path, is_kept: IsKept | None = None) -> Scale:
-    """What is black and white where pixels have more than 8 bits: all files are read for it.
+    """Finds the range of black and white of pixels with more than 8 bits; reads all files.
 
     Args:
         path: the folder or archive.
         reading: how it is read.
-        others: more of them, whose images are compared with these and so need the same scale.
+        others: further folders or archives; their images are compared with these, so all share one scale.
         is_kept: see ``read_images``.
 
     Raises:
-        UserError: such pixels are of several types, or there is no such folder or archive.
+        UserError: pixels with more than 8 bits have several types, or there is no such folder or archive.
     """
     if reading.range != "auto":
         return Scale()
@@ -239,7 +234,7 @@ def find_scale(path: Path, reading: "ReadingConfig", *others: Path, is_kept: IsK
 
 
 def list_images(path: Path, reading: "ReadingConfig") -> Listing:
-    """The image files in the order of ``stream_images``, and a hash of all that is in them."""
+    """The image files in the order of ``stream_images``, and a hash of their contents."""
     digest, deep = hashlib.sha256(), False
     contents: list[bytes] = []
     folders: set[PurePosixPath] = set()
@@ -257,7 +252,7 @@ def list_images(path: Path, reading: "ReadingConfig") -> Listing:
 
 
 def _content_hash(entry: Entry) -> tuple[str, bool]:
-    """Of a file's content, or why it is not read; and whether its pixels have more than 8 bits."""
+    """The hash of a file, or why it cannot be read; and whether its pixels have more than 8 bits."""
     try:
         with entry.open() as stream:
             deep = is_deep(stream)
@@ -268,7 +263,7 @@ def _content_hash(entry: Entry) -> tuple[str, bool]:
 
 
 def _group(files: Iterator[Entry], largest: int, most: int = 0) -> list[Entry]:
-    """The next files that are read together: one a core, and as many as fit once the size of an image is known."""
+    """The next files that are read together: one a core; more, as memory allows, once an image's size is known."""
     most = most or available_cores()
     if largest:
         most = max(most, min(_AT_ONCE, _BYTES_AT_ONCE // largest))
@@ -276,14 +271,14 @@ def _group(files: Iterator[Entry], largest: int, most: int = 0) -> list[Entry]:
     for entry in islice(files, most):
         group.append(entry)
         size += entry.size
-        if size > _BYTES_AT_ONCE or entry.refused:  # a refusal is told before the next file is looked for
+        if size > _BYTES_AT_ONCE or entry.refused:  # a refused file is reported before the next one is opened
             break
     return group
 
 
 @contextlib.contextmanager
 def _pillows_limit(reading: "ReadingConfig") -> Iterator[None]:
-    """Pillow's own limit of pixels, no lower than ours; it holds for images inside of images, too."""
+    """Raises Pillow's own limit of pixels to ours, if it is lower; it also holds for images inside of images."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max(before or 0, reading.max_pixels)
     try:

@@ -1,4 +1,4 @@
-"""InceptionV3 (Szegedy et al. 2016) as features are taken from it: batch norms folded into the convolutions.
+"""InceptionV3 (Szegedy et al. 2016) for features: batch norms are folded into the convolutions.
 
 Convolutions are in the order in which Keras and the public .pth list them. ``B`` batch.
 """
@@ -46,8 +46,8 @@ def build_inception(last_pool: str = "max", num_logits: int = 0, average: str = 
     Args:
         last_pool: of the last block's pooling branch: ``max`` as in the graph of 2015, ``average`` as in Keras.
         num_logits: 1008 for the graph of 2015, 1000 for Keras and torchvision; 0: none.
-        average: of the pooling branches before: ``average`` of the places that are there, or, as in torchvision,
-            ``padded``, which counts zeros beyond the border too.
+        average: of the other pooling branches: ``average`` of the places inside the image, or ``padded`` as in
+            torchvision, which also counts zeros beyond the border.
     """
     image = keras.Input((SIZE, SIZE, 3), name="image")
     x = image
@@ -117,7 +117,7 @@ def _mixed(x: Any, name: str, branches: list[list[Conv]], pool_width: int, avera
 
 
 def _reduced(x: Any, name: str, branches: list[list[Conv]]) -> Any:
-    """The same at half the resolution: every branch's last convolution, and the pooling, have stride 2."""
+    """Branches at half the resolution: each branch's last convolution, and the pooling, have stride 2."""
     outputs = []
     for convs in branches:
         *before, last = convs
@@ -145,7 +145,7 @@ def _expanded(x: Any, name: str, pool: str) -> Any:
 
 
 def convolutions(model: keras.Model) -> list[layers.Conv2D]:
-    """The 94 convolutions, in the order in which Keras' own network makes them."""
+    """The 94 convolutions, in the order of Keras' own network."""
     branches = ("1x1", "5x5", "3x3", "7x7", "7x7x3", "3x3dbl", "7x7dbl", "_pool")
 
     def place(layer: layers.Layer) -> tuple[str, int, str]:

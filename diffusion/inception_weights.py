@@ -16,7 +16,7 @@ BN_EPSILON = 1e-3
 
 def _fold(kernel: np.ndarray, gamma: Any, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> list[np.ndarray]:
     """Kernel [h, w, in, out] and bias of a convolution with its batch norm (inference mode) folded in."""
-    with np.errstate(all="ignore"):  # of a negative variance, or too large: build_extractor refuses what comes of it
+    with np.errstate(all="ignore"):  # for a negative variance, or overflow: build_extractor refuses the result
         scale = gamma / np.sqrt(variance.astype(np.float64) + BN_EPSILON)
         return [(kernel * scale).astype(np.float32), (beta - mean * scale).astype(np.float32)]
 
@@ -29,7 +29,7 @@ def load_torch(
 ) -> None:
     """Weights in the public .pth layout: ``NAME.conv.weight`` [out, in, h, w], ``NAME.bn.*``, ``fc.*``.
 
-    A missing ``bn.weight`` is 1: the graph of 2015 has no γ. ``file`` is the name of the one that is expected.
+    A missing ``bn.weight`` is 1: the graph of 2015 has no γ. ``file``: name of the expected file, for errors.
 
     Raises:
         UserError: names the first weight that is missing or has another shape.
@@ -58,7 +58,7 @@ def load_torch(
 
 
 def load_keras(model: keras.Model, weights: str) -> None:
-    """Weights of ``keras.applications.InceptionV3``: ``imagenet`` downloads them, or the path of their .h5 file.
+    """Loads the weights of ``keras.applications.InceptionV3``: ``imagenet`` (a download), or the path of an .h5 file.
 
     Raises:
         UserError: the weights cannot be downloaded or read.
@@ -78,10 +78,10 @@ def load_keras(model: keras.Model, weights: str) -> None:
 
 
 def copy_keras(source: keras.Model, model: keras.Model) -> None:
-    """From ``keras.applications.InceptionV3`` to ours; both list convolutions and norms in the same order."""
+    """Copies ``keras.applications.InceptionV3`` into ours; both list convolutions and norms in the same order."""
 
     def made(kind: type) -> list[Any]:
-        """In the order of Keras' running numbers: conv2d, conv2d_1, …, which need not begin at 0."""
+        """Layers in the order of Keras' numbers: conv2d, conv2d_1, …; the first number may be other than 0."""
         found: list[Any] = [layer for layer in source.layers if isinstance(layer, kind)]
         numbers = {layer.name: layer.name.rpartition("_")[2] for layer in found}
         return sorted(found, key=lambda layer: int(numbers[layer.name]) if numbers[layer.name].isdigit() else 0)

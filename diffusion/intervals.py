@@ -1,4 +1,4 @@
-"""What a Fréchet distance would be with more generated images, and how much it depends on those that there are.
+"""FID∞, the Fréchet distance for infinitely many generated images, and a confidence interval of the distance.
 
 ``N`` real and ``M`` generated images, ``D`` features. The real side is prepared once.
 """
@@ -45,12 +45,12 @@ def interval_of_mean(
     resamples: int = 20,
     level: float = 0.95,
 ) -> Interval:
-    """Interval around a distance for the mean distance of sets of M generated images; the real ones stay as they are.
+    """Interval, around a distance, for the mean distance of sets of M generated images; the real images stay the same.
 
-    The distance has a bias, FID∞ has less, that is the same in all sets of M images: the interval says how much is due
-    to the choice of these M. The deviation is that of distances of random halves (the delete-half jackknife, Shao & Wu
-    1989): they differ by as much as sets of M images do. Resampling with replacement is of no use here: copies
-    change the rank of the covariance, and the distances of resamples lie far from the one that was measured.
+    All sets of M images have the same bias, which the interval does not contain (FID∞ has less): it shows how much the
+    distance depends on the choice of the M images. The deviation is that of distances of random halves (the delete-half
+    jackknife, Shao & Wu 1989), which differ by as much as sets of M images do. Resampling with replacement fails here:
+    copies change the rank of the covariance, and the distances of resamples are far from the measured one.
 
     Args:
         reference: the real side.
@@ -67,14 +67,14 @@ def interval_of_mean(
         raise UserError(f"{resamples} resamples of {len(fake)} images: at least 2, and 4 images, make an interval")
     half = len(fake) // 2
     values = [reference.distance(fake, counts) for counts in _subsets(len(fake), [half] * resamples, seed)]
-    # Of an odd number of images a little less than half was left out, or more.
+    # For an odd number of images, slightly more than half are left out.
     deviation = float(np.std(values, ddof=1)) * np.sqrt(half / (len(fake) - half))
     reach = float(scipy.stats.t.ppf((1.0 + level) / 2.0, resamples - 1)) * deviation
     return Interval(max(distance - reach, 0.0), distance + reach)
 
 
 def _subsets(count: int, sizes: "np.ndarray | list[int]", seed: int) -> Iterator[np.ndarray]:
-    """Random subsets of so many images, as [count] zeros and ones."""
+    """Random subsets of these sizes, each as [count] zeros and ones."""
     rng = np.random.default_rng(seed)
     for size in sizes:
         counts = np.zeros(count, np.int64)

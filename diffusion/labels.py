@@ -1,4 +1,4 @@
-"""Labels as arrays have them → names of classes → numbers. ``N`` images, ``K`` classes."""
+"""Labels in arrays → names of classes → numbers. ``N`` images, ``K`` classes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ class Labels(NamedTuple):
     """Class names of images.
 
     Attributes:
-        names: each once.
-        rows: [N] places in ``names``.
+        names: different names.
+        rows: [N] each image's place in ``names``.
     """
 
     names: tuple[str, ...]
@@ -28,7 +28,7 @@ class Labels(NamedTuple):
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "Labels":
-        """From one name an image."""
+        """From a name for each image."""
         distinct = tuple(dict.fromkeys(names))
         places = {name: place for place, name in enumerate(distinct)}
         return cls(distinct, np.array([places[name] for name in names], np.int64))
@@ -45,8 +45,8 @@ class Numbered(NamedTuple):
     Attributes:
         classes: K names.
         labels: [N] int32 of each split.
-        kept: rows of each split that have a class, if some have not.
-        notes: what should be said.
+        kept: rows of each split with a class, if some rows have none.
+        notes: for the user.
     """
 
     classes: tuple[str, ...]
@@ -56,16 +56,16 @@ class Numbered(NamedTuple):
 
 
 def read_labels(values: np.ndarray, count: int, where: str, classes: Sequence[str] = ()) -> tuple[Labels, str]:
-    """An array of labels → names, and a note on their form: whole numbers, texts, or one of K columns set.
+    """An array of labels → names, and a note on its form: whole numbers, texts, or one-hot in K columns.
 
     Args:
         values: the array.
         count: N.
         where: the array, for errors.
-        classes: names that numbers stand for; without them, a number is its own name.
+        classes: names of the numbers; without them, a number is its own name.
 
     Raises:
-        UserError: it is no such array.
+        UserError: the array holds no labels.
     """
     note = ""
     if values.ndim == 2 and values.shape[1] > 1 and len(values) == count:
@@ -110,7 +110,7 @@ def _is_small(values: np.ndarray) -> bool:
 
 
 def _merged(names: list[str], rows: np.ndarray) -> Labels:
-    """Names that differ in the spaces around them only are one."""
+    """Merges names that are equal after spaces around them are removed."""
     distinct = Labels.of(names)
     return Labels(distinct.names, distinct.rows[rows] if len(names) else rows)
 
@@ -137,16 +137,16 @@ def _text(value: object, where: str) -> str:
 
 
 def number_labels(parts: Mapping[str, Labels], where: str, fixed: Sequence[str] = (), skip: bool = False) -> Numbered:
-    """Class numbers by the natural order of the names that training images have.
+    """Class numbers by the natural order of the names in the training images.
 
     Args:
         parts: labels by split; ``train`` is among them.
         where: the data set, for errors.
-        fixed: all classes in order, where the data set has them.
+        fixed: all classes in order, if the data set lists them.
         skip: whether held-out images of classes without training images are left out.
 
     Raises:
-        UserError: there are such images and they are not to be left out.
+        UserError: there are such images and ``skip`` is false.
     """
     used = {split: [part.names[k] for k in np.unique(part.rows)] for split, part in parts.items()}
     classes = tuple(fixed) or tuple(sorted(used["train"], key=natural))

@@ -1,4 +1,4 @@
-"""Where a sampler stops on its way, and what the process says between two such levels. NumPy only."""
+"""The levels at which a sampler stops, and the posterior between two of them. NumPy only."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Levels:
-    """Where a sampler stops on its way: times t_0 … t_K with their α and σ, [K + 1] each."""
+    """The levels at which a sampler stops: times t_0 … t_K with their α and σ, [K + 1] each."""
 
     times: np.ndarray
     alpha: np.ndarray
@@ -19,7 +19,7 @@ class Levels:
 
     @classmethod
     def of(cls, process: "Process", times: np.ndarray) -> "Levels":
-        """Those of a process."""
+        """The levels of a process at these times."""
         return cls(times, *process.coefficients(times))
 
     @property
@@ -29,13 +29,13 @@ class Levels:
 
     @property
     def lambdas(self) -> np.ndarray:
-        """λ; infinite where there is no noise, or no image."""
+        """λ = log(α/σ); infinite if σ or α is 0."""
         with np.errstate(divide="ignore"):
             return np.log(self.alpha) - np.log(self.sigma)
 
 
 class Posterior(NamedTuple):
-    """q(x_s | x_t, x_0): factors of x_0 and x_t in its mean, its variance β̃; and β, the variance of q(x_t | x_s)."""
+    """q(x_s | x_t, x_0): factors of x_0 and x_t in its mean, its variance β̃; and the variance β of q(x_t | x_s)."""
 
     of_x0: Any
     of_x: Any
@@ -44,7 +44,7 @@ class Posterior(NamedTuple):
 
 
 def posterior(levels: Levels, t: Any, s: Any) -> Posterior:
-    """q(x_s | x_t, x_0) between two levels, or between pairs of them (Eqs. 6, 7 of Ho et al. 2020, for any α and σ)."""
+    """q(x_s | x_t, x_0) of two levels, or of arrays of levels (Eqs. 6, 7 of Ho et al. 2020, for any α and σ)."""
     ratio = levels.alpha[t] / levels.alpha[s]
     before, after = levels.sigma[s] ** 2, levels.sigma[t] ** 2
     beta = after - ratio**2 * before

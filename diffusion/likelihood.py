@@ -22,8 +22,8 @@ class Gaussian(NamedTuple):
 
 
 def parts_of(output: Any, learned: bool) -> tuple[Any, Any | None]:
-    """A network's output [B, …, C] as float32: the prediction, and if its second half is ``learned``, where between
-    β̃ (0) and β (1) that says the variance lies."""
+    """Splits a network's output [B, …, C], as float32: the prediction, and the position of the variance between β̃ (0)
+    and β (1), which is the second half of the channels if the variance is ``learned``; else None."""
     output = ops.cast(output, "float32")
     if not learned:
         return output, None
@@ -35,7 +35,7 @@ class Bound:
     """Terms of the bound of a process with whole times."""
 
     def __init__(self, process: Process) -> None:
-        assert math.isfinite(process.num_steps), "the bound is one of whole times"
+        assert math.isfinite(process.num_steps), "the bound needs whole times"
         self.process, self.last = process, int(process.num_steps)
 
     @cached_property
@@ -45,7 +45,7 @@ class Bound:
         levels = Levels.of(self.process, np.arange(last + 1))
         at = posterior(levels, np.arange(1, last + 1), np.arange(last))
         small = np.array(at.variance)
-        small[0] = small[min(1, last - 1)]  # β̃_1 is 0, and log β̃ of the second takes its place
+        small[0] = small[min(1, last - 1)]  # β̃_1 is 0; its logarithm is replaced by log β̃_2
         columns = (at.of_x0, at.of_x, np.log(np.maximum(small, 1e-30)), np.log(at.beta))
         return tuple(np.concatenate([[0.0], column]) for column in columns)
 
@@ -77,8 +77,8 @@ class Bound:
         return self.term(x0, x, t, Gaussian(mean, self.log_variance(share, t)))
 
     def draw(self, u: Any) -> tuple[Any, Any]:
-        """Uniform numbers [B] in (0, 1) → times t, drawn by 1/t since the terms of small t are large, and the factors
-        with which terms must be multiplied so that their mean is the sum over all t."""
+        """Uniform numbers [B] in (0, 1) → times t with probability ∝ 1/t, since the terms of small t are large, and the
+        factors by which the terms are multiplied, so that their mean is the sum over all t."""
         shares = 1.0 / np.arange(1, self.last + 1)
         shares /= shares.sum()
         ends = ops.convert_to_tensor(np.cumsum(shares)[:-1], "float32")
@@ -100,7 +100,7 @@ def gaussian_kl(a: Gaussian, b: Gaussian) -> Any:
 
 
 def log_likelihood_of_pixels(x0: Any, at: Gaussian) -> Any:
-    """log of the Gaussian's mass on each pixel value's interval, the ends' to infinity (Eq. 13, Ho et al. 2020)."""
+    """log of the Gaussian's mass on each value's interval; the outer two are infinite (Eq. 13, Ho et al. 2020)."""
     inverse = ops.exp(-0.5 * at.log_variance)
     above = _normal_cdf((x0 + HALF_A_LEVEL - at.mean) * inverse)
     below = _normal_cdf((x0 - HALF_A_LEVEL - at.mean) * inverse)

@@ -9,12 +9,12 @@ from files.errors import UserError
 
 
 class Memorised(NamedTuple):
-    """The training image that is nearest to each generated one.
+    """The nearest training image of each generated image.
 
     Attributes:
-        row: [M] which it is.
-        distance: [M] Euclidean distance of the features.
-        authentic: [M] whether the generated image is farther from it than another training image is.
+        row: [M] row of the training image.
+        distance: [M] Euclidean distance between the features of the two.
+        authentic: [M] whether another training image is nearer to this training image than the generated image is.
         copies: [M] whether both have the same features, up to rounding.
     """
 
@@ -27,7 +27,7 @@ class Memorised(NamedTuple):
     def authenticity(self) -> float:
         """Share of authentic images.
 
-        Of new images of the training images' own distribution it depends on the dimension: compare it with that of
+        Even for new images of the training distribution it depends on the dimension: compare it with the share for
         held-out images.
         """
         return float(self.authentic.mean())
@@ -36,8 +36,8 @@ class Memorised(NamedTuple):
 def memorisation(train: np.ndarray, fake: np.ndarray) -> Memorised:
     """Nearest neighbours, and authenticity as Alaa et al. (2022, section 3.3) define it.
 
-    A generated image is not authentic if no training image is nearer to its nearest training image than itself: noise
-    on a training image would make such images. (The authors' code looks up another image's neighbour instead.)
+    A generated image is not authentic if it is nearer to its nearest training image than any other training image is:
+    such an image could be a training image with noise. (The authors' code uses another image's neighbour instead.)
 
     Args:
         train: [N, D] features.
@@ -53,6 +53,6 @@ def memorisation(train: np.ndarray, fake: np.ndarray) -> Memorised:
     square, row = near.square[:, 0], near.row[:, 0]
     others = distances.nearest_others(x, 1).square[row, 0]
     same = distances.same_place(y, x, square, row)
-    # A training image in two copies has no other image nearer than one that equals it.
+    # The nearest other image of a duplicate is its copy, at distance 0.
     authentic = (square > others) & ~same
     return Memorised(row, np.sqrt(square), authentic, same)

@@ -14,11 +14,11 @@ from files.errors import UserError
 SUBSETS, SUBSET_SIZE = 100, 1000  # Bińkowski et al. (2018)
 SIGMA, SCALE = 10.0, 1000.0  # Jayasumana et al. (2024)
 _BLOCK = 2048  # images
-_LEAST = 4  # images of a set whose MMD has a standard error
+_LEAST = 4  # images of a set that the standard error of MMD² needs
 
 
 class Estimate(NamedTuple):
-    """A figure, and its standard error or deviation, or None where there is none."""
+    """A figure, and its standard error; None if it has none."""
 
     value: float
     deviation: float | None
@@ -29,14 +29,14 @@ def kernel_inception_distance(
 ) -> Estimate:
     """KID (Bińkowski et al. 2018): unbiased MMD² with kernel (xᵀy/D + 1)³, the mean over random subsets.
 
-    The standard error is that of other N and M images and other subsets. It is the square root of the variance of
-    the MMD² of all images, by Hoeffding's decomposition, and that of the mean over subsets given the images.
+    The standard error is for a repetition with other N and M images and other subsets. It is the square root of the sum
+    of two variances: of the MMD² of all images, by Hoeffding's decomposition, and of the mean over subsets given them.
 
     Args:
         real: [N, D].
         fake: [M, D].
         seed: of the subsets.
-        subsets: their number; where they are all of the images, one is enough.
+        subsets: their number; one is used if a subset has all images.
         size: images of each set in a subset, at most all of them.
 
     Raises:
@@ -74,7 +74,7 @@ class _Kernels(NamedTuple):
 
 
 class _Variances(NamedTuple):
-    """The parts of MMD²'s variance by Hoeffding's decomposition: of one image's part, and of pairs.
+    """The parts of MMD²'s variance by Hoeffding's decomposition: from single images, and from pairs.
 
     Attributes:
         x: variance of E k(x, x') − E k(x, y) over x.
@@ -92,7 +92,7 @@ class _Variances(NamedTuple):
         """Variance of the unbiased MMD² of n and m images."""
         single = 4.0 * self.x / n + 4.0 * self.y / m
         pairs = 2.0 * self.xx / (n * (n - 1)) + 2.0 * self.yy / (m * (m - 1)) + 4.0 * self.xy / (n * m)
-        # Of equal distributions the first is 0, its estimate is not, and the sum must stay a variance.
+        # For equal distributions ``single`` is 0 and its estimate may be below 0; the sum must stay a variance.
         return max(single, -0.5 * pairs) + pairs
 
 
@@ -103,7 +103,7 @@ def _unbiased(k: _Kernels) -> float:
 
 
 def _variances(k: _Kernels) -> _Variances:
-    """Unbiased up to O(1/n²): what pairs add to the spread of single images' means is taken off."""
+    """Unbiased up to O(1/n²): the pairs' part of the variance of single images' means is subtracted."""
     n = len(k.xx)
     xx, yy, xy = _centred_within(k.xx), _centred_within(k.yy), _centred_between(k.xy)
     pairs = (n - 2) / (n - 1) ** 2
@@ -128,7 +128,7 @@ def _centred_within(kernel: np.ndarray) -> float:
 
 
 def _centred_between(kernel: np.ndarray) -> float:
-    """The same of images of two sets."""
+    """The same for images of two sets."""
     part = kernel - kernel.mean(axis=1, keepdims=True)
     part -= part.mean(axis=0)
     return float((part * part).sum() / ((kernel.shape[0] - 1) * (kernel.shape[1] - 1)))
@@ -146,10 +146,10 @@ def _rows(features: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
 
 
 def cmmd(real: np.ndarray, fake: np.ndarray) -> float:
-    """CMMD (Jayasumana et al. 2024): 1000 MMD² with kernel exp(−|x − y|²/(2·10²)), as its authors' code has it.
+    """CMMD (Jayasumana et al. 2024): 1000 MMD² with kernel exp(−|x − y|²/(2·10²)), as in its authors' code.
 
-    All pairs count, those of an image with itself too. For published numbers, the features are those of CLIP
-    ViT-L/14@336, each divided by its norm.
+    All pairs count, also those of an image with itself. Published numbers use features of CLIP ViT-L/14@336, each
+    divided by its norm.
 
     Args:
         real: [N, D] features.
@@ -166,7 +166,7 @@ def cmmd(real: np.ndarray, fake: np.ndarray) -> float:
 
 
 def _mean_gaussian(x: np.ndarray, y: np.ndarray, shift: np.ndarray) -> float:
-    """Mean of exp(−|x − y|²/(2σ²)) over all pairs; of one set with itself each pair is computed once."""
+    """Mean of exp(−|x − y|²/(2σ²)) over all pairs; if x is y, each pair is computed once."""
     total = 0.0
     for start in range(0, len(x), _BLOCK):
         a = _rows(x, slice(start, start + _BLOCK)) - shift

@@ -1,4 +1,4 @@
-"""Memorisation: distances of samples to their nearest training image, in pixels; ``memorisation`` has features."""
+"""Distances of samples to their nearest training image, in pixels; ``memorisation`` has them in features."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,8 @@ class Neighbours(NamedTuple):
 
 
 def nearest(images: np.ndarray, train: np.ndarray, mirrored: bool = False) -> Neighbours:
-    """For [N, H, W, C] uint8 images, the nearest of [M, H, W, C] training images, or of their mirror images too."""
+    """The nearest of [M, H, W, C] training images for each of [N, H, W, C] uint8 images; with ``mirrored`` also among
+    the training images' mirror images."""
     among, queries = distances.points(*(pixels.reshape(len(pixels), -1) for pixels in (train, images)))
     near = distances.nearest(queries, among)
     found = Neighbours(np.sqrt(near.square[:, 0] / among.width) / 255.0, near.row[:, 0])

@@ -1,10 +1,10 @@
 """Random numbers as a pure function of seed, image, step and pixel.
 
-Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") in additions, rotations and
-exclusive ors only: every backend, batch size and number of devices draws the same bits. ``B`` batch.
+Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") consists of additions, rotations and
+exclusive ors: every backend, batch size and number of devices draws the same bits. ``B`` batch.
 
-What is drawn for two purposes comes from two streams, and this file says which: image i of a seed would otherwise start
-from the very numbers with which the model was trained under that seed.
+Every purpose has a stream of its own, and this file lists the streams. With one stream for all, the noise that image i
+starts from would be the noise that training image i had under the same seed.
 """
 
 import math
@@ -15,12 +15,12 @@ from keras import ops
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
-# Streams of training and evaluation: times, noise, labels that are dropped, the noise of an evaluation, which images
-# see an earlier prediction; and from BOUND on, two for each time at which the variational bound is taken.
+# Streams of training and evaluation: times, noise, dropped labels, noise of an evaluation, which images see an earlier
+# prediction. From BOUND on, two streams for each time at which the variational bound is evaluated.
 TIME, NOISE, LABEL, EVALUATION, SELF, BOUND = 0, 1, 2, 3, 4, 16
-_SAMPLING = 1 << 24  # and above it those of sampling, two a step of the longest process and more
-_EDITING = 1 << 30  # and above it those of edits, two a row; a table has fewer than 2^28 rows
-KNOWN, JUMP = 0, 1  # what an edit draws in a row
+_SAMPLING = 1 << 24  # the first stream of sampling: one for x_T, then one a row of the table
+_EDITING = 1 << 30  # the first stream of edits, two a row; a table has fewer than 2^28 rows
+KNOWN, JUMP = 0, 1  # what an edit draws in a row: the noise of known pixels, and of a jump back
 STREAMS_VERSION = 2  # until 0.8, sampling began at stream 0
 
 
@@ -30,7 +30,7 @@ def sampling_stream(row: Any = None) -> Any:
 
 
 def editing_stream(row: Any, which: int) -> Any:
-    """The stream of what an edit draws in a row besides the sampler's noise."""
+    """The stream of an edit's own noise in a row; ``which`` is KNOWN or JUMP."""
     return _EDITING + 2 * row + which
 
 
@@ -48,13 +48,13 @@ def threefry(key: tuple[Any, Any], counter: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 def uniform(seed: Any, which: Any, stream: Any, count: int) -> Any:
-    """[B, count] numbers in (0, 1): of the examples ``which`` [B], from ``stream``, under ``seed``.
+    """[B, count] numbers in (0, 1) of the examples ``which`` [B], from a stream of a seed.
 
     Args:
-        seed: an integer, or a tensor of one, or [B] one an example.
+        seed: an integer or a scalar tensor for all examples, or [B] with a seed for each.
         which: [B] integers.
-        stream: an integer, or a tensor of one.
-        count: numbers an example.
+        stream: an integer or a scalar tensor.
+        count: numbers for each example.
     """
     return ops.concatenate(_pairs(seed, which, stream, (count + 1) // 2), axis=1)[:, :count]
 

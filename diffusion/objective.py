@@ -26,14 +26,14 @@ def to_model(pixels: Any) -> Any:
 
 
 class Conditioning(NamedTuple):
-    """What a network is trained with besides x_t and t.
+    """The inputs of a network besides x_t and t, in training.
 
     Attributes:
-        num_classes: 0 for a network without labels; label ``num_classes`` means none.
+        num_classes: 0 for a network without labels; the label ``num_classes`` means no class.
         label_dropout: share of labels that are dropped in training, for classifier-free guidance (Ho & Salimans 2022).
-        itself: whether it sees its own earlier prediction of x_0: none for half of the images in training, else the one
-            that it makes without (Chen et al. 2022).
-        condition: images [B, H, W, C] uint8 → what it sees of each besides, [B, H, W, C] float32; None: nothing.
+        itself: whether the network sees its own earlier prediction of x_0 (Chen et al. 2022). In training, half of the
+            images have zeros there, the others the prediction that the network makes from zeros.
+        condition: images [B, H, W, C] uint8 → images [B, H, W, C] float32 that the network also sees; None: none.
     """
 
     num_classes: int = 0
@@ -57,10 +57,10 @@ def make_loss_fn(
     Args:
         model: (x_t, t[, label]) → prediction.
         process: the forward process and its target.
-        given: what the network sees besides.
+        given: the network's other inputs.
         min_snr_gamma: γ of min-SNR weighting; 0: all times have the same weight.
-        learned_variance: whether the prediction's second half is for the variance; T/1000 of the variational bound are
-            added, whose gradient does not reach the mean (L_hybrid, Nichol & Dhariwal 2021).
+        learned_variance: whether the output's second half is for the variance. Then T/1000 times the variational bound
+            is added; its gradient does not reach the mean (L_hybrid, Nichol & Dhariwal 2021).
     """
     if min_snr_gamma:
         process.check_min_snr()
@@ -86,7 +86,7 @@ def make_loss_fn(
     return loss_fn
 
 
-Predicted = tuple[Any, Any | None]  # the target, and where between β̃ and β the variance lies, if that is learned
+Predicted = tuple[Any, Any | None]  # the target, and the position of the variance between β̃ and β if it is learned
 
 
 def _make_predict(
@@ -98,7 +98,7 @@ def _make_predict(
     training: bool,
     place: Place,
 ) -> Callable[[Any, Any], Predicted]:
-    """(x_t [B, …], t [B]) → what the network says of a batch, with all that it sees besides."""
+    """(x_t [B, …], t [B]) → the network's prediction for a batch, given its other inputs."""
     draw = _drawing(batch, place)
     label = _label(given, batch, draw(noise.LABEL) if training else None)
     condition = [] if given.condition is None else [given.condition(batch.image)]
@@ -117,11 +117,11 @@ def _make_predict(
     return predict
 
 
-BOUND_TIMES = 4  # at which an evaluation takes the bound's terms of an image
+BOUND_TIMES = 4  # times at which an evaluation computes the bound's terms for an image
 
 
 def _bits_per_dim(process: Process, predict: Callable, batch: ImageBatch, place: Place) -> Any:
-    """[B] an estimate of the variational bound, whose mean is the bound: its terms at a few times, drawn by 1/t."""
+    """[B] an unbiased estimate of the variational bound, from its terms at a few times that are drawn by 1/t."""
     x0, bound = to_model(batch.image), Bound(process)
     total = bound.prior(x0)
     for k in range(BOUND_TIMES):
@@ -136,24 +136,24 @@ def _bits_per_dim(process: Process, predict: Callable, batch: ImageBatch, place:
 
 
 def _drawing(batch: ImageBatch, place: Place) -> Callable[[int], Any]:
-    """Stream → [B] numbers in (0, 1), by the image's number and not its place: replicas and shards change nothing."""
+    """Stream → [B] numbers in (0, 1). They depend on the image's number, not on its replica, shard or row."""
     return lambda stream: noise.uniform(place.seed, batch.number, stream, 1)[:, 0]
 
 
 def _label(given: Conditioning, batch: ImageBatch, drawn: Any | None) -> Any | None:
-    """[B] what the network is told, some of it dropped where a number in (0, 1) is drawn; None: it has no classes."""
+    """[B] labels, some dropped if numbers ``drawn`` [B] in (0, 1) are given; None for a network without classes."""
     if not given.num_classes or drawn is None:
         return batch.label if given.num_classes else None
     return ops.where(drawn < given.label_dropout, given.num_classes, batch.label)
 
 
 def _half_of(earlier: Any, drawn: Any) -> Any:
-    """Predictions [B, H, W, C], of every other image 0."""
+    """Predictions [B, H, W, C], 0 for about half of the images, by numbers ``drawn`` [B] in (0, 1)."""
     return ops.where(ops.reshape(drawn < 0.5, (-1, 1, 1, 1)), earlier, 0.0)
 
 
 def _spread(number: Any) -> Any:
-    """[B] numbers in (0, 1) that cover it evenly (multiples of the golden ratio), so that few images suffice."""
+    """[B] numbers that cover (0, 1) evenly (multiples of the golden ratio), so that few images suffice."""
     golden = ops.cast(number, "float32") * 0.6180339887
     return ops.maximum(golden - ops.floor(golden), 2.0**-24)
 
@@ -161,8 +161,8 @@ def _spread(number: Any) -> Any:
 def by_time(values: dict[str, np.ndarray], process: Process) -> dict[str, float]:
     """Mean ``loss``, and the mean squared error by bucket of time: ``mse_1_125``, …; empty buckets are left out.
 
-    A bucket has an eighth of the process's times (of edm, of those that training draws); its name has its first and its
-    last time, or its ends where time is continuous. ``bits_per_dim`` comes with its standard error.
+    A bucket is an eighth of the process's times; for edm, an eighth of the times that training draws. Its name has its
+    first and its last time, or its two ends if time is continuous. ``bits_per_dim`` comes with its standard error.
     """
     whole = math.isfinite(process.num_steps)
     shares = np.linspace(0, 1, NUM_BUCKETS + 1)

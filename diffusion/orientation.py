@@ -1,4 +1,4 @@
-"""How a picture has to be turned, by its EXIF data, which may be damaged."""
+"""The turn that a picture needs, from its EXIF data, which may be damaged."""
 
 import struct
 
@@ -19,16 +19,16 @@ _START = b"Exif\0\0"
 
 
 def orientation(loaded: Image.Image) -> tuple[Image.Transpose | None, bool]:
-    """The turn that an image needs, and whether that could be read; nothing else of its EXIF data is looked at.
+    """The turn that an image needs, and whether it could be read; other EXIF data are ignored.
 
-    If one entry of the directory is damaged, the others are not trusted either: the image is not turned.
+    If one entry of the directory is damaged, the image is not turned: the other entries may be wrong too.
     """
     content = _content(loaded)
     if content is not None and not _is_whole(content):
         return None, False
     try:
         value = loaded.getexif().get(_ORIENTATION)
-    except Exception:  # damaged EXIF data raise anything; the pixels are whole
+    except Exception:  # damaged EXIF data may raise anything; the pixels are still whole
         return None, False
     if value is None:
         return None, True
@@ -36,16 +36,16 @@ def orientation(loaded: Image.Image) -> tuple[Image.Transpose | None, bool]:
 
 
 def _content(loaded: Image.Image) -> bytes | None:
-    """EXIF data as the file has them; None if it has none, or in another form (TIFF's own tags, XMP)."""
+    """The file's EXIF data; None if it has none, or has them in another form (TIFF's own tags, XMP)."""
     found = loaded.info.get("exif")
     if isinstance(found, bytes):
         return found.removeprefix(_START)
     cut = any(name == "APP1" and data[:4] == _START[:4] for name, data in getattr(loaded, "applist", ()))
-    return b"" if cut else None  # Pillow passes over a JPEG's that are shorter than their own start
+    return b"" if cut else None  # Pillow ignores a JPEG's EXIF data that are shorter than their header
 
 
 def _is_whole(content: bytes) -> bool:
-    """Whether the first directory and all its values are there."""
+    """Whether the first directory and all its values are complete."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4], "")
     if not order or len(content) < 8:
         return False

@@ -1,6 +1,6 @@
-"""Extractors that the user brings: Keras models, SavedModels and ONNX files, such as CLIP's and DINO's image encoders.
+"""A user's own extractors: Keras models, SavedModels and ONNX files, such as CLIP's and DINO's image encoders.
 
-Size and order of an image's axes follow from the model's own description; the range of its pixels no file says.
+A model's file says the size and the order of an image's axes; it does not say the range of pixels, so a flag must.
 ``B`` batch, ``H, W, C`` an image, ``D`` features.
 """
 
@@ -30,7 +30,7 @@ def _scaled(mean: tuple[float, ...], deviation: tuple[float, ...]) -> tuple[np.n
     return (1.0 / (255.0 * d)).astype(np.float32), (-m / d).astype(np.float32)
 
 
-# Names of --feature_scale → what pixels of 0 … 255 are multiplied by, and what is added then.
+# Names of --feature_scale → factor and summand for pixels of 0 … 255.
 SCALED: dict[str, tuple[np.ndarray, np.ndarray] | None] = {
     "0_255": None,
     "0_1": _scaled((0.0,), (1.0,)),
@@ -41,14 +41,14 @@ SCALED: dict[str, tuple[np.ndarray, np.ndarray] | None] = {
 
 
 class Input(NamedTuple):
-    """What a model takes.
+    """The input of a model.
 
     Attributes:
-        height, width: of an image; None for any.
+        height, width: of an image; None: any.
         channels: 1 or 3.
-        channels_first: whether they come before height and width.
+        channels_first: whether channels come before height and width.
         dtype: of the numbers.
-        batch: images in a batch, where the model says it; None for any.
+        batch: images in a batch; None: any.
     """
 
     height: int | None
@@ -63,10 +63,10 @@ class _Model(NamedTuple):
     """A model that was read.
 
     Attributes:
-        input: what it takes.
-        call: a batch of it → [B, D].
+        input: its input.
+        call: a batch of inputs → [B, D].
         width: D.
-        content_hash: of all that it computes with.
+        content_hash: of its layers and weights.
         network: a Keras model, or None.
         in_numpy: see ``Extractor``.
     """
@@ -83,7 +83,7 @@ def own_extractor(config: FeatureConfig) -> Extractor:
     """The extractor at ``config.features``.
 
     Raises:
-        UserError: nothing is there, it cannot be read, or it does not make one vector of an image.
+        UserError: there is no model, it cannot be read, or its output is not one vector for each image.
     """
     path = Path(config.features).expanduser()
     where = f"--features={path}"
@@ -143,7 +143,7 @@ def _resized(image: np.ndarray, height: int, width: int, bicubic: bool) -> np.nd
 
 
 def _as_input(x: Any, about: Input, scale: str, in_numpy: bool) -> Any:
-    """Float images [B, H, W, C] of 0 … 255 as the model takes them."""
+    """Float images [B, H, W, C] of 0 … 255 → the model's input."""
     if (factors := SCALED[scale]) is not None:
         x = x * factors[0] + factors[1]
     if about.channels_first:
@@ -154,10 +154,10 @@ def _as_input(x: Any, about: Input, scale: str, in_numpy: bool) -> Any:
 
 
 def input_of(where: str, shape: tuple, dtype: str) -> Input:
-    """What a model of images takes, from the shape of its input; names and −1 are dimensions of any size.
+    """The input of a model, from its shape; names and −1 mean dimensions of any size.
 
     Raises:
-        UserError: it is not a batch of images.
+        UserError: the input is not a batch of images.
     """
     sizes = [size if isinstance(size, int) and size > 0 else None for size in shape]
     if len(sizes) != 4 or not {sizes[1], sizes[3]} & {1, 3} or dtype not in ("float32", "uint8"):
@@ -181,14 +181,14 @@ def _read_keras(where: str, path: Path) -> _Model:
     if not isinstance(shape, tuple) or len(shape) != 4 or not isinstance(out, tuple) or len(out) != 2:
         raise UserError(f"{where}: a model from [B, H, W, C] to [B, D] is needed, not {shape} to {out}")
     check_weights(where, model)
-    about = re.sub(r'"shared_object_id": \d+', "", model.to_json())  # an address in this process's memory
+    about = re.sub(r'"shared_object_id": \d+', "", model.to_json())  # a memory address of this process
     _, height, width, channels = shape
     takes = Input(height, width, channels, channels_first=False)
     return _Model(takes, partial(model, training=False), out[1], fingerprint(model.variables, about), model)
 
 
 def check_weights(where: str, model: keras.Model) -> None:
-    """Refuses weights that are not finite, or that batch norms of a negative variance have made so."""
+    """Raises UserError for weights that are not finite, also after batch norms of negative variance were folded in."""
     check_finite(where, {variable.path: np.asarray(ops.convert_to_numpy(variable)) for variable in model.variables})
 
 
@@ -238,7 +238,7 @@ def _read_onnx(where: str, path: Path) -> _Model:
 
 
 def _one_vector(where: str, shapes: dict[str, tuple]) -> str:
-    """The name of the one output [B, D]."""
+    """The name of the single output [B, D]."""
     vectors = [name for name, shape in shapes.items() if len(shape) == 2 and isinstance(shape[1], int) and shape[1] > 0]
     if len(vectors) != 1:
         found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -247,7 +247,7 @@ def _one_vector(where: str, shapes: dict[str, tuple]) -> str:
 
 
 def _content_hash(path: Path) -> str:
-    """Of a file, or of all files of a folder."""
+    """SHA-256 of a file, or of all files of a folder."""
     if path.is_file():
         return file_sha256(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())

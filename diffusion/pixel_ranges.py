@@ -1,6 +1,6 @@
-"""Which values are black and white: pixels of 16 and more bits, and floats, → 8 bits on one scale for a whole data set.
+"""Pixels of 16 or more bits, and floats → 8 bits, by one range of black and white for a whole data set.
 
-A scale for each image would make images incomparable, so what a data set's range is follows from all of them.
+The range follows from all images: a range for each image would make images incomparable.
 """
 
 import math
@@ -12,7 +12,7 @@ from files.documents import shown
 from files.errors import UserError
 
 _WHOLE = {"uint8": (0, 255), "uint16": (0, 65_535), "int16": (-32_768, 32_767), "int32": (-(2**31), 2**31 - 1)}
-_BLOCK = 2**22  # values that are scaled at a time
+_BLOCK = 2**22  # values to scale at a time
 REMEDY = "set --range=MIN,MAX, the values that are black and white"
 
 
@@ -26,7 +26,7 @@ class Range(NamedTuple):
         return f"{self.low:g}…{self.high:g}"
 
     def as_flag(self) -> str:
-        """As --range has it, exactly."""
+        """The value of --range that gives exactly this range."""
         return ",".join(f"{value:g}" if float(f"{value:g}") == value else repr(value) for value in self)
 
 
@@ -39,7 +39,7 @@ class Extremes(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> Self:
-        """Those of an array, which is not empty.
+        """The extremes of an array, which is not empty.
 
         Raises:
             ValueError: a value is no finite number.
@@ -50,7 +50,7 @@ class Extremes(NamedTuple):
         return cls(low, high, frozenset({values.dtype.newbyteorder("=").name}))
 
     def merged(self, other: "Extremes") -> "Extremes":
-        """Those of both."""
+        """The extremes of both together."""
         return Extremes(min(self.low, other.low), max(self.high, other.high), self.kinds | other.kinds)
 
 
@@ -72,10 +72,10 @@ def parse_range(text: str) -> Range | None:
 
 
 def parse_found(values: Any) -> Range | None:
-    """A range as a file has it, a list of two numbers; None for None.
+    """A range from a file, a list of two numbers; None for None.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no such list.
     """
     if values is None:
         return None
@@ -89,7 +89,7 @@ def whole_range(kind: str) -> Range:
     """All values of a type.
 
     Raises:
-        UserError: floats have no such range.
+        UserError: the type is a float, which has no such range.
     """
     if kind in _WHOLE:
         return Range(*_WHOLE[kind])
@@ -99,7 +99,7 @@ def whole_range(kind: str) -> Range:
 
 
 def is_whole(scale: Range) -> bool:
-    """Whether black and white are what they are in pixels of 8 bits: the ends of a type, 0 and 1, or -1 and 1."""
+    """Whether a range is a whole type's, 0 to 1 or -1 to 1, so that its grays compare with those of 8 bits."""
     types = (whole_range(kind) for kind in ("uint8", "uint16", "uint32", "int8", "int16", "int32"))
     return scale in (Range(0, 1), Range(-1, 1), *types)
 
@@ -109,7 +109,7 @@ def choose_range(text: str, found: Extremes, where: str) -> tuple[Range, str]:
 
     Args:
         text: ``--range``.
-        found: what the whole data set has.
+        found: the extremes of the whole data set.
         where: the data set, for errors.
 
     Raises:
@@ -132,7 +132,7 @@ def choose_range(text: str, found: Extremes, where: str) -> tuple[Range, str]:
 
 
 def float_range(found: Extremes) -> Range | None:
-    """[0, 1] or [-1, 1] if that is what floats have; None where they may mean something else."""
+    """[0, 1] or [-1, 1] if floats clearly have this range; None if they may mean something else."""
     if found.low >= 0 and 0.5 < found.high <= 1:
         return Range(0.0, 1.0)
     return Range(-1.0, 1.0) if -1 <= found.low <= -0.5 and found.high <= 1 else None
@@ -155,10 +155,10 @@ def to_bytes(values: np.ndarray, scale: Range) -> tuple[np.ndarray, int]:
 
 
 def kept_as_is(count: int) -> str:
-    """Says that so many images or arrays of 8 bits are on no scale."""
+    """The end of a note: so many images or arrays have 8 bits and are not scaled."""
     return "has 8 bits and is read as it is" if count == 1 else "have 8 bits and are read as they are"
 
 
 def clipped_note(clipped: int, scale: Range) -> list[str]:
-    """Says that values lie outside a range."""
+    """A note if values lie outside a range."""
     return [f"{clipped:,} values outside --range={scale.low:g},{scale.high:g} were set to its ends"] if clipped else []

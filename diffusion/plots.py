@@ -29,7 +29,7 @@ def image_grid(images: np.ndarray, path: Path, columns: int = 0, smallest: int =
 
 
 def animation(frames: np.ndarray, path: Path, smallest: int = 32) -> None:
-    """[F, N, H, W, C] uint8 frames of a grid as a GIF that stays on the last."""
+    """[F, N, H, W, C] uint8 frames of a grid as a GIF that pauses on the last frame."""
     columns = int(np.ceil(np.sqrt(frames.shape[1])))
     pictures = [tiled(images, columns, smallest) for images in frames]
     times = [80] * (len(pictures) - 1) + [2000]

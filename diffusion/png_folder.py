@@ -1,6 +1,6 @@
 """Images as a folder of PNG files, ``CLASS/NUMBER.png``, which --dataset=folder reads.
 
-A folder is written whole, and only what was written here is replaced (``files/owned_folders.py``).
+A folder is written whole, and only replaces a folder that was written here (``files/owned_folders.py``).
 """
 
 import os
@@ -42,12 +42,12 @@ def _is_folder_name(name: str) -> bool:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises UserError where ``folder`` holds anything that ``write_folder`` has not written there."""
+    """Raises UserError if ``folder`` holds anything that ``write_folder`` did not write."""
     check_owned(folder, _NOTE, _WHAT)
 
 
 def write_folder(folder: Path, images: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Writes images [H, W, 1 or 3] uint8 under their names in place of those that were written there before.
+    """Writes images [H, W, 1 or 3] uint8 under their names; replaces the images of an earlier call.
 
     Raises:
         UserError: see ``check_folder``.

@@ -1,7 +1,8 @@
 """Precision and recall, density and coverage: how much of one set lies near the other. ``N`` real, ``M`` generated.
 
-Balls reach from every image to its k-th neighbour among the others of its set, the edge included, as in Kynkäänniemi et
-al. (2019), Eq. 1; images in several copies have balls of radius 0, which hold their copies. ``k`` is each paper's own.
+Every image has a ball whose radius is the distance to its k-th nearest other image of the same set; the edge belongs to
+the ball (Kynkäänniemi et al. 2019, Eq. 1). Images with k copies have a ball of radius 0, which holds the copies. Each
+paper has its own k.
 """
 
 from collections.abc import Sequence
@@ -37,12 +38,12 @@ def precision_recall_density_coverage(
     Args:
         real: [N, D] features.
         fake: [M, D] features.
-        k: neighbours that the balls of precision and recall reach to.
-        density_k: the same of density and coverage.
+        k: of the balls of precision and recall.
+        density_k: k of the balls of density and coverage.
         rows: which images of each; None: all.
 
     Raises:
-        UserError: a set of no more images than neighbours.
+        UserError: a set has no more images than neighbours.
     """
     x, y = distances.points(real, fake, rows=rows)
     most = max(k, density_k)

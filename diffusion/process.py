@@ -1,8 +1,7 @@
-"""The forward process q(x_t | x_0) = N(α_t x_0, σ_t² I), and what follows from it.
+"""The forward process q(x_t | x_0) = N(α_t x_0, σ_t² I), from the image at t = 0 to noise at t = ``last``.
 
-At time t = 0 there is the image; the process ends at ``last``. One interface has whole times (Ho et al. 2020), the
-exploding variance of EDM (Karras et al. 2022) and the straight path of a rectified flow (Liu et al. 2023). On the host
-all is float64 and NumPy; tensors are float32. ``B`` batch.
+One interface covers whole times (Ho et al. 2020), the exploding variance of EDM (Karras et al. 2022), and the straight
+path of a rectified flow (Liu et al. 2023). Arrays are float64, tensors are float32. ``B`` batch.
 """
 
 import dataclasses
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """What all processes have; a new one is a class with α and σ, and an entry in ``SCHEDULES``.
+    """The interface of all processes. A new process is a class with α and σ, and an entry in ``SCHEDULES``.
 
     Attributes:
         config: every choice.
-        target_by_default: what its networks predict unless the user says otherwise.
-        spacing: of the times of a sampler, unless the sampler has its own.
-        scales_input: whether a network sees x_t divided by its standard deviation, whatever its target.
-        num_steps: how many times there are: T, or infinitely many.
+        target_by_default: what the network predicts if the user does not choose.
+        spacing: how a sampler spaces its times, if the sampler has no spacing of its own.
+        scales_input: whether the network sees x_t divided by its standard deviation, for every target.
+        num_steps: the number of times: T, or infinity.
     """
 
     config: "ProcessConfig"
@@ -52,27 +51,27 @@ class Process:
         raise NotImplementedError
 
     def coefficients(self, t: Any) -> tuple[Any, Any]:
-        """α and σ at times t, NumPy (float64) or a tensor (float32), of any shape."""
+        """α and σ at times t of any shape; float64 for an array, float32 for a tensor."""
         raise NotImplementedError
 
     def time_of(self, share: Any) -> Any:
-        """Share in [0, 1) of the times drawn in training → the time; NumPy or a tensor."""
+        """A share in [0, 1) → the time; uniform shares give the default distribution of training times."""
         raise NotImplementedError
 
     def network_time(self, t: Any) -> Any:
-        """[B] t → [B] what the network is told, about 1 … 1000."""
+        """Times t [B] → the network's input for the time [B], about 1 … 1000."""
         raise NotImplementedError
 
     def time_of_lambda(self, lambdas: np.ndarray) -> np.ndarray:
-        """λ = log(α/σ) → the time at which it is, between whole times where times are whole."""
+        """The time at which log(α/σ) = λ; not rounded, even if the process has whole times only."""
         raise NotImplementedError
 
     def existing(self, times: np.ndarray) -> np.ndarray:
-        """Decreasing times of a sampler → those that the process has, all different."""
+        """Moves the decreasing times of a sampler to times of the process, all different."""
         return times
 
     def start(self, levels: "Levels") -> float:
-        """Standard deviation of the x with which sampling starts, at the first of these levels."""
+        """Standard deviation of x at the first level, where sampling starts."""
         return 1.0
 
     @property
@@ -98,21 +97,21 @@ class Process:
         return at.alpha * x0 + at.sigma * noise
 
     def target_of(self, x0: Any, t: Any, noise: Any) -> Any:
-        """What the network should predict, [B, …]."""
+        """The target of the network's output, [B, …]."""
         return self.target.of(self.at(t, x0), x0, noise)
 
     def predict_x0(self, output: Any, x: Any, t: Any) -> Any:
-        """The image that a prediction at x_t implies, [B, …]."""
+        """x̂_0 [B, …] that follows from the network's output at x_t."""
         return self.target.x0(self.at(t, x), output, x)
 
     def network_inputs(self, x: Any, t: Any, label: Any | None = None, beside: Sequence[Any] = ()) -> list[Any]:
-        """What the network takes: x_t [B, …, C] with images beside it in further channels, t [B], and labels [B]."""
+        """The network's inputs: x_t [B, …, C] with the images ``beside`` as further channels, t [B], and labels [B]."""
         x = self.at(t, x).scale_in * x if self.scales_input or self.target.scales_input else x
         x = ops.concatenate([x, *beside], axis=-1) if beside else x
         return [x, self.network_time(t)] + ([] if label is None else [label])
 
     def min_snr_weight(self, t: Any, gamma: float) -> Any:
-        """[B] factors of the target's squared error that make it min(SNR, γ)·|x_0 − x̂_0|² (Hang et al. 2023).
+        """[B] weights that turn the target's squared error into min(SNR, γ)·|x_0 − x̂_0|² (Hang et al. 2023).
 
         min(SNR, γ)/SNR for ε and min(SNR, γ)/(SNR + 1) for v.
         """
@@ -121,7 +120,7 @@ class Process:
         return ops.minimum((at.alpha / at.sigma) ** 2, gamma) * error_of_x0**2
 
     def check_min_snr(self) -> None:
-        """Raises UserError where a time of training would have weight 0."""
+        """Raises UserError if min-SNR weighting would give a training time the weight 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,10 +146,7 @@ class DiscreteProcess(Process):
     @cached_property
     def alpha_bar(self) -> np.ndarray:
         """[T + 1] ᾱ_0 = 1, ᾱ_1, …, ᾱ_T."""
-        config, make = self.config, SCHEDULES[self.config.noise_schedule].betas
-        betas = np.array(config.betas) if config.betas or make is None else make(config)
-        later = np.cumprod(1.0 - betas)
-        return np.concatenate([[1.0], schedules.zero_terminal(later) if config.zero_terminal_snr else later])
+        return schedules.alpha_bar_of(self.config, SCHEDULES[self.config.noise_schedule].betas)
 
     @cached_property
     def alpha(self) -> np.ndarray:
@@ -186,16 +182,14 @@ class DiscreteProcess(Process):
         return np.interp(-lambdas, -there[finite], times[finite])
 
     def existing(self, times: np.ndarray) -> np.ndarray:
-        """Whole times; those that fell on one another are moved up, as little as keeps them decreasing."""
+        """Rounds the times, and moves equal ones up by as little as possible so that all are different."""
         whole, places = np.rint(times).astype(int), np.arange(len(times))
         rising = np.maximum.accumulate(whole[::-1] - places) + places
         return np.minimum(np.maximum(rising, places + 1)[::-1], whole[0] - places)
 
     def check_min_snr(self) -> None:
         if self.config.zero_terminal_snr:
-            raise UserError(
-                "min-SNR weights are 0 where the SNR is: with a zero terminal SNR, t = T would not be learned"
-            )
+            raise UserError("--min_snr_gamma with --zero_terminal_snr: t = T would not be learned, its weight is 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +220,7 @@ class ExplodingProcess(Process):
         return ops.exp(mean + deviation * math.sqrt(2.0) * ops.erfinv(2.0 * share - 1.0))
 
     def network_time(self, t: Any) -> Any:
-        """c_noise = ¼ ln σ of the paper, in thousandths; the embedding counts from 1."""
+        """1000 times the paper's c_noise = ¼ ln σ, plus 1 since the embedding counts from 1."""
         return 1.0 + 250.0 * ops.log(t)
 
     def time_of_lambda(self, lambdas: np.ndarray) -> np.ndarray:
@@ -268,9 +262,9 @@ class Schedule(NamedTuple):
     """A noise schedule by name.
 
     Attributes:
-        process: its process.
-        uses: the fields of ``ProcessConfig`` that it has, of those that not all schedules have.
-        betas: β_1 … β_T, where times are whole.
+        process: the class of its process.
+        uses: the fields of ``ProcessConfig`` that only some schedules use, and that this one uses.
+        betas: computes β_1 … β_T of a process with whole times.
     """
 
     process: type[Process]
@@ -293,14 +287,14 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def make_process(config: "ProcessConfig") -> Process:
-    """The process of a configuration, whose own is settled."""
+    """The process of a configuration; its own ``config`` is the settled one."""
     return SCHEDULES[config.noise_schedule].process(config.settled())
 
 
 def _logit_normal(share: Any) -> Any:
-    """Most of the times are in the middle (Esser et al. 2024): the sigmoid of a standard normal number."""
+    """The sigmoid of a standard normal number: most times are in the middle (Esser et al. 2024)."""
     return ops.sigmoid(math.sqrt(2.0) * ops.erfinv(2.0 * share - 1.0))
 
 
-# Uniform numbers in (0, 1) → shares of the times.
+# Uniform numbers in (0, 1) → the argument of ``Process.time_of``.
 TIME_DISTRIBUTIONS: dict[str, Callable[[Any], Any]] = {"uniform": lambda share: share, "logit_normal": _logit_normal}

@@ -1,4 +1,4 @@
-"""The forward process and how it is reversed: schedule, target, sampler."""
+"""Every choice of the forward process and of sampling: schedule, target, sampler."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffusion.targets import Target
 
 
-OF_TRAINING = ("time_distribution", "p_mean", "p_std")  # how often times are drawn, not what the network predicts
+OF_TRAINING = ("time_distribution", "p_mean", "p_std")  # change how often times are drawn, not the prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +102,12 @@ class ProcessConfig(Config):
 
 
 def refuse_unused(config: Config, chooser: str, uses: Mapping[str, Collection[str]]) -> None:
-    """Raises UserError for a field that was given and is not used by what another field chooses.
+    """Raises UserError for a given field that the choice in another field does not use.
 
     Args:
-        config: its fields; one that has its default was not given.
-        chooser: name of the field that chooses.
-        uses: what may be chosen → names of the fields that it uses, of those that not all use.
+        config: the configuration; a field with its default value counts as not given.
+        chooser: name of the field with the choice.
+        uses: choice → names of the fields that only some choices use, and that this one uses.
     """
     chosen = getattr(config, chooser)
     for field in dataclasses.fields(config):
@@ -190,11 +190,11 @@ class SamplerConfig(Config):
             raise UserError("--churn_between and --churn_noise need --churn")
 
     def variance_at(self, num_steps: float) -> str:
-        """The variance of ancestral sampling of a process with T = ``num_steps``."""
+        """The variance of ancestral sampling for a process with T = ``num_steps``."""
         few = 0 < self.sampling_steps < num_steps
         return self.variance if self.variance != "auto" else "small" if few else "large"
 
     def of_process(self, num_steps: float) -> Self:
-        """The same without ``auto``; what other samplers do not look at is as earlier versions had it."""
+        """The same without ``auto``; samplers that do not use the variance have the value of earlier versions."""
         variance = self.variance_at(num_steps if self.sampler == "ancestral" else 0)
         return dataclasses.replace(self, variance=variance)

@@ -1,4 +1,4 @@
-"""Published U-Nets in diffusers' layout (``google/ddpm-cifar10-32`` and its like) → our weights."""
+"""Published U-Nets in diffusers' layout, such as ``google/ddpm-cifar10-32`` → our weights."""
 
 import re
 from pathlib import Path
@@ -52,7 +52,7 @@ _ONLY = (  # unsupported variants: name, the only supported value, diffusers' de
     ("attn_norm_num_groups", None, None),
 )
 _BLOCK = re.compile(r"down_blocks\.(\d{1,4})\.resnets\.(\d{1,4})\.")
-_UP = re.compile(r"up_\d+_conv")  # between two levels
+_UP = re.compile(r"up_\d+_conv")  # our layer between two levels
 _OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
@@ -109,7 +109,7 @@ def load_generator(folder: Path, placement: Placement) -> Generator:
 
 
 def _said(error: Exception) -> str:
-    """A KeyError's own text is quoted."""
+    """The message of an error, without the quotation marks of a KeyError."""
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error)[:200]
 
 
@@ -150,7 +150,7 @@ def _list(raw: dict[str, Any], name: str) -> list[Any]:
 
 
 def _check_sizes(config: UNetConfig, state: dict[str, np.ndarray], where: Path) -> None:
-    """Refuses a configuration of a larger network than the weights are of, before that network is built."""
+    """Raises UserError for a configuration of a larger network than the weights', before the network is built."""
     blocks = {(int(found[1]), int(found[2])) for name in state if (found := _BLOCK.match(name))}
     widths = [config.base_width * multiplier for multiplier in config.channel_multipliers]
     levels, depth = len({level for level, _ in blocks}), len({block for level, block in blocks if level == 0})
@@ -167,10 +167,10 @@ def _check_sizes(config: UNetConfig, state: dict[str, np.ndarray], where: Path) 
 
 
 def load_unet(state: dict[str, np.ndarray], model: keras.Model, where: Path | str = "state") -> None:
-    """Assigns every weight of ``model`` from a state dict; none at all where one is missing or of another shape.
+    """Assigns every weight of ``model`` from a state dict; assigns none if one is missing or has another shape.
 
     Raises:
-        UserError: names the first such weight.
+        UserError: names the first missing or different weight.
     """
     levels = sum(bool(_UP.fullmatch(layer.name)) for layer in model.layers) + 1
     values = []

@@ -15,7 +15,7 @@ _TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _DDPM = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 _LATENT = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 _DISCRETE = _LATENT | {"beta_schedule": "linear"}
-# The schedulers that belong to this process, and the values of the fields that their files leave out.
+# The schedulers of this process, and the values of fields that their files leave out.
 _DEFAULTS = {
     **dict.fromkeys(("DDPM", "DDPMParallel", "DDIM", "DDIMParallel", "DDIMInverse", "PNDM", "RePaint"), _DDPM),
     **dict.fromkeys(("DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSinglestep"), _DDPM),
@@ -24,13 +24,13 @@ _DEFAULTS = {
     **dict.fromkeys(("HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"), _DISCRETE),
     **dict.fromkeys(("LCM", "TCD"), _LATENT),
 }
-_REFUSED = (  # fields that may mean another process or network: name, the values that are supported
+_REFUSED = (  # fields that may mean another process or network: name, supported values
     ("variance_type", (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")),
     ("use_flow_sigmas", (None, False)),
     ("use_dynamic_shifting", (None, False)),
     ("snr_shift_scale", (None,)),
 )
-_OF_SAMPLING = (  # fields about sampling, which is decided by flags here: name, the value that changes nothing
+_OF_SAMPLING = (  # fields about sampling, for which we have flags: name, the value that changes nothing
     ("clip_sample", True),
     ("clip_sample_range", 1.0),
     ("thresholding", False),
@@ -43,11 +43,11 @@ _OF_SAMPLING = (  # fields about sampling, which is decided by flags here: name,
 
 
 def read_process(scheduler: dict[str, Any]) -> ProcessConfig:
-    """The process; an empty dictionary is that of Ho et al. (2020).
+    """The process; an empty dictionary gives the process of Ho et al. (2020).
 
     Raises:
-        KeyError: a variant that is not supported, by its name and value.
-        UserError: a number that is none, or out of its range.
+        KeyError: names an unsupported variant and its value.
+        UserError: a value that is no number, or out of its range.
     """
     kind = scheduler.get("_class_name", "DDPMScheduler")
     name = kind.removesuffix("Scheduler") if isinstance(kind, str) else ""
@@ -60,7 +60,7 @@ def read_process(scheduler: dict[str, Any]) -> ProcessConfig:
     betas = said.get("trained_betas")
     if betas is not None and not isinstance(betas, list):
         raise KeyError(f"trained_betas is {shown(betas)}, not a list")
-    # Where all β are given, the rest is not looked at.
+    # If all β are given, the other fields are not read.
     ends = _DDPM if betas is not None or said["beta_schedule"] == "squaredcos_cap_v2" else said
     return ProcessConfig(
         diffusion_steps=plain(said, "num_train_timesteps", 1000),
@@ -74,7 +74,7 @@ def read_process(scheduler: dict[str, Any]) -> ProcessConfig:
 
 
 def notes_of(scheduler: dict[str, Any] | None) -> tuple[str, ...]:
-    """What a user of the network should know: choices of sampling that flags make here, or that there is no file."""
+    """Notes for a user of the network: choices of sampling that are not used, or that there is no file."""
     if scheduler is None:
         return (
             "no scheduler_config.json says how the network was trained: β from 1e-4 to 0.02 in 1,000 steps is taken",
@@ -86,7 +86,7 @@ def notes_of(scheduler: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def plain(raw: dict[str, Any], name: str, default: Any = None) -> Any:
-    """A value for a configuration, which checks it; lists and what is too long to be quoted are refused here."""
+    """A value for a configuration, which checks it; lists and very long values are refused here."""
     value = raw[name] if default is None else raw.get(name, default)
     if isinstance(value, list | dict) or len(shown(value)) > 60:
         raise KeyError(f"{name} is {shown(value)}, not a number")

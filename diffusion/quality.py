@@ -1,4 +1,4 @@
-"""The figures besides FID, by name: from two sets of features to numbers, and to what the user is told of them.
+"""The figures besides FID, by name: two sets of features → numbers, and notes for the user.
 
 ``N`` real and ``M`` generated images, ``D`` features, ``K`` logits. The measures are in ``mmd``, ``prdc``, ``scores``,
 ``memorisation`` and ``intervals``.
@@ -15,7 +15,7 @@ from diffusion.fid import Reference
 from diffusion.intervals import fid_infinity, interval_of_mean
 from diffusion.memorisation import memorisation
 
-MOST_NEIGHBOURS = 10_000  # images of a side whose neighbours are searched: all pairs of them are
+MOST_NEIGHBOURS = 10_000  # images of a side in a search for neighbours, which compares all pairs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,21 +38,21 @@ class Compared:
 
 
 class Measured(NamedTuple):
-    """Figures, and what the user is told: why there are none, or of what they are."""
+    """Figures, and notes: why there are none, or on what they are based."""
 
     figures: dict[str, float]
     notes: tuple[str, ...] = ()
 
 
 class Given(NamedTuple):
-    """What a side has, as far as figures ask for it.
+    """The properties of a side that figures need.
 
     Attributes:
         name: in a sentence.
-        size: number of its images; 0 for unknown.
+        size: number of its images; 0: unknown.
         has_features: whether there are features of single images; saved statistics have none.
         has_images: whether features are computed from images.
-        num_logits: of the extractor that does it; 0 for none.
+        num_logits: of the extractor that computes them; 0 for none.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Given(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """Figures, and what they need: the only place that decides whether they can be had.
+    """Figures and their requirements: the only place that decides whether they can be computed.
 
     Attributes:
-        measure: the two sets → figures; where they can be had.
+        measure: the two sets → figures; called if they can be computed.
         called: in a sentence.
-        least: images of each side.
-        of_logits: whether they are of the logits of B alone.
+        least: how many images each side needs.
+        of_logits: whether the figures need the logits of B only.
     """
 
     measure: Callable[[Compared], Measured]
@@ -79,7 +79,7 @@ class Metric:
     of_logits: bool = False
 
     def why_not(self, a: Given, b: Given) -> str:
-        """Why the figures cannot be had; nothing if they can."""
+        """Why the figures cannot be computed; empty if they can."""
         if self.of_logits and not b.has_images:
             return f"{b.name} has no images"
         if self.of_logits and not b.num_logits:
@@ -91,7 +91,7 @@ class Metric:
         return f"it needs {self.least} images, and {few[0]}" if few else ""
 
     def __call__(self, compared: Compared) -> Measured:
-        """The figures, or a note that says why there are none."""
+        """The figures, or a note on why there are none."""
         logits = 0 if compared.logits is None else compared.logits.shape[1]
         a, b = (
             Given(name, 0 if rows is None else len(rows), rows is not None, True, logits)
@@ -102,7 +102,7 @@ class Metric:
 
 
 def saved_statistics(*sides: Given) -> str:
-    """Says which sides are statistics, without features of single images; nothing if none are."""
+    """Says which sides are statistics, without features of single images; empty if none are."""
     names = [side.name for side in sides if not side.has_features]
     return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} saved statistics" if names else ""
 
@@ -151,7 +151,7 @@ def _memorisation(compared: Compared) -> Measured:
 
 
 def _at_most(most: int, count: int, rng: np.random.Generator) -> np.ndarray | None:
-    """Which images are taken of so many; None: all."""
+    """At most ``most`` random rows of ``count``; None: all."""
     return np.sort(rng.choice(count, most, replace=False)) if 0 < most < count else None
 
 
@@ -159,7 +159,7 @@ def _at_most(most: int, count: int, rng: np.random.Generator) -> np.ndarray | No
 METRICS: dict[str, Metric] = {
     "kid": Metric(_kid, "kid"),
     "prdc": Metric(_prdc, "prdc", least=max(prdc.PRECISION_NEIGHBOURS, prdc.DENSITY_NEIGHBOURS) + 1),
-    # In a sentence, the name of the choice would be read as a verb.
+    # In a sentence, "is" would be read as a verb.
     "is": Metric(_is, "Inception Score", least=scores.SPLITS, of_logits=True),
     "cmmd": Metric(_cmmd, "cmmd"),
     "memorisation": Metric(_memorisation, "memorisation"),
@@ -190,7 +190,7 @@ def interval(reference: Reference, fake: np.ndarray, distance: float, seed: int,
 
 
 def notes_on_sizes(real: int, fake: int, width: int) -> list[str]:
-    """Notes where a side has fewer images than features; a number of images of 0 is unknown."""
+    """Notes on sides with fewer images than features; 0 images: their number is unknown."""
     return [
         f"{name} has {count:,} images, fewer than the {width:,} features: FID is far above that of many; compare it "
         "with FID of as many images only, or see KID, which has no such bias, or FID∞ (--extrapolate) of more images"

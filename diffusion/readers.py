@@ -1,4 +1,4 @@
-"""Readers of data set formats → uint8 images and labels. ``N`` images, ``H, W, C`` of each."""
+"""Readers of the formats of data sets: files → uint8 images and labels. ``N`` images, ``H, W, C`` of each."""
 
 import dataclasses
 import gzip
@@ -26,8 +26,8 @@ from files.npz import read_npz as read_arrays
 if TYPE_CHECKING:
     from diffusion.data_config import ReadingConfig
 
-_MOST_BYTES = 2**30  # of an idx file's content, or of a file of CIFAR-10's; EMNIST's largest has 0.6
-# Arrays of images and of their labels, by split, in small letters: Keras', ours, MedMNIST's and others' names.
+_MOST_BYTES = 2**30  # of an idx file's content, or of a file of CIFAR-10; EMNIST's largest file has 0.6 · 2^30
+# Names of the arrays of images and labels, by split, in small letters, as Keras, we, MedMNIST and others use them.
 _NAMES = {
     "train": (
         ("x_train", "train_images", "images", "image", "x", "data", "arr_0"),
@@ -66,7 +66,7 @@ class Images:
         return self.take(np.linspace(0, len(self) - 1, wanted).round().astype(int))
 
     def label(self, rows: np.ndarray) -> np.ndarray:
-        """Labels at ``rows``, 0 where there are none."""
+        """Labels at ``rows``; 0 if the images have no labels."""
         return np.zeros(len(rows), np.int32) if self.labels is None else self.labels[rows].astype(np.int32)
 
     def fingerprint(self) -> str:
@@ -79,14 +79,14 @@ class Images:
 
 
 class Found(NamedTuple):
-    """The content of a data set's files; ``test`` and ``validation`` are None if they have no such images."""
+    """The content of a data set's files; ``test`` and ``validation`` are None if the files have no such split."""
 
     train: Images
     test: Images | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     validation: Images | None = None
-    range: Range | None = None  # what is black and white, if pixels were not of 8 bits
+    range: Range | None = None  # black and white, if pixels did not have 8 bits
 
 
 def download(name: str, classes: tuple[str, ...]) -> Found:
@@ -152,7 +152,7 @@ def read_cifar_binary(files: list[Path], test: Path, classes: tuple[str, ...]) -
 
 
 def _records(path: Path) -> Images:
-    """A label and 3×32×32 bytes a record."""
+    """The records of a file, each a label and 3×32×32 bytes."""
     size = check_regular(path, _MOST_BYTES)
     if size == 0 or size % 3073:
         raise UserError(f"{path}: not a file of CIFAR-10's binary version (records of 3,073 bytes); fetch it again")
@@ -161,20 +161,20 @@ def _records(path: Path) -> Images:
 
 
 def is_arrays(path: Path) -> bool:
-    """Whether ``read_npz`` reads a file of such a name."""
+    """Whether ``read_npz`` reads files of this suffix."""
     return path.suffix.lower() in (".npz", ".npy")
 
 
 def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[str, ...] = ()) -> Found:
-    """An npz file's images and perhaps labels of each split, under any usual names; or a ``.npy`` file's images.
+    """Each split's images and labels, if it has any, in an npz file under usual names; or a ``.npy`` file's images.
 
     Args:
         path: the file.
-        reading: what is black and white, and whether images that cannot be used are left out.
-        classes: what the labels are numbers of; empty for the labels that occur.
+        reading: black and white, and whether unusable images are left out.
+        classes: names of the classes by number; empty: the labels that occur.
 
     Raises:
-        UserError: not such a file, or arrays that are no images or labels.
+        UserError: not a file of arrays, or arrays that are no images or labels.
     """
     arrays = {"images": read_npy(path)} if path.suffix.lower() == ".npy" else read_arrays(path)
     known = {name.lower(): name for name in arrays}
@@ -208,20 +208,20 @@ def _with_channels(pixels: np.ndarray) -> np.ndarray:
 
 
 def _first(known: dict[str, str], names: tuple[str, ...]) -> str | None:
-    """The array's own name of the first of these that there is."""
+    """The name, as the file writes it, of the first of these arrays that exists."""
     return next((known[name] for name in names if name in known), None)
 
 
 class _Part(NamedTuple):
-    """One split as it is found."""
+    """One split as it is in the files."""
 
     pixels: np.ndarray
     labels: Labels | None
-    name: Callable[[int], str]  # of the image in a row
+    name: Callable[[int], str]  # row → name of the image
 
 
 def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple[str, ...], skip: bool) -> Found:
-    """Names of classes → numbers; what the splits have in common is noted."""
+    """Turns names of classes into numbers; notes images that several splits share."""
     labels = {split: part.labels for split, part in parts.items() if part.labels is not None}
     numbered = number_labels(labels, where, classes, skip) if "train" in labels else None
     images: dict[str, Images] = {}
@@ -238,9 +238,9 @@ def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple
 
 
 def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = ignore) -> Found:
-    """Folder or archive: images, perhaps in folders of their classes, perhaps those in folders of their splits.
+    """The images of a folder or archive, which may have folders for classes and for splits.
 
-    ``folders.understand`` says what is what.
+    ``folders.understand`` decides what a folder means.
     """
     where = readable(path)
     loaded = read_images(path, reading, on_progress, lambda names: [bool(s) for s in understand(names, where).splits])

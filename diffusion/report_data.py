@@ -1,4 +1,4 @@
-"""What ``report.html`` is made of: the files of a run's folder, and how far training is. ``N`` pairs."""
+"""The data of ``report.html``: the files of a run's folder, and the progress of training. ``N`` pairs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,15 +17,15 @@ SPLITS = ("train", "validation", "test")
 
 
 class Progress(NamedTuple):
-    """How far an unfinished run is.
+    """The progress of an unfinished run.
 
     Attributes:
         step: of the last figures.
         num_steps: of the whole training.
-        left: time until then, as it is written.
-        now: the time of day, as it is written.
-        reload: seconds after which a browser reads the page again; 0: training does not go on.
-        reason: why it does not; empty while it does.
+        left: remaining time, as a text.
+        now: date and time, as a text.
+        reload: seconds after which a browser reloads the page; 0: training has stopped.
+        reason: why training has stopped; empty while it goes on.
     """
 
     step: int
@@ -37,14 +37,14 @@ class Progress(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Samples, and the training image nearest to each; the closest first.
+    """Samples with their nearest training images; the closest pair first.
 
     Attributes:
         sample: [N] their numbers in the grid.
         pixels: [N, H, W, C] uint8.
-        row: [N] which training images.
-        train: [N, H, W, C] their pixels.
-        distance: [N] as ``neighbours`` has it.
+        row: [N] rows of the training images.
+        train: [N, H, W, C] pixels of the training images.
+        distance: [N] see ``neighbours``.
     """
 
     sample: np.ndarray
@@ -59,7 +59,7 @@ class Pairs(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises UserError for a file that is missing or damaged."""
+        """Reads an npz file; raises UserError if it is missing or damaged."""
         pairs = read_record(cls, path)
         if pairs.pixels.ndim != 4 or pairs.pixels.shape != pairs.train.shape:
             raise UserError(f"{path}: damaged: images of shapes {pairs.pixels.shape} and {pairs.train.shape}")
@@ -67,7 +67,7 @@ class Pairs(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the folder of a run says; what is not there is empty.
+    """The content of a run's folder; missing files give empty fields.
 
     Attributes:
         folder: the run's.
@@ -76,8 +76,8 @@ class Found(NamedTuple):
         result: ``result.json``.
         samplers: ``samplers/samplers.json``.
         pairs: ``nearest.npz``.
-        progress: how far the run is; None if it is finished.
-        enlarge: the factor by which the model enlarges images; 0 for one that makes them from noise alone.
+        progress: of the run; None if it is finished.
+        enlarge: factor by which the model enlarges images; 0: it makes images from noise alone.
     """
 
     folder: Path
@@ -91,7 +91,7 @@ class Found(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path, progress: Progress | None = None) -> Self:
-        """Raises UserError for a file that is damaged."""
+        """Reads the folder; raises UserError for a damaged file."""
 
         def there(name: str) -> Mapping[str, Any]:
             return read_object(folder / name) if (folder / name).exists() else {}
@@ -118,6 +118,6 @@ class Found(NamedTuple):
 
 
 def _factor(config: Any) -> int:
-    """--enlarge of a run, whose configuration may be that of an earlier version."""
+    """--enlarge of a run, whose configuration may be of an earlier version."""
     factor = config.get("enlarge", 0) if isinstance(config, Mapping) else 0
     return factor if isinstance(factor, int) else 0

@@ -1,6 +1,6 @@
-"""``report.html``: what a run of training a diffusion model has found, on one page that needs no network and no script.
+"""``report.html``: the results of training a diffusion model on one page, without scripts or a network.
 
-A pure function of the files of the run's folder and, while the run is not finished, of how far it is.
+The page is a pure function of the files of the run's folder and, until the run is finished, of its progress.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The parts of ``report.html``: what the folder of a run says → HTML. A part whose file is not there says so."""
+"""The parts of ``report.html``: a run's folder → HTML. A part whose file is missing says so."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from diffusion.report_data import NEAREST, SAMPLERS, SAMPLES, Found, Progress
 from training import page
 from training.page import Column, Part, number
 
-MOST_GRIDS = 16  # of those drawn while training
+MOST_GRIDS = 16  # of the grids drawn during training
 _MOST_ROWS = 200  # of a table
 # Bytes of a picture, so that the page stays below 5 MB: base64 makes 4 of 3.
 _OF_GRID, _OF_SAMPLES, _OF_PAIR, _OF_SAMPLER, _OF_CURVES = 96_000, 400_000, 12_000, 40_000, 200_000
@@ -49,7 +49,7 @@ def _figures(run: Found) -> list[str]:
 
 
 def _so_far(run: Found, at: Progress) -> list[str]:
-    """How far training is, in figures."""
+    """The progress of training, in figures."""
     train, validation = run.last("train"), run.last("validation")
     share = at.step / max(1, at.num_steps)
     tiles = [
@@ -71,7 +71,7 @@ def _so_far(run: Found, at: Progress) -> list[str]:
 
 
 def _film(run: Found) -> list[str]:
-    """Grids over training: one is seen at a time, and the arrow keys go from one to the next."""
+    """Grids over training: one is visible at a time, and the arrow keys move to the next."""
     grids = thinned(_grids(run.folder / SAMPLES), MOST_GRIDS)
     if not grids:
         return [] if run.progress else [page.note(f"No grids are in {SAMPLES}/.")]
@@ -93,7 +93,7 @@ def _grids(folder: Path) -> list[tuple[int, Path]]:
 
 
 def thinned(grids: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
-    """At most ``most``, as evenly spread as can be, the first and the last among them."""
+    """At most ``most`` grids, evenly spread, including the first and the last."""
     if len(grids) <= most:
         return list(grids)
     return [grids[k] for k in np.rint(np.linspace(0, len(grids) - 1, most)).astype(int)]
@@ -109,7 +109,7 @@ def _samples(run: Found) -> list[str]:
 
 
 def _groups(run: Found) -> str:
-    """What stands side by side in the grids of a model that enlarges; nothing for others."""
+    """Explains the columns of the grids of a model that enlarges; empty for other models."""
     if not run.enlarge:
         return ""
     how = (

@@ -1,4 +1,4 @@
-"""Resizing as the protocols of features do it: in the graph as two products, and the same on the host. ``B`` batch."""
+"""The resizing rules of the feature protocols, in the graph (as two products) and on the host. ``B`` batch."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def resize_matrix(before: int, after: int, half_pixel: bool) -> np.ndarray:
     """[after, before] bilinear interpolation along one axis.
 
     ``half_pixel=False`` is TensorFlow 1's legacy rule (``align_corners=False``): output i reads at i · before/after.
-    Otherwise pixels have their middle at ½, as everywhere since.
+    Otherwise the middle of a pixel is at ½, as in all later libraries.
     """
     at = np.arange(after, dtype=np.float32) * np.float32(before / after)
     if half_pixel:
@@ -48,13 +48,13 @@ def resize_on_host(image: np.ndarray, height: int, width: int, half_pixel: bool)
 def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """One image [h, w, C] → [height, width, C] float32 of 0 … 255: bicubic with antialiasing, channel by channel.
 
-    Parmar et al. (2022): Pillow's filter on float32, so that nothing is rounded to whole numbers.
+    Pillow's filter on float32, so that nothing is rounded to whole numbers (Parmar et al. 2022).
     """
     return _by_pillow(image, height, width, Image.Resampling.BICUBIC).clip(0.0, 255.0)
 
 
 def resize_antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The same, bilinear with antialiasing: what torchvision's Resize does to tensors of floats."""
+    """The same, but bilinear with antialiasing, as torchvision's Resize of float tensors."""
     return _by_pillow(image, height, width, Image.Resampling.BILINEAR)
 
 

@@ -1,6 +1,6 @@
-"""What a run of training draws: grids while it trains, curves, nearest training images, and the page that has them all.
+"""The pictures of a training run: grids, curves, nearest training images, and the page with all of them.
 
-All of it can be made again or gone without: a picture that fails is said in a note, and the run goes on.
+A run does not depend on them: if a picture fails, a note says so, and the run goes on.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ from training.page import PAGE
 from training.plots import training_curves
 from training.run import Run
 
-_FEWEST_SECONDS, _MOST_SECONDS = 5, 60  # until a browser reads an unfinished page again
-SHARE = 0.05  # of the time of training, at most, that goes into its page
+_FEWEST_SECONDS, _MOST_SECONDS = 5, 60  # after which a browser reloads the page of a running training
+SHARE = 0.05  # largest share of the training time that the page may take
 _PAIRS = 20  # of a sample and its nearest training image
 
 
@@ -42,7 +42,7 @@ class RunPictures:
         generator: the network that is trained.
         request: the images of the grids.
         batch_size: of training.
-        originals: [N, H, W, C] of the images that a model enlarges; None for one that makes them from noise alone.
+        originals: [N, H, W, C] originals of the images that the model enlarges; None: it makes images from noise alone.
     """
 
     run: Run
@@ -71,7 +71,7 @@ class RunPictures:
         self.run.picture(f"{SAMPLES}/step_{step:07d}.png", draw)
 
     def _draw_grid(self, images: np.ndarray, path: Path) -> None:
-        """The images; of a model that enlarges, beside what it was given, a plain enlargement, and the original."""
+        """Draws the images; for a model that enlarges, with small image, plain enlargement and original."""
         source = self.request.source
         if self.originals is None or source is None:
             plots.image_grid(images, path, self.columns())
@@ -80,13 +80,13 @@ class RunPictures:
         plots.image_grid(together, path, columns_of(len(images), PER_IMAGE))
 
     def draw_results(self, images: np.ndarray, near: Neighbours, train: np.ndarray, seconds: float) -> None:
-        """Curves, samples of the best weights, beside them the training images that are nearest, and the page.
+        """Draws curves, samples of the best weights, their nearest training images, and the page.
 
         Args:
             images: [N, H, W, C] the samples.
-            near: their neighbours.
-            train: [M, H, W, C] among which those were looked for.
-            seconds: that training took.
+            near: their nearest training images.
+            train: [M, H, W, C] the training images.
+            seconds: how long training took.
         """
         draw_curves(self.run, self.run.picture)
         self.run.picture("samples.png", lambda path: self._draw_grid(images, path))
@@ -103,7 +103,7 @@ class RunPictures:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """While inside, the page is written at every evaluation; and once more, if training ends before its time."""
+        """A block in which every evaluation updates the page; so does training that ends early."""
         if not (self.config.report and hosts().chief):
             yield
             return
@@ -127,7 +127,7 @@ class _LiveLook:
         self._written, self._took = time.monotonic(), 0.0
 
     def __call__(self, step: int, split: str, figures: dict[str, float]) -> None:
-        """Writes it with the first figures and those of evaluations, unless these follow one another too fast."""
+        """Writes the page for the first figures and for those of evaluations, unless these come too fast."""
         start = time.monotonic()
         since = start - self._written
         if not self._is_first and (split != "validation" or self._took > SHARE * since):
@@ -140,7 +140,7 @@ class _LiveLook:
         self._took = self._written - start
 
     def stopped(self, reason: str) -> None:
-        """Training has ended before its time, or has not begun."""
+        """Writes the page once more if training ends early."""
         if self._run.num_steps:
             lines = self._run.history.splitlines()
             self._write(json.loads(lines[-1])["step"] if lines else 0, 0, reason)
@@ -152,7 +152,7 @@ class _LiveLook:
 
 
 def draw_curves(run: Run, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
-    """The pictures that need no network; ``picture`` is ``run.picture``, or draws only what is missing."""
+    """Draws the pictures that need no network; ``picture``: ``run.picture``, or ``run.missing_picture``."""
     metrics = run.path / "metrics.jsonl"
     picture("loss_by_time.png", lambda path: plots.loss_by_time(metrics, path))
     picture("curves.png", lambda path: training_curves(metrics, path, ("loss", "fid")))
@@ -165,14 +165,14 @@ def draw_page(run: Run) -> None:
 
 
 def draw_missing(run: Run, config: DdpmConfig) -> None:
-    """What a finished run was killed before: pictures that need no network, and the page, if it is older than they."""
+    """For a finished run that was killed early: draws missing pictures that need no network, and an outdated page."""
     draw_curves(run, run.missing_picture)
     if config.report and not _is_current(run.path):
         draw_page(run)
 
 
 def _is_current(folder: Path) -> bool:
-    """Whether the page is there, and newer than all that is in it."""
+    """Whether the page exists and is newer than everything in it."""
     page = folder / PAGE
     files = [*folder.glob("*.png"), *folder.glob(f"{SAMPLERS}/*"), folder / "result.json", folder / NEAREST]
     made = page.stat().st_mtime_ns if page.exists() else 0

@@ -1,4 +1,4 @@
-"""Small grids by sampler and number of evaluations, all from the same noise: what a run's page compares.
+"""Small grids by sampler and number of evaluations, all from the same noise, for a comparison on a run's page.
 
 ``sampling.sample`` compiles a loop for each table. Here one compiled network serves all tables, and NumPy runs their
 rows: compiling a dozen loops would take longer than the images. ``N`` images, ``H, W, C`` of each.
@@ -21,8 +21,9 @@ from diffusion.levels import Levels
 from diffusion.process import Process
 from diffusion.process_config import SamplerConfig
 from diffusion.report_data import SAMPLERS
+from diffusion.sampler_table import Table
 from diffusion.samplers import SAMPLERS as KNOWN
-from diffusion.samplers import Table, make_levels, make_table
+from diffusion.samplers import make_levels, make_table
 from diffusion.sampling import to_pixels
 from files.errors import UserError
 from training.evaluation import make_evaluator
@@ -32,19 +33,19 @@ from training.run import Run
 
 EVALUATIONS = (5, 10, 20)  # of the network, at most
 MOST_IMAGES = 10
-_SHARE, _SECONDS = 0.05, 10.0  # of the training's time, or seconds, that all grids may take
+_SHARE, _SECONDS = 0.05, 10.0  # time that all grids may take: a share of the training time, or seconds
 
 # (x [N, H, W, C], t, the prediction before [N, H, W, C]) → x̂_0 [N, H, W, C]
 Evaluate = Callable[[np.ndarray, float, np.ndarray], np.ndarray]
 
 
 class Planned(NamedTuple):
-    """One grid to be made.
+    """A grid to make.
 
     Attributes:
         sampler: its name.
-        at_most: evaluations that it may take.
-        table: the largest that takes no more.
+        at_most: the most evaluations that it may take.
+        table: the largest table with no more evaluations.
         start: standard deviation of x at the first time.
     """
 
@@ -55,7 +56,7 @@ class Planned(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """What a network is asked; all rows are at the same time."""
+    """Inputs of a network; all rows have the same time."""
 
     x: Any  # [N, H, W, C] float32
     t: Any  # [N] float32
@@ -66,7 +67,7 @@ class _Batch(NamedTuple):
 
 
 def planned(config: SamplerConfig, generator: Generator) -> list[Planned]:
-    """Every deterministic sampler with every number of evaluations, the few first; guided as ``config`` says."""
+    """Every deterministic sampler with every number of evaluations, small numbers first; guidance by ``config``."""
     plans, process = [], generator.process
     for most in EVALUATIONS:
         for name in KNOWN:
@@ -77,7 +78,7 @@ def planned(config: SamplerConfig, generator: Generator) -> list[Planned]:
 
 
 class Chosen(NamedTuple):
-    """A sampler with a number of steps, where it stops, and its table."""
+    """A sampler with a number of steps, its levels, and its table."""
 
     config: SamplerConfig
     levels: Levels
@@ -85,9 +86,9 @@ class Chosen(NamedTuple):
 
 
 def largest(config: SamplerConfig, name: str, most: int, process: Process) -> Chosen | None:
-    """The sampler ``name``, guided as ``config`` says, with as many steps as take at most ``most`` evaluations.
+    """The sampler ``name`` with as many steps as possible in at most ``most`` evaluations; guidance by ``config``.
 
-    None for one that has no table as small as that.
+    None if even its smallest table takes more evaluations.
     """
     for steps in range(most, 0, -1):
         try:
@@ -120,7 +121,7 @@ def run_table(table: Table, evaluate: Evaluate, x: np.ndarray) -> np.ndarray:
 
 
 def make_evaluate(config: SamplerConfig, generator: Generator, request: ImageRequest) -> Evaluate:
-    """The network, compiled once, for as many images as the request has, of its classes."""
+    """The network, compiled once, for the images and classes of a request."""
     count = len(request)
     (like,) = sample_batches(request, len(generator.classes), count)
 
@@ -141,19 +142,19 @@ def make_evaluate(config: SamplerConfig, generator: Generator, request: ImageReq
 
 
 def first_noise(request: ImageRequest, shape: tuple[int, ...]) -> np.ndarray:
-    """[N, H, W, C] standard normal noise from which a generator starts, too."""
+    """[N, H, W, C] standard normal noise, the same from which a generator starts."""
     seed = ops.convert_to_tensor(np.full(len(request), request.seed, np.uint32))
     drawn = noise.normal(seed, ops.convert_to_tensor(request.number, "int32"), noise.sampling_stream(), shape)
     return ops.convert_to_numpy(drawn)
 
 
 def affordable(plans: Sequence[Planned], seconds: float, an_evaluation: float, allowed: float) -> list[int]:
-    """The numbers of evaluations, from the smallest on, whose grids together take no longer than is allowed.
+    """The numbers of evaluations, smallest first, whose grids together take no longer than allowed.
 
     Args:
         plans: all grids.
-        seconds: that were needed already.
-        an_evaluation: seconds of one.
+        seconds: already spent.
+        an_evaluation: seconds of one evaluation.
         allowed: seconds for everything.
     """
     kept = []

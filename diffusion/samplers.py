@@ -3,58 +3,29 @@
 Every sampler here is linear in x and in the predictions so far. Row r of its table evaluates the network at time t_r,
 converts its output to a prediction m_r of x_0, and sets
 
-    x ← W[r, 0] · [x, y, m_r, m_{r-1}, …, z]        where the network is evaluated next
-    y ← W[r, 1] · [x, y, m_r, m_{r-1}, …, z]        what a corrector or the next stage starts from
+    x ← W[r, 0] · [x, y, m_r, m_{r-1}, …, z]        the next input of the network
+    y ← W[r, 1] · [x, y, m_r, m_{r-1}, …, z]        the start of a corrector, or of the next stage
 
-with z new noise. So Algorithm 2, DDIM, DPM-Solver++, UniPC and Heun's method differ only in float64 coefficients, which
-short functions compute once on the host.
+where z is new noise. So Algorithm 2, DDIM, DPM-Solver++, UniPC and Heun's method differ in float64 coefficients only.
+Short functions compute them once, on the host.
 
 Notation: time runs t = t_0 > t_1 > … > t_K = 0; α, σ and λ = log(α/σ) as in ``process``; ``R`` rows, ``M``
 predictions that a row uses, ``B`` batch.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from diffusion.levels import Levels, posterior
+from diffusion.sampler_table import M0, Table, X, Y
 from diffusion.spacings import spaced_times
 from files.errors import UserError
 
 if TYPE_CHECKING:
     from diffusion.process import Process
     from diffusion.process_config import SamplerConfig
-
-# Positions of a row's coefficients: predictions from M0 on, noise last.
-X, Y, M0 = 0, 1, 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A sampler for one process and one choice of times.
-
-    Attributes:
-        times: [R] the time at which each row evaluates the network.
-        weights: [R, 2, 3 + M] coefficients of x and of y, see the module.
-        log_variances: [R, 2] logarithms of β̃ and β, between which a network says where its variance lies; z is
-            multiplied by its root. None: the network says nothing.
-    """
-
-    times: np.ndarray
-    weights: np.ndarray
-    log_variances: np.ndarray | None = None
-
-    @property
-    def memory(self) -> int:
-        """M: predictions that stay in memory, the newest among them."""
-        return self.weights.shape[-1] - 3
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether any row draws noise."""
-        return bool(self.weights[..., -1].any())
 
 
 def _table(times: np.ndarray, weights: np.ndarray, log_variances: np.ndarray | None = None) -> Table:
@@ -69,8 +40,8 @@ def _zeros(rows: int, memory: int) -> np.ndarray:
 def ancestral(levels: Levels, variance: str = "large") -> Table:
     """Algorithm 2 (Ho et al. 2020) over any subset of times.
 
-    ``variance`` is the reverse process's σ²: ``large`` is β, ``small`` is β̃, the posterior's, and ``learned`` lies
-    between them where the network says (Eq. 15, Nichol & Dhariwal 2021).
+    ``variance`` is the reverse process's σ²: ``large`` is β, ``small`` is the posterior's β̃, and ``learned`` is a value
+    between the two that the network predicts (Eq. 15, Nichol & Dhariwal 2021).
     """
     weights, bounds = _zeros(levels.steps, 1), []
     for step in range(levels.steps):
@@ -84,7 +55,7 @@ def ancestral(levels: Levels, variance: str = "large") -> Table:
 def ddim(levels: Levels, eta: float = 0.0) -> Table:
     """DDIM (Eq. 12 with the σ of Eq. 16, Song et al. 2021); η = 0 is deterministic, η = 1 ancestral with β̃.
 
-    The levels may also rise: with η = 0 that is the same path, walked the other way.
+    The levels may also rise, from the image to noise: with η = 0 this is the same path in the other direction.
     """
     weights = _zeros(levels.steps, 1)
     for step in range(levels.steps):
@@ -101,13 +72,13 @@ _NEARLY_PURE_NOISE = 100.0  # σ/α
 def heun(levels: Levels, raised: Levels | None = None, churn_noise: float = 1.0) -> Table:
     """Heun's method on dx̄/dσ̄ = ε with x̄ = x/α and σ̄ = σ/α (Algorithm 1, Karras et al. 2022): two evaluations a step.
 
-    The last step, to t = 0, has σ̄ = 0 at its end, where ε is not defined, and where x_T is nearly pure noise, x̄ of the
-    first is nearly infinite, which would amplify the difference of two ε: both are DDIM's. The order is still 2.
+    Two steps are DDIM's instead; the order is still 2. The last step ends at σ̄ = 0, where ε is not defined. If x_T is
+    nearly pure noise, the first step starts at a nearly infinite x̄, which would amplify the difference of the two ε.
 
     Args:
         levels: where the steps end.
-        raised: [K + 1] where they begin, after noise was added (their Algorithm 2); the same if it is not given.
-        churn_noise: S_noise, by which that noise is multiplied.
+        raised: [K + 1] where the steps begin, after noise was added (Algorithm 2 of the paper); None: ``levels``.
+        churn_noise: S_noise, the factor of the added noise.
     """
     raised = raised or levels
     times, rows = [], []
@@ -132,29 +103,29 @@ def heun(levels: Levels, raised: Levels | None = None, churn_noise: float = 1.0)
 
 
 def _noise_between(levels: Levels, raised: Levels, place: int) -> float:
-    """Standard deviation of the noise from a level to the one that it is raised to; 0 where they are the same."""
+    """Standard deviation of the noise that raises a level to the raised one; 0 if the two are the same."""
     ratio = raised.alpha[place] / levels.alpha[place]
     return float(np.sqrt(max(0.0, raised.sigma[place] ** 2 - (ratio * levels.sigma[place]) ** 2)))
 
 
 def _churned(levels: Levels, config: "SamplerConfig", process: "Process") -> Levels:
-    """The levels with more noise: σ/α times 1 + γ, γ = min(churn/K, √2 − 1), where it is within bounds."""
+    """The levels with more noise: σ/α times 1 + γ, γ = min(churn/K, √2 − 1), if it lies in ``churn_between``."""
     low, high = config.churn_between
     lambdas = levels.lambdas[:-1]
     inside = (lambdas <= -np.log(max(low, 1e-300))) & (lambdas >= -np.log(high))
-    steps = config.sampling_steps or process.num_steps  # of the whole way, where ``levels`` are only its end
+    steps = config.sampling_steps or process.num_steps  # of the whole path; ``levels`` may be only its end
     gamma = np.where(inside, min(config.churn / steps, np.sqrt(2.0) - 1.0), 0.0)
-    # The first has no noise added: x_T is drawn as it should be. Nor is there any beyond the last time.
+    # No noise is added to x_T, which has the right deviation already, nor beyond the last time.
     times = np.minimum(process.time_of_lambda(lambdas - np.log1p(gamma)), process.last)
     times = np.where((gamma > 0) & (np.arange(len(times)) > 0), times, levels.times[:-1])
     return Levels.of(process, np.append(times if process.num_steps == np.inf else np.rint(times), 0))
 
 
 def dpm_solver_pp(levels: Levels, order: int = 2) -> Table:
-    """DPM-Solver++, multistep, of order 2 or 3, with the first steps and the last of lower order (Lu et al. 2022).
+    """DPM-Solver++, multistep, of order 2 or 3; the first steps and the last one have a lower order (Lu et al. 2022).
 
-    Order 2 is Algorithm 2 (2M). Order 3 integrates the parabola through three predictions exactly; the φ_3 term of the
-    authors' code is half of the exact one, which reduces the order to 2.
+    Order 2 is Algorithm 2 (2M). Order 3 integrates the parabola through three predictions exactly. The authors' code
+    has half of the exact φ_3 term, which reduces its order to 2.
     """
     if order not in (2, 3):
         raise UserError(f"DPM-Solver++ of order {order} is not known: use 2 or 3")
@@ -174,10 +145,10 @@ def dpm_solver_pp(levels: Levels, order: int = 2) -> Table:
 
 
 def unipc(levels: Levels, order: int = 3) -> Table:
-    """UniPC: a predictor of this order and a corrector of one more, at one evaluation a step (Zhao et al. 2023).
+    """UniPC (Zhao et al. 2023): a predictor of this order, a corrector of one order more, one evaluation a step.
 
-    Both integrate the polynomial through their predictions of x_0 exactly (the paper's coefficients solve the same
-    equations; its code replaces them by ½ at order 2). There is no correction after the last evaluation.
+    Predictor and corrector integrate the polynomial through the predictions of x_0 exactly. The paper's coefficients
+    solve the same equations; its code uses ½ at order 2. Nothing is corrected after the last evaluation.
     """
     weights = _zeros(levels.steps, order + 1)
     lambdas, sigma = levels.lambdas, levels.sigma
@@ -186,7 +157,7 @@ def unipc(levels: Levels, order: int = 3) -> Table:
         corrected[X] = 1.0
         before = _usable(lambdas, step - 1, order) if step else np.zeros(0)
         if np.isfinite(before).any():
-            # The last step again, now with the prediction at its end as well.
+            # The previous step again, now also with the prediction at its end.
             factors = _integral(levels, np.array([lambdas[step], *before]), step - 1)
             corrected[X], corrected[Y] = 0.0, sigma[step] / sigma[step - 1]
             corrected[M0 : M0 + len(factors)] = factors
@@ -200,7 +171,7 @@ def unipc(levels: Levels, order: int = 3) -> Table:
 def _usable(lambdas: np.ndarray, step: int, order: int) -> np.ndarray:
     """λ of the predictions that a step interpolates, the newest first.
 
-    Only one if an end of the step is infinite; none before the first infinite one.
+    Only the newest if an end of the step has an infinite λ; else none that is older than an infinite λ.
     """
     nodes = lambdas[max(0, step - order + 1) : step + 1][::-1]
     if not np.isfinite(lambdas[step + 1]):
@@ -212,8 +183,8 @@ def _usable(lambdas: np.ndarray, step: int, order: int) -> np.ndarray:
 def _integral(levels: Levels, nodes: np.ndarray, step: int) -> np.ndarray:
     """Weights of predictions at ``nodes`` in x_s − (σ_s/σ_t) x_t = σ_s ∫ e^λ m(λ) dλ over λ_t … λ_s, from t = t_step.
 
-    m is the polynomial through the predictions; Gauss-Legendre quadrature is exact to rounding, and unlike the
-    usual φ functions loses no accuracy for small steps.
+    m is the polynomial through the predictions. Gauss-Legendre quadrature is exact to rounding; the usual φ functions
+    lose accuracy for small steps.
     """
     start, end = levels.lambdas[step : step + 2]
     alpha = levels.alpha[step + 1]
@@ -239,7 +210,7 @@ def _note_variance(config: "SamplerConfig", process: "Process") -> list[str]:
         ]
     if config.variance == "large" and few:
         return [
-            f"the large variance is meant for the smallest steps that there are; with {config.sampling_steps} it "
+            f"the large variance is meant for all T steps; with {config.sampling_steps} steps it "
             "leaves noise in the images (CIFAR-10: FID 46 at 100 steps against 11 with the small one); use variance "
             "small, or dpm++, unipc or ddim"
         ]
@@ -250,9 +221,9 @@ class Sampler(NamedTuple):
     """A sampler by name.
 
     Attributes:
-        table: its choices, the process and the levels → its table.
-        uses: the fields of ``SamplerConfig`` that it has, of those that not all samplers have.
-        spacing: of its times, unless the user chooses another; empty: the process's own.
+        table: (configuration, process, levels) → its table.
+        uses: the fields of ``SamplerConfig`` that only some samplers use, and that this one uses.
+        spacing: of its times, if the user chooses none; empty: the process's spacing.
         warnings: about choices that are allowed but rarely useful.
     """
 
@@ -262,7 +233,8 @@ class Sampler(NamedTuple):
     warnings: Callable[["SamplerConfig", "Process"], list[str]] = lambda config, process: []
 
 
-# Multistep samplers take even steps in λ: evenly in t, the last steps are so long in λ that order 3 is worse than 1.
+# Multistep samplers take even steps in λ: with even steps in t, the last ones are so long in λ that order 3 is worse
+# than order 1.
 SAMPLERS: dict[str, Sampler] = {
     "ancestral": Sampler(
         lambda config, process, levels: ancestral(levels, config.variance_at(process.num_steps)),
@@ -280,7 +252,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def make_levels(config: "SamplerConfig", process: "Process") -> Levels:
-    """Where a sampler stops on its way from noise to the image.
+    """The levels at which a sampler stops between noise and image.
 
     Raises:
         UserError: more steps than the process has.
@@ -295,7 +267,7 @@ def make_levels(config: "SamplerConfig", process: "Process") -> Levels:
 
 
 def make_table(config: "SamplerConfig", process: "Process", levels: Levels | None = None) -> Table:
-    """The coefficients of a sampler for a process; ``levels`` in place of all of its own.
+    """The coefficients of a sampler for a process, at its own levels or at ``levels``.
 
     Raises:
         UserError: more steps than the process has, or an order that the sampler does not have.

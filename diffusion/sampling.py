@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from diffusion.guidance import Predict, Prediction
-from diffusion.samplers import Table
+from diffusion.sampler_table import Table
 
 DrawNoise = Callable[[Any], Any]  # row → z [B, …]
 Constrain = Callable[[Any, Any], Any]  # (row, x [B, …]) → x
 
 
 class Sampled(NamedTuple):
-    """The images, and predictions of them at earlier times."""
+    """The images, and the predictions of x_0 on the way to them."""
 
     image: Any  # [B, …]
     frames: Any | None  # [F, B, …] predictions of x_0, None if ``num_frames`` is 0
@@ -32,10 +32,10 @@ def sample(
     Args:
         table: the sampler.
         predict: the network, with guidance and clipping.
-        draw_noise: called only where the sampler draws any.
+        draw_noise: row → noise; called only if the sampler is stochastic.
         x: [B, …] x at the first time.
-        num_frames: how many predictions to keep, at equal distances; at most one a row.
-        constrain: changes x after each row, if it is given.
+        num_frames: how many predictions of x_0 to keep, evenly spaced over the rows; at most one a row.
+        constrain: changes x after each row; None: nothing does.
     """
     times = ops.convert_to_tensor(table.times, "float32")
     weights = ops.convert_to_tensor(table.weights, "float32")
@@ -52,11 +52,8 @@ def sample(
             seen.append(draw_noise(index) * _deviation(table, prediction, index))
         w = ops.take(weights, index, axis=0)  # [2, 3 + M]
         x, y = (sum(w[target, place] * value for place, value in enumerate(seen)) for target in (0, 1))
-        if constrain:
-            x = constrain(index, x)
-        if frames:  # later rows of the same frame overwrite it
-            frame = [index * num_frames // num_rows, *(0 for _ in x.shape)]
-            frames = [ops.slice_update(frames[0], frame, predictions[0][None])]
+        x = constrain(index, x) if constrain else x
+        frames = _with_frame(frames, prediction.x0, index, num_rows)
         return x, y, predictions[: len(older)], frames
 
     older = [ops.zeros_like(x) for _ in range(max(1, table.memory - 1))]
@@ -64,8 +61,16 @@ def sample(
     return Sampled(x, frames[0] if frames else None)
 
 
+def _with_frame(frames: list, x0: Any, row: Any, num_rows: int) -> list:
+    """The frames, with the row's prediction as the frame of this row; a later row of the same frame overwrites it."""
+    if not frames:
+        return frames
+    start = [row * frames[0].shape[0] // num_rows, *(0 for _ in x0.shape)]
+    return [ops.slice_update(frames[0], start, x0[None])]
+
+
 def _deviation(table: Table, prediction: Prediction, row: Any) -> Any:
-    """Factor of the noise: 1 where the table says how much, else what the network has learned."""
+    """Factor of the noise: 1 if the table has all of its deviation, else the learned deviation."""
     if table.log_variances is None:
         return 1.0
     ends = ops.take(ops.convert_to_tensor(table.log_variances, "float32"), row, axis=0)

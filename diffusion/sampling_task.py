@@ -1,10 +1,9 @@
-"""Images from a trained model: a grid, an animation, an interpolation, or any number of them on disk."""
+"""Images from a trained model: a grid, an animation, an interpolation, or any number of image files."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from diffusion import plots
@@ -20,11 +19,12 @@ from files.errors import UserError
 from training.backends import Placement
 from training.config_files import identifying_flags
 from training.hosts import check_chief_writes
+from training.progress import Progress
 from training.session import precision, session
 from training.shared_arrays import filling
 
 _NOT_COMPARED = ("devices", "precision")  # the model's fingerprint says in which precision it computes
-_FRAMES = 30  # of an animation, without its last
+_FRAMES = 30  # of an animation, besides the last one
 
 
 def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path]:
@@ -35,7 +35,7 @@ def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path
         model_dir: a run's folder, or a published U-Net's in diffusers' layout.
 
     Raises:
-        UserError: no model in ``model_dir``, images that it cannot make, or a folder of PNG files that are others.
+        UserError: no model in ``model_dir``, images that it cannot make, or an output folder of other PNG files.
     """
     model_dir = Path(model_dir)
     out = _out(config, model_dir)
@@ -77,7 +77,7 @@ def _out(config: SampleConfig, model_dir: Path) -> Path:
 
 
 def open_model(model_dir: Path, placement: Placement) -> Generator:
-    """The model of a folder; what a reader of its images should know is printed."""
+    """The model of a folder; prints its notes."""
     generator = open_generator(model_dir, placement)
     if not is_published(model_dir) and not (model_dir / "result.json").is_file():
         print("note: training has not ended; the weights are those of its last evaluation")
@@ -126,7 +126,7 @@ def _check(config: SampleConfig, generator: Generator, request: ImageRequest, ou
 
 
 def _write_grid(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> dict[str, Path]:
-    progress = keras.utils.Progbar(config.num_images, unit_name="image")
+    progress = Progress(config.num_images, "image")
     num_frames = _FRAMES if config.animate else 0
     parts = []
     for part in generator.stream(config.sampler, request, config.batch_size, num_frames):
@@ -163,7 +163,7 @@ def _interpolate(config: SampleConfig, generator: Generator, out: Path) -> dict[
 
 def _write_many(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> dict[str, Path]:
     """Streams the images into an array on disk; an interrupted call is resumed."""
-    # The first that is compared: images of a version that drew other noise are refused for that.
+    # Compared first, so that the error for images of a version with other noise names the noise.
     depends_on: dict[str, Any] = {"noise_streams": STREAMS_VERSION}
     sampler = generator.settled(config.sampler).of_process(generator.process.num_steps)
     settled = dataclasses.replace(config, sampler=sampler)
@@ -172,7 +172,7 @@ def _write_many(config: SampleConfig, generator: Generator, request: ImageReques
     if generator.worse:
         depends_on["worse_model"] = generator.worse.fingerprint()
     with filling(out / "images.npy", (config.num_images, *generator.shape), "uint8", depends_on) as file:
-        progress = keras.utils.Progbar(config.num_images, unit_name="image")
+        progress = Progress(config.num_images, "image", file.done)
         progress.update(file.done)
         if file.done < config.num_images:
             parts = generator.stream(config.sampler, request.after(file.done), config.batch_size)
@@ -185,7 +185,7 @@ def _write_many(config: SampleConfig, generator: Generator, request: ImageReques
 
 
 def _write_npz(array: np.ndarray, request: ImageRequest, classes: tuple[str, ...], out: Path) -> dict[str, Path]:
-    """``images``, and ``labels`` with ``classes``, their names, where there are any: what --dataset=npz reads."""
+    """Arrays that --dataset=npz reads: ``images``, and with classes also ``labels`` and ``classes``, the names."""
     labels = {} if request.label is None else {"labels": request.label.astype(np.int32), "classes": np.array(classes)}
     path = out / "images.npz"
     write_npz(path, {"images": array} | labels)
@@ -194,7 +194,7 @@ def _write_npz(array: np.ndarray, request: ImageRequest, classes: tuple[str, ...
 
 
 def _write_pngs(array: np.ndarray, request: ImageRequest, classes: tuple[str, ...], out: Path) -> dict[str, Path]:
-    """``png/CLASS/NUMBER.png``, in place of those of an earlier call."""
+    """Writes ``png/CLASS/NUMBER.png``; replaces the files of an earlier call."""
     folders = [""] * len(array) if request.label is None else [f"{classes[label]}/" for label in request.label]
     names = (f"{folder}{number:06d}.png" for folder, number in zip(folders, request.number, strict=True))
     write_folder(out / "png", zip(names, array, strict=True))

@@ -1,4 +1,4 @@
-"""Whether the same gray is the same value on both sides of a comparison, where pixels have more than 8 bits."""
+"""Whether a gray has the same value on both sides of a comparison, if pixels have more than 8 bits."""
 
 from diffusion.image_source import ImageSource, Source
 from diffusion.pixel_ranges import Range, is_whole, parse_found, parse_range
@@ -6,13 +6,13 @@ from files.errors import UserError
 
 
 def check_scales(a: Source, b: Source) -> list[str]:
-    """Compares what is black and white on each side, where pixels have more than 8 bits.
+    """Compares the ranges of black and white of the two sides, if pixels have more than 8 bits.
 
     Returns:
-        A note where one side has a scale of its own, and the other has 8 bits or does not say what it has.
+        A note if one side has a range of its own, and the other has 8 bits or does not say its range.
 
     Raises:
-        UserError: each side has a scale of its own: the same value would be gray of two kinds.
+        UserError: each side has a range of its own: the same value would be two different grays.
     """
     scales = [_scale_of(source) for source in (a, b)]
     if scales[0] == scales[1] or all(scale is None or is_whole(scale) for scale in scales):
@@ -35,7 +35,7 @@ def check_scales(a: Source, b: Source) -> list[str]:
 
 
 def _scale_of(source: Source) -> Range | None:
-    """What is black and white on a side; None for pixels of 8 bits, and where a file does not say it."""
+    """Black and white of a side; None for pixels of 8 bits, or if a file does not say it."""
     if isinstance(source, ImageSource):
         return source.range
     about = source.provenance
@@ -46,7 +46,7 @@ def _scale_of(source: Source) -> Range | None:
 
 
 def _is_known(source: Source) -> bool:
-    """Whether a side that names no range is known to have pixels of 8 bits: images, or what we saved of some."""
+    """Whether a side without a range surely has pixels of 8 bits: images, or files that we saved."""
     return isinstance(source, ImageSource) or "source" in source.provenance
 
 

@@ -1,5 +1,6 @@
-"""β_1 … β_T of processes with whole times. NumPy only."""
+"""β_1 … β_T and ᾱ_0 … ᾱ_T of processes with whole times. NumPy only."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,19 +12,19 @@ MOST_BETA = 0.999
 
 
 def linear(config: "ProcessConfig") -> np.ndarray:
-    """β from --beta_start to --beta_end in equal steps (Ho et al. 2020), scaled by 1000/T for other T than 1000."""
+    """β from --beta_start to --beta_end in equal steps (Ho et al. 2020), multiplied by 1000/T."""
     scale = 1000 / config.diffusion_steps
     betas = np.linspace(scale * config.beta_start, scale * config.beta_end, config.diffusion_steps)
     return np.minimum(betas, MOST_BETA)
 
 
 def linear_unscaled(config: "ProcessConfig") -> np.ndarray:
-    """The same β at any T, as diffusers has it: with few steps, x_T is far from pure noise."""
+    """The same β at any T, as in diffusers: if T is small, x_T is far from pure noise."""
     return np.linspace(config.beta_start, config.beta_end, config.diffusion_steps)
 
 
 def scaled_linear(config: "ProcessConfig") -> np.ndarray:
-    """√β in equal steps, diffusers' schedule of latent diffusion; not scaled by T either."""
+    """√β in equal steps, diffusers' schedule of latent diffusion; not scaled by T."""
     return np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.diffusion_steps) ** 2
 
 
@@ -48,6 +49,13 @@ def sigmoid_alpha_bar(config: "ProcessConfig") -> np.ndarray:
 def betas_of(alpha_bar: np.ndarray) -> np.ndarray:
     """[T + 1] ᾱ_0 … ᾱ_T, up to a factor → [T] β, at most 0.999."""
     return np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], MOST_BETA)
+
+
+def alpha_bar_of(config: "ProcessConfig", make: Callable[["ProcessConfig"], np.ndarray] | None) -> np.ndarray:
+    """[T + 1] ᾱ_0 = 1, ᾱ_1, …, ᾱ_T, from the configuration's own betas or from those that ``make`` computes."""
+    betas = np.array(config.betas) if config.betas or make is None else make(config)
+    later = np.cumprod(1.0 - betas)
+    return np.concatenate([[1.0], zero_terminal(later) if config.zero_terminal_snr else later])
 
 
 def zero_terminal(alpha_bar: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""The sets that a Fréchet distance compares: image folders, arrays, data sets, trained models, and their statistics or
-features, where somebody computed these before."""
+"""The sets that a Fréchet distance compares: image folders, arrays, data sets, trained models, and saved statistics or
+features of such sets."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ from training.run_config import read_own
 
 
 def open_source(text: str, config: FidConfig, placement: Placement) -> Source:
-    """A source by what the user wrote: a path; ``NAME:SPLIT``, or ``NAME:SPLIT@PATH`` for a named data set; or
-    ``RUN_DIR:SPLIT``, what a run of ddpm had there.
+    """The source that the user named: a path; ``NAME:SPLIT`` or ``NAME:SPLIT@PATH`` for a named data set; or
+    ``RUN_DIR:SPLIT`` for a split of a run of ddpm.
 
     Args:
         text: ``config.a`` or ``config.b``.
@@ -41,7 +41,7 @@ def open_source(text: str, config: FidConfig, placement: Placement) -> Source:
         placement: where models run.
 
     Raises:
-        UserError: there is no such set, it has a single image, or it does not say what it is.
+        UserError: there is no such set, it has a single image, or a file does not say how it was computed.
     """
     source = _open(text, config, placement)
     if isinstance(source, FeatureFile):
@@ -92,7 +92,7 @@ def _path(text: str, path: Path, config: FidConfig, placement: Placement) -> Sou
 
 
 def notes_on_splits(texts: tuple[str, str], sources: tuple[Source, Source]) -> list[str]:
-    """Notes where one side is a run of ddpm, and the other held-out images of its data set that it did not hold out."""
+    """Notes if one side is a run of ddpm, and the other has images of its data set that it did not hold out."""
     notes = []
     for run, other, source in ((texts[0], texts[1], sources[1]), (texts[1], texts[0], sources[0])):
         folder = Path(run).expanduser()
@@ -114,7 +114,7 @@ def notes_on_splits(texts: tuple[str, str], sources: tuple[Source, Source]) -> l
 def array_source(
     name: str, images: Images, config: FidConfig, classes: tuple[str, ...] = (), **depends_on: Any
 ) -> ImageSource:
-    """Images that are in memory, or as many of them as are wanted; ``classes`` are names by label."""
+    """Images in memory, or a subset of --num_images; ``classes``: names by label."""
     rows = chosen(len(images), contents_of_rows(images.pixels), config)
     wanted = images if rows is None else images.take(rows)
     return ImageSource(
@@ -134,13 +134,13 @@ def _data_set(text: str, name: str, split: str, data_path: str, config: FidConfi
 
 
 def _data_of_run(text: str, run: Path, split: str, config: FidConfig) -> ImageSource:
-    """Images that a run learned from, or held out, read and split as it did."""
+    """A split of a run's data, read and split as in the run."""
     about = config_files.load(run / "config.json", DdpmConfig())
     return _split(text, split, config, rule_of_run(run, about.data), about.seed, whole=False)
 
 
 def _split(text: str, split: str, config: FidConfig, data: DataConfig, seed: int, whole: bool = True) -> ImageSource:
-    """``whole``: whether ``train`` is with the images that a run would hold out of it for validation."""
+    """``whole``: whether ``train`` includes the images that a run holds out of it for validation."""
     if split not in SPLITS:
         raise UserError(f"{text}: a split is one of {', '.join(SPLITS)}, not {split!r}")
     splits = load(data, seed)
@@ -183,10 +183,10 @@ def _files(text: str, path: Path, config: FidConfig) -> ImageSource:
 def _looked_through(
     path: Path, reading: ReadingConfig, listing: Listing, notes: list[str], scale: Scale | None
 ) -> tuple[list[bytes], list[PurePosixPath] | None]:
-    """What distinguishes each image, whatever its name is: the hash of its file, and its number among the frames.
+    """A key of each image that does not depend on its name: the hash of its file, and the number of the frame.
 
-    Files and images are the same unless bad ones are left out or all frames are read. Then all are decoded, which gives
-    the images' names too.
+    Every file is one image, unless bad files are left out or all frames are read. Then all files are decoded, which
+    also gives the images' names.
     """
     if reading.frames == "first" and not reading.skip_bad_images:
         notes += listing.notes
@@ -199,10 +199,10 @@ def _looked_through(
 
 
 def _on_all_splits(text: str, path: Path, listing: Listing) -> list[str]:
-    """Says that the images of a folder are those of all its splits, if it has any."""
+    """A note that the images of a folder are from all its splits, if it has several."""
     try:
         splits = set(understand([folder / "image.png" for folder in sorted(listing.folders)], str(path)).splits)
-    except UserError:  # no data set to learn from, but images
+    except UserError:  # no data set for training, but images all the same
         return []
     there = [split for split in SPLITS if split in splits]
     if len(there) < 2:
@@ -211,7 +211,7 @@ def _on_all_splits(text: str, path: Path, listing: Listing) -> list[str]:
 
 
 def _on_other_splits(text: str, found: Found) -> list[str]:
-    """Says that the images of a file of arrays are not those of all its splits, if it has several."""
+    """A note that the images of a file of arrays are from its first split only, if it has several."""
     others = [name for name, images in (("validation", found.validation), ("test", found.test)) if images is not None]
     if not others:
         return []
@@ -222,19 +222,19 @@ def _on_other_splits(text: str, found: Found) -> list[str]:
 
 
 def _other_files(path: Path, config: FidConfig) -> list[Path]:
-    """The other side, if it is of image files too: pixels of 16 bits have one scale on both."""
+    """The other side, if it also has image files: pixels of 16 bits have one scale on both sides."""
     sides = {Path(text).expanduser() for text in (config.a, config.b)} - {path}
     models = {side for side in sides if (side / "model" / "config.json").is_file() or is_published(side)}
     return [side for side in sides - models if side.is_dir() or side.name.lower().endswith(ARCHIVES)]
 
 
 def _of_range(scale: Range | None) -> dict[str, Any]:
-    """What a result says of pixels of more than 8 bits, whose scale follows from the images."""
+    """The entry in a result for pixels of more than 8 bits, whose scale follows from the images."""
     return {} if scale is None else {"pixel_range": list(scale)}
 
 
 def _of_reading(reading: ReadingConfig) -> dict[str, Any]:
-    """The choices that decide what is read of the same files; as earlier versions had them, where they are theirs."""
+    """The choices that change the pixels; one that earlier versions lacked only if it is not the default."""
     about: dict[str, Any] = {"image_size": reading.image_size, "channels": reading.channels}
     if reading.skip_bad_images:  # which files are bad depends on the limit
         about |= {"max_megapixels": reading.max_megapixels}
@@ -246,7 +246,7 @@ def _of_reading(reading: ReadingConfig) -> dict[str, Any]:
 def _labels_of_files(
     path: Path, reading: ReadingConfig, rows: np.ndarray | None, names: list[PurePosixPath] | None
 ) -> list[str] | None:
-    """By the folders' names; ``names`` are those of the images, None where these are the files."""
+    """Labels by the folders' names; ``names``: of the images; None: every file is one image."""
     if names is None:
         names = [entry.name for entry in entries(path, reading)]
     labels = understand(names, str(path)).labels
@@ -268,11 +268,11 @@ def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> Im
             yield from part["image"]
 
     depends_on = {"model": generator.fingerprint(), "sampler": repr(sampler), "seed": config.seed, "count": count}
-    depends_on["noise_streams"] = STREAMS_VERSION  # images of a seed are others than those of earlier versions
+    depends_on["noise_streams"] = STREAMS_VERSION  # in earlier versions a seed gave other images
     # TensorFloat-32 is off while features are computed; see ``features.make_feature_stream``.
     depends_on["model_precision"] = "float32" if generator.precision == "tf32" else generator.precision
     own = generator.range or _range_of_run(path)
-    if generator.range is not None:  # runs of versions that did not say it are the same as they were
+    if generator.range is not None:  # absent in runs of versions that did not save it
         depends_on["pixel_range"] = list(generator.range)
     classes = generator.classes
     labels = [classes[number % len(classes)] for number in range(count)] if classes else None
@@ -282,7 +282,7 @@ def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> Im
 
 
 def _range_of_run(run: Path) -> Range | None:
-    """What was black and white of the images of a run whose model does not say it, as before version 0.10."""
+    """Black and white of a run's images, for a model of a version before 0.10, which does not say it."""
     if not (run / "data.json").is_file() or not (run / "config.json").is_file():
         return None
     reading = config_files.load(run / "config.json", DdpmConfig()).data

@@ -20,7 +20,7 @@ def uniform(process: "Process", steps: int) -> np.ndarray:
 
 
 def trailing(process: "Process", steps: int) -> np.ndarray:
-    """Even in t, from the last time to t = 0, which is no evaluation's (Lin et al. 2024)."""
+    """Even in t, from the last time to t = 0, where the network is not evaluated (Lin et al. 2024)."""
     return np.linspace(process.last, 0.0, steps + 1)[:-1]
 
 
@@ -48,11 +48,11 @@ SPACINGS: dict[str, Callable[["Process", int], np.ndarray]] = {
     "logsnr": logsnr,
     "karras": karras,
 }
-CHOICES = ("", *SPACINGS)  # "" is the sampler's or the process's own
+CHOICES = ("", *SPACINGS)  # "": the spacing of the sampler, or of the process
 
 
 def _ends(process: "Process") -> tuple[float, float]:
-    """λ of the last time and of the first; of a time a little earlier where x_T is pure noise."""
+    """λ of the last and of the first time; if λ is infinite at the last time, of a time a little before it."""
     lambdas = process.lambdas(np.array([process.last, process.last - process.first, process.first]))
     return float(lambdas[0] if np.isfinite(lambdas[0]) else lambdas[1]), float(lambdas[2])
 
@@ -67,8 +67,8 @@ def spaced_times(process: "Process", steps: int, spacing: str) -> np.ndarray:
     """``steps`` decreasing times from the last, and 0: [steps + 1].
 
     Args:
-        process: whose times and λ are meant.
-        steps: evaluations' times.
+        process: its times and λ.
+        steps: how many times.
         spacing: a name in ``SPACINGS``.
 
     Raises:

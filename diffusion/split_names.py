@@ -1,4 +1,4 @@
-"""What names of folders say of splits: ``train``, ``Test-Set``, ``val2017``, ``cats_train``, ``trainA``."""
+"""Names of folders → splits: ``train``, ``Test-Set``, ``val2017``, ``cats_train``, ``trainA``."""
 
 import re
 from collections import defaultdict
@@ -13,9 +13,9 @@ _SPLIT_NAMES = {
     **dict.fromkeys(("validation", "validate", "validating", "valid", "val", "dev", "development"), "validation"),
     **dict.fromkeys(("test", "tests", "testing", "tst", "eval", "evaluation", "holdout"), "test"),
 }
-_EITHER = ("eval", "evaluation")  # validation where there are test images besides
-_BESIDE_TRAINING = ("query", "gallery")  # test images there, and anything elsewhere
-_NO_CLASS = ("test", "tests", "testing", "val", "validation", "holdout")  # names that no class has
+_EITHER = ("eval", "evaluation")  # test images; validation if there are other test images
+_BESIDE_TRAINING = ("query", "gallery")  # test images, but only beside a folder of training images
+_NO_CLASS = ("test", "tests", "testing", "val", "validation", "holdout")  # names that cannot be a class
 _FILLER = {"set", "data", "dataset", "split", "image", "images", "img", "imgs", "pictures", "photos", "seg", "folder"}
 _IMAGES = {"image", "images", "img", "imgs", "data"}
 _COMPANIONS = {
@@ -28,11 +28,11 @@ _TOGETHER = ((r"\b(held|hold) out\b|\bheldout\b", "holdout"), (r"\btrain (val|va
 
 
 class Named(NamedTuple):
-    """What folders of one level are called.
+    """The meaning of the folders of one level.
 
     Attributes:
-        kinds: folder → split, of those that are splits.
-        classes: folder → class, where the names of splits have it in them.
+        kinds: folder → split, for folders that are splits.
+        classes: folder → class, if the names of splits contain classes.
     """
 
     kinds: dict[str, str]
@@ -40,12 +40,12 @@ class Named(NamedTuple):
 
 
 def split_of(folder: str) -> str:
-    """The split that a folder's name says, or nothing: ``Train``, ``test-set``, ``validation images``, ``val2017``."""
+    """The split in a folder's name, or empty: ``Train``, ``test-set``, ``validation images``, ``val2017``."""
     return _SPLIT_NAMES.get(_simple(folder), "")
 
 
 def is_no_class(folder: str) -> bool:
-    """Whether a folder is called as no class is: ``test``, ``val``."""
+    """Whether a folder's name cannot be a class: ``test``, ``val``."""
     return _simple(folder) in _NO_CLASS
 
 
@@ -53,8 +53,8 @@ def name_splits(folders: Iterable[str], where: str) -> Named:
     """Which folders of a level are splits, by their names.
 
     Raises:
-        UserError: some names have a word of training in them and others one of held-out images, and it is not clear
-            what belongs together.
+        UserError: some names contain a word for training and others a word for held-out images, and it is not clear
+            which belong together.
     """
     folders = list(folders)
     names = {folder: _simple(folder) for folder in folders if split_of(folder)}
@@ -79,7 +79,7 @@ def name_splits(folders: Iterable[str], where: str) -> Named:
 
 
 def conflict(folders: Iterable[str]) -> tuple[str, str] | None:
-    """A folder with a word of training in its name, and another with one of held-out images, if there are such."""
+    """A folder whose name has a word for training, and one with a word for held-out images; None without both."""
     said = {folder: {_SPLIT_NAMES[word] for word in _words(folder) if word in _SPLIT_NAMES} for folder in folders}
     train = [folder for folder, kinds in said.items() if "train" in kinds]
     held_out = [folder for folder, kinds in said.items() if kinds and "train" not in kinds]
@@ -87,10 +87,10 @@ def conflict(folders: Iterable[str]) -> tuple[str, str] | None:
 
 
 def check_classes(names: Sequence[str], where: str) -> None:
-    """Refuses what is no class but another part of the same images.
+    """Checks that folders are classes and not other parts of the same images.
 
     Raises:
-        UserError: folders of images beside one of their masks, or folders of folds.
+        UserError: a folder of images beside a folder of their masks, or folders of folds.
     """
     images = [name for name in names if set(_letters(name)) and set(_letters(name)) <= _IMAGES]
     others = [name for name in names if set(_letters(name)) & _COMPANIONS and set(_letters(name)) <= _ABOUT_IMAGES]
@@ -107,16 +107,16 @@ def check_classes(names: Sequence[str], where: str) -> None:
 
 
 def some(names: Iterable[str]) -> str:
-    """A few of the names, as they are said."""
+    """A few of the names, for a message."""
     listed = [shown(name, 40) for name in names]
     return ", ".join(listed[:5]) + (", …" if len(listed) > 5 else "")
 
 
 def _with_topic(folders: Iterable[str]) -> Named | None:
-    """Splits by one word of names that differ in nothing else: ``cats_train`` and ``cats_test``.
+    """Splits by names that differ in one word only: ``cats_train`` and ``cats_test``.
 
-    Of several such pairs (``trainA, trainB, testA, testB``), what they have in common is the class. None if a name has
-    no counterpart or two such words.
+    In several such pairs (``trainA, trainB, testA, testB``), the common part is the class. None if a name has no
+    counterpart, or two words for splits.
     """
     kinds: dict[str, str] = {}
     topics: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
@@ -141,13 +141,13 @@ def _with_topic(folders: Iterable[str]) -> Named | None:
 
 
 def _simple(folder: str) -> str:
-    """The one word of a name that is neither a number nor what every folder of images may be called."""
+    """A name's only word besides numbers and general words such as ``images``; empty if it has none or several."""
     words = _words(folder)
     return words[0] if len(words) == 1 else ""
 
 
 def _words(folder: str) -> tuple[str, ...]:
-    """The words of a name that say something, without what may hang on them (``testset``)."""
+    """The words of a name without general words, and without endings such as in ``testset``."""
     text = " ".join(_plain(piece) for piece in _pieces(folder) if piece.casefold() not in _FILLER)
     for pattern, word in _TOGETHER:
         text = re.sub(pattern, word, text)
@@ -159,7 +159,7 @@ def _letters(folder: str) -> list[str]:
 
 
 def _pieces(folder: str) -> list[str]:
-    """The words of a name as they are written: between what is no letter, and where a capital begins one."""
+    """The words of a name as written: split at characters that are no letters, and before capitals."""
     return re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", folder))
 
 

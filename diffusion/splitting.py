@@ -1,4 +1,4 @@
-"""Which images are held out: a share of every class, copies of an image on one side. ``N`` images. NumPy only."""
+"""Which images are held out: a share of every class, with all copies of an image on one side. ``N`` images."""
 
 import hashlib
 
@@ -6,16 +6,16 @@ import numpy as np
 
 
 def first_copies(pixels: np.ndarray) -> np.ndarray:
-    """[N] the row of the first image with the same pixels as each: its own where it is the first."""
+    """[N] for each image, the row of the first image with the same pixels, which may be itself."""
     first: dict[bytes, int] = {}
     hashes = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in pixels)
     return np.array([first.setdefault(found, row) for row, found in enumerate(hashes)], np.int64)
 
 
 def draw(copies: np.ndarray, labels: np.ndarray | None, share: float, seed: int) -> np.ndarray:
-    """[N] which images a part of a share gets: one at least of the different ones, each class by its share.
+    """[N] whether each image is drawn: a share of the different images, at least one, and of each class its share.
 
-    A class keeps an image outside of the part wherever the share leaves room for it.
+    If the share allows it, at least one image of every class is not drawn.
 
     Args:
         copies: [N] from ``first_copies``; equal numbers go to one side.
@@ -36,7 +36,7 @@ def draw(copies: np.ndarray, labels: np.ndarray | None, share: float, seed: int)
 
 
 def _shares(counts: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """How many of each class, ``wanted`` in all; what whole numbers leave goes to those that are furthest below."""
+    """Numbers by class, ``wanted`` in all: rounded down, then one more for the classes furthest below their share."""
     exact = wanted * counts / counts.sum()
     shares = np.minimum(np.floor(exact), counts - 1).astype(int)
     for room in (counts - 1, counts):

@@ -1,7 +1,7 @@
-"""Means and covariances of features as files, with where they come from.
+"""Files of means and covariances of features, with their provenance.
 
-Our npz files hold ``mu`` [D] and ``sigma`` [D, D], as those of other tools do, and also ``count`` and ``provenance``
-(JSON). ``tool_files`` reads the files of other tools, which say less.
+Our npz files hold ``mu`` [D] and ``sigma`` [D, D], like those of other tools, and also ``count`` and ``provenance``
+(JSON). ``tool_files`` reads the files of other tools, which lack these two.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ class Tool(NamedTuple):
     """A tool that writes statistics or features without saying how it computed them.
 
     Attributes:
-        mode: the protocol of ours that gives the same numbers; see ``extractors.EXTRACTORS``.
-        resize: how it resizes images.
+        mode: our protocol that gives the same numbers; see ``extractors.EXTRACTORS``.
+        resize: how the tool resizes images.
     """
 
     mode: str
@@ -35,7 +35,7 @@ class Tool(NamedTuple):
 
 
 _LEGACY = "bilinear to 299, TensorFlow 1 legacy"
-# What --statistics_of may say; statistics are compared with those of the same mode only.
+# The values of --statistics_of. Only statistics of the same mode are compared.
 TOOLS = {
     "tf2015": Tool("tf2015", _LEGACY),
     "pytorch-fid": Tool("pytorch-fid", "bilinear to 299, half pixel"),
@@ -45,7 +45,7 @@ TOOLS = {
     "adm": Tool("tf2015", _LEGACY),
 }
 SAID = ("", *TOOLS)
-UNLABELLED = "unlabelled features"  # the mode of those in a file that does not say it
+UNLABELLED = "unlabelled features"  # the mode of features in a file that does not name one
 _ROUNDING = 1e-5  # of a covariance, relative to its largest number
 
 
@@ -56,9 +56,9 @@ class Statistics:
     Attributes:
         mean: [D] float64.
         covariance: [D, D] float64, over N − 1.
-        count: N; 0 where a file does not say.
-        provenance: mode, weights hash, resize, source, split, …; what must agree is ``mode``, and
-            ``weights_hash`` where both say it.
+        count: N; 0 if a file does not say it.
+        provenance: mode, weights hash, resize, source, split, …; two sides must agree in ``mode``, and in
+            ``weights_hash`` if both have it.
     """
 
     mean: np.ndarray
@@ -73,16 +73,16 @@ class Statistics:
 
     @property
     def kind(self) -> "Kind":
-        """Which features they are of."""
+        """The kind of the features."""
         return Kind(len(self.mean), self.provenance)
 
 
 class Kind(NamedTuple):
-    """Which features something is of; what is compared must agree in it.
+    """The kind of features; only features of the same kind are compared.
 
     Attributes:
         width: D.
-        provenance: as that of ``Statistics``.
+        provenance: see ``Statistics``.
     """
 
     width: int
@@ -112,7 +112,7 @@ def is_statistics(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):  # whoever reads it as images says so
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):  # reading it as images then gives the reason
         return False
 
 
@@ -121,10 +121,10 @@ def load(path: Path, tool: str = "") -> Statistics:
 
     Args:
         path: of the file.
-        tool: a name in ``TOOLS``, for a file that does not say of which it is; empty: not said.
+        tool: a name in ``TOOLS``, for a file that does not name its tool; empty: not known.
 
     Raises:
-        UserError: the file cannot be read, its arrays are not statistics, or do not say of which tool they are.
+        UserError: the file cannot be read, its arrays are not statistics, or its tool is not known.
     """
     arrays = read_npz(path)
     found = of_arrays(path, arrays, {})
@@ -139,7 +139,7 @@ def of_arrays(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, A
 
     Args:
         path: of the file, for messages.
-        arrays: ``mu``, ``sigma`` and perhaps ``count``, behind ``prefix``.
+        arrays: ``mu``, ``sigma`` and perhaps ``count``, with ``prefix`` before each name.
         provenance: where they come from.
         prefix: of the names.
 
@@ -161,7 +161,7 @@ def of_arrays(path: Path, arrays: dict[str, np.ndarray], provenance: dict[str, A
 
 
 def _no_covariance(matrix: np.ndarray) -> str:
-    """Why a matrix [D, D] is the covariance of nothing; empty if it can be one, up to rounding in single precision."""
+    """Why a matrix [D, D] is no covariance; empty if it is one, up to rounding in single precision."""
     variances = np.diag(matrix)
     largest = np.abs(matrix).max()
     if variances.min() < -_ROUNDING * largest:
@@ -185,7 +185,7 @@ def _count(path: Path, arrays: dict[str, np.ndarray]) -> int:
 
 
 def own_provenance(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
-    """What a file of ours says of its statistics; None for another tool's.
+    """The provenance in a file of ours; None for another tool's file.
 
     Raises:
         UserError: it names no mode.
@@ -199,7 +199,7 @@ def own_provenance(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any] 
 
 
 def said(path: Path, tool: str, width: int) -> dict[str, Any]:
-    """The provenance that the user says a file's features have, which have so many dimensions.
+    """The provenance of features of ``width`` dimensions, by the tool that the user names.
 
     Raises:
         UserError: ``tool`` is empty.
@@ -213,13 +213,13 @@ def said(path: Path, tool: str, width: int) -> dict[str, Any]:
 
 
 def of_tool(tool: str, width: int) -> dict[str, Any]:
-    """The provenance of what a tool computed, of features of so many dimensions."""
+    """The provenance of a tool's features of ``width`` dimensions."""
     about = TOOLS[tool]
     return {"mode": mode_of(about.mode, width), "tool": tool, "resize": about.resize}
 
 
 def mode_of(protocol: str, width: int) -> str:
-    """The mode of InceptionV3's features of so many dimensions."""
+    """The mode of InceptionV3's features of ``width`` dimensions."""
     return protocol if width == INCEPTION_WIDTH else f"{protocol}-{width}"
 
 
@@ -227,7 +227,7 @@ def check_comparable(a: Statistics | Kind, b: Statistics | Kind) -> list[str]:
     """Raises UserError for features that cannot be compared; returns notes for the user."""
     one, two = (side.kind if isinstance(side, Statistics) else side for side in (a, b))
     if one.mode != two.mode:
-        raise UserError(f"statistics of different modes, {one} and {two}, cannot be compared: {_remedy(one, two)}")
+        raise UserError(f"statistics of different protocols, {one} and {two}, cannot be compared: {_remedy(one, two)}")
     if one.width != two.width:
         raise UserError(f"features of {one.width} and of {two.width} dimensions cannot be compared")
     hashes = [side.provenance.get("weights_hash") for side in (one, two)]
@@ -244,7 +244,7 @@ def check_comparable(a: Statistics | Kind, b: Statistics | Kind) -> list[str]:
 
 
 def _remedy(one: Kind, two: Kind) -> str:
-    """How the other side is computed as a saved one was, if it was by a protocol of ours."""
+    """How to compute the other side like the saved one, if one of our protocols made it."""
     if UNLABELLED in (one.mode, two.mode):
         return (
             f"add --statistics_of= with one of {', '.join(TOOLS)}, if a tool made them, or compute both from images; "

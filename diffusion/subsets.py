@@ -1,4 +1,4 @@
-"""Which images --num_images leaves: by what they are, not by their names or order."""
+"""Which images --num_images selects: by their content, not by their names or order."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -9,18 +9,18 @@ import numpy as np
 from diffusion.fid_config import FidConfig
 from files.arrays import release
 
-_ROWS = 1024  # that are looked at at a time
+_ROWS = 1024  # to read at a time
 
 
 def chosen(count: int, contents: Iterable[bytes], config: FidConfig) -> np.ndarray | None:
-    """Numbers of the images that --num_images leaves of ``count``, in order; None for all.
+    """Numbers of the images that --num_images selects of ``count``, in order; None: all.
 
-    They depend on the seed and on what the images are, not on their names or order: a set and a copy of it, renamed
-    or packed, keep the same images.
+    They depend on the seed and on the images' content, not on names or order: a renamed or packed copy of a set gives
+    the same images.
 
     Args:
         count: number of images.
-        contents: what distinguishes each; not looked at if all are wanted.
+        contents: a key of each image's content; not read if all images are selected.
         config: how many, and the seed.
     """
     if not config.num_images or config.num_images >= count:
@@ -40,5 +40,5 @@ def contents_of_rows(array: np.ndarray) -> Iterator[bytes]:
 
 
 def of_subset(rows: np.ndarray | None, count: int, config: FidConfig) -> dict[str, Any]:
-    """What a result says of the choice."""
+    """The entries of a result about the selection."""
     return {} if rows is None else {"drawn_from": count, "drawn_by_seed": config.seed, "drawn_by": "content"}

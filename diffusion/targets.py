@@ -1,4 +1,4 @@
-"""What a network may predict, for x_t = α x_0 + σ ε with any α and σ. NumPy and tensors alike."""
+"""What a network may predict, for x_t = α x_0 + σ ε with any α and σ. Works on arrays and on tensors."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ class Coefficients(NamedTuple):
     """Factors of the image and of the noise in x_t.
 
     Attributes:
-        alpha, sigma: α and σ, that broadcast with x_t.
-        sigma_data: standard deviation of the data, for the targets that ask for it.
+        alpha, sigma: α and σ, in a shape that broadcasts with x_t.
+        sigma_data: standard deviation of the data, for the targets that need it.
     """
 
     alpha: Any
@@ -23,7 +23,7 @@ class Coefficients(NamedTuple):
 
     @property
     def scale_in(self) -> Any:
-        """c_in of Karras et al. (2022): what makes the standard deviation of x_t 1."""
+        """c_in of Karras et al. (2022): the factor that makes the standard deviation of x_t 1."""
         return 1.0 / self.norm
 
 
@@ -31,11 +31,11 @@ class Target(NamedTuple):
     """What a network may predict; ``at`` are the coefficients of its time.
 
     Attributes:
-        of: (at, x_0, ε) → what it should predict.
-        x0: (at, prediction, x_t) → the image that a prediction implies.
-        x0_error: at → the error of x_0 for an error of 1 of the prediction.
+        of: (at, x_0, ε) → the target of the network's output.
+        x0: (at, output, x_t) → x̂_0 that follows from the output.
+        x0_error: at → the error of x̂_0 if the output's error is 1.
         scales_input: whether the network sees x_t divided by its standard deviation (``Coefficients.scale_in``).
-        tells_x0_from_noise: whether it determines x_0 where x_t is pure noise.
+        tells_x0_from_noise: whether x̂_0 follows from the output even if x_t is pure noise.
     """
 
     of: Callable[[Coefficients, Any, Any], Any]
@@ -46,17 +46,17 @@ class Target(NamedTuple):
 
 
 def _skip(at: Coefficients) -> Any:
-    """c_skip of Karras et al. (2022), for x_t = α x_0 + σ ε where theirs has α = 1."""
+    """c_skip of Karras et al. (2022), for any α; the paper has α = 1."""
     return at.sigma_data**2 * at.alpha / at.norm**2
 
 
 def _scale_out(at: Coefficients) -> Any:
-    """Their c_out."""
+    """c_out of the same paper."""
     return at.sigma * at.sigma_data / at.norm
 
 
-# ``v`` is that of Salimans & Ho (2022) where α² + σ² = 1; ``velocity`` is dx_t/dt of a straight path (Liu et al. 2023);
-# ``edm`` is F of Karras et al. (2022, Eq. 7), whose squared error they weigh alike at all σ.
+# ``v`` is the one of Salimans & Ho (2022) if α² + σ² = 1; ``velocity`` is dx_t/dt of a straight path (Liu et al. 2023);
+# ``edm`` is F of Karras et al. (2022, Eq. 7), whose squared error has the same weight at all σ.
 TARGETS: dict[str, Target] = {
     "eps": Target(
         of=lambda at, x0, noise: noise,

@@ -1,10 +1,10 @@
 """Training a diffusion model: ``train_ddpm`` and its dry run.
 
-One image: ``data.load`` → ``batches.training_batches`` → ``objective.make_loss_fn`` in ``training.loop.fit``; a request
-for images: ``Generator.stream`` → ``sampling.sample`` → ``plots.image_grid`` (``run_pictures``).
+The path of a training image: ``data.load`` → ``batches.training_batches`` → ``objective.make_loss_fn``, which
+``training.loop.fit`` calls. The path of a sample: ``Generator.stream`` → ``sampling.sample`` → ``plots.image_grid``,
+which ``run_pictures`` calls.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,31 +13,23 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from diffusion.batches import ImageRequest, evaluation_batches, training_batches
+from diffusion.batches import evaluation_batches, training_batches
 from diffusion.config import DdpmConfig
-from diffusion.continuing import Source, drop, inputs_of, keep, network_of, read_source, start_from
-from diffusion.data import Splits, load, rule_of_run
-from diffusion.enlarging import condition_of, measured, more_images, network_for, request_of
-from diffusion.extractors import Extractor, build_extractor
+from diffusion.continuing import drop, inputs_of, keep
+from diffusion.enlarging import measured, more_images
 from diffusion.features import FidMeter
-from diffusion.generator import Generator
 from diffusion.image_source import ImageSource
 from diffusion.neighbours import Neighbours, nearest
-from diffusion.objective import Conditioning, by_time, make_loss_fn
-from diffusion.pixel_ranges import parse_range
-from diffusion.process import make_process
+from diffusion.objective import by_time
 from diffusion.readers import Images
 from diffusion.run_pictures import RunPictures, draw_missing
-from files.download import cache_of
-from files.errors import UserError
-from training.backends import Placement
+from diffusion.training_setup import Setup, prepare
 from training.checkpoint import State
-from training.config import TrainingConfig
 from training.draws import EVALUATION, Place
 from training.dry_run import first_step
 from training.evaluation import make_evaluator
 from training.figures import Cost
-from training.job import Figures, Job, LossFn, make_job
+from training.job import Figures, Job, make_job
 from training.loop import fit
 from training.page import PAGE
 from training.plots import read_metrics
@@ -59,7 +51,7 @@ def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
     run_dir = Path(run_dir)
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
-        setup = _prepare(config, placement, run_dir)
+        setup = prepare(config, placement, run_dir)
         inputs = {"features": setup.extractor.weights_hash} if setup.extractor else {}
         inputs |= inputs_of(setup.source)
         with Run.open(run_dir, config, setup.splits, inputs) as run:
@@ -77,7 +69,7 @@ def train_ddpm(config: DdpmConfig, run_dir: Path | str) -> dict[str, Any]:
 def dry_run(config: DdpmConfig) -> None:
     """Builds everything, prints sizes and the cost of a step, and writes nothing."""
     with session(config, config.training) as placement:
-        setup = _prepare(config, placement)
+        setup = prepare(config, placement)
         for note in setup.splits.notes:
             print(f"note: {note}")
         print(setup.summary())
@@ -85,107 +77,11 @@ def dry_run(config: DdpmConfig) -> None:
         print(f"one step: {first_step(job, placement, setup.training).cost}; nothing was written")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Setup:
-    """Everything that training needs, checked before training starts.
-
-    Attributes:
-        config: every choice.
-        training: how, with the numbers of steps resolved.
-        splits: the images, of classes that the network learns.
-        generator: the network that is trained.
-        loss_fn: of that network.
-        request: the images of the grids.
-        extractor: of FIDs, or None.
-        source: the run that this one starts from, or None.
-    """
-
-    config: DdpmConfig
-    training: TrainingConfig
-    splits: Splits
-    generator: Generator
-    loss_fn: LossFn
-    request: ImageRequest
-    extractor: Extractor | None
-    source: Source | None = None
-
-    def summary(self) -> str:
-        """The sizes of data and model, two lines."""
-        config, splits = self.config, self.splits
-        height, width, channels = self.generator.shape
-        classes = f" in {len(splits.classes)} classes" if splits.classes else ""
-        return (
-            f"{config.data.dataset}: {len(splits.train):,} images of {width}×{height}×{channels}{classes}, "
-            f"{splits.held_out()}\n"
-            f"model: {self.generator.model.count_params():,} parameters; {self.training.num_steps:,} steps of "
-            f"{self.training.batch_size}"
-        )
-
-
-def _prepare(config: DdpmConfig, placement: Placement, run_dir: Path | None = None) -> _Setup:
-    """``run_dir``: the run's folder, whose images may have been split by the rule of an earlier version."""
-    data = config.data if run_dir is None else rule_of_run(run_dir, config.data)
-    if data != config.data and config.training.select:
-        raise UserError(
-            f"--run_dir={run_dir} is of a version that chose the weights by the test images: its test figures are "
-            "better than they should be; choose another folder, or see them with --splits=two"
-        )
-    source = read_source(config.init_from, placement, run_dir)
-    splits = load(data, config.seed, _print_progress)
-    if config.class_conditional:
-        splits = splits.learnable()
-        _check_classes(config, splits)
-    classes = splits.classes if config.class_conditional else ()
-    unet = network_for(config.enlarge, config.unet.for_images(splits.train.pixels.shape, len(classes)))
-    if source is not None:
-        unet = network_of(source, unet, config.process, config.enlarge)
-    generator = Generator(unet, make_process(config.process), classes, placement)
-    generator.range = splits.range or parse_range(data.range)
-    if source is not None:
-        splits = dataclasses.replace(splits, notes=splits.notes + start_from(source, generator, config.unet, splits))
-    generator.label_dropout, generator.enlarge = config.label_dropout if classes else None, config.enlarge
-    given = Conditioning(len(classes), config.label_dropout, unet.self_condition, condition_of(config.enlarge))
-    loss_fn = make_loss_fn(generator.model, generator.process, given, config.min_snr_gamma, unet.learned_variance)
-    request = generator.request(np.arange(config.num_samples), config.seed)
-    if config.enlarge:
-        request = request_of(generator, splits.validation.spread(config.num_samples), config.seed)
-    generator.check(config.sampler, request)
-    training = config.training.resolved(max(1, len(splits.train) // config.training.batch_size))
-    if config.fid_every % training.eval_every:
-        raise UserError(f"--fid_every={config.fid_every} is not a multiple of --eval_every={training.eval_every}")
-    if training.select == "fid" and config.fid_every != training.eval_every:
-        raise UserError(
-            f"--select=fid needs a FID at every evaluation: set --fid_every={training.eval_every} as --eval_every"
-        )
-    extractor = None
-    if config.fid_every:
-        extractor = build_extractor(config.features, cache_of(config.cache_dir))
-    return _Setup(config, training, splits, generator, loss_fn, request, extractor, source)
-
-
-def _check_classes(config: DdpmConfig, splits: Splits) -> None:
-    if splits.train.labels is None:
-        raise UserError(
-            f"--class_conditional: {config.data.data_path or config.data.dataset} has no labels (folders, or an array);"
-            " use --noclass_conditional"
-        )
-    if len(splits.classes) < 2:
-        raise UserError(
-            f"--class_conditional: {config.data.data_path} has one class, {splits.classes[0]!r}; "
-            "use --noclass_conditional"
-        )
-
-
-def _print_progress(done: int) -> None:
-    """Overwrites one line; the last call ends it."""
-    print(f"\r{done:,} images read", end="" if done % 512 == 0 else "\n", flush=True)
-
-
 Scorer = Callable[[Images], Figures]
 
 
-def _make_scorer(setup: _Setup) -> Scorer:
-    """Images → their loss, and the error by time, with the network's current weights."""
+def _make_scorer(setup: Setup) -> Scorer:
+    """Images → their loss, and the error by time, under the network's current weights."""
     score = make_evaluator(
         lambda batch: setup.loss_fn(batch, False, Place(setup.config.seed, EVALUATION)), setup.generator.placement
     )
@@ -197,8 +93,8 @@ def _make_scorer(setup: _Setup) -> Scorer:
     return scored
 
 
-def _make_job(setup: _Setup, score: Scorer, more_figures: Callable[[int], Figures]) -> Job:
-    """``more_figures``: step → figures of an evaluation besides the loss."""
+def _make_job(setup: Setup, score: Scorer, more_figures: Callable[[int], Figures]) -> Job:
+    """``more_figures``: step → an evaluation's other figures besides the loss."""
     config, training, generator = setup.config, setup.training, setup.generator
     held_out = setup.splits.validation.spread(config.eval_images)
 
@@ -219,7 +115,7 @@ def _make_job(setup: _Setup, score: Scorer, more_figures: Callable[[int], Figure
     return job
 
 
-def _train(setup: _Setup, run: Run) -> dict[str, Any]:
+def _train(setup: Setup, run: Run) -> dict[str, Any]:
     config, generator = setup.config, setup.generator
     start = time.monotonic()
     for warning in generator.warnings(config.sampler):
@@ -231,7 +127,7 @@ def _train(setup: _Setup, run: Run) -> dict[str, Any]:
     pictures = RunPictures(run, config, generator, setup.request, setup.training.batch_size, originals)
 
     def more_figures(step: int) -> Figures:
-        """Draws a grid from the averaged weights, named by the step; returns their FID where it is due."""
+        """Draws the grid of this step from the averaged weights; returns their FID if it is due."""
         pictures.draw_step(step)
         due = fid_meter and (step % config.fid_every == 0 or step == setup.training.num_steps)
         return {"fid": Cost(fid_meter())} if fid_meter and due else {}
@@ -259,7 +155,7 @@ def _train(setup: _Setup, run: Run) -> dict[str, Any]:
     return result
 
 
-def _make_fid_meter(setup: _Setup, run: Run) -> FidMeter | None:
+def _make_fid_meter(setup: Setup, run: Run) -> FidMeter | None:
     config, train = setup.config, setup.splits.train
     if setup.extractor is None:
         return None
@@ -273,19 +169,19 @@ def _make_fid_meter(setup: _Setup, run: Run) -> FidMeter | None:
 
 
 class _Copies(NamedTuple):
-    """Nearest training images: of samples, and of as many held-out images, since the minimum falls with the number."""
+    """Nearest training images of samples, and of as many held-out images: the minimum depends on the number."""
 
     of_samples: Neighbours
     of_test: Neighbours
 
 
-def _nearest(setup: _Setup, images: np.ndarray) -> _Copies:
+def _nearest(setup: Setup, images: np.ndarray) -> _Copies:
     held_out, train = setup.splits.test.spread(setup.config.num_samples), setup.splits.train.pixels
     return _Copies(*(nearest(pixels, train, setup.config.flip) for pixels in (images, held_out.pixels)))
 
 
-def _figures(setup: _Setup, run: Run, state: State, score: Scorer) -> dict[str, float]:
-    """Figures of the best weights, of validation and of test images; the test images are scored here and only here."""
+def _figures(setup: Setup, run: Run, state: State, score: Scorer) -> dict[str, float]:
+    """Figures of the best weights on validation and test images. Nothing else scores the test images."""
     validation = _validation_at(run, state.best_step)
     if setup.splits.test is setup.splits.validation:
         return {f"test_{name}": value for name, value in validation.items()}
@@ -293,8 +189,8 @@ def _figures(setup: _Setup, run: Run, state: State, score: Scorer) -> dict[str, 
     return {f"val_{name}": value for name, value in validation.items()} | of_test
 
 
-def _result(setup: _Setup, state: State, copies: _Copies) -> dict[str, Any]:
-    """Whether samples of the best weights are copies of training images, and what training took."""
+def _result(setup: Setup, state: State, copies: _Copies) -> dict[str, Any]:
+    """How near samples are to training images, and what training took."""
     of_samples, of_test = copies
     return {
         "nearest_train_of_samples": float(np.median(of_samples.distance)),

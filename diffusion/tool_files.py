@@ -1,7 +1,7 @@
-"""Features in files, and other tools' statistics: npz, npy, PyTorch's files and pickles, nothing in them run.
+"""Files of features, and other tools' statistics: npz, npy, PyTorch's files and pickles; no code in them is run.
 
-What a file does not say of itself (which tool, with which resize) the user has to say: distances between protocols are
-larger than those between many models.
+If a file does not name its tool and resizing, the user must: distances between protocols are larger than distances
+between many models.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from files.pickled_arrays import read_pickle
 from files.torch_file import read_torch_arrays
 
 _OF_NOTE = ("mode", "weights_hash", "precision", "pixel_range", "drawn_from", "drawn_by_seed", "drawn_by", "split")
-SUFFIXES = (".pt", ".pkl")  # of other tools' files; npz and npy may hold images too
+SUFFIXES = (".pt", ".pkl")  # of other tools' files; npz and npy may also hold images
 _DINO = "fd_dinov2"
 _OF_TORCH_FIDELITY = "inception-v3-compat"
 _NAME = re.compile(r"(inception-v3-compat|vgg16|(?:clip|dinov2)-(?:(?!clip-|dinov2-).)+)-(?:stat-fid|features)-(.+)$")
@@ -29,12 +29,12 @@ _NAME = re.compile(r"(inception-v3-compat|vgg16|(?:clip|dinov2)-(?:(?!clip-|dino
 
 @dataclasses.dataclass(frozen=True)
 class FeatureFile:
-    """Features that somebody computed.
+    """Saved features.
 
     Attributes:
         features: [N, D].
-        provenance: as that of ``Statistics``.
-        notes: what a reader of a result should know.
+        provenance: see ``Statistics``.
+        notes: for the user.
     """
 
     features: np.ndarray
@@ -48,16 +48,16 @@ class FeatureFile:
 
     @property
     def kind(self) -> Kind:
-        """Which features they are."""
+        """The kind of the features."""
         return Kind(self.features.shape[1], self.provenance)
 
 
 def read_npz_features(path: Path, tool: str) -> FeatureFile | None:
-    """The one array of features [N, D] of an npz file; None for a file of anything else.
+    """The single array of features [N, D] in an npz file; None for a file of something else.
 
     Args:
         path: of the file.
-        tool: a name in ``TOOLS``, whose features they are; empty: not said.
+        tool: the tool that computed them, a name in ``TOOLS``; empty: not known.
 
     Raises:
         UserError: it cannot be read.
@@ -77,7 +77,7 @@ def read_npy_features(path: Path, tool: str) -> FeatureFile | None:
         tool: see ``read_npz_features``.
 
     Raises:
-        UserError: it cannot be read, or a run of ours has not finished it.
+        UserError: it cannot be read, or is the unfinished array of a run of ours.
     """
     array = read_npy(path)
     about = None if tool or not _is_features(array) else read_note(path)
@@ -90,7 +90,7 @@ def read_tool_file(path: Path, tool: str) -> Statistics | FeatureFile:
     """torch-fidelity's caches (.pt) and EDM2's reference statistics (.pkl).
 
     Raises:
-        UserError: see ``read_torch_arrays`` and ``read_pickle``; or neither statistics nor features are there.
+        UserError: see ``read_torch_arrays`` and ``read_pickle``; or the file has neither statistics nor features.
     """
     if path.suffix.lower() == ".pkl":
         return _of_edm2(path, read_pickle(path), tool)
@@ -105,7 +105,7 @@ def read_tool_file(path: Path, tool: str) -> Statistics | FeatureFile:
 
 
 def _of_run(path: Path, array: np.ndarray, about: dict[str, Any]) -> FeatureFile:
-    """What ``features.image_features`` wrote; behind the features of InceptionV3's last pooling are logits."""
+    """An array that ``features.image_features`` wrote; InceptionV3's features are followed by logits."""
     if about.get("done") != len(array):
         raise UserError(
             f"{path}: {about.get('done')} of its {len(array):,} rows are computed; let the run that makes it finish"
@@ -115,7 +115,7 @@ def _of_run(path: Path, array: np.ndarray, about: dict[str, Any]) -> FeatureFile
 
 
 def _of_torch_fidelity(path: Path, width: int, tool: str) -> dict[str, Any]:
-    """The files are named INPUT-EXTRACTOR-stat-fid-LAYER.pt and INPUT-EXTRACTOR-features-LAYER.pt."""
+    """Provenance from names such as INPUT-EXTRACTOR-stat-fid-LAYER.pt and INPUT-EXTRACTOR-features-LAYER.pt."""
     named = _NAME.search(path.stem)
     if named and not tool and named[1] != _OF_TORCH_FIDELITY:
         return {"mode": f"torch-fidelity:{named[1]}-{named[2]}", "tool": "torch-fidelity"}
@@ -123,7 +123,7 @@ def _of_torch_fidelity(path: Path, width: int, tool: str) -> dict[str, Any]:
 
 
 def _of_edm2(path: Path, arrays: dict[str, np.ndarray], tool: str) -> Statistics:
-    """``fid``, or ``fd_dinov2`` where that alone is there; EDM2 files have both, by metric."""
+    """EDM2's statistics by metric: ``fid``, or ``fd_dinov2`` in a file without ``fid``."""
     if "mu" in arrays:
         return statistics.of_arrays(path, arrays, statistics.said(path, tool, arrays["mu"].size))
     count = {"count": arrays["num_images"]} if "num_images" in arrays else {}

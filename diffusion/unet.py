@@ -1,4 +1,4 @@
-"""The U-Net of Ho et al. (2020): a prediction for x_t, given t and perhaps a label.
+"""The U-Net of Ho et al. (2020): a prediction from x_t, t and, if there are classes, a label.
 
 Shapes: ``B`` batch, ``H, W`` height and width, ``C`` channels, ``E`` width of the embedding of t.
 """
@@ -17,11 +17,11 @@ from training.initializers import FanAverage, RandomUniform
 def build_unet(config: UNetConfig) -> keras.Model:
     """(x_t [B, H, W, input channels], t [B] float32[, label [B]]) → prediction [B, H, W, output channels] float32.
 
-    The caller puts what the network sees beside x_t after it, along the channels: the earlier prediction of x_0
-    (``self_condition``), then the condition.
+    The input channels are x_t, then the earlier prediction of x_0 (``self_condition``), then the condition; the caller
+    concatenates them.
 
     Raises:
-        UserError: images that the levels do not fit.
+        UserError: the images cannot be halved at every level.
     """
     config.check_size()
     x_t = keras.Input((config.height, config.width, config.input_channels), name="x_t")
@@ -86,9 +86,10 @@ def _block(config: UNetConfig, x: Any, emb: Any, width: int, name: str) -> Any:
 
 
 def _residual(config: UNetConfig, x: Any, emb: Any, width: int, name: str) -> Any:
-    """Norm, SiLU, convolution; the time, added or as factors of the norm; norm, SiLU, dropout, convolution; the input.
+    """Norm, SiLU, convolution; then norm, SiLU, dropout, convolution; then the input is added.
 
-    ``scale_shift_norm``: y ← y (1 + scale) + shift of the normalised y (App. A, Dhariwal & Nichol 2021).
+    The time's embedding is added before the second norm. With ``scale_shift_norm`` it gives this norm's scale and shift
+    instead: y (1 + scale) + shift for the normalised y (App. A, Dhariwal & Nichol 2021).
     """
     h = GroupNorm(config.num_groups, silu=True, name=f"{name}_norm_1")(x)
     h = _conv(width, f"{name}_conv_1")(h)

@@ -1,4 +1,4 @@
-"""Everything that shapes the network."""
+"""Every choice of the network."""
 
 import dataclasses
 from typing import Self
@@ -6,13 +6,13 @@ from typing import Self
 from files.errors import UserError
 from training.options import Config, option
 
-MAX_SIZE = 65_536  # of images, and of a level in channels
+MAX_SIZE = 65_536  # side of an image, channels of a level
 MAX_LEVELS = 16  # each halves the image
 
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig(Config):
-    """Everything that shapes the network; the defaults are the reference's for CIFAR-10: 35,746,307 parameters.
+    """Every choice of the network; the defaults are the reference's for CIFAR-10: 35,746,307 parameters.
 
     Every level but the first halves height and width. The label ``num_classes`` means no class.
     """
@@ -70,7 +70,7 @@ class UNetConfig(Config):
 
     @property
     def input_channels(self) -> int:
-        """Of x_t, then of the earlier prediction, then of the condition."""
+        """Channels of x_t, then of the earlier prediction, then of the condition."""
         return self.channels * (2 if self.self_condition else 1) + self.condition_channels
 
     @property
@@ -78,7 +78,7 @@ class UNetConfig(Config):
         return self.channels * (2 if self.learned_variance else 1)
 
     def heads_of(self, width: int) -> int:
-        """Attention heads of a feature map with so many channels."""
+        """Attention heads of a feature map with ``width`` channels."""
         return width // self.head_channels if self.head_channels else self.num_heads
 
     def __repr__(self) -> str:
@@ -107,12 +107,12 @@ class UNetConfig(Config):
             )
 
     def for_images(self, shape: tuple[int, ...], num_classes: int) -> Self:
-        """The same network for images [N, H, W, C] of this shape, of so many classes."""
+        """The same network for images of this shape [N, H, W, C] and this number of classes."""
         _, height, width, channels = shape
         return dataclasses.replace(self, height=height, width=width, channels=channels, num_classes=num_classes)
 
     def check_size(self) -> None:
-        """Refuses images that the levels do not fit; called where the network is built, when their size is known."""
+        """Raises UserError for images that cannot be halved at every level; called when the size of images is known."""
         levels = len(self.channel_multipliers)
         halvings = 2 ** (levels - 1)
         if self.height % halvings or self.width % halvings:
@@ -123,12 +123,13 @@ class UNetConfig(Config):
         possible = [self.height >> level for level in range(levels)]
         if set(self.attention_resolutions) - set(possible):
             raise UserError(
-                f"attention at heights {list(self.attention_resolutions)}, and the levels have heights {possible}"
+                f"attention at heights {list(self.attention_resolutions)}, and the levels have heights {possible}: set "
+                "--attention_resolutions to some of these, or to nothing for none"
             )
         self._check_heads(possible)
 
     def _check_heads(self, heights: list[int]) -> None:
-        """Refuses heads whose channels do not divide those of a level with attention."""
+        """Raises UserError if the channels of a head do not divide those of a level with attention."""
         widths = [self.base_width * multiplier for multiplier in self.channel_multipliers]
         attending = [w for w, height in zip(widths, heights, strict=True) if height in self.attention_resolutions]
         attending += [widths[-1]] if self.middle_attention else []

@@ -1,4 +1,4 @@
-"""The layers of the U-Net: group norm, the embedding of times, attention between places, a doubling convolution.
+"""The layers of the U-Net: group norm, time embedding, attention between places, a doubling convolution.
 
 Shapes: ``B`` batch, ``H, W`` height and width, ``C`` channels, ``N = H·W`` places.
 """
@@ -18,9 +18,9 @@ class _Groups(NamedTuple):
     """Groups of the channels of an array [B, …, C].
 
     Attributes:
-        places: its axes between rows and channels.
-        groups: their number.
-        size: numbers of a group in a row.
+        places: the axes between batch and channels.
+        groups: the number of groups.
+        size: how many numbers a group has in each row of the batch.
     """
 
     places: tuple[int, ...]
@@ -47,7 +47,7 @@ class _Groups(NamedTuple):
 
 
 def group_normalise(x: Any, factor: Any, offset: Any, groups: int, epsilon: float, silu: bool) -> Any:
-    """Group normalisation; on TensorFlow with a gradient of its own, of fewer passes over x than the automatic one.
+    """Group normalisation. On TensorFlow it has its own gradient, with fewer passes over x than the automatic one.
 
     With x̂ = (x − μ) r and r = 1/√(σ² + ε) of the group, z = x̂·factor + offset, y = z or z·sigmoid(z).
 
@@ -82,7 +82,7 @@ def group_normalise(x: Any, factor: Any, offset: Any, groups: int, epsilon: floa
 
 
 def _gradient(of: _Groups, x: Any, factor: Any, mean: Any, r: Any, dz: Any) -> tuple[Any, Any, Any]:
-    """With regard to x, factor and offset: dx = r (factor·dz − E[factor·dz] − x̂ E[factor·dz·x̂])."""
+    """Gradients of x, factor and offset; dx = r (factor·dz − E[factor·dz] − x̂ E[factor·dz·x̂])."""
     d_offset = of.total(dz)
     d_factor = r * (of.total(dz * x) - mean * d_offset)
     a, b = r * of.mean(factor * d_factor), of.mean(factor * d_offset)
@@ -97,8 +97,8 @@ class GroupNorm(layers.Layer):
     """Group normalisation (Wu & He 2018), then SiLU if ``silu``: [B, …, C] → the same.
 
     ``film`` [B, 2C] are scale and shift of each channel (Perez et al. 2018): y (1 + scale) + shift, before SiLU.
-    Computed in float32 from weights as they are kept; what is rounded to the input's type is the normalised array.
-    Statistics are taken channel by channel first, so that the large array is never reshaped.
+    Computed in float32 with unrounded weights; only the result is rounded to the input's type. Statistics are first
+    computed for each channel, so that the large array is never reshaped.
     """
 
     def __init__(self, groups: int, silu: bool = False, epsilon: float = 1e-6, **kwargs: Any) -> None:
@@ -108,7 +108,7 @@ class GroupNorm(layers.Layer):
     def build(self, shape: Any) -> None:
         if shape[-1] % self.groups:
             raise ValueError(f"{shape[-1]} channels are not a multiple of {self.groups} groups")
-        # Not cast to the type of the layer: bfloat16 has no number between 1 and 1 + 1/128.
+        # Not cast to the layer's type: bfloat16 has no number between 1 and 1 + 1/128.
         self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", autocast=False, name="gamma")
         self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", autocast=False, name="beta")
 
@@ -130,10 +130,10 @@ class GroupNorm(layers.Layer):
 
 @register
 class TimeEmbedding(layers.Layer):
-    """Sines and cosines of t: [B] → [B, width], as in the reference, whose frequencies end at exactly 1/10000."""
+    """Sines and cosines of t: [B] → [B, width]. As in the reference, the lowest frequency is exactly 1/10000."""
 
     def __init__(self, width: int, **kwargs: Any) -> None:
-        # Times that come as floats are not rounded to a narrow type: bfloat16 has no 999.
+        # Times are not rounded to a narrow type: bfloat16 has no 999.
         super().__init__(autocast=False, **kwargs)
         if width % 2:
             raise ValueError(f"width={width}: half of it are sines and half cosines, use an even number")
@@ -166,7 +166,7 @@ class PlaceAttention(layers.Layer):
         width = shape[-1]
         if width % self.num_heads:
             raise ValueError(f"{width} channels are not a multiple of {self.num_heads} heads")
-        # Twice the variance, for three kernels side by side: what each would have alone.
+        # Three kernels side by side: twice the variance gives each the variance that it would have alone.
         self.qkv = layers.Dense(3 * width, kernel_initializer=FanAverage(2.0), name="qkv", dtype=self.dtype_policy)
         self.out = layers.Dense(width, kernel_initializer="zeros", name="out", dtype=self.dtype_policy)
         self.qkv.build(shape)
@@ -194,8 +194,8 @@ class PlaceAttention(layers.Layer):
 class DoublingConv(layers.Layer):
     """A 3×3 convolution of the image doubled by nearest neighbours: [B, H, W, C] → [B, 2H, 2W, D].
 
-    Computed as one transposed convolution of stride 2, whose 4×4 kernel adds up the taps that meet the same pixel: 4/9
-    of the operations, and no doubled image. Its variables are those of the 3×3 convolution.
+    Computed as one transposed convolution of stride 2, whose 4×4 kernel adds up the taps that fall on the same pixel:
+    4/9 of the operations, and no doubled image in memory. Its variables are those of the 3×3 convolution.
     """
 
     def __init__(self, width: int, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
@@ -210,7 +210,7 @@ class DoublingConv(layers.Layer):
 
     def call(self, x: Any) -> Any:
         taps = ops.cast(self.kernel, keras.backend.result_type(self.kernel.dtype, "float32"))
-        for axis in (0, 1):  # pixel i is seen by rows 2i − 1 … 2i + 2 of the result
+        for axis in (0, 1):  # rows 2i − 1 … 2i + 2 of the result depend on pixel i
             a, b, c = ops.split(taps, 3, axis=axis)
             taps = ops.concatenate([c, b + c, a + b, a], axis=axis)
         kernel = ops.cast(ops.transpose(taps, (0, 1, 3, 2)), x.dtype)  # [4, 4, D, C]

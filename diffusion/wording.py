@@ -1,4 +1,4 @@
-"""Numbers and names of things, as they are said."""
+"""Numbers and names of things in messages."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ _NAMED = 5
 
 
 def counted(count: int, thing: str, verb: bool = False) -> str:
-    """``1 image``, ``1,234 images``; with ``verb``, what follows is said of them: ``1 image is``."""
+    """``1 image``, ``1,234 images``; with ``verb``: ``1 image is``, ``2 images are``."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}" + (" is" if count == 1 else " are") * verb
 
 

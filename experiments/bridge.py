@@ -1,4 +1,4 @@
-"""From texts to the vision bridge: frozen features of a text encoder, which ``vision_bridge`` turns into images."""
+"""From texts to the vision bridge: ``vision_bridge`` turns frozen features of a text encoder into images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -96,7 +96,7 @@ def train_bridge(config: ImdbImagesConfig, run_dir: Path | str) -> dict[str, Any
         run_dir: the run folder; after an interruption, the same call resumes there.
 
     Returns:
-        What is in ``result.json``.
+        The content of ``result.json``.
     """
     from training.session import session
 
@@ -127,11 +127,11 @@ def run_extractor(
         data, inputs: see ``Run.open``.
         sizes: of the data, for the log.
         features: computes them.
-        figure: that counts, a name of the goal's.
+        figure: name of the goal's main figure.
         placement: where it runs.
 
     Returns:
-        What is in ``result.json``.
+        The content of ``result.json``.
     """
     from vision_bridge.bridge import Bridge, load_network
     from vision_bridge.task import draw_curves, run_bridge
@@ -155,7 +155,7 @@ def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:
         run_dir: the run folder; after an interruption, the same call resumes there.
 
     Returns:
-        What is in ``result.json``.
+        The content of ``result.json``.
     """
     from training.session import session
     from vision_bridge.table import Table, make_plan
@@ -203,7 +203,7 @@ def cache(config: TaskConfig) -> Path:
 
 
 def _prepare(config: TextBridgeConfig, dry_run: bool = False) -> "PreparedTexts":
-    """Reads the texts; refuses an image or a perplexity that does not fit the number of features."""
+    """Reads the texts; raises UserError if image or perplexity do not fit the number of features."""
     from text_cls.prepared import prepare_texts
     from vision_bridge.bridge import check_features
 
@@ -234,7 +234,7 @@ def _bridge(config: TextBridgeConfig, bridge: BridgeConfig, texts: "PreparedText
 def _features(
     config: TextBridgeConfig, layers: list[int], texts: "PreparedTexts", placement: "Placement"
 ) -> "Features":
-    """A vector of a text from each of the encoder's layers: one group of features for each layer."""
+    """The features: a text's vector from each of these layers; every layer is a group."""
     from text_cls.features import embed_splits, features_key
     from vision_bridge.bridge import Features
     from vision_bridge.cache import Cache, key_of

@@ -1,4 +1,4 @@
-"""Which scripts there are: every module here with flags, known by its source, so that none is imported."""
+"""The list of scripts: every module here with flags, found by its source, so that none is imported."""
 
 import ast
 import difflib
@@ -34,12 +34,12 @@ def _read(path: Path) -> Script | None:
 
 
 def module_name(word: str) -> str:
-    """The name of a script as its module has it: ``train-text`` is ``train_text``."""
+    """A script's module name: ``train-text`` → ``train_text``."""
     return word.replace("-", "_")
 
 
 def find(word: str) -> Script:
-    """The script that a word names; raises UserError with the nearest names where there is none."""
+    """The script of this name; raises UserError with similar names if there is none."""
     known = scripts()
     name = module_name(word)
     if name in known:

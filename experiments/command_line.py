@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from experiments import catalogue, launch
 
-COMPLETE = "--complete"  # triptych --complete WORD… answers a shell: what the last word may become, a line each
+COMPLETE = "--complete"  # triptych --complete WORD… prints the completions of the last word for a shell, one a line
 _HELP = ("", "help", "-h", "-help", "--help")
 
 
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def answer(words: Sequence[str]) -> None:
-    """A command line that names no script; raises UserError where it names one that there is not."""
+    """Answers a command line without a script; raises UserError for an unknown script."""
     first = words[0] if words else ""
     if first in _HELP:
         print(listing())
@@ -36,7 +36,7 @@ def answer(words: Sequence[str]) -> None:
 
         print(version())
     elif first == COMPLETE:
-        from experiments.completion import candidates  # a script: none is imported before it is run as __main__
+        from experiments.completion import candidates  # here, since a script is not imported before it runs
 
         print("".join(f"{one}\n" for one in candidates(words[1:])), end="")
     else:

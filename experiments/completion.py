@@ -72,10 +72,10 @@ def main(arguments: list[str]) -> None:
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """What the last word of a command line may become; nothing where the shell's own completion, of files, is right.
+    """Completions of the last word of a command line; empty if the shell should complete names of files.
 
     Args:
-        words: behind ``triptych``; the last one is being written, and may be empty.
+        words: the words after ``triptych``; the last one is incomplete, and may be empty.
     """
     *before, last = words or [""]
     if not before:
@@ -97,12 +97,12 @@ def candidates(words: Sequence[str]) -> list[str]:
 
 
 def _as_written(names: Iterable[str], word: str) -> list[str]:
-    """With dashes where the user writes them."""
+    """The names with dashes, if the user writes dashes."""
     return [name.replace("_", "-") for name in names] if "-" in word else list(names)
 
 
 def _written(flags: launch.ScriptFlags, negated: bool) -> Iterator[str]:
-    """Every flag as it is written, with ``=`` if it takes a value; ``negated``: the other form of switches too."""
+    """Every flag as written, with ``=`` if it takes a value; ``negated``: also ``--noNAME`` of switches."""
     yield from ("--flagfile=", "--help")
     for name in sorted(flags):
         switch = flags[name].boolean
@@ -112,7 +112,7 @@ def _written(flags: launch.ScriptFlags, negated: bool) -> Iterator[str]:
 
 
 def _values(flags: launch.ScriptFlags, name: str, begun: str) -> list[str]:
-    """The values that a flag may have; of a list's flag, what its last item may become."""
+    """Completions of a flag's value; for a list, of its last item."""
     parser = flags[name].parser if name in flags else None
     of_item = getattr(parser, "item", None)  # what reads the items of a list
     if name in ("flagfile", "flagfiles"):

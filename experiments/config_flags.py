@@ -1,4 +1,4 @@
-"""Flags out of the fields of a configuration, and a configuration out of the flags. Nothing is declared here."""
+"""A configuration → its flags, and flags → a configuration. No flag is declared here."""
 
 import itertools
 import re
@@ -33,7 +33,7 @@ class _ListParser(flags.ListParser):
 
 
 class _EnumParser(flags.EnumParser):
-    """One of the choices, which may have the name that it had in earlier versions."""
+    """One of the choices; also accepts its name in earlier versions."""
 
     def __init__(self, about: Option) -> None:
         super().__init__([str(one) for one in about.values()])
@@ -62,7 +62,7 @@ def define(config: Config, values: flags.FlagValues) -> None:
 
 
 def _help(about: Option) -> str:
-    """As absl gives it for an enumeration."""
+    """The help in absl's form for an enumeration."""
     choices = "|".join(str(one) for one in about.values())
     return f"<{choices}>: {about.help}" if choices else about.help
 
@@ -94,14 +94,14 @@ def _value(leaf: Leaf, value: Any) -> Any:
 def parse(
     values: flags.FlagValues, argv: Sequence[str], earlier: Mapping[str, str], arguments: bool = False
 ) -> list[str]:
-    """Parses a command line and returns what is no flag; a flag's earlier name is refused with today's.
+    """Parses a command line and returns the words that are no flags; an error for a former name says the new one.
 
     Args:
         values: the flags.
-        argv: the command line; ``--flagfile`` is a file, or the name of one of the package's.
-        earlier: names that flags had → today's.
-        arguments: whether texts may stand among the flags; then what is not ``--name`` or ``--name=…`` is one of them,
-            ``-name`` too, and so is all behind ``--``.
+        argv: the command line; ``--flagfile`` is a file, or the name of a flagfile of the package.
+        earlier: former names of flags → present names.
+        arguments: whether texts may stand among the flags. Then every word but ``--name`` and ``--name=…`` is a text,
+            also ``-name``, and so is everything after ``--``.
 
     Raises:
         UserError: an unknown flag, an invalid value, or a flagfile that cannot be read.
@@ -119,12 +119,12 @@ def parse(
 
 
 def _without_arguments(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
-    """absl is given the lines of flagfiles, which it would look for in the working folder alone."""
+    """Expands flagfiles before absl parses: absl would look for them in the working folder only."""
     return values([*argv[:1], *flagfiles.expanded(argv[1:])])
 
 
 def _with_arguments(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
-    """absl is given the flags alone: it would take ``-v``, and whatever begins with one dash, for a flag."""
+    """Separates texts before absl parses: it would read every word with one dash, such as ``-v``, as a flag."""
     own: list[str] = []
     texts: list[str] = []
     words = iter(argv[1:])

@@ -1,4 +1,4 @@
-"""What a script says about an error of the system that the user can do something about: one line, or nothing."""
+"""Messages for errors of the system that a user can fix: one line, or nothing."""
 
 import errno
 import os
@@ -17,10 +17,10 @@ _OURS = ("experiments", "text_cls", "diffusion", "vision_bridge", "training", "f
 
 
 def message(error: BaseException, flags: Collection[str]) -> str | None:
-    """The line about an error, None if it is a fault of the program.
+    """The message for an error; None for a bug of the program.
 
     Args:
-        error: what came out of ``main``.
+        error: raised by ``main``.
         flags: names of the flags that the script has.
     """
     limit = memory_limit()
@@ -68,7 +68,7 @@ def memory_limit() -> int:
 
 
 def check_memory(needed: int) -> None:
-    """Refuses a limit under which the libraries, ``needed`` megabytes, cannot be loaded: some never return then.
+    """Checks that the libraries, of ``needed`` megabytes, fit into the memory limit; else some of them would hang.
 
     Raises:
         UserError: the limit is too low.
@@ -79,10 +79,10 @@ def check_memory(needed: int) -> None:
 
 
 def check_backend() -> None:
-    """Refuses what ``KERAS_BACKEND`` names before Keras looks for it.
+    """Checks ``KERAS_BACKEND`` before Keras reads it.
 
     Raises:
-        UserError: tasks do not run on it.
+        UserError: tasks do not run on this backend.
     """
     name = os.environ.get("KERAS_BACKEND", BACKENDS[0])
     if name not in BACKENDS:
@@ -104,7 +104,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _came_from_import(error: BaseException) -> bool:
-    """Whether an import failed; with too little memory a library fails in any way."""
+    """Whether an import failed; with too little memory a library can raise any error."""
     trace = error.__traceback__
     while trace is not None:
         frame = trace.tb_frame
@@ -115,7 +115,7 @@ def _came_from_import(error: BaseException) -> bool:
 
 
 def _import_message(error: ImportError) -> str | None:
-    """A library that is missing or that the system cannot load; a wrong name in our own code is no such thing."""
+    """The message for a library that is missing or cannot be loaded; None for a wrong import in our own code."""
     if (error.name or "").split(".")[0] in _OURS:
         return None
     if isinstance(error, ModuleNotFoundError):

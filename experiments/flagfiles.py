@@ -1,4 +1,4 @@
-"""Flagfiles: those that the user has, and those of this package, by name."""
+"""Flagfiles: a user's own files, and those of this package by name."""
 
 import difflib
 import os
@@ -15,21 +15,21 @@ _OURS = (Path(), Path("flags"), Path("experiments/flags"))  # how the package's 
 
 
 def names() -> list[str]:
-    """Of the package's flagfiles, without their ending."""
+    """Names of the package's flagfiles, without their ending."""
     return sorted(path.stem for path in FOLDER.glob(f"*{_ENDING}"))
 
 
 def find(given: Path | str) -> Path:
-    """The file of ``--flagfile=GIVEN``: as it is given, else with ``.flags`` behind it, else that of the package.
+    """The file of ``--flagfile=GIVEN``: GIVEN itself, else GIVEN.flags, else the package's file of this name.
 
     Raises:
-        UserError: there is none; names those of the package, the nearest first.
+        UserError: there is none; lists the package's flagfiles, the most similar names first.
     """
     path = Path(given).expanduser()
     own = path.with_name(f"{path.name}{_ENDING}") if path.name else path
     ours = [FOLDER / one.name for one in (path, own)] if path.parent in _OURS else []
     for one in (path, own, *ours):
-        if os.path.exists(one) and not os.path.isdir(one):  # a name that no file can have is no error there
+        if os.path.exists(one) and not os.path.isdir(one):  # unlike Path's methods, no error for an impossible name
             return one
     what = "it is a folder" if os.path.isdir(path) else "no such file"
     near = difflib.get_close_matches(path.name.removesuffix(_ENDING), names(), len(names()), 0.0)
@@ -37,10 +37,10 @@ def find(given: Path | str) -> Path:
 
 
 def expanded(words: Sequence[str]) -> list[str]:
-    """A command line with the lines of flagfiles in place of every ``--flagfile``, also of those inside flagfiles.
+    """A command line with every ``--flagfile`` replaced by the lines of its file, also inside flagfiles.
 
     Raises:
-        UserError: a flagfile that cannot be found or read, or that is inside itself.
+        UserError: a flagfile cannot be found or read, or includes itself.
     """
     done: list[str] = []
     rest = iter(words)
@@ -59,7 +59,7 @@ def expanded(words: Sequence[str]) -> list[str]:
 
 
 def _lines(name: str, outer: tuple[Path, ...]) -> Iterator[str]:
-    """The flags of a file and of those that it names; ``outer`` are the files that have led to it."""
+    """The flags of a file and of the files that it includes; ``outer``: the files that include it."""
     path = find(name)
     if path.resolve() in outer:
         raise UserError(f"flagfile {path} is inside itself: remove its --flagfile line, or that of {outer[-1]}")
@@ -72,7 +72,7 @@ def _lines(name: str, outer: tuple[Path, ...]) -> Iterator[str]:
 
 
 def _read(path: Path) -> str:
-    """Its text; it may be a pipe, such as the shell's ``<(…)``."""
+    """The text of a file, which may be a pipe such as the shell's ``<(…)``."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -1,6 +1,6 @@
-"""The one way a script starts and ends. Imports nothing heavy, so that ``--help`` is quick.
+"""How every script starts and ends. Imports no large library, so that ``--help`` is quick.
 
-A script is the flags of its configuration and a ``main`` that reads them; ``train_text.py`` is one to copy.
+A script consists of the flags of its configuration and a ``main`` that reads them; ``train_text.py`` is a model.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from experiments import config_flags, failures, signals
 from files.errors import Interrupted, UserError
 from training.options import Config, earlier_names
 
-Main = Callable[[list[str]], None]  # is given what is no flag
+Main = Callable[[list[str]], None]  # called with the arguments that are no flags
 read = config_flags.read
 _RUN_DIR = "Folder of this run; resumed if it exists with the same flags. [runs/NAME-DATE]"
 _DRY_RUN = "Build everything, print sizes and costs, take one step, write nothing."
@@ -24,7 +24,7 @@ _TENSORFLOW = 2_900  # megabytes of address space, measured: with 2,800 it crash
 
 
 class ScriptFlags(flags.FlagValues):
-    """The flags of one script, apart from those of others in the same process.
+    """The flags of one script, separate from those of other scripts in the same process.
 
     Attributes:
         earlier: names that flags had in earlier versions → today's.
@@ -40,8 +40,8 @@ def define(config: Config, run_dir: str | None = _RUN_DIR, arguments: bool = Fal
 
     Args:
         config: its choices, with their defaults.
-        run_dir: help of ``--run_dir``; None for a script that neither makes nor reads one run: it has none of the two.
-        arguments: whether it takes arguments that are no flags.
+        run_dir: help of ``--run_dir``; None: a script without a run, which has neither of these two flags.
+        arguments: whether the script takes arguments that are no flags.
     """
     values = ScriptFlags()
     values.__dict__.update(earlier=earlier_names(config), arguments=arguments)  # attributes, not flags
@@ -79,7 +79,7 @@ def launch(main: Main, values: ScriptFlags, memory: int = _TENSORFLOW) -> None:
 
 
 def begin() -> None:
-    """What comes first in a process: signals end it, and what it prints can be shown by any terminal."""
+    """The first step of a process: signals end it from now on, and any terminal can show its output."""
     signals.end_on_signals()
     _set_encodings()
 
@@ -90,13 +90,13 @@ def flags_of(script: str) -> ScriptFlags:
 
 
 def execute(main: Main, values: ScriptFlags, argv: list[str]) -> None:
-    """``launch`` of a command line inside a process that is up, such as one that runs tests."""
+    """``launch`` of a command line inside a running process, such as one of tests."""
     values.unparse_flags()
     run(lambda: main(parse(argv, values, values)[1:]), list(values))
 
 
 def parse(argv: list[str], parser: flags.FlagValues, values: ScriptFlags) -> list[str]:
-    """Parses a command line and returns what is no flag; exits with one line where it is wrong."""
+    """Parses a command line and returns the words that are no flags; exits with one line if it is wrong."""
     try:
         rest = config_flags.parse(parser, argv, values.earlier, values.arguments)
     except UserError as error:
@@ -107,10 +107,10 @@ def parse(argv: list[str], parser: flags.FlagValues, values: ScriptFlags) -> lis
 
 
 def run(main: Callable[[], None], flag_names: Collection[str] = (), of_process: bool = False) -> None:
-    """``main``, with a user's mistakes, interruptions and failures of the system turned into messages.
+    """Runs ``main`` and turns users' mistakes, interruptions and failures of the system into messages.
 
     Args:
-        main: what is run.
+        main: the function.
         flag_names: flags that a message may recommend.
         of_process: whether the process ends with it.
     """
@@ -150,13 +150,13 @@ def _end_of(error: BaseException, flag_names: Collection[str]) -> str | int | No
     if isinstance(error, UserError):
         return f"error: {' '.join(str(error).splitlines())}"
     if isinstance(error, BrokenPipeError):
-        return 1  # whoever reads the output has read enough
+        return 1  # the reader of the output has closed it
     message = failures.message(error, flag_names)
     return message and f"error: {message}"
 
 
 def _set_encodings() -> None:
-    """Standard output and error show what their encoding lacks as an escape; input is UTF-8, as files are."""
+    """Output escapes characters that its encoding lacks; standard input is UTF-8, like files."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # None where it is closed
             stream.reconfigure(errors="backslashreplace")
@@ -170,7 +170,7 @@ def _flush() -> None:
 
 
 def _mute() -> None:
-    """Output that cannot be written is dropped: Python would try again at the end, and fail aloud."""
+    """Drops output that cannot be written: else Python would try again at the end, and print an error."""
     try:
         _flush()
     except OSError:
@@ -179,7 +179,7 @@ def _mute() -> None:
 
 
 def trained_run(given: str, what: str = "a trained model") -> Path:
-    """``--run_dir`` of a script that uses what is there; raises UserError if it is not given."""
+    """``--run_dir`` of a script that uses an existing run; raises UserError if it is not given."""
     if not given:
         raise UserError(f"--run_dir: name the folder of {what}")
     return Path(given).expanduser()

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 FLAGS = launch.define(RepeatConfig(), "Folder of all runs and their table; gone on with if it exists.", arguments=True)
 NOTE = "repeat.json"
-Launcher = Callable[[Planned], str]  # runs it, and returns why it failed, or nothing; raises Interrupted
+Launcher = Callable[[Planned], str]  # makes a run; returns why it failed, or ""; raises Interrupted
 
 
 def main(arguments: list[str]) -> None:
-    """Runs what is not finished, then writes table.md, table.csv and table.png."""
+    """Makes the unfinished runs, then writes table.md, table.csv and table.png."""
     from training.hosts import hosts
 
     config = launch.read(RepeatConfig(), FLAGS)
@@ -66,14 +66,14 @@ def repeat(config: RepeatConfig, more: Sequence[str], folder: Path, launcher: La
     """Makes every run that is not finished, and the table after each.
 
     Args:
-        config: what is repeated.
-        more: flags of the script that all runs have.
+        config: script, flagfiles, variations and seeds.
+        more: further flags for all runs.
         folder: of all runs.
-        launcher: how a run is made; by default in a process of its own.
+        launcher: makes a run; by default in a process of its own.
 
     Raises:
-        UserError: flags or a folder that cannot be used, before anything is run; at the end, runs that failed, or
-            figures that no result has.
+        UserError: before the first run, unusable flags or folders; at the end, failed runs, or figures that no result
+            has.
         Interrupted: the user stopped it.
     """
     _check_folder(folder, config.script)
@@ -93,7 +93,7 @@ def repeat(config: RepeatConfig, more: Sequence[str], folder: Path, launcher: La
 
 
 def _left(config: RepeatConfig, plan: Sequence[Planned]) -> list[Planned]:
-    """What is not finished, seed by seed: a table of few seeds comes first; refuses what is in the way of any run."""
+    """The runs to make, seed by seed, so that all rows soon have one seed; refuses a folder in use."""
     states = [_state(run) for run in plan]
     if "in use" in states:
         path = plan[states.index("in use")].path
@@ -103,7 +103,7 @@ def _left(config: RepeatConfig, plan: Sequence[Planned]) -> list[Planned]:
 
 
 def in_a_process(run: Planned) -> str:
-    """Runs the script in a process of its own, and returns why it failed, or nothing; raises Interrupted."""
+    """Runs the script in a process of its own; returns why it failed, or ""; raises Interrupted."""
     end = run_to_its_end([*_python(), "-m", f"experiments.{run.script}", *run.flags], run.log)
     if end.stopped:
         raise Interrupted(
@@ -114,13 +114,13 @@ def in_a_process(run: Planned) -> str:
 
 
 def _python() -> list[str]:
-    """This Python; as under ``triptych``, a folder ``files`` or ``training`` of the user's is no module there."""
+    """This Python; under ``triptych``, folders in the working folder, such as ``files``, are not importable."""
     working_folder_counts = not {"", str(Path.cwd())}.isdisjoint(sys.path)
     return [sys.executable, *([] if working_folder_counts else ["-P"])]
 
 
 class _Table:
-    """What is known of the runs, as the files of the folder."""
+    """Results and failures of the runs, and the files of the table."""
 
     def __init__(self, config: RepeatConfig, plan: Sequence[Planned], folder: Path, command: str) -> None:
         self._config, self._plan, self._folder, self._command = config, plan, folder, command
@@ -130,7 +130,7 @@ class _Table:
             self._find(run)
 
     def add(self, run: Planned, error: str) -> str:
-        """Notes how a run ended, and says it in some words."""
+        """Records how a run ended, and returns this as a short text."""
         from training.repetitions import main_figures
 
         try:
@@ -142,7 +142,7 @@ class _Table:
             return f"failed: {self._failures[run.path]}"
         wanted = self._config.figures or main_figures(found)
         said = [f"{name.replace('_', ' ')} {found[name]:.4g}" for name in wanted if name in found]
-        if len(self._results) == 1:  # the first: it is early enough for another --figures
+        if len(self._results) == 1:  # after the first run, it is not too late to change --figures
             said += [f"no {name} (there are {', '.join(found)})" for name in wanted if name not in found]
         return ", ".join(said) or "finished"
 
@@ -208,10 +208,10 @@ class _Table:
 
 
 def _state(run: Planned) -> str:
-    """finished, in use, begun or to do.
+    """The state of a run: finished, in use, begun or to do.
 
     Raises:
-        UserError: its folder is that of another run, or damaged.
+        UserError: its folder belongs to another run, or is damaged.
     """
     from training.run import Run
 
@@ -242,7 +242,7 @@ def _check_folder(folder: Path, script: str) -> None:
 
 @contextmanager
 def _taken(folder: Path, script: str) -> Iterator[None]:
-    """Makes the folder, and keeps other processes out of it inside."""
+    """Makes the folder, and locks it for the block."""
     with ExitStack() as lock:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The runs of ``experiments.repeat``: flagfiles × variations × seeds, all of whose flags are read before any is run."""
+"""The runs of ``experiments.repeat``: flagfiles × variations × seeds; checks all flags before the first run."""
 
 import dataclasses
 import hashlib
@@ -30,7 +30,7 @@ _LONGEST = 60  # letters of a folder's name: 240 bytes at most
 
 @dataclasses.dataclass(frozen=True)
 class RepeatConfig(Config):
-    """What is run, how often, and what is shown of it."""
+    """The script, its variations and seeds, and the figures of the table."""
 
     script: str = option("train_text", "Script that is run: python -m experiments.SCRIPT.", choices=SCRIPTS)
     flagfiles: tuple[Path, ...] = option(
@@ -64,16 +64,16 @@ class Variation(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A run that is wanted.
+    """A run to make.
 
     Attributes:
-        script: of it.
-        data: name of its flagfile, empty where there is none.
-        variation: name.
-        seed: its own.
+        script: its name.
+        data: name of its flagfile; empty without one.
+        variation: name of its variation.
+        seed: of the run.
         path: of its folder.
-        flags: all that the script is given.
-        config: what they say.
+        flags: all flags of the script.
+        config: the configuration of these flags.
     """
 
     script: str
@@ -86,12 +86,12 @@ class Planned(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """That of all runs."""
+        """The folder of all runs."""
         return self.path.parents[2]
 
     @property
     def log(self) -> Path:
-        """Where its output goes: beside its folder, in which there is nothing before the run makes it."""
+        """The file of its output, next to its folder: the run itself makes the folder."""
         return self.path.with_name(f"{self.path.name}.log")
 
     @property
@@ -104,12 +104,12 @@ def make_plan(config: RepeatConfig, more: Sequence[str], folder: Path) -> list[P
     """All runs: by data set, variation and seed.
 
     Args:
-        config: what is repeated.
-        more: flags of the script that all runs have.
+        config: script, flagfiles, variations and seeds.
+        more: further flags for all runs.
         folder: the runs' folders are below it.
 
     Raises:
-        UserError: flags that the script does not take, names that are there twice, or variations that are none.
+        UserError: flags that the script does not take, duplicate names, or variations that change nothing.
     """
     script, task = config.script, task_of(config.script)
     variations, files = variations_of(config), _data_names(config.flagfiles)
@@ -122,14 +122,14 @@ def make_plan(config: RepeatConfig, more: Sequence[str], folder: Path) -> list[P
         given = (*([f"--flagfile={file}"] if file else []), *more, *flags, f"--seed={seed}", f"--run_dir={path}")
         with _naming(script, *filter(None, (data, name))):
             values = _parsed(script, task, given)
-            _refuse_ours(values, ["dry_run"])  # others that a flagfile has are overruled
+            _refuse_ours(values, ["dry_run"])  # seed and run_dir of a flagfile are overruled
             plan.append(Planned(script, data, name, seed, path, given, config_flags.read(task(), values)))
     _check_differing(plan)
     return plan
 
 
 def task_of(script: str) -> type[Config]:
-    """The class of a script's configuration: the one that its module names."""
+    """The class of a script's configuration, which its module imports."""
     module = import_module(f"experiments.{script}")
     (found,) = (x for x in vars(module).values() if isinstance(x, type) and issubclass(x, Config))
     return found
@@ -139,7 +139,7 @@ def variations_of(config: RepeatConfig) -> list[Variation]:
     """Each combination of ``--vary``, or the flags as they are; then every ``--variation``.
 
     Raises:
-        UserError: one that cannot be read, or two of one name.
+        UserError: a malformed variation, or two with the same name.
     """
     axes = [_axis(text) for text in config.vary]
     twice = _first_twice([name for name, _ in axes])
@@ -161,7 +161,7 @@ def variations_of(config: RepeatConfig) -> list[Variation]:
 
 
 def safe(name: str) -> str:
-    """A name as that of a folder: letters, digits and ``-_.,=+``; a long one is cut, and its hash says the rest."""
+    """A name for a folder: letters, digits and ``-_.,=+``; a long name is cut and gets a hash."""
     text = re.sub(r"[^\w.,=+-]+", "_", name).strip("._-")
     if text and len(text) <= _LONGEST:
         return text
@@ -170,7 +170,7 @@ def safe(name: str) -> str:
 
 
 def command_of(config: RepeatConfig, more: Sequence[str]) -> str:
-    """The command line that says this configuration, without ``--run_dir``."""
+    """The command line of this configuration, without ``--run_dir``."""
     words = ["python", "-m", "experiments.repeat"]
     for leaf in leaves(RepeatConfig()):
         value = leaf.value(config)
@@ -201,7 +201,7 @@ def _named(text: str) -> Variation:
 
 
 def _data_names(files: Sequence[Path]) -> dict[str, Path | None]:
-    """Each flagfile by its name without ``.flags``; raises UserError for two of one name and what cannot be read."""
+    """Flagfiles by name without ``.flags``; raises UserError for equal names and unreadable files."""
     found: dict[str, Path | None] = {}
     for file in map(flagfiles.find, files):
         read_text(file)
@@ -214,7 +214,7 @@ def _data_names(files: Sequence[Path]) -> dict[str, Path | None]:
 
 
 def _parsed(script: str, task: type[Config], flags: Sequence[str]) -> launch.ScriptFlags:
-    """These flags of a script; raises UserError where it does not take them."""
+    """The flags of a script; raises UserError for flags that it does not take."""
     values = launch.define(task())
     rest = config_flags.parse(values, [script, *flags], values.earlier)
     if len(rest) > 1:
@@ -230,7 +230,7 @@ def _refuse_ours(values: launch.ScriptFlags, names: Iterable[str]) -> None:
 
 @contextmanager
 def _naming(script: str, *places: str) -> Iterator[None]:
-    """Errors in flags say whose they are, and where their help is."""
+    """Adds to errors in flags whose flags they are, and where their help is."""
     try:
         yield
     except UserError as error:
@@ -239,7 +239,7 @@ def _naming(script: str, *places: str) -> Iterator[None]:
 
 
 def _check_differing(plan: Sequence[Planned]) -> None:
-    """Raises UserError for two variations that are the same on every data set."""
+    """Raises UserError for two variations with equal configurations on every data set."""
     configs: dict[str, list[Config]] = {}
     for run in plan:
         configs.setdefault(run.variation, []).append(run.config)

@@ -1,4 +1,4 @@
-"""A command in a process of its own, with its output in a file; signals that ask us to stop are handed on to it."""
+"""A command in a process of its own, with its output in a file; it receives the signals that ask us to stop."""
 
 import os
 import signal
@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 from training.stop_signals import heeded
 
-_TAIL = 2**16  # bytes of the output in which an error is looked for
+_TAIL = 2**16  # last bytes of the output, which are searched for an error
 
 
 class End(NamedTuple):
     """How a command ended.
 
     Attributes:
-        error: why it failed, or nothing.
-        stopped: whether the user asked this process to stop meanwhile.
+        error: why it failed; empty if it did not.
+        stopped: whether the user asked this process to stop.
     """
 
     error: str
@@ -27,10 +27,10 @@ class End(NamedTuple):
 
 
 def run_to_its_end(command: Sequence[str], log: Path) -> End:
-    """Runs a command; what it says is added to ``log``.
+    """Runs a command; its output is appended to ``log``.
 
-    After a signal its end is waited for: a script saves what it has. It has a session of its own, so that a terminal's
-    Ctrl-C reaches it once, through us.
+    After a signal we wait for its end, since a script saves its state. It has a session of its own, so that a
+    terminal's Ctrl-C reaches it only once, through us.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
@@ -42,7 +42,7 @@ def run_to_its_end(command: Sequence[str], log: Path) -> End:
 
 
 class _Signals:
-    """Hands signals on to a process, also those that came before it was there."""
+    """Passes signals on to a process, also those that came before it started."""
 
     def __init__(self) -> None:
         self.heard: list[int] = []
@@ -54,7 +54,7 @@ class _Signals:
             self._process.send_signal(number)
 
     def wait(self, process: subprocess.Popen) -> int:
-        """Its exit status; whatever happens here, it does not outlive this call."""
+        """Waits and returns the exit status; the process never outlives this call."""
         try:
             before = len(self.heard)
             self._process = process
@@ -68,7 +68,7 @@ class _Signals:
 
 @contextmanager
 def _handing_on() -> Iterator[_Signals]:
-    """Inside, signals that ask this process to stop go to another; only the main thread hears of them."""
+    """A block in which signals that ask this process to stop go to another; only in the main thread."""
     signals = _Signals()
     numbers = heeded() if threading.current_thread() is threading.main_thread() else []
     before = {number: signal.signal(number, signals) for number in numbers}
@@ -80,7 +80,7 @@ def _handing_on() -> Iterator[_Signals]:
 
 
 def _error_of(log: Path, begin: int, status: int) -> str:
-    """The line in which a script says its error, else its last one, of what it has said since ``begin``."""
+    """The error line of the output since ``begin``, else its last line."""
     with log.open("rb") as file:
         file.seek(max(begin, log.stat().st_size - _TAIL))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]

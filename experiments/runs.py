@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class RunsConfig(Config):
-    """What is shown of runs, and where."""
+    """The choices of showing runs."""
 
     compare: bool = option(False, "One table of the runs' results and of the choices in which they differ.")
     figures: tuple[str, ...] = option(
@@ -61,7 +61,7 @@ FLAGS = launch.define(RunsConfig(), run_dir=None, arguments=True)
 
 
 def main(arguments: list[str]) -> None:
-    """The table on standard output, or what else is asked for."""
+    """Prints the table of runs, or the output that the flags choose."""
     show(launch.read(RunsConfig(), FLAGS), [Path(argument).expanduser() for argument in arguments], _print)
 
 
@@ -70,11 +70,11 @@ def _print(text: str) -> None:
 
 
 def show(config: RunsConfig, places: Sequence[Path], say: Say) -> None:
-    """Does what the configuration says with the runs at and below some places.
+    """Shows the runs at and below some places.
 
     Raises:
-        UserError: a place or a figure that there is not, nothing to follow or to compare, or a run that was followed
-            and has ended without a result.
+        UserError: an unknown place or figure, nothing to follow or to compare, or a followed run that ended without a
+            result.
     """
     places = places or [Path("runs")]
     found = _runs(places)
@@ -92,7 +92,7 @@ def show(config: RunsConfig, places: Sequence[Path], say: Say) -> None:
 
 
 def _runs(places: Sequence[Path]) -> dict[str, Seen]:
-    """Every run by its name, below the place if there is only one; those that moved last come last."""
+    """Every run by its name, relative to the place if there is only one; the latest changes come last."""
     found: dict[str, Seen] = {}
     for place in places:
         if not place.is_dir():
@@ -105,12 +105,12 @@ def _runs(places: Sequence[Path]) -> dict[str, Seen]:
 
 
 def _scripts() -> dict[str, str]:
-    """The class of a configuration → the script that has it."""
+    """Class of a configuration → its script."""
     return {script.config: script.name for script in catalogue.scripts().values()}
 
 
 def _as_json(name: str, run: Seen) -> dict[str, object]:
-    """Without NaN and infinity, which are no JSON."""
+    """A run as JSON values, without NaN and infinity, which JSON lacks."""
     fields = run._asdict() | {
         "name": name,
         "path": str(run.path),

@@ -1,4 +1,4 @@
-"""Runs as tables of text: a line each, or what differs between them."""
+"""Runs as tables of text: a line for each, or their differences."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _MOST = 40  # columns of a cell
 
 
 def listed(runs: Mapping[str, Seen], scripts: Mapping[str, str]) -> str:
-    """A line for each run; ``scripts`` are those of the classes of configurations."""
+    """A line for each run; ``scripts``: class of a configuration → script."""
     titles = ["run", "script", "state", "step", "best", "left", "moved", "note"]
     rows = []
     for name, run in runs.items():
@@ -35,7 +35,7 @@ def best_of(run: Seen) -> str:
 
 
 def compared(runs: Mapping[str, Seen], figures: Sequence[str]) -> str:
-    """The choices in which runs differ, and their figures: in rows, or in columns where there are fewer than runs.
+    """The choices in which runs differ, and their figures; a row for each run, or a column if runs are fewer.
 
     Raises:
         UserError: fewer than two runs, or a figure that no result has.
@@ -62,7 +62,7 @@ def compared(runs: Mapping[str, Seen], figures: Sequence[str]) -> str:
 
 
 def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of columns side by side; one without any text is left out."""
+    """A table; columns without text are left out."""
     cells = [[one_line(cell, _MOST if i else 200) if cell else "" for i, cell in enumerate(row)] for row in rows]
     columns = [column for column in zip(titles, *cells, strict=True) if any(column[1:])]
     widths = [max(map(width, column)) for column in columns]
@@ -87,7 +87,7 @@ def duration(seconds: float) -> str:
 
 
 def ago(moment: float | None) -> str:
-    """How long it is since a moment; a date where it is more than a day."""
+    """The time since a moment; its date if that is more than a day ago."""
     if moment is None:
         return ""
     seconds = int(max(0.0, time.time() - moment))

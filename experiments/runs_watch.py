@@ -1,4 +1,4 @@
-"""A run looked at while it trains: the lines of its log as they come, and on a terminal a bar below them."""
+"""Following a run: prints the lines of its log as they come, and on a terminal a progress bar below them."""
 
 import shutil
 import time
@@ -18,16 +18,16 @@ _ERASE = "\r\x1b[K"
 
 
 def follow(runs: Mapping[str, Seen], say: Callable[[str], None], screen: TextIO, wait: float = _WAIT) -> None:
-    """Shows how a run goes on until its process has left it.
+    """Shows the progress of a run until its process ends.
 
     Args:
-        runs: one of them is running, or the only one is finished.
+        runs: exactly one is running; or there is one, which is finished.
         say: prints a line.
-        screen: where the bar goes, if it is a terminal.
+        screen: for the bar, if it is a terminal.
         wait: seconds between looks.
 
     Raises:
-        UserError: none or several are running, or it has ended without a result.
+        UserError: none or several are running, or the run ended without a result.
     """
     path = running(runs)
     seen = _until_the_end(path, say, screen, wait)
@@ -46,7 +46,7 @@ def _until_the_end(path: Path, say: Callable[[str], None], screen: TextIO, wait:
     log, bar = _Lines(path / "log.txt"), _Bar(screen)
     try:
         while True:
-            alive = is_held(path)  # first: what it writes before it ends is read after
+            alive = is_held(path)  # before the log is read, so that its last lines are not missed
             seen = look_at(path)
             bar.erase()
             for line in log.new():
@@ -60,7 +60,7 @@ def _until_the_end(path: Path, say: Callable[[str], None], screen: TextIO, wait:
 
 
 def running(runs: Mapping[str, Seen]) -> Path:
-    """The folder of the one that is followed: of runs inside of runs, as those of a table, the innermost."""
+    """The folder of the run to follow; of nested runs, such as a table's, the innermost."""
     live = [run.path for run in runs.values() if run.state == RUNNING]
     live = [path for path in live if not any(other != path and other.is_relative_to(path) for other in live)]
     if len(live) == 1:
@@ -73,13 +73,13 @@ def running(runs: Mapping[str, Seen]) -> Path:
 
 
 class _Lines:
-    """The lines that are added to a text file."""
+    """New lines of a text file."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._read = path, 0
 
     def new(self) -> list[str]:
-        """Whole lines since the last call; at the first one, the last ten."""
+        """Complete lines since the last call; in the first call, the last ten."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._read)
@@ -94,20 +94,20 @@ class _Lines:
 
 
 class _Bar:
-    """How far a run is, in the last line of a terminal; elsewhere nothing."""
+    """A progress bar in the last line of a terminal; nothing elsewhere."""
 
     def __init__(self, screen: TextIO) -> None:
         self._screen, self._there = screen, False
 
     def draw(self, run: Seen) -> None:
-        """Draws it where the cursor is."""
+        """Draws the bar at the cursor."""
         if self._screen.isatty():
             self._screen.write(bar_of(run)[: shutil.get_terminal_size().columns - 1])  # one line, which can be erased
             self._screen.flush()
             self._there = True
 
     def erase(self) -> None:
-        """Removes it."""
+        """Removes the bar."""
         if self._there:
             self._screen.write(_ERASE)
             self._screen.flush()

@@ -1,9 +1,9 @@
-"""SIGINT, SIGTERM and SIGHUP end a script with one line and exit status 130, at any moment from its first to its last.
+"""SIGINT, SIGTERM and SIGHUP end a script at any moment, with one line and exit status 130.
 
-Before ``main``, and while modules are imported, nothing can be lost: the process ends at once (an exception in the
-import of an extension comes out as another, or crashes). In ``main`` the first signal raises KeyboardInterrupt, so that
-drafts are removed and worker processes ended; a second one ends the process. After ``main`` signals are ignored.
-While it trains, ``training.loop`` has handlers of its own.
+Before ``main`` and during imports nothing can be lost, and the process ends at once (an exception in the import of an
+extension would become another one, or a crash). In ``main`` the first signal raises KeyboardInterrupt, so that drafts
+are removed and worker processes ended; a second signal ends the process. After ``main`` signals are ignored. During
+training, ``training.loop`` has its own handlers.
 """
 
 import contextlib
@@ -20,24 +20,24 @@ from typing import Any, NoReturn
 from training.stop_signals import STOP_SIGNALS, heeded
 
 STATUS = 130
-GRACE = 5.0  # seconds after which a signal ends a process that has swallowed it, or is deep in C code
+GRACE = 5.0  # seconds after which a signal ends a process that ignored it, or is busy in C code
 Handler = Callable[[int, FrameType | None], Any]
 _known: dict[str, Path] = {}  # "run_dir", once it is known
-_written: list[Callable[[], str]] = []  # what there is of a script that begins anew
+_written: list[Callable[[], str]] = []  # of a script that cannot resume: says what it has written
 
 
 def goes_on_in(run_dir: Path) -> None:
-    """From here on the line of an interruption names the run's folder."""
+    """From now on the line of an interruption names the run's folder."""
     _known["run_dir"] = run_dir
 
 
 def begins_anew(written: Callable[[], str]) -> None:
-    """From here on the line of an interruption says that nothing is resumed, and what has been written."""
+    """From now on the line of an interruption says what was written, and that the script cannot resume."""
     _written.append(written)
 
 
 def line() -> str:
-    """What an interrupted script says."""
+    """The last line of an interrupted script."""
     if _written:
         return f"interrupted; {_written[-1]()}; nothing is resumed: the same command begins again with the first text"
     where = f" with --run_dir={shlex.quote(str(_known['run_dir']))}" if _known else ""
@@ -45,19 +45,19 @@ def line() -> str:
 
 
 def end_now(*_: Any) -> NoReturn:
-    """Says so and ends the process, whatever it is doing."""
+    """Prints the line and ends the process at once."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line()}\n".encode(errors="backslashreplace"))
     os._exit(STATUS)
 
 
 def end_on_signals() -> None:
-    """From here on a signal ends the process at once."""
+    """From now on a signal ends the process at once."""
     _set(end_now)
 
 
 def _set(handler: Handler | signal.Handlers) -> dict[int, Any]:
-    """Sets the handler of every signal and returns those before; one that is ignored, as under nohup, stays so."""
+    """Sets the handler of every signal and returns the former ones; ignored signals, as under nohup, stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.signal(number, handler) for number in heeded()}
@@ -67,7 +67,7 @@ class MainStage:
     """Signals while ``main`` runs, from ``enter`` to ``leave``.
 
     Args:
-        of_process: whether the process ends with ``main``; else it is left as it was.
+        of_process: whether the process ends with ``main``; else its handlers are restored.
 
     Attributes:
         asked: whether a signal came; then any exception is an interruption.
@@ -80,7 +80,7 @@ class MainStage:
         self._before: dict[int, Any] = {}
 
     def enter(self) -> None:
-        """From here on a signal raises KeyboardInterrupt."""
+        """From now on a signal raises KeyboardInterrupt."""
         _known.clear()
         _written.clear()
         if self._of_process:
@@ -89,7 +89,7 @@ class MainStage:
         self._before = _set(self._handle)
 
     def close(self) -> None:
-        """Signals no longer count."""
+        """From now on signals have no effect."""
         self._over = True
 
     def leave(self) -> None:
@@ -110,13 +110,13 @@ class MainStage:
         raise KeyboardInterrupt
 
     def _swallowed(self, what: Any) -> None:
-        """An exception that cannot be raised: the interruption itself, if it came while an object was destroyed."""
+        """Handles an exception that cannot be raised; an interruption in an object's destruction ends the process."""
         if self.asked and not self._over:
             end_now()
         self._unraisable(what)
 
     def _watch(self) -> None:
-        """Starts a thread that hears of signals while the main thread runs C code, where Python's handlers wait."""
+        """Starts a thread that receives signals while the main thread runs C code, which delays Python's handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
         reading, writing = os.pipe()
@@ -125,11 +125,11 @@ class MainStage:
         threading.Thread(target=self._listen, args=(reading,), daemon=True).start()
 
     def _listen(self, reading: int) -> None:
-        if hasattr(signal, "pthread_sigmask"):  # the main thread may hold signals back for a moment: so does this one
+        if hasattr(signal, "pthread_sigmask"):  # the main thread may block signals for a moment; then this one must too
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         heard = 0
         while data := os.read(reading, 1):
-            # With a handler of the loop's own in place it is the loop that decides.
+            # If the training loop has set its own handler, the loop decides.
             if data[0] in STOP_SIGNALS and signal.getsignal(data[0]) == self._handle:
                 heard += 1
                 timer = threading.Timer(GRACE if heard == 1 else 0.1, self._end_unless_over)
@@ -142,7 +142,7 @@ class MainStage:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether an import is under way in the main thread."""
+    """Whether the main thread is importing a module."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

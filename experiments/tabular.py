@@ -1,4 +1,4 @@
-"""From a table to the vision bridge: its columns are the features that ``vision_bridge`` turns into images."""
+"""From a table to the vision bridge: ``vision_bridge`` turns its columns into images."""
 
 import dataclasses
 from pathlib import Path
@@ -35,7 +35,7 @@ class TableImagesConfig(TaskConfig):
 
 
 def name_of(config: TableImagesConfig) -> str:
-    """What a run folder is called."""
+    """The name of a run's folder."""
     path = config.data.data_path
     return config.data.dataset if path is None else path.name.split(".")[0]
 

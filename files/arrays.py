@@ -1,7 +1,7 @@
 """A ``.npy`` file that is filled step by step, is never whole in memory, and can be resumed.
 
-Its note has a checksum of the finished rows, which is compared when the file is opened: a flipped bit is found, and so
-is the array of another split. CRC-32 finds every single such bit, at twice the speed of SHA-256.
+A note next to it has a checksum of the finished rows, which is compared when the file is opened: this finds a flipped
+bit, and an array of another split. CRC-32 finds every single flipped bit, at twice the speed of SHA-256.
 """
 
 import errno
@@ -29,17 +29,16 @@ _SUM = "crc32"
 
 
 def release(array: np.ndarray) -> None:
-    """Frees the memory of a memory-mapped array, where the system can; its pages are read again when needed."""
+    """Frees the memory of a memory-mapped array, if the system can; its pages are read again when needed."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def remove(array: np.ndarray) -> None:
-    """Deletes the file that a memory-mapped array was read from, and its note; who has it mapped can still read it.
+    """Deletes the file of a memory-mapped array, and its note; processes that have it mapped can still read it.
 
-    A file that another process has open to write it stays, for that one needs it, and so does one in a read-only
-    folder.
+    A file that another process is writing stays, and so does a file in a read-only folder.
     """
     path = Path(array.filename)  # type: ignore[attr-defined]
     with suppress(OSError), alone(path):
@@ -48,9 +47,9 @@ def remove(array: np.ndarray) -> None:
 
 
 def put_copy(path: Path, at: Path) -> None:
-    """A finished array and its note at another place: one file under two names, or a copy on another disk.
+    """Puts a finished array and its note also at ``at``: as a second name of the file, or a copy on another disk.
 
-    A finished array is never written again, so that neither name's file changes by the other.
+    A finished array is never written again, so a second name is as safe as a copy.
     """
     if is_held_back(at):
         return
@@ -80,7 +79,7 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """What the note beside an array says of it; None if there is none, or it is none of ours."""
+    """The content of an array's note; None if it has none, or one that is not ours."""
     try:
         return read_sealed(_note_of(path)) if _note_of(path).is_file() else None
     except UserError:
@@ -92,13 +91,13 @@ def _note_of(path: Path) -> Path:
 
 
 def _reserve(path: Path) -> None:
-    """Reserves the file's space on the disk: a full disk is an error here; later it would kill the process."""
+    """Reserves the file's space on the disk, so that a full disk is an error now and not a crash later."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # not: the file system cannot reserve
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # else the file system cannot reserve
                     raise OSError(error.errno, error.strerror, str(path)) from error
 
 
@@ -106,18 +105,18 @@ def _reserve(path: Path) -> None:
 def growing_array(
     path: Path, shape: tuple[int, ...], dtype: str, depends_on: dict[str, Any], renew: bool = False
 ) -> Iterator["GrowingArray"]:
-    """Opens or creates an array of rows to be filled; another process that wants it waits until this one has left.
+    """Opens or creates an array of rows to fill; another process that wants it waits until this one is done.
 
     Args:
         path: the ``.npy`` file.
         shape, dtype: of the whole array.
-        depends_on: all that its content depends on, for JSON.
-        renew: for a cache: a file that is damaged or holds something else is made again, with a note.
+        depends_on: everything that its content depends on, for JSON.
+        renew: for a cache: a damaged or different file is computed again, with a note.
 
     Raises:
         UserError: ``path`` is damaged or holds something else.
     """
-    try:  # without a lock, for which a read-only folder has no room
+    try:  # without a lock, since a read-only folder cannot have one
         finished = GrowingArray(path, shape, dtype, depends_on, reading=True)
     except (UserError, FileNotFoundError):  # the second: another process is removing it
         finished = None
@@ -138,17 +137,17 @@ def growing_array(
 
 
 class GrowingArray:
-    """A memory-mapped array; a ``.json`` beside it says what it depends on and how many rows are done.
+    """A memory-mapped array; its note, a ``.json`` file, says what it depends on and how many rows are done.
 
     Attributes:
-        array: the rows; of a finished array they cannot be written.
+        array: the rows; read-only if the array is finished.
         done: rows that an earlier call finished.
     """
 
     def __init__(
         self, path: Path, shape: tuple[int, ...], dtype: str, depends_on: dict[str, Any], reading: bool = False
     ) -> None:
-        """See ``growing_array``, which keeps other processes out; ``reading`` refuses all but a finished array."""
+        """See ``growing_array``, which keeps other processes out; ``reading``: only a finished array is accepted."""
         self._path, self._note = path, _note_of(path)
         self._depends_on = json.loads(json.dumps(depends_on | {"shape": shape, "dtype": dtype}))
         self.done, checksum = self._resume(shape[0])
@@ -167,25 +166,25 @@ class GrowingArray:
             _reserve(path)
             return array
         try:
-            array = np.load(path, mmap_mode="r")  # refuses a file cut short, which r+ would fill up with zeros
+            array = np.load(path, mmap_mode="r")  # refuses a truncated file, which r+ would fill with zeros
             if self.done < shape[0]:
                 array = np.lib.format.open_memmap(path, "r+")
-        except (OSError, ValueError, EOFError) as error:  # a file cut short among them
+        except (OSError, ValueError, EOFError) as error:  # also for a truncated file
             raise UserError(f"{path}: damaged ({error}){_MOVE}") from error
         if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
             raise UserError(f"{path}: {array.dtype} {array.shape}, and {self._note.name} says otherwise{_MOVE}")
         return array
 
     def read_only(self) -> np.ndarray:
-        """The rows, not to be written; once it is there, it outlives the file's name."""
+        """The rows, read-only; they stay readable after the file is deleted."""
         return np.load(self._path, mmap_mode="r") if self.array.flags.writeable else self.array
 
     def save(self, done: int) -> None:
-        """Writes the array to the disk, and into its note that ``done`` rows are finished, whichever they are."""
+        """Writes the array to the disk, and the number of finished rows, ``done``, to its note."""
         self._save(done, None)
 
     def _save(self, done: int, checksum: int | None) -> None:
-        """``save``; without the first ``done`` rows' checksum, a whole array is read again for it."""
+        """``save`` with the checksum of the first ``done`` rows; None: a finished array is read again to compute it."""
         if done:
             self.array.flush()
             release(self.array)
@@ -195,7 +194,7 @@ class GrowingArray:
         self.done = done
 
     def _checksum(self, done: int) -> int:
-        """Of the file until the end of its first ``done`` rows; its pages do not count as the process's memory."""
+        """Checksum of the file up to the end of row ``done``; read as a stream, which needs little memory."""
         left, checksum = self.array.offset + self.array[:done].nbytes, 0
         with self._path.open("rb") as file:
             while left and (block := file.read(min(left, _BLOCK))):
@@ -209,8 +208,8 @@ class GrowingArray:
 
         Args:
             parts: [n, …] rows in order, the first part beginning at row ``done``.
-            save_every: parts between saves; the end is saved too. An interruption loses the rows since the last save.
-            on_progress: told the number of rows done.
+            save_every: parts between saves; the end is also saved. An interruption loses the rows since the last save.
+            on_progress: called with the number of rows done.
         """
         done, checksum = self.done, self._checksum(self.done)
         try:
@@ -223,11 +222,11 @@ class GrowingArray:
                     self._save(done, checksum)
                 on_progress(done)
         finally:
-            if isinstance(parts, Generator):  # after a full disk, say: it may hold a thread
+            if isinstance(parts, Generator):  # after an error, such as a full disk: it may own a thread
                 parts.close()
 
     def _resume(self, rows: int) -> tuple[int, int | None]:
-        """Rows that are done, of ``rows``, and their checksum, which earlier versions did not write."""
+        """The number of finished rows, and their checksum (None for files of earlier versions)."""
         path = self._path
         if not path.exists():
             return 0, None

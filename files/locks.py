@@ -1,4 +1,4 @@
-"""One process at a time, on files that several share. A lock ends with its process, however that ends."""
+"""One process at a time on shared files. A lock ends with its process, even if this is killed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,21 +6,21 @@ from pathlib import Path
 
 import filelock
 
-_ASKING = 0.5  # seconds that ``is_taken`` of other processes may keep a lock, at the very most
+_ASKING = 0.5  # most seconds that ``is_taken`` in another process holds a lock
 
 
 def lock_of(path: Path) -> Path:
-    """The file that is locked for ``path``: beside a file, inside a folder."""
+    """The lock's file: next to a file, inside a folder."""
     return path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
 
 
 @contextmanager
 def alone(path: Path, waiting: str = "") -> Iterator[None]:
-    """Inside, no other user of ``alone`` has ``path``.
+    """A block in which no other user of ``alone`` has ``path``.
 
     Args:
         path: a file, which need not exist, or a folder.
-        waiting: printed if another has it, and then its end is waited for; without this text it is an error.
+        waiting: printed if another process has it; then we wait for its end. Empty: an error instead.
 
     Raises:
         filelock.Timeout: another has it.
@@ -41,7 +41,7 @@ def alone(path: Path, waiting: str = "") -> Iterator[None]:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether another user of ``alone`` has ``path``; creates nothing."""
+    """Whether another user of ``alone`` has ``path``; creates no file."""
     try:
         file = lock_of(path)
         if not file.exists():
@@ -57,9 +57,9 @@ def is_taken(path: Path) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process has ``path`` alone, for onlookers: nothing is written, and no lock is taken from anybody.
+    """Whether a process has ``path`` alone; for observers: writes nothing and never holds the lock alone.
 
-    An onlooker shares the lock for a moment; ``is_taken`` would have it alone, and rewrite its file.
+    An observer shares the lock for a moment; ``is_taken`` would hold it alone and rewrite its file.
     """
     try:
         import fcntl
@@ -70,6 +70,6 @@ def is_held(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # there is no lock, or it cannot be read
+    except OSError:  # no lock, or it cannot be read
         return False
     return False

@@ -1,4 +1,4 @@
-"""NumPy's ``.npz`` archives, read with care: what an array claims is compared with what is there first."""
+"""NumPy's ``.npz`` archives, read with care: the sizes in headers are first compared with the file."""
 
 import io
 import math
@@ -15,9 +15,9 @@ from files.errors import UserError, line_of
 from files.limits import check_regular
 
 MOST_BYTES = 8 * 2**30
-_DEFLATE = 1040  # times that deflate packs at most
+_DEFLATE = 1040  # the highest compression ratio of deflate
 _MAGIC = b"\x93NUMPY"
-# Whatever damage can make of an archive and of a header, which is a Python literal.
+# Errors that a damaged archive, or a damaged header (a Python literal), can raise.
 DAMAGES = (
     OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, IndexError, SyntaxError, MemoryError,
     OverflowError, RuntimeError, TokenError, zlib.error, zipfile.BadZipFile,
@@ -28,7 +28,7 @@ R = TypeVar("R", bound=tuple)  # a NamedTuple
 
 
 def read_record(kind: type[R], path: Path) -> R:
-    """A NamedTuple of arrays of one length, one array a field, as ``write_npz(path, record._asdict())`` wrote it.
+    """A NamedTuple of arrays of one length, as ``write_npz(path, record._asdict())`` wrote it.
 
     Raises:
         UserError: missing or damaged, or other arrays.
@@ -63,7 +63,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shapes and types of the arrays of an npz file, by name, as they say; nothing if it cannot be read."""
+    """Shapes and types in the headers of an npz file's arrays, by name; empty if it cannot be read."""
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -74,7 +74,7 @@ def read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                 with archive.open(member) as stream:
                     shape, _, dtype = _header(np.lib.format.read_magic(stream))(stream)
                 found[member.filename.removesuffix(".npy")] = (shape, dtype)
-    except DAMAGES:  # whoever reads the arrays says so
+    except DAMAGES:  # reading the arrays then gives the reason
         return {}
     return found
 
@@ -83,7 +83,7 @@ def read_npy(path: Path) -> np.ndarray:
     """The array of a ``.npy`` file, mapped into memory.
 
     Raises:
-        UserError: missing, no such file, damaged, or with Python objects.
+        UserError: missing, no array, damaged, or with Python objects.
     """
     check_regular(path)
     try:
@@ -100,7 +100,7 @@ def parse_npy(content: bytes) -> np.ndarray:
     """The array of a ``.npy`` file's content.
 
     Raises:
-        ValueError: it is none, of another size than it says, or with Python objects.
+        ValueError: it is no array, has another size than its header says, or holds Python objects.
     """
     stream = io.BytesIO(content)
     try:
@@ -115,7 +115,7 @@ def parse_npy(content: bytes) -> np.ndarray:
 
 
 def _check_sizes(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
-    """Compares what members claim with the file's size, so that a small file cannot ask for much memory."""
+    """Compares the members' sizes with the file's, so that a small file cannot demand much memory."""
     for member in members:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{member.filename[:60]!r} is packed by a method that NumPy does not use")
@@ -131,7 +131,7 @@ def _check_sizes(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray | None:
-    """One array; None for a member that is none."""
+    """One array; None for a member that is no array."""
     with archive.open(member) as stream:
         if stream.read(len(_MAGIC)) != _MAGIC:
             return None
@@ -156,6 +156,6 @@ def _check_header(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
 def _header(version: tuple[int, int]) -> Any:
     if version not in _HEADERS:
         raise ValueError(f"format {version} is not supported")
-    # NumPy's advice on files of Python 2. A filter, since threads share what catch_warnings would put back.
+    # Hides NumPy's advice on files of Python 2; not by catch_warnings, which is not safe in threads.
     warnings.filterwarnings("ignore", message="Reading `.npy` or `.npz` file required additional header parsing")
     return _HEADERS[version]

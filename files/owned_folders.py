@@ -1,6 +1,6 @@
 """Folders that are written whole, with a note of their files and checksums.
 
-Only files that such a note names are ever replaced, so that a user's own are never taken for ours.
+Only files in such a note are ever replaced: a user's own files are never touched.
 """
 
 import os
@@ -18,12 +18,12 @@ _DIGITS = 16  # of a checksum: there may be a million of them in a note
 
 
 def check_owned(folder: Path, note: str, what: str) -> None:
-    """Raises UserError where ``folder`` holds anything that was not put there with the note of this name.
+    """Raises UserError if ``folder`` holds anything that its note does not list.
 
     Args:
-        folder: which need not exist.
+        folder: may not exist.
         note: name of the note.
-        what: what such a folder holds, for the message.
+        what: the usual content of such a folder, for the message.
     """
     if not os.path.lexists(folder):
         return
@@ -41,21 +41,21 @@ def check_owned(folder: Path, note: str, what: str) -> None:
 
 
 def seal(draft: Path, note: str, about: dict[str, Any]) -> None:
-    """Writes the note of a draft's files, with what else there is to say about them."""
+    """Writes the note of a draft's files, with further entries ``about`` them."""
     digests = {file.relative_to(draft).as_posix(): _checksum(file) for file in _inside(draft)}
     write_sealed(draft / note, about | {_FILES: digests})
 
 
 def put_in_place(draft: Path, folder: Path, note: str, what: str) -> None:
-    """Puts a sealed draft in the place of a folder that was written here before, or where there is none.
+    """Moves a sealed draft to ``folder``; replaces a folder that was written here before.
 
     Raises:
         UserError: see ``check_owned``.
         OSError: it cannot be written.
     """
     with alone(folder.parent, f"waiting for another process, which writes {folder}"):
-        check_owned(folder, note, what)  # the last moment: making the draft took its time
-        with draft_folder(folder) as before:  # what was there, which ends with it
+        check_owned(folder, note, what)  # again: making the draft took time
+        with draft_folder(folder) as before:  # the old folder, removed at the end
             if folder.exists():
                 os.replace(folder, before / folder.name)
             move_whole(draft, folder)

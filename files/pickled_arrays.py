@@ -1,7 +1,7 @@
-"""Pickles of NumPy arrays → arrays, with nothing in them run.
+"""Pickles of NumPy arrays → arrays, without running code in them.
 
-A pickle can name any function to be called while it is read. Here only those few are let through that rebuild arrays,
-numbers and dictionaries, and they are our own: NumPy's would believe what a file claims.
+A pickle can name any function, which is called when it is read. Here only the few that rebuild arrays, numbers and
+dictionaries are allowed, and these are our own: NumPy's would trust the sizes in a file.
 """
 
 import collections
@@ -39,7 +39,7 @@ class _Type:
             self._type = self._type.newbyteorder(state[1])
 
     def read(self, content: Any, shape: Any, order: str) -> np.ndarray:
-        """The array of these bytes, which must be as many as its shape says."""
+        """The array in these bytes; raises UnpicklingError if their number does not fit its shape."""
         shape = tuple(shape)
         if not all(isinstance(size, int) and size >= 0 for size in shape) or not isinstance(content, bytes | bytearray):
             raise pickle.UnpicklingError("an array without a shape or without bytes")
@@ -49,7 +49,7 @@ class _Type:
 
 
 class Pickled:
-    """``numpy.ndarray`` while its pickle is read; ``array`` is None until its state has come."""
+    """``numpy.ndarray`` while its pickle is read; ``array`` is None until its state is set."""
 
     array: np.ndarray | None = None
 
@@ -73,21 +73,21 @@ def _scalar(dtype: Any, content: Any) -> np.ndarray:
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """How protocol 2 writes bytes."""
+    """Bytes as protocol 2 writes them."""
     if not isinstance(text, str) or encoding != "latin1":
         raise pickle.UnpicklingError("bytes that are no text of latin1")
     return text.encode("latin1")
 
 
 def _bytes(content: Any = b"") -> bytes:
-    """Not for a number, of which Python makes as many bytes."""
+    """``bytes`` of bytes only: of a number, Python would make that many zeros."""
     if not isinstance(content, bytes):
         raise pickle.UnpicklingError("bytes made of something else")
     return content
 
 
 class _Dictionary(dict):
-    """A dictionary whose class is somebody's own; attributes of it are not kept."""
+    """A dictionary of another class, without its attributes."""
 
     def __setstate__(self, state: Any) -> None: ...
 
@@ -123,7 +123,7 @@ def array_of(value: Any) -> np.ndarray | None:
 
 
 def read_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The arrays and numbers of a pickled dictionary, those of dictionaries inside of it as ``outer/inner``.
+    """The arrays and numbers of a pickled dictionary; in nested dictionaries their names are ``outer/inner``.
 
     Raises:
         UserError: missing, damaged, no dictionary of arrays, or with something that would have to be run.
@@ -133,7 +133,7 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
         content = path.read_bytes()
         for operation, argument, _ in pickletools.genops(content):
             if "PUT" in operation.name and int(argument) > _MOST_NOTED:  # type: ignore[arg-type]
-                raise pickle.UnpicklingError(f"it wants room for {argument:,} objects")  # which pickle gives at once
+                raise pickle.UnpicklingError(f"it wants room for {argument:,} objects")  # allocated at once
         found = _flat(_Unpickler(io.BytesIO(content)).load())
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
             RuntimeError, MemoryError, OverflowError, OSError, ArithmeticError) as error:  # fmt: skip
@@ -147,7 +147,7 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
 
 
 def _flat(content: Any) -> dict[str, np.ndarray]:
-    """Arrays by the keys that lead to them; dictionaries may share dictionaries, so their number is bounded."""
+    """Arrays by the path of keys to them; nested dictionaries may be shared, so the number of items is limited."""
     found: dict[str, np.ndarray] = {}
     left = [("", content)]
     for _ in range(_MOST_ITEMS):

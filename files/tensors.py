@@ -1,4 +1,4 @@
-"""Files of named tensors: safetensors, and what other frameworks wrote. Only TensorFlow's own take a framework."""
+"""Files of named tensors: safetensors, PyTorch's, and TensorFlow's; only the last need their framework."""
 
 import glob
 import hashlib
@@ -27,12 +27,12 @@ _REMEDY = "put a whole one in its place"
 
 
 def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """A safetensors file's tensors and metadata; those of bfloat16 are of ``ml_dtypes.bfloat16``.
+    """A safetensors file's tensors and metadata; bfloat16 is ``ml_dtypes.bfloat16``.
 
-    ``sealed`` refuses a file without a checksum, which ``write_tensors`` has not written.
+    ``sealed``: the file must have a checksum, as ``write_tensors`` writes it.
 
     Raises:
-        UserError: the file is missing or damaged (a file of ``write_tensors`` is known as damaged by a single bit), no
+        UserError: the file is missing or damaged (in a file of ``write_tensors`` a single flipped bit is found), no
             regular file, larger than 64 GiB, or has a tensor of a type that NumPy does not know.
     """
     check_regular(path, MOST_BYTES, missing="no such checkpoint")
@@ -63,7 +63,7 @@ def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
 
 
 def _content(path: Path, name: str) -> np.ndarray:
-    """The 16-bit numbers of a tensor, as they are in a safetensors file that has been found in order."""
+    """The 16-bit numbers of a tensor in a safetensors file that was checked before."""
     with path.open("rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         about = parse_json(file.read(size).decode(), str(path))[name]
@@ -93,7 +93,7 @@ def _checksum(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
 
 
 def _short(name: str) -> str:
-    """A tensor's name in a line: as it is, unless it is no name that a person would give."""
+    """A tensor's name for a message; shortened and escaped if it is long or not printable."""
     return name if name.isprintable() and len(name) <= 200 else shown(name)
 
 
@@ -106,7 +106,7 @@ def check_finite(where: Path | str, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, or of a PyTorch file whatever its suffix; bfloat16 becomes float32, exactly.
+    """The tensors of a safetensors file, or of a PyTorch file with any suffix; bfloat16 becomes float32, exactly.
 
     Raises:
         UserError: the file is missing or damaged, or a tensor holds numbers that are not finite.
@@ -131,16 +131,22 @@ def read_tf1(prefix: Path) -> dict[str, np.ndarray]:
         reader = tf.train.load_checkpoint(str(prefix))
         types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
         numbers = [name for name, kind in types.items() if not kind.is_bool and kind != tf.string]
-        for name in numbers:  # before memory is taken for it
+        for name in numbers:  # before memory is allocated
             if math.prod(shapes[name]) * types[name].size > held:
                 raise ValueError(f"{name} is {shapes[name]}, more than the files hold")
         tensors = {name: _float32(reader.get_tensor(name)) for name in numbers}
-    except (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError) as error:  # the reader raises all
+    except (
+        tf.errors.OpError,
+        ValueError,
+        IndexError,
+        RuntimeError,
+        MemoryError,
+    ) as error:  # the reader raises all of these
         raise UserError(f"{prefix}: damaged TensorFlow checkpoint ({str(error).splitlines()[0][:200]})") from error
     check_finite(prefix, tensors)
     return tensors
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
-    """Numbers of bfloat16 as the float32 numbers that they are; others as they come."""
+    """bfloat16 → float32, exactly; other types unchanged."""
     return widened(array.view("<u2")) if array.dtype == BFLOAT16 else array

@@ -1,7 +1,7 @@
-"""PyTorch's ``.bin``/``.pt``/``.pth`` files → NumPy arrays, without PyTorch and without running anything they hold.
+"""PyTorch's ``.bin``/``.pt``/``.pth`` files → NumPy arrays, without PyTorch and without running code in them.
 
-Both forms are read: the zip archive (since PyTorch 1.6) and the older stream of pickles. A pickle can name any function
-to be called while it is read; here only the few that rebuild tensors are let through, and they are our own.
+Reads both forms: the zip archive (since PyTorch 1.6) and the older stream of pickles. A pickle can name any function,
+which is called when it is read; here only the few that rebuild tensors are allowed, and these are our own.
 """
 
 import collections
@@ -26,7 +26,7 @@ from files.pickled_arrays import array_of
 
 MOST_BYTES = 64 * 2**30
 _MOST_PICKLED = 16 * MIB  # names and shapes; BERT's are 40 kB
-_MOST_WITH_ARRAYS = 256 * MIB  # NumPy's arrays are inside of the pickle
+_MOST_WITH_ARRAYS = 256 * MIB  # with NumPy's arrays, which are inside the pickle
 _MOST_NOTED = 2**20  # objects that a pickle refers to again
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older form
 _DTYPES = {
@@ -37,19 +37,19 @@ _DTYPES = {
 
 
 def widened(bits: np.ndarray) -> np.ndarray:
-    """bfloat16 numbers, as integers of 16 bits, as the float32 numbers that they are."""
+    """bfloat16 numbers, given as 16-bit integers, as float32, exactly."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 class _Storage:
-    """A flat array that tensors are views of; in the older form it is read after the tensors that name it."""
+    """The flat array of some tensors' numbers; in the older form it is read after these tensors."""
 
     def __init__(self, dtype: str, read: Callable[[], bytes]) -> None:
         self.dtype, self.read = dtype, read
 
     @functools.cached_property
     def array(self) -> np.ndarray:
-        """[number of elements], one for all tensors; bfloat16 becomes float32."""
+        """[number of elements], shared by the tensors; bfloat16 becomes float32."""
         if self.dtype == "bfloat16":
             return widened(np.frombuffer(self.read(), "<u2"))
         return np.frombuffer(self.read(), self.dtype)
@@ -62,7 +62,7 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
-        """A view of the storage, which cannot be written to."""
+        """A read-only view of the storage."""
         flat = self.storage.array
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if min(self.shape, default=0) < 0:
@@ -129,7 +129,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a state dict, by name.
 
     Nothing in the file is executed. A state dict inside a training checkpoint (under ``state_dict`` or ``model``) is
-    found; what is no tensor is left out. Tensors are views of their storages and cannot be written to.
+    found; values that are no tensors are left out. Tensors are read-only views of their storages.
 
     Raises:
         UserError: the file is missing, damaged, holds no tensors, or names a function that is not allowed.
@@ -145,7 +145,7 @@ def _read(
         tensors = arrays_of(_read_zip(path, most, allowed) if zipfile.is_zipfile(path) else _read_stream(path))
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError,
             RuntimeError, MemoryError, OverflowError, OSError, ArithmeticError, AssertionError, struct.error,
-            zlib.error, zipfile.BadZipFile) as error:  # fmt: skip  # whatever damage can make of zip, pickle and array
+            zlib.error, zipfile.BadZipFile) as error:  # fmt: skip  # errors of damaged zips, pickles and arrays
         raise UserError(
             f"{path}: not a PyTorch file of tensors, or a damaged one ({str(error)[:200]}); nothing in it was run"
         ) from error
@@ -170,24 +170,24 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
 
 
 def _load(file: IO[bytes], load: Callable[[tuple], _Storage], allowed: Mapping = _ALLOWED) -> Any:
-    """One pickle, once it is known to ask for little memory."""
+    """Loads a pickle, after a check that it needs little memory."""
     start = file.tell()
     for operation, argument, _ in pickletools.genops(file):
         if "PUT" in operation.name and int(argument) > _MOST_NOTED:  # type: ignore[arg-type]
-            raise pickle.UnpicklingError(f"it wants room for {argument:,} objects")  # which pickle gives at once
+            raise pickle.UnpicklingError(f"it wants room for {argument:,} objects")  # allocated at once
     file.seek(start)
     return _Unpickler(file, load, allowed).load()
 
 
 class _Archive:
-    """The members of a zip archive, as long as they unpack to no more than belongs in it."""
+    """The members of a zip archive, with a limit on their unpacked size."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self._archive, self._size = archive, path.stat().st_size
         self._left = 4 * self._size + 64 * MIB  # PyTorch does not pack its archives
 
     def read(self, name: str, most: int) -> bytes:
-        """One member of at most so many bytes."""
+        """One member of at most ``most`` bytes."""
         member = self._archive.getinfo(name)
         self._left -= member.file_size
         if member.file_size > most or self._left < 0:
@@ -196,7 +196,7 @@ class _Archive:
             return read_at_most(stream, most, 4096 if member.compress_type > zipfile.ZIP_DEFLATED else MIB)
 
     def storage(self, root: str, key: tuple) -> _Storage:
-        """A storage, as (kind, type, name, place, number of elements) tell."""
+        """The storage of a key (kind, type, name, place, number of elements)."""
         claimed = int(key[4]) * _size_of(key[1])
         if not 0 <= claimed <= 4 * self._size + 64 * MIB:
             raise pickle.UnpicklingError(f"a storage of {claimed:,} bytes in a file of {self._size:,}")

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, whatever happens to the process or the machine meanwhile."""
+"""Files written whole or not at all, even if the process or the machine stops in between."""
 
 import contextlib
 import errno
@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _COUNT = itertools.count()
-_OURS: list[Path] = []  # below which this process may write, where another one does the writing
-_LONGEST = 32  # characters of a file's name in its draft's, which must not be too long for the file system
+_OURS: list[Path] = []  # folders in which this process may write; see ``held_back``
+_LONGEST = 32  # characters of a file's name that its draft's name keeps: file systems limit the length
 
 
 def _machine() -> str:
-    """Whose process numbers are ours: a host, and on Linux the container in it."""
+    """A name for the set of process numbers: the host, and on Linux its container."""
     try:
         return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
@@ -30,10 +30,10 @@ _MACHINE = _machine()
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A draft beside ``path`` to be written inside; at the end it takes the place of ``path``, on the disk too.
+    """A draft in the folder of ``path`` to write inside the block; at its end the draft replaces ``path``, on disk.
 
-    The draft's name is this process's own, so that two writers never meet. After an error it is removed; a process that
-    is killed leaves it, and the next writer in the folder removes it.
+    The draft's name contains the process's number, so that two writers never conflict. An error removes it; a killed
+    process leaves it, and the next writer in the folder removes it.
 
     Raises:
         OSError: ``path`` cannot be written; names ``path``.
@@ -55,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def draft_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path`` to work in, on the way to ``path``; it is removed as a draft of ``replacing`` is.
+    """An empty folder next to ``path``, for a draft of it; it is removed like a draft of ``replacing``.
 
     Raises:
         OSError: it cannot be made or written; names ``path``.
@@ -76,9 +76,9 @@ def draft_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def held_back(but: Path) -> Iterator[None]:
-    """Inside, this process changes no file that is not below ``but``: another process of its job writes the same.
+    """A block in which this process changes only files below ``but``: another process of its job writes the others.
 
-    What it writes goes into a temporary folder, and is forgotten.
+    Other files go into a temporary folder, which is removed.
     """
     _OURS.append(but.resolve())
     try:
@@ -93,7 +93,7 @@ def is_held_back(path: Path) -> bool:
 
 
 def move_whole(draft: Path, path: Path) -> None:
-    """Puts a file or a folder at its place once all of it is on the disk; a folder only where none is."""
+    """Moves a file or folder to its place once all of it is on the disk; a folder must not replace another."""
     if is_held_back(path):
         return
     if draft.is_dir():
@@ -101,7 +101,7 @@ def move_whole(draft: Path, path: Path) -> None:
     else:
         _to_disk(draft)
     os.replace(draft, path)
-    with contextlib.suppress(OSError):  # some network file systems and Windows know this of no folder
+    with contextlib.suppress(OSError):  # some network file systems and Windows cannot do this for folders
         _to_disk(path.parent)
 
 
@@ -124,9 +124,9 @@ def append_text(path: Path, text: str) -> None:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Removes what killed processes of this machine left half-written in a folder."""
+    """Removes drafts that killed processes of this machine left in a folder."""
     if os.name != "posix":
-        return  # elsewhere there is no harmless way to ask whether a process lives
+        return  # elsewhere there is no harmless test whether a process lives
     for draft in folder.glob(".*.tmp"):
         if is_draft(draft.name) and not _is_alive(draft.name):
             _remove(draft)
@@ -143,24 +143,24 @@ def _draft_of(path: Path) -> Path:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors of the system name ``path``; one without a number gets it."""
+    """Makes errors of the system name ``path``, and gives them a number if they have none."""
     try:
         yield
     except OSError as error:
-        # NumPy gives no number when the disk is full: "1000 requested and 24 written".
+        # NumPy's error for a full disk has no number: "1000 requested and 24 written".
         number = error.errno or (errno.ENOSPC if "requested and" in str(error) else errno.EIO)
         text = error.strerror if error.errno else os.strerror(number) if number == errno.ENOSPC else str(error)
         raise OSError(number, text or str(error), str(path)) from error
 
 
 def _remove(draft: Path) -> None:
-    """Removes a draft that is there and can be removed; another user's cannot, and does no harm."""
+    """Removes a draft if it exists and can be removed; another user's draft stays, and does no harm."""
     with contextlib.suppress(OSError):
         shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
 
 
 def _is_alive(draft: str) -> bool:
-    """Whether the process that writes a draft lives; taken for granted on another machine."""
+    """Whether the process that writes a draft lives; True for a process of another machine."""
     found = re.fullmatch(rf"\..+\.{re.escape(_MACHINE)}-(\d+)-\d+\.tmp", draft)
     if found is None:
         return True
@@ -175,7 +175,7 @@ def _is_alive(draft: str) -> bool:
 
 def _to_disk(path: Path) -> None:
     """Waits until a file, or the names in a folder, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows asks for the right to write
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows needs write access
     try:
         os.fsync(descriptor)
     finally:

@@ -246,14 +246,14 @@ def test_statistics_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", images=np.zeros((2, 4, 4), np.uint8))
     assert not statistics.is_statistics(tmp_path / "images.npz")
     for other, message in (
-        (_statistics("keras"), "statistics of different modes, tf2015 and keras"),
-        (_statistics("tf2015-random"), "different modes"),
+        (_statistics("keras"), "statistics of different protocols, tf2015 and keras"),
+        (_statistics("tf2015-random"), "different protocols"),
         (_statistics(weights="xyz"), "statistics of different weights"),
         (_statistics(width=3), "features of 4 and of 3 dimensions"),
     ):
         with pytest.raises(UserError, match=message):
             statistics.check_comparable(ours, other)
-    with pytest.raises(UserError, match=r"different modes, keras and pytorch-fid-4 \(pytorch-fid's\)"):
+    with pytest.raises(UserError, match=r"different protocols, keras and pytorch-fid-4 \(pytorch-fid's\)"):
         statistics.check_comparable(_statistics("keras"), foreign)
     np.savez(tmp_path / "bad.npz", mu=ours.mean, sigma=ours.covariance[:2])
     with pytest.raises(UserError, match=r"must be \[D\] and \[D, D\]"):
@@ -265,3 +265,49 @@ def test_statistics_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cut\.npz: not a readable npz file"):
         statistics.load(tmp_path / "cut.npz")
     assert json.loads(json.dumps(ours.provenance)) == ours.provenance
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "mean"), (1, "covariance"), (2, "mean"), (3, "covariance")])
+def test_each_part_of_two_gaussians_is_checked(place: int, name: str) -> None:
+    gaussians = [np.zeros(2), np.eye(2), np.zeros(2), np.eye(2)]
+    gaussians[place] = gaussians[place] + np.nan
+    with pytest.raises(UserError, match=rf"^a {name} is not finite; "):
+        frechet_distance(*gaussians)
+    gaussians[place] = np.zeros(3) if name == "mean" else np.eye(3)
+    with pytest.raises(UserError, match=r"^statistics of different dimensions: means \([23],\) and \([23],\), cov"):
+        frechet_distance(*gaussians)
+
+
+def test_moments_with_counts_by_hand() -> None:
+    """Batches of images that are there several times; the mean of one image, and how many there are."""
+    x, counts = _features(9, 3, 0).astype(np.float64), np.array([2, 1, 3, 1, 1, 4, 1, 2, 1])
+    moments = Moments()
+    moments.add(x[:4], counts[:4])
+    np.testing.assert_allclose(moments.mean(), np.average(x[:4], axis=0, weights=counts[:4]), rtol=1e-12)
+    moments.add(x[4:], counts[4:])
+    moments.add(x[:2])
+    rows = np.concatenate([np.repeat(x, counts, axis=0), x[:2]])
+    assert moments.count == len(rows) == 18 and isinstance(moments.count, int)
+    np.testing.assert_allclose(moments.mean(), rows.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(moments.covariance(), np.cov(rows.T), rtol=1e-10)
+    for block in (1, 4, 5000):  # a block may have no image that is there
+        found = fit_gaussian(x, counts * (np.arange(9) > 3), block)
+        np.testing.assert_allclose(found.mean, np.average(x[4:], axis=0, weights=counts[4:]), rtol=1e-12)
+    single = Moments()
+    single.add(x[:1])
+    np.testing.assert_array_equal(single.mean(), x[0])
+
+
+def test_factors_by_hand() -> None:
+    """L Lᵀ = Σ of rank 2, its columns as many; Tr Σ; and a nuclear norm."""
+    cov = np.array([[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 9.0]])
+    factor = fid._cholesky(cov)
+    assert factor.shape == (3, 2)
+    np.testing.assert_allclose(factor @ factor.T, cov, atol=1e-12)
+    assert Reference.of_gaussian(np.zeros(3), cov).trace == 14.0
+    assert fid._nuclear_norm(np.array([[3.0, 0.0], [0.0, -4.0]])) == pytest.approx(7.0)
+    assert fid._nuclear_norm(np.zeros((0, 4))) == 0.0
+    rows = _features(4, 6, 0).astype(np.float64)
+    centred = fid._centred(rows, np.array([2, 0, 1, 1]))
+    np.testing.assert_allclose(centred.rows.T @ centred.rows, np.cov(rows[[0, 0, 2, 3]].T), atol=1e-12)
+    np.testing.assert_allclose(centred.mean, rows[[0, 0, 2, 3]].mean(axis=0), rtol=1e-12)

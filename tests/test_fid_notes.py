@@ -75,7 +75,7 @@ def test_notes_of_a_resumed_run_are_of_all_images(
 
     with monkeypatch.context() as patch:
         patch.setattr("diffusion.features._SAVE_EVERY", 1)
-        patch.setattr("keras.utils.Progbar.update", stopped)
+        patch.setattr("training.progress.Progress.update", stopped)
         with pytest.raises(KeyboardInterrupt):
             measure_fid(few, tmp_path / "run")
     capsys.readouterr()

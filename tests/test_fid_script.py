@@ -87,7 +87,7 @@ def test_saved_statistics(world: Path, tmp_path: Path) -> None:
     other = statistics.load(Path(a))
     statistics.save(tmp_path / "other.npz", statistics.Statistics(other.mean, other.covariance, 30, {"mode": "keras"}))
     message = fails("fid", str(tmp_path / "other.npz"), b, f"--run_dir={tmp_path / 'no'}", "--devices=cpu")
-    assert "statistics of different modes, keras and model:m.keras" in message
+    assert "statistics of different protocols, keras and model:m.keras" in message
     with pytest.raises(UserError, match="--extrapolate needs images or features on both sides, and A"):
         measure_fid(FidConfig(devices="cpu", a=a, b=b, extrapolate=True), tmp_path / "none")
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_had_is_said_before_an_image_is_read(
         ([folder, folder, "--bootstrap=1"], "2 resamples of 4 images are the least"),
         ([folder, folder, "--per_class"], "--per_class needs the classes of both sides, and A"),
         ([foreign, folder], "does not say which tool's statistics it has"),
-        ([foreign, folder, "--statistics_of=clean-fid"], "different modes, clean-4 (clean-fid's) and model:m.keras"),
+        ([foreign, folder, "--statistics_of=clean-fid"], "different protocols, clean-4 (clean-fid's) and model:m.keras"),
     ]  # fmt: skip
     errors = fails_each("fid", [[*case, *flags, f"--run_dir={tmp_path / 'r'}"] for case, _ in cases])
     for error, (case, message) in zip(errors, cases, strict=True):
@@ -256,7 +256,7 @@ def test_features_of_others_are_compared(world: Path, tmp_path: Path) -> None:
     expected = frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
     assert result["fid"] == pytest.approx(expected, rel=1e-6) and result["mode"] == "unlabelled features"
     assert {"kid", "precision", "fid_infinity"} <= set(result) and "inception_score" not in result
-    with pytest.raises(UserError, match=r"different modes, unlabelled features and model:m\.keras"):
+    with pytest.raises(UserError, match=r"different protocols, unlabelled features and model:m\.keras"):
         measure_fid(
             dataclasses.replace(config, b=str(world / "folder"), features=FeatureConfig(str(world / "m.keras"))),
             tmp_path / "other",

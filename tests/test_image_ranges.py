@@ -19,7 +19,7 @@ from diffusion.pixel_ranges import Range, to_bytes
 from diffusion.readers import read_folder
 from diffusion.scales import check_scales
 from diffusion.sources import open_source
-from diffusion.task import _prepare
+from diffusion.training_setup import prepare
 from diffusion.unet_config import UNetConfig
 from files.documents import read_object
 from files.errors import UserError
@@ -193,7 +193,7 @@ def test_a_model_is_told_the_range_of_its_images(
     data = DataConfig(dataset="folder", data_path=tmp_path / "in", range=given)
     unet = UNetConfig(base_width=8, channel_multipliers=(1,), num_blocks=1, attention_resolutions=(), num_groups=4)
     config = DdpmConfig(devices="cpu", data=data, unet=unet, class_conditional=False, num_samples=2)
-    generator = _prepare(config, one_replica).generator
+    generator = prepare(config, one_replica).generator
     generator.save_config(tmp_path / "model")
     assert read_object(tmp_path / "model" / "config.json")["range"] == list(expected)
 

@@ -13,7 +13,8 @@ from diffusion.data import DATASETS, Splits, load, rule_of_run
 from diffusion.data_config import DataConfig
 from diffusion.readers import Found, Images
 from diffusion.splitting import draw, first_copies
-from diffusion.task import _make_scorer, _prepare, train_ddpm
+from diffusion.task import _make_scorer, train_ddpm
+from diffusion.training_setup import prepare
 from diffusion.unet_config import UNetConfig
 from files.documents import read_object, write_json
 from files.errors import UserError
@@ -146,7 +147,7 @@ def test_a_class_without_training_images_is_none_to_the_network(monkeypatch: pyt
     assert np.asarray(of_network.test.labels).tolist() == [0, 2, 1, 2]  # 2 of 2 classes: no class
     assert of_network.notes[-1].startswith("no training images of b: ")
     with session(DdpmConfig(devices="cpu"), DdpmConfig().training) as placement:
-        setup = _prepare(DdpmConfig(devices="cpu", unet=TINY), placement)
+        setup = prepare(DdpmConfig(devices="cpu", unet=TINY), placement)
         assert setup.generator.classes == ("a", "c") and setup.generator.config.num_classes == 2
         assert set(np.asarray(setup.request.label)) == {0, 1}
         assert np.isfinite(_make_scorer(setup)(setup.splits.test)["loss"])

@@ -32,6 +32,12 @@ def test_without_a_total_there_is_no_time_left(clock: list[float], capsys: pytes
     assert capsys.readouterr().out == "2 images, 5.5 s/image\n2,002 images, 15 ms/image\n"
     shown.add(0)
     assert capsys.readouterr().out == ""
+    shown.update(2004)
+    clock[0] = 40.08
+    shown.finish()
+    assert capsys.readouterr().out == "2,004 images, 20 ms/image\n"
+    Progress(None, "image").finish()
+    assert capsys.readouterr().out == ""
 
 
 def test_a_terminal_gets_the_bar_of_keras(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

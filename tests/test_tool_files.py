@@ -113,7 +113,7 @@ def test_a_file_is_compared_with_its_own_protocol_only(tmp_path: Path) -> None:
         check_comparable(of_images, Kind(64, {"mode": statistics.UNLABELLED}))
     ours = Kind(6, {"mode": "tf2015-6", "weights_hash": "abc"})
     assert "edm2's features do not say of which weights" in check_comparable(ours, kinds["edm2"])[0]
-    with pytest.raises(UserError, match="different modes, tf2015 and tf2015-64"):
+    with pytest.raises(UserError, match="different protocols, tf2015 and tf2015-64"):
         check_comparable(Kind(2048, {"mode": "tf2015"}), Kind(64, {"mode": "tf2015-64"}))
     np.savez(tmp_path / "adm.npz", mu=MU, sigma=SIGMA, mu_s=MU, sigma_s=SIGMA, arr_0=np.zeros((2, 4, 4, 3), np.uint8))
     assert statistics.load(tmp_path / "adm.npz").provenance["tool"] == "adm"

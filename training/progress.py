@@ -41,6 +41,13 @@ class Progress:
         """Adds to the number of units that are done."""
         self.update(self.done + more)
 
+    def finish(self) -> None:
+        """Ends a job whose total is not known: its bar, or its lines if there were any."""
+        if self.total is None and self._bar is not None and self.done:
+            self._bar.update(self.done, finalize=True)
+        elif self.total is None and -1 < self._last < self.done:
+            print(self.line(time.monotonic() - self._start), flush=True)
+
     def line(self, seconds: float) -> str:
         """The state of the job after so many seconds, for a log."""
         each = seconds / max(1, self.done - self._first)

@@ -11,7 +11,7 @@ __all__ = ["PixelMap"]
 
 
 def __getattr__(name: str) -> Any:
-    """``PixelMap`` is imported when it is asked for: scripts start without scikit-learn."""
+    """Imports ``PixelMap`` at its first use, so that scripts start without scikit-learn."""
     if name == "PixelMap":
         from vision_bridge.pixel_map import PixelMap
 

@@ -1,4 +1,4 @@
-"""What trained heads answered to the test rows, on disk, and tests of two rows of a table on them. ``N`` test rows."""
+"""Answers of trained heads to the test rows, on disk, and McNemar's test of two heads. ``N`` test rows."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ def write_answers(folder: Path, labels: np.ndarray, answers: np.ndarray, classes
         return [classes[k] for k in values] if classes else values.tolist()
 
     text = io.StringIO()
-    # Strings are quoted whatever is in them: csv leaves a carriage return bare, and reads it as the end of a row.
+    # All texts are quoted: csv does not quote a carriage return by itself, but reads it as the end of a row.
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(_HEADER)
     writer.writerows(zip(range(len(labels)), written(labels), written(answers), strict=True))
@@ -42,7 +42,7 @@ def read_answers(folder: Path, labels: np.ndarray, classes: Sequence[str]) -> np
 
     Args:
         folder: the run's.
-        labels: [N] of the test rows, which the file must have too.
+        labels: [N] of the test rows; the file must have the same.
         classes: their names.
 
     Raises:
@@ -64,7 +64,7 @@ def read_answers(folder: Path, labels: np.ndarray, classes: Sequence[str]) -> np
 
 
 def vote(answers: Sequence[np.ndarray], classes: int) -> np.ndarray:
-    """[N] the class that most of several networks answer; of a tie the first network's answer, if it is among them."""
+    """[N] the class that most networks answer; in a tie, the first network's answer if it is among the tied."""
     votes = np.sum([np.eye(classes)[one] for one in answers], axis=0)
     return (votes + np.eye(classes)[answers[0]] / 2).argmax(axis=1)
 
@@ -75,7 +75,7 @@ class Pair(NamedTuple):
     Attributes:
         first, second: their names.
         difference: accuracy of the first minus that of the second.
-        only_first, only_second: rows that one alone gets right.
+        only_first, only_second: number of rows that only this one answers correctly.
         p: exact two-sided p of McNemar's test.
     """
 
@@ -92,7 +92,7 @@ def compare(first: str, second: str, right: dict[str, np.ndarray]) -> Pair:
 
     Args:
         first, second: names.
-        right: name → [N] whether each test row is answered rightly.
+        right: name → [N] whether each test row is answered correctly.
     """
     a, b = right[first], right[second]
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())

@@ -15,12 +15,12 @@ from vision_bridge.images import batch_moments
 class Norm(layers.Layer):
     """Batch normalisation that never learns.
 
-    ``frozen`` takes the published mean and variance, ``batch`` those of the batch at hand, as a PyTorch network does
-    in training mode.
+    Mode ``frozen`` uses the published mean and variance, ``batch`` those of the batch, as a PyTorch network does in
+    training mode.
     """
 
     def __init__(self, mode: str = "frozen", epsilon: float = 1e-5, of: str = "", **kwargs: Any) -> None:
-        """``of`` is the name of the convolution before it, for files in which the two are one."""
+        """``of``: name of the convolution before it, for files in which the norm is folded into the convolution."""
         super().__init__(**(kwargs | {"trainable": False}))
         if mode not in BN_MODES:
             raise ValueError(f"mode={mode!r}: use {' or '.join(BN_MODES)}")
@@ -52,7 +52,7 @@ def has_norms(model: keras.Model) -> bool:
 
 
 class Builder(NamedTuple):
-    """Adds layers to a functional model; every method takes symbolic maps [B, h, w, K] and returns such."""
+    """Adds layers to a functional model; every method takes and returns symbolic maps [B, h, w, K]."""
 
     bn_mode: str
     epsilon: float = 1e-5
@@ -61,7 +61,7 @@ class Builder(NamedTuple):
         self, x: Any, name: str, filters: int, kernel: int, stride: int = 1, pad: int | str = 0, groups: int = 1,
         norm: str = "", relu: float | None = 0.0,
     ) -> Any:  # fmt: skip
-        """A convolution; with ``norm``, batch norm instead of a bias; ``relu`` is its ceiling, 0 none, None no ReLU."""
+        """A convolution; with ``norm``, batch norm instead of a bias; ``relu``: its limit, 0: none, None: no ReLU."""
         if isinstance(pad, int) and pad:
             x = layers.ZeroPadding2D(pad)(x)
         options: dict[str, Any] = {
@@ -84,7 +84,7 @@ class Builder(NamedTuple):
         return layers.Add()([x, y])
 
     def join(self, x: Any, y: Any) -> Any:
-        """The maps of both, one after another."""
+        """The maps of both, concatenated."""
         return layers.Concatenate()([x, y])
 
     def halve(self, x: Any) -> Any:
@@ -92,7 +92,7 @@ class Builder(NamedTuple):
         return layers.MaxPooling2D(2)(x)
 
     def pool(self, x: Any, pad: int = 0, ceil: bool = False) -> Any:
-        """3×3 maximum, stride 2, of maps after a ReLU; ``ceil`` keeps a window that hangs over the edge."""
+        """3×3 maximum, stride 2, of maps after a ReLU; ``ceil`` keeps a last window that reaches beyond the edge."""
         size = x.shape[1] + 2 * pad
         over = (-(size - 3)) % 2 if ceil else 0
         if pad or over:
@@ -100,7 +100,7 @@ class Builder(NamedTuple):
         return layers.MaxPooling2D(3, 2)(x)
 
     def shuffle(self, x: Any) -> Any:
-        """Maps of the first half and of the second alternate (ShuffleNet)."""
+        """Interleaves the first half of the maps with the second (ShuffleNet)."""
         _, height, width, channels = x.shape
         x = layers.Reshape((height, width, 2, channels // 2))(x)
         return layers.Reshape((height, width, channels))(layers.Permute((1, 2, 4, 3))(x))
@@ -111,7 +111,7 @@ def build_backbone(name: str, height: int, width: int, bn_mode: str = "frozen") 
 
     Args:
         name: one of ``EXTRACTORS``.
-        height, width: of the images, which have mean 0 and deviation 1 as ImageNet's have after its normalisation.
+        height, width: of the images, which have mean 0 and deviation 1 like normalised ImageNet images.
         bn_mode: ``frozen`` or ``batch``, see ``Norm``.
 
     Raises:
@@ -124,7 +124,7 @@ def build_backbone(name: str, height: int, width: int, bn_mode: str = "frozen") 
     image = keras.Input((height, width, 3))
     try:
         maps = EXTRACTORS[name].build(Builder(bn_mode), image)
-    except ValueError as error:  # Keras, of a size that would not be positive
+    except ValueError as error:  # from Keras, for a size that is not positive
         raise UserError(f"images of {height}×{width} are too small for {name}: use a larger --enlarge") from error
     model = keras.Model(image, maps, name=name)
     model.trainable = False

@@ -12,7 +12,7 @@ class ImageBatch(NamedTuple):
     """One batch; rows beyond the last are filler."""
 
     x: Any  # [B, ...] images or maps
-    label: Any  # [B] int32, or float32 where the labels are floats
+    label: Any  # [B] int32, or float32 if the labels are floats
     mask: Any  # [B] float32, 1 for an example and 0 for filler
 
 
@@ -26,7 +26,7 @@ def _type_of(labels: np.ndarray) -> str:
 
 
 def training_batches(x: np.ndarray, labels: np.ndarray, size: int, seed: int, first_step: int = 0) -> Batches:
-    """The endless stream of full batches from ``first_step`` on; every row once an epoch, in an order of its own."""
+    """Endless full batches from ``first_step`` on: every row once an epoch, each epoch in a new order."""
 
     def order(epoch: int) -> tuple[np.ndarray]:
         return (np.random.default_rng([seed, epoch]).permutation(len(x)),)
@@ -40,7 +40,7 @@ def training_batches(x: np.ndarray, labels: np.ndarray, size: int, seed: int, fi
 
 
 def evaluation_batches(x: np.ndarray, labels: np.ndarray, size: int, start: int = 0) -> Batches:
-    """Every row from ``start`` on, once and in order; filler are other rows, so that they too look like a batch."""
+    """Every row from ``start`` on, once and in order; filler are copies of other rows, so that a batch looks usual."""
 
     def batches() -> Iterator[ImageBatch]:
         for first in range(start, len(x), size):

@@ -1,7 +1,7 @@
 """The vision bridge up to the frozen maps: features → layout → images → maps.
 
-Every stage is kept in the cache under the hash of everything that it depends on, so that a second run, or another row
-of the table, does not compute it again. ``N`` rows, ``D`` features, ``H``×``W`` the image, ``h``×``w``×``K`` maps.
+The cache keeps every stage under the hash of everything that it depends on: a second run, or another row of the table,
+does not compute it again. ``N`` rows, ``D`` features, ``H``×``W`` the image, ``h``×``w``×``K`` maps.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from files.arrays import GrowingArray
 from training.backends import Placement
 from training.checkpoint import fingerprint
 from training.functions import compiled
+from training.progress import Progress
 from training.session import precision_now
 from training.shared_arrays import Filling, filling
 from vision_bridge.backbones import build_backbone, has_norms
@@ -37,18 +38,18 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """The features that become images; the package does not depend on where they come from.
+    """The features that become images, from any source.
 
     Attributes:
         arrays: [N, D] by split, perhaps memory-mapped.
         labels: [N] by split: numbers of classes, or floats.
-        classes: their names; empty: the labels are quantities.
-        key: of all that the arrays depend on.
+        classes: names of the classes; empty: the labels are quantities.
+        key: hash of everything that the arrays depend on.
         groups: names of the columns' groups.
         kind: what a group is, for pictures.
         about: what the features are, for the log.
         names: of the D columns; empty: they have none.
-        column_groups: [D] number of each column's group; None: the columns are group after group, all of one size.
+        column_groups: [D] number of each column's group; None: the groups follow one another and have equal sizes.
     """
 
     arrays: dict[str, np.ndarray]
@@ -76,7 +77,7 @@ class Network(NamedTuple):
     Attributes:
         name: in ``EXTRACTORS``.
         model: images [B, H, W, 3] → maps [B, h, w, K].
-        weights: what they are, for the result.
+        weights: a description of the weights, for the result.
     """
 
     name: str
@@ -85,7 +86,7 @@ class Network(NamedTuple):
 
     @property
     def extractor(self) -> Extractor:
-        """Its entry."""
+        """Its record in ``EXTRACTORS``."""
         return EXTRACTORS[self.name]
 
     def fingerprint(self) -> str:
@@ -94,16 +95,16 @@ class Network(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """What a head is trained on.
+    """The input of a head.
 
     Attributes:
-        network: that the maps are of.
-        x: maps, or images where the maps depend on the batch.
+        network: computes the maps.
+        x: maps; or images, if the maps depend on the batch or are not stored.
         maps_of: ``x`` of a batch → maps [B, h, w, K] float32.
         shape: of a row's maps.
         cached: whether ``x`` are maps.
         alone: whether an image's maps do not depend on the other images of its batch.
-        statistics: of each map; None where neither head nor cache needs them.
+        statistics: of each map; None if neither head nor cache needs them.
     """
 
     network: Network
@@ -126,9 +127,9 @@ class Bridge:
 
     Attributes:
         config: every choice.
-        features: that are laid out.
+        features: the features to lay out.
         cache: folder of intermediate results.
-        placement: where things run.
+        placement: where models run.
     """
 
     config: BridgeConfig
@@ -138,7 +139,7 @@ class Bridge:
 
     @cached_property
     def layout_key(self) -> str:
-        """Of all that the layout depends on, before pixels are shuffled, but for how its sums are rounded."""
+        """Hash of everything that the layout depends on before pixels are shuffled, except the rounding of sums."""
         layout = dataclasses.asdict(self.config.layout())
         return key_of(self.features.key, layout, self.config.chosen.fit_rows, ALGORITHM, precision_now())
 
@@ -161,19 +162,19 @@ class Bridge:
             pixel_map.transform(features[split], file.array, self.features.group_of if channels else None)
             file.save(len(features[split]))
 
-        # The layout itself, not its key: on another number of cores t-SNE gives another one.
+        # The layout itself, not its key: t-SNE gives another layout on another number of cores.
         depends_on = {"features": self.features.key, "layout": pixel_map.fingerprint()}
         depends_on |= {"groups": key_of(self.features.group_of.tolist())} if channels else {}
         return self._files.stage("images", depends_on, features, (*pixel_map.shape, *channels), "float32", fill)
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """(G,), or none of gray images."""
+        """(G,); empty for gray images."""
         return (len(self.features.groups),) if self.config.channels == "groups" else ()
 
     @cached_property
     def normalization(self) -> Normalization:
-        """What the images are z-normalised by."""
+        """The z-normalisation of the images."""
         return fit_normalization(self.images.arrays["train"], self.config.chosen.z_norm == "batch")
 
     def load(self, name: str, weights: str) -> Network:
@@ -201,7 +202,7 @@ class Bridge:
         def fill(split: str, file: Filling) -> None:
             images = self.images.arrays[split]
             print(f"{model.name} maps of {len(images):,} {split} images, {'×'.join(map(str, shape))}", flush=True)
-            progress = keras.utils.Progbar(len(images), unit_name="image")
+            progress = Progress(len(images), "image", file.done)
             fill_maps(stream, images, file, config.training.batch_size, progress.update)
 
         if packing.dtype == "int8":
@@ -250,7 +251,7 @@ class Bridge:
 
 
 def check_features(config: BridgeConfig, count: int) -> None:
-    """Raises UserError if image or perplexity do not fit so many features; called before these are computed."""
+    """Raises UserError if image or perplexity do not fit ``count`` features; called before features are computed."""
     check_layout(count, config.layout())
 
 
@@ -258,7 +259,7 @@ def load_network(config: BridgeConfig, name: str, weights: str, cache: Path, pla
     """An extractor with its weights.
 
     Args:
-        config: size of the images and of the maps, batch norms, where weights are.
+        config: size of the images and of the maps, batch norms, folder of the weights.
         name: one of ``EXTRACTORS``.
         weights: see ``load_backbone``.
         cache: where downloads go.
@@ -273,7 +274,7 @@ def load_network(config: BridgeConfig, name: str, weights: str, cache: Path, pla
 
 
 def build_network(config: BridgeConfig, name: str, placement: Placement) -> keras.Model:
-    """An extractor's layers for the configuration's images, without weights."""
+    """An extractor for the configuration's images, without published weights."""
     height, width = config.height * config.enlarge, config.width * config.enlarge
     with placement.scope():
         return build_backbone(name, height, width, config.chosen.bn_mode)

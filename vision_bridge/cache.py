@@ -1,4 +1,4 @@
-"""Arrays and files that are named by a hash of everything that they depend on."""
+"""A cache of arrays and files; a hash of everything that they depend on is in their names."""
 
 import hashlib
 import json
@@ -18,18 +18,18 @@ T = TypeVar("T")
 
 
 def key_of(*depends_on: Any) -> str:
-    """The hash of anything that JSON can hold."""
+    """A hash of values that JSON can hold."""
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def made_file(path: Path, make: Callable[[Path], None], read: Callable[[Path], T]) -> T:
-    """What ``read`` finds in a file; ``make`` writes it where it is not there yet, or damaged.
+    """Reads a file with ``read``; if it is missing or damaged, ``make`` writes it first.
 
     Raises:
-        UserError: it is not there, and its folder cannot be written.
+        UserError: the file is missing, and its folder cannot be written.
     """
     if path.exists():
-        with suppress(UserError):  # it is read again, and said, with the lock that a read-only folder cannot have
+        with suppress(UserError):  # read again below, with a note and the lock, which a read-only folder does not allow
             return read(path)
     with ExitStack() as stack:
         with in_cache(path):
@@ -44,7 +44,7 @@ def made_file(path: Path, make: Callable[[Path], None], read: Callable[[Path], T
 
 
 class Stage(NamedTuple):
-    """Arrays [N, …] by split, and the key of all that they depend on."""
+    """Arrays [N, …] by split, and the key of everything that they depend on."""
 
     key: str
     arrays: dict[str, np.ndarray]
@@ -78,19 +78,19 @@ class Cache(NamedTuple):
         fill: Callable[[str, Any], None],
         opened: Callable[..., AbstractContextManager[Any]] | None = None,
     ) -> Stage:
-        """A stage; what is not in the cache yet is computed.
+        """A stage; computes what is not in the cache yet.
 
         Args:
             name: of its files.
-            depends_on: all that the arrays depend on, for JSON.
-            inputs: arrays by split, of as many rows.
+            depends_on: everything that the arrays depend on, for JSON.
+            inputs: arrays by split with the same numbers of rows.
             shape, dtype: of a row.
             fill: (split, file) computes the rows from ``file.done`` on.
-            opened: how the files are opened: ``filling`` where all hosts of a job compute the rows together; None:
-                ``growing_array``, one computes them and the others wait for it.
+            opened: opens a file: ``filling`` if all hosts of a job compute the rows together; None: ``growing_array``,
+                where one process computes them and the others wait.
 
         Raises:
-            UserError: something is not there, and the cache cannot be written.
+            UserError: an array is missing, and the cache cannot be written.
         """
         arrays = {}
         for split, rows in inputs.items():

@@ -12,7 +12,7 @@ from training.draws import Place, kept_in_256
 from training.dropout import Dropout
 from training.initializers import FanAverage
 from training.objectives import classification, seeded_call
-from vision_bridge.config import HeadConfig
+from vision_bridge.head_config import HeadConfig
 from vision_bridge.images import SYNCHRONIZED
 from vision_bridge.pooling import adaptive_pool_matrix
 from vision_bridge.storage import MapStatistics
@@ -53,9 +53,9 @@ def check_maps(shape: tuple[int, ...], config: HeadConfig) -> None:
 
 @keras.saving.register_keras_serializable("triptych")
 class MapDropout(Dropout):
-    """Dropout that draws eight bits for a value: of large inputs, the drawing is most of the work.
+    """Dropout with eight random bits for each value: for large inputs, drawing takes most of the time.
 
-    The rate is the nearest multiple of 1/256, and what is kept is divided by the share that is.
+    The rate is rounded to a multiple of 1/256; kept values are divided by the share of kept values.
     """
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -106,9 +106,9 @@ def build_head(
 
 
 def _batch_norm(name: str, **options: Any) -> layers.Layer:
-    """Over all replicas' parts of a batch, where the backend has replicas.
+    """Batch norm over all replicas' parts of a batch, if the backend has replicas.
 
-    Its averages are float32 in any precision: in bfloat16 they would stop short of what they average.
+    Its averages are float32 in any precision: in bfloat16, small updates would be lost to rounding.
     """
     dtype = "mixed_bfloat16" if keras.config.dtype_policy().name == "bfloat16" else None
     return layers.BatchNormalization(momentum=0.9, synchronized=SYNCHRONIZED, name=name, dtype=dtype, **options)
@@ -119,7 +119,7 @@ def _dense(x: Any, outputs: int, config: HeadConfig) -> Any:
     for place, width in enumerate(config.dense):
         x = layers.Dense(width, activation="relu", kernel_initializer=FanAverage(), name=f"dense{place}")(x)
         x = Dropout(config.dense_dropout, seed=100 + place, name=f"dense_dropout{place}")(x)
-    start = FanAverage() if config.dense else "zeros"  # with so many inputs, random weights give large logits
+    start = FanAverage() if config.dense else "zeros"  # without hidden layers inputs are many: random logits are large
     return layers.Dense(outputs, kernel_initializer=start, name="logits", dtype="float32")(x)
 
 
@@ -154,5 +154,5 @@ def make_loss_fn(
 
 
 def is_encoder(variable: keras.Variable) -> bool:
-    """Whether it learns at the encoder's rate."""
+    """Whether a variable learns at the encoder's rate."""
     return variable.path.startswith("encoder")

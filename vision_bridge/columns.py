@@ -1,4 +1,4 @@
-"""Columns of a table → columns of features. What is fitted is fitted to the training rows. ``N`` rows."""
+"""Columns of a table → columns of features, fitted to the training rows. ``N`` rows."""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -8,34 +8,34 @@ import numpy as np
 
 from files.errors import UserError
 from training.names import one_line
+from vision_bridge.records import as_numbers, as_texts, is_missing, is_number, listed
 from vision_bridge.tabular_config import TabularConfig
-from vision_bridge.tabular_files import as_numbers, as_texts, is_missing, is_number, listed
 
-_OWN_GROUPS = 12  # so many columns are shown one by one; more are one group
+_OWN_GROUPS = 12  # up to so many columns each have a group of their own; more columns are one group
 Rows = Mapping[str, np.ndarray]  # split → row numbers
 
 
 class Encoded(NamedTuple):
-    """Features by name, each [N] float64 and finite, and what a reader of the result should know of them."""
+    """Features by name, each [N] float64 and finite, and notes for the user."""
 
     columns: dict[str, np.ndarray]
     notes: list[str]
 
 
 def encode(fields: Mapping[str, np.ndarray], places: np.ndarray, rows: Rows, config: TabularConfig) -> Encoded:
-    """Numbers as they are, a column ``FIELD=TEXT`` for each text of a category, missing values as ``config`` says.
+    """A column for each number, a column ``FIELD=TEXT`` for each text of a category.
 
-    A missing value becomes the mean of the column's training rows; of a category's columns, these are the shares of
-    the texts. Columns that are constant in the training rows, or equal to an earlier column there, are left out.
+    A missing value becomes the mean of the column's training rows; in a category's columns, the share of each text.
+    Columns that are constant in the training rows, or equal to an earlier column there, are left out.
 
     Args:
         fields: name → [N], numbers with NaN, or texts with None.
         places: [N] where each row is, for messages.
         rows: of each split.
-        config: what a column becomes.
+        config: which columns are categories, and what happens to missing values.
 
     Raises:
-        UserError: a missing value where none may be, an infinite one, a text among numbers, or too many categories.
+        UserError: a missing value with --missing=error, an infinite one, a text among numbers, or too many categories.
     """
     train, found = rows["train"], Encoded({}, [])
     for name, column in fields.items():
@@ -90,7 +90,7 @@ def _check_missing(name: str, missing: np.ndarray, places: np.ndarray, config: T
 
 
 def _filled(column: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """The mean of the training rows in place of NaN; 0 if they have no value at all."""
+    """The column with NaN replaced by the mean of the training rows, or by 0 if these have no value."""
     known = column[train][~np.isnan(column[train])]
     return np.where(np.isnan(column), known.mean() if len(known) else 0.0, column)
 
@@ -98,7 +98,7 @@ def _filled(column: np.ndarray, train: np.ndarray) -> np.ndarray:
 def _add_categories(
     found: Encoded, name: str, texts: np.ndarray, missing: np.ndarray, rows: Rows, config: TabularConfig
 ) -> None:
-    """A column for each text of the training rows, in order of the alphabet; other texts are 0 in all of them."""
+    """A column for each text of the training rows, by alphabet; other texts are 0 in all of them."""
     known = sorted(set(texts[rows["train"]].tolist()) - {None})
     if len(known) > config.max_categories:
         raise UserError(
@@ -116,7 +116,7 @@ def _add_categories(
 
 
 def _useful(encoded: Encoded, train: np.ndarray) -> Encoded:
-    """Without the columns that say nothing new of the training rows: they have no distance to others, or one of 0."""
+    """Leaves out columns that are constant or equal to another in the training rows: no useful distance exists."""
     kept: dict[str, np.ndarray] = {}
     constant, equal, first = [], [], dict[bytes, str]()
     for name, column in encoded.columns.items():
@@ -143,14 +143,14 @@ class Grouped(NamedTuple):
 
 
 def group_columns(columns: Sequence[str], patterns: Sequence[str]) -> Grouped:
-    """Sorts columns into groups: one for each pattern, or without patterns one a column if they are few, else one.
+    """Sorts columns into groups, one for each pattern; without patterns, one a column if there are few, else one.
 
     Args:
         columns: names of the features.
-        patterns: as in a shell; a column belongs to the first that it fits.
+        patterns: as in a shell; a column belongs to the first pattern that it matches.
 
     Raises:
-        UserError: a column fits none, or a pattern is left without a column.
+        UserError: a column matches no pattern, or a pattern has no column.
     """
     if not patterns:
         few = len(columns) <= _OWN_GROUPS

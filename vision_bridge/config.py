@@ -1,4 +1,4 @@
-"""Every choice of the vision bridge. Imports no Keras."""
+"""Every choice of the vision bridge; ``head_config`` has the choices of the head. Imports no Keras."""
 
 import dataclasses
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from files.errors import UserError
 from training.config import TrainingConfig
 from training.options import Config, nested, option, overrides_of
+from vision_bridge.head_config import HeadConfig
 
 if TYPE_CHECKING:
     from vision_bridge.extractors import Extractor
 
 BN_MODES = ("frozen", "batch")
-MAX_LAYERS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,57 +43,8 @@ class LayoutConfig(Config):
     pixels: str = option("bins", "How the layout's points become pixels.", choices="vision_bridge.pixels:PIXELS")
 
 
-@dataclasses.dataclass(frozen=True)
-class HeadConfig(Config):
-    """The trained part: convolutions (the table's "encoder"), average pooling, dense layers.
-
-    Without filters and without hidden layers, it is a logistic regression on the maps.
-    """
-
-    kernel: int = option(
-        4, "Kernel size of the head's convolutions, which have no padding. [the extractor's own]", low=1, high=1000
-    )
-    filters: tuple[int, ...] = option(
-        (192, 128, 64, 32),
-        "Filters of the head's convolutions, in order; empty: no convolutions. [the extractor's own]",
-        low=1,
-        high=65_536,
-    )
-    dropout: float = option(0.05, "Dropout after the head's convolutions. [the extractor's own]", low=0.0, high=0.99)
-    pooled: int = option(
-        10, "Side that the head's maps are average-pooled to; 0: no pooling. [the extractor's own]", low=0, high=65_536
-    )
-    dense: tuple[int, ...] = option(
-        (1600, 700, 50),
-        "Widths of the head's hidden dense layers; empty: none. [the extractor's own]",
-        low=1,
-        high=65_536,
-    )
-    dense_dropout: float = option(
-        0.3, "Dropout after the head's hidden dense layers. [the extractor's own]", low=0.0, high=0.99
-    )
-    map_norm: bool = option(
-        False, "Subtract the mean of each frozen map over training images, and divide by its deviation. [false]"
-    )
-    map_dropout: float = option(
-        0.0, "Dropout of the frozen maps, drawn in 256ths: the nearest is taken. [0]", low=0.0, high=0.99
-    )
-    reconstruction: float = option(
-        0.0, "Weight of a decoder's squared reconstruction error; 0: no decoder. [0]", low=0.0
-    )
-
-    def check(self) -> None:
-        if self.reconstruction and not self.filters:
-            raise UserError(
-                "a decoder mirrors the head's convolutions and there are none: leave out --head_reconstruction"
-            )
-        for name, layers in (("filters", self.filters), ("dense", self.dense)):
-            if len(layers) > MAX_LAYERS:
-                raise UserError(f"--head_{name} names {len(layers):,} layers: {MAX_LAYERS:,} are the most")
-
-
 def _as_in(config: type[Config], name: str, mark: str = "") -> Any:
-    """A field declared as another configuration's, with ``mark`` before its help."""
+    """The field of this name in another configuration, with ``mark`` before its help."""
     field = next(field for field in dataclasses.fields(config) if field.name == name)
     about = field.metadata["option"]
     return dataclasses.field(default=field.default, metadata={"option": about._replace(help=mark + about.help)})
@@ -101,7 +52,7 @@ def _as_in(config: type[Config], name: str, mark: str = "") -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Choices(Config):
-    """Where the author's code and the corrected method differ; the defaults are the corrected method's."""
+    """The choices in which the author's code and the corrected method differ; defaults: the corrected method."""
 
     last_layer: int = option(
         0, "* Last of the six hidden states that are used, counted back from the encoder's last.", low=0
@@ -129,7 +80,7 @@ class Choices(Config):
     )
 
     def layers(self, depth: int, count: int = 6) -> list[int]:
-        """The hidden states of an encoder of ``depth`` layers; never 0, whose [CLS] is the same for every text."""
+        """The hidden states of an encoder of ``depth`` layers; never 0, whose [CLS] is equal for all texts."""
         last = depth - self.last_layer
         if last < 1:
             raise UserError(f"--last_layer={self.last_layer} of an encoder of {depth} layers: use less than {depth}")
@@ -229,12 +180,12 @@ class BridgeConfig(Config):
         return self.choices.applied_to(PRESETS[self.preset])
 
     def choosing(self, chosen: Choices, shuffle: bool = False) -> Self:
-        """The same with other choices, and perhaps with shuffled pixels; patience is for early stopping only."""
+        """The same with other choices and, with ``shuffle``, shuffled pixels; without early stopping no patience."""
         training = self.training if chosen.early_stopping else dataclasses.replace(self.training, patience=0)
         return dataclasses.replace(self, choices=chosen, shuffle_pixels=shuffle, training=training)
 
     def layout(self) -> LayoutConfig:
-        """What the layout depends on besides the features and their rows."""
+        """The choices of the layout."""
         chosen = self.chosen
         return LayoutConfig(
             self.height, self.width, chosen.scaling, chosen.distance, self.engine, self.perplexity, chosen.init,
@@ -252,13 +203,13 @@ class BridgeConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ProbingConfig(Config):
-    """Simple models beside the trained head, which say what each stage knows of the labels."""
+    """Simple models besides the trained head, which measure how much each stage tells about the labels."""
 
     probes: bool = option(True, "Also fit simple models to features, pixel means and maps, and draw stages.png.")
     probe_layers: bool = option(False, "Also fit them to what every convolution of the extractor sees.")
 
     def check_stages(self, chosen: Choices) -> None:
-        """Raises UserError where what a convolution sees depends on the other images of the batch."""
+        """Raises UserError for --probe_layers if a convolution's input depends on the other images of the batch."""
         if self.probe_layers and not self.probes:
             raise UserError("--probe_layers with --noprobes: leave one of them out")
         if self.probe_layers and (chosen.z_norm, chosen.bn_mode) != ("train", "frozen"):

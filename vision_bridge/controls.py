@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from training.repetitions import Interval
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the logistic regression's C, tried on the validation rows
-RIDGES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)  # penalties of ridge regression, tried likewise
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # values of logistic regression's C, chosen on the validation rows
+RIDGES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)  # penalties of ridge regression, chosen in the same way
 
 
 class Data(NamedTuple):
@@ -35,9 +35,9 @@ class Probe(NamedTuple):
 def linear_probe(train: Data, validation: Data, test: Data) -> Probe:
     """Logistic regression on standardised columns; its strength is chosen on the validation rows.
 
-    Strengths are tried from the least on, until two in a row are worse than the best: the largest take longest.
+    Strengths are tried in ascending order until two in a row are worse than the best: large ones take longest.
     """
-    model = LogisticRegression(warm_start=True, max_iter=500)  # of a strength, from the weights of the one before
+    model = LogisticRegression(warm_start=True, max_iter=500)  # starts from the weights of the previous strength
     found: list[Probe] = []
     for probe in _probes(STRENGTHS, lambda c: model.set_params(C=c), accuracy, train, validation, test):
         found.append(probe)
@@ -49,7 +49,7 @@ def linear_probe(train: Data, validation: Data, test: Data) -> Probe:
 
 def mlp_probe(train: Data, validation: Data, test: Data, seed: int) -> Probe:
     """A dense network of one hidden layer of 256; its weight decay is chosen on the validation rows."""
-    stop = len(train.label) // 10 >= len(np.unique(train.label))  # by a tenth of the rows that holds every class
+    stop = len(train.label) // 10 >= len(np.unique(train.label))  # needs every class in a tenth of the rows
 
     def make(alpha: float) -> MLPClassifier:
         return MLPClassifier((256,), alpha=alpha, early_stopping=stop, random_state=seed, max_iter=100)
@@ -59,13 +59,13 @@ def mlp_probe(train: Data, validation: Data, test: Data, seed: int) -> Probe:
 
 def ridge_probe(train: Data, validation: Data, test: Data) -> Probe:
     """Ridge regression on standardised columns; its penalty is chosen on the validation rows."""
-    # Pixels repeat one another; the normal equations of such columns are singular in float32.
+    # Pixels are nearly collinear: their normal equations are singular in float32.
     parts = [Data(np.asarray(part.x, np.float64), part.label) for part in (train, validation, test)]
     return min(_probes(RIDGES, Ridge, rmse, *parts), key=lambda probe: probe.validation)
 
 
 def mlp_regression_probe(train: Data, validation: Data, test: Data, seed: int) -> Probe:
-    """As ``mlp_probe``, of standardised quantities."""
+    """As ``mlp_probe``, for standardised quantities."""
     stop = len(train.label) >= 20
 
     def make(alpha: float) -> TransformedTargetRegressor:
@@ -113,7 +113,7 @@ def wilson_interval(accuracy: float, count: int, level: float = 0.95) -> Interva
 
 
 def rmse_interval(error: np.ndarray, level: float = 0.95) -> Interval:
-    """Interval of the root mean squared error of test rows' errors [N]: the normal one of the mean square."""
+    """Interval of the root mean squared error, by the normal interval of the mean of squared errors [N]."""
     square = np.square(error)
     half = stats.norm.ppf(0.5 + level / 2) * np.std(square, ddof=1) / np.sqrt(len(square))
     low, high = np.sqrt(np.maximum([np.mean(square) - half, np.mean(square) + half], 0))

@@ -1,7 +1,7 @@
 """Distances between many features of few rows, a few rows of the matrix at a time. ``N`` rows, ``D`` features.
 
-The matrix [D, D] of 20,000 features has 3.2 GB in float64; their columns [D, N] of 500 rows have 80 MB. So distances
-are computed again wherever they are read.
+The matrix [D, D] of 20,000 features takes 3.2 GB in float64; their columns [D, N] of 500 rows take 80 MB. So distances
+are not stored but computed whenever they are read.
 """
 
 from typing import Any
@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from vision_bridge.distances import DISTANCES, TILE, Lengths, Prepared, from_differences, prepare
+from vision_bridge.distances import TILE, Lengths, from_differences
 from vision_bridge.scaling import Scaling, as_matrix, blocks
+from vision_bridge.standard_columns import DISTANCES, Prepared, prepare
 
-WIDE = 8_000  # features from which on the matrix [D, D] is not kept: 0.5 GB in float64
-SHARE = 1 / 8  # of D: the most rows
+WIDE = 8_000  # with more features, the matrix [D, D] is not kept: 0.5 GB in float64
+SHARE = 1 / 8  # most rows, as a share of D
 MOST_ROWS = 1_000  # by angle: the principal coordinates take D·N² operations an iteration
 
 
 def suits(rows: int, width: int, kind: str) -> bool:
-    """Whether distances of so many features are better computed where they are read."""
+    """Whether distances of ``width`` features in ``rows`` rows are better computed when they are read."""
     return width > WIDE and rows <= SHARE * width and (rows <= MOST_ROWS or not DISTANCES[kind].by_angle)
 
 
 class DistanceRows:
-    """Distances between the scaled columns: ``rows[start:stop]`` is [stop − start, D] float32, as of an array [D, D].
+    """Distances between the scaled columns; ``rows[start:stop]`` is [stop − start, D] float32, as of an array [D, D].
 
-    Each is within 1e-5 of itself, as those of ``feature_distances``.
+    Each has a relative error below 1e-5, as in ``feature_distances``.
     """
 
     def __init__(self, features: Any, scaling: Scaling, kind: str) -> None:
@@ -43,7 +44,7 @@ class DistanceRows:
         self._prepared: Prepared = prepare(self._features, scaling, kind)
         size = self._prepared.size
         parts = [self._prepared.standard(block).T for block in blocks(self._features, 256)]
-        self._columns = np.ascontiguousarray(np.concatenate(parts, axis=1)) * size[:, None]  # [D, N] about the means
+        self._columns = np.ascontiguousarray(np.concatenate(parts, axis=1)) * size[:, None]  # [D, N] minus the means
         square = np.einsum("dn,dn->d", self._columns, self._columns)
         sums, mean = self._columns.sum(axis=1), self._prepared.mean
         self._lengths = Lengths.of(square, sums, mean, self._columns.shape[1], kind)
@@ -76,8 +77,9 @@ class DistanceRows:
     def kernel(self) -> LinearOperator:
         """−½·J·d²·J with J = 1 − 1/D, the matrix of classical scaling (Torgerson 1952), as a product with vectors.
 
-        For Euclidean distances it is X·Xᵀ, X being the columns less their mean. By angle, d² = (1 − G)² with
-        G = U·Uᵀ of unit vectors, and so J·(G − ½ G∘G)·J, where (G∘G)·v = diag(U·(Uᵀ·diag(v)·U)·Uᵀ).
+        For Euclidean distances it is X·Xᵀ, where X are the columns minus their mean. For distances by angle,
+        d² = (1 − G)² with G = U·Uᵀ of unit vectors: the matrix is J·(G − ½ G∘G)·J, and (G∘G)·v is
+        diag(U·(Uᵀ·diag(v)·U)·Uᵀ).
         """
         distance, lengths = DISTANCES[self._lengths.kind], self._lengths
         vectors = self._columns

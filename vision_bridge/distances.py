@@ -1,12 +1,12 @@
 """Distances between features, computed in blocks of rows. ``N`` rows, ``D`` features, ``P`` pairs of features.
 
-One Gram matrix gives all of them. (Where it is much larger than the columns, ``DistanceRows`` computes its rows as
-they are read.) A distance that is small beside the columns themselves is a difference of nearly equal numbers there,
-so such pairs are computed again, from the differences of their columns. Every distance is within 1e-5 of itself
+All distances follow from one Gram matrix. (If it is much larger than the columns, ``DistanceRows`` computes its rows
+when they are read.) A distance that is small compared with the columns is a difference of nearly equal numbers, so such
+pairs are computed again, from the differences of their columns. Every distance has a relative error below 1e-5
 (tests/test_hard_columns.py).
 
-The Gram matrix is one of float64: sums of thousands of products in float32 are exact to 1e-6, too little for columns
-that correlate by .9 or more, and to compute those again costs more than the half of the time that float32 saves.
+The Gram matrix is float64: sums of thousands of products in float32 are exact to 1e-6, too little for columns that
+correlate by .9 or more. Computing these again would cost more than the half of the time that float32 saves.
 """
 
 from itertools import pairwise
@@ -15,94 +15,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg.blas import dsyrk
 
-from files.errors import UserError
-from vision_bridge.scaling import Scaling, as_matrix, blocks, describe, fit_scaling, moments, value_range
+from vision_bridge.scaling import Scaling, as_matrix, blocks
+from vision_bridge.standard_columns import DISTANCES, Prepared, check_directions, prepare
 
 TILE = 256  # rows of a matrix [D, D] that are computed at a time
-WIDEST = 16_000  # columns of a matrix below 2 GiB: with a larger one OpenBLAS' dsyrk on two threads ends the process
+WIDEST = 16_000  # columns of a matrix below 2 GiB: with a larger one OpenBLAS' dsyrk on two threads crashes
 NEAR = 1e-8  # 1 − cos, or of euclidean distances d² / (|a|² + |b|²), below which a pair is computed again
 
 
-class Distance(NamedTuple):
-    """Which parts of two columns their distance depends on."""
-
-    by_angle: bool = False  # only the directions: 1 − cos
-    centred: bool = False  # only what remains without the columns' means
-
-
-DISTANCES = {
-    "euclidean": Distance(),
-    "cosine": Distance(by_angle=True),
-    "correlation": Distance(by_angle=True, centred=True),  # 1 − r
-}
-
-
 class Gram(NamedTuple):
-    """Inner products of columns, perhaps about their means; float64."""
+    """Inner products of columns, after means were subtracted; float64."""
 
     products: np.ndarray  # [D, D]
     sums: np.ndarray  # [D], of the columns
     rows: int  # N
-    means: np.ndarray | float = 0.0  # [D], that were subtracted
-
-
-class Prepared(NamedTuple):
-    """Columns ``mean + size · c`` with c of mean 0 and deviation 1, however far from 0 the features are.
-
-    Attributes:
-        scaling: features → c, or c's logarithm before it is standardised.
-        middle, deviation: [D] of this logarithm; None: there is none.
-        mean, size: [D] of the scaled columns, or of any others of the same distances.
-    """
-
-    scaling: Scaling
-    middle: np.ndarray | None
-    deviation: np.ndarray | None
-    mean: np.ndarray
-    size: np.ndarray
-
-    def standard(self, block: np.ndarray) -> np.ndarray:
-        """c [n, D] float64."""
-        c = self.scaling.apply(block, np.float64)
-        if self.middle is not None:
-            c -= self.middle
-            c /= self.deviation
-        return c
-
-    def columns(self, chosen: np.ndarray) -> "Prepared":
-        """The same of some columns."""
-        middle, deviation = (None if own is None else own[chosen] for own in (self.middle, self.deviation))
-        return Prepared(self.scaling.of_columns(chosen), middle, deviation, self.mean[chosen], self.size[chosen])
-
-
-def prepare(features: Any, scaling: Scaling, kind: str) -> Prepared:
-    """Standardises the columns, whatever their scaling; it may read them twice.
-
-    What the distance does not depend on is left out: for ``correlation`` means and sizes, for ``cosine`` the lengths.
-
-    Raises:
-        UserError: a column is constant once it is scaled.
-    """
-    width, middle = features.shape[1], None
-    if scaling.kind == "standardize":
-        return Prepared(scaling, None, None, np.zeros(width), np.ones(width))
-    if scaling.logarithmic:
-        above = scaling.about_low()
-        span = above.apply(value_range(features)[1][None], np.float64)[0]
-        _check_directions(span, kind)
-        middle, size = moments((above.apply(block, np.float64) for block in blocks(features, 256)), 0 * span, span)
-        mean, standard = middle + (scaling.least - scaling.center) / scaling.width, above
-    else:
-        columns = describe(features)
-        mean = (columns.mean - scaling.center + (columns.mean_rest - scaling.rest)) / scaling.width
-        size, standard = columns.deviation / scaling.width, fit_scaling("standardize", columns)
-    distance, deviation = DISTANCES[kind], None if middle is None else size
-    if distance.centred:
-        mean, size = np.zeros(width), np.ones(width)
-    elif distance.by_angle:
-        length = np.hypot(mean, size)
-        mean, size = mean / length, size / length
-    return Prepared(standard, middle, deviation, mean, size)
+    means: np.ndarray | float = 0.0  # [D] that were subtracted
 
 
 def gram_matrix(features: Any, scaling: Scaling, kind: str) -> Gram:
@@ -142,11 +69,11 @@ def _add_products(gram: np.ndarray, c: np.ndarray) -> None:
 
 
 class Lengths(NamedTuple):
-    """What the distance of two columns needs besides their inner product. Each [D] float64.
+    """The terms of the distance of two columns besides their inner product. Each [D] float64.
 
     Attributes:
-        square: squared lengths that the distance is made of: of the columns, or of what exceeds their means.
-        sums: of the columns about ``means``.
+        square: squared lengths of the columns or, for a centred distance, of the columns minus their means.
+        sums: of the columns minus ``means``.
         means: that were subtracted.
         rows: N.
         kind: of the distance.
@@ -160,7 +87,7 @@ class Lengths(NamedTuple):
 
     @classmethod
     def of(cls, square: np.ndarray, sums: np.ndarray, means: np.ndarray | float, rows: int, kind: str) -> "Lengths":
-        """From the squared lengths about the means [D].
+        """From the squared lengths [D] of the columns minus ``means``.
 
         Raises:
             UserError: a column has no direction: it is zero after scaling.
@@ -171,11 +98,11 @@ class Lengths(NamedTuple):
         elif distance.by_angle:
             square = square + means * (2 * sums + rows * means)
         if distance.by_angle:
-            _check_directions(square, kind)
+            check_directions(square, kind)
         return cls(square, sums, means, rows, kind)
 
     def distances(self, products: np.ndarray, rows: slice) -> np.ndarray:
-        """Distances [n, D] float32 of some columns from all, given their inner products about the means [n, D]."""
+        """Distances [n, D] float32 of some columns from all; ``products`` [n, D]: after means were subtracted."""
         distance, (square, sums, means, count, _) = DISTANCES[self.kind], self
         if distance.centred:
             inner = products - np.outer(sums[rows], sums / count)
@@ -194,7 +121,7 @@ class Lengths(NamedTuple):
         return result.astype(np.float32)
 
     def near(self, part: np.ndarray, rows: slice) -> np.ndarray:
-        """[n, D]: whether columns are nearly equal, of distances from ``distances``."""
+        """[n, D] whether columns are nearly equal, by their distances ``part`` [n, D]."""
         if not DISTANCES[self.kind].by_angle:
             part = np.square(part) / (self.square[rows, None] + self.square)
         return part < NEAR
@@ -205,7 +132,7 @@ def _lengths(gram: Gram, kind: str) -> Lengths:
 
 
 def distances(gram: Gram, kind: str) -> np.ndarray:
-    """Distances between columns, from their inner products alone; ``feature_distances`` is exact for near columns too.
+    """Distances between columns from their inner products alone; ``feature_distances`` is also exact for near columns.
 
     Args:
         gram: from ``gram_matrix`` for the same ``kind``.
@@ -225,7 +152,7 @@ def distances(gram: Gram, kind: str) -> np.ndarray:
 
 
 def feature_distances(features: Any, scaling: Scaling, kind: str) -> np.ndarray:
-    """Distances between the scaled columns, each within 1e-5 of itself.
+    """Distances between the scaled columns, each with a relative error below 1e-5.
 
     Args:
         features: [N, D], perhaps memory-mapped or CSR.
@@ -249,15 +176,6 @@ def feature_distances(features: Any, scaling: Scaling, kind: str) -> np.ndarray:
     return result
 
 
-def _check_directions(size: np.ndarray, kind: str) -> None:
-    empty = np.flatnonzero(size <= 0)
-    if len(empty):
-        raise UserError(
-            f"{len(empty)} feature(s) vary too little for float64 once scaled, the first is {empty[0]}: "
-            f"there is no {kind} with others; use the scaling standardize, or leave them out"
-        )
-
-
 def _near(result: np.ndarray, lengths: Lengths) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (first [P], second [P]), first < second and ascending, whose columns are nearly equal."""
     found = []
@@ -273,11 +191,11 @@ def from_differences(
 ) -> np.ndarray:
     """Distances of pairs [P] in float64.
 
-    For columns p, q about their means and of a length near 1, 1 − cos = (|p − q|² − (|p| − |q|)²) / (2 |p| |q|), whose
-    terms are as small as the distance. What the means lack for 0 is removed from the sums.
+    For columns p, q minus their means and of a length near 1, 1 − cos = (|p − q|² − (|p| − |q|)²) / (2 |p| |q|), where
+    every term is as small as the distance. Means that are not exactly 0 are corrected by the sums.
 
     Args:
-        norm: [D] about the columns' lengths; any error of it cancels.
+        norm: [D] approximate lengths of the columns; an error of them cancels.
         first, second: [P] columns of each pair, ``first`` ascending.
     """
     distance, used = DISTANCES[kind], np.union1d(first, second)

@@ -10,8 +10,8 @@ from vision_bridge.scaling import as_matrix, blocks
 def equal_columns(features: Any) -> tuple[int, int] | None:
     """The first two columns that are equal in every row, or None.
 
-    Every column has a code, a sum of its bits times random numbers modulo 2^64. Of a block of rows after another, only
-    columns go on whose code another column has, which are few after the first block. Those left are then compared.
+    Every column has a code, a sum of its bits times random numbers modulo 2^64. After each block of rows, only columns
+    stay whose code another column also has; they are few after the first block. The columns that stay are compared.
 
     Args:
         features: [N, D] without NaN, perhaps memory-mapped or CSR.
@@ -26,7 +26,7 @@ def equal_columns(features: Any) -> tuple[int, int] | None:
         codes = codes * factors[0] + (bits.view(np.uint64) * factors[1:]).sum(axis=0, dtype=np.uint64)
         _, number, count = np.unique(codes, return_inverse=True, return_counts=True)
         left, codes = left[count[number] > 1], codes[count[number] > 1]
-    first: dict[int, int] = {}  # code → the first column that has it
+    first: dict[int, int] = {}  # code → the first column with this code
     pairs = [(first.setdefault(code, int(column)), int(column)) for column, code in zip(left, codes, strict=True)]
     return next((pair for pair in sorted(pairs) if pair[0] < pair[1] and _are_equal(features, *pair)), None)
 

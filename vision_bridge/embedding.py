@@ -1,4 +1,4 @@
-"""Distances between features → points in the plane, by one of several engines.
+"""The engines of a layout: distances between features → points in the plane.
 
 ``D`` features, ``H`` × ``W`` the image.
 """
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from files.errors import UserError
 from vision_bridge import igtd
+from vision_bridge.classical_scaling import kernel_principal_components, principal_coordinates
 from vision_bridge.distance_rows import DistanceRows
 from vision_bridge.grids import grid_shape, pixels_of_cells, points_of_pixels
 from vision_bridge.tsne import (
@@ -33,37 +33,7 @@ class Embedding(NamedTuple):
     """A layout before it has pixels."""
 
     points: np.ndarray  # [D, 2] float64
-    divergence: float  # KL(P‖Q) of a t-SNE layout; NaN of others
-
-
-def principal_coordinates(distances: np.ndarray | DistanceRows) -> np.ndarray:
-    """Classical scaling (Torgerson 1952): [D, D] → [D, 2], for Euclidean distances their principal components."""
-    if isinstance(distances, DistanceRows):
-        return _leading(distances.kernel())
-    kernel = np.square(distances, dtype=np.float32)
-    kernel *= -0.5  # in place: of 20,000 features a copy has 1.6 GB
-    return _leading(_centred(kernel))
-
-
-def kernel_principal_components(distances: np.ndarray) -> np.ndarray:
-    """Kernel PCA with a Gaussian whose width is the median distance: [D, D] → [D, 2]."""
-    square = np.square(distances, dtype=np.float32)
-    return _leading(_centred(np.exp(-square / np.median(square))))
-
-
-def _centred(kernel: np.ndarray) -> np.ndarray:
-    """A symmetric kernel about its mean, in place."""
-    kernel -= kernel.mean(axis=0)
-    kernel -= kernel.mean(axis=1, keepdims=True)
-    return kernel
-
-
-def _leading(kernel: np.ndarray | LinearOperator) -> np.ndarray:
-    """Two leading coordinates of a symmetric kernel; each axis' largest entry is positive."""
-    start = np.random.default_rng(0).standard_normal((kernel.shape[0],)).astype(kernel.dtype)
-    values, vectors = eigsh(kernel, k=2, which="LA", v0=start)
-    vectors = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0))
-    return vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), (0, 1)])
+    divergence: float  # KL(P‖Q) of a t-SNE layout; NaN for other layouts
 
 
 def _principal_start(distances: np.ndarray | DistanceRows, seed: int) -> np.ndarray:
@@ -76,12 +46,12 @@ def _random_start(distances: np.ndarray | DistanceRows, seed: int) -> np.ndarray
     return 0.1 * np.random.default_rng(seed).standard_normal((len(distances), 2))
 
 
-Start = Callable[[np.ndarray | DistanceRows, int], np.ndarray]  # (distances, seed) → [D, 2] of a deviation about 0.1
+Start = Callable[[np.ndarray | DistanceRows, int], np.ndarray]  # (distances, seed) → [D, 2] with a deviation near 0.1
 STARTS: dict[str, Start] = {"pca": _principal_start, "random": _random_start}  # where a t-SNE starts
 
 
 class Problem(NamedTuple):
-    """What a t-SNE engine is given."""
+    """The input of a t-SNE engine."""
 
     distances: Any  # [D, D] float32, or ``DistanceRows`` for an engine ``by_rows``
     joint: csr_matrix  # affinities
@@ -134,7 +104,7 @@ def _open_tsne(problem: Problem) -> np.ndarray:
 
 
 def _umap(distances: np.ndarray, seed: int) -> np.ndarray:
-    """UMAP (McInnes et al. 2018) by its authors' library and with its own choices; slow to import: it compiles."""
+    """UMAP (McInnes et al. 2018) by its authors' library with its default choices. The import is slow: it compiles."""
     try:
         from umap import UMAP
     except ImportError as error:
@@ -150,22 +120,25 @@ def _given_order(distances: np.ndarray, grid: tuple[int, int], seed: int) -> np.
     return np.arange(len(distances))
 
 
+# (distances [D, D], rows and columns of a grid, seed) → [D], the cell of each feature, counted row by row
+PlaceOnGrid = Callable[[np.ndarray, tuple[int, int], int], np.ndarray]
+
+
 class Engine(NamedTuple):
-    """A way to lay features out: one of ``direct``, ``tsne`` and ``grid``.
+    """A way to lay out features; exactly one of ``direct``, ``tsne`` and ``grid`` is given.
 
     Attributes:
         direct: (distances [D, D], seed) → [D, 2].
         tsne: problem → [D, 2].
-        grid: (distances [D, D], rows and columns of a grid, seed) → [D], the cell of each feature, counted row by row.
-            Every feature has a cell of its own, so neither the rectangle nor the rule of the pixels matters.
-        all_pairs: whether a t-SNE's affinities are those of all pairs, or of the nearest.
-        by_rows: whether it takes ``DistanceRows`` instead of a matrix.
-        most: features that it takes.
+        grid: places every feature in a cell of its own, so neither the rectangle nor the rule of the pixels matters.
+        all_pairs: whether a t-SNE has affinities of all pairs, or of nearest neighbours only.
+        by_rows: whether it also takes ``DistanceRows`` instead of a matrix.
+        most: the most features that it takes.
     """
 
     direct: Callable[[Any, int], np.ndarray] | None = None
     tsne: Callable[[Problem], np.ndarray] | None = None
-    grid: Callable[[np.ndarray, tuple[int, int], int], np.ndarray] | None = None
+    grid: PlaceOnGrid | None = None
     all_pairs: bool = False
     by_rows: bool = False
     most: int | None = None
@@ -186,7 +159,7 @@ ENGINES = {
 
 
 def check_engine(engine: str, count: int, perplexity: float) -> None:
-    """Raises UserError unless ``count`` features are enough for the engine, and not too many."""
+    """Raises UserError if ``count`` features are too few or too many for the engine."""
     chosen = ENGINES[engine]
     if chosen.tsne:
         check_perplexity(count, perplexity)
@@ -207,10 +180,10 @@ def embed_features(
     on_progress: Progress = silent,
     shape: tuple[int, int] | None = None,
 ) -> Embedding:
-    """Points whose neighbours are the features' neighbours.
+    """Points in the plane, so that similar features lie close together.
 
-    Of the engines with a grid, the points are the middles of pixels (``pixels_of_points`` gives these): the grid is the
-    smallest of the image's proportions with a cell for every feature, stretched over the image.
+    For engines with a grid, the points are the middles of pixels (``pixels_of_points`` gives the pixels). The grid is
+    the smallest one with the image's proportions and a cell for every feature, stretched over the image.
 
     Args:
         distances: [D, D] float32, or ``DistanceRows`` for an engine ``by_rows``.
@@ -218,7 +191,7 @@ def embed_features(
         perplexity: of the t-SNE engines.
         init: of the t-SNE engines, one of ``STARTS``.
         seed: of a random start, of UMAP, and of the order in which IGTD considers features.
-        compiled, on_progress: of our own t-SNE engines.
+        compiled, on_progress: for our own t-SNE engines.
         shape: H, W of the image, for the engines with a grid. [the smallest square]
 
     Raises:
@@ -230,13 +203,17 @@ def embed_features(
     if chosen.direct:
         return Embedding(chosen.direct(distances, seed).astype(np.float64), float("nan"))
     if chosen.grid:
-        image = shape or (math.isqrt(count - 1) + 1,) * 2
-        grid = grid_shape(count, image)
-        pixels = pixels_of_cells(chosen.grid(distances, grid, seed), grid, image)
-        return Embedding(points_of_pixels(pixels, image), float("nan"))
+        return _on_grid(chosen.grid, distances, shape or (math.isqrt(count - 1) + 1,) * 2, seed)
     assert chosen.tsne is not None
     start = STARTS[init](distances, seed)
     joint = affinities(distances, perplexity, all_pairs=chosen.all_pairs)
     problem = Problem(distances, joint, start, perplexity, seed, compiled, on_progress)
     points = chosen.tsne(problem).astype(np.float64)
     return Embedding(points, kl_divergence(joint, points))
+
+
+def _on_grid(place: PlaceOnGrid, distances: np.ndarray, image: tuple[int, int], seed: int) -> Embedding:
+    """The middles of the pixels on which the cells of the features lie."""
+    grid = grid_shape(len(distances), image)
+    pixels = pixels_of_cells(place(distances, grid, seed), grid, image)
+    return Embedding(points_of_pixels(pixels, image), float("nan"))

@@ -1,14 +1,14 @@
 """The extractors: the first layers of ImageNet networks, their published weights, and the published table's choices.
 
-An extractor is one entry of ``EXTRACTORS``. Imports no Keras: whoever builds the layers hands in a
-``backbones.Builder``, ``b``. Layers are named as in the published state dicts, so that weights load by name.
+An extractor is one entry of ``EXTRACTORS``. Imports no Keras: the caller passes a ``backbones.Builder``, ``b``, which
+makes the layers. Layers are named as in the published state dicts, so that weights load by name.
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vision_bridge.config import HeadConfig
+from vision_bridge.head_config import HeadConfig
 
 if TYPE_CHECKING:
     from vision_bridge.backbones import Builder
@@ -25,13 +25,13 @@ class Wheel(NamedTuple):
 
 
 class Published(NamedTuple):
-    """Where a network's weights are.
+    """The published weights of a network.
 
     Attributes:
         file: its name ends with the start of its SHA-256, as torchvision's loader expects.
-        wheel: that carries the file, where there is one; otherwise torchvision has it.
-        caffe_names: our layers' names in files that stem from Caffe's models, such as Keras' VGG16. Those networks see
-            BGR images of 0 … 255 about their mean.
+        wheel: the wheel that contains the file; None: torchvision has it.
+        caffe_names: our layers' names in files converted from Caffe's models, such as Keras' VGG16. Those networks
+            expect BGR images of 0 … 255 minus their mean.
     """
 
     file: str
@@ -40,7 +40,7 @@ class Published(NamedTuple):
 
 
 class Extractor(NamedTuple):
-    """The first layers of a network, and what the table (IMDB, validation accuracy) says of it.
+    """The first layers of a network, and its entries in the published table (IMDB, validation accuracy).
 
     Attributes:
         title: in the table.
@@ -49,7 +49,7 @@ class Extractor(NamedTuple):
         encoder_rate: learning rate of the head's convolutions.
         rate: learning rate of the rest of the head.
         head: trained on its maps.
-        original, reproduced: accuracies; None where the table has none.
+        original, reproduced: accuracies; None if the table has none.
     """
 
     title: str
@@ -129,7 +129,7 @@ _FIRE_PLACES = (3, 4, 6, 7, 9, 10, 11, 12)
 
 
 def _squeezenet(fires: int) -> Build:
-    """SqueezeNet 1.1 up to as many of its eight fire modules."""
+    """SqueezeNet 1.1 up to the first ``fires`` of its eight fire modules."""
 
     def build(b: "Builder", x: Any) -> Any:
         x = b.conv(x, "features.0", 64, 3, 2)

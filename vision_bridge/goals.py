@@ -1,4 +1,4 @@
-"""What a head is trained for: classes, or a quantity. ``B`` batch, ``N`` rows of a split, ``C`` outputs."""
+"""The goals of a head: classes, or a quantity. ``B`` batch, ``N`` rows of a split, ``C`` outputs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -14,8 +14,8 @@ from training.repetitions import Interval
 from vision_bridge import controls
 from vision_bridge.controls import Data, Probe
 
-Values = Mapping[str, np.ndarray]  # one number a row [N], as the objective gives them
-PICTURED = 4  # parts of equal size that a quantity is cut into for pictures
+Values = Mapping[str, np.ndarray]  # the objective's values by name, [N] each
+PICTURED = 4  # groups of equal size into which pictures divide a quantity
 
 
 class Shown(NamedTuple):
@@ -26,24 +26,24 @@ class Shown(NamedTuple):
 
 
 class Goal(Protocol):
-    """How a head is trained and judged, whatever its labels are."""
+    """How a head is trained and evaluated, for one kind of labels."""
 
     @property
     def figure(self) -> str:
-        """The figure that counts, of ``figures``."""
+        """The name of the main figure in ``figures``."""
 
     @property
     def outputs(self) -> int:
         """C, the width of the head's last layer."""
 
     def targets(self, labels: np.ndarray) -> np.ndarray:
-        """Labels [N] → what the objective compares with, [N] int32 or float32."""
+        """Labels [N] → the objective's targets [N], int32 or float32."""
 
     def objective(self, outputs: Any, targets: Any) -> dict[str, Any]:
         """Outputs [B, C], targets [B] → ``loss``, ``answer`` and other values, each [B]."""
 
     def figures(self, values: Values, targets: np.ndarray) -> Figures:
-        """Values of a split → its figures; those that are better when smaller are a ``Cost``."""
+        """Values of a split → its figures; a figure that is better when smaller is a ``Cost``."""
 
     def interval(self, values: Values) -> Interval:
         """95 % interval of ``figure``, for the test rows."""
@@ -52,22 +52,22 @@ class Goal(Protocol):
         """Simple models by name, with ``figure`` of the test rows; ``hidden``: also a network of one hidden layer."""
 
     def baselines(self, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
-        """``figure`` on test labels of models that see no features, by name."""
+        """``figure`` on test labels of models without features, by name."""
 
     def shown(self, labels: np.ndarray) -> Shown:
         """Labels [N] → classes for pictures."""
 
     def named(self, labels: np.ndarray) -> list[str]:
-        """Labels [B] as they are written in pictures."""
+        """Labels [B] as texts for pictures."""
 
     def predicted(self, outputs: np.ndarray) -> list[str]:
-        """Outputs [B, C] → what they say, as ``named`` writes it."""
+        """Outputs [B, C] → the predicted labels as texts for pictures."""
 
     def explained(self, outputs: np.ndarray) -> np.ndarray:
-        """Outputs [B, C] → [B] numbers of the outputs that an explanation is of."""
+        """Outputs [B, C] → [B] numbers of the outputs to explain."""
 
     def answers(self, values: Values) -> np.ndarray:
-        """Values of a split → [N] what was predicted, as labels are given."""
+        """Values of a split → [N] predicted labels."""
 
 
 class Classification(NamedTuple):
@@ -120,7 +120,7 @@ class Classification(NamedTuple):
 
 
 class Regression(NamedTuple):
-    """A quantity, by squared error; the head gives it in deviations from the mean of the training rows.
+    """A quantity, by squared error; the head's output is standardised by mean and deviation of the training rows.
 
     Attributes:
         mean, deviation: of the training labels.
@@ -182,12 +182,12 @@ class Regression(NamedTuple):
         return self._quantity(np.asarray(values["answer"]))
 
     def _quantity(self, outputs: np.ndarray) -> np.ndarray:
-        """Deviations from the mean → the label's unit."""
+        """Standardised quantities → quantities in the label's unit."""
         return outputs.astype(np.float64) * self.deviation + self.mean
 
 
 def make_goal(classes: Sequence[str], train: np.ndarray) -> Goal:
-    """The goal of labels [N] of the training rows: a quantity if they have no classes."""
+    """The goal for the training rows' labels [N]: a quantity if there are no classes."""
     if classes:
         return Classification(tuple(classes))
     return Regression(float(np.mean(train)), float(np.std(train)) or 1.0)

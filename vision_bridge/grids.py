@@ -1,4 +1,4 @@
-"""Grids whose cells hold one feature each, and where their cells lie on an image.
+"""Grids with one feature in each cell, and the places of the cells on an image.
 
 ``D`` features, ``R`` × ``C`` grid, ``H`` × ``W`` image.
 """
@@ -21,9 +21,9 @@ def check_cells(count: int, shape: tuple[int, int]) -> None:
 
 
 def grid_shape(count: int, shape: tuple[int, int]) -> tuple[int, int]:
-    """The smallest grid that holds ``count`` features and has about the proportions of the image.
+    """The smallest grid with ``count`` cells or more and about the proportions of the image.
 
-    On a square image it is ⌈√D⌉ columns wide. An image of as many pixels as features is the grid itself.
+    On a square image it has ⌈√D⌉ columns. If the image has as many pixels as features, the grid is the image.
 
     Args:
         count: D, 1 or more.
@@ -37,14 +37,14 @@ def grid_shape(count: int, shape: tuple[int, int]) -> tuple[int, int]:
     """
     check_cells(count, shape)
     height, width = shape
-    columns = math.isqrt(-(-count * width // height) - 1) + 1  # the first whose square reaches D·W / H
+    columns = math.isqrt(-(-count * width // height) - 1) + 1  # the first number whose square reaches D·W / H
     columns = min(max(columns, -(-count // height)), width)
     rows = -(-count // columns)
     return rows, -(-count // rows)
 
 
 def pixels_of_cells(cells: np.ndarray, grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """The pixel below the middle of each cell, where the grid is stretched over the whole image.
+    """The pixel at the middle of each cell, if the grid is stretched over the whole image.
 
     Args:
         cells: [D], counted row by row.

@@ -1,7 +1,7 @@
-"""IGTD (Zhu et al. 2021): every feature has a cell of a grid of its own, and similar features lie close together.
+"""IGTD (Zhu et al. 2021): every feature has its own cell of a grid, and similar features lie close together.
 
 The distances between all pairs of features are ranked, and so are the distances between all pairs of cells. Features
-are swapped until the two matrices of ranks differ as little as swaps can reach. ``D`` features, ``R`` × ``C`` grid.
+are swapped until no swap makes the two matrices of ranks more similar. ``D`` features, ``R`` × ``C`` grid.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
-MOST = 4096  # features; a step takes .6 ms of 1,024 features, 2 ms of 2,304, 18 ms of these, and D steps are one round
-MAX_STEPS = 30_000  # this and the next two as in the example of the authors' program
+MOST = 4096  # features; a step takes .6 ms for 1,024 features, 2 ms for 2,304, 18 ms for 4,096; a round has D steps
+MAX_STEPS = 30_000  # this and the next two are those of the authors' example
 WINDOW = 300  # steps over which the decrease is measured
 TOLERANCE = 1e-5  # the search ends when the window's relative decrease is smaller
 
@@ -25,7 +25,7 @@ class Arrangement(NamedTuple):
 
 
 def igtd(distances: np.ndarray, grid: tuple[int, int], seed: int) -> np.ndarray:
-    """The cell of each feature, the difference of ranks being squared (the second of the paper's two errors).
+    """The cell of each feature; the error is the squared difference of ranks (the second of the paper's two).
 
     Args:
         distances: [D, D], symmetric.
@@ -37,13 +37,13 @@ def igtd(distances: np.ndarray, grid: tuple[int, int], seed: int) -> np.ndarray:
     """
     cells = np.stack(np.divmod(np.arange(len(distances)), grid[1]), axis=1)
     between_cells = cdist(cells, cells, "sqeuclidean")  # whole numbers: equal distances are exactly equal
-    with threadpool_limits(1):  # a step is short, and reads more than it computes: threads would wait for one another
+    with threadpool_limits(1):  # a step is short and limited by memory: threads would wait for one another
         order = arrange(_centred(ranks(distances)), _centred(ranks(between_cells)), seed).order
     return np.argsort(order)
 
 
 def ranks(distances: np.ndarray) -> np.ndarray:
-    """[D, D] distances → [D, D] float64, their ranks among all pairs, from 1; equal ones share a mean rank.
+    """[D, D] distances → [D, D] float64 ranks among all pairs, from 1; equal distances share their mean rank.
 
     The diagonal is 0.
     """
@@ -54,7 +54,7 @@ def ranks(distances: np.ndarray) -> np.ndarray:
 
 
 def _centred(rank: np.ndarray) -> np.ndarray:
-    """Ranks as −½ … ½ in float32, for accuracy; a common shift and scale of both matrices changes no decision."""
+    """Ranks as −½ … ½ in float32, for accuracy: a common shift and scale of both matrices changes no decision."""
     pairs = max(len(rank) * (len(rank) - 1) // 2, 1)
     result = ((rank - (pairs + 1) / 2) / pairs).astype(np.float32)
     np.fill_diagonal(result, 0)
@@ -62,11 +62,11 @@ def _centred(rank: np.ndarray) -> np.ndarray:
 
 
 def arrange(source: np.ndarray, target: np.ndarray, seed: int) -> Arrangement:
-    """Swaps rows and columns of ``source`` until it is as near to ``target`` as single swaps can bring it.
+    """Swaps rows and columns of ``source`` until no swap brings it nearer to ``target``.
 
-    Each step takes the feature that was not considered for the longest time, and swaps it with the one that lowers the
-    error most, if any does. The error is Σ_{i>j} (source_ij − target_ij)². As the sum of both squares stays the same,
-    only Σ source_ij·target_ij is followed, and one step needs two products of a matrix and a vector.
+    Each step takes the feature that was not considered for the longest time, and swaps it with the feature that lowers
+    the error most, if any does. The error is Σ_{i>j} (source_ij − target_ij)². The sum of both squares is constant, so
+    only Σ source_ij·target_ij is updated, and a step needs two products of a matrix and a vector.
 
     Args:
         source, target: [D, D], symmetric, zero on the diagonal.
@@ -98,7 +98,7 @@ def arrange(source: np.ndarray, target: np.ndarray, seed: int) -> Arrangement:
 
 
 def _products(source: np.ndarray, target: np.ndarray, rows: list[int]) -> np.ndarray:
-    """[rows, D] float64: products of some rows, which are columns too."""
+    """[rows, D] float64 products of some rows of both matrices."""
     return np.multiply(source[rows], target[rows], dtype=np.float64)
 
 
@@ -110,7 +110,7 @@ def _best_partner(source: np.ndarray, target: np.ndarray, matched: np.ndarray, o
 
 
 def _decrease(source: np.ndarray, target: np.ndarray, one: int, other: int) -> float:
-    """By how much the swap lowers the error; in float64, so that the error never rises by rounding."""
+    """The decrease of the error by the swap; in float64, so that rounding never makes the error rise."""
     here = source[other].astype(np.float64) - source[one]
     there = target[one].astype(np.float64) - target[other]
     return 2 * float(here @ there + 2 * float(source[one, other]) * float(target[one, other]))

@@ -10,11 +10,11 @@ from keras import ops
 from vision_bridge.pooling import adaptive_pool_matrix
 
 EPSILON = 1e-8
-SYNCHRONIZED = keras.backend.backend() == "tensorflow"  # the backend whose batches are cut over replicas
+SYNCHRONIZED = keras.backend.backend() == "tensorflow"  # only this backend splits batches over replicas
 
 
 class Normalization(NamedTuple):
-    """What an image is z-normalised by; ``per_batch`` takes mean and deviation of the batch at hand instead."""
+    """Mean and deviation for z-normalisation; with ``per_batch`` those of each batch are used instead."""
 
     mean: float
     deviation: float
@@ -22,7 +22,7 @@ class Normalization(NamedTuple):
 
 
 def batch_moments(x: Any, axes: Sequence[int]) -> tuple[Any, Any]:
-    """Mean and variance over axes of a batch, of all replicas' parts of it under ``tf.distribute``."""
+    """Mean and variance over axes of a batch, including all replicas' parts of it under ``tf.distribute``."""
     return ops.moments(x, axes, synchronized=SYNCHRONIZED)
 
 
@@ -37,9 +37,9 @@ def fit_normalization(images: np.ndarray, per_batch: bool = False) -> Normalizat
 
 
 def prepare(images: Any, normalization: Normalization, enlarge: int) -> Any:
-    """[B, H, W] or [B, H, W, G] → [B, H·enlarge, W·enlarge, 3]: (x − μ) / (σ + ε), every pixel a square.
+    """[B, H, W] or [B, H, W, G] → [B, H·enlarge, W·enlarge, 3]: (x − μ) / (σ + ε), each pixel repeated as a square.
 
-    Gray images are three times the same. G channels become three by ``mixing``.
+    Gray images are repeated in three channels. ``mixing`` turns G channels into three.
     """
     x = ops.cast(images, "float32")
     mean, deviation = normalization.mean, normalization.deviation
@@ -54,10 +54,9 @@ def prepare(images: Any, normalization: Normalization, enlarge: int) -> Any:
 
 
 def mixing(channels: int) -> np.ndarray:
-    """[G, 3], a convolution of 1×1: red is the mean of the first third of the channels, and so on.
+    """[G, 3], the weights of a 1×1 convolution: red averages the first third of the channels, and so on.
 
-    Divided by the root of the sum of squares, so that channels of deviation 1 that have nothing to do with one another
-    give deviation 1.
+    Each column has norm 1, so that independent channels of deviation 1 give deviation 1.
     """
     means = np.array(adaptive_pool_matrix(channels, 3))
     return (means / np.sqrt(np.square(means).sum(axis=1, keepdims=True))).T.astype(np.float32)

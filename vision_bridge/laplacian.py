@@ -1,9 +1,9 @@
-"""The positive definite part of t-SNE's Hessian, and equations with it. ``D`` points.
+"""The positive definite part of t-SNE's Hessian, and solvers of equations with it. ``D`` points.
 
-It is 4·L, L being the Laplacian of the weights p_ij / (1 + |y_i − y_j|²): the spectral direction of Vladymyrov and
-Carreira-Perpiñán (2012). Where few of its entries are other than zero, equations are solved by conjugate gradients
-(Hestenes and Stiefel 1952), which need no other storage; otherwise it is factored, D³ / 3 operations and 4·D² bytes. Of
-nearest neighbours at a perplexity of 30, the change is at about 1,000 points.
+It is 4·L, where L is the Laplacian of the weights p_ij / (1 + |y_i − y_j|²): the spectral direction of Vladymyrov and
+Carreira-Perpiñán (2012). If the matrix is sparse, equations are solved by conjugate gradients (Hestenes and Stiefel
+1952), which need little further memory; else it is factored, in D³ / 3 operations and 4·D² bytes. With nearest
+neighbours at a perplexity of 30, it is sparse from about 1,000 points on.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from scipy.linalg import cho_factor
 from scipy.linalg.blas import strsv
 from scipy.sparse import csr_matrix, diags_array
 
-DENSE = 1 / 8  # share of entries other than zero above which a matrix is factored
-REGULAR = 1.01  # of the diagonal; else unconnected groups would move without bound
-ACCURACY = 1e-2  # at which conjugate gradients stop: the residual's norm to that of the right side
+DENSE = 1 / 8  # share of nonzero entries above which a matrix is factored
+REGULAR = 1.01  # factor of the diagonal; without it, unconnected groups would move without bound
+ACCURACY = 1e-2  # conjugate gradients stop at this norm of the residual, relative to the right side
 MOST_ROUNDS = 100  # of conjugate gradients; with this diagonal their error falls by an eighth a round
 
 Solve = Callable[[np.ndarray], np.ndarray]  # right side [D, 2] → solution [D, 2]
@@ -37,12 +37,12 @@ def laplacian(joint: csr_matrix, points: np.ndarray) -> csr_matrix:
 
 
 def solver(matrix: csr_matrix) -> Solve:
-    """How equations with a matrix from ``laplacian`` are solved: ``factored``, or ``conjugate`` if it is sparse."""
+    """The solver for a matrix from ``laplacian``: ``conjugate`` if it is sparse, else ``factored``."""
     return factored(matrix) if matrix.nnz > DENSE * matrix.shape[0] ** 2 else conjugate(matrix)
 
 
 def factored(matrix: csr_matrix) -> Solve:
-    """By a Cholesky factor in float32."""
+    """Solves by a Cholesky factor in float32."""
     dense = matrix.toarray().T  # .T: Fortran order, so that it is overwritten
     factor = cho_factor(dense, lower=True, overwrite_a=True, check_finite=False)[0]
 
@@ -55,7 +55,7 @@ def factored(matrix: csr_matrix) -> Solve:
 
 
 def conjugate(matrix: csr_matrix) -> Solve:
-    """By conjugate gradients on a matrix whose rows and columns are scaled to a diagonal of 1; both columns at once."""
+    """Solves both columns at once by conjugate gradients, with rows and columns scaled to a diagonal of 1."""
     scale = (1 / np.sqrt(matrix.diagonal()))[:, None]
     across = diags_array(scale[:, 0])
     scaled = csr_matrix(across @ matrix @ across)

@@ -29,7 +29,7 @@ from vision_bridge.rectangle import RECTANGLES, rotation_to_horizontal
 from vision_bridge.scaling import SCALINGS, Scaling, as_matrix, blocks, check_finite, describe, fit_scaling, named
 from vision_bridge.tsne import Compiled, Progress, silent, uncompiled
 
-ALGORITHM = 3  # increase it when the same features and choices give another layout, so that cached ones are not used
+ALGORITHM = 3  # to increase when the same features and choices give another layout: cached layouts are then not used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Layout:
         points: [D, 2] from the engine.
         corners: [4, 2] of the smallest rectangle around them.
         pixels: [D, 2] row and column of each feature's pixel.
-        divergence: KL(P‖Q) of a t-SNE layout; NaN of others.
+        divergence: KL(P‖Q) of a t-SNE layout; NaN for other layouts.
         names: [D] of the features, for errors; empty if they have none.
     """
 
@@ -67,13 +67,13 @@ class Layout:
 
         Args:
             features: training rows: an array, lists, or a sparse matrix.
-            config: how. Perplexity 0 and fewer features than t-SNE needs: see ``feature_counts.notes``.
+            config: how to lay them out. For perplexity 0, or few features, see ``feature_counts``.
             compiled, on_progress: see ``embed_features``.
             names: [D] of the columns, for errors.
 
         Raises:
-            UserError: constant, duplicate or non-finite columns, too few for the perplexity, an image too small for an
-                assignment, or another number of names than of columns.
+            UserError: constant, duplicate or non-finite columns, too few columns for the perplexity, fewer pixels than
+                columns where each needs its own pixel, or another number of names than of columns.
         """
         features = as_matrix(features)
         check_layout(features.shape[1], config)
@@ -106,7 +106,7 @@ class Layout:
         return np.bincount(self._places(), minlength=self.shape[0] * self.shape[1]).reshape(self.shape)
 
     def figures(self) -> dict[str, float]:
-        """Numbers of filled pixels, of features that share one, and of features on the fullest."""
+        """The number of filled pixels, of features that share a pixel, and of features on the fullest pixel."""
         counts = self.counts()
         return {
             "filled": int((counts > 0).sum()),
@@ -120,18 +120,18 @@ class Layout:
     ) -> np.ndarray:
         """[N, D] → images [N, H, W] float32: the mean of the scaled features on a pixel, 0 where there are none.
 
-        Values outside the range of the training rows go on linearly (``Scaling``). One product with a sparse matrix
-        [H·W·G, D].
+        The scaling continues linearly outside the range of the training rows (``Scaling``).
+        Computed as one product with a sparse matrix [H·W·G, D].
 
         Args:
             features: an array, which may be memory-mapped, lists, or a sparse matrix.
-            out: where the images go; it may be memory-mapped.
-            channel_of: [D] number of each feature's channel, 0 to G − 1; then images are [N, H, W, G], and the means
-                are of the features of one channel.
+            out: the array for the images; it may be memory-mapped.
+            channel_of: [D] number of each feature's channel, 0 to G − 1; then images are [N, H, W, G], and each mean
+                is of one channel's features.
 
         Raises:
-            UserError: another number of features than the map was fitted to, or a feature that is not finite, or that
-                is too large for float32 once it is scaled.
+            UserError: another number of features than in the training rows, or a value that is not finite, or is too
+                large for float32 once it is scaled.
         """
         features = as_matrix(features)
         if features.shape[1] != len(self.pixels):
@@ -142,7 +142,7 @@ class Layout:
         places = self._places() * channels + (0 if channel_of is None else channel_of)
         averaging = _averaging(places, math.prod(shape))
         done = 0
-        # Columns first: a block that fits the processor's cache is transposed five times as fast as a large one.
+        # Small blocks: one that fits the processor's cache is transposed five times as fast as a large one.
         for block in blocks(features, 128):
             scaled = self.scaling.apply(block)
             if not np.isfinite(scaled).all():
@@ -153,16 +153,16 @@ class Layout:
         return images
 
     def inverse(self, images: np.ndarray) -> np.ndarray:
-        """[N, H, W] → [N, D] float64: every feature takes its pixel's value, on its own scale again."""
+        """[N, H, W] → [N, D] float64: every feature takes its pixel's value, scaled back."""
         return self.scaling.invert(images[:, self.pixels[:, 0], self.pixels[:, 1]])
 
     def shuffled(self, seed: int) -> "Layout":
-        """The control: the same numbers of features on a pixel, the pixels at random positions."""
+        """The control: pixels at random positions, each with the same features."""
         order = np.random.default_rng(seed).permutation(self.shape[0] * self.shape[1])[self._places()]
         return dataclasses.replace(self, pixels=np.stack(np.unravel_index(order, self.shape), axis=1))
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that images depend on besides the features: pixels, scaling, the image's size."""
+        """SHA-256 of everything that images depend on besides the features: pixels, scaling, the image's size."""
         scaling = self.scaling
         digest = hashlib.sha256(f"{scaling.kind} {self.shape} {len(self.pixels)}".encode())
         digest.update(np.ascontiguousarray(self.pixels, dtype="<i8").data)
@@ -171,7 +171,7 @@ class Layout:
         return digest.hexdigest()
 
     def save(self, path: Path, key: str = "") -> None:
-        """Writes a safetensors file; ``key`` is of all that the map depends on, for ``load``."""
+        """Writes a safetensors file; ``key``: hash of everything that the map depends on, which ``load`` compares."""
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("points", "corners", "pixels")}
         arrays |= {f"scaling.{name}": getattr(self.scaling, name) for name in ("low", "center", "width", "rest")}
         about = {"config": dataclasses.asdict(self.config), "scaling": self.scaling.kind, "kl": self.divergence,
@@ -183,7 +183,7 @@ class Layout:
         """Reads what ``save`` wrote, with the same ``key`` if there is one.
 
         Raises:
-            UserError: the file is missing, damaged, something else or of another key.
+            UserError: the file is missing, damaged, no pixel map, or has another key.
         """
         arrays, about = read_tensors(path)
         if "pixel_map" not in about:
@@ -204,7 +204,7 @@ class Layout:
             ) from error
 
     def _refuse(self, block: np.ndarray, scaled: np.ndarray, start: int) -> NoReturn:
-        """Raises UserError for rows from ``start`` on that are not finite, or not once they are scaled."""
+        """Raises UserError for the first value that is not finite once scaled; ``start``: the block's first row."""
         check_finite(block, start, self.names)
         row, column = map(int, np.argwhere(~np.isfinite(scaled))[0])
         raise UserError(
@@ -217,13 +217,13 @@ class Layout:
 
 
 def _averaging(places: np.ndarray, count: int) -> csr_matrix:
-    """[count, D]: features at ``places`` [D] → the mean of those at each place."""
+    """The matrix [count, D] that averages the features at each place; ``places`` [D] of the features."""
     share = (1 / np.bincount(places, minlength=count)[places]).astype(np.float32)
     return csr_matrix((share, (places, np.arange(len(places)))), (count, len(places)))
 
 
 def _read_scaling(kind: str, arrays: dict[str, np.ndarray]) -> Scaling:
-    """The scaling in a file; those of version 0.10 and earlier are float32, and have no ``rest``."""
+    """The scaling in a file; files of version 0.10 and earlier are float32 and have no ``rest``."""
     low, center, width = (arrays[f"scaling.{name}"] for name in ("low", "center", "width"))
     rest = arrays.get("scaling.rest", np.zeros(low.shape))
     return Scaling(kind, *(array.astype(np.float64) for array in (low, center, width, rest)))
@@ -232,7 +232,7 @@ def _read_scaling(kind: str, arrays: dict[str, np.ndarray]) -> Scaling:
 def _check_map(
     config: LayoutConfig, scaling: Scaling, points: np.ndarray, corners: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """Raises ValueError for arrays that are no map: of other shapes, not finite, or with pixels outside the image."""
+    """Raises ValueError for arrays of a wrong shape, values that are not finite, or pixels outside the image."""
     count = len(points)
     shapes: list[tuple[np.ndarray, tuple[int, ...]]] = [(points, (count, 2)), (corners, (4, 2)), (pixels, (count, 2))]
     shapes += [(array, (count,)) for array in scaling[1:]]
@@ -246,7 +246,7 @@ def _check_map(
 
 
 def _check_names(names: Any, count: int) -> None:
-    """Raises ValueError unless there is a list of no names, or of as many as there are features."""
+    """Raises ValueError unless ``names`` is an empty list, or has a name for each of ``count`` features."""
     if not isinstance(names, list) or len(names) not in (0, count) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"names {shown(names)} of {count} features")
 
@@ -269,14 +269,14 @@ def _pixels(rotated: np.ndarray, config: LayoutConfig) -> np.ndarray:
 
 
 def _distances(features: Any, scaling: Scaling, config: LayoutConfig) -> np.ndarray | DistanceRows:
-    """Distances between the columns [D, D], as a matrix unless the engine can do without and the matrix is large."""
+    """Distances between the columns: a matrix [D, D], or ``DistanceRows`` if it is large and the engine allows."""
     if ENGINES[config.engine].by_rows and suits(features.shape[0], features.shape[1], config.distance):
         return DistanceRows(features, scaling, config.distance)
     return feature_distances(features, scaling, config.distance)
 
 
 def _check_duplicates(features: Any, names: Sequence[str]) -> None:
-    """Refuses equal columns: each would count twice."""
+    """Raises UserError for equal columns, which would count twice."""
     pair = equal_columns(features)
     if pair:
         first, second = (named(column, names) for column in pair)

@@ -35,7 +35,7 @@ def make_stream(maps_of: Callable[[Any], Any], packing: Packing, placement: Plac
 
     def packed(batch: Any) -> dict[str, Any]:
         maps = maps_of(batch.x)
-        fits = ops.all(ops.abs(maps) <= packing.largest, axis=(1, 2, 3))  # NaN does not
+        fits = ops.all(ops.abs(maps) <= packing.largest, axis=(1, 2, 3))  # false for NaN
         return {"maps": packing.pack(maps), "fits": fits}
 
     return make_mapper(packed, placement)
@@ -48,17 +48,17 @@ def fill_maps(
     batch_size: int = 32,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Computes the maps of every image from ``file.done`` on; an interrupted call is resumed by the next.
+    """Computes the maps of every image from ``file.done`` on; the next call resumes an interrupted one.
 
     Args:
         stream: from ``make_stream``.
         images: [N, H, W] or [N, H, W, G].
         file: [N, h, w, K] of the packing's type.
         batch_size: images at a time.
-        on_progress: told the number of images done.
+        on_progress: called with the number of images done.
 
     Raises:
-        UserError: maps that cannot be kept.
+        UserError: a map is not finite, or too large for the packing.
     """
     no_labels = np.zeros(len(images), np.int32)
     batches = stream(evaluation_batches(images, no_labels, batch_size, file.done))
@@ -72,7 +72,7 @@ def fill_maps(
 
 
 def sampled_maps(maps_of: Callable[[Any], Any], images: np.ndarray, batch_size: int) -> np.ndarray:
-    """[n, h, w, K] float32, of at most ``MOST_SAMPLED`` images, from first to last."""
+    """[n, h, w, K] float32 maps of at most ``MOST_SAMPLED`` evenly spaced images."""
     rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_SAMPLED)).astype(int))
     run = compiled(maps_of)
     starts = range(0, len(rows), batch_size)

@@ -17,8 +17,8 @@ from vision_bridge.images import EPSILON, fit_normalization, mixing
 from vision_bridge.receptive import cells_of_maps
 from vision_bridge.rectangle import convex_hull
 
-_CLASSES, _IMAGES = 30, 5  # most classes of a picture, and images of each
-_NAMED = 5  # columns of a table that are named beside the activation
+_CLASSES, _IMAGES = 30, 5  # most classes in a picture, images of each class
+_NAMED = 5  # columns of a table that are named in the picture of the activation
 
 
 def draw(run: Run, bridge: Bridge, maps: Maps, goal: Goal) -> None:
@@ -58,19 +58,19 @@ def _gray(images: np.ndarray) -> np.ndarray:
 
 
 def _coloured(images: np.ndarray) -> np.ndarray:
-    """[N, H, W, G] → [N, H, W, 3], as the extractor sees them but for the scale; [N, H, W] as they are."""
+    """[N, H, W, G] → [N, H, W, 3], the extractor's input before scaling; [N, H, W] as they are."""
     return images @ mixing(images.shape[-1]) if images.ndim == 4 else images
 
 
 def _rows_by_class(labels: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Rows of every class that has any, in the classes' order; of many classes, of the largest."""
+    """Rows of every class that has rows, in the order of classes; if classes are many, of the largest ones."""
     counts = np.bincount(labels, minlength=len(classes))
     largest = np.sort(np.argsort(-counts, kind="stable")[:_CLASSES])
     return {classes[k]: np.flatnonzero(labels == k) for k in largest if counts[k]}
 
 
 def _means(images: np.ndarray, own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The classes' mean images; their difference for two, and from the mean of all for more."""
+    """The classes' mean images; for two classes also their difference, for more each minus the mean of all images."""
     means = {name: images[rows].mean(axis=0) for name, rows in own.items()}
     everything = images.mean(axis=0)
     rows = {name: [mean, mean - everything] for name, mean in means.items()}
@@ -86,9 +86,9 @@ def _test_maps(maps: Maps, rows: Sequence[int]) -> np.ndarray:
 
 
 def draw_activation(path: Path, bridge: Bridge, maps: Maps, head: keras.Model, goal: Goal) -> None:
-    """Class activation of test images, two of a class and six at most, and the features that lie under it.
+    """Class activation of at most six test images, two of a class, and the features under it.
 
-    Of features with names, those of the largest shares; of others, the shares of their groups.
+    For features with names, the largest shares are shown; for others, the shares of the groups.
     """
     features = bridge.features
     labels = features.labels["test"]
@@ -107,7 +107,7 @@ def draw_activation(path: Path, bridge: Bridge, maps: Maps, head: keras.Model, g
 
 
 def _bars(features: Features, shares: np.ndarray) -> plots.Bars:
-    """What is drawn of the features' shares [D] of one image's activation."""
+    """The bars for the features' shares [D] of one image's activation."""
     if features.names:
         largest = np.argsort(-shares, kind="stable")[:_NAMED]
         return plots.Bars([features.names[k] for k in largest], shares[largest], across=True)

@@ -17,11 +17,11 @@ from vision_bridge.layout import Layout
 
 
 class FeatureError(UserError, ValueError):
-    """A ``UserError`` that code written for scikit-learn catches too."""
+    """A ``UserError`` that code for scikit-learn also catches."""
 
 
 class PixelMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]  # it has no types
-    """Draws every row of a table as an image: columns that go together lie on neighbouring pixels.
+    """Draws every row of a table as an image, with similar columns on neighbouring pixels.
 
     >>> from sklearn.datasets import load_wine
     >>> from sklearn.linear_model import LogisticRegression
@@ -35,20 +35,20 @@ class PixelMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
     ((178, 20, 20), True)
 
     Rows may be an array (also memory-mapped), lists, a pandas table or a sparse matrix, which is made dense a few rows
-    at a time. Images have three axes, which tables do not have: there is no ``set_output``, and
-    ``get_feature_names_out`` names the pixels of a flattened image. Neither TensorFlow nor Keras is imported, but by
-    the engine ``tsne_exact``.
+    at a time. Images have three axes and tables have two: so there is no ``set_output``, and
+    ``get_feature_names_out`` names the pixels of a flattened image. Only the engine ``tsne_exact`` imports TensorFlow
+    and Keras.
 
     Args:
         height, width, scaling, distance, engine, perplexity, init, rectangle, pixels: see ``LayoutConfig``.
-        random_state: of the layouts that use random numbers: a seed, a ``RandomState``, or None for another layout at
-            every fit.
+        random_state: for layouts that use random numbers: a seed, a ``RandomState``, or None for a new layout at every
+            fit.
 
     Attributes:
         layout_: the ``Layout``.
-        notes_: where the layout is not what the parameters say at first, as with few features.
+        notes_: how the layout differs from the parameters, for example with few features.
         n_features_in_: D.
-        feature_names_in_: [D], of a pandas table whose column names are texts.
+        feature_names_in_: [D], for a pandas table whose column names are texts.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class PixelMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
         """Lays out the columns of ``X`` [N, D]; ``y`` is not used.
 
         Raises:
-            FeatureError: what ``Layout.fit`` or ``LayoutConfig`` refuses.
-            ValueError: what scikit-learn refuses, such as texts or a single row.
+            FeatureError: see ``Layout.fit`` and ``LayoutConfig``.
+            ValueError: scikit-learn refuses the rows, for example texts or a single row.
         """
         X = validate_data(self, X, accept_sparse="csr", ensure_all_finite=False, ensure_min_samples=2)
         with _as_value_errors():
@@ -95,7 +95,7 @@ class PixelMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
 
         Raises:
             FeatureError: a feature is not finite, or too far from the training rows for float32.
-            ValueError: what scikit-learn refuses, such as another number of features.
+            ValueError: scikit-learn refuses the rows, for example for another number of features.
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, accept_sparse="csr", ensure_all_finite=False)
@@ -120,7 +120,7 @@ class PixelMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
         """[H·W] names of the pixels of a flattened image, ``pixel_ROW_COLUMN``.
 
         Raises:
-            FeatureError: ``input_features``, which change nothing, are not those that were fitted.
+            FeatureError: ``input_features``, which have no effect, differ from the fitted ones.
         """
         check_is_fitted(self)
         given = getattr(self, "feature_names_in_", ()) if input_features is None else input_features
@@ -137,7 +137,7 @@ class PixelMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = []  # images are float32 whatever the features are
+        tags.transformer_tags.preserves_dtype = []  # images are always float32
         return tags
 
     def _config(self) -> LayoutConfig:
@@ -148,7 +148,7 @@ class PixelMap(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # 
 
 
 def _seed(random_state: Any) -> int:
-    """An integer as it is; of anything else that scikit-learn takes, the next number."""
+    """An integer as it is; from anything else that scikit-learn takes, the next random number."""
     if isinstance(random_state, numbers.Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))

@@ -9,12 +9,12 @@ from scipy.spatial.distance import cdist
 
 
 def bins(place: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """H × W equal cells."""
+    """Divides the image into H × W equal cells."""
     return np.minimum(np.floor(place * grid), grid - 1).astype(np.int64)
 
 
 def points(place: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """The author's cells: the last row and column hold only what lies on the rectangle's far sides."""
+    """The author's cells: the last row and column hold only points on the far sides of the rectangle."""
     return np.floor(place * (grid - 1)).astype(np.int64)
 
 
@@ -30,7 +30,7 @@ class Rule(NamedTuple):
 
     Attributes:
         pixels: (place [D, 2] in 0 … 1, downwards and to the right; H and W [2]) → row and column [D, 2].
-        one_each: whether it needs as many pixels as features.
+        one_each: whether every feature needs a pixel of its own.
     """
 
     pixels: Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -12,7 +12,7 @@ from PIL import Image
 from training.plots import as_written, drawable, name_ticks, name_title, new_figure, save_figure, save_image
 from vision_bridge.controls import wilson_interval
 
-_MOST_NAMES = 64  # of features that are written on a layout
+_MOST_NAMES = 64  # most features whose names are written on a layout
 
 if TYPE_CHECKING:
     from vision_bridge.bridge import Features
@@ -51,7 +51,7 @@ def layout(pixel_map: "Layout", hull: np.ndarray, features: "Features", path: Pa
 
 
 def image_rows(rows: Mapping[str, np.ndarray], path: Path, symmetric: bool = False, title: str = "") -> None:
-    """Named rows of images [N, H, W] or [N, H, W, 3], all on one scale; ``symmetric`` puts 0 in its middle."""
+    """Named rows of images [N, H, W] or [N, H, W, 3], all on one scale; ``symmetric``: 0 is in the scale's middle."""
     columns = max(len(images) for images in rows.values())
     figure, grid = new_figure(len(rows), columns, figsize=(2 * columns + 1, 2.1 * len(rows)), layout="constrained")
     everything = np.concatenate([images.ravel() for images in rows.values()])
@@ -110,7 +110,7 @@ class Bars(NamedTuple):
 def activation(
     images: np.ndarray, heat: np.ndarray, titles: Sequence[str], bars: Sequence[Bars], kind: str, path: Path
 ) -> None:
-    """Images [N, H, W] with class activation [N, H, W] over them, and what lies under it as bars."""
+    """Images [N, H, W] with class activation [N, H, W] over them, and the features under it as bars."""
     most = max(0.4, *(float(bar.shares.max()) for bar in bars))
     figure, grid = new_figure(3, len(images), figsize=(2.4 * len(images), 6.4), layout="constrained")
     for column, title in enumerate(titles):
@@ -131,7 +131,7 @@ def stages(found: Mapping[str, Mapping[str, float]], goal: "Goal", head: float, 
 
     Args:
         found: stage → model → figure of the test rows.
-        goal: which figure; shares have their intervals.
+        goal: says which figure; an accuracy has intervals.
         head: the trained head's figure.
         rows: how many test rows there are.
         path: of the picture.
@@ -172,7 +172,7 @@ def predicted(true: np.ndarray, guess: np.ndarray, path: Path) -> None:
 
 
 def accuracies(lines: "Sequence[Line]", path: Path) -> None:
-    """A table's test accuracies with their intervals, beside those that were published."""
+    """A table's test accuracies with their intervals, and the published accuracies."""
     figure, axes = new_figure(figsize=(8, 0.5 * len(lines) + 1.6))
     axis = axes[0, 0]
     places = range(len(lines))[::-1]

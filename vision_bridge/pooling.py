@@ -16,7 +16,7 @@ def adaptive_pool_matrix(before: int, after: int) -> list[list[float]]:
 
 
 def side_within(shape: tuple[int, ...], columns: int) -> int:
-    """The side of the largest grid of cells over maps [h, w, K] that has at most so many values, but one cell."""
+    """Side of the largest square grid over maps [h, w, K] with at most ``columns`` values; 1 or more."""
     height, width, channels = shape
     return min(height, width, max(1, math.isqrt(columns // channels)))
 

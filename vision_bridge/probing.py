@@ -1,4 +1,4 @@
-"""Simple models on every stage from features to maps: what each of them knows of the labels. ``N`` rows."""
+"""Simple models on every stage from features to maps: how well each stage predicts the labels. ``N`` rows."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -18,8 +18,8 @@ from vision_bridge.goals import Goal, make_goal
 from vision_bridge.maps import make_maps_of
 from vision_bridge.pooling import pooled, side_within
 
-MOST_COLUMNS = 16_384  # of maps that a model is fitted to: the whole of 19×19×40, an 8×8 average of 256 maps
-_HIDDEN = ("features", "pixels")  # stages that a network with a hidden layer is fitted to as well
+MOST_COLUMNS = 16_384  # of a model's input: all of 19×19×40 maps, an 8×8 average of 256 maps
+_HIDDEN = ("features", "pixels")  # stages on which a network with a hidden layer is fitted too
 PROBES = "probes.json"
 
 Arrays = Mapping[str, np.ndarray]  # [N, …] by split
@@ -29,8 +29,8 @@ class Stage(NamedTuple):
     """A place between features and head.
 
     Attributes:
-        name: for a reader.
-        arrays: computes what is there.
+        name: for the user.
+        arrays: computes the values there.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Stage(NamedTuple):
 
 
 def stages(bridge: Bridge, maps: Maps, layerwise: bool = False) -> Iterator[Stage]:
-    """Features, pixels, with ``layerwise`` what every convolution of the extractor sees, and its maps.
+    """Features, pixels, with ``layerwise`` the inputs of every convolution of the extractor, and the maps.
 
-    Maps are averaged over a grid of cells, so that they have at most ``MOST_COLUMNS`` values a row; what the average
-    alone loses is seen by the pixels, averaged over as many cells. Maps that depend on the batch are left out.
+    Maps are averaged over a grid of cells, so that they have at most ``MOST_COLUMNS`` values a row; pixels averaged
+    over the same cells show what this average alone loses. Maps that depend on the batch are left out.
     """
     yield Stage("features", lambda: bridge.features.arrays)
     yield Stage("pixels", lambda: bridge.images.arrays)
@@ -71,7 +71,7 @@ def _pooled_pixels(bridge: Bridge, side: int) -> Arrays:
 
 
 def convolution_inputs(model: keras.Model) -> dict[str, Any]:
-    """What each convolution of a network sees, before padding, but the image itself: "into" its name → tensor."""
+    """The input of each convolution before padding, except the image: "into" and the layer's name → tensor."""
     of_padded: dict[int, Any] = {}
     found: dict[int, tuple[str, Any]] = {id(model.input): ("", None), id(model.output): ("", None)}
     for operation in model.operations:
@@ -109,7 +109,7 @@ def fit_probes(goal: Goal, arrays: Arrays, labels: Arrays, seed: int, hidden: bo
 
 
 def probes(run: Run, bridge: Bridge, maps: Maps, seed: int, layerwise: bool = False) -> dict[str, dict[str, float]]:
-    """The goal's figure on test rows of simple models, by stage and model; kept in the run folder stage by stage."""
+    """The test figures of simple models, by stage and model; saved in the run folder after every stage."""
     labels = bridge.features.labels
     goal = make_goal(bridge.features.classes, labels["train"])
     kept: dict[str, dict[str, float]] = run.read_json(PROBES) or {}
@@ -127,7 +127,7 @@ def probes(run: Run, bridge: Bridge, maps: Maps, seed: int, layerwise: bool = Fa
 
 
 def named(found: Mapping[str, Mapping[str, float]], baselines: Mapping[str, float]) -> dict[str, float]:
-    """The figures of simple models as they are called in ``result.json``."""
+    """The figures of simple models under their names in ``result.json``."""
     of_stages = {
         f"probe_{model}_on_{stage.replace(' ', '_')}": value
         for stage, values in found.items()

@@ -1,4 +1,4 @@
-"""Where on the image the cells of a network's maps lie, and how large a square each of them sees.
+"""The place of a map's cells on the image, and the size of their receptive fields.
 
 Computed from kernels, strides and paddings (Araujo, Norris and Sim 2019, "Computing receptive fields").
 """
@@ -14,8 +14,8 @@ class Cells(NamedTuple):
 
     Attributes:
         first: centre of the first cell; pixel 0 has its centre at 0.
-        step: from one centre to the next.
-        size: of the square that a cell sees.
+        step: distance from one centre to the next.
+        size: side of a cell's receptive field.
     """
 
     first: np.ndarray
@@ -29,9 +29,9 @@ class Cells(NamedTuple):
         return Cells(middle, self.step * stride, self.size + (kernel - 1) * self.step)
 
     def weights(self, axis: int, cells: int, pixels: int) -> np.ndarray:
-        """[pixels, cells] that spread a value of each cell over the pixels of one axis.
+        """The matrix [pixels, cells] that spreads a value of each cell over the pixels of one axis.
 
-        Linear between two centres; beyond the outermost ones, falling to 0 at the edge of what that cell sees.
+        Linear between two centres; beyond the outermost centre, falls to 0 at the edge of its cell's receptive field.
         """
         first, step, reach = self.first[axis], self.step[axis], max(self.size[axis] / 2, self.step[axis])
         place = (np.arange(pixels) - first) / step  # in cells
@@ -48,7 +48,7 @@ class Cells(NamedTuple):
 
 
 def cells_of_images(enlarge: int) -> Cells:
-    """The pixels of images that were enlarged by repeating every pixel."""
+    """The pixels of an image as cells, after the image was enlarged by repeating every pixel."""
     both = np.ones(2)
     return Cells((0.5 / enlarge - 0.5) * both, both / enlarge, both / enlarge)
 
@@ -61,10 +61,10 @@ def cells_of_maps(backbone: keras.Model, enlarge: int, pool: int) -> Cells:
 def through(model: keras.Model, cells: Cells) -> Cells:
     """The cells of a model's first output, from those of its input; images [B, h, w, K] all the way.
 
-    Where branches meet, the cells are those of the branch that sees most.
+    If branches meet, the branch with the largest receptive field counts.
 
     Raises:
-        ValueError: branches of other strides meet.
+        ValueError: branches with different strides meet.
     """
     of_tensor = {id(tensor): cells for tensor in keras.tree.flatten(model.input)}
     for operation in model.operations:

@@ -7,7 +7,7 @@ from files.errors import UserError
 
 
 def convex_hull(points: np.ndarray) -> np.ndarray:
-    """[N, 2] → [h, 2], counter-clockwise; of points on one line, its two ends, and of equal points one.
+    """[N, 2] → [h, 2], counter-clockwise; for points on one line the two end points, for equal points one.
 
     Raises:
         UserError: there are no points, or some are not finite.
@@ -29,9 +29,9 @@ def convex_hull(points: np.ndarray) -> np.ndarray:
 def minimum_rectangle(points: np.ndarray) -> np.ndarray:
     """The rectangle of least area that holds all points.
 
-    One of its sides lies along an edge of the hull (Freeman and Shapira 1975). For every edge the three other vertices
-    that the rectangle touches are those where the hull's direction exceeds the edge's by a quarter, a half and three
-    quarters of a rotation: where the calipers touch, found by a search in the edges' sorted directions.
+    One of its sides lies along an edge of the hull (Freeman and Shapira 1975). For every edge, calipers touch three
+    other vertices: where the hull's direction exceeds the edge's by a quarter, a half and three quarters of a rotation.
+    A search in the edges' sorted directions finds them.
 
     Args:
         points: [N, 2].
@@ -46,12 +46,12 @@ def minimum_rectangle(points: np.ndarray) -> np.ndarray:
     hull = convex_hull(points)
     if len(hull) < 3:
         return hull[[0, -1, -1, 0]]
-    edges = np.roll(hull, -1, axis=0) - hull  # [h, 2], the closing one too
+    edges = np.roll(hull, -1, axis=0) - hull  # [h, 2], with the closing edge
     direction = np.unwrap(np.arctan2(edges[:, 1], edges[:, 0]))  # ascending: the hull is counter-clockwise
     first, last = direction[0], direction[0] + 2 * np.pi
 
     def touched(quarters: int) -> np.ndarray:
-        """For each edge, the first vertex whose next edge is rotated by more than so many quarters: [h, 2]."""
+        """[h, 2] for each edge, the first vertex whose next edge is rotated by at least ``quarters`` quarters."""
         rotated = (direction + quarters * np.pi / 2 - first) % (last - first) + first
         return hull[np.searchsorted(direction, rotated) % len(hull)]
 
@@ -69,7 +69,7 @@ def minimum_rectangle(points: np.ndarray) -> np.ndarray:
 
 
 def mistaken_rectangle(points: np.ndarray) -> np.ndarray:
-    """The rectangle of the popular Python library for DeepInsight, which is hardly ever the smallest.
+    """The rectangle of the popular Python library for DeepInsight; it is rarely the smallest.
 
     It leaves out the edge that closes the hull, and rotates the points by each edge's angle instead of its negative.
     """

@@ -34,7 +34,7 @@ class Line:
 
     @classmethod
     def of_results(cls, row: str, results: Sequence[dict[str, Any]], **more: Any) -> "Line":
-        """The means of several trainings' results; the interval of one is that of its test rows."""
+        """The means of several trainings' results; a single training has the interval of its test rows."""
         test, first = [result["test_accuracy"] for result in results], results[0]
         several = len(test) > 1
         interval = mean_interval(test) if several else Interval(first["test_accuracy_low"], first["test_accuracy_high"])
@@ -58,7 +58,7 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Line))
 def write_report(
     folder: Path, lines: Sequence[Line], controls: Sequence[Line], control_title: str, pairs: Sequence[Pair]
 ) -> str:
-    """Writes ``table.md``, ``table.csv`` and ``pairs.csv``; returns the first."""
+    """Writes ``table.md``, ``table.csv`` and ``pairs.csv``; returns the text of ``table.md``."""
     text = markdown(lines) + (f"\n{paired(pairs)}" if pairs else "")
     text += f"\nControls, {control_title}:\n\n{markdown(controls)}" if controls else ""
     write_text(folder / "table.md", text)

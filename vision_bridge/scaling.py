@@ -1,7 +1,7 @@
-"""Columns of features on one scale, fitted on training rows. ``N`` rows, ``D`` features.
+"""Scaling of columns of features, fitted on training rows. ``N`` rows, ``D`` features.
 
-Columns may lie far from zero and vary little, as years, coordinates and times do. A column's centre is therefore
-subtracted in the precision of the input, and only the difference is rounded to float32.
+Columns such as years, coordinates and times may be far from zero and vary little. So a column's centre is subtracted in
+the precision of the input, and only the difference is rounded to float32.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +14,12 @@ from files.documents import shown
 from files.errors import UserError
 
 BLOCK = 1024  # rows in memory at a time
-LARGEST = 1e300  # of a number's size: its sums stay finite in float64
+LARGEST = 1e300  # the largest magnitude of a value whose sums stay finite in float64
 ROUNDING = 4  # units in the last place: a float64 column that varies by no more is a constant with rounding errors
 
 _NARROW = ("float32", "float16", "int8", "uint8", "int16", "uint16")  # types whose numbers float32 holds exactly
 _WIDER = {"float16": np.float32, "bool": np.uint8}
-_LARGEST = 1e37  # float32 holds this number, and its reciprocal with all digits
+_LARGEST = 1e37  # float32 represents this number and its reciprocal with all digits
 _NONE = np.zeros(1)
 
 
@@ -43,9 +43,9 @@ def as_matrix(features: Any) -> Any:
 
 
 def blocks(features: Any, rows: int = BLOCK) -> Iterator[np.ndarray]:
-    """A matrix [N, D], perhaps memory-mapped or CSR, as dense blocks of so many rows, in its own type of numbers.
+    """A matrix [N, D], perhaps memory-mapped or CSR, as dense blocks of ``rows`` rows, in its own number type.
 
-    Types that NumPy computes with slowly, or not at all, become the next that holds the same numbers.
+    A type with which NumPy computes slowly or not at all is widened.
     """
     for start in range(0, features.shape[0], rows):
         block = features[start : start + rows]
@@ -54,7 +54,7 @@ def blocks(features: Any, rows: int = BLOCK) -> Iterator[np.ndarray]:
 
 
 def named(column: int, names: Sequence[str]) -> str:
-    """A column as errors call it: its number, counted from 0, and its name if it has one."""
+    """A column in an error message: its number, counted from 0, and its name if it has one."""
     return f"{column} ({shown(names[column])})" if len(names) else str(column)
 
 
@@ -71,7 +71,7 @@ def check_finite(block: np.ndarray, start: int, names: Sequence[str]) -> None:
 
 
 def subtracted(block: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """``block − center`` in float64, rounded once: integers of 64 bits lose no digits before."""
+    """``block − center`` in float64, rounded only once, even for integers of 64 bits."""
     if block.dtype.kind in "iu" and block.dtype.itemsize == 8:
         return (block >> 32) * 2.0**32 - center + (block & 0xFFFFFFFF)
     return block - center
@@ -85,7 +85,7 @@ def _subtracted_in_float64(block: np.ndarray, center: np.ndarray, rest: np.ndarr
 
 
 def _subtracted_in_float32(block: np.ndarray, center: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """The same in float32, the centre as the sum of two: both differences are rounded once, relative to themselves."""
+    """The same in float32: the centre is split into two numbers, so that each difference is rounded only once."""
     high = center.astype(np.float32)
     result = np.subtract(block, high, dtype=np.float32)
     result -= ((center - high) + rest).astype(np.float32)
@@ -95,7 +95,7 @@ def _subtracted_in_float32(block: np.ndarray, center: np.ndarray, rest: np.ndarr
 class Columns(NamedTuple):
     """Statistics of each column; float64, [D].
 
-    Means and least values are sums of two numbers: what the first lacks, for want of digits, is in the second.
+    Means and least values are sums of two numbers: the second holds the digits that do not fit into the first.
     """
 
     mean: np.ndarray
@@ -111,8 +111,8 @@ def describe(features: Any, names: Sequence[str] = ()) -> Columns:
     """Mean, deviation and range of every column, in two passes.
 
     Raises:
-        UserError: fewer than two rows, or columns that are not finite, constant, constant but for rounding errors, or
-            too large for float64; names the first.
+        UserError: fewer than two rows, or columns that are not finite, constant, constant except for rounding errors,
+            or too large for float64; names the first.
     """
     features = as_matrix(features)
     if min(features.shape) < 1 or features.shape[0] < 2:
@@ -128,10 +128,10 @@ def describe(features: Any, names: Sequence[str] = ()) -> Columns:
 
 
 def moments(parts: Iterator[np.ndarray], low: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean above ``low`` and deviation of every column [D] of blocks that lie between ``low`` and ``low + span``.
+    """Mean minus ``low``, and deviation, of every column [D]; all values lie between ``low`` and ``low + span``.
 
-    Sums are taken above the least value, or large means would cancel, and in parts of the range, or squares of very
-    large or small numbers would leave float64.
+    The sums are of (x − low) / span: without the subtraction, large means would cancel digits; without the division,
+    squares of very large or small numbers would overflow or underflow.
     """
     count, total, square = 0, np.zeros_like(span), np.zeros_like(span)
     for block in parts:
@@ -168,7 +168,7 @@ def _check_range(low: np.ndarray, high: np.ndarray, names: Sequence[str]) -> Non
             f"{len(constant)} constant feature(s), the first is {named(first, names)} with value {low[first]:g}: "
             "they carry no information and have no distance to others; leave them out"
         )
-    if low.dtype != np.float64:  # others hold what a file holds, not what was computed
+    if low.dtype != np.float64:  # other types come from files, not from computations
         return
     size = np.maximum(np.abs(low), np.abs(high))
     for column in map(int, np.flatnonzero(size > LARGEST)[:1]):
@@ -184,14 +184,14 @@ def _check_range(low: np.ndarray, high: np.ndarray, names: Sequence[str]) -> Non
 
 
 def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """a + b as a rounded sum and what it lacks (Knuth 1969, section 4.2.2)."""
+    """a + b as a rounded sum and its rounding error (Knuth 1969, section 4.2.2)."""
     total = a + b
     of_b = total - a
     return total, (a - (total - of_b)) + (b - of_b)
 
 
 class Rule(NamedTuple):
-    """How a scaling follows from the columns' statistics; ``logarithmic`` takes log(x + |min| + 1) first."""
+    """A scaling from the columns' statistics; a ``logarithmic`` one takes log(x + |min| + 1) first."""
 
     center: Callable[[Columns], np.ndarray]  # → [D]
     rest: Callable[[Columns], np.ndarray]  # → [D]
@@ -217,15 +217,15 @@ SCALINGS = {
 
 
 class Scaling(NamedTuple):
-    """``(g(x) − center) / width`` with g the identity, or the logarithm of what exceeds the minimum.
+    """``(g(x) − center) / width``, where g is the identity or log(x + |min| + 1).
 
-    Values outside the range of the training rows go on along the same line; below the training minimum, the logarithm
-    is that of the minimum.
+    The formula also holds outside the range of the training rows, but below the training minimum the logarithm stays
+    at its value for the minimum.
 
     Attributes:
         kind: one of ``SCALINGS``.
         low, center, width: [D] float64, or float32 from a file of version 0.10.
-        rest: [D] float64, what ``center`` (of a logarithm: ``low``) lacks for want of digits.
+        rest: [D] float64, the digits that do not fit into ``center`` (of a logarithm: into ``low``).
     """
 
     kind: str
@@ -246,7 +246,7 @@ class Scaling(NamedTuple):
 
     @property
     def least(self) -> np.ndarray:
-        """[D] log(base), with the digits of a small minimum."""
+        """[D] log(base), computed so that a small minimum keeps its digits."""
         return np.log1p(self.low + np.abs(self.low))
 
     def apply(self, block: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
@@ -264,7 +264,7 @@ class Scaling(NamedTuple):
             return scaled.astype(dtype, copy=False)
 
     def invert(self, block: np.ndarray) -> np.ndarray:
-        """The features of scaled ones; float64."""
+        """Scaled features → features; float64."""
         block = np.asarray(block, np.float64) * self.width
         if self.logarithmic:
             return np.expm1(block + (self.center - self.least)) * self.base + self.rest + self.low
@@ -276,11 +276,11 @@ class Scaling(NamedTuple):
         return Scaling(self.kind, low[columns], center[columns], width[columns], rest[columns])
 
     def about_low(self) -> "Scaling":
-        """A logarithm that is 0 at the training minimum: 1e8 + x keeps the digits of x."""
+        """The same with a logarithm that is 0 at the training minimum: then 1e8 + x keeps the digits of x."""
         return self._replace(center=self.least)
 
     def _in_float32(self) -> bool:
-        """Whether float32 holds the columns' centres and widths with all its digits."""
+        """Whether the columns' centres and widths are within the range in which float32 has all its digits."""
         sizes = np.abs(self.low), np.abs(self.center), self.width
         return bool(max(map(np.max, sizes)) < _LARGEST and self.width.min() > 1 / _LARGEST)
 

@@ -1,4 +1,4 @@
-"""How frozen maps lie in the cache, and the statistics of each map that packing and normalisation need.
+"""The formats of frozen maps in the cache, and each map's statistics for packing and normalisation.
 
 ``B`` batch, ``h``×``w``×``K`` maps.
 """
@@ -13,18 +13,18 @@ from keras import ops
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 
-MOST_SAMPLED = 256  # training images that the statistics are of
-_MARGIN = 1.25  # int8 reaches so far beyond the largest value of the sample
+MOST_SAMPLED = 256  # training images from which the statistics are computed
+_MARGIN = 1.25  # range of int8 divided by the range of the sample
 _LEVELS = 127
 
 
 class MapStatistics(NamedTuple):
-    """Of each map, over the cells of some training images; float32 [K].
+    """Statistics of each map over all cells of some training images; float32 [K].
 
     Attributes:
         mean, deviation: of its values.
         most: the greatest distance of a value from the mean.
-        error: root mean square of what rounding to int8 changes, in deviations.
+        error: root mean square error of rounding to int8, in deviations.
     """
 
     mean: np.ndarray
@@ -34,10 +34,10 @@ class MapStatistics(NamedTuple):
 
     @classmethod
     def of(cls, maps: np.ndarray) -> Self:
-        """Of maps [B, h, w, K].
+        """The statistics of maps [B, h, w, K].
 
         Raises:
-            UserError: they are not all numbers.
+            UserError: a value is not finite.
         """
         rows = np.asarray(maps, np.float32).reshape(-1, maps.shape[-1])
         check_fits(np.isfinite(rows))
@@ -51,7 +51,7 @@ class MapStatistics(NamedTuple):
 
     @classmethod
     def neutral(cls, channels: int) -> Self:
-        """Mean 0 and deviation 1."""
+        """Statistics with mean 0 and deviation 1."""
         return cls(*(np.full(channels, value, np.float32) for value in (0, 1, 1, 0)))
 
     def save(self, path: Path, key: str) -> None:
@@ -68,12 +68,12 @@ class MapStatistics(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Maps [B, h, w, K] float32 as they are kept.
+    """A format of maps [B, h, w, K] in the cache.
 
     Attributes:
         dtype: in the cache.
-        largest: the greatest magnitude that can be kept.
-        pack, unpack: there and back, in a graph.
+        largest: the greatest magnitude that the format holds.
+        pack, unpack: from float32 and back, in a graph.
     """
 
     dtype: str
@@ -83,14 +83,14 @@ class Packing(NamedTuple):
 
 
 def float16(statistics: MapStatistics) -> Packing:
-    """As they are, rounded to 11 bits."""
+    """The values rounded to 11 bits."""
     return Packing("float16", 65504.0, lambda x: ops.cast(x, "float16"), lambda x: ops.cast(x, "float32"))
 
 
 def int8(statistics: MapStatistics) -> Packing:
-    """In 255 levels about each map's mean; values beyond the sample's greatest and a quarter take the last level.
+    """255 levels about each map's mean, with a range 1.25 times the sample's; values beyond it take the last level.
 
-    A map that is constant in the sample has the range of the widest one.
+    A map that is constant in the sample gets the range of the widest map.
     """
     mean, most = statistics.mean, statistics.most
     range_of = np.where(most > 0, most, most.max() or 1.0)
@@ -110,6 +110,6 @@ _NOT_NUMBERS = (
 
 
 def check_fits(fits: np.ndarray) -> None:
-    """Raises UserError unless everything fits: maps of a batch [B], or single values."""
+    """Raises UserError unless all of ``fits`` are true; for maps of a batch [B], or for single values."""
     if not fits.all():
         raise UserError(_NOT_NUMBERS)

@@ -38,11 +38,11 @@ class Variant(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Everything that a table trains; ``make_plan`` has checked it.
+    """Everything that a table trains, checked by ``make_plan``.
 
     Attributes:
-        weights: of each extractor, by name.
-        fingerprints: of the same networks.
+        weights: name of each extractor → its weights.
+        fingerprints: name → fingerprint of the network.
         variants: controls other than random weights.
     """
 
@@ -55,7 +55,7 @@ def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: 
     """Checks that the weights of every extractor can be loaded.
 
     Raises:
-        UserError: weights that cannot be loaded, or that a control cannot use; before anything is computed.
+        UserError: weights that cannot be loaded, or that a control cannot use.
     """
 
     def load(config: BridgeConfig, name: str, weights: str) -> Network:
@@ -78,7 +78,7 @@ def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: 
     variants = [Variant("shuffled", "shuffled pixels", chosen, shuffle=True)]
     if table.ablations:
         other = PRESETS["author" if bridge.preset == "corrected" else "corrected"]
-        try:  # of all choices, the extractor depends on bn_mode alone
+        try:  # the only choice that changes the extractor is bn_mode
             network = load(bridge.choosing(other), table.control_row, weights[table.control_row])
         except UserError as error:
             raise UserError(f"control 'bn_mode = {other.bn_mode}': {error}; --noablations leaves it out") from error
@@ -87,7 +87,7 @@ def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: 
 
 
 def ablations(chosen: Choices, other: Choices, norms: bool) -> list[Variant]:
-    """Each choice of the other preset by itself, then all of them; without norms, ``bn_mode`` makes no difference."""
+    """Each choice of the other preset alone, then all; without ``norms``, ``bn_mode`` has no effect and is left out."""
     variants = [
         Variant(name, f"{name} = {value}", dataclasses.replace(chosen, **{name: value}))
         for name, value in chosen.differences(other).items()
@@ -97,10 +97,10 @@ def ablations(chosen: Choices, other: Choices, norms: bool) -> list[Variant]:
 
 
 def result_of(run: Run) -> dict[str, Any] | None:
-    """What an earlier call wrote into the folder of a training, None if it is not finished.
+    """The result of a training that an earlier call finished; None if it is not finished.
 
     Raises:
-        UserError: the file is damaged, or lacks what the table needs of it.
+        UserError: the file is damaged, or lacks an entry that the table needs.
     """
     result = run.result(*_FIGURES)
     if result is None:
@@ -113,11 +113,11 @@ def result_of(run: Run) -> dict[str, Any] | None:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Trains what the table needs; each training is a run of its own in ``runs/``, done once.
+    """Makes the table; each training is a run of its own in ``runs/`` and is done once.
 
     Attributes:
         run: of the table.
-        task: the configuration that is kept in every training's folder.
+        task: the configuration, which is saved in every training's folder.
         config: rows, seeds and controls.
         bridge: every choice of the rows.
         seed: of the first training of each row.
@@ -134,7 +134,7 @@ class Table:
     bridge_of: Callable[[BridgeConfig], Bridge]
 
     def make(self) -> dict[str, Any]:
-        """Trains every row and the controls, writes the report and returns what is in ``result.json``."""
+        """Trains every row and the controls, writes the report, and returns the content of ``result.json``."""
         lines, controls = [self.line(name) for name in self.config.rows], []
         title = EXTRACTORS[self.config.control_row].title if self.config.control_row else ""
         pairs = self.pairs()
@@ -162,7 +162,7 @@ class Table:
         )
 
     def pairs(self) -> list[Pair]:
-        """McNemar's test of every two rows, each by the vote of its networks, and of a linear model of the features."""
+        """McNemar's test of every two rows; a row's networks vote. A linear model of the features is a row too."""
         features, seeds = self.bridge_of(self.bridge).features, range(self.seed, self.seed + self.config.seeds)
         labels, classes = features.labels["test"], features.classes
 
@@ -176,15 +176,15 @@ class Table:
         return [compare(first, second, right) for first, second in combinations(right, 2)]
 
     def folder(self, name: str, variant: str, seed: int) -> Path:
-        """Of a training."""
+        """The folder of a training."""
         return self.run.path / "runs" / f"{name}{variant and '-'}{variant}-seed{seed}"
 
     def trainings(
         self, name: str, variant: str, bridge: Bridge, weights: Sequence[str], keep: str | None = None
     ) -> list[dict[str, Any]]:
-        """Results of a training for each of the extractor's weights, each with a seed of its own.
+        """Trains a head for each of the extractor's weights, each with its own seed, and returns the results.
 
-        With ``keep``, the key of maps that are still needed, all others are removed once they were trained on.
+        ``keep``: key of maps that are needed later; with it, all other maps are removed after their last training.
         """
         maps: dict[str, Maps] = {}
         results = []
@@ -227,7 +227,7 @@ class Table:
         return lines
 
     def _result(self, lines: list[Line], controls: list[Line]) -> dict[str, Any]:
-        """Every test accuracy, and that of the row with the best validation accuracy."""
+        """Every test accuracy; the main one belongs to the row with the best validation accuracy."""
         best = max(lines, key=lambda line: line.validation or 0.0)
         figures = {f"test_accuracy_{name}": line.test for name, line in zip(self.config.rows, lines, strict=True)}
         figures |= {f"control_{line.row.replace(' ', '_')}": line.test for line in controls}

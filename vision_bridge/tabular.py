@@ -1,7 +1,7 @@
 """A table → features that become images: one column for a number, one for each text of a category, missing values.
 
-What is fitted (means, categories, which columns are constant) is fitted to the training rows. ``N`` rows of the table,
-``n`` of a split, ``D`` features.
+Means, categories and constant columns are determined from the training rows only. ``N`` rows of the table, ``n`` of a
+split, ``D`` features.
 """
 
 import dataclasses
@@ -16,20 +16,12 @@ from training.names import one_line
 from vision_bridge.bridge import Features
 from vision_bridge.cache import key_of
 from vision_bridge.columns import Grouped, encode, group_columns
+from vision_bridge.records import Records, as_numbers, as_texts, is_missing, is_number, listed
 from vision_bridge.tabular_config import TabularConfig
-from vision_bridge.tabular_files import (
-    Records,
-    as_numbers,
-    as_texts,
-    is_missing,
-    is_number,
-    listed,
-    read_built_in,
-    read_table,
-)
+from vision_bridge.tabular_files import read_built_in, read_table
 from vision_bridge.tabular_splits import Drawn, split_rows
 
-MOST_CLASSES = 20  # whole numbers as labels are classes if there are so many different ones at most
+MOST_CLASSES = 20  # whole numbers as labels are classes if at most so many different ones occur
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,8 +30,8 @@ class Tabular:
 
     Attributes:
         features: for the bridge; without classes, the labels are quantities.
-        notes: what a reader of the result should know.
-        source: what it was read from.
+        notes: for the user.
+        source: the file or data set.
     """
 
     features: Features
@@ -68,7 +60,7 @@ class _Whole(NamedTuple):
 
     Attributes:
         columns: name → [N], see ``Records``.
-        given: [N] which split's file has the row, a number in ``SPLITS``.
+        given: [N] the split of the row's file, a number in ``SPLITS``.
         places: [N] where the row is, for messages.
         label: name of the label's column.
     """
@@ -87,7 +79,7 @@ def load_table(config: TabularConfig, seed: int) -> Tabular:
         seed: of the splits.
 
     Raises:
-        UserError: files, labels or columns that cannot be used; names column and line.
+        UserError: unusable files, labels or columns; names column and line.
     """
     config.check_used()
     parts = _read(config)
@@ -141,7 +133,7 @@ def _digest(*arrays: np.ndarray) -> str:
 
 
 def _read(config: TabularConfig) -> dict[int, Records]:
-    """Tables by the number of their split in ``SPLITS``; the training rows' may be the only one."""
+    """Tables by the number of their split in ``SPLITS``; there may be a table of training rows only."""
     if config.dataset != "own":
         return {0: read_built_in(config.dataset)}
     paths = (config.data_path, config.validation_path, config.test_path)
@@ -166,20 +158,20 @@ def _joined(parts: dict[int, Records]) -> _Whole:
 
 
 def _as_one(columns: list[np.ndarray]) -> np.ndarray:
-    """Columns of several files below one another: texts if one of them has texts."""
+    """Joins a column of several files: texts if one of the files has texts."""
     some_texts = any(column.dtype == object for column in columns)
     return np.concatenate([as_texts(column) for column in columns] if some_texts else columns)
 
 
 def _task(config: TabularConfig) -> str:
-    """The task, which is known of the built-in data sets."""
+    """The task; for built-in data sets it is known."""
     return "regression" if config.dataset == "diabetes" and config.task == "auto" else config.task
 
 
 def read_labels(column: np.ndarray, places: np.ndarray, name: str, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """A column → [N] int32 class numbers and the classes' names, or [N] float64 quantities and no names.
 
-    Classes are in order of their numbers if all are numbers, else by alphabet.
+    Classes are sorted by value if all their names are numbers, else by alphabet.
 
     Args:
         column: see ``Records``.
@@ -188,7 +180,8 @@ def read_labels(column: np.ndarray, places: np.ndarray, name: str, task: str) ->
         task: ``classification``, ``regression`` or ``auto``.
 
     Raises:
-        UserError: a label is missing or infinite, a quantity is no number, there is one class, or ``auto`` cannot tell.
+        UserError: a label is missing or infinite, a quantity is no number, there is one class, or ``auto`` cannot
+            decide.
     """
     lacking = places[is_missing(column)]
     if len(lacking):
@@ -204,12 +197,7 @@ def read_labels(column: np.ndarray, places: np.ndarray, name: str, task: str) ->
             )
         return numbers, ()
     if task == "auto" and numbers is not None:
-        different = np.unique(numbers)
-        if len(different) > MOST_CLASSES or (different % 1 != 0).any():
-            raise UserError(
-                f"column {name!r} has {len(different):,} different numbers, {different[0]:g} to {different[-1]:g}: "
-                "are they quantities (--task=regression) or names of classes (--task=classification)?"
-            )
+        _check_are_classes(numbers, name)
     texts = as_texts(column)
     found = set(texts.tolist())
     classes = sorted(found, key=float) if all(map(is_number, found)) else sorted(found)
@@ -217,6 +205,16 @@ def read_labels(column: np.ndarray, places: np.ndarray, name: str, task: str) ->
         raise UserError(f"column {name!r} has a single class, {one_line(classes[0], 40)!r}; two or more are needed")
     place = {one: number for number, one in enumerate(classes)}
     return np.array([place[text] for text in texts], np.int32), tuple(classes)
+
+
+def _check_are_classes(numbers: np.ndarray, name: str) -> None:
+    """Raises UserError for labels that may be quantities: numbers that are not whole, or many different ones."""
+    different = np.unique(numbers)
+    if len(different) > MOST_CLASSES or (different % 1 != 0).any():
+        raise UserError(
+            f"column {name!r} has {len(different):,} different numbers, {different[0]:g} to {different[-1]:g}: "
+            "are they quantities (--task=regression) or names of classes (--task=classification)?"
+        )
 
 
 def _groups(whole: _Whole, config: TabularConfig) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Which table, what its columns are, and which of its rows are held out. Imports no Keras."""
+"""Every choice of a table: its file, its columns, its splits. Imports no Keras."""
 
 import codecs
 import dataclasses
@@ -7,7 +7,8 @@ from pathlib import Path
 from files.errors import UserError
 from training.config import TrainingConfig
 from training.options import Config, nested, option, overrides_of
-from vision_bridge.config import PRESETS, BridgeConfig, HeadConfig
+from vision_bridge.config import PRESETS, BridgeConfig
+from vision_bridge.head_config import HeadConfig
 
 DATASETS = ("own", "breast_cancer", "wine", "iris", "digits", "diabetes")
 TASKS = ("auto", "classification", "regression")
@@ -17,7 +18,7 @@ DELIMITERS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|"}
 
 @dataclasses.dataclass(frozen=True)
 class TabularConfig(Config):
-    """What is read, what a column becomes, and how rows are split."""
+    """How a table is read, what its columns mean, and how its rows are split."""
 
     dataset: str = option(
         "own", "own: the file of --data_path; or one of scikit-learn's data sets, which need no file.", choices=DATASETS
@@ -93,7 +94,7 @@ class TabularConfig(Config):
 class TableBridgeConfig(BridgeConfig):
     """The bridge with the defaults of tables: no download, and choices for few rows.
 
-    The head is a linear model on the averages of 3×3 places of the maps. The loss picks its weights: on a hundred
+    The head is a linear model on averages over 3×3 squares of the maps. The loss selects its weights: with a hundred
     validation rows, many epochs have the same accuracy.
     """
 
@@ -116,7 +117,7 @@ class TableBridgeConfig(BridgeConfig):
 
 
 def _check_encoding(name: str) -> None:
-    """Raises UserError for what is no encoding of texts."""
+    """Raises UserError for a name that is no encoding of texts."""
     try:
         codecs.lookup(name)
         "a".encode(name)

@@ -1,12 +1,11 @@
 """Tables as they are read: csv, npz, npy and parquet files, and scikit-learn's data sets. ``N`` rows.
 
-Texts are split by Python's ``csv`` and numbers are read by ``float``, which rounds correctly; a row knows its line.
+Python's ``csv`` splits the texts; every row keeps the number of its line.
 """
 
 import csv
 import io
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import islice
@@ -18,66 +17,13 @@ import numpy as np
 from files.errors import UserError
 from files.limits import DAMAGED, Bounded, check_regular, open_unpacked
 from files.npz import read_npy, read_npz
-from training.names import one_line
+from vision_bridge.records import LABEL, Records, check_fields, is_number, listed, numbers_of, texts_of
 from vision_bridge.tabular_config import DELIMITERS, TabularConfig
 
-LABEL = "label"  # of a table in which the label's column has no name of its own
 _BLOCK = 4096  # rows whose texts are in memory at a time
 _ARRAYS = ("x", "X", "features", "data")
 _TARGETS = ("y", "labels", LABEL, "target", "targets")
 _NAMES = ("names", "feature_names", "columns")
-
-
-class Records(NamedTuple):
-    """Rows as they are read.
-
-    Attributes:
-        columns: name → [N], float64 with NaN where a value is missing, or texts (object) with None there.
-        lines: [N] the number of each row's line, or of the row where a file has no lines; from 1.
-        source: what they were read from.
-        label: name of the label's column.
-        notes: what a reader of the result should know.
-    """
-
-    columns: dict[str, np.ndarray]
-    lines: np.ndarray
-    source: str
-    label: str
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-
-def listed(names: Sequence[str], most: int = 12) -> str:
-    """Some names for a message."""
-    some = ", ".join(one_line(name, 40) for name in names[:most])
-    return f"{some}, … ({len(names):,} in all)" if len(names) > most else some
-
-
-def is_missing(column: np.ndarray) -> np.ndarray:
-    """[N] whether there is no value."""
-    if column.dtype == object:
-        return np.array([text is None for text in column], bool)
-    return np.isnan(column)
-
-
-def as_numbers(column: np.ndarray) -> np.ndarray | None:
-    """[N] texts → float64, NaN for None, or None if one is no number; numbers are left as they are."""
-    if column.dtype != object:
-        return column
-    if not all(is_number(text) for text in column if text is not None):
-        return None
-    return np.array([np.nan if text is None else float(text) for text in column])
-
-
-def as_texts(column: np.ndarray) -> np.ndarray:
-    """[N] numbers → texts (object), whole ones without a decimal point, None for NaN; texts are left as they are."""
-    if column.dtype == object:
-        return column
-    values = column.tolist()
-    texts = [str(int(value)) if value.is_integer() else str(value) for value in values]
-    return np.array([text if value == value else None for text, value in zip(texts, values, strict=True)], object)
 
 
 def read_table(path: Path, config: TabularConfig) -> Records:
@@ -95,7 +41,7 @@ def read_table(path: Path, config: TabularConfig) -> Records:
 
 
 def read_built_in(name: str) -> Records:
-    """One of scikit-learn's data sets; classes have their names, and diabetes its measurements unscaled."""
+    """One of scikit-learn's data sets, with names of classes; diabetes has unscaled measurements."""
     datasets: Any = import_module("sklearn.datasets")
     bunch = datasets.load_diabetes(scaled=False) if name == "diabetes" else getattr(datasets, f"load_{name}")()
     target = bunch.target
@@ -106,19 +52,11 @@ def read_built_in(name: str) -> Records:
     return Records(columns | {LABEL: label}, np.arange(1, len(x) + 1), name, LABEL)
 
 
-def _check_fields(path: Path, names: Sequence[str], label: str) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(f"{path}: two columns are named {twice[0]!r}; rename one of them")
-    if label not in names:
-        raise UserError(f"{path}: no column {label!r} for the label; say --label_field, one of {listed(names)}")
-
-
 def _read_csv(path: Path, config: TabularConfig) -> Records:
     blocks = _csv_blocks(path, config, frozenset())
     kinds = [{block.dtype == object for block in column} for column in blocks.columns]
     mixed = frozenset(name for name, kind in zip(blocks.names, kinds, strict=True) if len(kind) > 1)
-    if mixed:  # numbers in some blocks and texts in others: all are wanted as they are written
+    if mixed:  # numbers in some blocks and texts in others: read all as texts
         blocks = _csv_blocks(path, config, mixed)
     columns = {
         name: np.concatenate(parts) if parts else np.empty(0)
@@ -139,7 +77,7 @@ class _Blocks(NamedTuple):
 
 
 def _csv_blocks(path: Path, config: TabularConfig, texts: frozenset[str]) -> _Blocks:
-    """Reads a csv file; a block of a column is numbers, or texts if it holds any or the column is in ``texts``."""
+    """Reads a csv file. A block of a column is numbers; or texts, if it holds a text or the column is in ``texts``."""
     try:
         delimiter = _delimiter(path, config)
         with _open(path, config) as file:
@@ -156,7 +94,7 @@ def _csv_blocks(path: Path, config: TabularConfig, texts: frozenset[str]) -> _Bl
 
 def _blocks(path: Path, rows: Any, config: TabularConfig, texts: frozenset[str]) -> _Blocks:
     names = [name.strip() for name in config.columns or next(rows, ())]
-    _check_fields(path, [name for name in names if name], config.label_field or LABEL)
+    check_fields(path, [name for name in names if name], config.label_field or LABEL)
     as_text = texts | set(config.categorical_fields)
     missing = frozenset({"", *config.missing_values})
     blocks, numbered = _Blocks(names, [[] for _ in names], []), _checked_rows(rows, path, len(names))
@@ -165,14 +103,14 @@ def _blocks(path: Path, rows: Any, config: TabularConfig, texts: frozenset[str])
         for place, cells in enumerate(zip(*(cells for _, cells in block), strict=True)):
             if config.decimal == "comma" and names[place] not in config.categorical_fields:
                 cells = tuple(map(_with_point, cells))
-            numbers = None if names[place] in as_text else _numbers(cells, missing)
-            blocks.columns[place].append(_texts(cells, missing) if numbers is None else numbers)
+            numbers = None if names[place] in as_text else numbers_of(cells, missing)
+            blocks.columns[place].append(texts_of(cells, missing) if numbers is None else numbers)
     return blocks
 
 
 @contextmanager
 def _open(path: Path, config: TabularConfig) -> Iterator[io.TextIOWrapper]:
-    """A text file, unpacked on the way; a byte order mark is left out."""
+    """Opens a text file, packed or not; a byte order mark is left out."""
     most = config.max_megabytes * 10**6
     message = f"{path}: more than {config.max_megabytes:,} MB; if it is meant to be so large, raise --max_megabytes"
     encoding = "utf-8-sig" if config.encoding.lower() in ("utf-8", "utf8") else config.encoding
@@ -182,7 +120,7 @@ def _open(path: Path, config: TabularConfig) -> Iterator[io.TextIOWrapper]:
 
 
 def _delimiter(path: Path, config: TabularConfig) -> str:
-    """The one that is told, or the one that the first line has most of."""
+    """The delimiter of --delimiter, or the most frequent one in the first line."""
     with _open(path, config) as file:
         first = file.readline(2**24)
     if not first.strip():
@@ -204,28 +142,10 @@ def _checked_rows(rows: Any, path: Path, width: int) -> Iterator[tuple[int, list
         yield rows.line_num, [cell.strip() for cell in cells]
 
 
-def _numbers(cells: Sequence[str], missing: Collection[str]) -> np.ndarray | None:
-    """[n] float64, NaN for a missing value; None if a text is no number."""
-    try:
-        found = [np.nan if cell in missing else float(cell) for cell in cells]
-    except ValueError:
-        return None
-    return None if any("_" in cell for cell in cells if cell not in missing) else np.array(found)  # 1_000 is Python's
-
-
 def _with_point(cell: str) -> str:
-    """A number with a decimal point for its comma; other texts as they are."""
+    """A number with a decimal comma → with a point; other texts as they are."""
     changed = cell.replace(",", ".")
     return changed if is_number(changed) else cell
-
-
-def is_number(text: str) -> bool:
-    """Whether a text is written as a number."""
-    return _numbers([text], ()) is not None
-
-
-def _texts(cells: Sequence[str], missing: Collection[str]) -> np.ndarray:
-    return np.array([None if cell in missing else cell for cell in cells], object)
 
 
 def _read_npz(path: Path, config: TabularConfig) -> Records:
@@ -239,7 +159,7 @@ def _read_npz(path: Path, config: TabularConfig) -> Records:
     if len(names) != x.shape[1]:
         raise UserError(f"{path}: {len(names)} names of {x.shape[1]} columns")
     columns = dict(zip(names, np.asarray(x, np.float64).T, strict=True))
-    _check_fields(path, names, names[0])
+    check_fields(path, names, names[0])
     for name in filter(None, (target, config.group_field)):
         if (name in arrays) == (name in columns):
             which = "both an array and a column" if name in arrays else "no array"
@@ -265,7 +185,7 @@ def _column(path: Path, name: str, array: np.ndarray, rows: int, config: Tabular
     if array.dtype.kind not in "US":
         return array.astype(np.float64)
     texts = array.astype(str).tolist()
-    return _texts([text.strip() for text in texts], frozenset({"", *config.missing_values}))
+    return texts_of([text.strip() for text in texts], frozenset({"", *config.missing_values}))
 
 
 def _read_npy(path: Path, config: TabularConfig) -> Records:
@@ -276,7 +196,7 @@ def _read_npy(path: Path, config: TabularConfig) -> Records:
         )
     names = [str(k) for k in range(array.shape[1])]
     label = config.label_field or names[-1]
-    _check_fields(path, names, label)
+    check_fields(path, names, label)
     columns = dict(zip(names, np.asarray(array, np.float64).T, strict=True))
     return Records(columns, np.arange(1, len(array) + 1), str(path), label)
 
@@ -293,7 +213,7 @@ def _read_parquet(path: Path, config: TabularConfig) -> Records:
         table = parquet.read_table(path)
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable parquet file ({str(error)[:200]})") from error
-    _check_fields(path, table.column_names, config.label_field or LABEL)
+    check_fields(path, table.column_names, config.label_field or LABEL)
     used = [name for name in table.column_names if name not in config.ignore_fields]
     columns = {name: _arrow_column(path, name, table.column(name), arrow.types, config) for name in used}
     ignored = {name: np.full(table.num_rows, np.nan) for name in table.column_names if name in config.ignore_fields}
@@ -313,4 +233,4 @@ def _arrow_column(path: Path, name: str, column: Any, types: Any, config: Tabula
             f"{path}: column {name!r} is of type {kind}: make it numbers or texts, or list it in --ignore_fields"
         )
     cells = ["" if value is None else str(value).strip() for value in values]
-    return _texts(cells, frozenset({"", *config.missing_values}))
+    return texts_of(cells, frozenset({"", *config.missing_values}))

@@ -16,12 +16,12 @@ Rows = dict[str, np.ndarray]  # split → row numbers, ascending
 
 
 class Drawn(NamedTuple):
-    """What a split is drawn by.
+    """The properties of rows that decide how a split is drawn.
 
     Attributes:
         label: [N] class numbers, or quantities.
         classes: names of the classes; empty: the label is a quantity.
-        group: [N] texts or numbers whose equal values stay together; None: every row by itself.
+        group: [N] texts or numbers; rows with the same value stay together; None: every row is drawn by itself.
     """
 
     label: np.ndarray
@@ -30,18 +30,18 @@ class Drawn(NamedTuple):
 
 
 def split_rows(given: np.ndarray, drawn: Drawn, config: TabularConfig, seed: int) -> Rows:
-    """The rows of every split: those of its own file, or a share of the training file's.
+    """The rows of every split: of its own file, or a share of the training file.
 
-    Shares are drawn by group where there are groups, else by class where there are classes.
+    Shares are drawn by group if there are groups, else by class if there are classes.
 
     Args:
         given: [N] number of the split in ``SPLITS`` whose file has the row; 0 if there is one file.
-        drawn: what the shares are drawn by.
+        drawn: the properties that decide how shares are drawn.
         config: the shares.
         seed: of the drawing.
 
     Raises:
-        UserError: a split of fewer than two rows, a class without training rows, or a group in two files.
+        UserError: a split has fewer than two rows, a class has no training rows, or a group is in two files.
     """
     rows = {name: np.flatnonzero(given == number) for number, name in enumerate(SPLITS)}
     _check_groups(rows, drawn)
@@ -59,7 +59,7 @@ def split_rows(given: np.ndarray, drawn: Drawn, config: TabularConfig, seed: int
 
 
 def _held_out(rows: np.ndarray, drawn: Drawn, share: float, seed: int, flag: str) -> np.ndarray:
-    """A share of ``rows``."""
+    """The rows of a share of ``rows``."""
     label = drawn.label[rows]
     if drawn.group is not None:
         group = drawn.group[rows]
@@ -77,7 +77,7 @@ def _held_out(rows: np.ndarray, drawn: Drawn, share: float, seed: int, flag: str
 
 
 def _stratified_count(label: np.ndarray, classes: Sequence[str], share: float, flag: str) -> int:
-    """The share as a number of rows; at least one for each class is left and held out."""
+    """The share as a number of rows, so that both parts have a row of every class."""
     counts = np.bincount(label, minlength=len(classes))
     there = np.flatnonzero(counts)
     rare = there[counts[there] < 2]
@@ -96,7 +96,7 @@ def _stratified_count(label: np.ndarray, classes: Sequence[str], share: float, f
 
 
 def _check_groups(rows: Rows, drawn: Drawn) -> None:
-    """Refuses a group that the files of two splits have."""
+    """Raises UserError for a group that is in the files of two splits."""
     if drawn.group is None:
         return
     own = {name: set(drawn.group[part].tolist()) for name, part in rows.items()}
@@ -111,7 +111,7 @@ def _check_groups(rows: Rows, drawn: Drawn) -> None:
 
 
 def _check_classes(rows: Rows, drawn: Drawn) -> None:
-    """Refuses a class that no training row has."""
+    """Raises UserError for a class without training rows."""
     for number, name in enumerate(drawn.classes):
         if not np.any(drawn.label[rows["train"]] == number):
             remedy = "another --seed or other shares may help" if drawn.group is not None else "add training rows"

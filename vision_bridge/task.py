@@ -35,12 +35,12 @@ from vision_bridge.weights import set_random_weights
 
 
 class HeadJob(NamedTuple):
-    """What the engine trains, and how it is judged.
+    """A head as the engine trains it, and its figures.
 
     Attributes:
         job: for ``fit``.
         values: split → one number a row [N] of each of the objective's values.
-        figures: split, its values → its figures.
+        figures: (split, its values) → its figures.
     """
 
     job: Job
@@ -54,7 +54,7 @@ class Trained(NamedTuple):
     Attributes:
         result: for ``result.json``.
         head: the model.
-        goal: that it was trained for.
+        goal: what it was trained for.
         answers: [N] predicted labels of the test rows.
     """
 
@@ -65,17 +65,17 @@ class Trained(NamedTuple):
 
 
 def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, probing: ProbingConfig) -> dict[str, Any]:
-    """From features to a result: layout, images, maps, simple models, the head; then pictures of them.
+    """From features to a result: layout, images, maps, simple models, the head; then pictures.
 
     Args:
         run: its folder gets the pictures, ``layout.safetensors`` and ``result.json``.
         bridge: the stages.
         network: from ``load_network``.
         seed: of the head and of its batches.
-        probing: which simple models are fitted too.
+        probing: which simple models are also fitted.
 
     Returns:
-        What is in ``result.json``.
+        The content of ``result.json``.
     """
     from vision_bridge import pictures, plots
 
@@ -104,7 +104,7 @@ def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, probing: P
 
 
 def draw_curves(run: Run, picture: Callable[[str, Callable[[Path], None]], None], figure: str = "accuracy") -> None:
-    """The picture that needs nothing but the run's figures, by ``run.picture`` or ``run.missing_picture``."""
+    """Draws the picture of the run's figures; ``picture``: ``run.picture`` or ``run.missing_picture``."""
     from training.plots import training_curves
 
     picture("curves.png", lambda path: training_curves(run.path / "metrics.jsonl", path, ("loss", figure)))
@@ -145,7 +145,7 @@ def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
 def _headline(
     goal: Goal, test: Figures, validation: Figures, interval: Interval, mean_of_passes: float
 ) -> dict[str, float]:
-    """The figures that count, the first of them with its interval."""
+    """The main figures; the first one has an interval."""
     figure = goal.figure
     own = {f"test_{name}": test[name] for name in test if name not in (figure, "loss", "reconstruction")}
     return {
@@ -160,10 +160,10 @@ def _headline(
 
 
 def keep_layout(path: Path, pixel_map: Layout) -> None:
-    """Writes the layout that a run uses; a run that was begun with another one would go on with other images.
+    """Writes the layout of a run, and checks that a resumed run has the same layout, so the same images.
 
     Raises:
-        UserError: there is another layout, or a damaged one.
+        UserError: the run's folder has another layout, or a damaged one.
     """
     if path.exists() and Layout.load(path).fingerprint() != pixel_map.fingerprint():
         raise UserError(
@@ -174,7 +174,7 @@ def keep_layout(path: Path, pixel_map: Layout) -> None:
 
 
 def _mean_of_passes(run: Run, figure: str) -> float:
-    """The mean validation figure of all evaluations: with accuracy, that of the author's code."""
+    """The mean validation figure of all evaluations; for accuracy, the figure of the author's code."""
     from training.plots import read_metrics
 
     lines = read_metrics(run.path / "metrics.jsonl")
@@ -182,7 +182,7 @@ def _mean_of_passes(run: Run, figure: str) -> float:
 
 
 def resolved(config: BridgeConfig, rows: int) -> TrainingConfig:
-    """How a head is trained on so many rows; without early stopping, the last weights are taken."""
+    """The choices of training for ``rows`` rows; without early stopping, the last weights are kept."""
     training = config.training.resolved(-(-rows // config.training.batch_size))
     return training if config.chosen.early_stopping else dataclasses.replace(training, select="")
 
@@ -191,8 +191,8 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
     """A head that is not trained yet.
 
     Args:
-        bridge: the head's shape and rates, where they are not the extractor's; labels; where it runs.
-        maps: what it is fed.
+        bridge: the labels, where the head runs, and its shape and rates if they differ from the extractor's.
+        maps: the head's input.
         training: from ``resolved``.
         seed: of its weights, of dropout and of the batches' order.
     """
@@ -268,7 +268,7 @@ def _job_on_random_images(
     placement: Placement,
 ) -> Job:
     rows = training.batch_size
-    channels = (3,) if config.channels == "groups" else ()  # any number of them costs as much
+    channels = (3,) if config.channels == "groups" else ()  # any number of groups costs the same
     images = np.random.default_rng(0).standard_normal((rows, config.height, config.width, *channels), np.float32)
     maps_of = make_maps_of(
         network.model, Normalization(0, 1, config.chosen.z_norm == "batch"), config.enlarge, config.map_pool

@@ -3,10 +3,10 @@
 The divergence and its gradient are computed elsewhere: by ``tsne_fft`` in D·log D on a CPU, by ``tsne_exact`` over all
 pairs on an accelerator.
 
-Where L-BFGS (Nocedal 1980) starts from a multiple of the identity, ``descend`` starts from the spectral direction: the
+L-BFGS (Nocedal 1980) usually starts from a multiple of the identity, ``descend`` from the spectral direction: the
 inverse Laplacian of the attracting weights p_ij·w_ij, the positive definite part of the Hessian. Vladymyrov and
-Carreira-Perpiñán compute it once, at w = 1; here it is renewed as the layout changes. Eighty evaluations reach a lower
-divergence than a thousand of gradient descent with momentum and early exaggeration.
+Carreira-Perpiñán compute it once, at w = 1; here it is computed again as the layout changes. Eighty evaluations reach a
+lower divergence than a thousand of gradient descent with momentum and early exaggeration.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ from vision_bridge.laplacian import Solve, inverse_kernel, laplacian, solver
 RENEW = 20  # steps with one preconditioner
 MEMORY = 10  # pairs of the L-BFGS update
 WINDOW = 10  # steps over which the decrease is measured
-TOLERANCE = 2e-3  # the descent ends when the window's relative decrease is smaller, and no step in it was limited
+TOLERANCE = 2e-3  # the descent ends when the relative decrease in the window is smaller and no step was limited
 MAX_STEPS = 500
 
 
@@ -53,7 +53,8 @@ def affinities(distances: Any, perplexity: float, all_pairs: bool = False) -> cs
     Args:
         distances: [D, D], an array or ``DistanceRows``.
         perplexity: effective number of neighbours of each point; 2 to the entropy in bits.
-        all_pairs: otherwise only each point's ⌊3·perplexity⌋ nearest neighbours have p > 0 (van der Maaten 2014).
+        all_pairs: whether all pairs have p > 0; else only each point and its ⌊3·perplexity⌋ nearest neighbours do (van
+            der Maaten 2014).
 
     Returns:
         [D, D] float32, symmetric, of sum 1, zero on the diagonal.
@@ -65,7 +66,7 @@ def affinities(distances: Any, perplexity: float, all_pairs: bool = False) -> cs
     check_perplexity(count, perplexity)
     near = count - 1 if all_pairs else int(3 * perplexity)
     columns, square = _nearest(distances, near)
-    square -= square.min(axis=1, keepdims=True)  # the nearest has weight 1, whatever the bandwidth
+    square -= square.min(axis=1, keepdims=True)  # then the nearest has weight 1 at every bandwidth
     scale = np.partition(square, int(perplexity) - 1, axis=1)[:, int(perplexity) - 1, None]
     beta = 1 / np.where(scale > 0, scale, 1)  # precision of each Gaussian
     low, high = np.zeros_like(beta), np.full_like(beta, np.inf)
@@ -112,14 +113,14 @@ def check_perplexity(count: int, perplexity: float) -> None:
 def descend(joint: csr_matrix, initial: np.ndarray, objective: Objective, on_progress: Progress = silent) -> np.ndarray:
     """Lowers the divergence by L-BFGS from the spectral direction (Vladymyrov and Carreira-Perpiñán 2012).
 
-    Every step starts at rate 1, or at that of ``_max_rate`` if it is less, and is halved until the divergence falls. A
-    rate that a step needed says nothing of the next: twice the last rate as a start made layouts crawl to a halt.
+    The rate of every step starts at 1, or at ``_max_rate`` if this is less, and is halved until the divergence falls.
+    It does not start from the last step's rate: with twice this rate as a start, the descent slowed down and stopped.
 
     Args:
         joint: from ``affinities``.
         initial: [D, 2], of a standard deviation about 0.1.
         objective: the function that is minimised.
-        on_progress: told steps and divergence.
+        on_progress: called with steps and divergence.
 
     Returns:
         [D, 2] float64.
@@ -160,7 +161,7 @@ class _Iterate(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """What L-BFGS keeps of a step (Nocedal and Wright 2006, section 7.2)."""
+    """The record of a step in L-BFGS (Nocedal and Wright 2006, section 7.2)."""
 
     s: np.ndarray  # [D, 2] change of the points
     y: np.ndarray  # [D, 2] change of the gradient
@@ -177,14 +178,14 @@ def _at(objective: Objective, points: np.ndarray) -> _Iterate:
 
 
 def _max_rate(points: np.ndarray, direction: np.ndarray) -> float:
-    """The rate at which the longest move is 0.1 plus a twentieth of the layout's width; larger steps end in poorer
-    minima."""
+    """The rate at which the point that moves farthest moves by 0.1 plus a twentieth of the layout's width. Larger steps
+    lead to poorer minima."""
     reach = float(np.sqrt(np.square(direction).sum(axis=1).max()))
     return (0.1 + 0.05 * float(np.ptp(points, axis=0).max())) / max(reach, 1e-30)
 
 
 def _line_search(objective: Objective, current: _Iterate, direction: np.ndarray, rate: float) -> _Step:
-    """Halves the rate until the divergence falls enough (Armijo 1966), or the rate is a thousandth of the first."""
+    """Halves the rate until the divergence falls enough (Armijo 1966), or is below a thousandth of the first."""
     slope, first_rate = float(np.vdot(direction, current.gradient)), rate
     while True:
         candidate = _at(objective, current.points + rate * direction)
@@ -220,7 +221,7 @@ def _quasi_newton(gradient: np.ndarray, pairs: "deque[_Pair]", solve: Solve) -> 
 
 
 def kl_divergence(joint: csr_matrix, points: np.ndarray) -> float:
-    """KL(P‖Q) of a layout (Eq. 2), the normaliser of Q over all pairs."""
+    """KL(P‖Q) of a layout (Eq. 2); the normaliser of Q is summed over all pairs."""
     x, u = np.asarray(points, np.float32).T
     total = -float(len(x))
     for start in range(0, len(x), 256):

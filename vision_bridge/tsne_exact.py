@@ -1,4 +1,4 @@
-"""The divergence of t-SNE over all pairs, in ``keras.ops``: for accelerators. ``D`` points."""
+"""The divergence of t-SNE over all pairs in ``keras.ops``, for accelerators. ``D`` points."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def exact(joint: csr_matrix, compiled: Compiled = uncompiled) -> Objective:
         inverse = ops.maximum(ops.matmul(left, ops.transpose(right)), 1)  # [D, D]: 1 + |y_i − y_j|²
         w = 1 / inverse
         table = ops.concatenate([ones, y], axis=1)  # [D, 3]
-        near, far = ops.matmul(p * w, table), ops.matmul(w * w, table)  # both sums before the normaliser is known
+        near, far = ops.matmul(p * w, table), ops.matmul(w * w, table)  # the sums without the normaliser
         total = ops.sum(w) - count
         pull = near[:, :1] * y - near[:, 1:]
         push = far[:, :1] * y - far[:, 1:]

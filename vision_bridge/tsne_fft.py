@@ -1,9 +1,9 @@
 """The divergence of t-SNE in D·log D: the repulsive part by a fast Fourier transform. ``D`` points.
 
 As in Linderman et al. (2019), points are distributed over a grid, the grid is convolved with the kernel, and the result
-is interpolated at the points. Here both steps use smooth splines, whose blur is divided out of the kernel's transform
-as in particle-mesh Ewald sums (Essmann et al. 1995). So one convolution is enough, of the potential: the force is the
-potential's own derivative, and the descent gets one function and its exact gradient.
+is interpolated at the points. Here distribution and interpolation use smooth splines, and the kernel's transform is
+divided by their blur, as in particle-mesh Ewald sums (Essmann et al. 1995). So one convolution, of the potential, is
+enough: the force is the derivative of this potential, and the descent gets a function and its exact gradient.
 """
 
 from functools import lru_cache
@@ -21,10 +21,10 @@ SPACING = (
     0.4  # of the grid; the kernel is ½ at distance 1, and its transform at the grid's highest frequency exp(−π / 0.4)
 )
 DEGREE = 3  # of the splines; a higher one is no better at this spacing
-SMALL = 2**17  # nodes that one thread transforms in a millisecond or two; a second one would cost more than it saves
+SMALL = 2**17  # nodes that one thread transforms in a millisecond or two; a second thread would cost more than it saves
 OFFSETS = np.arange(DEGREE + 1) - DEGREE // 2  # of the nodes about a point
-_PIECES = PPoly.from_spline(BSpline.basis_element(np.arange(DEGREE + 2)))  # and as many beyond either end
-_WEIGHT, _CHANGE = (  # of each node, and its derivative: powers of the place between two nodes → [DEGREE + 1]
+_PIECES = PPoly.from_spline(BSpline.basis_element(np.arange(DEGREE + 2)))  # with DEGREE empty pieces at either end
+_WEIGHT, _CHANGE = (  # weight of each node and its derivative: powers of the place between two nodes → [DEGREE + 1]
     pieces.c[:, DEGREE:-DEGREE][:, ::-1] for pieces in (_PIECES, _PIECES.derivative())
 )
 
@@ -47,14 +47,14 @@ def interpolated(joint: csr_matrix) -> Objective:
 
 
 class Potential(NamedTuple):
-    """φ_i = Σ_j 1 / (1 + |y_i − y_j|²) over all points, j = i too, and ∇φ_i."""
+    """φ_i = Σ_j 1 / (1 + |y_i − y_j|²) over all points including i, and ∇φ_i."""
 
     value: np.ndarray  # [D]
     slope: np.ndarray  # [D, 2]
 
 
 def potential(points: np.ndarray) -> Potential:
-    """Of points [D, 2]."""
+    """The potential at points [D, 2]."""
     place = points / SPACING
     place -= np.floor(place.min(axis=0)) + OFFSETS[0]  # nodes stay in place as points move: the potential is smooth
     node = place.astype(np.int64)
@@ -74,9 +74,9 @@ def potential(points: np.ndarray) -> Potential:
     return Potential(np.einsum("di,di->d", across, weight[:, 0]), np.stack(slope, axis=1) / SPACING)
 
 
-@lru_cache(maxsize=8)  # as many sizes as line searches go back and forth between
+@lru_cache(maxsize=8)  # a line search goes back and forth between a few sizes
 def _kernel_wave(shape: tuple[int, int]) -> np.ndarray:
-    """Transform of 1 / (1 + r²) around a grid's corner, divided by the splines' own twice, so that they add no blur."""
+    """Transform of 1 / (1 + r²) around a grid's corner, divided by the squared blur of the splines."""
 
     def axis(size: int) -> tuple[np.ndarray, np.ndarray]:
         step = np.arange(size)

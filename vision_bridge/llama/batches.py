@@ -17,28 +17,28 @@ from vision_bridge.llama.sight import Shown
 
 
 class LlamaBatch(NamedTuple):
-    """One batch; ``mask`` is the number of the answer's tokens, so that the loss is their mean over the whole batch."""
+    """One batch; ``mask`` counts the answer's tokens, so that the loss is their mean over the whole batch."""
 
     tokens: Any  # [B, S] int32
     real: Any  # [B, S] int32, 1 for a token and 0 for padding
-    sight: Any  # [B, M, …] of every picture: its tiles, or what a frozen tower made of them
+    sight: Any  # [B, M, …] of every picture: its tiles, or a frozen tower's states of them
     aspect_ratios: Any  # [B, M] int32
     tiles: Any  # [B, M, T] int32
     seen: Any  # [B, S, M, T] int32
-    places: Any  # [B, A] int32: tokens whose logits are looked at
-    targets: Any  # [B, A] int32: what follows them
+    places: Any  # [B, A] int32 places of the tokens whose logits are used
+    targets: Any  # [B, A] int32 the tokens that follow these
     weights: Any  # [B, A] float32, 1 for a token of the answer and 0 for padding
     mask: Any  # [B] float32
 
 
 class Rows(NamedTuple):
-    """What batches are cut from.
+    """The rows from which batches are made.
 
     Attributes:
         examples, tokens: of every row.
         shown: the pictures of all splits.
         config: of the model.
-        lengths: S, A and M, of all splits.
+        lengths: S, A and M over all splits.
     """
 
     examples: Sequence[Example]
@@ -85,7 +85,7 @@ class Rows(NamedTuple):
 
 
 def training_batches(rows: Rows, size: int, seed: int, first_step: int = 0) -> Batches:
-    """The endless stream of full batches from ``first_step`` on; every row once an epoch, in an order of its own."""
+    """Endless full batches from ``first_step`` on: every row once an epoch, each epoch in a new order."""
 
     def order(epoch: int) -> tuple[np.ndarray]:
         return (np.random.default_rng([seed, epoch]).permutation(len(rows.examples)),)

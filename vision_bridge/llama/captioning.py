@@ -26,7 +26,7 @@ from vision_bridge.llama.questions import (
     write_origin,
 )
 
-USUAL_TOKENS = 256  # of an answer, where the model has places for them
+USUAL_TOKENS = 256  # most tokens of an answer, if the model has places for them
 Write = Callable[[str], None]
 
 
@@ -38,8 +38,8 @@ def caption(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], writ
         run_dir: a finished run of ``finetune``.
         arguments: paths of the pictures, then the question; none with ``config.data_path``, and perhaps none with
             ``config.merge``.
-        write: is given the answer piece by piece, or the lines of answers if they have no file.
-        progress: is given how many questions of a file are answered.
+        write: called with the pieces of the answer, or with the lines of answers if there is no file for them.
+        progress: called with the number of answered questions of a file.
 
     Raises:
         UserError: a picture that cannot be read, no question, a file of other answers, or a run that is not finished.
@@ -66,7 +66,7 @@ def caption(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], writ
 
 
 def dry_run(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], write: Write) -> None:
-    """Checks the run, every picture and every question, says what would be answered, and writes nothing."""
+    """Checks the run, every picture and every question, and says what it would answer; writes nothing."""
     questions = _asked(config, arguments)
     pictures = check_pictures(questions, decoded=True)
     done = 0
@@ -86,7 +86,7 @@ def dry_run(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], writ
 
 
 def _asked(config: CaptionConfig, arguments: Sequence[str]) -> tuple[Question, ...]:
-    """The questions; whatever is wrong with the command is said here, before the model is loaded."""
+    """The questions; checks the command before the model is loaded."""
     if config.merge is not None and config.merge.exists() and any(config.merge.iterdir()):
         raise UserError(f"--merge={config.merge} is a folder with files in it; name a new one")
     if config.data_path is not None:
@@ -103,17 +103,17 @@ def _asked(config: CaptionConfig, arguments: Sequence[str]) -> tuple[Question, .
 
 
 def _origin(config: CaptionConfig, run_dir: Path) -> dict[str, Any]:
-    """All that answers depend on besides the questions."""
+    """Everything that answers depend on besides the questions."""
     choices = {"max_tokens": config.max_tokens, "temperature": config.temperature}
     drawn = {"top_p": config.top_p, "seed": config.seed} if config.temperature else {}
     return {"model": model_digest(run_dir)} | choices | drawn
 
 
 def _loaded(config: CaptionConfig, run_dir: Path, placement: Placement, questions: Sequence[Question]) -> Predictor:
-    """The run's model; if it is merged, with the published weights themselves under its updates.
+    """The run's model; for --merge, with unquantised published weights.
 
     Raises:
-        UserError: as ``Predictor.of_run`` does; or questions to a quantised model that is merged.
+        UserError: see ``Predictor.of_run``; or questions with --merge and a quantised model.
     """
     predictor = Predictor.of_run(run_dir, placement, config.checkpoint, exact=config.merge is not None)
     if config.merge is not None and questions and predictor.base and predictor.base.quantised != "none":
@@ -128,7 +128,7 @@ def longest_prompt(config: CaptionConfig, predictor: Predictor, questions: Seque
     """Tokens of the longest question.
 
     Raises:
-        UserError: a question that leaves no place for ``config.max_tokens`` more, or for one.
+        UserError: a question leaves too few places for ``config.max_tokens`` tokens, or for one.
     """
     lengths, places = [0], predictor.model.config.text.positions
     for where, example, _ in questions:
@@ -146,7 +146,7 @@ def answer_all(
     config: CaptionConfig, predictor: Predictor, questions: Sequence[Question], origin: dict[str, Any],
     write: Write, progress: Write,
 ) -> None:  # fmt: skip
-    """Writes a line for each question that has none, batch by batch and in order; ``origin`` goes beside the lines."""
+    """Writes a line for each question without one, batch by batch and in order, and ``origin`` to a file of its own."""
     before = 0
     if config.out is not None:
         before = only_whole_lines(config.out, questions)
@@ -169,8 +169,8 @@ def _answers(
 ) -> Iterator[tuple[int, str]]:
     """Numbers and answers of the chosen questions, in order.
 
-    Those with the same number of pictures are answered together, so that none is shown a place without a picture, which
-    ``--variant=transformers`` looks at.
+    Questions with the same number of pictures are answered together: then no batch has empty places for pictures, which
+    would change answers with ``--variant=transformers``.
     """
     found: dict[int, str] = {}
     for count in sorted({len(questions[number].example.pictures) for number in chosen}):
@@ -186,7 +186,7 @@ def _opened(questions: Sequence[Question]) -> list:
 
 
 def _choose(config: CaptionConfig, numbers: Sequence[int]) -> Choose:
-    """How tokens are chosen; a question draws by its number, whatever is asked beside it."""
+    """The rule that chooses tokens; a question's random numbers depend on its number only."""
     return nucleus(config.temperature, config.top_p, config.seed, numbers) if config.temperature else greedy
 
 

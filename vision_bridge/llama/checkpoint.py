@@ -15,7 +15,7 @@ from vision_bridge.llama.model import LlamaVision
 from vision_bridge.llama.shapes import published_shapes
 
 _INDEX = "model.safetensors.index.json"
-_OURS = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}  # as Keras names variables
+_OURS = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}  # Keras' name → published
 _GATES = (
     "cross_attn_attn_gate",
     "cross_attn_mlp_gate",
@@ -25,7 +25,7 @@ _GATES = (
 
 
 def published_names(model: LlamaVision) -> dict[str, keras.Variable]:
-    """Every variable under the name that its tensor has in published checkpoints."""
+    """Name of the tensor in published checkpoints → variable."""
     return {_published(variable.path): variable for variable in model.variables}
 
 
@@ -39,20 +39,20 @@ def _published(path: str) -> str:
 
 
 def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether it is a linear map, which is published [out, in] and kept [in, out]."""
+    """Whether a tensor is a linear map, published as [out, in]; ours is [in, out]."""
     return len(shape) == 2 and name.endswith(".weight") and "embed" not in name
 
 
 def _kept(name: str, array: np.ndarray) -> np.ndarray:
-    """A published tensor as its variable holds it."""
+    """A published tensor in the layout of its variable."""
     if name.endswith("patch_embedding.weight"):
         return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
     return array.T if _is_matrix(name, array.shape) else array
 
 
 def save_checkpoint(folder: Path, model: LlamaVision, most_bytes: int = 5 * 2**30) -> list[str]:
-    """Writes a model as it is published: ``config.json`` and safetensors of at most ``most_bytes``, with an index where
-    they are several. Low-rank updates must have been merged.
+    """Writes a model in the published form: ``config.json``, and safetensors files of at most ``most_bytes``, with an
+    index if there are several. Low-rank updates must be merged before.
 
     Returns:
         The names of the files.
@@ -76,7 +76,7 @@ def save_checkpoint(folder: Path, model: LlamaVision, most_bytes: int = 5 * 2**3
 
 
 def _parts(shapes: dict[str, tuple[int, ...]], most_bytes: int) -> list[list[str]]:
-    """Names, cut into files of at most so many bytes of float32."""
+    """Names by file, so that a file has at most ``most_bytes`` of float32 (or one tensor)."""
     parts: list[list[str]] = [[]]
     size = 0
     for name, shape in shapes.items():
@@ -108,14 +108,14 @@ def load_checkpoint(folder: Path, model: LlamaVision) -> None:
     """Fills a model from ``model.safetensors``, or from the shards of its index; one shard is in memory at a time.
 
     Raises:
-        UserError: no checkpoint, tensors that are missing, unknown, twice there, of another shape or not finite. Do not
-            use the model then.
+        UserError: no checkpoint, or tensors that are missing, unknown, duplicate, of another shape or not finite. The
+            model must not be used then.
     """
     left, shapes = published_names(model), published_shapes(model.config)
     for path in _shards(folder):
         tensors, _ = read_tensors(path)
         for name in list(tensors):
-            array = tensors.pop(name)  # nothing of a shard is left when the next is read
+            array = tensors.pop(name)  # so that a shard is freed before the next one is read
             if name not in left:
                 about = "twice there" if name in shapes else "not a tensor of Llama 3.2 Vision"
                 raise UserError(f"{path}: {shown(name)} is {about}")

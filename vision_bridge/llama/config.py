@@ -1,4 +1,4 @@
-"""The sizes of a Llama 3.2 Vision model, and reading them from a published ``config.json``. Imports no Keras."""
+"""The sizes of a Llama 3.2 Vision model, also from a published ``config.json``. Imports no Keras."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,29 +23,29 @@ class VisionConfig:
     ffn_width: int = 5120
     num_layers: int = 32
     num_global_layers: int = 8
-    taps: tuple[int, ...] = (3, 7, 15, 23, 30)  # local layers whose inputs are part of the result
+    taps: tuple[int, ...] = (3, 7, 15, 23, 30)  # local layers whose inputs are part of the output
     norm_epsilon: float = 1e-5
-    late_taps: bool = False  # their outputs instead, see ``LlamaConfig.as_in``
+    late_taps: bool = False  # the outputs of these layers instead of the inputs, see ``LlamaConfig.as_in``
 
     @property
     def tapped(self) -> tuple[int, ...]:
-        """Layers whose inputs are taken; the input of the layer behind the last is the last one's output."""
+        """Layers whose inputs are part of the output; the number after the last layer means the last layer's output."""
         return tuple(tap + self.late_taps for tap in self.taps)
 
     @property
     def tokens(self) -> int:
-        """Of a tile: a class token, then its patches."""
+        """Tokens of a tile: a class token and its patches."""
         return 1 + (self.image_size // self.patch_size) ** 2
 
     @property
     def output_width(self) -> int:
-        """Of the final state and the taps."""
+        """Width of the final state and the taps together."""
         return self.width * (1 + len(self.taps))
 
 
 @dataclasses.dataclass(frozen=True)
 class RotaryConfig:
-    """Rotary positions with Llama 3's scaling; ``factor`` 1 is none."""
+    """Rotary positions with Llama 3's scaling; ``factor`` 1: no scaling."""
 
     theta: float = 500_000.0
     factor: float = 8.0
@@ -75,12 +75,12 @@ class TextConfig:
 
 
 VARIANTS = ("makers", "transformers")
-EXTRA_ROWS = 8  # of the embeddings: for the image token and its like, which are never predicted
+EXTRA_ROWS = 8  # of the embeddings: for the image token and other tokens that are never predicted
 
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
-    """Both halves, and the ids of the tokens with a meaning of their own."""
+    """Tower and decoder, and the ids of special tokens."""
 
     vision: VisionConfig = VisionConfig()
     text: TextConfig = TextConfig()
@@ -91,10 +91,10 @@ class LlamaConfig:
     row_mask: bool = True  # the output of cross-attention is 0 for a token that sees no picture
 
     def as_in(self, variant: str) -> Self:
-        """The same sizes, computed as one of ``VARIANTS``.
+        """The same sizes, computed as in one of ``VARIANTS``.
 
-        ``makers``: as the makers' code does. ``transformers``: as transformers 4.56 to 5.24 does, for checkpoints that
-        were fine-tuned with it: the tower's taps are one layer late, and a token before its picture sees all of it.
+        ``makers``: as in the makers' code. ``transformers``: as in transformers 4.56 to 5.24, for checkpoints that were
+        fine-tuned with it: the tower's taps are one layer late, and a token before its picture sees the whole picture.
         """
         other = variant == "transformers"
         return dataclasses.replace(self, vision=dataclasses.replace(self.vision, late_taps=other), row_mask=not other)
@@ -104,7 +104,7 @@ def config_of(published: Mapping[str, Any], where: str) -> LlamaConfig:
     """The configuration that a published ``config.json`` describes.
 
     Raises:
-        UserError: of another architecture, without one of the sizes, or with a choice that these layers do not have.
+        UserError: another architecture, a missing size, or a choice that our layers do not support.
     """
     if published.get("model_type") != "mllama":
         raise UserError(f"{where}: model_type is {shown(published.get('model_type'))}; Llama 3.2 Vision has 'mllama'")
@@ -153,7 +153,7 @@ def _config_of(published: Mapping[str, Any], where: str) -> LlamaConfig:
 
 
 def published_of(config: LlamaConfig) -> dict[str, Any]:
-    """The ``config.json`` that ``config_of`` reads back."""
+    """The published ``config.json`` of a configuration, the inverse of ``config_of``."""
     vision, text, rotary = config.vision, config.text, config.text.rotary
     return {
         "architectures": ["MllamaForConditionalGeneration"],

@@ -1,7 +1,7 @@
 """Questions about scikit-learn's digits, and a small model of Llama 3.2 Vision's architecture for them.
 
-Which digit a picture shows, how many digits stand in it, and the larger digit of two pictures. A picture of
-several digits is as many tiles wide. No digit of one split is in a picture of another.
+The questions: which digit a picture shows, how many digits it shows, and which digit of two pictures is larger. A
+picture of n digits is n tiles wide. No digit of one split is in a picture of another.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def byte_tokeniser() -> Tokeniser:
 
 
 def small_config() -> LlamaConfig:
-    """A model of 0.7M parameters with everything that the large one has."""
+    """A model of 0.7M parameters with all kinds of layers of the large one."""
     special = byte_tokeniser().special
     return LlamaConfig(
         VisionConfig(
@@ -48,7 +48,7 @@ def digits_album(seed: int, shuffled: bool = False) -> Album:
 
     Args:
         seed: of the split and of the questions.
-        shuffled: control: every question is about pictures of another one; answers fall to chance.
+        shuffled: control: every question gets the pictures of another one; accuracy falls to chance.
     """
     from sklearn.datasets import load_digits
 
@@ -67,7 +67,7 @@ def digits_album(seed: int, shuffled: bool = False) -> Album:
 def _questions(
     rows: np.ndarray, labels: np.ndarray, count: int, rng: np.random.Generator, shuffled: bool
 ) -> tuple[Example, ...]:
-    """Half of them of one digit, a third of two pictures; a picture's key is the numbers of its digits."""
+    """Half of the questions are about one digit, a third about two pictures; a picture's key: its digits' numbers."""
     examples = []
     for number in range(count):
         kind = (0, 1, 2, 0, 2, 0)[number % 6]

@@ -26,7 +26,7 @@ class Example:
     Attributes:
         pictures: keys of the pictures, in the order in which the prompt shows them; perhaps none.
         prompt: the question.
-        answer: what is learned.
+        answer: the answer to learn.
     """
 
     pictures: tuple[str, ...]
@@ -36,12 +36,12 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Album:
-    """Examples and the pictures that they are about.
+    """Examples and their pictures.
 
     Attributes:
         examples: by split: train, validation, test.
         open: key → the picture; raises UserError for one that cannot be read.
-        fingerprint: of all of it.
+        fingerprint: of examples and pictures.
     """
 
     examples: dict[str, tuple[Example, ...]]
@@ -60,7 +60,7 @@ class Album:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the result should know: nothing."""
+        """Notes for the user: none."""
         return ()
 
 
@@ -70,20 +70,20 @@ def read_pairs(path: Path) -> tuple[Example, ...]:
     Paths are relative to the file's folder.
 
     Raises:
-        UserError: a row that is no such object, an empty prompt or answer, or no row at all; names the line.
+        UserError: a malformed row, an empty prompt or answer, or no row at all; names the line.
     """
     rows = read_rows(path, "image (or images), prompt and answer")
     return tuple(example_of(row, where, path.parent) for where, row in rows)
 
 
 def read_rows(path: Path, wanted: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file with one a line, each with its place for messages; empty lines are left out.
+    """The objects of a file with one object a line, each with its place for messages; empty lines are left out.
 
     Raises:
-        UserError: a line that is no object, or no line at all; names the line, and ``wanted``: what objects need.
+        UserError: a line that is no object, or no line at all; names the line, and ``wanted``: the needed fields.
     """
     rows = 0
-    for number, line in enumerate(read_text(path).split("\n"), start=1):  # JSON may have other ends of lines in texts
+    for number, line in enumerate(read_text(path).split("\n"), start=1):  # other line ends may be inside JSON texts
         if line.strip():
             rows += 1
             yield f"{path}: line {number}", _object(line, f"{path}: line {number}", wanted)
@@ -107,11 +107,11 @@ def example_of(row: dict[str, Any], where: str, folder: Path, answered: bool = T
     Args:
         row: as ``read_rows`` yields it.
         where: its place, for messages.
-        folder: what paths of pictures are relative to.
-        answered: whether it must have an answer; without one the answer is empty.
+        folder: paths of pictures are relative to it.
+        answered: whether the row must have an answer; else the answer may be empty.
 
     Raises:
-        UserError: an empty prompt or answer, or pictures that are no paths.
+        UserError: an empty prompt or answer, or pictures that are not given as paths.
     """
     for name in ("prompt", "answer") if answered or "answer" in row else ("prompt",):
         if not isinstance(row.get(name), str) or not row[name].strip():
@@ -137,10 +137,10 @@ def open_picture(path: str) -> Image.Image:
 
 
 def album_of(path: Path, validation_share: float, test_share: float, seed: int) -> Album:
-    """The rows of a file, split at random; examples of one first picture are all on one side.
+    """The rows of a file, split at random; all examples with the same first picture are in one split.
 
     Raises:
-        UserError: as ``read_pairs`` does, or a split would be empty.
+        UserError: see ``read_pairs``; or a split would be empty.
     """
     examples = read_pairs(path)
     groups: dict[Any, list[Example]] = {}
@@ -181,7 +181,7 @@ class Tokens:
 
 
 def tokens_of(example: Example, tokeniser: Tokeniser) -> Tokens:
-    """The template around an example, with its answer and the token that ends it."""
+    """Tokens of an example in the chat template, with its answer and the end token."""
     prompt = tokeniser.prompt([Turn("user", example.prompt, len(example.pictures))])
     return Tokens((*prompt, *tokeniser.answer(example.answer)), len(prompt))
 

@@ -16,15 +16,15 @@ from vision_bridge.llama.model import LlamaVision, causal
 from vision_bridge.llama.text import Pair, Position, Seen
 
 Choose = Callable[[np.ndarray, int], np.ndarray]  # (logits [B, W], number of the step) → tokens [B]
-_PLACES = 64  # a cache has a multiple of so many places: batches of about the same length share a compiled step
+_PLACES = 64  # the size of a cache is a multiple of it, so that batches of similar length share a compiled step
 
 
 class Sight(NamedTuple):
-    """What the rows see.
+    """The pictures of the rows.
 
     Attributes:
         states: [B, V, D] from ``LlamaVision.encode``.
-        tiles: [B, S, M, T], 1 where a token may look at a tile; tokens that follow see what the row's last one sees.
+        tiles: [B, S, M, T], 1 if a token may look at a tile; new tokens see the same tiles as the row's last token.
     """
 
     states: Any
@@ -37,12 +37,12 @@ def greedy(logits: np.ndarray, step: int) -> np.ndarray:
 
 
 def nucleus(temperature: float, top_p: float, seed: int, rows: Sequence[int] | None = None) -> Choose:
-    """Draws from the likeliest tokens that together have ``top_p`` (Holtzman et al. 2020).
+    """Draws from the smallest set of likeliest tokens with probability ``top_p`` together (Holtzman et al. 2020).
 
     Args:
         temperature, top_p: see ``CaptionConfig``.
         seed: of the draws.
-        rows: a number for each row, which draws alike in any batch; None: 0, 1, 2, ….
+        rows: a number for each row, which decides its draws in any batch; None: 0, 1, 2, ….
     """
 
     def choose(logits: np.ndarray, step: int) -> np.ndarray:
@@ -52,7 +52,7 @@ def nucleus(temperature: float, top_p: float, seed: int, rows: Sequence[int] | N
         order = np.argsort(-share, axis=-1, kind="stable")
         sorted_share = np.take_along_axis(share, order, axis=-1)
         before = np.cumsum(sorted_share, axis=-1) - sorted_share
-        sorted_share[before >= top_p] = 0.0  # the first always stays
+        sorted_share[before >= top_p] = 0.0  # the likeliest token always stays
         edges = np.cumsum(sorted_share, axis=-1)
         draws = [np.random.default_rng([seed, row, step]).random() for row in rows or range(len(logits))]
         places = [np.searchsorted(edge, draw * edge[-1], side="right") for edge, draw in zip(edges, draws, strict=True)]
@@ -65,8 +65,8 @@ def generate(
     model: LlamaVision, prompts: Sequence[Sequence[int]], most: int, choose: Choose = greedy,
     sight: Sight | None = None, step: Callable | None = None,
 ) -> Iterator[np.ndarray]:  # fmt: skip
-    """Yields the next token of every row, [B] int, until all rows ended or have ``most``; a row that ended yields the
-    padding token.
+    """Yields the next token of every row, [B] int, until all rows have ended or have ``most`` new tokens. A row that
+    has ended yields the padding token.
 
     Args:
         model: with its weights.
@@ -74,10 +74,10 @@ def generate(
         most: new tokens of a row.
         choose: ``greedy`` or a ``nucleus``.
         sight: the rows' pictures; None: no row has one.
-        step: ``compiled_step`` of the model, where several batches share one; its weights must not change meanwhile.
+        step: ``compiled_step`` of the model, to share it between batches; the weights must not change meanwhile.
 
     Raises:
-        UserError: a prompt without tokens, or one that leaves no place for ``most`` more.
+        UserError: a prompt has no tokens, or leaves too few places for ``most`` more.
     """
     config = model.config
     lengths = np.array([len(prompt) for prompt in prompts])
@@ -103,13 +103,13 @@ def generate(
         state = (cache, *state[1:])
 
 
-State = tuple[list[Pair], Any, Any]  # cache, keys and values of the pictures, what the last token sees of them
+State = tuple[list[Pair], Any, Any]  # cache, keys and values of the pictures, masks of the last token
 
 
 def _start(
     model: LlamaVision, tokens: np.ndarray, lengths: np.ndarray, places: int, sight: Sight | None
 ) -> tuple[Any, State]:
-    """Reads the prompts: logits [B, W] behind each row's last token, and what the steps after it need."""
+    """Reads the prompts: logits [B, W] after each row's last token, and the state for the next steps."""
     pairs, seen = None, None
     last = ops.convert_to_tensor((lengths - 1).astype(np.int32))[:, None]
     if sight is not None:
@@ -126,7 +126,7 @@ def _start(
 
 
 def compiled_step(model: LlamaVision) -> Callable:
-    """What one more token of every row takes, compiled for each shape that it meets."""
+    """The step that adds one token to every row, compiled once for each shape."""
 
     def step(token: Any, at: Any, cache: list[Pair], pairs: list[Pair] | None, seen: Seen | None) -> tuple[Any, Any]:
         allowed = ops.arange(cache[0].key.shape[2])[None] <= at[:, None]

@@ -1,4 +1,4 @@
-"""What the vision tower and the text decoder share: linear maps, the root-mean-square norm, attention, a tanh gate.
+"""Layers of both the vision tower and the text decoder: linear map, root-mean-square norm, attention, tanh gate.
 
 Shapes: ``B`` batch, ``S`` queries, ``L`` keys, ``H`` heads, ``D`` width, ``d`` width of a head.
 """
@@ -12,7 +12,7 @@ from training.initializers import RandomNormal
 
 
 def linear(width: int, name: str, bias: bool = False) -> layers.Dense:
-    """A linear map; Keras' layer, for its LoRA and its quantisation."""
+    """A linear map; Keras' layer, which supports LoRA and quantisation."""
     return layers.Dense(width, use_bias=bias, kernel_initializer=RandomNormal(0.0, 0.02), name=name)
 
 
@@ -39,7 +39,7 @@ class RMSNorm(layers.Layer):
 
 
 class Gate(layers.Layer):
-    """x · tanh(gate), one gate for all; 0 at the start, as where an image is added to a language model."""
+    """x · tanh(gate) with one gate for all channels; 0 at first, so that pictures do not yet change the text."""
 
     def build(self, shape: Any) -> None:
         self.gate = self.add_weight(shape=(1,), initializer="zeros", name="gate")
@@ -63,8 +63,8 @@ def attend(query: Any, key: Any, value: Any, allowed: Any) -> Any:
 
     Args:
         query: [B, H, S, d].
-        key, value: [B, G, L, d]; H is a multiple of G, and head h looks at group h // (H / G).
-        allowed: bool, broadcast to [B, 1, S, L]. A query that may see nothing sees all keys alike.
+        key, value: [B, G, L, d]; H is a multiple of G, and head h uses group h // (H / G).
+        allowed: bool, broadcast to [B, 1, S, L]. A query without an allowed key attends to all keys equally.
 
     Returns:
         [B, S, H·d].

@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision: tower, projector, decoder and head, and what each token may see.
+"""Llama 3.2 Vision: tower, projector, decoder and head, and the masks of attention.
 
 Shapes: ``B`` batch, ``S`` tokens, ``M`` pictures of a row, ``T`` tiles, ``P`` tokens of a tile, ``D`` width.
 """
@@ -19,7 +19,7 @@ class Pictures(NamedTuple):
 
     Attributes:
         pixels: [B, M, T, size, size, channels], normalised; absent tiles are 0.
-        ids: [B, M] int32, number of the aspect ratio, 0 for no picture.
+        ids: [B, M] int32 number of the aspect ratio; 0: no picture.
         tiles: [B, M, T], 1 where there is a tile.
     """
 
@@ -43,7 +43,7 @@ class LanguageModel(layers.Layer):
 
 
 class LlamaVision(keras.Model):
-    """All of it; ``encode`` looks at pictures, ``decode`` reads text beside them."""
+    """The whole model: ``encode`` computes the states of pictures, ``read`` the logits of text about them."""
 
     def __init__(self, config: LlamaConfig, **options: Any) -> None:
         super().__init__(**options)
@@ -67,7 +67,7 @@ class LlamaVision(keras.Model):
         return ops.reshape(self.multi_modal_projector(states), (-1, tokens, self.config.text.width))
 
     def seen(self, tiles: Any) -> Seen:
-        """What tokens see, of [B, S, M, T]: 1 where a token may look at a tile."""
+        """The masks of cross-attention from tiles [B, S, M, T]: 1 if a token may look at a tile."""
         present = ops.repeat(ops.reshape(tiles, (-1, tiles.shape[1], tiles.shape[2] * tiles.shape[3])),
                              self.config.vision.tokens, axis=2)  # fmt: skip
         allowed = ops.cast(present, "bool")
@@ -85,8 +85,8 @@ class LlamaVision(keras.Model):
 
         Args:
             tokens, position, pictures, seen, cache, remat: see ``Decoder``.
-            places: [B, A] tokens whose logits [B, A, vocabulary] are wanted: the head is the largest of all maps; None:
-                those of every token.
+            places: [B, A] numbers of the tokens whose logits [B, A, vocabulary] are computed, since the head is the
+                largest layer; None: all tokens.
         """
         x, pairs, _ = self.language_model.model(tokens, position, pictures, seen, cache, remat=remat)
         if places is not None:
@@ -107,7 +107,7 @@ class LlamaVision(keras.Model):
 
 
 def causal(real: Any) -> Position:
-    """Whole rows, padded on the right: every token sees itself and the tokens before it."""
+    """The mask of whole rows, padded on the right: every token sees itself and the tokens before it."""
     length = real.shape[1]
     number = ops.arange(length)
     allowed = ops.logical_and(number[None, :] <= number[:, None], ops.cast(real, "bool")[:, None, None, :])

@@ -1,4 +1,4 @@
-"""The loss of answers, and which weights learn. ``B`` rows, ``A`` tokens of an answer, ``W`` vocabulary."""
+"""The loss of answers, and the choice of trained weights. ``B`` rows, ``A`` tokens of an answer, ``W`` vocabulary."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,14 +14,14 @@ from vision_bridge.llama.text import CrossBlock
 
 
 def make_loss_fn(model: LlamaVision, frozen_tower: bool, remat: bool = False) -> Callable[..., dict[str, Any]]:
-    """``loss_fn``: per row, the mean cross-entropy of its answer's tokens, and the shares that are right.
+    """``loss_fn``: for each row, the mean cross-entropy of its answer's tokens, and whether they are right.
 
-    ``mask`` counts an answer's tokens, so that the engine's mean is that over all answers' tokens of the global batch.
+    ``mask`` counts an answer's tokens, so that the engine averages over all answers' tokens of the global batch.
 
     Args:
-        model: decodes, and looks at pictures unless they come as states.
-        frozen_tower: whether ``sight`` of a batch are the tower's projected states already.
-        remat: whether a step keeps the states between the decoder's layers alone, and computes those within them again.
+        model: its tower is used unless the batches hold states.
+        frozen_tower: whether ``sight`` of a batch holds the tower's projected states.
+        remat: whether a step keeps only the states between the decoder's layers, and computes the others again.
     """
 
     def loss_fn(batch: LlamaBatch, training: bool, place: Place | None) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def make_loss_fn(model: LlamaVision, frozen_tower: bool, remat: bool = False) ->
 
 
 def _logits(model: LlamaVision, batch: LlamaBatch, frozen_tower: bool, remat: bool) -> Any:
-    """[B, A, W] float32 of the places before the answer's tokens."""
+    """Logits [B, A, W] float32 at the places before the answer's tokens."""
     if frozen_tower:
         states = ops.reshape(batch.sight, (-1, batch.sight.shape[1] * batch.sight.shape[2], batch.sight.shape[3]))
     else:
@@ -55,7 +55,7 @@ def add_lora(model: LlamaVision, rank: int, modules: str) -> None:
     Args:
         model: with its weights.
         rank: of the updates.
-        modules: all linear maps of the layers, those of ``attention``, or those of the layers that look at pictures
+        modules: ``all`` linear maps of the layers, those of ``attention``, or those of layers that see pictures
             (``cross``).
     """
     add_updates(model, lora_layers(model, modules), rank)
@@ -74,12 +74,12 @@ def lora_layers(model: LlamaVision, modules: str) -> Iterator[layers.Dense]:
 
 
 def merge_lora(model: LlamaVision) -> None:
-    """Adds the updates to the kernels for good."""
+    """Adds the updates to the kernels permanently."""
     merge_updates(lora_layers(model, "all"))
 
 
 def open_gates(model: LlamaVision, value: float) -> None:
-    """Sets every gate, which are 0 in a new model: where nothing was trained before, nothing would be looked at."""
+    """Sets every gate. In a new model the gates are 0, so it would not see pictures."""
     for variable in model.variables:
         if variable.path.endswith("gate"):
             variable.assign(ops.full_like(variable.value, value))

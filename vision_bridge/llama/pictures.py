@@ -1,4 +1,4 @@
-"""Photographs → the tiles that the vision tower sees. ``T`` tiles of ``size``×``size`` pixels."""
+"""Pictures → tiles, the input of the vision tower. ``T`` tiles of ``size``×``size`` pixels."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Tiled(NamedTuple):
     Attributes:
         pixels: [T, size, size, 3] float32, normalised; absent tiles are 0.
         aspect_ratio: number of its canvas in ``ASPECT_RATIOS``, from 1.
-        tiles: [T] int32, 1 where there is a tile.
+        tiles: [T] int32, 1 for a tile, 0 for an absent one.
     """
 
     pixels: np.ndarray
@@ -29,9 +29,9 @@ class Tiled(NamedTuple):
 
 
 def canvas_of(height: int, width: int, size: int, most: int) -> tuple[int, int]:
-    """Rows and columns of tiles for a picture: the canvas that enlarges it least, or else shrinks it least.
+    """Rows and columns of tiles for a picture: the canvas that enlarges it least, or if none does, shrinks it least.
 
-    Of several that fit alike, it is the smallest, and of those the first in ``ASPECT_RATIOS``.
+    In a tie it is the smallest canvas, then the first in ``ASPECT_RATIOS``.
     """
     fitting = [ratio for ratio in ASPECT_RATIOS if math.prod(ratio) <= most]
     scales = [min(rows * size / height, columns * size / width) for rows, columns in fitting]
@@ -46,7 +46,7 @@ def aspect_ratio_of(canvas: tuple[int, int]) -> int:
 
 
 def size_on_canvas(height: int, width: int, canvas: tuple[int, int], size: int) -> tuple[int, int]:
-    """Height and width of the picture on its canvas, of the same proportions up to rounding."""
+    """Height and width of the picture on its canvas, with the same proportions up to rounding."""
     rows, columns = canvas
     most_high, most_wide = (min(max(side, size), count * size) for side, count in ((height, rows), (width, columns)))
     if most_wide / width < most_high / height:
@@ -55,7 +55,7 @@ def size_on_canvas(height: int, width: int, canvas: tuple[int, int], size: int) 
 
 
 def tile(image: Image.Image, config: VisionConfig) -> Tiled:
-    """A picture, resized by PIL's bilinear filter, with black to the right of it and below, cut into tiles."""
+    """Resizes a picture with PIL's bilinear filter, adds black on the right and below, and cuts it into tiles."""
     image = image.convert("RGB")
     size, most = config.image_size, config.max_tiles
     rows, columns = canvas_of(image.height, image.width, size, most)
@@ -70,10 +70,10 @@ def tile(image: Image.Image, config: VisionConfig) -> Tiled:
 
 
 def seen_tiles(tokens: Sequence[int], image_token: int, tiles: np.ndarray) -> np.ndarray:
-    """[S, M, T] 1 where a token may look at a tile: at the picture that stands before it.
+    """[S, M, T] 1 if a token may look at a tile: a token sees the last picture before it.
 
-    Of several pictures one directly after the other, every token behind them looks at all; a later picture takes the
-    place of earlier ones. Padding sees nothing.
+    If several pictures follow one another directly, the tokens after them see all of these; a later picture replaces
+    earlier ones. Padding sees nothing.
 
     Args:
         tokens: S ids; each ``image_token`` stands for the next picture.
@@ -82,7 +82,7 @@ def seen_tiles(tokens: Sequence[int], image_token: int, tiles: np.ndarray) -> np
     places = [place for place, token in enumerate(tokens) if token == image_token]
     seen = np.zeros((len(tokens), *tiles.shape), np.int32)
     ends = [*places[1:], len(tokens)]
-    for number in reversed(range(len(places))):  # the makers': a picture next to another shares its end
+    for number in reversed(range(len(places))):  # as in the makers' code: adjacent pictures share their end
         if number + 1 < len(places) and ends[number] == places[number] + 1:
             ends[number] = ends[number + 1]
         seen[places[number] : ends[number], number] = tiles[number]

@@ -40,11 +40,11 @@ class Base(NamedTuple):
     """The published checkpoint that low-rank updates belong to.
 
     Attributes:
-        folder: where it was.
+        folder: its folder during training.
         fingerprint: of its weights.
         variant: see ``LlamaConfig.as_in``.
         rank, modules: of the updates.
-        quantised: see ``quantise``; how the weights are kept, once their fingerprint is taken.
+        quantised: the weights' format after the fingerprint is taken; see ``quantise``.
     """
 
     folder: str
@@ -61,7 +61,7 @@ class Predictor(NamedTuple):
     Attributes:
         model: with its weights.
         tokeniser: text ↔ tokens.
-        base: where the weights without their updates are; None where the run has them all.
+        base: the checkpoint that the updates change; None: the run holds all weights.
     """
 
     model: LlamaVision
@@ -69,7 +69,7 @@ class Predictor(NamedTuple):
     base: Base | None = None
 
     def save(self, folder: Path) -> None:
-        """Writes the low-rank updates and what they belong to; without a base, the whole model as it is published."""
+        """Writes the low-rank updates and their base; without a base, the whole model in the published form."""
         if self.base is None:
             whole = folder / "checkpoint"
             files = [f"checkpoint/{name}" for name in save_checkpoint(whole, self.model)]
@@ -88,8 +88,8 @@ class Predictor(NamedTuple):
         Args:
             run_dir: its folder.
             placement: where it runs.
-            checkpoint: where the published checkpoint is now, if it was moved.
-            exact: whether published weights are not quantised, though they were when the updates were trained.
+            checkpoint: the published checkpoint's folder, if it was moved.
+            exact: whether to leave published weights unquantised, even if they were quantised in training.
 
         Raises:
             UserError: no finished run, or a checkpoint with other weights than the run's.
@@ -117,7 +117,7 @@ class Predictor(NamedTuple):
         return cls(model, read_tokeniser(published), base)
 
     def prompt(self, text: str, pictures: int) -> list[int]:
-        """Tokens of a question about some pictures, up to where the answer begins."""
+        """Tokens of a question about some pictures, up to the start of the answer."""
         return self.tokeniser.prompt([Turn("user", text, pictures)])
 
     def answers(
@@ -127,11 +127,11 @@ class Predictor(NamedTuple):
         choose: Choose = greedy,
         step: Callable | None = None,
     ) -> Iterator[list[str]]:
-        """Yields, token after token, what is added to each answer.
+        """Yields, for each new token, the text that it adds to each answer.
 
         Args:
             questions: pictures and prompt of each.
-            most: tokens of an answer.
+            most: most tokens of an answer.
             choose, step: see ``generate``.
         """
         prompts = [self.prompt(prompt, len(pictures)) for pictures, prompt in questions]
@@ -158,7 +158,7 @@ class Predictor(NamedTuple):
 
 
 def _variables(model: LlamaVision, modules: str) -> dict[str, Any]:
-    """A and B of every updated map, by name."""
+    """The matrices A and B of every updated linear map, by name."""
     pairs = ((layer.lora_kernel_a, layer.lora_kernel_b) for layer in lora_layers(model, modules))
     return {variable.path: variable for pair in pairs for variable in pair}
 

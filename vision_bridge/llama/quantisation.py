@@ -8,7 +8,7 @@ from keras import layers
 from vision_bridge.llama.model import LlamaVision
 from vision_bridge.llama.objective import lora_layers
 
-CONFIGS = {  # of kernels alone: the states that are multiplied with them are not rounded
+CONFIGS = {  # only kernels are rounded, not the states that they multiply
     "int8": lambda: keras.quantizers.Int8QuantizationConfig(activation_quantizer=None),
     "int4": lambda: keras.quantizers.Int4QuantizationConfig(block_size=128),
 }
@@ -18,8 +18,8 @@ def quantise(model: LlamaVision, to: str) -> None:
     """Rounds the kernels of all linear maps within the layers of the tower and of the decoder.
 
     ``int8``: to 255 values, with a scale for each output. ``int4``: to 16 values, with a scale and a zero for each
-    output and 128 inputs. ``none``: not. Embeddings, norms, projector and head stay as they are. Low-rank updates are
-    added afterwards; they are not rounded.
+    output and 128 inputs. ``none``: no rounding. Embeddings, norms, projector and head stay as they are. Low-rank
+    updates are added afterwards and are not rounded.
 
     Args:
         model: with its weights.

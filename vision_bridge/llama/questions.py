@@ -1,4 +1,4 @@
-"""Files of questions, and of their answers: one line each, in the same order, perhaps of the first questions only."""
+"""Files of questions and of answers, one a line in the same order; answers may end before the questions do."""
 
 import json
 import os
@@ -20,7 +20,7 @@ class Question(NamedTuple):
 
     Attributes:
         where: its place, for messages.
-        example: what is asked.
+        example: the question.
         head: the line of its answer, up to the answer.
     """
 
@@ -36,10 +36,10 @@ class Question(NamedTuple):
 def read_questions(path: Path) -> tuple[Question, ...]:
     """The rows of a file: ``prompt``, and ``image`` or ``images`` if there are any, as in ``read_pairs``.
 
-    In its answered line a row has all that it has here; what is ``answer`` here is ``expected`` there.
+    The line of an answer keeps all fields of its question; the question's ``answer`` is called ``expected`` there.
 
     Raises:
-        UserError: as ``read_pairs``; names the line. A missing answer is none.
+        UserError: see ``read_pairs``, but the answer may be missing; names the line.
     """
     questions = []
     for where, row in read_rows(path, "prompt, and image or images if there are any"):
@@ -57,14 +57,14 @@ def read_questions(path: Path) -> tuple[Question, ...]:
 
 
 def check_pictures(questions: Sequence[Question], decoded: bool) -> int:
-    """The number of different pictures.
+    """Checks the pictures and returns the number of different ones.
 
     Args:
-        questions: about them.
-        decoded: whether each is read whole; otherwise only that its file is there is checked.
+        questions: about the pictures.
+        decoded: whether pictures are read; else only that the files exist is checked.
 
     Raises:
-        UserError: a picture that is not there or cannot be read.
+        UserError: a picture is missing or cannot be read.
     """
     places = {path: one.where for one in reversed(questions) for path in one.example.pictures}
     for path, where in reversed(places.items()):
@@ -76,17 +76,16 @@ def check_pictures(questions: Sequence[Question], decoded: bool) -> int:
 
 
 def answered(out: Path, questions: Sequence[Question]) -> int:
-    """How many questions a file of answers answers; nothing is changed.
+    """The number of questions with an answer in a file; changes nothing.
 
     Raises:
-        UserError: a line that is not the answer to the question at its place; a last line without its end may be the
-            first part of one.
+        UserError: a line is not the answer to its question. An incomplete last line is allowed.
     """
     return len(_whole_lines(out, questions))
 
 
 def only_whole_lines(out: Path, questions: Sequence[Question]) -> int:
-    """As ``answered``; and cuts off the last line if it was not written to its end, so that more lines can follow."""
+    """As ``answered``, but also removes an incomplete last line, so that more lines can follow."""
     out.parent.mkdir(parents=True, exist_ok=True)
     lines = _whole_lines(out, questions)
     if out.exists():
@@ -95,12 +94,12 @@ def only_whole_lines(out: Path, questions: Sequence[Question]) -> int:
 
 
 def origin_path(out: Path) -> Path:
-    """The file beside a file of answers that says what gave them."""
+    """The file, in the same folder, that records how a file of answers was made."""
     return out.with_name(f"{out.name}.origin.json")
 
 
 def check_origin(out: Path, origin: dict[str, Any]) -> None:
-    """Raises UserError unless what gave the answers in a file is ``origin``, or there is no line yet.
+    """Raises UserError if a file of answers has lines and another origin than ``origin``.
 
     Args:
         out: the file of answers.
@@ -117,12 +116,12 @@ def check_origin(out: Path, origin: dict[str, Any]) -> None:
 
 
 def write_origin(out: Path, origin: dict[str, Any]) -> None:
-    """Writes what gives the answers of a file, before the first of them."""
+    """Writes the origin of the answers, before the first of them."""
     write_sealed(origin_path(out), origin)
 
 
 def append_answers(out: Path, lines: Sequence[str]) -> None:
-    """Adds lines to a file of answers, which need not exist."""
+    """Adds lines to a file of answers, which may be new."""
     append_text(out, "".join(lines))
 
 

@@ -10,10 +10,10 @@ from vision_bridge.llama.config import RotaryConfig
 
 
 def frequencies(config: RotaryConfig, width: int) -> np.ndarray:
-    """[d/2] float64 angle a position: θ^(−2i/d); wavelengths beyond the original positions are stretched.
+    """[d/2] float64 angles of one position: θ^(−2i/d), with longer wavelengths stretched.
 
-    Short wavelengths stay, those longer than ``original / low`` are ``factor`` times as long, between them the share
-    changes linearly in original / wavelength.
+    Wavelengths below ``original / high`` stay; wavelengths above ``original / low`` become ``factor`` times as long;
+    between the two, the frequency is mixed linearly in original / wavelength.
     """
     plain = config.theta ** (-np.arange(0, width, 2) / width)
     turns = config.original_positions * plain / (2 * math.pi)
@@ -23,7 +23,7 @@ def frequencies(config: RotaryConfig, width: int) -> np.ndarray:
 
 
 def rotated(x: Any, positions: Any, frequency: np.ndarray) -> Any:
-    """Turns the pairs (i, i + d/2) of every head by position · frequency: halves, not neighbours, as published.
+    """Rotates the pairs (i, i + d/2) of every head by position · frequency; published weights have these pairs.
 
     Args:
         x: [B, H, S, d].

@@ -6,7 +6,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def published_shapes(config: LlamaConfig) -> Shapes:
-    """Of the whole model, by name; linear maps are [out, in]."""
+    """Name → shape for the whole model; linear maps are [out, in]."""
     text, vision = config.text, config.vision
     shapes: Shapes = {f"vision_model.{name}": shape for name, shape in _tower(vision).items()}
     shapes |= {

@@ -1,4 +1,4 @@
-"""What a model is shown of the pictures of an album: their tiles, or what a frozen tower makes of them, kept on disk.
+"""The pictures of an album as a model's input: their tiles, or a frozen tower's states of them, kept on disk.
 
 Shapes: ``N`` pictures, ``T`` tiles, ``P`` tokens of a tile, ``D`` width of the decoder.
 """
@@ -19,6 +19,7 @@ from files.tensors import BFLOAT16
 from training.backends import Placement
 from training.evaluation import make_mapper
 from training.feed import Batches, Spec
+from training.progress import Progress
 from training.session import precision_now
 from training.shared_arrays import filling
 from vision_bridge.cache import key_of, made_file
@@ -52,7 +53,7 @@ class _Batch(NamedTuple):
 
 
 def whole_pictures(album: Album, config: VisionConfig) -> Shown:
-    """Their tiles, all in memory: for a tower that is trained, and small pictures."""
+    """The tiles of all pictures, in memory: for a tower that is trained, and for small pictures."""
     keys = album.pictures
     cut = list(tiled(album, keys, config))
     shape = (config.max_tiles, config.image_size, config.image_size, config.channels)
@@ -67,11 +68,11 @@ def whole_pictures(album: Album, config: VisionConfig) -> Shown:
 def frozen_states(
     album: Album, model: LlamaVision, base: str, quantised: str, placement: Placement, cache: Path
 ) -> Shown:
-    """What the tower and the projector make of every picture: computed once, and kept in the cache.
+    """The states that tower and projector compute from every picture: computed once, and kept in the cache.
 
     Args:
         album: the pictures.
-        model: with its weights, whose tower is not trained.
+        model: with its weights; its tower is not trained.
         base: fingerprint of the weights.
         quantised: see ``quantise``.
         placement: where it runs.
@@ -90,17 +91,12 @@ def frozen_states(
     stream = make_mapper(lambda batch: {"states": _states(model, batch)}, placement)
     with in_cache(path), filling(path, shape, "uint16" if narrow else "float32", depends_on, renew=True) as file:
         if file.done < len(keys):
-            progress = keras.utils.Progbar(len(keys), unit_name="picture")
+            progress = Progress(len(keys), "picture", file.done)
             print(f"the frozen tower's states of {len(keys):,} pictures", flush=True)
             parts = (_kept(values["states"], narrow) for values in stream(_batches(album, config.vision, file.done)))
             file.fill(parts, 8, progress.update)
         states = file.read_only()
-    of_ratios = key_of(album.fingerprint, config.vision.image_size, config.vision.max_tiles)
-    ratios = made_file(
-        path.with_name(f"aspect-ratios-{of_ratios}.npy"),
-        lambda at: write_npy(at, np.array([_aspect_ratio(album.open(key), config.vision) for key in keys], np.int32)),
-        read_npy,
-    )
+    ratios = _aspect_ratios(album, config.vision, path.parent)
     counts = np.array([np.prod(ASPECT_RATIOS[ratio - 1]) for ratio in ratios])
     return Shown(
         {key: number for number, key in enumerate(keys)},
@@ -108,6 +104,16 @@ def frozen_states(
         ratios,
         (np.arange(config.vision.max_tiles) < counts[:, None]).astype(np.int32),
     )
+
+
+def _aspect_ratios(album: Album, config: VisionConfig, folder: Path) -> np.ndarray:
+    """[N] int32 of the pictures: computed once, and kept in a folder of the cache."""
+    key = key_of(album.fingerprint, config.image_size, config.max_tiles)
+
+    def write(path: Path) -> None:
+        write_npy(path, np.array([_aspect_ratio(album.open(picture), config) for picture in album.pictures], np.int32))
+
+    return made_file(folder / f"aspect-ratios-{key}.npy", write, read_npy)
 
 
 def _aspect_ratio(image: Image.Image, config: VisionConfig) -> int:
@@ -121,12 +127,12 @@ def _states(model: LlamaVision, batch: _Batch) -> Any:
 
 
 def _kept(states: np.ndarray, narrow: bool) -> np.ndarray:
-    """bfloat16 as its 16 bits: files of NumPy know no such type."""
+    """bfloat16 as uint16 with the same bits, since NumPy's files have no bfloat16; else float32."""
     return np.asarray(states, BFLOAT16).view(np.uint16) if narrow else np.asarray(states, np.float32)
 
 
 def _batches(album: Album, config: VisionConfig, start: int, size: int = 4) -> Batches:
-    """Every picture from ``start`` on, tiled when it is asked for."""
+    """Batches of the pictures from ``start`` on; tiles are made when a batch is read."""
     keys = album.pictures
 
     def batches() -> Iterator[_Batch]:

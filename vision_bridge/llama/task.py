@@ -1,4 +1,4 @@
-"""Training Llama 3.2 Vision on questions about pictures: low-rank updates of a published model, or a small one anew."""
+"""Training Llama 3.2 Vision on questions about pictures: low-rank updates of a published model, or a small new one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ from vision_bridge.llama.tokeniser import Tokeniser, read_tokeniser
 
 
 class Prepared(NamedTuple):
-    """What training begins with."""
+    """The input of training."""
 
     album: Album
     tokeniser: Tokeniser
@@ -57,7 +57,7 @@ def finetune(config: FinetuneLlamaConfig, run_dir: Path | str) -> dict[str, Any]
         run_dir: the run folder; after an interruption, the same call resumes there.
 
     Returns:
-        What is in ``result.json``.
+        The content of ``result.json``.
     """
     Run.check(run_dir, config)
     with session(config, config.training) as placement:
@@ -158,8 +158,8 @@ def make(
 
 
 def make_figures(prepared: Prepared, config: FinetuneLlamaConfig, placement: Placement) -> Callable[[str], Figures]:
-    """Compiled once: split → mean loss of the answers' tokens, and the share of questions whose whole answer is the
-    likeliest."""
+    """A function, compiled once: split → mean loss of the answers' tokens, and the share of questions with the whole
+    answer right."""
     loss_fn = make_loss_fn(prepared.model, frozen_tower=bool(prepared.base))
 
     def values_of(batch: LlamaBatch) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def make_figures(prepared: Prepared, config: FinetuneLlamaConfig, placement: Pla
 
 
 def _by_kind(prepared: Prepared, split: str, right: np.ndarray) -> Figures:
-    """Exact matches of each prompt, where there are few."""
+    """Exact matches of each prompt, if there are few different prompts."""
     prompts = [example.prompt for example in prepared.rows[split].examples]
     kinds = sorted(set(prompts))
     if len(kinds) > 5:
@@ -189,7 +189,7 @@ def _by_kind(prepared: Prepared, split: str, right: np.ndarray) -> Figures:
 
 
 def _draw_answers(prepared: Prepared, config: FinetuneLlamaConfig, path: Path, count: int = 12) -> None:
-    """The first questions of the test, and what the model says."""
+    """Draws the first test questions with the model's answers."""
     from vision_bridge.llama import plots
 
     examples = prepared.album.examples["test"][:count]

@@ -24,12 +24,12 @@ class Pair(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What tokens see of pictures.
+    """The masks of cross-attention.
 
     Attributes:
-        allowed: [B, 1, S, V] bool.
-        attended: [B, S, 1], the factor of the attention's output; 0 where a token sees no picture.
-        thought: [B, S, 1], the same for the linear maps after it.
+        allowed: [B, 1, S, V] bool, whether a token may see a state.
+        attended: [B, S, 1] factor of the attention's output; 0 for a token that sees no picture.
+        thought: [B, S, 1] the same factor for the output of the linear maps after it.
     """
 
     allowed: Any
@@ -38,12 +38,12 @@ class Seen(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where tokens stand.
+    """The positions of tokens, and the mask of self-attention.
 
     Attributes:
-        numbers: [B or 1, S] of the tokens.
-        allowed: [B or 1, 1, S, L] bool: the keys that each may see.
-        at: [B] the place of each row's one token in a cache; None without one.
+        numbers: [B or 1, S] positions of the tokens.
+        allowed: [B or 1, 1, S, L] bool, the keys that each token may see.
+        at: [B] place of each row's single token in a cache; None without a cache.
     """
 
     numbers: Any
@@ -66,7 +66,7 @@ class SelfAttention(layers.Layer):
             projection.build(shape)
 
     def call(self, x: Any, position: Position, cache: Pair | None = None) -> tuple[Any, Pair]:
-        """Also the keys and values: of these tokens; with a cache, S is 1, and it is the cache [B, G, C, d] with it."""
+        """Also returns keys and values: of these tokens, or the cache [B, G, C, d] with the new token (then S is 1)."""
         groups = self.config.num_key_value_heads
         query = rotated(to_heads(self.q_proj(x), self.config.num_heads), position.numbers, self.frequency)
         key = rotated(to_heads(self.k_proj(x), groups), position.numbers, self.frequency)
@@ -78,7 +78,7 @@ class SelfAttention(layers.Layer):
 
 
 class CrossAttention(layers.Layer):
-    """Attention of text to pictures, with norms of every query's and key's head: [B, S, D] → the same."""
+    """Attention of text to pictures, with a norm for each head of queries and keys: [B, S, D] → the same."""
 
     def __init__(self, config: TextConfig, **options: Any) -> None:
         super().__init__(**options)
@@ -123,7 +123,7 @@ class FeedForward(layers.Layer):
 
 
 class SelfBlock(layers.Layer):
-    """A decoder layer of text alone."""
+    """A decoder layer with self-attention."""
 
     def __init__(self, config: TextConfig, **options: Any) -> None:
         super().__init__(**options)
@@ -143,7 +143,7 @@ class SelfBlock(layers.Layer):
 
 
 class CrossBlock(layers.Layer):
-    """A decoder layer that looks at pictures; a token that sees none is not changed."""
+    """A decoder layer with cross-attention to pictures; it does not change a token that sees no picture."""
 
     def __init__(self, config: TextConfig, **options: Any) -> None:
         super().__init__(**options)
@@ -207,9 +207,9 @@ class Decoder(layers.Layer):
             position: of the tokens.
             pictures: from ``pairs``; None: cross-attention layers are left out.
             seen: of the pictures.
-            cache: one ``Pair`` for each layer of text alone.
-            remat: whether nothing within a layer is kept for the gradient: it is computed a second time there. Then
-                there are no keys and values.
+            cache: one ``Pair`` for each self-attention layer.
+            remat: whether states within a layer are not kept for the gradient but computed again. Then no keys and
+                values are returned.
         """
         x = self.embed_tokens(tokens)
         pairs: list[Pair] = []
@@ -231,7 +231,7 @@ class Decoder(layers.Layer):
 
 
 def _recomputed(block: SelfBlock, position: Position) -> Callable[[Any], Any]:
-    """A layer of text alone; what takes part in gradients is an argument, what does not is not."""
+    """A self-attention layer with ``remat``; only tensors with gradients may be arguments."""
     return keras.remat(lambda x: block(x, position)[0])
 
 

@@ -16,7 +16,7 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
-# The makers' special tokens, by their place behind the ordinary ones.
+# The makers' special tokens: name → place after the ordinary tokens.
 SPECIAL = {
     "<|begin_of_text|>": 0, "<|end_of_text|>": 1, "<|finetune_right_pad_id|>": 4, "<|start_header_id|>": 6,
     "<|end_header_id|>": 7, "<|eom_id|>": 8, "<|eot_id|>": 9, "<|image|>": 256,
@@ -28,8 +28,8 @@ class Tokeniser:
     """Text ↔ tokens.
 
     Attributes:
-        encode: text → ids of ordinary tokens; what looks like a special token in a text is text.
-        bytes_of: id → the bytes that it stands for; special tokens stand for none.
+        encode: text → ids of ordinary tokens; the name of a special token in a text is text.
+        bytes_of: id → its bytes; empty for special tokens.
         special: ids of ``SPECIAL`` by name.
     """
 
@@ -38,14 +38,14 @@ class Tokeniser:
     special: dict[str, int]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of tokens; bytes that are no character become �."""
+        """Tokens → text; bytes that are no character become �."""
         return b"".join(map(self.bytes_of, ids)).decode("utf-8", errors="replace")
 
     def prompt(self, turns: Sequence["Turn"], answers: str = "assistant") -> list[int]:
-        """Tokens of a conversation, up to where ``answers`` begins to speak.
+        """Tokens of a conversation, up to the start of the answer of the role ``answers``.
 
-        ``<|begin_of_text|>``, then each turn: its header, two newlines, ``<|image|>`` for each picture, the text
-        without white space around it, ``<|eot_id|>``; last the header of who answers.
+        ``<|begin_of_text|>``; for each turn its header, two newlines, ``<|image|>`` for each picture, the text without
+        white space around it, and ``<|eot_id|>``; last the header of the role that answers.
         """
         ids = [self.special["<|begin_of_text|>"]]
         for turn in turns:
@@ -55,7 +55,7 @@ class Tokeniser:
         return ids + self._header(answers)
 
     def answer(self, text: str) -> list[int]:
-        """Tokens of an answer, with the one that ends it."""
+        """Tokens of an answer, including its end token."""
         return [*self.encode(text.strip()), self.special["<|eot_id|>"]]
 
     def _header(self, role: str) -> list[int]:
@@ -65,7 +65,7 @@ class Tokeniser:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """Who says what about how many new pictures."""
+    """A turn of a conversation: a role, its text, and how many new pictures it shows."""
 
     role: str  # user, system or assistant
     text: str
@@ -90,10 +90,10 @@ def read_tokeniser(folder: Path) -> Tokeniser:
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
-    """Rank of each token's bytes, from lines of base64 and rank.
+    """Bytes of each token → its rank, from lines of base64 and rank.
 
     Raises:
-        UserError: a line that is something else, or ranks that are not 0, 1, 2, ….
+        UserError: a malformed line, or ranks that are not 0, 1, 2, ….
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -133,7 +133,7 @@ def of_json(path: Path) -> Tokeniser:
         raise UserError("tokenizer.json needs the extra: pip install triptych-keras[llama]") from error
     try:
         library = tokenizers.Tokenizer.from_str(read_text(path))
-    except Exception as error:  # the library raises nothing more special
+    except Exception as error:  # the library raises no more specific type
         raise UserError(f"{path}: damaged tokenizer.json ({str(error)[:200]}); take another copy") from error
     special = {name: number for name in SPECIAL if (number := library.token_to_id(name)) is not None}
     missing = [name for name in SPECIAL if name not in special]
@@ -151,7 +151,7 @@ def of_json(path: Path) -> Tokeniser:
 
 
 def _bytes_of_characters() -> dict[str, int]:
-    """The byte that each character of a byte-level vocabulary stands for (GPT-2): printable ones for themselves."""
+    """Character of a byte-level vocabulary → its byte (GPT-2): printable characters stand for themselves."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}

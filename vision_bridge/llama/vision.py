@@ -13,7 +13,7 @@ from training.initializers import FanAverage, RandomNormal
 from vision_bridge.llama.config import ASPECT_RATIOS, VisionConfig
 from vision_bridge.llama.layers import Gate, attend, linear, to_heads
 
-_IDS = len(ASPECT_RATIOS) + 1  # 0 is no picture
+_IDS = len(ASPECT_RATIOS) + 1  # 0: no picture
 
 
 class Attention(layers.Layer):
@@ -49,7 +49,7 @@ class FeedForward(layers.Layer):
 
 
 class Block(layers.Layer):
-    """Norm before attention and before the two linear maps; ``gated`` as in the global layers."""
+    """Norm, attention, norm, two linear maps, with residuals; ``gated`` in the global layers."""
 
     def __init__(self, config: VisionConfig, gated: bool, **options: Any) -> None:
         super().__init__(**options)
@@ -75,7 +75,7 @@ class Block(layers.Layer):
 
 
 class TileTable(layers.Layer):
-    """A table [aspect ratio, T · rows · D], of which a picture takes its row: [N] ids → [N, T, rows, D]."""
+    """A table [aspect ratio, T · rows · D] with a row for each aspect ratio: ids [N] → [N, T, rows, D]."""
 
     def __init__(self, config: VisionConfig, rows: int, **options: Any) -> None:
         super().__init__(**options)
@@ -91,7 +91,7 @@ class TileTable(layers.Layer):
 
 
 class GatedTiles(layers.Layer):
-    """What is added to every token of a tile, by its place in the picture: x [N, T, P, D], ids [N] → the same."""
+    """Adds an embedding of the tile's place in the picture to all its tokens: x [N, T, P, D], ids [N] → x."""
 
     def __init__(self, config: VisionConfig, **options: Any) -> None:
         super().__init__(**options)
@@ -106,7 +106,7 @@ class GatedTiles(layers.Layer):
 
 
 class GatedPositions(layers.Layer):
-    """(1 − tanh g) · position + tanh g · position in the picture, added to x [N, T, P, D]; ids [N]."""
+    """Adds (1 − tanh g) · position in the tile + tanh g · position in the picture to x [N, T, P, D]; ids [N]."""
 
     def __init__(self, config: VisionConfig, **options: Any) -> None:
         super().__init__(**options)
@@ -124,7 +124,7 @@ class GatedPositions(layers.Layer):
 
 
 class Blocks(layers.Layer):
-    """Layers one after another; also the inputs of those that are tapped."""
+    """A stack of layers; also returns the inputs of the layers in ``taps``."""
 
     def __init__(
         self, config: VisionConfig, count: int, gated: bool = False, taps: tuple[int, ...] = (), **options: Any
@@ -180,8 +180,8 @@ class VisionTower(layers.Layer):
 
         Args:
             pixels: [N, T, size, size, channels], normalised; absent tiles are 0.
-            ids: [N] int32, the aspect ratio's number, 0 for no picture.
-            tiles: [N, T], 1 where there is a tile.
+            ids: [N] int32 number of the aspect ratio; 0: no picture.
+            tiles: [N, T], 1 for a tile, 0 for an absent one.
         """
         config = self.config
         count, width = config.max_tiles, config.width
@@ -200,12 +200,12 @@ class VisionTower(layers.Layer):
         return x[:, :, : config.tokens]
 
     def between(self, x: Any, ids: Any) -> Any:
-        """From the local layers to the global ones: [N, T, Q, D] → the same."""
+        """Between the local and the global layers: [N, T, Q, D] → the same."""
         return self.post_tile(self.layernorm_post(x), ids)
 
 
 def _channel_major(taps: list[Any]) -> Any:
-    """States [N, L, D] of some layers → [N, L, D·taps], channel · taps + tap."""
+    """States [N, L, D] of some layers → [N, L, D·taps], at channel · taps + tap."""
     _, length, width = taps[0].shape
     return ops.reshape(ops.stack(taps, axis=-1), (-1, length, width * len(taps)))
 
@@ -219,7 +219,7 @@ def _patches(pixels: Any, config: VisionConfig) -> Any:
 
 
 def _allowed(tiles: Any, tokens: int, padding: int) -> Any:
-    """[N, T] → [N, 1, T·Q, T·Q]: only a pair of which both are absent is hidden, as the makers do it."""
+    """Tiles [N, T] → allowed pairs [N, 1, T·Q, T·Q]: as in the makers' code, all pairs but two absent tokens."""
     real = np.concatenate([np.ones(tokens), np.zeros(padding)]).astype(bool)
     present = ops.reshape(ops.logical_and(ops.cast(tiles, "bool")[:, :, None], real), (-1, tiles.shape[1] * len(real)))
     return ops.logical_or(present[:, None, :, None], present[:, None, None, :])

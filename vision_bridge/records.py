@@ -1,0 +1,96 @@
+"""Rows of a table as they are read, in columns of numbers or of texts. ``N`` rows, ``n`` of a block.
+
+Numbers are read by ``float``, which rounds correctly.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from files.errors import UserError
+from training.names import one_line
+
+LABEL = "label"  # of a table in which the label's column has no name of its own
+
+
+class Records(NamedTuple):
+    """Rows as they are read.
+
+    Attributes:
+        columns: name → [N], float64 with NaN where a value is missing, or texts (object) with None there.
+        lines: [N] number of each row's line, or of the row if the file has no lines; from 1.
+        source: the file or data set.
+        label: name of the label's column.
+        notes: for the user.
+    """
+
+    columns: dict[str, np.ndarray]
+    lines: np.ndarray
+    source: str
+    label: str
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Some names for a message."""
+    some = ", ".join(one_line(name, 40) for name in names[:most])
+    return f"{some}, … ({len(names):,} in all)" if len(names) > most else some
+
+
+def is_missing(column: np.ndarray) -> np.ndarray:
+    """[N] whether there is no value."""
+    if column.dtype == object:
+        return np.array([text is None for text in column], bool)
+    return np.isnan(column)
+
+
+def as_numbers(column: np.ndarray) -> np.ndarray | None:
+    """[N] texts → float64, NaN for None; None if a text is no number. Numbers are left as they are."""
+    if column.dtype != object:
+        return column
+    if not all(is_number(text) for text in column if text is not None):
+        return None
+    return np.array([np.nan if text is None else float(text) for text in column])
+
+
+def as_texts(column: np.ndarray) -> np.ndarray:
+    """[N] numbers → texts (object), None for NaN; whole numbers have no decimal point. Texts are left as they are."""
+    if column.dtype == object:
+        return column
+    values = column.tolist()
+    texts = [str(int(value)) if value.is_integer() else str(value) for value in values]
+    return np.array([text if value == value else None for text, value in zip(texts, values, strict=True)], object)
+
+
+def check_fields(path: Path, names: Sequence[str], label: str) -> None:
+    """Raises UserError for two columns of one name, or a table without the label's column."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: two columns are named {twice[0]!r}; rename one of them")
+    if label not in names:
+        raise UserError(f"{path}: no column {label!r} for the label; say --label_field, one of {listed(names)}")
+
+
+def numbers_of(cells: Sequence[str], missing: Collection[str]) -> np.ndarray | None:
+    """[n] float64, NaN for a missing value; None if a text is no number."""
+    try:
+        found = [np.nan if cell in missing else float(cell) for cell in cells]
+    except ValueError:
+        return None
+    return None if any("_" in cell for cell in cells if cell not in missing) else np.array(found)  # 1_000 is Python's
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is written as a number."""
+    return numbers_of([text], ()) is not None
+
+
+def texts_of(cells: Sequence[str], missing: Collection[str]) -> np.ndarray:
+    """[n] texts (object), None for a missing value."""
+    return np.array([None if cell in missing else cell for cell in cells], object)
