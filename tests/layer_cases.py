@@ -7,8 +7,9 @@ import numpy as np
 
 from diffusion.unet_layers import DoublingConv, GroupNorm, PlaceAttention, TimeEmbedding
 from text_cls.bert import BertEmbedding, RelativeBias
+from text_cls.embedding import TokenDropout, TokenEmbedding
 from text_cls.pretrain import MaskTokens
-from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, SelfAttention, TokenDropout, TokenEmbedding
+from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, SelfAttention
 from text_cls.vocabulary import PAD_ID
 from training.dropout import Dropout
 from vision_bridge.backbones import Norm

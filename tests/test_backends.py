@@ -199,7 +199,7 @@ try:
     late_too(data(x[:2]))
     raise SystemExit("a variable's value was compiled")
 except RuntimeError as error:
-    assert "is read, and was not when" in str(error)
+    assert "is read now, but was not in the first call" in str(error)
 value, slope = with_gradient(lambda x: one(x) ** 2)(x)
 np.testing.assert_allclose(value, one(x) ** 2, rtol=1e-5)
 np.testing.assert_allclose(slope, 2 * one(x) @ one.kernel.value.T, rtol=1e-4, atol=1e-5)

@@ -270,7 +270,7 @@ def test_files_that_are_not_weights(tmp_path: Path, capsys: pytest.CaptureFixtur
         load_backbone("alexnet", str(tmp_path / "w.npz"), None, tmp_path, model)
     with pytest.raises(UserError, match="no such"):
         load_backbone("vgg16", "", tmp_path, tmp_path, model)
-    with pytest.raises(UserError, match="random: comes a number"):
+    with pytest.raises(UserError, match="write random:SEED"):
         load_backbone("alexnet", "random:x", None, tmp_path, model)
     with pytest.raises(UserError, match="no network 'lenet'"):
         build_backbone("lenet", 75, 75)

@@ -240,7 +240,7 @@ def test_what_does_not_change_is_not_written_but_checked(tmp_path: Path) -> None
 
     keras.utils.set_random_seed(2)  # another encoder under the same name
     other, other_optimizer = _net(frozen=True)
-    with pytest.raises(UserError, match="the weights that are not trained are others than when the run began"):
+    with pytest.raises(UserError, match="the weights that are not trained differ from those at the start of the run"):
         Checkpointer(tmp_path, other, other_optimizer).restore()
 
 

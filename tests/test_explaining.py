@@ -19,7 +19,8 @@ from tests.scripts import run as run_script
 from text_cls import prediction
 from text_cls.answers import Explanation, are_answers
 from text_cls.explained_words import CUT
-from text_cls.explaining import Explainer, _integrated, _lines, explain, from_embeddings, is_exact
+from text_cls.explaining import Explainer, _lines, explain, is_exact
+from text_cls.integrated_gradients import from_embeddings, integrated
 from text_cls.linear_fit import LinearFit
 from text_cls.predictor import NO_WORDS, Predictor
 from text_cls.preprocess import SEP, Cleaner, tokenise
@@ -52,12 +53,11 @@ def with_random_weights(predictor: Predictor) -> Predictor:
     return predictor
 
 
-def is_complete(explanation: Explanation) -> None:
+def is_complete(one: Explanation) -> None:
     """The words' sum is the difference of the logits but for the gap, which is small."""
-    difference = explanation.logit - explanation.baseline
-    assert abs(difference) > 0.01 and is_exact(explanation)
-    assert explanation.attributions.sum() + explanation.gap == pytest.approx(difference, abs=1e-9)
-    assert abs(explanation.gap) <= max(1e-3, 0.01 * abs(difference))
+    difference = one.logit - one.baseline
+    assert is_exact(one) and abs(one.gap) <= max(1e-3, 0.01 * abs(difference)) and abs(difference) > 0.01
+    assert one.attributions.sum() + one.gap == pytest.approx(difference, abs=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_neither_padding_nor_other_texts_change_anything(deep: tuple[Predictor, 
         assert alone.words == one.words and alone.logit == pytest.approx(one.logit, abs=1e-5)
     lines = _lines(predictor.encode(FIELDS), [0] * len(FIELDS), predictor.tokeniser)
     for length in (8, 16):
-        found = _integrated(lines, explainer._slopes, np.array([length, 16]))
+        found = integrated(lines, explainer._slopes, np.array([length, 16]))
         for slope, one in zip(found, among, strict=True):
             np.testing.assert_allclose(slope.tokens[1:], one.attributions, atol=1e-5)
 

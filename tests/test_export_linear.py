@@ -140,7 +140,7 @@ def _predictor(kind: str, folder: Path, num_classes: int = 3, join_fields: str =
 
 def _classifier(predictor: Predictor) -> graph_model.Classifier:
     text = graph_model.TextGraph(predictor.tokeniser, predictor.join_fields, predictor.linear)
-    about = predictor.classes, predictor.thresholds, exporting._fields(predictor), predictor.temperature
+    about = predictor.classes, predictor.thresholds, exporting.number_of_fields(predictor), predictor.temperature
     with exporting._in_float32(predictor) as model:
         return graph_model.Classifier(text, model, *about)
 
@@ -234,7 +234,7 @@ def test_a_run_without_a_linear_path_has_no_scores(tmp_path: Path) -> None:
         predictor.linear = linear
         classifier = _classifier(predictor)
         ids, _ = _answers(classifier, given)
-        said = exporting._about(ExportConfig(onnx=False), tmp_path, predictor)["signatures"]
+        said = exporting.describe(ExportConfig(onnx=False), tmp_path, predictor)["signatures"]
         assert ids.keys() == said["encode"]["outputs"].keys() == said["encode_fields"]["outputs"].keys()
         outputs.append(ids.keys())
         probabilities.append(_arrays(classifier._answer(tf.constant(given)))["probabilities"])

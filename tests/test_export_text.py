@@ -238,7 +238,7 @@ def test_wrong_flags_write_nothing(run: Path, tmp_path: Path, monkeypatch: pytes
 
 def _classifier(predictor: Predictor) -> graph_model.Classifier:
     text = graph_model.TextGraph(predictor.tokeniser, predictor.join_fields)
-    about = predictor.classes, predictor.thresholds, exporting._fields(predictor), predictor.temperature
+    about = predictor.classes, predictor.thresholds, exporting.number_of_fields(predictor), predictor.temperature
     with exporting._in_float32(predictor) as model:
         return graph_model.Classifier(text, model, *about)
 

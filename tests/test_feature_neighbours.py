@@ -174,3 +174,16 @@ def test_nearest_pixels_by_brute_force() -> None:
     np.testing.assert_allclose(found.distance, plain.min(axis=1), rtol=1e-12)
     np.testing.assert_allclose(either.distance, np.minimum(plain, other).min(axis=1), rtol=1e-12)
     assert (found.distance[3], either.distance[4], either.row[4]) == (0.0, 0.0, 8)
+
+
+def test_precision_and_recall_need_no_more_images_than_their_own_neighbours() -> None:
+    """Four for three neighbours: the five of density are not asked for."""
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(4, 3)), rng.normal(0.5, 1.0, size=(5, 3))
+    expected = _brute_force(real, fake, 3, 3)
+    assert precision_recall(real, fake) == pytest.approx({name: expected[name] for name in ("precision", "recall")})
+    with pytest.raises(UserError, match=r"^3 images are too few for the 3 "):
+        precision_recall(real[:3], fake)
+    with pytest.raises(UserError, match=r"^5 images are too few for the 5 "):
+        precision_recall_density_coverage(rng.normal(size=(9, 3)), fake)
+    assert precision_recall_density_coverage(rng.normal(size=(6, 3)), rng.normal(size=(6, 3))).keys() == expected.keys()

@@ -143,7 +143,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["digits:test", "digits:test", "--metrics=fad"], "value should be one of <kid|prdc|is|cmmd|memorisation>"),
     (["one", "two", "three"], "two sets of images are needed"),
     (["digits:test", "digits:test", "--weights=nowhere.pth"], "nowhere.pth"),
-    (["digits:test", "digits:test", "--weights=random:abc"], "--weights=random:abc: after random: comes a number"),
+    (["digits:test", "digits:test", "--weights=random:abc"], "--weights=random:abc: write random:SEED"),
 ]
 
 

@@ -213,7 +213,7 @@ def test_what_a_graph_cannot_do_is_refused() -> None:
         with pytest.raises(UserError, match=message):
             graph_text.check_expressible(WordTokeniser(cleaner, vocabulary, 8))
     pieces = PieceTokeniser(LibraryPieces((ENCODERS / "xlm_roberta" / "tokenizer.json").read_text(), 1), 8)
-    with pytest.raises(UserError, match="--encoder: the exported graph cuts texts as BERT's WordPiece does"):
+    with pytest.raises(UserError, match="--encoder: the exported graph has only BERT's WordPiece"):
         graph_text.check_expressible(pieces)
 
 

@@ -10,8 +10,8 @@ from files.errors import UserError
 from tests.refusals import refused
 from text_cls.config import DataConfig
 from text_cls.data import load
-from text_cls.datasets import HUFFPOST_15
 from text_cls.format import Format
+from text_cls.published_data import HUFFPOST_15
 from text_cls.readers import BadRows, read_json
 
 FORM = Format(("text",), "label")

@@ -25,8 +25,9 @@ import vision_bridge
 from diffusion.unet import GroupNorm, PlaceAttention, TimeEmbedding
 from tests.layer_cases import CASES, DRAWN, LOAD, TOKENS, Case
 from tests.policies import dtype_policy
+from text_cls.embedding import TokenDropout
 from text_cls.pretrain import MaskTokens
-from text_cls.transformer import PaddingBias, SelfAttention, TokenDropout
+from text_cls.transformer import PaddingBias, SelfAttention
 from training.draws import Place, drawing_at
 from training.dropout import Dropout
 from vision_bridge.backbones import Norm

@@ -206,7 +206,7 @@ def test_a_result_outlives_its_pictures(tmp_path: Path, monkeypatch: pytest.Monk
     flags, folder = [*write_texts(tmp_path, ["up", "down"], 20), *SMALL], tmp_path / "run"
     with monkeypatch.context() as broken:
         _break(broken, "text_cls.plots", "confusion")
-        _break(broken, "text_cls.job", "training_curves")
+        _break(broken, "text_cls.job_results", "training_curves")
         done = succeeds("train_text", *flags, f"--run_dir={folder}")
         assert "note: confusion.png could not be drawn: MemoryError: 23 GB" in done and "note: curves.png" in done
         written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.name != "log.txt"}

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from training.adamw import AdamW
 from training.config import TrainingConfig
+from training.engine_optimizer import EngineOptimizer
 from training.optimizers import OPTIMIZERS, make_optimizer
 
 
@@ -126,3 +127,74 @@ def test_rates_decay_and_averages_are_the_engine_s_for_every_rule(name: str) -> 
     average = before[0] + (1 - 2 / 11) * (variables[0].numpy() - before[0])
     with optimizer.averaged():
         np.testing.assert_allclose(variables[0].numpy(), average, rtol=1e-5, atol=1e-6)
+
+
+def test_two_updates_of_rows_by_hand() -> None:
+    """m, v and weights of two rows in float64; the vector has no decay, and the third row does not move."""
+    start = np.array([[1.0, -2.0], [0.5, 0.25], [3.0, 4.0]], np.float32)
+    table, vector = keras.Variable(start), keras.Variable(np.array([1.0, -1.0], np.float32))
+    optimizer = AdamW(0.1, 0.2, 0.8, 0.9, 1e-3)
+    optimizer.build([table, vector])
+    w, m, v = start[:2].astype(float), np.zeros((2, 2)), np.zeros((2, 2))
+    of_vector, m1, v1 = np.array([1.0, -1.0]), np.zeros(2), np.zeros(2)
+    for t in (1, 2):
+        g, g1 = np.array([[1.0, 0.2], [-0.3, 2.0]]) * t, np.array([0.4, -0.5]) / t
+        gradient = tf.IndexedSlices(tf.constant(g, tf.float32), tf.constant([0, 1]), (3, 2))
+        optimizer.apply([gradient, tf.constant(g1, tf.float32)], [table, vector])
+        m, v, m1, v1 = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2, 0.8 * m1 + 0.2 * g1, 0.9 * v1 + 0.1 * g1**2
+        rate = 0.1 * np.sqrt(1 - 0.9**t) / (1 - 0.8**t)
+        w = w - rate * m / (np.sqrt(v) + 1e-3) - 0.1 * 0.2 * w
+        of_vector = of_vector - rate * m1 / (np.sqrt(v1) + 1e-3)
+    np.testing.assert_allclose(table.numpy(), [*w, start[2]], rtol=1e-5)
+    np.testing.assert_allclose(vector.numpy(), of_vector, rtol=1e-5)
+
+
+def test_defaults_and_the_configuration() -> None:
+    config = AdamW().get_config()
+    chosen = {"learning_rate": 1e-3, "weight_decay": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-6}
+    assert {name: config[name] for name in chosen} == pytest.approx(chosen) and config["ema_decay"] == 0.0
+    assert "rate_of" not in config and AdamW(ema_decay=0.5, name="mine").get_config()["ema_decay"] == 0.5
+    assert AdamW(name="mine").get_config()["name"] == "mine" and AdamW().rate_of(None) == 1.0
+    assert AdamW.by_rows and not EngineOptimizer.by_rows and AdamW().averages is None
+
+
+def test_a_second_build_changes_nothing() -> None:
+    """Rates are asked for once; averages without ``ema_decay`` are the weights themselves."""
+    asked: list[str] = []
+    variables = _variables()
+    optimizer = AdamW(0.1, rate_of=lambda variable: asked.append(variable.name) or 0.5)  # type: ignore[func-returns-value]
+    optimizer.build(variables)
+    weights = optimizer.weights
+    optimizer.build(variables)
+    assert asked == ["matrix", "vector"] and optimizer.weights is weights
+    before = variables[0].numpy()
+    with optimizer.averaged():
+        np.testing.assert_array_equal(variables[0].numpy(), before)
+    assert weights.of_model == variables and weights.wide[0] is variables[0]
+    other = keras.Variable(np.zeros(2))
+    assert weights.updated([variables[1], other])[0] is variables[1] and weights.updated([other])[0] is other
+    with pytest.raises(NotImplementedError):
+        EngineOptimizer.update_rows(optimizer, None, None, 0, 0.1, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_weights_in_bfloat16_follow_their_copies(rows: bool) -> None:
+    """The copy takes the steps of float32, the weights are its rounding; averages are of the copy."""
+    start = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)
+    narrow, wide = keras.Variable(start, dtype="bfloat16", name="table"), keras.Variable(start, name="table")
+    optimizers = [AdamW(1e-3, weight_decay=0.1, ema_decay=0.9) for _ in range(2)]
+    for optimizer, variable in zip(optimizers, (narrow, wide), strict=True):
+        optimizer.build([variable])
+        for _ in range(3):
+            value = tf.ones((2, 2))
+            gradient = tf.IndexedSlices(value, tf.constant([0, 2]), (3, 2)) if rows else tf.ones((3, 2))
+            optimizer.apply([gradient], [variable])
+    copy = optimizers[0].weights.wide[0]
+    assert copy is not narrow and copy.dtype == "float32" and copy.name.endswith("table_float32")
+    np.testing.assert_allclose(copy.numpy(), wide.numpy(), rtol=1e-6)
+    assert not np.array_equal(wide.numpy(), start) and np.array_equal(wide.numpy()[1], start[1]) == rows
+    rounded = keras.ops.convert_to_numpy(keras.ops.cast(wide.value, "bfloat16"))
+    np.testing.assert_array_equal(narrow.numpy(), rounded)
+    means = [one.averages.values[0].numpy() for one in optimizers if one.averages]
+    np.testing.assert_allclose(means[0], means[1], rtol=1e-6)
+    assert np.abs(means[0][0] - wide.numpy()[0]).max() > 1e-5

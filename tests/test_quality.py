@@ -56,6 +56,64 @@ def test_kid_without_a_standard_error_says_none() -> None:
     assert mmd.kernel_inception_distance(x, x + 1e-3).deviation is not None
 
 
+def _kernels(n: int, m: int) -> mmd._Kernels:
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(n, 3)), rng.normal(0.5, 1.0, size=(m, 3))
+    return mmd._Kernels(*((a @ b.T / 3 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))))
+
+
+def test_the_parts_of_kids_variance_by_their_sums() -> None:
+    """Székely & Rizzo (2014), 3.1, and its form for two sets, entry by entry; Hoeffding's parts from them."""
+    n, k = 7, _kernels(7, 7)
+
+    def within(kernel: np.ndarray) -> float:
+        total, pairs = 0.0, [(i, j) for i in range(n) for j in range(n) if i != j]
+        row = [sum(kernel[i, j] for j in range(n) if j != i) for i in range(n)]
+        for i, j in pairs:
+            total += (kernel[i, j] - row[i] / (n - 2) - row[j] / (n - 2) + sum(row) / ((n - 1) * (n - 2))) ** 2
+        return total / (n * (n - 3))
+
+    def between(kernel: np.ndarray) -> float:
+        n, m = kernel.shape
+        rest = [
+            kernel[i, j] - kernel[i].mean() - kernel[:, j].mean() + kernel.mean() for i in range(n) for j in range(m)
+        ]
+        return sum(value**2 for value in rest) / ((n - 1) * (m - 1))
+
+    assert mmd._centred_within(k.xx) == pytest.approx(within(k.xx), rel=1e-10)
+    assert mmd._centred_between(k.xy) == pytest.approx(between(k.xy), rel=1e-10)
+    assert mmd._centred_between(k.xy[:, :4]) == pytest.approx(between(k.xy[:, :4]), rel=1e-10)
+    single = []
+    for kernel, cross in ((k.xx, k.xy), (k.yy, k.xy.T)):
+        means = [sum(kernel[i, j] for j in range(n) if j != i) / (n - 1) - cross[i].mean() for i in range(n)]
+        single.append(np.var(means, ddof=1) - within(kernel) * (n - 2) / (n - 1) ** 2 - between(k.xy) / n)
+    expected = (*single, within(k.xx), within(k.yy), between(k.xy))
+    np.testing.assert_allclose(mmd._variances(k), expected, rtol=1e-9)
+
+
+def test_kids_standard_error_by_hand() -> None:
+    """The variance of 4 and 10 images, also where its estimate is below 0; and the subsets' own part."""
+    pairs = 6 / 12 + 8 / 90 + 20 / 40
+    assert mmd._Variances(1, 2, 3, 4, 5).of_estimate(4, 10) == pytest.approx(4 / 4 + 8 / 10 + pairs, rel=1e-12)
+    assert mmd._Variances(-9, 2, 3, 4, 5).of_estimate(4, 10) == pytest.approx(0.5 * pairs, rel=1e-12)
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(30, 3)), rng.normal(size=(25, 3))
+    drawn, values, parts = np.random.default_rng(2), [], []
+    for _ in range(5):
+        a, b = (part[drawn.choice(len(part), 12, replace=False)] for part in (real, fake))
+        k = mmd._Kernels(*((one @ two.T / 3 + 1) ** 3 for one, two in ((a, a), (b, b), (a, b))))
+        values.append(mmd._unbiased(k))
+        parts.append(mmd._variances(k))
+    variance = mmd._Variances(*np.mean(parts, axis=0)).of_estimate(30, 25) + np.var(values, ddof=1) / 5
+    found = mmd.kernel_inception_distance(real, fake, 2, 5, 12)
+    assert found == pytest.approx((np.mean(values), np.sqrt(variance)), rel=1e-9)
+    few = mmd.kernel_inception_distance(real[:4], fake[:4])  # all images, of which four are enough
+    k = mmd._Kernels(*((a @ b.T / 3 + 1) ** 3 for a, b in ((real[:4],) * 2, (fake[:4],) * 2, (real[:4], fake[:4]))))
+    assert few == pytest.approx((mmd._unbiased(k), np.sqrt(mmd._variances(k).of_estimate(4, 4))), rel=1e-9)
+    assert mmd.kernel_inception_distance(real[:3], fake[:3]).deviation is None
+    assert mmd.kernel_inception_distance(real[:2], fake[:2]).deviation is None
+
+
 def test_cmmd_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     """1000 (E k(x, x') + E k(y, y') − 2 E k(x, y)) over all pairs, k = exp(−|x − y|²/200), in any blocks."""
     rng = np.random.default_rng(0)
@@ -189,3 +247,62 @@ def test_fewer_images_than_features_are_said() -> None:
     assert (
         set(found.figures) == {"fid_interval_low", "fid_interval_high"} and "mean FID of sets of 80" in found.notes[0]
     )
+
+
+def test_why_a_figure_cannot_be_had() -> None:
+    """Every reason as it is told, in the order in which they are looked for."""
+    a, b = quality.Given("here", 6, True, True, 8), quality.Given("there", 5, True, True, 8)
+    score, prdc = quality.METRICS["is"], quality.METRICS["prdc"]
+    assert score.why_not(a, b._replace(has_images=False, num_logits=0)) == "there has no images"
+    assert score.why_not(a, b._replace(num_logits=0)) == "the extractor has no classes"
+    assert score.why_not(a._replace(has_features=False), b._replace(size=10)) == ""
+    assert prdc.why_not(a._replace(has_features=False), b) == "here is saved statistics"
+    assert quality.saved_statistics(*(side._replace(has_features=False) for side in (a, b))) == (
+        "here and there are saved statistics"
+    )
+    assert quality.saved_statistics(a, b) == ""
+    assert prdc.why_not(a, b) == "it needs 6 images, and there has 5"
+    assert prdc.why_not(a._replace(size=1234), b._replace(size=6)) == ""
+    assert prdc.why_not(a._replace(size=2), b) == "it needs 6 images, and here has 2"
+    x = np.random.default_rng(0).normal(size=(5, 2))
+    assert prdc(Compared(x, x, None)) == ({}, ("no prdc: it needs 6 images, and A has 5",))
+    assert prdc(Compared(x, None, None)).notes == ("no prdc: B is saved statistics",)
+    assert score(Compared(None, None, np.zeros((9, 3)))).notes == (
+        "no Inception Score: it needs 10 images, and B has 9",
+    )
+    assert score(Compared(None, None, np.zeros((10, 3)))).figures["inception_score"] == pytest.approx(1.0)
+
+
+def test_figures_are_those_of_the_measures() -> None:
+    """Under their names, with the seed; what is told of KID, of copies, of intervals and of FID∞."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(100, 2)), rng.normal(0.2, 1.0, size=(120, 2))
+    kid = mmd.kernel_inception_distance(x, y, 3)
+    assert quality.METRICS["kid"](Compared(x, y, None, 3)) == (
+        {"kid": kid.value, "kid_standard_error": kid.deviation}, ()
+    )  # fmt: skip
+    few = quality.METRICS["kid"](Compared(x[:3], y[:3], None))
+    assert few.figures == {"kid": mmd.kernel_inception_distance(x[:3], y[:3]).value}
+    assert few.notes == ("KID has no standard error: too few images, or all of them alike",)
+    score = inception_score(y, seed=4)
+    assert quality.METRICS["is"](Compared(None, None, y, 4)).figures == {
+        "inception_score": score.value, "inception_score_sd": score.deviation, "inception_score_whole": score.whole
+    }  # fmt: skip
+    assert quality.METRICS["cmmd"](Compared(x[:50], y[:40], None)).figures == {"cmmd": mmd.cmmd(x[:50], y[:40])}
+    copies = quality.METRICS["memorisation"](Compared(x[:50], np.concatenate([x[:10], y[:30] + 9]), None))
+    assert copies.figures["copies"] == 0.25 and "A for the images that B's model was trained on" in copies.notes[0]
+    reference = Reference.of_features(x)
+    found = quality.interval(reference, y[:40], 1.0, 5, 7)
+    assert tuple(found.figures.values()) == tuple(interval_of_mean(reference, y[:40], 1.0, 5, 7))
+    assert quality.extrapolated(reference, y[:80], 6) == ({"fid_infinity": fid_infinity(reference, y[:80], 6)}, ())
+    assert quality.extrapolated(reference, y[:80]).figures["fid_infinity"] == fid_infinity(reference, y[:80], 0)
+
+
+def test_a_subset_is_drawn_where_there_are_more() -> None:
+    """Without repetition and in order; of as many as are asked for, and of 0, all."""
+    rows = quality._at_most(5, 8, np.random.default_rng(0))
+    assert rows is not None and len(set(rows.tolist())) == 5 and sorted(rows) == list(rows) and rows.max() < 8
+    assert quality._at_most(8, 8, np.random.default_rng(0)) is None
+    assert quality._at_most(0, 8, np.random.default_rng(0)) is None
+    assert len(quality._at_most(1, 2, np.random.default_rng(0))) == 1  # type: ignore[arg-type]
+    assert [note[0] for note in quality.notes_on_sizes(1, 2047, 2048)] == ["A", "B"]

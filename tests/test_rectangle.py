@@ -82,3 +82,36 @@ def test_the_library_s_rectangle_is_hardly_ever_the_smallest() -> None:
 def test_bad_points(points: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message):
         convex_hull(points)
+
+
+@pytest.mark.parametrize("shift", [(1000, 1000), (1000, -1000), (0, 0)])
+@pytest.mark.parametrize("slope", [(1, -1), (1, 1), (1, 0)])
+def test_the_ends_of_a_line_wherever_it_is(shift: tuple[int, int], slope: tuple[int, int]) -> None:
+    """Of whole numbers, too; the hull is of floats."""
+    line = np.array(shift) + np.outer([3, 0, 5, 1], slope)
+    ends = convex_hull(line)
+    assert ends.dtype == np.float64 and sorted(ends.tolist()) == sorted(line[[1, 2]].tolist())
+    np.testing.assert_array_equal(mistaken_rectangle(line), minimum_rectangle(line))
+
+
+def test_the_library_s_rectangle_by_its_two_errors() -> None:
+    """The least area over the edges but the closing one, each of whose angles turns the points instead of back."""
+    rng = np.random.default_rng(2)
+    for count in (3, 4, 5, 12, 40):
+        hull = convex_hull(rng.normal(size=(count, 2)) * (3, 1) + 7) @ (1, 1j)
+        areas = []
+        for angle in np.angle(np.diff(hull)):
+            turned = hull * np.exp(1j * angle)
+            areas.append(np.ptp(turned.real) * np.ptp(turned.imag))
+        corners = mistaken_rectangle(np.stack([hull.real, hull.imag], axis=1))
+        assert _area(corners) == pytest.approx(min(areas), rel=1e-9)
+    triangle = np.array([[0.0, 0.0], [4.0, 1.0], [1.0, 3.0]])
+    assert _area(mistaken_rectangle(triangle)) > 1.04 * _area(minimum_rectangle(triangle))
+
+
+def test_rotations_by_hand() -> None:
+    """A rectangle that lies already is not turned, one on its side by a quarter; a point has no longer side."""
+    lying = np.array([[0.0, 0], [3, 0], [3, 1], [0, 1]])
+    np.testing.assert_array_equal(rotation_to_horizontal(lying), np.eye(2))
+    np.testing.assert_array_equal(rotation_to_horizontal(lying[:, ::-1]), [[0, 1], [-1, 0]])
+    np.testing.assert_array_equal(rotation_to_horizontal(np.ones((4, 2))), np.eye(2))

@@ -17,7 +17,8 @@ from diffusion.spacings import SPACINGS
 from experiments import config_flags
 from text_cls.class_weights import CLASS_WEIGHTS
 from text_cls.config import ClassifierConfig
-from text_cls.datasets import DATASETS, DataSet, Found
+from text_cls.datasets import DATASETS, DataSet
+from text_cls.found_rows import Found
 from text_cls.metrics import FIGURES
 from text_cls.pooling import POOLINGS
 from text_cls.readers import Row

@@ -5,6 +5,7 @@ import pytest
 
 from files.errors import UserError
 from training.learning_rate import Schedule
+from training.schedules import SHAPES
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,11 @@ def test_no_warmup_starts_at_the_peak() -> None:
 def test_unknown_shape() -> None:
     with pytest.raises(UserError, match="'steps' is not known: use one of linear, cosine"):
         Schedule("steps", 1.0, 0, 1)
+
+
+def test_the_ends_of_the_shapes() -> None:
+    """One step after warm-up, no warm-up, and steps beyond the last."""
+    for shape in ("linear", "cosine"):
+        assert float(SHAPES[shape](np.float32(4), 3.0, 4.0)) == pytest.approx(0.0, abs=1e-6)
+        assert float(SHAPES[shape](np.float32(12), 4.0, 8.0)) == pytest.approx(0.0, abs=1e-6)
+    assert [float(SHAPES["noam"](np.float32(step), 0.0, 8.0)) for step in (0, 3)] == pytest.approx([1.0, 0.5])

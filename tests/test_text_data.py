@@ -10,7 +10,7 @@ import zstandard
 from files.errors import UserError
 from text_cls.config import DataConfig
 from text_cls.data import Texts, draw_rows, load
-from text_cls.datasets import HUFFPOST_15
+from text_cls.published_data import HUFFPOST_15
 
 
 def _csv(path: Path, rows: int = 40, extra: str = "") -> Path:

@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 
 from files.errors import UserError
-from text_cls.transformer import (
-    EncoderBlock,
-    Pooling,
-    SelfAttention,
-    TokenDropout,
-    TokenEmbedding,
-    build_classifier,
-    sinusoids,
-)
+from text_cls.embedding import TokenDropout, TokenEmbedding, sinusoids
+from text_cls.transformer import EncoderBlock, Pooling, SelfAttention, build_classifier
 from text_cls.transformer_config import TransformerConfig
 from text_cls.vocabulary import CLS_ID, MASK_ID, PAD_ID, SEP_ID
 

@@ -11,7 +11,7 @@ from files.errors import UserError
 from tests.golden.lines import COUNT, lines
 from text_cls.pieces import tokenise_pieces
 from text_cls.preprocess import Corpus
-from text_cls.wordpiece import WordPiece, _Pieces
+from text_cls.wordpiece import SPECIAL, Added, WordPiece, _Pieces, checked
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny" / "vocab.txt"
@@ -137,3 +137,82 @@ def test_a_long_word_is_looked_up_at_lengths_that_pieces_have() -> None:
     assert pieces["a" * 90 + "bcd"] == (places["a" * 90], places["##bcd"])
     assert pieces["ab?"] == pieces["?"] == pieces["a" * 101] == (0,)
     assert "a" * 101 not in pieces  # words without end are not kept
+
+
+def _tokeniser(*added: Added, **options: object) -> WordPiece:
+    return WordPiece([*WordPiece(TINY).words, *(token.text for token in added)], added=added, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["python", "tokenizers"])
+def test_added_tokens_by_hand(backend: str) -> None:
+    """In the text as it is or as it is folded; the longest at a place; pieces of words only if they are said to be."""
+    if backend == "tokenizers":
+        pytest.importorskip("tokenizers")
+    added = (Added("qq", True, True), Added("<E>"), Added("<E>x"), Added("Été", folded=True), Added("zzz", folded=True))
+    wordpiece = _tokeniser(*added, backend=backend)
+
+    def words(text: str) -> list[str]:
+        return [wordpiece.words[i] for i in wordpiece.pieces(text)]
+
+    assert words("a<E>b<E>x") == ["a", "<E>", "b", "<E>x"]
+    assert words("<e>") == ["<", "e", ">"] if "<" in wordpiece.words else ["[UNK]", "e", "[UNK]"]
+    assert words("aÉTÉb été") == ["a", "Été", "b", "Été"]
+    assert words("ZZZ[SEP]zz") == ["zzz", "[SEP]", "z", "##z"]
+    assert words("the[CLS]of") == ["the", "[CLS]", "of"]
+    assert wordpiece.options == {"lower_case": True, "strip_accents": True, "split_cjk": True, "added": added}
+    if backend == "python":
+        assert "zzz" not in wordpiece._pieces.places and "qq" in wordpiece._pieces.places
+    with pytest.raises(UserError, match="nothing is left of it there"):
+        _tokeniser(Added("\u0301", folded=True))
+
+
+def test_a_tokeniser_is_saved_and_sent_with_its_options(tmp_path: Path) -> None:
+    wordpiece = _tokeniser(Added("Naïve", True), lower_case=True, strip_accents=False, split_cjk=False)
+    text = "É naïve NAÏVE 中a"
+    options = wordpiece.save(tmp_path)
+    assert options == {
+        "lower_case": True, "strip_accents": False, "split_cjk": False, "added": (Added("Naïve", True),)
+    }  # fmt: skip
+    assert (tmp_path / "vocab.txt").read_text().split("\n") == [*wordpiece.words, ""]
+    for again in (WordPiece.load(tmp_path, options), pickle.loads(pickle.dumps(wordpiece))):
+        assert again.encode(text) == wordpiece.encode(text) and len(again) == len(wordpiece.words)
+        assert again.options == options and again.key == wordpiece.key and again.backend == "python"
+    variants = [WordPiece(TINY), WordPiece(TINY, False), WordPiece(TINY, True, False), WordPiece(TINY, split_cjk=False)]
+    assert len({one.key for one in (*variants, wordpiece)}) == 5
+    assert WordPiece(str(TINY)).key == WordPiece(WordPiece(TINY).words).key == variants[0].key
+    assert variants[1].strip_accents is False and variants[0].strip_accents is True and variants[0].split_cjk is True
+    assert pickle.loads(pickle.dumps(_tokeniser(backend="tokenizers"))).backend == "tokenizers"
+
+
+def test_splitting_by_hand() -> None:
+    """Case and accents by their options, ASCII or not; controls go, and no mark belongs to a word."""
+    plain, cased, marked = WordPiece(TINY), WordPiece(TINY, False), WordPiece(TINY, True, False)
+    assert plain.split("The\x01re, it's\tA1\n") == ["there", ",", "it", "'", "s", "a1"]
+    assert cased.split("The a-B") == ["The", "a", "-", "B"]
+    assert plain.split("Éa\x01b ça!") == ["eab", "ca", "!"]
+    assert cased.split("Éa ça") == ["Éa", "ça"] and marked.split("Éa") == ["éa"]
+    assert plain.split("a中b") == ["a", "中", "b"] and WordPiece(TINY, split_cjk=False).split("a中b") == ["a中b"]
+    assert plain.split("") == []
+
+
+def test_words_are_kept_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("text_cls.wordpiece._MAX_KEPT", 2)
+    pieces = _Pieces({"[UNK]": 0, "a": 1, "b": 2, "##a": 3, "": 4, "##": 5})
+    assert (pieces["a"], pieces["ba"], dict(pieces)) == ((1,), (2, 3), {"a": (1,), "ba": (2, 3)})
+    assert pieces["b"] == (2,) and dict(pieces) == {"b": (2,)}
+    assert pieces["aab"] == (0,) and pieces[""] == () and pieces.unknown == (0,)
+    assert pieces.first == (5, 3, 2, 1) and pieces.later == (1,)
+
+
+def test_vocabularies_of_other_systems_and_their_errors(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(b"[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\na\r\n\r\n")
+    assert WordPiece(path).words == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a")
+    for words, message in (
+        (["[PAD]", "[CLS]"], "not a BERT vocabulary, [UNK] [SEP] [MASK] missing"),
+        ([*SPECIAL[1:], "[PAD]"], "the first piece is '[UNK]'; only vocabularies with [PAD] as id 0 are supported"),
+        ([*SPECIAL, "a", "b", "b", "a"], "'a' appears twice"),
+    ):
+        with pytest.raises(UserError) as error:
+            checked(path, words)
+        assert str(error.value) == f"{path}: {message}"

@@ -107,7 +107,7 @@ def test_workers_give_results_in_order_and_get_the_tool_once(tmp_path: Path) -> 
 def test_an_error_of_a_worker_and_a_worker_that_is_killed() -> None:
     with pytest.raises(UserError, match=r"^words: not to be had$"):
         map_in_processes(_first_fails, "words", list(range(9)), 2)
-    with pytest.raises(UserError, match="was killed, perhaps for want of memory"):
+    with pytest.raises(UserError, match="was killed, perhaps because memory ran out"):
         map_in_processes(_dies, "words", list(range(9)), 2)
     with pytest.raises(TypeError) as error:
         map_in_processes(_square, None, ["a", "b", "c"], 2)

@@ -23,16 +23,16 @@ class Answer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What moved the logit of one class of a text; see ``text_cls.explaining``.
+    """How much each word adds to the logit of one class; see ``text_cls.explaining``.
 
     Attributes:
-        words: of the text, in its order; "…" where words were left out because the text is too long.
-        attributions: [number of words] what each adds to the logit, before the temperature.
+        words: of the text, in its order; "…" stands for words that were left out because the text is too long.
+        attributions: [number of words] how much each word adds to the logit, before the temperature.
         label: the class's number.
         logit: of the text.
         baseline: of a text of the same length without words.
         gap: logit − baseline − Σ attributions: the error of the integral.
-        cut: whether the network has not read the whole text.
+        cut: whether the network has read only a part of the text.
     """
 
     words: tuple[str, ...]
@@ -50,7 +50,8 @@ class Explanation:
 
 
 class Line(NamedTuple):
-    """One line of a file of answers: an id, a class, why there is none where there is none, and what moved it."""
+    """One line of a file of answers: an id, a class, a note (for a text without a class, the reason), and the
+    explanation."""
 
     id: str
     answer: Answer | None
@@ -61,12 +62,13 @@ class Line(NamedTuple):
 def best(
     probabilities: np.ndarray, classes: Sequence[str], top: int = 1, thresholds: np.ndarray | None = None
 ) -> list[list[Answer]]:
-    """``top`` classes of every text, the likeliest first; with ``thresholds`` [K], all that reach their own.
+    """The answers for every text, the likeliest class first.
 
     Args:
         probabilities: [N, K].
         classes: K names.
-        top, thresholds: see above.
+        top: number of classes for each text, without thresholds.
+        thresholds: [K], with several labels a text: then all classes that reach their thresholds.
     """
     order = np.argsort(-probabilities, axis=1, kind="stable")
     found = []
@@ -79,7 +81,8 @@ def best(
 def lines_of(
     identity: str, answers: Sequence[Answer], note: str = "", explanations: Sequence[Explanation] = ()
 ) -> Iterator[Line]:
-    """A line for every answer of a text, with its explanation if there are any; for a text without answers why."""
+    """A line for every answer of a text, with its explanation if given; for a text without answers, one line with the
+    reason."""
     if not answers:
         yield Line(identity, None, note or _NO_CLASS)
     why: Sequence[Explanation | None] = explanations or [None] * len(answers)
@@ -140,7 +143,7 @@ def _object(line: Line) -> dict[str, Any]:
 
 
 class Form(NamedTuple):
-    """A form of files of answers: how they begin, and lines as text."""
+    """A format of files of answers: their header, and the function that writes lines."""
 
     header: str
     text: Callable[[Iterable[Line]], str]
@@ -156,7 +159,7 @@ EXPLAINED = {"csv": Form(",".join(_EXPLAINED) + "\n", _as_explained_csv), "jsonl
 
 
 def are_answers(first: str) -> bool:
-    """Whether a file that begins with this line is one of answers, which had no notes before version 0.6."""
+    """Whether a file with this first line is a file of answers; files of versions before 0.6 have no notes."""
     first = first.removeprefix("\ufeff").rstrip("\r\n")
     if first in ("", *(",".join(names) for names in _HEADERS)):
         return True
@@ -174,10 +177,10 @@ def predictions_csv(
     top: int = 1,
     thresholds: np.ndarray | None = None,
 ) -> str:
-    """``id,label,class,confidence`` lines, ``top`` of them a text, the likeliest class first.
+    """``id,label,class,confidence`` lines, ``top`` for each text, the likeliest class first.
 
-    With ``thresholds`` [K], a line for every class whose probability reaches its own, and for a text that has no such
-    class one in which label, class and confidence are empty.
+    With ``thresholds`` [K], a line for every class whose probability reaches its threshold; a text without such a class
+    has one line with empty label, class and confidence.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""N-grams with linear models as a task: data, features, models, report."""
+"""The task of fitting linear models on n-grams: data, features, models, report."""
 
 import dataclasses
 import time
@@ -35,13 +35,13 @@ def run_baselines(config: BaselineConfig, run_dir: Path | str) -> dict[str, Any]
 
     Args:
         config: data, cleaning and models.
-        run_dir: the folder that is made.
+        run_dir: the run folder.
 
     Returns:
         Every figure by model and split, as in ``result.json``.
     """
     if hosts().count > 1:
-        raise UserError("the baselines run on one host: unset TF_CONFIG, and start them on one alone")
+        raise UserError("the baselines run on one host: unset TF_CONFIG, and start them on one host only")
     config = _as_begun(config, Path(run_dir))
     Run.check(run_dir, config)
     prepared = _prepare(config)
@@ -58,10 +58,11 @@ def dry_run(config: BaselineConfig) -> None:
 
 
 def _as_begun(config: BaselineConfig, folder: Path) -> BaselineConfig:
-    """With the models of the folder, if it and the configuration say no more than the defaults of their times."""
-    said = flags_of(folder, config).get("models")
-    if config.models == BaselineConfig().models and said == text_of(FORMER_MODELS):
-        print(f"note: {folder} is of an earlier version, whose default was --models={said}: it keeps these models")
+    """The configuration, with the default models of an earlier version if the folder has them and no others are asked
+    for."""
+    there = flags_of(folder, config).get("models")
+    if config.models == BaselineConfig().models and there == text_of(FORMER_MODELS):
+        print(f"note: {folder} is of an earlier version, whose default was --models={there}: it keeps these models")
         return dataclasses.replace(config, models=FORMER_MODELS)
     return config
 
@@ -93,13 +94,13 @@ def _fit_all(run: Run, config: BaselineConfig, prepared: "_Prepared") -> dict[st
 
 
 class _Prepared(NamedTuple):
-    """What the models are fitted on and scored with.
+    """The inputs and labels of the models.
 
     Attributes:
         data: the splits and their words.
-        labels: [N] or [N, K] of the rows that are trained on.
-        scored: names of the splits that are not.
-        inputs: ``Baseline.characters`` → [rows, n-grams] of the training rows and of each split in ``scored``.
+        labels: [N] or [N, K] of the training rows.
+        scored: names of the splits that are scored and not trained on.
+        inputs: ``Baseline.characters`` → matrices [rows, n-grams] of the training rows and of each split in ``scored``.
     """
 
     data: Tokenised
@@ -134,7 +135,7 @@ def _labels(data: Tokenised, split: str) -> np.ndarray:
 
 
 def _reports(data: Tokenised, predictions: Mapping[str, np.ndarray], labelling: Labelling) -> dict[str, Any]:
-    """Of every split, with thresholds fitted on validation where a text has several labels."""
+    """The report of every split; with several labels a text, thresholds are fitted on validation."""
     labels = {split: _labels(data, split) for split in predictions}
     several = labels["test"].ndim == 2
     thresholds = fit_thresholds(predictions["validation"], labels["validation"]) if several else None
@@ -147,7 +148,7 @@ def _reports(data: Tokenised, predictions: Mapping[str, np.ndarray], labelling: 
 def _add_rows(
     run: Run, config: BaselineConfig, name: str, data: Tokenised, found: np.ndarray, report: dict[str, Any]
 ) -> None:
-    """The test rows as a file, and the intervals of their figures in the report."""
+    """Writes the test rows to a file, and adds the intervals of their figures to the report."""
     labels, labelling = _labels(data, "test"), labelling_of(config.data.multi_label)
     each = [row.get("threshold") for row in report["per_class"].values()]
     thresholds = np.array(each) if labels.ndim == 2 else None

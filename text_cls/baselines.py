@@ -1,4 +1,4 @@
-"""N-grams of words and of characters with linear models (scikit-learn): what any neural model has to beat."""
+"""Linear models (scikit-learn) on n-grams of words and characters: the baselines for neural models."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix, hstack
 from text_cls.nb_svm import NaiveBayesSvm
 from text_cls.preprocess import SEP, Corpus
 
-# scikit-learn is imported where it is used: the names are listed by --help.
+# scikit-learn is imported inside the functions, because --help lists the names of the models.
 
 
 def _naive_bayes(strength: float) -> Any:
@@ -31,19 +31,19 @@ def _linear_svm(strength: float) -> Any:
 
 
 def _linear_svm_characters(strength: float) -> Any:
-    return _linear_svm(0.5 * strength)  # two blocks, each of length 1: texts are longer by a factor of √2
+    return _linear_svm(0.5 * strength)  # vectors of two blocks of length 1 are longer by a factor of √2
 
 
 def _nb_svm(strength: float) -> Any:
-    return NaiveBayesSvm(C=10.0 * strength)  # takes of TF-IDF only what is not zero
+    return NaiveBayesSvm(C=10.0 * strength)  # uses only which entries of TF-IDF are not zero
 
 
 class Baseline(NamedTuple):
-    """A linear model and what it is given.
+    """A linear model and its inputs.
 
     Attributes:
-        make: strength → scikit-learn's model, unfitted.
-        characters: whether it is given n-grams of characters beside those of words.
+        make: strength → scikit-learn's model, not fitted.
+        characters: whether its inputs are n-grams of words and of characters; otherwise of words only.
     """
 
     make: Callable[[float], Any]
@@ -69,10 +69,10 @@ def run_baseline(
 ) -> list[np.ndarray]:
     """Fits one of ``MODELS`` and returns [N, K] class probabilities for each of ``others``.
 
-    K is ``num_classes``, or that of the labels.
+    K is ``num_classes``, or the number of classes in the labels.
 
-    The SVM has no probabilities: its margins go through a softmax, which keeps their order. With labels [N, K], where
-    a text has several, a model of every class is fitted by itself (one-vs-rest), and margins go through a sigmoid.
+    The SVM has no probabilities: a softmax of its margins keeps their order. With labels [N, K], for several labels a
+    text, one model is fitted for each class (one-vs-rest), with a sigmoid of its margin.
     """
     num_classes = num_classes or int(labels.max()) + 1
     if labels.ndim == 2:
@@ -84,7 +84,7 @@ def run_baseline(
 
 
 def _of_all_classes(probabilities: np.ndarray, known: np.ndarray, num_classes: int) -> np.ndarray:
-    """[N, known classes] → [N, K]; a class that no training text has, has 0."""
+    """[N, known classes] → [N, K]; 0 for a class without training texts."""
     every = np.zeros((len(probabilities), num_classes), probabilities.dtype)
     every[:, known] = probabilities
     return every
@@ -93,7 +93,7 @@ def _of_all_classes(probabilities: np.ndarray, known: np.ndarray, num_classes: i
 def _run_one_vs_rest(
     name: str, train: csr_matrix, labels: np.ndarray, others: Sequence[csr_matrix], strength: float
 ) -> list[np.ndarray]:
-    """As scikit-learn's ``OneVsRestClassifier``; a class that no training text has, or every one, has 0 or 1."""
+    """As scikit-learn's ``OneVsRestClassifier``; a class of no training text gets 0, a class of all of them 1."""
     found = [np.zeros((x.shape[0], labels.shape[1])) for x in others]
     for k, truth in enumerate((labels > 0).T):
         fitted = None if truth.all() or not truth.any() else MODELS[name].make(strength).fit(train, truth)
@@ -103,14 +103,14 @@ def _run_one_vs_rest(
 
 
 def _positive(model: Any, x: csr_matrix) -> np.ndarray:
-    """[N] the probability of the second of two classes."""
+    """[N] probability of the second of two classes."""
     if hasattr(model, "predict_proba"):
         return model.predict_proba(x)[:, 1]
     return (1 + np.tanh(model.decision_function(x) / 2)) / 2  # the sigmoid
 
 
 def features(train: Corpus, others: Sequence[Corpus], max_ngram: int = 2) -> list[csr_matrix]:
-    """TF-IDF matrices of word n-grams (sublinear tf, fitted on ``train``), the training one first."""
+    """TF-IDF matrices of word n-grams (sublinear tf, fitted on ``train``), first that of ``train``."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer=_analyzer(max_ngram), sublinear_tf=True, dtype=np.float32)
@@ -118,17 +118,16 @@ def features(train: Corpus, others: Sequence[Corpus], max_ngram: int = 2) -> lis
 
 
 def with_characters(words: Sequence[csr_matrix], train: Corpus, others: Sequence[Corpus]) -> list[csr_matrix]:
-    """``features`` of the words with TF-IDF of character n-grams beside them, each text's two parts of length 1.
+    """``features`` of words, with columns of TF-IDF of character n-grams added; each of the two parts has length 1.
 
-    The n-grams are of 2 to 5 characters inside a word with a space before and after it, as of scikit-learn's
-    ``char_wb``.
+    The n-grams have 2 to 5 characters inside a word with a space before and after it, as scikit-learn's ``char_wb``.
     """
     parts = zip(words, _character_features(train, others), strict=True)
     return [hstack(part, format="csr") for part in parts]
 
 
 def _character_features(train: Corpus, others: Sequence[Corpus]) -> Iterator[csr_matrix]:
-    """One matrix at a time. N-grams are cut out of every *distinct* word once, and counted by a product:
+    """Yields one matrix at a time. The n-grams of every *distinct* word are found once, and counted by a product:
     [texts, words] @ [words, n-grams]."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
@@ -141,12 +140,13 @@ def _character_features(train: Corpus, others: Sequence[Corpus]) -> Iterator[csr
 
 
 def _spelled(corpus: Corpus) -> list[str]:
-    """The lexicon; <SEP> has no characters."""
+    """The words of the lexicon as characters; <SEP> has none."""
     return ["" if word == SEP else word for word in corpus.lexicon]
 
 
 def _counts(corpus: Corpus) -> csr_matrix:
-    """[texts, words of the lexicon] how often; a word that a text has twice may be two entries, which products add."""
+    """[texts, words of the lexicon] counts; a word that occurs twice in a text may be two entries, which a product
+    adds up."""
     ones = np.ones(len(corpus.ids), np.float32)
     return csr_matrix((ones, corpus.ids, corpus.offsets), (len(corpus), len(corpus.lexicon)))
 

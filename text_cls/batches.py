@@ -1,7 +1,7 @@
 """Encoded texts → batches of fixed shapes, bucketed by length.
 
-Which rows are in batch n of training is a pure function of the seed and n, so a run resumes at any step without
-replaying the ones before. ``B`` batch, ``T`` tokens, ``K`` classes.
+The rows of training batch n are a pure function of the seed and n, so a run resumes at any step without making the
+batches before it. ``B`` batch, ``T`` tokens, ``K`` classes.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ class Batch(NamedTuple):
     """One batch; rows beyond the last example are filler."""
 
     tokens: Any  # [B, T] int32, 0 where padded
-    label: Any  # [B] int32, or [B, K] uint8 of 0 and 1 where a text has several
-    row: Any  # [B] int32 place of the text's window in its split, -1 for filler
+    label: Any  # [B] int32, or [B, K] uint8 of 0 and 1 with several labels a text
+    row: Any  # [B] int32 number of the text's window in its split, -1 for filler
     mask: Any  # [B] float32, 1 for an example and 0 for filler
 
 
@@ -31,7 +31,7 @@ def token_budget(tokens: int) -> Callable[[int], int]:
 
 
 def bucket_lengths(max_length: int) -> np.ndarray:
-    """Padded lengths: steps of an eighth of the power of two below, at least 4, up to ``max_length``."""
+    """Padded lengths up to ``max_length``, in steps of at least 4, or of an eighth of the next lower power of two."""
     lengths, length = [], 8
     while length < max_length:
         lengths.append(length)
@@ -45,8 +45,8 @@ def _plan(
     """Batches as (padded length, rows).
 
     With ``shuffle``, rows left over from a bucket are padded to the next bucket's length, so that only the very last
-    batch is ragged, and the number of batches is the same in every epoch. Without, each row is padded to its own
-    bucket: what a text is padded to then depends on nothing but itself.
+    batch is ragged, and the number of batches is the same in every epoch. Without ``shuffle``, each row is padded to
+    its own bucket, so the padding of a text does not depend on other texts.
     """
     bucket_of = np.searchsorted(buckets, lengths)
     plan: list[tuple[int, np.ndarray]] = []
@@ -63,9 +63,9 @@ def _plan(
 
 
 def _batch(encoded: Encoded, rows: np.ndarray, size: int, padded: int) -> Batch:
-    """One batch of ``size`` rows, filled up where there are fewer."""
+    """One batch of ``size`` rows, with filler if there are fewer."""
     tokens = np.full((size, padded), PAD_ID, np.int32)
-    tokens[:, 0] = encoded.ids[0]  # the opening token, in filler too: attention over nothing is not a number
+    tokens[:, 0] = encoded.ids[0]  # the opening token, in filler too: attention over no token would be NaN
     for place, row in enumerate(rows):
         start, stop = encoded.offsets[row], encoded.offsets[row + 1]
         tokens[place, : stop - start] = encoded.ids[start:stop]
@@ -143,9 +143,9 @@ def evaluation_batches(encoded: Encoded, batch_size: int, max_length: int) -> Ba
 
 
 def answer_batches(encoded: Encoded, batch_size: int, max_length: int) -> Batches:
-    """``evaluation_batches``, of which the last of a length is filled up to the next power of two alone.
+    """``evaluation_batches``, but the last batch of each length has only the next power of two rows.
 
-    One text costs what it costs; its numbers differ from those of evaluation by rounding.
+    This saves time for few texts; the results differ from those of evaluation by rounding.
     """
     rows_at = evaluation_rows(batch_size)
     plan = _plan(encoded.lengths, rows_at, bucket_lengths(max_length), None)
@@ -159,11 +159,11 @@ def answer_batches(encoded: Encoded, batch_size: int, max_length: int) -> Batche
 
 
 def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> Batches:
-    """Every window once, the longest first, each batch padded to its own longest: the least padding there can be.
+    """Every window once, the longest first, each batch padded to its longest window, which needs the least padding.
 
-    ``first`` windows are left out, those that would come first.
+    ``first`` is the number of windows to skip at the start.
 
-    The place of a text in a batch depends on the others, so that rounding may differ in the last bit.
+    The batch of a text depends on the other texts, so rounding may differ in the last bit.
     """
     rows_at = _function(rows)
     order = np.argsort(-encoded.lengths, kind="stable")

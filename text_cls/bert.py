@@ -2,8 +2,8 @@
 
 BERT and its relatives (``encoder_families.py``) are post-norm encoders with learned positions. They differ in sizes, in
 segment embeddings (DistilBERT has none), in embeddings narrower than the hidden vectors (ELECTRA, ALBERT), in blocks
-that share their weights (ALBERT), and in attention scores by distance (MPNet). Texts are one segment, the first, or
-with ``pairs`` two, whose ids say which (``pairs.py``).
+that share their weights (ALBERT), and in attention scores by distance (MPNet). A text is in the first segment; with
+``pairs`` it has two segments, and its ids encode which token is in which (``pairs.py``).
 
 Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``E`` width of the embeddings, ``H`` heads, ``K`` classes.
 """
@@ -18,24 +18,23 @@ from keras import layers, ops
 
 from files.errors import UserError
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
-from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, register
+from text_cls.transformer import EncoderBlock, PaddingBias, Pooling
 from text_cls.vocabulary import SEGMENT
 from training.dropout import Dropout
-from training.initializers import TruncatedNormal
+from training.initializers import TruncatedNormal, register
 from training.lora import add_updates, merge_updates
 
-# Poolings that put a dense layer over [CLS], and its activation: BERT's, and those of DistilBERT's and ELECTRA's
-# classifiers.
+# Poolings with a dense layer over [CLS], and its activation: those of BERT, DistilBERT's classifier and ELECTRA's.
 DENSE = {"pooler": "tanh", "pre_classifier": "relu", "dense_gelu": "gelu"}
-_FAR = 128  # distances from here on share a row of MPNet's table
+_FAR = 128  # larger distances share a row of MPNet's table
 
 
 @register
 class RelativeBias(layers.Layer):
-    """Padding's bias [B, 1, 1, T] plus a learned one by distance and head (Raffel et al. 2020) → [B, H, T, T].
+    """Padding's bias [B, 1, 1, T] plus a learned bias by distance and head (Raffel et al. 2020) → [B, H, T, T].
 
-    Half of the rows are for tokens before, half for those behind: of these, the first half are one distance each, the
-    others ever more, on a logarithmic scale up to 128 tokens.
+    Half of the table's rows are for earlier tokens, half for later ones. In each half, the first rows stand for one
+    distance each, and the other rows for ranges of distances on a logarithmic scale up to 128 tokens.
     """
 
     def __init__(self, num_heads: int, buckets: int, **kwargs: Any) -> None:
@@ -47,7 +46,7 @@ class RelativeBias(layers.Layer):
 
     def call(self, tokens: Any, bias: Any) -> Any:
         place = ops.arange(ops.shape(tokens)[1])
-        distance = place[None] - place[:, None]  # [T, T]: of the asked token from the asking one
+        distance = place[None] - place[:, None]  # [T, T]: position of the key minus position of the query
         row = ops.take(_rows_by_distance(self.buckets // 2), ops.minimum(ops.abs(distance), _FAR))
         row = row + ops.where(distance > 0, self.buckets // 2, 0)
         return ops.transpose(ops.take(self.table, row, axis=0), (2, 0, 1))[None] + bias
@@ -120,14 +119,14 @@ class BertEmbedding(layers.Layer):
 def build_encoder(
     config: BertConfig, outputs: Sequence[int] | None = None, cls_only: bool = False, pairs: bool = False
 ) -> keras.Model:
-    """Word pieces [B, T] → the hidden states asked for, each [B, T, D]: a list, or the bare one if it is alone.
+    """Word pieces [B, T] → the chosen hidden states, each [B, T, D]: a list, or a tensor if there is only one.
 
     Args:
         config: see ``BertConfig``.
-        outputs: numbers of hidden states: 0 is the embeddings', i that of block i; None is the last alone.
-        cls_only: give [B, 1, D], the vector of [CLS]; blocks above the last output are left out, and the last block
-            computes no other token.
-        pairs: whether ids say which segment they are in; see ``pairs.py``.
+        outputs: numbers of hidden states: 0 for the embeddings, i for the output of block i; None for the last only.
+        cls_only: return [B, 1, D], the vector of [CLS]; the last block then computes no other token. Blocks above the
+            last output are never built.
+        pairs: whether ids encode the segment; see ``pairs.py``.
     """
     outputs = (config.num_layers,) if outputs is None else tuple(outputs)
     tokens = keras.Input((None,), dtype="int32", name="tokens")
@@ -142,7 +141,7 @@ def build_encoder(
 
 
 def _below(config: BertConfig, tokens: Any, pairs: bool) -> tuple[Any, Any]:
-    """What the lowest block gets: the embeddings [B, T, D], and what is added to attention scores."""
+    """The inputs of the lowest block: the embeddings [B, T, D], and the bias of the attention scores."""
     x = BertEmbedding(
         config.vocabulary_size,
         config.table_width,
@@ -177,7 +176,7 @@ def _block(config: BertConfig, number: int) -> EncoderBlock:
 
 
 def build_classifier(config: BertClassifierConfig) -> keras.Model:
-    """Word pieces [B, T] → float32 logits [B, K]; the encoder is its layer ``encoder``, of one output."""
+    """Word pieces [B, T] → float32 logits [B, K]; its layer ``encoder`` is the encoder, with one output."""
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     from_cls = config.pooling == "cls" or config.pooling in DENSE
     hidden = build_encoder(config.encoder, cls_only=from_cls, pairs=config.pairs)(tokens)
@@ -193,12 +192,12 @@ def build_classifier(config: BertClassifierConfig) -> keras.Model:
 
 
 def _small() -> TruncatedNormal:
-    """For one weight: called twice, it would give the same numbers."""
+    """A new initialiser for every weight: one initialiser would give all weights the same numbers."""
     return TruncatedNormal(stddev=0.02)
 
 
 def blocks(encoder: keras.Model) -> list[EncoderBlock]:
-    """The encoder's blocks that have weights of their own, lowest first."""
+    """The encoder's blocks with weights of their own, the lowest first."""
     return [layer for layer in encoder.layers if isinstance(layer, EncoderBlock)]
 
 
@@ -216,14 +215,15 @@ def freeze(encoder: keras.Model, lowest: int) -> None:
     """
     there = blocks(encoder)
     if lowest > len(there):
-        told = "1 layer: all share its weights" if len(there) == 1 else f"{len(there)} layers"
-        raise UserError(f"--freeze_layers={lowest}: the encoder has {told}")
+        count = "1 layer: all share its weights" if len(there) == 1 else f"{len(there)} layers"
+        raise UserError(f"--freeze_layers={lowest}: the encoder has {count}")
     for layer in (*below_blocks(encoder), *there[:lowest]) if lowest else ():
         layer.trainable = False
 
 
 def layerwise_rates(encoder: keras.Model, decay: float) -> Callable[[keras.Variable], float]:
-    """variable → factor of its learning rate: ``decay`` to the power of its distance from the head (Sun et al.)."""
+    """variable → factor of its learning rate: ``decay`` to the power of its distance from the head, in layers (Sun et
+    al. 2019)."""
     order = [below_blocks(encoder), *([block] for block in blocks(encoder))]
     factors = {
         id(variable): decay ** (len(order) - place)
@@ -240,7 +240,7 @@ def add_lora(encoder: keras.Model, rank: int) -> None:
 
 
 def merge_lora(encoder: keras.Model) -> None:
-    """Adds the low-rank updates to the kernels for good and sets them to zero."""
+    """Adds the low-rank updates permanently to the kernels, and sets the updates to zero."""
     merge_updates(_lora_layers(encoder))
 
 

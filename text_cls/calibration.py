@@ -1,7 +1,7 @@
-"""How far a classifier's confidence can be believed: temperature, calibration error, accuracy against coverage.
+"""Calibration of a classifier's confidence: temperature, calibration errors, accuracy against coverage.
 
-Shapes: ``N`` texts, ``K`` classes, ``M`` claims: one a text, of its likeliest class; with several labels a text, one a
-pair of text and class.
+Shapes: ``N`` texts, ``K`` classes, ``M`` claims: for each text, that it has its likeliest class; with several labels a
+text, for each pair of text and class, that the text has the class.
 """
 
 import math
@@ -14,25 +14,25 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 BINS = 15
 _FEWEST = 10  # claims in a bin
 SHARES = 20  # of the texts, in the curve of accuracy against coverage
-_WIDEST = 20.0  # a temperature is between 1/20 and 20: the rounding of logits is not magnified beyond that
+_WIDEST = 20.0  # a temperature is between 1/20 and 20, because small ones magnify the rounding of logits
 _AT_ONCE = 2**20  # numbers that are computed at a time, in float64
 
 
 def activated(logits: np.ndarray, multi_label: bool, temperature: float = 1.0) -> np.ndarray:
     """[N, K] float32 probabilities of logits / temperature; softmax, or with ``multi_label`` the sigmoid of each.
 
-    The likeliest class is that of the logits at any temperature, where rounding would make two classes alike too.
+    The likeliest class is always that of the logits, even if rounding makes two probabilities equal.
     """
     found = np.empty(logits.shape, np.float32)
     for rows in _blocks(logits):
         scaled = logits[rows].astype(np.float64) / temperature
-        with np.errstate(invalid="ignore"):  # what is no number stays none
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
             found[rows] = expit(scaled) if multi_label else softmax(scaled, axis=1)
     return found if multi_label else _with_likeliest(found, logits.argmax(axis=1))
 
 
 def _with_likeliest(probabilities: np.ndarray, likeliest: np.ndarray) -> np.ndarray:
-    """The same, where another class came to be as likely by rounding with the last bit of the likeliest raised."""
+    """The probabilities; if rounding made another class as likely, the last bit of the likeliest class is raised."""
     found = probabilities.argmax(axis=1)
     rows = np.flatnonzero(found != likeliest)
     probabilities[rows, likeliest[rows]] = np.nextafter(probabilities[rows, found[rows]], np.float32(2))
@@ -40,13 +40,13 @@ def _with_likeliest(probabilities: np.ndarray, likeliest: np.ndarray) -> np.ndar
 
 
 def _blocks(logits: np.ndarray) -> Iterator[slice]:
-    """Rows of so many numbers that float64 copies stay small."""
+    """Blocks of rows that are small enough for float64 copies."""
     step = max(1, _AT_ONCE // max(1, logits.shape[1]))
     return (slice(start, start + step) for start in range(0, len(logits), step))
 
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean over texts, or over texts and classes where labels are [N, K] of 0 and 1, of -log p(label)."""
+    """The mean of -log p(label) over texts, or over texts and classes for labels [N, K] of 0 and 1."""
     total = 0.0
     for rows in _blocks(logits):
         scaled, truth = logits[rows].astype(np.float64) / temperature, labels[rows]
@@ -58,19 +58,19 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature T that makes labels likeliest under logits / T (Guo et al. 2017), one number for all classes.
+    """The temperature T that maximises the likelihood of labels under logits / T (Guo et al. 2017), for all classes.
 
-    At the minimum of the negative log-likelihood the mean logit under the model is that under the labels, and their
-    difference falls with T: it is where that is 0. To the N rows one is added whose label is any of the classes alike
-    (Platt 1999): otherwise T would be 0 where no row is wrong, and the first mistake beyond them infinitely unlikely.
-    What does not make the labels of the N rows likelier than T = 1 is not taken.
+    At the maximum, the mean logit under the model equals the mean logit of the labels. Their difference falls with T,
+    and T is its zero. One row is added to the N rows; its label is uniform over the classes (Platt 1999). Without it T
+    would be 0 if no row is wrong, and the first later mistake would be infinitely unlikely. If T does not increase the
+    likelihood of the N rows compared with 1, the result is 1.
 
     Args:
         logits: [N, K] of rows that were not trained on.
-        labels: [N] class numbers, or [N, K] of 0 and 1 where a text has any number.
+        labels: [N] class numbers, or [N, K] of 0 and 1 with several labels a text.
 
     Returns:
-        1 without rows, or where a logit is no number.
+        T; 1 without rows, or if a logit is not finite.
     """
     from scipy.optimize import brentq
 
@@ -89,12 +89,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def is_temperature(value: Any) -> bool:
-    """Whether a value from a file can be one."""
+    """Whether a value from a file is a possible temperature."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _mean_logit_of_labels(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Over texts, or texts and classes, and the one row that is added."""
+    """The mean over texts, or texts and classes, and the added row."""
     if labels.ndim == 2:
         of_labels, of_any = logits.sum(where=labels > 0, dtype=np.float64), logits.sum(dtype=np.float64) / 2
     else:
@@ -113,11 +113,11 @@ def _mean_logit_of_model(logits: np.ndarray, multi_label: bool, temperature: flo
 
 
 class Claims(NamedTuple):
-    """What a classifier says, and whether it is so.
+    """The claims of a classifier, and whether they are right.
 
     Attributes:
-        confidence: [M] the probability that it gives.
-        right: [M] whether it is so.
+        confidence: [M] the classifier's probability of each claim.
+        right: [M] whether each claim is right.
     """
 
     confidence: np.ndarray
@@ -125,14 +125,15 @@ class Claims(NamedTuple):
 
     @classmethod
     def of(cls, probabilities: np.ndarray, labels: np.ndarray) -> "Claims":
-        """Of [N, K] probabilities: that a text has its likeliest class; with labels [N, K], each class of each text."""
+        """From [N, K] probabilities: a text has its likeliest class; with labels [N, K], it has each class."""
         if labels.ndim == 2:
             return cls(probabilities.ravel(), labels.ravel() > 0)
         return cls(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
     @classmethod
     def of_answers(cls, probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | None) -> "Claims":
-        """One a text: with thresholds [K], that its labels are those predicted, if classes were independent."""
+        """One claim for each text: with thresholds [K], that its labels are the predicted ones, with the product of the
+        classes' probabilities as confidence."""
         if thresholds is None:
             return cls.of(probabilities, labels)
         predicted = probabilities >= thresholds
@@ -141,16 +142,16 @@ class Claims(NamedTuple):
 
     @property
     def are_numbers(self) -> bool:
-        """Whether there are claims, and every confidence is a number."""
+        """Whether there are claims, and every confidence is finite."""
         return bool(len(self.confidence)) and bool(np.isfinite(self.confidence).all())
 
 
 class Bin(NamedTuple):
-    """Claims of like confidence.
+    """Claims of similar confidence.
 
     Attributes:
-        confidence, accuracy: their means.
-        claims: how many.
+        confidence, accuracy: means over the claims.
+        claims: number of claims.
     """
 
     confidence: float
@@ -164,9 +165,9 @@ def equal_width(claims: Claims, bins: int = BINS) -> list[Bin]:
 
 
 def equal_mass(claims: Claims, bins: int | None = None) -> list[Bin]:
-    """Claims by confidence in bins of equally many (Nguyen & O'Connor 2015); equal confidences are in one bin.
+    """Claims by confidence in bins of equal size (Nguyen & O'Connor 2015); equal confidences are in the same bin.
 
-    ``bins``: how many; 15 if not given, or fewer so that each has ten claims: the gaps of smaller ones are chance.
+    ``bins`` is their number: by default 15, or fewer, so that each has ten claims: the gap of a smaller bin is chance.
     """
     bins = int(np.clip(len(claims.confidence) // _FEWEST, 1, BINS)) if bins is None else bins
     ordered = np.sort(claims.confidence)
@@ -182,13 +183,14 @@ def _binned(claims: Claims, place: np.ndarray, bins: int) -> list[Bin]:
 
 
 def calibration_error(bins: list[Bin]) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy; no number without bins."""
+    """Expected calibration error: the mean gap between confidence and accuracy; NaN without bins."""
     count = sum(one.claims for one in bins)
     return sum(one.claims * abs(one.confidence - one.accuracy) for one in bins) / count if count else math.nan
 
 
 def coverage(claims: Claims, shares: int = SHARES) -> list[tuple[float, float]]:
-    """(share of the claims that are kept, the most confident first; accuracy of those); ties have their mean."""
+    """(share of the claims, the most confident first; their accuracy); claims of equal confidence count with their mean
+    accuracy."""
     _, place, counts = np.unique(claims.confidence, return_inverse=True, return_counts=True)
     right = (np.bincount(place, claims.right) / counts)[place][np.argsort(-claims.confidence, kind="stable")]
     kept = np.unique(np.ceil(np.arange(1, shares + 1) / shares * len(right)).astype(int))
@@ -197,7 +199,7 @@ def coverage(claims: Claims, shares: int = SHARES) -> list[tuple[float, float]]:
 
 
 def errors(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Both calibration errors; no numbers where a probability is none."""
+    """Both calibration errors; NaN if a probability is not finite."""
     claims = Claims.of(probabilities, labels)
     kinds = {"calibration_error": equal_width, "calibration_error_equal_mass": equal_mass}
     return {name: calibration_error(bins(claims) if claims.are_numbers else []) for name, bins in kinds.items()}
@@ -206,7 +208,7 @@ def errors(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def describe(
     before: np.ndarray, after: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """What ``calibration.png`` shows, for ``report.json``: bins of equally many claims, and accuracy against coverage.
+    """The content of ``calibration.png``, for ``report.json``: bins of equal size, and accuracy against coverage.
 
     Args:
         before, after: [N, K] probabilities at temperature 1, and at the fitted one.
@@ -215,7 +217,7 @@ def describe(
 
     Returns:
         ``reliability_uncalibrated`` and ``reliability``: [confidence, accuracy, claims] of each bin; ``coverage``:
-        [share, accuracy] of the most confident texts. Empty lists where probabilities are no numbers.
+        [share, accuracy] of the most confident texts. The lists are empty if a probability is not finite.
     """
     curves = {"reliability_uncalibrated": Claims.of(before, labels), "reliability": Claims.of(after, labels)}
     found: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Configurations of published encoders ↔ ours, and whether weights are of that size."""
+"""Configurations of published encoders ↔ ours, and checks that the weights have these sizes."""
 
 import dataclasses
 import json
@@ -16,22 +16,22 @@ from text_cls.encoder_families import FAMILIES, OTHERS, SUPPORTED, class_name
 _ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh",
                 "gelu_accurate": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_python_tanh": "gelu_tanh",
                 "relu": "relu", "silu": "silu", "swish": "silu"}  # fmt: skip
-# A class of models as libraries name it: TF or Flax, the family, the task.
+# Names of model classes in transformers: TF or Flax, the family, the task.
 _ARCHITECTURE = re.compile(r"(?:TF|Flax)?(\w+?)(?:Model|PreTrainedModel|LMHeadModel|For[A-Z]\w*)")
-# Encoders that attend otherwise under the same names.
+# Encoders whose attention differs, though their tensors have the same names, have other values in these fields.
 _ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 BLOCK = re.compile(r"encoder\.layer\.(\d{1,6})\.")
 
 
 def read_config(folder: Path, tf1: bool = False) -> tuple[dict[str, Any], BertConfig]:
-    """``config.json`` of one of ``FAMILIES``, or ``bert_config.json`` → what it says, and our configuration.
+    """``config.json`` of one of ``FAMILIES``, or ``bert_config.json`` → its content, and our configuration.
 
     Args:
-        folder: where it is.
-        tf1: of a TensorFlow 1 checkpoint, whose "gelu" is the tanh form.
+        folder: of the file.
+        tf1: whether it is a TensorFlow 1 checkpoint, whose "gelu" is the tanh form.
 
     Raises:
-        UserError: missing, not JSON, a field missing or out of its bounds, or of another family.
+        UserError: the file is missing or not JSON, a field is missing or out of bounds, or the family is not supported.
     """
     path = next((folder / name for name in ("config.json", "bert_config.json") if (folder / name).exists()), None)
     if path is None:
@@ -54,7 +54,7 @@ def read_config(folder: Path, tf1: bool = False) -> tuple[dict[str, Any], BertCo
 
 
 def _family(raw: dict[str, Any]) -> str:
-    """One of ``FAMILIES``; raises UserError for any other model, by the name that the configuration gives it."""
+    """One of ``FAMILIES``; raises UserError for any other model, with its name in the configuration."""
     if raw.get("quantization_config"):
         raise UserError("quantization_config: quantised weights are not read; take the checkpoint they were made of")
     kind, architectures, code = (raw.get(name) for name in ("model_type", "architectures", "auto_map"))
@@ -77,7 +77,7 @@ def _is_short(name: Any) -> bool:
 
 
 def _family_of(name: str, known: bool) -> str | None:
-    """The family of a class; None for a class of a user's own, where the family is ``known`` otherwise."""
+    """The family of a model class; None for a class of the user's own if the family is ``known`` from another field."""
     found = _ARCHITECTURE.fullmatch(name)
     begins = found[1].lower() if found else ""
     family = next((kind for kind in FAMILIES if class_name(kind) == begins), None)
@@ -87,7 +87,7 @@ def _family_of(name: str, known: bool) -> str | None:
 
 
 class _Fields(dict):
-    """The fields of a configuration; one that is no number and no short text is refused when it is asked for."""
+    """The fields of a configuration; reading a field raises UserError if it is neither a number nor a short text."""
 
     def __getitem__(self, name: str) -> Any:
         value = super().__getitem__(name)
@@ -116,7 +116,7 @@ def _config(kind: str, raw: "_Fields") -> BertConfig:
 
 
 def published_config(config: BertConfig) -> dict[str, Any]:
-    """Our configuration as the family's ``config.json`` has it, but for names of classes."""
+    """Our configuration in the form of the family's ``config.json``, without names of classes."""
     family = FAMILIES[config.family]
     names = {"gelu_tanh": "gelu_pytorch_tanh"}
     values = dataclasses.asdict(config) | {"activation": names.get(config.activation, config.activation)}
@@ -129,7 +129,7 @@ def published_config(config: BertConfig) -> dict[str, Any]:
 
 
 def check_sizes(path: Path, config: BertConfig, tensors: dict[str, np.ndarray]) -> None:
-    """Refuses a configuration of a larger network than the weights are of, before that network is built."""
+    """Raises UserError if the configuration describes a larger network than the weights, before it is built."""
     numbers = {int(found[1]) for name in tensors if (found := BLOCK.match(name))}
     depth = next(i for i in range(len(numbers) + 1) if i not in numbers)
     if config.num_blocks > depth:
@@ -153,7 +153,7 @@ def check_sizes(path: Path, config: BertConfig, tensors: dict[str, np.ndarray]) 
 
 
 def check_shapes(path: Path, expected: dict[str, tuple[int, ...]], tensors: dict[str, np.ndarray]) -> None:
-    """Refuses weights of other shapes than a configuration asks for, and those that are whole numbers."""
+    """Raises UserError for weights whose shapes differ from the configuration's, and for weights that are integers."""
     whole = [f"{name} {tensors[name].dtype}" for name in expected if tensors[name].dtype.kind in "iub"]
     if whole:
         raise UserError(f"{path}: quantised weights are not read, take the checkpoint they were made of: {some(whole)}")

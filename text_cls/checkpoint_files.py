@@ -1,4 +1,4 @@
-"""The weights files of a published checkpoint: which of those in a folder they are, and what is in them together."""
+"""The weights files of a published checkpoint: finds them in a folder, and reads their tensors."""
 
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,21 +15,21 @@ _WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bi
 _PATTERNS = ("*.safetensors.index.json", "*.safetensors", "*.bin.index.json", "*.bin", "*.pth", "*.pt", "*.ckpt*.index")
 _INDEX = (".safetensors.index.json", ".bin.index.json")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
-# What trainers leave beside a model, and libraries that add to one.
+# Files of trainers, and of libraries that add to a model, next to the model's own.
 _NO_MODEL = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|adapter)([_.-].*)?")
 _OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "adapter_model.safetensors", "adapter_model.bin")
 _CONFIGS = ("config.json", "bert_config.json")
 
 
 class Weights(NamedTuple):
-    """Where weights are.
+    """The files of a checkpoint's weights.
 
     Attributes:
-        path: what errors name: the file, the index of its shards, or a TensorFlow 1 checkpoint's prefix.
-        folder: where the files beside it are.
+        path: for error messages: the file, the index of its shards, or a TensorFlow 1 checkpoint's prefix.
+        folder: of the checkpoint's other files.
         shards: the files.
-        of: the shard of every tensor, where there is an index.
-        tf1: whether they are TensorFlow 1's.
+        of: tensor → shard, if there is an index.
+        tf1: whether it is a TensorFlow 1 checkpoint.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Weights(NamedTuple):
     tf1: bool = False
 
     def read(self) -> dict[str, np.ndarray]:
-        """All tensors by the names that they have there.
+        """All tensors, by their names in the files.
 
         Raises:
             UserError: a file is missing or damaged, or the shards are not those of the index.
@@ -67,13 +67,13 @@ _SAME = "take all files from the same checkpoint"
 
 
 def find_weights(path: Path) -> Weights:
-    """The weights that a user means with a folder or a file.
+    """The weights for a path that a user gives, of a folder or a file.
 
-    A link is not followed to where it leads, if the files that belong to the weights are beside the link: in the
-    cache of a hub the weights themselves are elsewhere, and under another name.
+    If the path is a link, and the checkpoint's other files are next to the link, they are used: in the cache of a hub
+    the linked file is in another folder, under another name.
 
     Raises:
-        UserError: there are none, several that could be meant, or a shard is missing or elsewhere.
+        UserError: there are no weights, or several; or a shard is missing or in another folder.
     """
     path = path.absolute()
     if path.with_name(path.name + ".index").is_file():
@@ -103,7 +103,7 @@ def _single(path: Path, tf1: bool = False) -> Weights:
 
 
 def _inner(folder: Path) -> Path:
-    """Where ``modules.json`` says that an older folder of sentence-transformers has its encoder; else the folder."""
+    """The folder of the encoder, which ``modules.json`` names in older folders of sentence-transformers."""
     path = folder / "modules.json"
     if not path.is_file() or any((folder / name).exists() for name in _CONFIGS):
         return folder
@@ -135,13 +135,13 @@ def _in_folder(folder: Path) -> Weights:
 
 
 def _group(file: Path) -> str:
-    """Shards of one model are one group, with whichever of them it is."""
+    """A key that is equal for all shards of one model."""
     shard = _SHARD.fullmatch(file.name)
     return file.name if shard is None else f"{shard[1]} of {shard[3]}{shard[4]}"
 
 
 def _all_shards(path: Path, shard: re.Match[str]) -> Weights:
-    """Shards without an index, which say how many they are."""
+    """All shards of a model without an index; their names have their number."""
     count = int(shard[3])
     names = (f"{shard[1]}-{number:05}-of-{shard[3]}{shard[4]}" for number in range(1, count + 1))
     shards = []
@@ -170,6 +170,6 @@ def _indexed(path: Path) -> Weights:
 
 
 def _is_name(file: str) -> bool:
-    """Whether it is the name of a file, with no folder in it, on any system."""
+    """Whether this is a file name without a folder, on any system."""
     plain = PurePosixPath(file).name == file and PureWindowsPath(file).name == file
     return plain and file not in ("", ".", "..") and "\0" not in file and len(file.encode("utf-8", "replace")) < 256

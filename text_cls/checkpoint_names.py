@@ -1,7 +1,7 @@
-"""The names of tensors in published checkpoints → BERT's Hugging Face names, the encoder's apart from the rest.
+"""The names of tensors in published checkpoints → BERT's Hugging Face names, the encoder's separate from the others.
 
-Trainers and wrappers put names in front (``module.``, ``model.``, ``0.auto_model.``), in any order and number. They are
-not listed here: what stands before the one table of word embeddings is the prefix of everything in the encoder.
+Trainers and wrappers add prefixes (``module.``, ``model.``, ``0.auto_model.``), in any order and number. They are not
+listed here: the prefix of the table of word embeddings, of which there is one, is the prefix of the whole encoder.
 """
 
 import re
@@ -20,9 +20,9 @@ _WORDS = "embeddings.word_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:module|_\w+)\.")  # no tensor of BERT's has such a part in its name
 _OLD = ((".gamma", ".weight"), (".beta", ".bias"))  # of layer norms, at the end
-# What libraries that add to a model put into names; such weights are not those of the encoder alone.
+# Parts of names from libraries that add weights to a model; such an encoder is not complete without them.
 _ADDED = re.compile(r"\.(lora_[A-Za-z_]+|base_layer|modules_to_save|original_module)\.")
-# Heads of other tasks, and positions 0, 1, 2 … that old versions saved.
+# Heads of other tasks, and the positions 0, 1, 2 … that old versions of transformers saved.
 _IGNORED = re.compile(
     r"^(cls\.|classifier\.|pre_classifier\.|qa_outputs\.|vocab_|pooler\.|embeddings\.position_ids$|dropout\.|lm_head\.|"
     r"predictions\.|sop_classifier\.|discriminator_predictions\.|generator_\w+\.)"
@@ -30,17 +30,17 @@ _IGNORED = re.compile(
 
 
 class Named(NamedTuple):
-    """The tensors of a checkpoint: ``encoder`` by BERT's names, ``rest`` those beside the encoder."""
+    """The tensors of a checkpoint: ``encoder`` by BERT's names, ``rest`` those outside the encoder."""
 
     encoder: Tensors
     rest: Tensors
 
 
 def named(path: Path, found: Tensors, family: str = "bert") -> Named:
-    """Tensors by the names of their family → by BERT's.
+    """Tensors by the names of their family → by BERT's names.
 
     Raises:
-        UserError: there are several encoders in it, one of another family, or two tensors have the same name.
+        UserError: there are several encoders, an encoder of another family, or two tensors of the same name.
     """
     bare: Tensors = {}
     for name, array in found.items():
@@ -68,7 +68,7 @@ def named(path: Path, found: Tensors, family: str = "bert") -> Named:
 
 
 def _prefix(path: Path, tensors: Tensors, family: str) -> str:
-    """What stands before the names of the encoder, with the dot behind it."""
+    """The prefix of the encoder's names, with the dot at its end."""
     tables = [name for name in tensors if name == _WORDS or name.endswith("." + _WORDS)]
     if len(tables) > 1:
         raise UserError(
@@ -77,7 +77,7 @@ def _prefix(path: Path, tensors: Tensors, family: str) -> str:
         )
     prefix = tables[0].removesuffix(_WORDS) if tables else ""
     own = FAMILIES[family].prefix.removesuffix(".")
-    known = {other.prefix.removesuffix(".") for other in FAMILIES.values()} - {own, "bert"}  # many call any encoder so
+    known = {other.prefix.removesuffix(".") for other in FAMILIES.values()} - {own, "bert"}  # any encoder may be "bert"
     for part in prefix.split("."):
         if part in known or class_name(part).startswith(OTHERS):
             raise UserError(
@@ -95,14 +95,14 @@ def _modern(name: str) -> str:
 
 
 def _beside(name: str, prefix: str) -> str:
-    """The name of a tensor beside the encoder, without the parts in front that it shares with the encoder."""
+    """The name of a tensor outside the encoder, without the first parts that it shares with the encoder."""
     parts, shared = name.split("."), prefix.split(".")
     same = next((i for i, (a, b) in enumerate(zip(parts, shared, strict=False)) if a != b), 0)
     return ".".join(parts[same:])
 
 
 def trimmed(tensors: Tensors, config: BertConfig) -> Tensors:
-    """An encoder's tensors as ours has them: padding's id is 0, and the first token's position."""
+    """An encoder's tensors in our form: 0 is the id of padding and the position of the first token."""
     found = dict(tensors)
     words, places = (found.get(name) for name in (_WORDS, _POSITIONS))
     if config.pad_id and words is not None and words.ndim == 2 and len(words) > config.pad_id:
@@ -124,24 +124,24 @@ def untrimmed(tensors: Tensors, config: BertConfig) -> Tensors:
 
 
 def swapped(rows: np.ndarray, pad_id: int) -> np.ndarray:
-    """Rows by id with those of 0 and of padding in each other's place."""
+    """Rows by id, with the rows of 0 and of padding exchanged."""
     order = np.arange(len(rows))
     order[[0, pad_id]] = pad_id, 0
     return rows[order]
 
 
 def published_names(tensors: Tensors, family: str) -> Tensors:
-    """Our names → those of a family."""
+    """Tensors by our names → by a family's names."""
     return {to_theirs(name, FAMILIES[family].names): array for name, array in tensors.items()}
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a tensor among the encoder's is none of it, and known: checkpoints without a prefix mix them."""
+    """Whether a tensor is a known one that does not belong to the encoder; checkpoints without a prefix mix both."""
     return bool(_IGNORED.match(name))
 
 
 def from_tf1(found: Tensors) -> Tensors:
-    """google-research/bert's names and [in, out] kernels → dotted ones and [out, in]; the optimizer's are left out."""
+    """google-research/bert's names and [in, out] kernels → dotted names and [out, in], without the optimizer's."""
     tensors = {}
     for name, array in found.items():
         if name == "global_step" or name.endswith(("/adam_m", "/adam_v")):

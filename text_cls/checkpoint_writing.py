@@ -1,4 +1,4 @@
-"""Our encoders and classifiers → checkpoints in the form of Hugging Face, for our loader and ``transformers``."""
+"""Our encoders and classifiers → checkpoints in Hugging Face's format, for our loader and ``transformers``."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from text_cls.wordpiece import SPECIAL, Added, WordPiece
 
 
 def save_encoder(folder: Path, config: BertConfig, encoder: keras.Model, cutter: Cutter) -> None:
-    """Writes configuration, tokeniser and ``model.safetensors`` in the form of the encoder's family.
+    """Writes configuration, tokeniser and ``model.safetensors`` in the format of the encoder's family.
 
     Our loader and the ``transformers`` library read the folder.
     """
@@ -37,7 +37,7 @@ def save_encoder(folder: Path, config: BertConfig, encoder: keras.Model, cutter:
 
 
 def why_not_whole(config: BertClassifierConfig, truncate: str) -> str | None:
-    """Why a classifier cannot be written as a whole in a form that ``transformers`` knows; None: it can."""
+    """Why a whole classifier cannot be written in a format that ``transformers`` knows; None if it can."""
     form = FAMILIES[config.encoder.family].form
     if truncate == WINDOWS:
         return (
@@ -53,10 +53,10 @@ def why_not_whole(config: BertClassifierConfig, truncate: str) -> str | None:
 
 
 def save_classifier(folder: Path, predictor: Predictor) -> None:
-    """Writes a classifier for which ``why_not_whole`` knows nothing: encoder, head, classes and tokeniser.
+    """Writes a classifier for which ``why_not_whole`` is None: encoder, head, classes and tokeniser.
 
     ``transformers`` reads the folder as the ``…ForSequenceClassification`` of the encoder's family, and gives the same
-    logits. What it has no field for, such as temperature and the thresholds of classes, is in one of our own.
+    logits. Values for which it has no field, such as temperature and thresholds, are in a field of our own.
     """
     config, model, tokeniser = predictor.config, predictor.model, predictor.tokeniser
     assert isinstance(config, BertClassifierConfig) and isinstance(tokeniser, PieceTokeniser)
@@ -99,7 +99,7 @@ def _linear(layer: keras.layers.Dense, name: str) -> Tensors:
 
 
 def _tensors(encoder: keras.Model) -> Tensors:
-    """By BERT's names, kernels [out, in]."""
+    """The encoder's tensors by BERT's names, with kernels [out, in]."""
     tensors: Tensors = {}
     for variable, names in layout(encoder):
         parts = np.split(np.asarray(keras.ops.convert_to_numpy(variable)), len(names), axis=-1)
@@ -109,7 +109,7 @@ def _tensors(encoder: keras.Model) -> Tensors:
 
 
 def _ends(cutter: Cutter) -> dict[str, int]:
-    """Ids that ``transformers`` looks for in a configuration."""
+    """Ids that ``transformers`` reads from a configuration."""
     if not isinstance(cutter, LibraryPieces):
         return {}
     return {"bos_token_id": cutter.published_id(cutter.cls_id), "eos_token_id": cutter.published_id(cutter.sep_id)}
@@ -118,7 +118,7 @@ def _ends(cutter: Cutter) -> dict[str, int]:
 def write_tokeniser(
     folder: Path, cutter: Cutter, family: Family, max_length: int | None = None, truncate: str = "head"
 ) -> None:
-    """Writes a tokeniser's file and ``tokenizer_config.json``; other readers know no head_tail, and take the head."""
+    """Writes a tokeniser's file and ``tokenizer_config.json``; other libraries have no head_tail, and keep the head."""
     folder.mkdir(parents=True, exist_ok=True)
     longest: dict[str, Any] = {} if max_length is None else {"model_max_length": max_length}
     longest |= {"truncation_side": "left"} if truncate == "tail" else {}
@@ -134,7 +134,7 @@ def write_tokeniser(
 
 
 def _write_wordpiece(folder: Path, wordpiece: WordPiece) -> dict[str, Any]:
-    """``vocab.txt``, and what goes into ``tokenizer_config.json``: there alone are the tokens added to a vocabulary."""
+    """Writes ``vocab.txt``; returns the content of ``tokenizer_config.json``, which has the added tokens."""
     appended = {token.text for token in wordpiece.added if not token.is_piece}
     pieces = [word for word in wordpiece.words if word not in appended]
     settings: dict[str, Any] = {

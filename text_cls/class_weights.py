@@ -8,11 +8,11 @@ from text_cls.config import ObjectiveConfig
 
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """[K] weights of labels [N], or of labels [N, K] of 0 and 1 where a text has several.
+    """[K] weights for labels [N], or for labels [N, K] of 0 and 1 with several labels a text.
 
-    One label: N / (K · n_k), in inverse proportion to the classes' frequencies, 1 on average over the examples.
-    Several: (N − n_k) / n_k, negatives by positives, the factor of a class's positive term (``pos_weight`` of others);
-    1 for a class that all texts have, or none.
+    One label: N / (K · n_k), in inverse proportion to the classes' frequencies; the mean over the examples is 1.
+    Several: (N − n_k) / n_k, negatives by positives, the factor of a class's positive term (``pos_weight`` in other
+    libraries); 1 for a class of all texts or of none.
     """
     if labels.ndim == 2:
         positives = (labels > 0).sum(axis=0)
@@ -24,14 +24,14 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def logit_adjustment(labels: np.ndarray, num_classes: int, tau: float) -> np.ndarray | None:
-    """[K] what is added to the logits in the loss: τ · log π_k (Menon et al. 2021, Eq. 10), None for τ = 0.
+    """[K] offsets of the logits in the loss: τ · log π_k (Menon et al. 2021, Eq. 10); None for τ = 0.
 
-    The logits themselves then are what separates the classes whatever their shares: with τ = 1 their largest has the
-    smallest balanced error, the mean over the classes of the share of their rows that are missed.
+    The network's own logits then do not depend on the classes' shares: with τ = 1, the largest logit gives the smallest
+    balanced error, which is the mean over the classes of their share of wrong rows.
 
     Args:
-        labels: [N] class numbers of the training rows; π is their share. A class without rows counts as if it had one:
-            its prior would be 0, and no logit made up for that.
+        labels: [N] class numbers of the training rows; π_k is the share of class k. A class without rows counts as one
+            row, because log 0 is infinite.
         num_classes: K.
         tau: τ.
     """
@@ -42,10 +42,10 @@ def logit_adjustment(labels: np.ndarray, num_classes: int, tau: float) -> np.nda
 
 
 def margin_weights(config: ObjectiveConfig, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
-    """[K] weights of the errors of each class for a model of margins, or None where all weigh 1.
+    """[K] weights of the errors of each class, for a model with margins; None if all are 1.
 
-    It has no logits that could be adjusted: with ``logit_adjustment`` τ they are the balanced weights to the power τ. A
-    class without training rows weighs 1: it may have rows where the model is fitted on validation rows too.
+    Such a model has no logits to adjust: with ``logit_adjustment`` τ, the weights are the balanced weights to the power
+    τ. A class without training rows has weight 1: it may have validation rows, on which the model is fitted too.
     """
     if config.logit_adjustment and labels.ndim == 1:
         weights = balanced_weights(labels, num_classes) ** np.float32(config.logit_adjustment)
@@ -57,7 +57,7 @@ def margin_weights(config: ObjectiveConfig, labels: np.ndarray, num_classes: int
     return np.where(weights > 0, weights, np.float32(1))
 
 
-# (labels [N] or [N, K], K) → [K] weights, or None where every class weighs 1
+# (labels [N] or [N, K], K) → [K] weights, or None if all are 1
 CLASS_WEIGHTS: dict[str, Callable[[np.ndarray, int], np.ndarray | None]] = {
     "none": lambda labels, num_classes: None,
     "balanced": balanced_weights,

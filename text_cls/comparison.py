@@ -1,4 +1,4 @@
-"""Two classifiers on the same test rows as a task: accuracies with intervals, where they disagree, McNemar's test."""
+"""The task of comparing two classifiers on the same test rows: accuracies, intervals, McNemar's test."""
 
 import os
 from pathlib import Path
@@ -19,11 +19,11 @@ def compare_runs(config: ComparisonConfig, run: str, write: bool = True) -> dict
 
     Args:
         config: every choice.
-        run: the first: a run's folder, or a file of test rows in it; ``config.other`` is the second.
-        write: whether anything is to be written.
+        run: the first run, as its folder or a file of test rows in it; ``config.other`` is the second.
+        write: whether to write the file.
 
     Raises:
-        UserError: a run has no test rows, they are damaged, or they are not the same; ``out`` holds something else.
+        UserError: a run has no test rows, they are damaged, or the runs have different ones; ``out`` is another file.
     """
     first, second = read_scored(Path(run)), read_scored(Path(config.other))
     check_same_rows(first, second)
@@ -36,7 +36,7 @@ def compare_runs(config: ComparisonConfig, run: str, write: bool = True) -> dict
 
 
 def check_same_rows(first: Scored, second: Scored) -> None:
-    """Raises UserError where two runs have not tested the same rows."""
+    """Raises UserError if two runs have different test rows."""
     what = f"{first.path} and {second.path}"
     if first.rows != second.rows:
         raise UserError(
@@ -51,7 +51,7 @@ def check_same_rows(first: Scored, second: Scored) -> None:
 
 
 def compared(first: Scored, second: Scored, seed: int = 0) -> dict[str, Any]:
-    """Everything that is said of two classifiers on the same rows."""
+    """The comparison of two classifiers on the same rows."""
     one, two = first.right, second.right
     table = {
         "both_right": int((one & two).sum()),
@@ -76,7 +76,7 @@ def compared(first: Scored, second: Scored, seed: int = 0) -> dict[str, Any]:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """A comparison to read."""
+    """A comparison as text for a reader."""
     lines = [
         f"{name}  {run}: accuracy {accuracy:.4f}, {low:.4f} to {high:.4f}"
         for name, run, accuracy, (low, high) in zip(
@@ -99,7 +99,7 @@ def as_text(found: dict[str, Any]) -> str:
 
 
 def _check_out(out: Path) -> None:
-    """Refuses to put a comparison in the place of anything but a comparison."""
+    """Raises UserError if ``out`` exists and is not a comparison."""
     if not os.path.lexists(out):
         return
     check_regular(out)

@@ -19,7 +19,7 @@ FEWEST_SUBWORDS = 5 + 256  # the special tokens, and the bytes
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Config):
-    """What is read, how it is split, and which rows count."""
+    """Which data set is read, how it is split, and which rows are used."""
 
     dataset: str = option("bbc_news", "Named data set, or the form of your own.", choices="text_cls.datasets:DATASETS")
     data_path: Path | None = option(None, "File or folder of the data set; ag_news and imdb can be downloaded.")
@@ -87,7 +87,7 @@ class DataConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class CleaningConfig(Config):
-    """How raw text becomes words; every field is a step that can be switched."""
+    """How raw text becomes words; every field switches one step."""
 
     lower_case: bool = option(True, "Fold case.")
     strip_html: bool = option(True, "Drop tags, resolve entities.")
@@ -122,7 +122,7 @@ class VocabularyConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class LinearConfig(Config):
-    """What stands beside the network."""
+    """Linear models that are added to the network."""
 
     linear: str = option(
         "auto",
@@ -135,7 +135,7 @@ class LinearConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig(Config):
-    """What is fed to a classifier at a time, and how its loss is made."""
+    """The size of a batch in tokens, and the loss."""
 
     batch_tokens: int = option(0, "Tokens in a batch, padding included, instead of --batch_size rows; 0: off.", low=0)
     label_smoothing: float = option(0.0, "Share of the target spread over all classes.", low=0.0, high=0.99)
@@ -156,7 +156,7 @@ class ObjectiveConfig(Config):
     def check(self) -> None:
         if self.logit_adjustment and self.class_weights != "none":
             raise UserError(
-                f"--logit_adjustment={self.logit_adjustment} and --class_weights={self.class_weights} both make up for "
+                f"--logit_adjustment={self.logit_adjustment} and --class_weights={self.class_weights} both correct for "
                 "the classes' shares, together twice: use one of them"
             )
 
@@ -186,7 +186,7 @@ class TuningConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class TextTaskConfig(TaskConfig):
-    """What the training of any text classifier takes."""
+    """The choices for training any text classifier."""
 
     data: DataConfig = nested(DataConfig)
     objective: ObjectiveConfig = nested(ObjectiveConfig)

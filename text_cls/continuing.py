@@ -1,6 +1,6 @@
-"""Going on from a finished run: its words and weights are where another run starts.
+"""Starting a run from the vocabulary and the weights of a finished run, its source.
 
-The head comes along where the classes are the same; otherwise it is a new one.
+If the classes are the same, the run starts with the source's head too; otherwise with a new head.
 """
 
 import dataclasses
@@ -25,19 +25,19 @@ from training.run import Run
 from training.run_config import flags_of
 
 drop = continuing.drop
-# What may be another in the run that goes on: it fixes no weight, and no meaning of one.
+# Choices that may differ from the source's, because no weight depends on them.
 _FREE = {"dropout", "attention_dropout", "token_dropout", "head_dropout", "num_classes"}
 Own = TypeVar("Own", bound=WordTokeniser | SubwordTokeniser)
 
 
 class Source(NamedTuple):
-    """A finished run that another one starts from.
+    """A finished run that a new run starts from.
 
     Attributes:
-        run: its folder, which may be gone once the other one has begun.
-        predictor: its words and weights.
+        run: its folder, which may have been removed since the new run began.
+        predictor: its vocabulary and weights.
         fingerprint: of the weights.
-        is_new: whether the run that goes on has still to begin.
+        is_new: whether the new run has not begun yet.
     """
 
     run: Path
@@ -46,14 +46,14 @@ class Source(NamedTuple):
     is_new: bool
 
     def own_tokeniser(self, kind: type[Own]) -> Own:
-        """What reads its texts; raises UserError if it is of another kind."""
+        """The source's tokeniser; raises UserError if it is of another kind."""
         tokeniser = self.predictor.tokeniser
         if not isinstance(tokeniser, kind):
             raise UserError(f"--init_from={self.run} has another tokeniser; give the flags of its flags.txt")
         return tokeniser
 
     def cleaner(self, kind: type[WordTokeniser] | type[SubwordTokeniser], config: CleaningConfig) -> Cleaner:
-        """What cleans its texts; raises UserError if a flag says otherwise."""
+        """The source's cleaner; raises UserError if a flag differs from it."""
         cleaner = self.own_tokeniser(kind).cleaner
         check_same(self, config, cleaner.config, "cleaning steps")
         return cleaner
@@ -63,7 +63,7 @@ def read_source(run: Path | None, placement: Placement, run_dir: Path | str | No
     """The run of ``--init_from``; see ``training.continuing.find_origin``.
 
     Raises:
-        UserError: it is not finished, or damaged.
+        UserError: the run is not finished, or damaged.
     """
     if run is None:
         return None
@@ -74,21 +74,21 @@ def read_source(run: Path | None, placement: Placement, run_dir: Path | str | No
 
 
 def inputs_of(source: Source | None) -> dict[str, str]:
-    """What a run depends on besides its configuration and its data: the source's weights."""
+    """The entry of ``data.json`` for the source's weights."""
     return continuing.inputs_of(source and source.fingerprint)
 
 
 def keep(source: Source | None, run: Run) -> None:
-    """Copies the source into the folder of the run that begins with it."""
+    """Copies the source into the folder of the new run."""
     if source is not None:
         continuing.keep(run, source.predictor.save)
 
 
 def check_used(source: Source, config: Config, names: Iterable[str]) -> None:
-    """Refuses flags that the source decides, unless they have their default or say what its flags.txt says.
+    """Checks flags that the source decides: they must have their default or the value in the source's flags.txt.
 
     Raises:
-        UserError: one would be ignored.
+        UserError: a flag has another value, which would be ignored.
     """
     if not source.is_new:
         return
@@ -103,10 +103,10 @@ def check_used(source: Source, config: Config, names: Iterable[str]) -> None:
 
 
 def check_same(source: Source, here: Config, there: Config, flags: str) -> None:
-    """Refuses choices that are others than the source's; ``flags`` says which they are.
+    """Compares choices with those of the source; ``flags`` names them in the message.
 
     Raises:
-        UserError: some differ.
+        UserError: some choices differ.
     """
     mine, theirs = _flat(dataclasses.asdict(here)), _flat(dataclasses.asdict(there))
     free = _FREE if theirs.get("position") == "learned" else _FREE | {"max_length"}
@@ -117,10 +117,10 @@ def check_same(source: Source, here: Config, there: Config, flags: str) -> None:
 
 
 def start_from(source: Source, predictor: Predictor) -> str:
-    """Gives a predictor the source's weights; returns what a reader of the result should know.
+    """Assigns the source's weights to a predictor; returns a note for readers of the result.
 
     Raises:
-        UserError: the models are of different kinds or shapes, or read texts otherwise.
+        UserError: the models are of different kinds or shapes, or have different tokenisers.
     """
     theirs = source.predictor
     if type(theirs.config) is not type(predictor.config):
@@ -141,13 +141,13 @@ def start_from(source: Source, predictor: Predictor) -> str:
 
 
 def seen_before(source: Source, splits: Splits) -> tuple[str, ...]:
-    """A note where validation or test rows are not those of the source: it may have been trained on some of them."""
+    """A note if validation or test rows differ from the source's, which may have been trained on some of them."""
     held_out = {"validation": splits.validation.fingerprint(), "test": splits.test.fingerprint()}
     return continuing.seen_before(source.run, held_out, "rows")
 
 
 def _flat(nested: dict[str, Any]) -> dict[str, Any]:
-    """Without the levels of a nested configuration."""
+    """The values of a nested configuration on one level."""
     flat: dict[str, Any] = {}
     for name, value in nested.items():
         flat |= _flat(value) if isinstance(value, dict) else {name: value}

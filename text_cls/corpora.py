@@ -1,4 +1,4 @@
-"""Splits → their words or word pieces, computed once and kept in the cache."""
+"""Splits → their words or word pieces, computed once and then read from the cache."""
 
 import dataclasses
 import hashlib
@@ -13,12 +13,12 @@ from files.errors import UserError
 from text_cls.data import Splits, Texts, empty_message, without_empty
 from text_cls.preprocess import Cleaner, Corpus, Fields, tokenise
 
-_REMEDY = "; put a whole one in its place"  # files.npz says so; here it is made again
-Tokenise = Callable[[Sequence[Fields], int], Corpus]  # (texts, processes or 0 for one a core) → words
+_REMEDY = "; put a whole one in its place"  # in errors of files.npz; not needed here: texts are read again
+Tokenise = Callable[[Sequence[Fields], int], Corpus]  # (texts, number of processes or 0 for one per core) → words
 
 
 class CorpusCache(NamedTuple):
-    """Where tokenised texts are kept; ``write`` is off where nothing is to be written."""
+    """The folder of tokenised texts; with ``write`` false nothing is written."""
 
     folder: Path
     write: bool = True
@@ -36,13 +36,13 @@ def tokenise_splits(splits: Splits, tokenise: Tokenise, key: str, cache: CorpusC
 
     Args:
         splits: the data set.
-        tokenise: what does it.
-        key: all that its result depends on besides the texts.
-        cache: where the result is kept.
+        tokenise: texts → words.
+        key: of everything that the result of ``tokenise`` depends on besides the texts.
+        cache: of results.
         skip_empty: whether to leave out texts without words.
 
     Raises:
-        UserError: a text without words that is not to be left out, or a split that has no other texts.
+        UserError: a text has no words and ``skip_empty`` is false, or all texts of a split have no words.
     """
     corpora: dict[str, Corpus] = {}
     changes: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def _cached(name: str, texts: Texts, tokenise: Tokenise, key: str, cache: Corpus
 
 
 def _load(path: Path, count: int) -> Corpus | None:
-    """The corpus of ``count`` texts that is kept at ``path``; None if there is none, or, with a note, no whole one."""
+    """The corpus of ``count`` texts at ``path``; None if there is none, or, with a note, if it is damaged."""
     try:
         if not path.exists():
             return None
@@ -97,7 +97,7 @@ def _load(path: Path, count: int) -> Corpus | None:
 
 
 def _save(corpus: Corpus, path: Path) -> None:
-    """Keeps a corpus; where that is impossible a note says so, and nothing else is lost."""
+    """Writes a corpus; if that fails, prints a note."""
     try:
         corpus.save(path)
     except OSError as error:

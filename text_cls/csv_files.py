@@ -1,8 +1,8 @@
-"""CSV files in any dialect → rows that know their line.
+"""CSV files in any dialect → rows with their line numbers.
 
-A dialect is what stands between columns and how a text that contains it is quoted. It is recognised, or told by flags.
-Reading is strict: a quotation mark that is never closed, or closed in the middle of a column, is an error that names
-the line where it was opened, since every row behind it would be lost in it.
+A dialect is the delimiter of columns and the way in which texts are quoted. It is recognised, or set by flags. Reading
+is strict: a quotation mark that is never closed, or closed in the middle of a column, is an error that names the line
+where it was opened, because all rows after it would become part of the quoted text.
 """
 
 import csv
@@ -22,30 +22,30 @@ csv.field_size_limit(LONGEST)
 DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|"}
 QUOTINGS = ("auto", "double", "backslash", "none")
 _ESCAPED = re.compile(r'\\([\\"])')
-_QUOTE = "\ufdd0"  # stands for an escaped quotation mark while a row is cut; no text has it: it is no character
-_EXCEL = re.compile(r'"?sep=(.)"?[,;\t]*\r?\n', re.IGNORECASE)  # a first line by which Excel tells itself the delimiter
+_QUOTE = "\ufdd0"  # replaces an escaped quotation mark while a row is split; it is no character, so no text has it
+_EXCEL = re.compile(r'"?sep=(.)"?[,;\t]*\r?\n', re.IGNORECASE)  # a first line that tells Excel the delimiter
 _TOO_LONG = f"a row of more than {LONGEST:,} characters"
-_MOST = 0.6  # share of a row's lines that look like rows, from which on they are taken for rows
-_MANY = 10  # lines that a row without a label has to have for that
+_MOST = 0.6  # if more than this share of a row's lines look like rows, they are taken for rows
+_MANY = 10  # and the row has this many lines, if there is no label to check
 _SAMPLE = 50  # rows that decide the delimiter
 
 
 def check_delimiter(name: str) -> None:
-    """Raises UserError for what cannot stand between columns."""
+    """Raises UserError for anything that cannot be a delimiter."""
     if name not in ("auto", *DELIMITERS) and (len(name) != 1 or name in '"\\\r\n'):
         raise UserError(f"--delimiter={name!r}: use auto, {', '.join(DELIMITERS)}, or one character")
 
 
 class Dialect(NamedTuple):
-    """How a CSV file is cut.
+    """How a CSV file is split into rows and columns.
 
     Attributes:
         delimiter: the character between columns.
         quoting: a quotation mark in a quoted text is doubled (``double``) or has a backslash (``backslash``); or
-            quotation marks mean nothing (``none``), and a row is a line.
-        skip_space: whether a space after a delimiter means nothing.
-        told: whether the user said how texts are quoted: then what looks like a mistake is not.
-        skip_lines: in front of the first row.
+            quotation marks have no meaning (``none``), and a row is a line.
+        skip_space: whether a space after a delimiter is ignored.
+        told: whether the user set ``quoting``: then nothing is taken for a mistake in quoting.
+        skip_lines: number of lines before the first row.
     """
 
     delimiter: str = ","
@@ -66,11 +66,11 @@ class Line(NamedTuple):
     first: int  # line of the file
     last: int
     values: list[str]
-    lines: Sequence[str] = ()  # as they are in the file, if they are several
+    lines: Sequence[str] = ()  # as in the file, if there are several
 
 
 class Unreadable(NamedTuple):
-    """A row that cannot be cut; ``lines`` are its own, up to the one at fault."""
+    """A row that cannot be split into columns; ``lines`` are its lines up to the one with the mistake."""
 
     first: int
     message: str
@@ -78,7 +78,7 @@ class Unreadable(NamedTuple):
 
 
 class _Rows:
-    """Lines for ``csv.reader``, which remembers those of the row that is being read, to give them again."""
+    """Gives lines to ``csv.reader``, and remembers the lines of the current row, to give them again."""
 
     def __init__(self, lines: Iterator[str], dialect: Dialect) -> None:
         self._lines, self._dialect = lines, dialect
@@ -102,12 +102,12 @@ class _Rows:
         return line
 
     def next_row(self) -> int:
-        """Begins a row; returns the number of its first line."""
+        """Starts a row; returns the number of its first line."""
         self.row, self._taken = [], 0
         return self.number + 1
 
     def go_back_to(self, line: int) -> None:
-        """Gives the row's lines from the one of this number on again."""
+        """The next line is the row's line of this number again."""
         count = self.number + 1 - line
         if count > 0:
             self._again.extendleft(reversed(self.row[-count:]))
@@ -115,7 +115,7 @@ class _Rows:
 
 
 def read_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[Line | Unreadable]:
-    """Cuts lines into rows; after one that cannot be cut it goes on behind the line that is at fault."""
+    """Reads rows; after a row that cannot be split, it goes on after the line with the mistake."""
     rows = _Rows(lines, dialect)
     reader = dialect.reader(rows)
     while True:
@@ -149,7 +149,7 @@ def _complaint(rows: _Rows, opened: int, error: csv.Error) -> str:
 
 
 def _opened(row: Sequence[str], dialect: Dialect) -> int:
-    """Number of the line, counted from the row's first, where the last quoted column begins."""
+    """The line, counted from the first of the row, where the last quoted column begins."""
     text, place, opened = "".join(row), 0, 0
     delimiter = re.escape(dialect.delimiter)
     inside = re.compile(r'(?:[^"\\]++|\\.|"")*+"' if dialect.quoting == "backslash" else r'(?:[^"]++|"")*+"', re.DOTALL)
@@ -166,10 +166,10 @@ def _opened(row: Sequence[str], dialect: Dialect) -> int:
 
 
 def find_dialect(path: Path, form: Format) -> Dialect:
-    """The dialect of a file: what the flags say, and for the rest what it looks like; reads all of it once.
+    """The dialect of a file, from the flags and otherwise from the file, which is read once.
 
     Raises:
-        UserError: it cannot be read, or two delimiters fit a file without a header row.
+        UserError: the file cannot be read, or it has no header row and two delimiters fit it.
     """
     escaped = has_escaped_quotes(path, form.max_megabytes)
     start = beginning(path, form.max_megabytes, form.encoding)
@@ -185,9 +185,10 @@ def find_dialect(path: Path, form: Format) -> Dialect:
 
 
 def _find_delimiter(path: Path, start: str, form: Format) -> str:
-    """What stands between the columns of a file that begins with ``start``.
+    """The delimiter of a file that begins with ``start``.
 
-    The one that gives most of the wanted columns in the first row; among those, the one whose rows are most alike.
+    It is the one with which the first row has the most of the wanted columns; of several, the one with which the most
+    rows have the same number of columns.
     """
     candidates = "\t,;|" if re.search(r"\.(tsv|tab)\b", path.name.lower()) else ",\t;|"
     wanted = {name for name, _ in form.required()}
@@ -210,7 +211,7 @@ def _find_delimiter(path: Path, start: str, form: Format) -> str:
 
 
 def _sample(start: str, dialect: Dialect) -> list[list[str]]:
-    """The first rows that can be cut, without the last line, of which the beginning of a file may have only a part."""
+    """The first rows that can be split, without the last line, which may be incomplete."""
     lines = list(io.StringIO(start, newline=""))
     whole = lines[:-1] if len(lines) > 1 and len(start) >= BEGINNING else lines
     rows = (row for row in read_rows(iter(whole), dialect) if isinstance(row, Line) and row.values)
@@ -218,13 +219,13 @@ def _sample(start: str, dialect: Dialect) -> list[list[str]]:
 
 
 def _skips_space(start: str, dialect: Dialect) -> bool:
-    """Whether every delimiter of the first row has a space behind it."""
+    """Whether every delimiter of the first row is followed by a space."""
     header = next(iter(_sample(start, dialect)), [])
     return len(header) > 1 and dialect.delimiter != " " and all(name.startswith(" ") for name in header[1:])
 
 
 def _find_quoting(path: Path, dialect: Dialect, form: Format) -> str:
-    """``backslash`` if fewer rows cannot be used that way, else ``double``."""
+    """``backslash`` if fewer rows are unusable with it than with ``double``; otherwise ``double``."""
     found = {}
     for quoting in ("double", "backslash"):
         with open_text(path, form.max_megabytes, form.encoding) as file:
@@ -233,7 +234,7 @@ def _find_quoting(path: Path, dialect: Dialect, form: Format) -> str:
 
 
 def _problems(rows: Iterator[Line | Unreadable]) -> int:
-    """How many rows cannot be cut, or have another number of columns than the first."""
+    """The number of rows that cannot be split, or have another number of columns than the first row."""
     width, problems = 0, 0
     for row in rows:
         if isinstance(row, Unreadable):
@@ -245,19 +246,19 @@ def _problems(rows: Iterator[Line | Unreadable]) -> int:
 
 
 class SeveralLines:
-    """Looks at rows of several lines: is each of their lines a row, which a quotation mark has swallowed?"""
+    """Checks rows of several lines: a quotation mark that is closed too late turns many rows into one."""
 
     def __init__(self, path: Path, dialect: Dialect, label: int | None) -> None:
-        """``label`` is the place of the label in a row, if it has one."""
+        """``label`` is the column number of the label, if there is one."""
         self._path, self._label, self._told = path, label, dialect.told
         self._plain = dialect._replace(quoting="none")
         self._labels: set[str] = set()  # of rows of one line
-        # A row, those of its lines that have as many columns, and how many lines it has.
+        # A row, those of its lines that have the same number of columns, and its number of lines.
         self._suspects: list[tuple[Line, list[list[str]], int]] = []
         self._count, self._longest = 0, Line(0, 0, [])
 
     def see(self, row: Line) -> None:
-        """Takes note of a whole row."""
+        """Records a row."""
         if not row.lines:
             if self._label is not None:
                 self._labels.add(row.values[self._label].strip())
@@ -270,10 +271,10 @@ class SeveralLines:
             self._suspects.append((row, alike, len(lines)))
 
     def notes(self) -> list[str]:
-        """What a reader should know of them.
+        """Notes about rows of several lines.
 
         Raises:
-            UserError: most lines of a row, without quotation marks, would be rows with the labels of others.
+            UserError: without quotation marks, most lines of a row would be rows, with labels of other rows.
         """
         for row, alike, lines in self._suspects:
             if self._label is None:

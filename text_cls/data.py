@@ -1,4 +1,4 @@
-"""A data set's rows → splits: the one place that decides which rows count, and where."""
+"""Rows of a data set → splits: the one place that decides which rows are used, and in which split."""
 
 import dataclasses
 import hashlib
@@ -14,8 +14,9 @@ import numpy as np
 
 from files.download import cache_of
 from files.errors import UserError
-from text_cls.datasets import find_rows, keep_of
+from text_cls.datasets import find_rows
 from text_cls.format import some
+from text_cls.found_rows import keep_of
 from text_cls.labels import Rare
 from text_cls.numbering import Numbered, Numbering
 from text_cls.readers import BadRows
@@ -24,7 +25,7 @@ from text_cls.splitting import check_counts, drawn, stratified
 if TYPE_CHECKING:
     from text_cls.config import DataConfig
 
-_WORDS = 8  # of two texts that are compared before the rest is
+_WORDS = 8  # texts are compared by their first words, and in full only if these are equal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Texts:
     """Examples of one split.
 
     Attributes:
-        fields: the raw texts of each example (headline and description, say).
-        labels: [N] int32 class numbers, or [N, K] uint8 of 0 and 1 with several labels a text; None where there are
-            none.
+        fields: the raw texts of each example, such as headline and description.
+        labels: [N] int32 class numbers, or [N, K] uint8 of 0 and 1 with several labels a text; None for rows without
+            labels.
         ids: of each example.
         where: file and line of each example.
     """
@@ -65,7 +66,7 @@ class Texts:
 
 
 def _unambiguous(field: str) -> str:
-    """The field, in another form if it holds what separates fields and rows."""
+    """The field, in another form if it contains a separator of fields or rows."""
     return "\x1d" + repr(field) if re.search("[\x1d-\x1f]", field) else field
 
 
@@ -76,8 +77,8 @@ class Splits:
     Attributes:
         classes: names by class number.
         train, validation, test: labelled splits.
-        unlabeled: the data set's own test rows without labels, to be predicted; None for most.
-        notes: what a reader of the result should know (rows left out, duplicates).
+        unlabeled: the data set's own test rows without labels, which are predicted; None for most data sets.
+        notes: for readers of the result, about rows left out and duplicates.
     """
 
     classes: tuple[str, ...]
@@ -88,16 +89,16 @@ class Splits:
     notes: tuple[str, ...]
 
     def parts(self) -> dict[str, Texts]:
-        """The splits that there are, by name."""
+        """The splits that are not None, by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test, "unlabeled": self.unlabeled}
         return {name: texts for name, texts in named.items() if texts is not None}
 
     def sizes(self) -> str:
-        """The number of texts in each, as a phrase."""
+        """The number of texts in each split, as text."""
         return ", ".join(f"{len(texts):,} {name}" for name, texts in self.parts().items())
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, class counts and fingerprints: what goes into the run folder."""
+        """Sizes, class counts and fingerprints, for the run folder."""
         description: dict[str, Any] = {"classes": self.classes, "notes": self.notes}
         for name, texts in self.parts().items():
             counts = None if texts.labels is None else class_counts(texts.labels, len(self.classes)).tolist()
@@ -110,12 +111,12 @@ class Splits:
 
 def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Splits:
     """Reads a data set and splits it: rare classes → class numbers → test, validation and training rows → duplicates →
-    the rows that are drawn. Texts that turn out to have no words leave later, by ``without_empty``.
+    rows drawn. ``without_empty`` removes texts without words later, after cleaning.
 
     Args:
-        config: what to read, and which rows of it.
+        config: what to read, and which rows to use.
         seed: of the splits and of the rows drawn.
-        cache: where downloads are kept; None for the default.
+        cache: folder of downloads; None for the default.
 
     Raises:
         UserError: whatever is wrong with the files; the message names file, line and remedy.
@@ -140,12 +141,7 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
     for name, texts in (("training", train), ("validation", validation), ("test", test)):
         if not len(texts):
             raise UserError(f"{config.data_path or config.dataset}: no {name} rows that can be used")
-    if config.train_rows:
-        train = draw_rows(train, config.train_rows, config.balanced_rows, seed, "train")
-        if not config.multi_label and len(set(np.asarray(train.labels).tolist())) < 2:
-            raise UserError(f"--train_rows={config.train_rows} are all of one class: draw more, or --balanced_rows")
-    if config.test_rows:
-        test = draw_rows(test, config.test_rows, config.balanced_rows, seed, "test")
+    train, test = _drawn(config, train, test, seed)
     splits = Splits(classes, train, validation, test, unlabeled, (*numbering.notes, *bad.notes(), *more))
     changes: dict[str, Any] = {
         name: dataclasses.replace(texts, fields=joined_fields(texts.fields, config.join_fields))
@@ -154,16 +150,27 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
     return dataclasses.replace(splits, **changes)
 
 
+def _drawn(config: "DataConfig", train: Texts, test: Texts, seed: int) -> tuple[Texts, Texts]:
+    """As many training and test rows as ``--train_rows`` and ``--test_rows`` ask for."""
+    if config.train_rows:
+        train = draw_rows(train, config.train_rows, config.balanced_rows, seed, "train")
+        if not config.multi_label and len(set(np.asarray(train.labels).tolist())) < 2:
+            raise UserError(f"--train_rows={config.train_rows} are all of one class: draw more, or --balanced_rows")
+    if config.test_rows:
+        test = draw_rows(test, config.test_rows, config.balanced_rows, seed, "test")
+    return train, test
+
+
 def without_empty(texts: Texts, lengths: np.ndarray, skip: bool) -> np.ndarray:
-    """The rows whose texts have words.
+    """The numbers of the rows whose texts have words.
 
     Args:
         texts: one split.
         lengths: [N] words of each text after cleaning.
-        skip: whether to leave out the others.
+        skip: whether rows without words are left out.
 
     Raises:
-        UserError: a text has no words and is not to be left out.
+        UserError: a text has no words, and ``skip`` is false.
     """
     empty = np.flatnonzero(lengths == 0)
     if len(empty) and not skip:
@@ -172,7 +179,7 @@ def without_empty(texts: Texts, lengths: np.ndarray, skip: bool) -> np.ndarray:
 
 
 def empty_message(texts: Texts, row: int) -> str:
-    """Says that a row has no words."""
+    """The message for a row without words."""
     return f"{texts.where[row]}: the text {texts.fields[row][0][:40]!r} is empty after cleaning"
 
 
@@ -189,21 +196,21 @@ def _check_labelled(config: "DataConfig", labelled: Texts, classes: Sequence[str
 
 
 def check_joined(join_fields: str) -> None:
-    """Raises UserError for what only encoders know."""
+    """Raises UserError for ``pair``, which only encoders have."""
     if join_fields == "pair":
         raise UserError("--join_fields=pair is for encoders (finetune_bert, embed_text): use sep or space")
 
 
 def joined_fields(texts: Sequence[tuple[str, ...]], join_fields: str) -> list[tuple[str, ...]]:
-    """The fields of every text, in one with a space between them if ``join_fields`` is ``space``."""
+    """The fields of every text; joined into one with spaces if ``join_fields`` is ``space``."""
     return [(" ".join(fields),) for fields in texts] if join_fields == "space" else list(texts)
 
 
 def draw_rows(texts: Texts, count: int, balanced: bool, seed: int, name: str) -> Texts:
-    """``count`` of the texts, in the original order: each class by its share, or as many of each.
+    """``count`` of the texts, in the original order: by the shares of the classes, or the same number of each class.
 
     Raises:
-        UserError: there are not that many.
+        UserError: there are fewer texts.
     """
     assert texts.labels is not None
     rows = drawn(texts.labels, count, balanced, seed)
@@ -220,7 +227,7 @@ def _texts(numbered: Numbered) -> Texts:
 
 
 def _split(texts: Texts, share: float, seed: int, classes: Sequence[str], name: str) -> tuple[Texts, Texts]:
-    """(the rest, a stratified share), both in the original order."""
+    """(the remaining texts, a stratified share), both in the original order."""
     assert texts.labels is not None
     if texts.labels.ndim == 1:  # with several labels a text, a rare one may be in one part only
         counts = class_counts(texts.labels, len(classes))
@@ -235,7 +242,11 @@ def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def _duplicates(train: Texts, validation: Texts, test: Texts, drop: bool) -> tuple[Texts, Texts, Texts, list[str]]:
-    """Finds texts that appear in two splits, and drops them from the one that is nearer to training where asked."""
+    """Finds texts that appear in two splits; ``drop`` removes them from training, or from validation if also in test.
+
+    Returns:
+        Training, validation and test texts, and notes.
+    """
     keys = _keys({"train": train, "validation": validation, "test": test})
     notes = []
     splits = {"train": train, "validation": validation}
@@ -251,7 +262,7 @@ def _duplicates(train: Texts, validation: Texts, test: Texts, drop: bool) -> tup
 
 
 def _keys(parts: dict[str, Texts]) -> dict[str, list[bytes]]:
-    """Of every text; empty where its first words already tell it from all texts of the other splits."""
+    """A key for every text; empty if no text of another split begins with the same words."""
     first = {name: [_first_words(fields) for fields in texts.fields] for name, texts in parts.items()}
     splits_with = Counter(itertools.chain.from_iterable(map(set, first.values())))
     return {
@@ -268,5 +279,5 @@ def _first_words(fields: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _key(fields: tuple[str, ...]) -> bytes:
-    """Equal for texts that differ in case and white space only."""
+    """A hash that is equal for texts that differ in case and white space only."""
     return hashlib.md5(" ".join(" ".join(fields).lower().split()).encode("utf-8", "surrogatepass")).digest()

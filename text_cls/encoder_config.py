@@ -1,4 +1,4 @@
-"""What a published encoder is, and a classifier on it."""
+"""The configuration of a published encoder, and of a classifier on it."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ MAX_WIDTH, MAX_LAYERS = 65_536, 1000  # far beyond any published encoder
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig(Config):
-    """What fixes a published encoder's shape and arithmetic; it comes with the checkpoint."""
+    """A published encoder's shape and arithmetic, from its checkpoint."""
 
     vocabulary_size: int = option(30522, "Pieces.", low=1, high=10**7)
     width: int = option(768, "Width D of the hidden vectors.", low=1, high=MAX_WIDTH)
@@ -43,7 +43,7 @@ class BertConfig(Config):
 
     @property
     def num_blocks(self) -> int:
-        """Blocks that have weights of their own."""
+        """Number of blocks with weights of their own."""
         return 1 if self.shared_blocks else self.num_layers
 
     @property
@@ -54,7 +54,7 @@ class BertConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class BertClassifierConfig(Config):
-    """An encoder with a classification head; ``pooler`` is [CLS] through BERT's dense tanh layer."""
+    """An encoder with a classification head; the pooling ``pooler`` is BERT's dense tanh layer on [CLS]."""
 
     encoder: BertConfig = nested(BertConfig, from_data=True)
     num_classes: int = option(2, "Number of classes K.", high=2**20, from_data=True)

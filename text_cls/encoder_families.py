@@ -1,7 +1,7 @@
-"""The families of published encoders: what their files call things that are the same in all, and what differs.
+"""The families of published encoders: how their files differ in names and in content.
 
-One record a family says it, for reading and for writing. The names on the right are ours: fields of ``BertConfig``, and
-tensors as BERT has them in Hugging Face's form, with two more, ``embeddings_project`` (a dense layer behind narrow
+There is one record for each family, for reading and for writing. Our names are the fields of ``BertConfig``, and the
+names of BERT's tensors in Hugging Face's format, with two more: ``embeddings_project`` (a dense layer after narrow
 embeddings) and ``encoder.relative_attention_bias``.
 """
 
@@ -14,15 +14,15 @@ Names = tuple[tuple[str, str], ...]
 
 
 class Form(NamedTuple):
-    """A whole classifier as the family has it: a dense layer over [CLS], and another one, the classifier, over that.
+    """A whole classifier of the family: a dense layer on [CLS], and then a second dense layer, the classifier.
 
     Attributes:
         architecture: the name of its class in ``transformers``.
-        pooling: the first layer, as ours is called.
-        dense: its tensors; those of a pooler belong to the encoder.
-        classifier: tensors of the second.
+        pooling: our name of the first layer.
+        dense: name of the first layer's tensors; those of a pooler belong to the encoder.
+        classifier: name of the second layer's tensors.
         dropout: the field of the configuration with the dropout before the classifier.
-        default: that dropout where the field is not there; None: that of hidden vectors.
+        default: this dropout if the field is missing; None: the dropout of hidden vectors.
     """
 
     architecture: str
@@ -34,29 +34,29 @@ class Form(NamedTuple):
 
     @property
     def in_encoder(self) -> bool:
-        """Whether the first layer's tensors are among the encoder's."""
+        """Whether the first layer's tensors belong to the encoder."""
         return self.dense.startswith("pooler.")
 
     @property
     def begins_anew(self) -> bool:
-        """Whether a pooler over a plain encoder is a new layer: the family's classifiers have one of their own."""
+        """Whether a pooler on a plain encoder is a new layer, because only the family's classifiers have one."""
         return self.pooling == "pooler" and not self.in_encoder
 
 
 class Family(NamedTuple):
-    """What is written otherwise in the files of one family.
+    """The differences of one family's files.
 
     Attributes:
-        form: its whole classifiers.
-        fields: our field → theirs in ``config.json``, and its default; a ``...`` must be there.
-        prefix: what stands before the encoder's tensors in a model with a head.
+        form: of its whole classifiers.
+        fields: our field → their field in ``config.json``, and its default; a field with ``...`` is required.
+        prefix: of the encoder's tensors in a model with a head.
         tokeniser: the class of ``transformers`` that reads the tokeniser.
-        fixed: our fields that the configuration does not have.
-        only: their fields of which one value is supported; it is also written.
-        names: the beginnings of their tensors' names and of ours; ``{i}`` is a number.
-        late_positions: whether the first token's position is not 0 but padding's id plus 1; the rows before are unused.
-        always_projected: whether embeddings as wide as the hidden vectors go through the dense layer too.
-        wordpiece: whether texts are cut by BERT's tokeniser; otherwise ``tokenizer.json`` says how.
+        fixed: our fields that are not in their configuration.
+        only: their fields with the only value that is supported, which is also written.
+        names: pairs of the beginnings of their tensors' names and of ours; ``{i}`` is a number.
+        late_positions: whether the first token's position is padding's id plus 1; the rows before are unused.
+        always_projected: whether the dense layer after the embeddings exists even if they have the hidden width.
+        wordpiece: whether the tokeniser is BERT's; otherwise it is described by ``tokenizer.json``.
     """
 
     form: Form
@@ -109,7 +109,7 @@ _ALBERT_DEFAULTS = {
 
 
 def _in_block(theirs: str, ours: str, **parts: str) -> Names:
-    """The names of a block's parts, each with what stands before the parts of a block there and here."""
+    """The names of a block's parts: pairs of their prefix and part, and ours."""
     return tuple((f"{theirs}.{there}.", f"{ours}.{PARTS[here]}.") for here, there in parts.items())
 
 
@@ -126,7 +126,7 @@ PARTS = {
 
 
 def _roberta(name: str) -> Family:
-    """The layers of BERT; positions behind padding's, and another head."""
+    """BERT's layers, with late positions and another head."""
     return Family(
         Form(f"{name}ForSequenceClassification", "pooler", "classifier.dense", "classifier.out_proj"),
         _SIZES | _SEGMENTS | {"pad_id": ("pad_token_id", 1)},
@@ -199,7 +199,7 @@ FAMILIES = {
     ),
 }  # fmt: skip
 FORMS = {family.form.architecture: family.form for family in FAMILIES.values()}
-# Families that have tensors of the same names and are other encoders.
+# Families whose tensors have the same names, but whose encoders differ.
 OTHERS = (
     "bart", "bigbird", "canine", "convbert", "data2vec", "deberta", "ernie", "esm", "flaubert", "funnel", "ibert",
     "jinabert", "layoutlm", "lilt", "longformer", "luke", "markuplm", "megatron", "mobilebert", "modernbert", "mra",
@@ -210,17 +210,17 @@ SUPPORTED = ", ".join(FAMILIES)
 
 
 def class_name(model_type: str) -> str:
-    """How a family is called at the beginning of its classes' names, in small letters."""
+    """The beginning of the names of a family's classes, in lower case."""
     return model_type.replace("-", "").replace("_", "")
 
 
 def to_ours(name: str, names: Names) -> str:
-    """A tensor's name in a family → ours."""
+    """A tensor's name in a family → our name."""
     return _translated(name, names)
 
 
 def to_theirs(name: str, names: Names) -> str:
-    """Our name of a tensor → that in a family."""
+    """Our name of a tensor → its name in a family."""
     return _translated(name, tuple((ours, theirs) for theirs, ours in names))
 
 

@@ -1,4 +1,4 @@
-"""Tokens → the words that a reader of an explanation sees."""
+"""Tokens → the words that an explanation shows."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,19 +14,19 @@ from text_cls.preprocess import Corpus, Fields
 from text_cls.tokenisers import PieceTokeniser, SubwordTokeniser, Tokeniser
 from text_cls.wordpiece import SPECIAL, WordPiece
 
-CUT = "…"  # where words were left out
+CUT = "…"  # stands for words that were left out
 _AT_SPECIAL = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
-# Characters of scripts that put spaces between words; of others, a piece is a word.
+# Characters of scripts with spaces between words; in other scripts, each piece is shown as a word.
 _IN_SPACED = regex.compile(r"[[\w'’]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Line_Break=SA}]]", regex.V1)
 
 
 class Words(NamedTuple):
-    """The words of a text, and to which of them each token that the network reads belongs.
+    """The words of a text, and the word of each token that the network reads.
 
     Attributes:
-        words: as they are shown, the text's own or as the tokeniser has cleaned them.
-        word_of: [T] place of each token's word, of one window after the other; -1 for the tokens around a text.
-        cut: whether there are tokens that the network does not read.
+        words: as in the text, or as the tokeniser has cleaned them.
+        word_of: [T] number of each token's word, window after window; -1 for the special tokens around a text.
+        cut: whether the network does not read all tokens.
     """
 
     words: list[str]
@@ -38,9 +38,9 @@ def words_of(tokeniser: Tokeniser, texts: Sequence[Fields], corpus: Corpus) -> l
     """The words of every text.
 
     Args:
-        tokeniser: what reads the texts.
+        tokeniser: of the texts.
         texts: their fields.
-        corpus: what the tokeniser made of them.
+        corpus: the tokeniser's result for these texts.
     """
     ids = [corpus.ids[start:stop] for start, stop in pairwise(corpus.offsets)]
     if isinstance(tokeniser, PieceTokeniser):
@@ -52,11 +52,12 @@ def words_of(tokeniser: Tokeniser, texts: Sequence[Fields], corpus: Corpus) -> l
 
 
 def _framed(words: list[str], counts: Sequence[int] | np.ndarray, places_of: Callable) -> Words:
-    """The words of a text, each of so many tokens.
+    """The words of a text.
 
     Args:
-        words, counts: see above.
-        places_of: as many ids → ``places`` of the framing.
+        words: of the text.
+        counts: number of tokens of each word.
+        places_of: ids of the text → ``places`` of the framing.
     """
     own = np.repeat(np.arange(len(words)), counts)
     places = places_of(own)
@@ -73,7 +74,7 @@ def _of_pieces(tokeniser: PieceTokeniser, fields: Fields, ids: np.ndarray) -> Wo
 
 
 def _with_separator(words: Words, first: int, tokeniser: PieceTokeniser) -> Words:
-    """A word for the tokens between two texts, of which the first has so many words."""
+    """Adds a word for the tokens between two texts; ``first`` is the number of words of the first text."""
     separator = tokeniser.cutter.words[tokeniser.cutter.sep_id]
     word_of = np.where(words.word_of >= first, words.word_of + 1, words.word_of)
     word_of[1:-1][word_of[1:-1] < 0] = first
@@ -81,7 +82,7 @@ def _with_separator(words: Words, first: int, tokeniser: PieceTokeniser) -> Word
 
 
 def _joined(cutter: Cutter, text: str) -> list[tuple[str, int]]:
-    """The words of a text, and how many pieces each has."""
+    """The words of a text, with the number of pieces of each."""
     if isinstance(cutter, LibraryPieces):
         return joined_spans(text, cutter.spans(text))
     assert isinstance(cutter, WordPiece)
@@ -91,11 +92,11 @@ def _joined(cutter: Cutter, text: str) -> list[tuple[str, int]]:
     own = [cutter.pieces(word) for word in words]
     if [piece for word in own for piece in word] == pieces:
         return [(word, len(found)) for word, found in zip(words, own, strict=True)]
-    return _joined_marks([cutter.words[piece] for piece in pieces])  # a token that was added to the vocabulary
+    return _joined_marks([cutter.words[piece] for piece in pieces])  # there is a token that was added to the vocabulary
 
 
 def _joined_marks(pieces: Sequence[str]) -> list[tuple[str, int]]:
-    """``##`` goes on with the word before; the words are as the vocabulary has them."""
+    """Joins pieces to words: a piece with ``##`` continues the word before it."""
     words: list[tuple[str, int]] = []
     for piece in pieces:
         if words and piece.startswith("##"):
@@ -107,13 +108,13 @@ def _joined_marks(pieces: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def joined_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
-    """Pieces that touch → words as the text has them, and how many pieces each has.
+    """Joins adjacent pieces to words of the text, with the number of pieces of each word.
 
-    Pieces of the same character are one word; a piece that shows nothing, such as a space, belongs to the next word.
+    Pieces of the same character belong to one word; a piece of white space belongs to the next word.
 
     Args:
-        text: what was cut.
-        spans: where each piece begins and ends in it.
+        text: the text.
+        spans: start and end of each piece in it.
     """
     words: list[list[int]] = []  # start, end, pieces
     waiting = 0
@@ -136,7 +137,7 @@ def joined_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str,
 
 
 def _goes_on(text: str, end: int, start: int) -> bool:
-    """Whether a piece belongs to the word that ends at ``end``."""
+    """Whether a piece that starts at ``start`` continues the word that ends at ``end``."""
     if start != end:
         return start < end
     return bool(_IN_SPACED.match(text[end - 1]) and _IN_SPACED.match(text[start]))

@@ -1,4 +1,4 @@
-"""Exporting a classifier as a task: one folder that needs TensorFlow alone, compared with evaluation beforehand.
+"""The task of exporting a classifier: one folder that needs only TensorFlow, after a comparison with evaluation.
 
 ``N`` texts, ``T`` tokens, ``K`` classes.
 """
@@ -6,7 +6,6 @@
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -22,21 +21,21 @@ from files.writing import draft_folder
 from text_cls.config import ClassifierConfig, FineTuningConfig
 from text_cls.data import load
 from text_cls.export_config import ExportConfig
-from text_cls.predictor import KINDS, Predictor
+from text_cls.export_description import NOTE, ONNX, describe, number_of_fields
+from text_cls.predictor import Predictor
 from text_cls.preprocess import Fields
 from text_cls.published_classifier import UNTOLD
 from training import config_files
 from training.hosts import hosts
 from training.placement import make_placement
-from training.run import version
+from training.progress import Progress
 from training.session import precision
 
-NOTE, ONNX = "export.json", "network.onnx"
 _WHAT = "an export"
 _TASKS: dict[str, Any] = {config.__name__: config for config in (ClassifierConfig, FineTuningConfig)}
-_EXACT, _ROUNDED = 1e-4, 2e-2  # largest difference of a probability; the second where evaluation is in bfloat16
+_EXACT, _ROUNDED = 1e-4, 2e-2  # largest difference of a probability; the second if evaluation is in bfloat16
 _AT_ONCE = 100  # texts that are compared at a time
-# Compared besides the run's own, and alone where its data are gone: scripts, marks, entities, nothing.
+# Texts for the comparison, in addition to the run's own: many scripts, marks, entities, and an empty text.
 _PROBES = (
     "A good film, isn't it? <br />It's 3.5€ &amp; 100&nbsp;% worth #39;it#39; …",
     'ΟΔΥΣΣΕΥΣ Straße İstanbul cafe\u0301 ﬁn 한국어 नमस्ते दुनिया สวัสดีชาวโลก 漢字かなカナ שלום צה"ל مرحبا',
@@ -63,7 +62,7 @@ def export_text(config: ExportConfig, run_dir: Path) -> dict[str, Any]:
         print(f"writing the text path and a network of {predictor.model.count_params():,} parameters as one graph")
         served = _write(config, graph, predictor, draft)
         compared = _compare(served, predictor, [*_probes(predictor), *texts])
-        about = _about(config, run_dir, predictor) | {"compared": compared | {"note": note}}
+        about = describe(config, run_dir, predictor) | {"compared": compared | {"note": note}}
         seal(draft, NOTE, about)
         put_in_place(draft, out, NOTE, _WHAT)
     if note:
@@ -88,7 +87,7 @@ def dry_run(config: ExportConfig, run_dir: Path) -> None:
 
 
 def _prepared(config: ExportConfig, run_dir: Path) -> tuple[Path, ModuleType, Predictor]:
-    """Where it goes, what makes graphs, and the classifier, with everything checked that can be checked before."""
+    """The folder of the export, the module that makes graphs, and the classifier, after all checks that come first."""
     if config.out is None:
         raise UserError("--out: name the folder of the export")
     if keras.backend.backend() != "tensorflow":
@@ -109,7 +108,7 @@ def _prepared(config: ExportConfig, run_dir: Path) -> tuple[Path, ModuleType, Pr
 
 
 class Served(NamedTuple):
-    """What was written, read back.
+    """The functions in the written files.
 
     Attributes:
         functions: the SavedModel's functions of texts, by name.
@@ -120,7 +119,7 @@ class Served(NamedTuple):
     network: Callable[..., np.ndarray] | None
 
     def answers(self, texts: Sequence[Fields]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Token ids (and scores) and answers; of texts that all have one field, by the functions that take strings."""
+        """Token ids (with scores), and answers; texts that all have one field go to the functions of strings."""
         width = max(map(len, texts))
         several = "fields" in self.functions and width > 1
         encode, answer = ("encode_fields", "fields") if several else ("encode", "serving_default")
@@ -134,7 +133,7 @@ def _write(config: ExportConfig, graph: ModuleType, predictor: Predictor, draft:
     with _in_float32(predictor) as model:
         text = graph.TextGraph(predictor.tokeniser, predictor.join_fields, predictor.linear)
         classifier = graph.Classifier(
-            text, model, predictor.classes, predictor.thresholds, _fields(predictor), predictor.temperature
+            text, model, predictor.classes, predictor.thresholds, number_of_fields(predictor), predictor.temperature
         )
         graph.write_saved_model(classifier, draft)
         if config.onnx:
@@ -143,30 +142,15 @@ def _write(config: ExportConfig, graph: ModuleType, predictor: Predictor, draft:
     return Served(graph.read_saved_model(draft), graph.read_onnx(draft / ONNX) if config.onnx else None)
 
 
-def _fields(predictor: Predictor) -> int:
-    """How many a text has; 0 for any number."""
-    return {"pair": 2, UNTOLD: 1}.get(predictor.join_fields, 0)
-
-
 @contextmanager
 def _in_float32(predictor: Predictor) -> Iterator[keras.Model]:
-    """The model, with the same weights in float32: what serves it need not know bfloat16."""
+    """The model in float32: a server need not support bfloat16."""
     with precision("float32"):
-        if not _is_rounded(predictor):
-            yield predictor.model
-            return
-        model = KINDS[type(predictor.config)].build(predictor.config)
-        for new, variable in zip(model.variables, predictor.model.variables, strict=True):
-            new.assign(keras.ops.cast(variable, new.dtype))
-        yield model
-
-
-def _is_rounded(predictor: Predictor) -> bool:
-    return "bfloat16" in predictor.precision
+        yield predictor.float32_model()
 
 
 def _own_texts(config: ExportConfig, run_dir: Path) -> tuple[list[Fields], str]:
-    """Texts of the run's validation and test rows, all over both, or why there are none."""
+    """Texts spread evenly over the run's validation and test rows, or a note why there are none."""
     if not config.compare:
         return [], "compared on fixed texts alone, as --compare=0 asks"
     try:
@@ -181,7 +165,7 @@ def _own_texts(config: ExportConfig, run_dir: Path) -> tuple[list[Fields], str]:
 
 
 def _configuration(run_dir: Path) -> Any:
-    """Of the run whose folder this is, or whose model is in it; raises UserError if there is none."""
+    """The configuration of the run in this folder, or in the folder above; raises UserError if there is none."""
     for folder in (run_dir, run_dir.parent):
         path = folder / "config.json"
         task = read_object(path).get("task") if path.is_file() else None
@@ -191,7 +175,7 @@ def _configuration(run_dir: Path) -> Any:
 
 
 def _probes(predictor: Predictor) -> list[Fields]:
-    """Texts that are hard to cut, with as many fields as a text has."""
+    """Texts that are hard to tokenise, with the number of fields that the classifier needs."""
     if predictor.join_fields == "pair":
         return list(zip(_PROBES, _PROBES[::-1], strict=True))
     several = [] if predictor.join_fields == UNTOLD else [tuple(_PROBES[:2]), ("", _PROBES[0], "", _PROBES[1])]
@@ -199,26 +183,26 @@ def _probes(predictor: Predictor) -> list[Fields]:
 
 
 def _compare(served: Served, predictor: Predictor, texts: Sequence[Fields]) -> dict[str, Any]:
-    """The largest difference of a probability from evaluation's, and how many classes are others.
+    """The largest difference of a probability from evaluation, and the number of classes that differ.
 
     Raises:
         UserError: they are more than rounding makes.
     """
-    most = (_ROUNDED if _is_rounded(predictor) else _EXACT) / min(1.0, predictor.temperature)  # it magnifies rounding
+    most = (_ROUNDED if predictor.is_rounded else _EXACT) / min(1.0, predictor.temperature)  # it magnifies rounding
     found = {"texts": len(texts), "largest_difference": 0.0, "other_classes": 0, "allowed_difference": most}
     if served.network:
         found["largest_difference_onnx"] = 0.0
-    bar = keras.utils.Progbar(len(texts), unit_name="text")
+    progress = Progress(len(texts), "text")
     for start in range(0, len(texts), _AT_ONCE):
         part = texts[start : start + _AT_ONCE]
         for name, value in _differences(served, predictor, part, most).items():
             found[name] = found[name] + value if name == "other_classes" else max(found[name], value)
-        bar.add(len(part))
+        progress.add(len(part))
     return found
 
 
 def _differences(served: Served, predictor: Predictor, texts: Sequence[Fields], most: float) -> dict[str, Any]:
-    """Of some texts; raises UserError for too large ones."""
+    """The differences for some texts; raises UserError if they are too large."""
     encoded, rows = predictor.read(texts)
     wanted = predictor.probabilities(encoded)
     ids, answers = served.answers(texts)
@@ -239,7 +223,7 @@ def _differences(served: Served, predictor: Predictor, texts: Sequence[Fields], 
         differences["largest_difference_onnx"] = served.network(ids["tokens"][rows], scores) - wanted
     found: dict[str, Any] = {name: float(np.abs(values).max()) for name, values in differences.items()}
     for name, value in found.items():
-        if not value <= most:  # no number is not either
+        if not value <= most:  # also true for NaN
             raise UserError(f"{where}{name.replace('_', ' ')} of a probability is {value:.1e}, {most} is allowed")
     other, clear = _other_classes(predictor, wanted, {name: values[rows] for name, values in answers.items()}, most)
     if clear:
@@ -248,65 +232,17 @@ def _differences(served: Served, predictor: Predictor, texts: Sequence[Fields], 
 
 
 def _near(scores: np.ndarray, wanted: np.ndarray) -> bool:
-    """Whether they differ by rounding alone; where a score decides a class, its probability would not tell."""
+    """Whether scores differ only by rounding; probabilities near 0 or 1 would hide larger differences."""
     return bool(np.allclose(scores, wanted, rtol=0, atol=_EXACT * max(1.0, float(np.abs(wanted).max()))))
 
 
 def _other_classes(
     predictor: Predictor, wanted: np.ndarray, answers: dict[str, np.ndarray], most: float
 ) -> tuple[int, int]:
-    """How many predictions are not evaluation's, and how many of them are no ties."""
+    """The number of predictions that differ from evaluation, and how many of them are not ties."""
     if predictor.thresholds is not None:
         other = answers["predicted"] != (wanted >= predictor.thresholds)
         return int(other.sum()), int((other & (np.abs(wanted - predictor.thresholds) > most)).sum())
     rows, label = np.arange(len(wanted)), answers["label"]
     other = label != wanted.argmax(axis=1)
     return int(other.sum()), int((other & (wanted.max(axis=1) - wanted[rows, label] > 2 * most)).sum())
-
-
-def _about(config: ExportConfig, run_dir: Path, predictor: Predictor) -> dict[str, Any]:
-    """What a user of the folder has to know."""
-    several = predictor.thresholds is not None
-    about: dict[str, Any] = {
-        "format": "TensorFlow SavedModel of a text classifier",
-        "run": str(run_dir),
-        "classes": list(predictor.classes),
-        "thresholds": predictor.thresholds.tolist() if predictor.thresholds is not None else None,
-        "temperature": predictor.temperature,
-        "max_length": predictor.tokeniser.max_length,
-        "join_fields": predictor.join_fields,
-        "precision_of_training": predictor.precision,
-        "signatures": _signatures(_fields(predictor), several, predictor.linear is not None),
-    }
-    if config.onnx:
-        inputs = {"tokens": "[N, T] int32"} | ({"scores": "[N, K] float32"} if predictor.linear is not None else {})
-        about[ONNX] = {"inputs": inputs, "outputs": {"probabilities": "[N, K] float32"}}
-    libraries = ["tensorflow", "keras", "numpy", *(["tf2onnx", "onnxruntime"] if config.onnx else [])]
-    return about | {"versions": {"triptych": version(), **{name: metadata.version(name) for name in libraries}}}
-
-
-def _signatures(fields: int, several_labels: bool, with_scores: bool = False) -> dict[str, Any]:
-    """What goes in and comes out, by the name of a signature."""
-    outputs = {
-        "probabilities": "[N, K] float32, in the order of classes; 0 for a text without words",
-        "has_words": "[N] bool: false for a text that is empty once cleaned, which has no answer",
-    }
-    ids = {"tokens": "[N, T] int32 token ids, padded with 0", "has_words": outputs["has_words"]}
-    if with_scores:
-        ids["scores"] = f"[N, K] float32 of the linear path, which {ONNX} takes beside the tokens"
-    if several_labels:
-        outputs["predicted"] = "[N, K] bool: the probability reaches the class's threshold"
-    else:
-        outputs["label"] = "[N] int32, number of the likeliest class; -1 without words"
-        outputs["class"] = "[N] string, its name; empty without words"
-        outputs["confidence"] = "[N] float32, its probability"
-    texts = "strings in UTF-8, [N, 2]: pairs" if fields == 2 else "strings in UTF-8, [N]"
-    found = {
-        "serving_default": {"inputs": {"texts": texts}, "outputs": outputs},
-        "encode": {"inputs": {"texts": texts}, "outputs": ids},
-    }
-    if not fields:
-        texts = "strings in UTF-8, [N, F]: F fields of a text, an empty one for none"
-        found["fields"] = {"inputs": {"texts": texts}, "outputs": outputs}
-        found["encode_fields"] = {"inputs": {"texts": texts}, "outputs": ids}
-    return found

@@ -1,6 +1,6 @@
-"""Frozen features: hidden states of any layers, pooled, streamed into a memory-mapped array.
+"""Features of a frozen encoder: hidden states of chosen layers, pooled, written step by step to a memory-mapped array.
 
-Shapes: ``N`` texts, ``B`` batch, ``L`` layers asked for, ``D`` width.
+Shapes: ``N`` texts, ``B`` batch, ``L`` chosen layers, ``D`` width.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,15 +24,16 @@ from text_cls.prepared import PreparedTexts, read_encoder, tokenise_texts
 from text_cls.transformer import Pooling
 from training.backends import Placement
 from training.evaluation import make_mapper
+from training.progress import Progress
 from training.run import Run
 from training.session import precision_now, session
 from training.shared_arrays import Filling, filling
 
-_SAVE_EVERY = 50  # batches between notes of how far it is
+_SAVE_EVERY = 50  # batches between saves
 
 
 def feature_encoder(checkpoint: Checkpoint, layers: Sequence[int], pooling: str, pairs: bool = False) -> keras.Model:
-    """The checkpoint's encoder, as deep as is needed for the hidden states in ``layers`` (0 … number of blocks)."""
+    """The checkpoint's encoder up to the highest of the hidden states ``layers`` (0 … number of blocks)."""
     check_layers(checkpoint.config, layers)
     encoder = build_encoder(checkpoint.config, layers, cls_only=pooling == "cls", pairs=pairs)
     load_encoder(checkpoint, encoder)
@@ -40,7 +41,7 @@ def feature_encoder(checkpoint: Checkpoint, layers: Sequence[int], pooling: str,
 
 
 def check_layers(config: BertConfig, layers: Sequence[int]) -> None:
-    """Raises UserError for a layer that is not there, twice or none at all."""
+    """Raises UserError if a layer does not exist or occurs twice, or if there is none."""
     outside = [layer for layer in layers if not 0 <= layer <= config.num_layers]
     if outside or not layers or len(set(layers)) < len(layers):
         raise UserError(f"--layers={','.join(map(str, layers))}: use different numbers from 0 to {config.num_layers}")
@@ -70,27 +71,27 @@ def embed(
     on_progress: Callable[[int], None] = lambda done: None,
     renew: bool = False,
 ) -> np.ndarray:
-    """Computes the features of every text into ``path``, a ``.npy`` file that is never whole in memory.
+    """Computes the features of every text into ``path``, a ``.npy`` file that is never completely in memory.
 
-    An interrupted call is resumed; a finished one is not repeated.
+    The same call resumes an interrupted computation, and does not repeat a finished one.
 
     Args:
         encoder: from ``feature_encoder`` with the same ``pooling``.
         encoded: the texts.
         pooling: cls, mean or max.
         placement: where it runs.
-        path: of the array; beside it, ``.json`` says how far it is.
-        rows: texts of a batch.
+        path: of the array; a ``.json`` file next to it records the progress.
+        rows: number of texts in a batch.
         dtype: of the array, float32 or float16.
-        key: all that the result depends on (encoder, texts, layers); another key refuses to go on in the same file.
-        on_progress: told the number of texts done.
-        renew: for a cache: see ``growing_array``.
+        key: of everything that the result depends on (encoder, texts, layers); a file with another key is refused.
+        on_progress: is called with the number of texts done.
+        renew: for a cache, see ``growing_array``.
 
     Returns:
         [N, L, D], memory-mapped, in the order of the texts.
 
     Raises:
-        UserError: ``path`` holds something else.
+        UserError: ``path`` is another file.
     """
     depends_on = {"key": key, "pooling": pooling}
     shape = (len(encoded), len(encoder.outputs), encoder.outputs[0].shape[-1])
@@ -100,7 +101,7 @@ def embed(
 
 
 def _fill(file: Filling, stream: Callable, encoded: Encoded, rows: Rows, on_progress: Callable[[int], None]) -> None:
-    """Computes what is not there yet; ``file.done`` counts texts in the order of ``sorted_batches``."""
+    """Computes the missing features; ``file.done`` counts texts in the order of ``sorted_batches``."""
     done = file.done
     for number, result in enumerate(stream(sorted_batches(encoded, rows, done)), start=1):
         file.array[result["row"]] = result["features"]
@@ -111,7 +112,7 @@ def _fill(file: Filling, stream: Callable, encoded: Encoded, rows: Rows, on_prog
 
 
 def features_key(prepared: PreparedTexts, layers: Sequence[int]) -> str:
-    """All that features depend on besides the texts and the pooling."""
+    """A key of everything that features depend on besides the texts and the pooling."""
     tokeniser = prepared.tokeniser
     lengths = f"{tokeniser.max_length} {tokeniser.truncate}"
     return f"{prepared.checkpoint.fingerprint()} {tokeniser.key} {lengths} {list(layers)} {precision_now()}"
@@ -127,14 +128,14 @@ def embed_splits(
     dtype: str = "float32",
     renew: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Features [N, layers, width] of every split, streamed into the file that ``path_of`` names for it."""
+    """Features [N, layers, width] of every split, in the file ``path_of(split)``."""
     with placement.scope():
         encoder = feature_encoder(prepared.checkpoint, layers, pooling, prepared.tokeniser.pairs)
     rows = token_budget(batch_tokens)
     key, arrays = features_key(prepared, layers), {}
     for name, texts in prepared.splits.parts().items():
         encoded = prepared.tokeniser.encode(prepared.corpora[name])
-        progress = keras.utils.Progbar(len(texts), unit_name="text")
+        progress = Progress(len(texts), "text")
         of_split = f"{texts.fingerprint()} {key}"
         arrays[name] = embed(
             encoder, encoded, pooling, placement, path_of(name), rows, dtype, of_split, progress.update, renew
@@ -145,11 +146,11 @@ def embed_splits(
 def embed_texts(config: EmbeddingConfig, run_dir: Path | str) -> dict[str, np.ndarray]:
     """Writes ``SPLIT.npy`` [N, layers, width] and ``SPLIT_labels.npy`` for every split.
 
-    Labels are [N], or [N, K] of 0 and 1 where a text has several.
+    Labels are [N], or [N, K] of 0 and 1 with several labels a text.
 
     Args:
         config: texts, encoder and layers.
-        run_dir: the folder; interrupted, the same call goes on there.
+        run_dir: the run folder; the same call resumes an interrupted run.
 
     Returns:
         The arrays by split, memory-mapped.
@@ -171,7 +172,7 @@ def embed_texts(config: EmbeddingConfig, run_dir: Path | str) -> dict[str, np.nd
 
 
 def dry_run(config: EmbeddingConfig) -> None:
-    """Reads everything, prints what would be computed, and writes nothing."""
+    """Reads everything, prints sizes, and writes nothing."""
     with session(config):
         for note in _prepare(config, write=False).texts.splits.notes:
             print(f"note: {note}")

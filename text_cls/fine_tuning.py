@@ -1,4 +1,4 @@
-"""Fine-tuning a published encoder as a task: checkpoint, data, masked language modelling, training, report."""
+"""The task of fine-tuning a published encoder: checkpoint, data, masked language modelling, training, report."""
 
 import dataclasses
 from collections.abc import Callable
@@ -37,7 +37,7 @@ from training.session import session
 
 
 class _Prepared(NamedTuple):
-    """What fine-tuning begins with."""
+    """The texts and the job of fine-tuning."""
 
     texts: PreparedTexts
     job: TextJob
@@ -47,8 +47,8 @@ def fine_tune(config: FineTuningConfig, run_dir: Path | str) -> dict[str, Any]:
     """Fine-tunes a published encoder on texts.
 
     Args:
-        config: all its choices.
-        run_dir: the folder that is made; the same call goes on where an earlier one stopped.
+        config: every choice.
+        run_dir: the run folder; the same call resumes an interrupted run.
 
     Returns:
         The figures, as in ``result.json``.
@@ -75,7 +75,7 @@ def dry_run(config: FineTuningConfig) -> None:
 
 
 def _prepare(config: FineTuningConfig, placement: Placement, run_dir: Path | str | None) -> _Prepared:
-    """``run_dir``: None where nothing is to be written."""
+    """Reads and builds everything; ``run_dir`` is None if nothing is written."""
     check_plotly(config.interactive)
     if config.init_from and config.tuning.mlm_epochs:
         raise UserError("--mlm_epochs begins with the checkpoint: leave it out with --init_from")
@@ -111,7 +111,7 @@ def _prepare(config: FineTuningConfig, placement: Placement, run_dir: Path | str
 
 
 def _check_join(checkpoint: Checkpoint, config: FineTuningConfig) -> None:
-    """Refuses to go on with a head of ours whose fields were put together otherwise."""
+    """Raises UserError if the checkpoint's head was trained with other ``--join_fields``."""
     there, here = own_fields(checkpoint).get("join_fields"), config.data.join_fields
     several = len(config.data.text_fields) > 1
     if there is not None and there != here and (several or "pair" in (there, here)):
@@ -122,7 +122,8 @@ def _check_join(checkpoint: Checkpoint, config: FineTuningConfig) -> None:
 
 
 def _pooling_after(source: Source, config: FineTuningConfig, texts: PreparedTexts) -> str:
-    """The pooling of a run that goes on; raises UserError for an encoder whose weights would be ignored."""
+    """The pooling of a run with a source; raises UserError if ``--encoder`` is not the source's, since its weights
+    would be ignored."""
     path = source.run / "data.json"
     before = read_object(path).get("encoder") if path.exists() else None
     if source.is_new and before not in (None, texts.checkpoint.fingerprint()):
@@ -179,7 +180,7 @@ def _tune(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts
 
 
 def _pretrain(run: Run, config: FineTuningConfig, job: TextJob, texts: PreparedTexts) -> list[np.ndarray]:
-    """Masked language modelling on the training texts, a run of its own in ``mlm/``; the encoder's weights."""
+    """Trains a masked language model on the training texts, as a run in ``mlm/``; returns the encoder's weights."""
     num_steps = max(1, round(config.tuning.mlm_epochs * job.steps_per_epoch))
     training = dataclasses.replace(
         job.training,

@@ -1,4 +1,4 @@
-"""What a reader is told of a file: where the texts, labels, splits and ids of its rows are, and how it is written."""
+"""The format of a file of rows: the columns of texts, labels, splits and ids, and how the file is written."""
 
 import dataclasses
 import itertools
@@ -9,12 +9,12 @@ from files.errors import UserError
 from text_cls.text_files import MAX_MEGABYTES
 
 SPLIT, ID = "split", "id"  # columns that are used if a file has them, without a flag
-ABSENT = object()  # what a row has in a column that it lacks
+ABSENT = object()  # the value of a column that a row lacks
 _DEEPEST = 8
 
 
 class Keep(NamedTuple):
-    """Which rows of a file are wanted: those whose column has one of the values."""
+    """Which rows of a file are read: those whose column has one of the values."""
 
     field: str
     values: tuple[str, ...]
@@ -25,11 +25,11 @@ class Format:
     """How a file of rows is read.
 
     Attributes:
-        text_fields: columns whose texts make up an example; in JSON ``article.title`` is a field inside another.
+        text_fields: columns of an example's texts; in JSON ``article.title`` is a field inside another.
         label_field, split_field, id_field: columns of the row's label, split and id; "" for none.
-        needs_label: whether a file without the label column is an error; it is one without labels otherwise.
+        needs_label: whether a file without the label column is an error; otherwise its rows have no labels.
         multi_label: whether a row has any number of labels.
-        keep: which rows are wanted; None for all.
+        keep: which rows are read; None for all.
         columns: names of the columns of a CSV file without a header row, or of JSON rows that are lists.
         delimiter, quoting, encoding: see ``csv_files.Dialect`` and ``text_files.open_text``; ``auto``: recognised.
         max_megabytes: the largest file, unpacked.
@@ -60,7 +60,7 @@ class Format:
         return named + ([(self.keep.field, "--keep_rows")] if self.keep else [])
 
     def for_columns(self, columns: Iterable[str]) -> "Format":
-        """The same, with the file's own spelling (``Split``, ``ID``) of columns that need no flag."""
+        """The same, with the file's own spelling (``Split``, ``ID``) of the default columns of split and id."""
         spelling: dict[str, str] = {}
         for name in columns:
             spelling.setdefault(name.strip().casefold(), name)
@@ -69,7 +69,7 @@ class Format:
         return dataclasses.replace(self, split_field=split, id_field=identity)
 
     def check_columns(self, where: str, columns: Iterable[str]) -> None:
-        """Raises UserError, with the columns there are, if one is missing."""
+        """Raises UserError if a column is missing; the message lists the columns."""
         columns = list(columns)
         for name, flag in self.required():
             if name not in columns:
@@ -77,7 +77,7 @@ class Format:
 
 
 def value_of(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, or of ``a.b``, the field b in the object a; ``ABSENT`` where there is none."""
+    """The value of a column, or of ``a.b``, the field b in the object a; ``ABSENT`` if there is none."""
     if name in row:
         return row[name]
     value: Any = row
@@ -89,7 +89,7 @@ def value_of(row: Mapping[str, Any], name: str) -> Any:
 
 
 def names_of(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[str]:
-    """The names that ``value_of`` knows in a row, those of nested objects with dots."""
+    """The names that ``value_of`` finds in a row, with dots for fields of nested objects."""
     for name, value in row.items():
         if isinstance(value, Mapping) and value and depth < _DEEPEST:
             yield from names_of(value, f"{prefix}{name}.", depth + 1)
@@ -98,6 +98,6 @@ def names_of(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterat
 
 
 def some(names: Iterable[str]) -> str:
-    """Names for an error, the first of them if there are many."""
+    """Names for an error message; only the first if there are many."""
     listed = [str(name)[:40].replace("\n", " ") for name in itertools.islice(names, 13)]
     return ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")

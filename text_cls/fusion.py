@@ -1,4 +1,4 @@
-"""The sum of several kinds of logits that makes labels likeliest: a convex problem with a factor for each.
+"""The weighted sum of several kinds of logits with the highest likelihood of the labels: a convex problem.
 
 Shapes: ``N`` rows, ``K`` classes.
 """
@@ -9,17 +9,17 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
 
-_MOST_NUMBERS = 2**24  # of rows and classes in the fit of factors
-_LEAST_OF_NETWORK = 0.1  # what is left of the network's logits when both are weighed
+_MOST_NUMBERS = 2**24  # rows × classes in the fit of factors
+_LEAST_OF_NETWORK = 0.1  # lower bound of the factor of the network's logits
 
 
 class Fusion(NamedTuple):
-    """How logits of several kinds become one.
+    """The sum of several kinds of logits.
 
     Attributes:
         logits: [N, K] (network + Σ weight · scores) / temperature.
-        weights: of the scores; 0 where some do not help.
-        temperature: with which the labels are likeliest.
+        weights: of the scores; 0 for scores that do not help.
+        temperature: of the sum, fitted with the weights.
     """
 
     logits: np.ndarray
@@ -28,16 +28,15 @@ class Fusion(NamedTuple):
 
 
 def fuse(network: np.ndarray, scores: Sequence[np.ndarray], labels: np.ndarray) -> Fusion:
-    """The sum of logits that makes the labels likeliest.
+    """The sum a · network + Σ s · scores with the least cross-entropy, which is convex in the factors a and s ≥ 0.
 
-    It is a · network + Σ s · scores, no factor negative, with the least cross-entropy, which is convex in them. To the
-    N rows one is added whose label is any of the classes alike, as in ``fit_temperature``: otherwise the logits would
-    have no bound where no row is wrong.
+    One row is added to the N rows; its label is uniform over the classes, as in ``fit_temperature``. Without it the
+    factors would have no bound if no row is wrong.
 
     Args:
-        network: [N, K] its logits of rows that were not trained on.
-        scores: [N, K] each, of linear models that have not seen them either.
-        labels: [N] class numbers, or [N, K] of 0 and 1 where a text has any number.
+        network: [N, K] logits of rows that the network was not trained on.
+        scores: [N, K] each, of linear models that were not fitted on these rows either.
+        labels: [N] class numbers, or [N, K] of 0 and 1 with several labels a text.
     """
     from scipy.optimize import minimize
 
@@ -59,7 +58,7 @@ def fuse(network: np.ndarray, scores: Sequence[np.ndarray], labels: np.ndarray) 
 
 
 def _smoothed(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """[N, K] the labels, with a share of 1 / (N + 1) of any class."""
+    """[N, K] the labels, mixed with a share of 1 / (N + 1) of the uniform distribution."""
     several = labels.ndim == 2
     share = 1 / (len(labels) + 1)
     target = np.full((len(labels), num_classes), share * (0.5 if several else 1 / num_classes))
@@ -79,5 +78,5 @@ def _cross_entropy(logits: np.ndarray, target: np.ndarray, several_labels: bool)
 
 
 def weighted_sum(factors: Sequence[float] | np.ndarray, arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Σ factor · array, of arrays of one shape."""
+    """Σ factor · array, for arrays of the same shape."""
     return sum((factor * array for factor, array in zip(factors, arrays, strict=True)), np.zeros_like(arrays[0]))

@@ -1,4 +1,4 @@
-"""``Cleaner``'s step ``strip_html`` in a TensorFlow graph: tags dropped, entities resolved as ``html.unescape`` does.
+"""``Cleaner``'s step ``strip_html`` in a TensorFlow graph: drops tags, and resolves entities as ``html.unescape`` does.
 
 ``R`` texts.
 """
@@ -18,12 +18,12 @@ from text_cls.graph_unicode import APART, REPLACEMENT, look_up
 _TAG = r"<[A-Za-z/!][^<>]*>"
 _REFERENCE = r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)"
 _NOTHING = -tables.CODES
-_DIGITS = 8  # a number of more is no character's
+_DIGITS = 8  # larger numbers are no characters
 
 
 @functools.cache
 def _characters() -> tables.Table:
-    """What is added to each number to have the character of its entity; ``_NOTHING`` for none."""
+    """For each number, the difference to the character of its entity; ``_NOTHING`` if it has none."""
     found = np.zeros(tables.CODES, np.int32)
     for code in (*range(0xA0), *range(0xD800, 0xE000), *range(0xFDD0, 0xFDF0), *_last_two()):
         text = html.unescape(f"&#{code};")
@@ -32,13 +32,13 @@ def _characters() -> tables.Table:
 
 
 def _last_two() -> tuple[int, ...]:
-    """The last two characters of every plane, which are none."""
+    """The last two code points of every plane, which are no characters."""
     return tuple(plane + last for plane in range(0, tables.CODES, 0x10000) for last in (0xFFFE, 0xFFFF))
 
 
 @functools.cache
 def _lone() -> str:
-    """An entity without its ampersand, ' #39;', and what is before it; ``re``'s classes in RE2."""
+    """The pattern of an entity without its ampersand, ' #39;', and the character before it; ``re``'s classes in RE2."""
     word, digit = (tables.ranges(tables.members(re.compile(pattern))) for pattern in (r"\w+", r"\d+"))
     return rf"(\A|[^&{word}])#([{digit}]{{2,4}});"
 
@@ -48,7 +48,7 @@ def _any_of(names: list[str]) -> str:
 
 
 class HtmlStripper(tf.Module):
-    """Texts without tags and entities; it keeps the table of entities."""
+    """Texts → texts without tags and entities; holds the table of entities."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class HtmlStripper(tf.Module):
     def __call__(self, texts: Any) -> Any:
         """[R] → [R]."""
         texts = tf.strings.regex_replace(texts, _TAG, " ")
-        for _ in range(2):  # a match takes the character before it, which may be the end of another
+        for _ in range(2):  # a match includes the character before it, which may be the end of another match
             texts = tf.strings.regex_replace(texts, self.lone, r"\1&#\2;")
         some = tf.strings.regex_full_match(texts, "(?s).*&.*")
         resolved = tf.cond(tf.reduce_any(some), lambda: self._unescaped(texts), lambda: texts)
@@ -70,7 +70,7 @@ class HtmlStripper(tf.Module):
     def _unescaped(self, texts: Any) -> Any:
         """``html.unescape``."""
         marked = tf.strings.regex_replace(texts, _REFERENCE, APART + rb"\1" + APART)
-        parts = tf.strings.split(marked, APART)  # [R, (parts)]: every second one is a reference
+        parts = tf.strings.split(marked, APART)  # [R, (parts)]: every second part is a reference
         odd = tf.equal(tf.ragged.range(parts.row_lengths()).values % 2, 1)
         places = tf.where(odd)
         found = self._resolved(tf.boolean_mask(parts.values, odd))
@@ -79,7 +79,7 @@ class HtmlStripper(tf.Module):
         )
 
     def _resolved(self, references: Any) -> Any:
-        """[n] references without their ampersand → what they stand for."""
+        """[n] references without their ampersand → their characters."""
         named = self.entities.lookup(references)
         begins = rf"(?s)\A({self.unfinished})(.*)\z"
         begun = tf.strings.regex_full_match(references, rf"(?s)(?:{self.unfinished}).*")
@@ -97,7 +97,7 @@ def _character(references: Any) -> Any:
     digits = tf.strings.regex_replace(references, r"\A#[xX]?0*([0-9a-fA-F]*);?\z", r"\1")
     digits = tf.where(tf.strings.length(digits) > _DIGITS, "9" * _DIGITS, "0" * _DIGITS + digits)
     digits = tf.io.decode_raw(tf.strings.substr(digits, -_DIGITS, _DIGITS), tf.uint8)
-    digits = tf.reshape(digits, [tf.size(references), _DIGITS])  # of no references it is [0, 0]
+    digits = tf.reshape(digits, [tf.size(references), _DIGITS])  # without references the shape was [0, 0]
     value = tf.cast(digits, tf.int64) - ord("0")
     value = tf.where(value >= ord("a") - ord("0"), value - 39, tf.where(value >= ord("A") - ord("0"), value - 7, value))
     worth = [np.array([base**place for place in range(_DIGITS)][::-1], np.int64) for base in (10, 16)]

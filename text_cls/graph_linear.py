@@ -1,6 +1,6 @@
 """``LinearPath`` in a TensorFlow graph: the words of texts → their scores.
 
-``N`` texts, ``n`` words of all texts, ``d`` different words of each text (both end to end), ``D`` different words of
+``N`` texts, ``n`` words of all texts, ``d`` distinct words of each text (both concatenated), ``D`` distinct words of
 all texts, ``F`` features, ``K`` classes.
 """
 
@@ -16,19 +16,15 @@ from text_cls.word_parts import LONGEST, MOST_CHARACTERS, SHORTEST
 
 
 class _Found(NamedTuple):
-    """Features in texts; one may be there several times."""
+    """Features of texts; a feature may occur several times."""
 
-    rows: Any  # [.] int64, the text
+    rows: Any  # [.] int64, number of the text
     features: Any  # [.] int64
     counts: Any  # [.] int64
 
 
 class Scores(tf.Module):
-    """What ``LinearPath.scores`` gives.
-
-    Args:
-        path: whose scores they are.
-    """
+    """``LinearPath.scores`` of the linear path ``path``."""
 
     def __init__(self, path: LinearPath) -> None:
         super().__init__()
@@ -56,17 +52,17 @@ class Scores(tf.Module):
         return self._weighed(_Found(*(tf.concat(values, 0) for values in zip(*found, strict=True))), words.nrows())
 
     def _of_pairs(self, known: Any, rows: Any) -> _Found:
-        """Those of [n] words, -1 for an unknown one; ``NGrams._pairs``."""
+        """Features of pairs of [n] words, where -1 is an unknown word; as ``NGrams._pairs``."""
         first, second = known[:-1], known[1:]
         follows = tf.equal(rows[:-1], rows[1:]) & (first >= 0) & (second >= 0)
         number = tf.boolean_mask(first * self.first_pair + second, follows)
-        pairs = tf.convert_to_tensor(self.pairs)  # a gather from the variable would make every later read a copy
+        pairs = tf.convert_to_tensor(self.pairs)  # after a gather from a variable, every later read makes a copy
         place = tf.minimum(tf.searchsorted(pairs, number, out_type=tf.int64), pairs.shape[0] - 1)
         place = tf.where(tf.equal(tf.gather(pairs, place), number), self.first_pair + place, -1)
         return _where(_Found(tf.boolean_mask(rows[1:], follows), place, tf.ones_like(place)))
 
     def _of_parts(self, words: Any, of_texts: _Found) -> _Found:
-        """Those of [D] words, each cut once; ``word_parts.parts_of``."""
+        """Features of parts of [D] words, each word cut once; as ``word_parts.parts_of``."""
         text = tf.strings.substr(tf.strings.join([" ", words, " "]), 0, MOST_CHARACTERS, unit="UTF8_CHAR")
         characters = tf.strings.unicode_split(tf.where(tf.equal(words, SEP), "", text), "UTF-8")
         parts = tf.strings.ngrams(characters, ngram_width=tuple(range(SHORTEST, LONGEST + 1)), separator="")
@@ -77,7 +73,7 @@ class Scores(tf.Module):
         return _Found(tf.gather(of_texts.rows, source), each.values, tf.gather(of_texts.counts, source))
 
     def _weighed(self, found: _Found, count: Any) -> Any:
-        """The scores of ``count`` texts; ``NGrams.of``."""
+        """The scores of ``count`` texts; as ``NGrams.of``."""
         features = self.idf.shape[0]
         keys, place = tf.unique(found.rows * features + found.features)
         counts = tf.math.unsorted_segment_sum(found.counts, place, tf.size(keys))
@@ -93,10 +89,10 @@ class Scores(tf.Module):
 
 
 def _kept(values: np.ndarray) -> Any:
-    """A variable: its numbers are beside the graph, which must be smaller than 2 GiB."""
+    """A variable: its values are stored outside the graph, which must be smaller than 2 GiB."""
     return tf.Variable(values, trainable=False)
 
 
 def _where(found: _Found) -> _Found:
-    """Without what is no feature, -1."""
+    """The features without those of number -1, which are unknown."""
     return _Found(*(tf.boolean_mask(values, found.features >= 0) for values in found))

@@ -21,24 +21,25 @@ from text_cls.vocabulary import PAD_ID
 
 __all__ = ["Classifier", "TextGraph", "check_expressible"]  # and the functions below
 
-_ROWS = 64  # texts that are computed at a time: memory does not grow with their number
-OPSET = 17  # of ONNX; its runtimes since 2022 read it
+_ROWS = 64  # texts that are computed at a time, so that memory does not grow with their number
+OPSET = 17  # of ONNX; runtimes since 2022 support it
 
 Tensors = dict[str, Any]
 
 
 class Classifier(tf.Module):
-    """Strings in, answers out; what is written.
+    """The exported classifier: strings → answers.
 
     A text without words has no answer: its probabilities and its confidence are 0, its label is -1, its class "".
 
     Args:
-        text: strings → token ids, and scores where there is a linear path.
+        text: strings → token ids, with scores if there is a linear path.
         model: token ids [N, T] → logits [N, K], to which the scores are added.
         classes: K names.
-        thresholds: [K], from which probability on a class is predicted, for several labels a text; otherwise None.
-        fields: how many a text has: 1, 2, or 0 for any number.
-        temperature: logits are divided by it.
+        thresholds: [K] with several labels a text: a class is predicted if its probability reaches its threshold; None
+            otherwise.
+        fields: number of fields of a text: 1, 2, or 0 for any number.
+        temperature: divides the logits.
     """
 
     def __init__(
@@ -70,11 +71,11 @@ class Classifier(tf.Module):
 
     @property
     def signatures(self) -> Tensors:
-        """The functions that are called by name."""
+        """The functions by name, for a SavedModel."""
         return {name: function.get_concrete_function() for name, function in self.functions.items()}
 
     def _answer(self, texts: Any) -> Tensors:
-        """Answers of any number of texts, some at a time, those of like lengths together."""
+        """Answers of any number of texts, ``_ROWS`` texts of similar lengths at a time."""
         order = tf.argsort(tf.reduce_sum(tf.strings.length(texts), axis=1))
         parts = (tf.size(order) + _ROWS - 1) // _ROWS
         found = tf.TensorArray(tf.float32, parts, element_shape=[None, len(self.names)], infer_shape=False)
@@ -94,13 +95,13 @@ class Classifier(tf.Module):
         return {"probabilities": probabilities, "has_words": has_words} | self._classes(probabilities, has_words)
 
     def _encode(self, texts: Any) -> Tensors:
-        """Token ids [N, T], padded with 0, and scores, as ``network.onnx`` takes them; and whether there are words."""
+        """The inputs of ``network.onnx``, token ids [N, T], padded with 0, and scores; and whether there are words."""
         ids = self.ids(texts)
         found = {"tokens": ids.tokens.to_tensor(PAD_ID), "has_words": ids.has_words}
         return found if ids.scores is None else found | {"scores": ids.scores}
 
     def _classes(self, probabilities: Any, has_words: Any) -> Tensors:
-        """What is predicted of [N, K]."""
+        """The predicted classes for probabilities [N, K]."""
         if self.thresholds is not None:
             reached = tf.cast(probabilities, tf.float64) >= tf.constant(self.thresholds, tf.float64)
             return {"predicted": reached & has_words[:, None]}
@@ -127,7 +128,7 @@ def network(model: keras.Model, multi_label: bool, temperature: float) -> Callab
 
 
 def write_saved_model(classifier: Classifier, folder: Path) -> None:
-    """Writes a SavedModel into a folder; raises OSError where that cannot be written."""
+    """Writes a SavedModel into a folder; raises OSError if it cannot be written."""
     try:
         with _quiet():
             tf.saved_model.save(classifier, str(folder), signatures=classifier.signatures)
@@ -144,7 +145,7 @@ def read_saved_model(folder: Path) -> dict[str, Callable[[Sequence[Any]], dict[s
         def call(texts: Sequence[Any]) -> dict[str, np.ndarray]:
             return {name: value.numpy() for name, value in function(texts=tf.constant(texts, tf.string)).items()}
 
-        call.loaded = loaded  # type: ignore[attr-defined]  # its tables end with it
+        call.loaded = loaded  # type: ignore[attr-defined]  # keeps the model's tables alive
         return call
 
     return {name: calling(function) for name, function in loaded.signatures.items()}
@@ -153,7 +154,7 @@ def read_saved_model(folder: Path) -> dict[str, Callable[[Sequence[Any]], dict[s
 def write_onnx(
     model: keras.Model, multi_label: bool, temperature: float, path: Path, with_scores: bool = False
 ) -> None:
-    """Writes the network, from token ids, and scores of a linear path if there are any, to probabilities, as ONNX.
+    """Writes the network as ONNX: token ids, and scores if there is a linear path → probabilities.
 
     Raises:
         UserError: the libraries are not installed.
@@ -177,7 +178,7 @@ def write_onnx(
 
 
 def _erfc(context: Any, node: Any, name: str, args: Any) -> None:
-    """ONNX has no complement of the error function: 1 - erf."""
+    """Writes erfc as 1 - erf, because ONNX has no erfc."""
     del name, args
     shape, kind = context.get_shape(node.output[0]), context.get_dtype(node.output[0])
     inputs, outputs = node.input[:], node.output[:]
@@ -217,7 +218,7 @@ def read_onnx(path: Path) -> Callable[..., np.ndarray]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, TensorFlow and tf2onnx say of what they do only what is wrong."""
+    """Inside, TensorFlow and tf2onnx log only errors."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

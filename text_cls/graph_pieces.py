@@ -40,7 +40,7 @@ def _fold(lower_case: bool, strip_accents: bool) -> Expansion:
 
 
 class Pieces(tf.Module):
-    """The tokeniser of one vocabulary; it keeps the tables of pieces and of special tokens."""
+    """The tokeniser of one vocabulary; holds the tables of pieces and of special tokens."""
 
     def __init__(self, wordpiece: WordPiece) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Pieces(tf.Module):
         return by_row(pieces.values, of_word, tf.size(texts))
 
     def _cut(self, words: Any) -> Any:
-        """[W] different words → ragged [W, (pieces)]: from the left, always the longest."""
+        """[W] distinct words → ragged [W, (pieces)]: from the left, always the longest piece that fits."""
         length = tf.strings.length(words, "UTF8_CHAR")
         start = tf.where(length > MAX_WORD, -1, 0)  # -1: the word is unknown
         free = [tf.TensorShape([None])] * 3
@@ -104,7 +104,7 @@ class Pieces(tf.Module):
         return by_row(tf.gather(ids, order), tf.cast(tf.gather(which, order), tf.int64), tf.size(words))
 
     def _step(self, words: Any, length: Any, start: Any, which: Any, ids: Any) -> tuple[Any, Any, Any]:
-        """The next piece of every word that has more."""
+        """Finds the next piece of every word that is not finished."""
         active = tf.cast(tf.where((start >= 0) & (start < length))[:, 0], tf.int32)
         begin = tf.gather(start, active)[:, None]
         ends = begin + np.array(self.lengths, np.int32)  # [active, lengths]
@@ -123,7 +123,7 @@ class Pieces(tf.Module):
 
 
 class _Tokens(tf.Module):
-    """Tokens that are set apart in a text."""
+    """Tokens that are separated from the text around them."""
 
     def __init__(self, places: dict[str, int]) -> None:
         super().__init__()
@@ -142,5 +142,5 @@ class _Tokens(tf.Module):
 
 
 def _any_of(tokens: Iterable[str]) -> str:
-    """The longest that begins at a place, as ``wordpiece._any_of``."""
+    """A pattern for any of the tokens, the longest first; as ``wordpiece._any_of``."""
     return "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))

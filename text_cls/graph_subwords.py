@@ -1,6 +1,6 @@
 """``Subwords`` in a TensorFlow graph: words → the ids of their subwords.
 
-``W`` words, ``n`` subwords of all words end to end.
+``W`` words, ``n`` subwords of all words, concatenated.
 """
 
 import json
@@ -17,7 +17,7 @@ _MOST = 2**25  # more than any vocabulary has
 
 
 def _characters() -> list[str]:
-    """The characters that stand for the 256 bytes (Radford et al. 2019): themselves where they can be seen."""
+    """The characters that stand for the 256 bytes (Radford et al. 2019); visible characters stand for themselves."""
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = iter(range(256, 512))
     return [chr(byte if byte in seen else next(others)) for byte in range(256)]
@@ -42,7 +42,7 @@ class Merger(tf.Module):
         """[W] words → ragged [W, (subwords)] int32."""
         different, which = tf.unique(words)
         spaced = " " + different
-        content = tf.io.decode_raw(tf.strings.reduce_join(spaced), tf.uint8)  # the bytes of all
+        content = tf.io.decode_raw(tf.strings.reduce_join(spaced), tf.uint8)  # the bytes of all words
         count = tf.size(different)
         rows = tf.repeat(tf.range(count), tf.strings.length(spaced))
         ids = tf.gather(self.bytes, tf.cast(content, tf.int32))
@@ -56,7 +56,7 @@ class Merger(tf.Module):
         return tf.gather(by_row(ids + len(SPECIAL), tf.cast(rows, tf.int64), count), which)
 
     def _merged(self, ids: Any, rows: Any, count: Any) -> tuple[Any, Any, Any]:
-        """One merge in every word that has any: the earliest that was learned, and of these the first."""
+        """Does one merge in every word that has one: of the merge that was learned first, the leftmost."""
         size = tf.size(ids)
         key = tf.cast(ids[:-1], tf.int64) * _MOST + tf.cast(ids[1:], tf.int64)
         rank = tf.where(tf.equal(rows[:-1], rows[1:]), self.ranks.lookup(key), self.never)

@@ -1,7 +1,8 @@
-"""What Python says of every character, as tables that a TensorFlow graph can hold; NumPy alone makes them.
+"""Python's properties of all characters, as tables that a TensorFlow graph can hold; made with NumPy only.
 
-A graph has no ``unicodedata`` and no ``re``, and TensorFlow's own character classes are of another version of Unicode:
-so every class and every mapping of ``graph_*.py`` is one of these tables, made by calling Python on all characters.
+A graph has no ``unicodedata`` and no ``re``, and TensorFlow's own character classes are from another version of
+Unicode. So every class and every mapping in ``graph_*.py`` is one of these tables, made by calling Python on all
+characters.
 """
 
 import functools
@@ -14,8 +15,8 @@ import numpy as np
 import regex
 
 CODES = 0x110000
-_BLOCK = 256  # characters; most blocks of a table are alike, and kept once
-_SURROGATES = range(0xD800, 0xE000)  # no text in UTF-8 has one
+_BLOCK = 256  # characters; equal blocks of a table, which are most, are kept once
+_SURROGATES = range(0xD800, 0xE000)  # no text in UTF-8 contains one
 
 
 class Table(NamedTuple):
@@ -26,12 +27,12 @@ class Table(NamedTuple):
 
 
 class Expansion(NamedTuple):
-    """Some characters for every character: nothing, itself, or others.
+    """A replacement for every character: any number of characters, or itself.
 
     Attributes:
-        place: 0 for a character that stays as it is, otherwise the place of what it becomes.
-        starts, counts: by place, where in ``codes`` that begins, and how many there are.
-        codes: the characters, end to end.
+        place: 0 for a character that is not replaced, otherwise the number of its replacement.
+        starts, counts: by number, the start of the replacement in ``codes``, and its length.
+        codes: the characters of all replacements, concatenated.
     """
 
     place: Table
@@ -49,7 +50,7 @@ def table(values: np.ndarray) -> Table:
 
 
 def expansion(rule: Callable[[str], str]) -> Expansion:
-    """A table of ``rule``, which is given each character alone."""
+    """A table of ``rule``, which is applied to each character alone."""
     found: dict[str, int] = {}
     place = np.zeros(CODES, np.int32)
     for code in _assigned():
@@ -64,7 +65,7 @@ def expansion(rule: Callable[[str], str]) -> Expansion:
 
 @functools.cache
 def _assigned() -> tuple[int, ...]:
-    """All characters but those of planes that Unicode has not begun, which every rule leaves as they are."""
+    """All characters, without those of planes that Unicode does not use, which no rule changes."""
     planes = (range(first, first + 0x10000) for first in range(0, CODES, 0x10000))
     begun = (plane for plane in planes if any(unicodedata.category(chr(code)) != "Cn" for code in plane))
     return tuple(code for plane in begun for code in plane if code not in _SURROGATES)
@@ -76,7 +77,8 @@ def _every() -> str:
 
 
 def members(pattern: "str | re.Pattern[str]") -> np.ndarray:
-    """[CODES] bool: the characters that a pattern matches: one character for ``regex``, or a run of ``re``'s."""
+    """[CODES] bool: the characters that a pattern matches: a pattern of ``regex`` for one character, or of ``re`` for a
+    sequence of them."""
     runs: Any = regex.compile(f"(?:{pattern})+", regex.V1) if isinstance(pattern, str) else pattern
     found = np.zeros(CODES, bool)
     for match in runs.finditer(_every()):
@@ -93,7 +95,7 @@ def table_of(pattern: str) -> Table:
 
 
 def ranges(belongs: np.ndarray) -> str:
-    """The inside of an RE2 character class with these members."""
+    """The inner part of an RE2 character class with these members."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], belongs.astype(np.int8), [0]])))
     return "".join(rf"\x{{{first:x}}}-\x{{{end - 1:x}}}" for first, end in edges.reshape(-1, 2).tolist())
 
@@ -111,11 +113,11 @@ def combining_classes() -> Table:
 
 
 class Compositions(NamedTuple):
-    """Pairs of characters that NFC makes one: ``first * CODES + second`` → ``whole``; and who takes part.
+    """Pairs of characters that NFC composes: ``first * CODES + second`` → ``whole``.
 
     Attributes:
         pairs, whole: [n] int64.
-        active: 1 for every character without which NFC leaves a text as it is.
+        active: 1 for every character that NFC may change; it does not change a text without such characters.
     """
 
     pairs: np.ndarray
@@ -125,7 +127,7 @@ class Compositions(NamedTuple):
 
 @functools.cache
 def compositions() -> Compositions:
-    """All of Unicode's, Hangul's among them."""
+    """All compositions of Unicode, including Hangul's."""
     pairs, whole, active = [], [], np.zeros(CODES, np.int32)
     for code in _assigned():
         character = chr(code)
@@ -143,7 +145,7 @@ def compositions() -> Compositions:
 
 
 def _parts(code: int) -> tuple[int, int]:
-    """The two characters that a composed one is made of."""
+    """The two parts of a composed character."""
     hangul = code - 0xAC00
     if 0 <= hangul < 11172:
         if hangul % 28:
@@ -155,11 +157,11 @@ def _parts(code: int) -> tuple[int, int]:
 
 @functools.cache
 def case_folding() -> Expansion:
-    """``str.casefold``, which looks at each character alone."""
+    """``str.casefold``, which maps each character independently."""
     return expansion(str.casefold)
 
 
 @functools.cache
 def spaces() -> Table:
-    """1 for what ``str.split`` splits at."""
+    """1 for the characters at which ``str.split`` splits."""
     return table(np.array([chr(code).isspace() for code in range(CODES)], np.int32))

@@ -1,7 +1,7 @@
-"""Raw texts → token ids in a TensorFlow graph, the same ids as the tokenisers of ``tokenisers.py`` give.
+"""Raw texts → token ids in a TensorFlow graph, the same ids as from the tokenisers in ``tokenisers.py``.
 
-With a linear path (``linear_path.py``), their scores as well. ``N`` texts of ``F`` fields, ``T`` tokens, ``K`` classes;
-ragged ids are those of each text.
+With a linear path (``linear_path.py``), also its scores. ``N`` texts of ``F`` fields, ``T`` tokens, ``K`` classes; a
+ragged tensor has one row of ids for each text.
 """
 
 import re
@@ -27,30 +27,30 @@ from text_cls.tokenisers import PieceTokeniser, SubwordTokeniser, Tokeniser, Wor
 from text_cls.vocabulary import SEGMENT, SEP_ID, UNK_ID
 from text_cls.wordpiece import WordPiece
 
-RULES = ("unicode", "unicode_runs")  # by which words are cut here
+RULES = ("unicode", "unicode_runs")  # the rules of ``words.py`` that are implemented here
 
 
 class Ids(NamedTuple):
-    """Token ids of some texts, and what a linear path says of them."""
+    """Token ids of some texts, and their scores by a linear path."""
 
-    tokens: Any  # ragged [N, (T)] int32, framed and cut
+    tokens: Any  # ragged [N, (T)] int32, with special tokens, truncated
     has_words: Any  # [N] bool
     scores: Any = None  # [N, K] float32; None without a linear path
 
 
 def check_expressible(tokeniser: Tokeniser) -> None:
-    """Raises UserError for what a graph cannot do; names the flag it comes from."""
+    """Raises UserError for a tokeniser that a graph cannot express; the message names the flag."""
     if isinstance(tokeniser.framing, Framing) and tokeniser.framing.truncate == WINDOWS:
         raise UserError(
-            f"--truncate={WINDOWS}: the exported graph reads as much of a text as the network does at a time; train "
-            "with another --truncate to export"
+            f"--truncate={WINDOWS}: the exported graph cannot split a text into windows; train with another --truncate "
+            "to export"
         )
     if isinstance(tokeniser, WordTokeniser | SubwordTokeniser):
         steps, rule = tokeniser.cleaner.config, tokeniser.cleaner.rule
         if steps.stemmer != "none":
             raise UserError(
-                f"--stemmer={steps.stemmer}: a stemmer is a program of NLTK, which no TensorFlow graph holds; train "
-                "with --stemmer=none to export"
+                f"--stemmer={steps.stemmer}: a TensorFlow graph cannot contain a stemmer of NLTK; train with "
+                "--stemmer=none to export"
             )
         if rule not in RULES:
             raise UserError(
@@ -58,7 +58,7 @@ def check_expressible(tokeniser: Tokeniser) -> None:
             )
     elif not isinstance(tokeniser, PieceTokeniser) or not isinstance(tokeniser.cutter, WordPiece):
         raise UserError(
-            "--encoder: the exported graph cuts texts as BERT's WordPiece does, and this encoder's pieces are others "
+            "--encoder: the exported graph has only BERT's WordPiece, and this encoder has another tokeniser "
             "(tokenizer.json); export a run of another one; for transformers, finetune_bert --export writes it"
         )
 
@@ -67,9 +67,9 @@ class TextGraph(tf.Module):
     """Texts → token ids, and scores.
 
     Args:
-        tokeniser: whose ids it gives.
-        join_fields: as of ``DataConfig``; ``UNTOLD`` takes one field.
-        linear: whose scores it gives, of a tokeniser that reads words.
+        tokeniser: the graph gives the same ids.
+        join_fields: see ``DataConfig``; ``UNTOLD`` takes one field.
+        linear: the graph gives its scores; only for a tokeniser of words or subwords.
 
     Raises:
         UserError: see ``check_expressible``.
@@ -113,7 +113,7 @@ class TextGraph(tf.Module):
         return Ids(_framed(bare, self.framing), bare.row_lengths() > 0)
 
     def _pairs(self, texts: Any) -> Ids:
-        """Two fields as segments A and B; ``PairFraming``."""
+        """Two fields as segments A and B; as ``PairFraming``."""
         first, second = self.pieces(texts[:, 0]), self.pieces(texts[:, 1])
         a, b = first.row_lengths(), second.row_lengths()
         opening, closing, none = self.framing.first, self.framing.last, tf.zeros_like(first.row_lengths())
@@ -127,7 +127,7 @@ class TextGraph(tf.Module):
 
 
 class _Words(tf.Module):
-    """Texts → bare ids of a vocabulary's words, or of the subwords of all words."""
+    """Texts → ids of words or subwords, without special tokens."""
 
     def __init__(self, tokeniser: WordTokeniser | SubwordTokeniser) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class _Words(tf.Module):
             goes_on = tf.equal(self.stops.lookup(self.cutter.folded(found)), 0)
             found, rows = tf.boolean_mask(found, goes_on), tf.boolean_mask(rows, goes_on)
         number = tf.cast(some, tf.int32)
-        between = some & (tf.cumsum(number, axis=1, exclusive=True) > 0)  # a <SEP> goes before it
+        between = some & (tf.cumsum(number, axis=1, exclusive=True) > 0)  # fields with a <SEP> before them
         ids = self.numbers(found)
         of_ids = _joined(ids.values, tf.gather(rows, ids.value_rowids()), SEP_ID, between)
         return of_ids, _joined(found, rows, SEP, between)
@@ -167,7 +167,7 @@ def _joined(values: Any, rows: Any, separator: int | str, between: Any) -> Any:
 
 
 def _framed(bare: Any, framing: Framing) -> Any:
-    """``Framing.apply`` of every text."""
+    """Applies ``Framing.apply`` to every text."""
     closing = [] if framing.last is None else [_each(framing.last, bare)]
     room = framing.max_length - 1 - len(closing)
     head = _head(framing, room)
@@ -179,13 +179,13 @@ def _framed(bare: Any, framing: Framing) -> Any:
 
 
 def _head(framing: Framing, room: int) -> int:
-    """How many of a longer text's first ids are kept, by the framing of one twice as long as there is room for."""
+    """The number of a longer text's first ids that are kept, found by framing a text of twice the length."""
     kept = framing.apply(np.arange(1, 2 * room + 3))[1 : room + 1]
     return int(np.count_nonzero(kept == np.arange(1, room + 1)))
 
 
 def _cut(ids: Any, first: Any, last: Any) -> Any:
-    """The first and the last so many ids of each text."""
+    """The ``first`` first and the ``last`` last ids of each text."""
     lengths = ids.row_lengths()
     within = tf.ragged.range(lengths)
     stays = (within < first[:, None]) | (within >= (lengths - last)[:, None])
@@ -198,7 +198,7 @@ def _each(token: int, ids: Any) -> Any:
 
 
 def _longest_first(a: Any, b: Any, room: int) -> tuple[Any, Any]:
-    """``pairs.longest_first`` of every pair."""
+    """Applies ``pairs.longest_first`` to every pair."""
     short, long = tf.minimum(a, b), tf.maximum(a, b)
     long = tf.where(short + long > room, tf.maximum(short, room - short), long)
     both = short + long > room

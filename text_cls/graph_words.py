@@ -1,10 +1,10 @@
 """The rule ``words.by_unicode`` in a TensorFlow graph: texts → words, in every script.
 
-RE2, the regular expressions of TensorFlow, knows Unicode of another version, and neither looks around nor has
-``\\X``. So each character is first written as a letter for its kind, which says what its neighbours mean for it as
-well; then RE2 cuts these letters, as ``words`` cuts the characters.
+RE2, TensorFlow's regular expressions, uses another version of Unicode, and has neither lookaround nor ``\\X``. So each
+character is first replaced by a letter for its kind, which depends on its neighbours too. Then RE2 splits these letters
+as ``words`` splits the characters.
 
-``n`` characters of all texts end to end, ``R`` texts, ``W`` words.
+``n`` characters of all texts, concatenated; ``R`` texts, ``W`` words.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from text_cls.graph_unicode import (
     without_many_marks,
 )
 
-# The kinds of characters; each has two letters, of which the second says that \X does not end before it.
+# The kinds of characters; each has two letters, and the second means that \X does not end before the character.
 (OTHER, LETTER, SINGLE, KATAKANA, CLUSTER, EXTEND, SELECTOR, SIGN, PUNCTUATION, APOSTROPHE, AFTER_HEBREW, BETWEEN,
  SYMBOL, FLAG, KEYCAP, KEYCAP_REST) = range(16)  # fmt: skip
 _HEBREW, _ANY_LETTER, _BEFORE_MID = 16, 32, 64
@@ -48,12 +48,12 @@ class Split(NamedTuple):
 
 
 def _letters(*kinds: int, attached: tuple[int, ...] = (0, 1)) -> str:
-    """The letters of some kinds, for the inside of a class."""
+    """The letters of some kinds, for a character class."""
     return "".join(rf"\x{{{_FIRST + 2 * kind + after:x}}}" for kind in kinds for after in attached)
 
 
 def _pattern(steps: CleaningConfig) -> str:
-    """``words._full_pattern``, of letters."""
+    """``words._full_pattern`` in letters of kinds."""
     letter, single, katakana, cluster, flag = map(_letters, (LETTER, SINGLE, KATAKANA, CLUSTER, FLAG))
     extend, tail = _letters(EXTEND, SELECTOR), _letters(AFTER_HEBREW)
     joiner, attached = _letters(APOSTROPHE, AFTER_HEBREW, BETWEEN), f"[{_letters(*range(16), attached=(1,))}]"
@@ -71,11 +71,11 @@ def _pattern(steps: CleaningConfig) -> str:
 
 @functools.cache
 def _kinds(runs: bool = False) -> np.ndarray:
-    """[CODES] the kind of every character, as far as it follows from the character alone."""
+    """[CODES] the kind of every character, as far as it does not depend on its neighbours."""
     apart = "" if runs else rf"--[{words._SINGLE}{words._CLUSTER}{words._KATAKANA}]"
     letter = rf"[[\p{{L}}\p{{N}}]{apart}]"
     found = np.full(tables.CODES, OTHER, np.int32)
-    for kind, pattern in (  # what comes later counts
+    for kind, pattern in (  # later kinds override earlier ones
         (SYMBOL, rf"(?!{words._ANY_PUNCTUATION}){words._SYMBOL}"),
         (FLAG, r"[\U0001f1e6-\U0001f1ff]"),
         (SIGN, words._ANY_PUNCTUATION),
@@ -93,7 +93,7 @@ def _kinds(runs: bool = False) -> np.ndarray:
 
 @functools.cache
 def _about(runs: bool) -> tables.Table:
-    """The kind of every character, and what it is to its neighbours, as bits above that."""
+    """The kind of every character, with higher bits for its effect on its neighbours."""
     found = _kinds(runs).copy()
     for bit, pattern in (
         (_HEBREW, r"\p{Hebrew}"),
@@ -108,9 +108,9 @@ class Cutter(tf.Module):
     """Texts without HTML → words, before stop words.
 
     Args:
-        steps: as of ``words.by_unicode``.
+        steps: see ``words.by_unicode``.
         composer: NFC.
-        runs: whether runs of letters are words in every script.
+        runs: whether sequences of letters are words in every script.
     """
 
     def __init__(self, steps: CleaningConfig, composer: Composer, runs: bool = False) -> None:
@@ -126,11 +126,11 @@ class Cutter(tf.Module):
         return self._words(points, tf.size(texts))
 
     def folded(self, found: Any) -> Any:
-        """[W] words → as they are looked up among stop words; ``words.fold``."""
+        """[W] words → their form in the table of stop words; as ``words.fold``."""
         return encode(self.composed(decode(found), True), tf.size(found))
 
     def composed(self, points: Points, lower_case: bool) -> Points:
-        """``words._composed``."""
+        """As ``words._composed``."""
         points = kept(points, tf.equal(look_up(self.vanishing, points.codes), 0))
         points = self.composer(without_many_marks(points, self.mark))
         if lower_case:
@@ -153,7 +153,7 @@ class Cutter(tf.Module):
         return Split(found, tf.boolean_mask(inner.rows, first))
 
     def _in_context(self, points: Points) -> tuple[Any, Any]:
-        """[n] the kinds of characters where they stand, and whether \\X goes on before them."""
+        """[n] the kinds of characters in their context, and whether \\X continues before them."""
         codes, rows = points
         keycap, rest = _keycaps(points)
         apart = keycap | rest  # spaces go around them
@@ -169,7 +169,7 @@ class Cutter(tf.Module):
         kinds = tf.where(tail, AFTER_HEBREW, kinds)
         if self.steps.keep_special:
             kinds = tf.where(keycap, KEYCAP, tf.where(rest, KEYCAP_REST, kinds))
-        none = tf.zeros_like(apart)  # no cluster has characters below U+0300 alone
+        none = tf.zeros_like(apart)  # no cluster consists only of characters below U+0300
         return kinds, tf.cond(
             tf.reduce_any(codes >= _FIRST_MARK), lambda: self.clusters(points, apart) & ~apart, lambda: none
         )
@@ -183,7 +183,7 @@ def _is_any(codes: Any, characters: str) -> Any:
 
 
 def _keycaps(points: Points) -> tuple[Any, Any]:
-    """[n] whether a keycap begins here, and whether this is the rest of one; ``words._KEYCAP``."""
+    """[n] whether a keycap begins here, and whether this is its rest; as ``words._KEYCAP``."""
     codes, rows = points
     digit = (codes >= ord("0")) & (codes <= ord("9")) | _is_any(codes, "#*")
     one, two = (shifted(codes, by, rows) for by in (1, 2))
@@ -198,7 +198,7 @@ def _is_cluster(text: str) -> bool:
 
 
 class _Clusters:
-    """Where no grapheme cluster ends, by the rules of UAX 29 that are named; those of Hangul and flags never count."""
+    """Where a grapheme cluster continues, by the rules of UAX 29 named below; Hangul and flags are not needed."""
 
     def __init__(self) -> None:
         def of(name: str) -> tables.Table:
@@ -207,13 +207,13 @@ class _Clusters:
         self.extend, self.joiner, self.spacing = (of(f"GCB={name}") for name in ("Extend", "ZWJ", "SpacingMark"))
         self.control = tables.table_of(r"[\p{GCB=Control}\p{GCB=CR}\p{GCB=LF}]")
         self.picture = of("Extended_Pictographic")
-        self.links = _is_cluster("क्ष")  # GB9c is of Unicode 15.1
-        self.after_any = _is_cluster("a्ष")  # the rule asks for a consonant before the linker, regex 2026.11 does not
+        self.links = _is_cluster("क्ष")  # whether regex has GB9c, which is from Unicode 15.1
+        self.after_any = _is_cluster("a्ष")  # GB9c needs a consonant before the linker; regex 2026.11 does not
         if self.links:
             self.consonant, self.linker, self.indic = (of(f"InCB={name}") for name in ("Consonant", "Linker", "Extend"))
 
     def __call__(self, points: Points, apart: Any) -> Any:
-        """[n] whether a cluster goes on; what is ``apart`` has spaces around it."""
+        """[n] whether a cluster continues; characters in ``apart`` count as if they had spaces around them."""
         codes, rows = points
 
         def has(table: tables.Table) -> Any:

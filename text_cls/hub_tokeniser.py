@@ -9,34 +9,35 @@ from typing import Any, NamedTuple
 
 from files.documents import read_object, shown
 from files.errors import UserError
-from text_cls.wordpiece import SPECIAL, Added, checked, read_vocabulary
+from text_cls.hub_added_tokens import (
+    Token,
+    added_tokens,
+    appended,
+    check_switch,
+    check_text,
+    object_of,
+    read_token,
+    token_text,
+)
+from text_cls.wordpiece import SPECIAL, checked, read_vocabulary
 
 _CLASSES = tuple(f"{family}Tokenizer{fast}" for family in ("Bert", "DistilBert", "Electra") for fast in ("", "Fast"))
-GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # whatever tokenizer.json says, and that alone
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that follow only tokenizer.json
 _SWITCHES = {"lower_case": "do_lower_case", "strip_accents": "strip_accents", "split_cjk": "tokenize_chinese_chars"}
 _NORMALISER = {"lower_case": "lowercase", "strip_accents": "strip_accents", "split_cjk": "handle_chinese_chars"}
 _ROLES = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-_MORE = ("additional_special_tokens", "extra_special_tokens")
-# What tokenisers of other languages have before or instead of WordPiece, and the value that changes nothing.
+# Steps that tokenisers of other languages have before or instead of WordPiece, with the value that changes nothing.
 _STEPS = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece", "do_basic_tokenize": True,
           "do_word_tokenize": True, "do_subword_tokenize": True, "never_split": []}  # fmt: skip
 _OTHER_FILES = ("spiece.model", "sentencepiece.bpe.model", "spm.model", "tokenizer.model", "merges.txt", "vocab.json")
 
 
-class _Token(NamedTuple):
-    """One added token as a file has it; ``id`` None: behind all others."""
-
-    text: str
-    id: int | None
-    folded: bool
-
-
 class _Whole(NamedTuple):
-    """What ``tokenizer.json`` says."""
+    """The content of ``tokenizer.json``."""
 
     words: tuple[str, ...]
     casing: dict[str, Any]
-    added: list[_Token]
+    added: list[Token]
 
 
 def read_tokeniser(folder: Path) -> dict[str, Any]:
@@ -53,16 +54,11 @@ def read_tokeniser(folder: Path) -> dict[str, Any]:
     for name, raw in (("special_tokens_map.json", special), ("tokenizer_config.json", settings)):
         _check_roles(folder / name, raw)
     whole = _read_whole(folder / "tokenizer.json", settings) if (folder / "tokenizer.json").exists() else None
-    added = _added(folder, whole, settings, special)
-    words, tokens = _appended(folder, _vocabulary(folder, whole), added)
+    added = added_tokens(folder, whole.added if whole else (), settings, special)
+    words, tokens = appended(folder, _vocabulary(folder, whole), added)
     _check_same(folder / "vocab.txt", whole, words)
     source = {"vocabulary": words} if whole or len(tokens) else {"vocabulary": folder / "vocab.txt"}
     return source | _casing(folder, settings, whole, words) | ({"added": tokens} if tokens else {})
-
-
-def object_of(path: Path) -> dict[str, Any]:
-    """What a small file says; nothing if it is not there."""
-    return read_object(path) if path.exists() else {}
 
 
 def _check_class(path: Path, raw: dict[str, Any]) -> None:
@@ -84,21 +80,6 @@ def _check_roles(path: Path, raw: dict[str, Any]) -> None:
             raise UserError(f"{path}: {role} is {shown(token_text(path, value))}; only {token} is supported")
 
 
-def token_text(path: Path, value: Any) -> str:
-    """The text of a token, written alone or as an object."""
-    text = value.get("content") if isinstance(value, dict) else value
-    if not isinstance(text, str) or not text:
-        raise UserError(f"{path}: {shown(value)} is given as a token; a text is needed")
-    _check_text(path, text)
-    return text
-
-
-def _check_text(path: Path, text: str) -> None:
-    """Refuses a piece that no ``vocab.txt`` could hold."""
-    if "\n" in text or "\r" in text or any("\ud800" <= character < "\ue000" for character in text):
-        raise UserError(f"{path}: the token {shown(text)} holds a line break or half a character")
-
-
 def _vocabulary(folder: Path, whole: _Whole | None) -> tuple[str, ...]:
     path = folder / "vocab.txt"
     if whole is None:
@@ -110,7 +91,7 @@ def _vocabulary(folder: Path, whole: _Whole | None) -> tuple[str, ...]:
 
 
 def _check_same(path: Path, whole: _Whole | None, words: tuple[str, ...]) -> None:
-    """Refuses a ``vocab.txt`` that is not that of ``tokenizer.json``, with or without the added tokens."""
+    """Raises UserError if ``vocab.txt`` differs from ``tokenizer.json``; it may have the added tokens or not."""
     if whole is None or not path.exists():
         return
     pieces = read_vocabulary(path)
@@ -119,7 +100,7 @@ def _check_same(path: Path, whole: _Whole | None, words: tuple[str, ...]) -> Non
 
 
 def _casing(folder: Path, settings: dict[str, Any], whole: _Whole | None, words: tuple[str, ...]) -> dict[str, Any]:
-    """How text is folded. ``tokenizer_config.json`` decides, as in ``transformers``; then ``tokenizer.json``.
+    """How text is folded: by ``tokenizer_config.json``, as in ``transformers``; otherwise by ``tokenizer.json``.
 
     Without either the vocabulary tells: it is a cased one if it holds a capital letter outside the special tokens.
     """
@@ -131,17 +112,12 @@ def _casing(folder: Path, settings: dict[str, Any], whole: _Whole | None, words:
         return default
     found = {name: settings.get(switch, default[name]) for name, switch in _SWITCHES.items()}
     for name, value in found.items():
-        _check_switch(path, _SWITCHES[name], value, or_null=name == "strip_accents")
+        check_switch(path, _SWITCHES[name], value, or_null=name == "strip_accents")
     return found
 
 
-def _check_switch(path: Path, name: str, value: Any, or_null: bool = False) -> None:
-    if not isinstance(value, bool) and not (or_null and value is None):
-        raise UserError(f"{path}: {name} is {shown(value)}; it must be true or false")
-
-
 def _read_whole(path: Path, settings: dict[str, Any]) -> _Whole:
-    """``tokenizer.json``, if it is BERT's tokeniser in every step."""
+    """Reads ``tokenizer.json``; raises UserError unless every step is that of BERT's tokeniser."""
     raw = read_object(path)
     model, normaliser = _step(path, raw, "model", "WordPiece"), _step(path, raw, "normalizer", "BertNormalizer")
     _step(path, raw, "pre_tokenizer", "BertPreTokenizer")
@@ -154,17 +130,17 @@ def _read_whole(path: Path, settings: dict[str, Any]) -> _Whole:
     defaults = {"lower_case": True, "strip_accents": None, "split_cjk": True}
     casing = {name: normaliser.get(field, defaults[name]) for name, field in _NORMALISER.items()}
     for name, value in casing.items():
-        _check_switch(path, _NORMALISER[name], value, or_null=name == "strip_accents")
+        check_switch(path, _NORMALISER[name], value, or_null=name == "strip_accents")
     added = raw.get("added_tokens") or []
     if not isinstance(added, list):
         raise UserError(f"{path}: added_tokens is {shown(added)}; a list is needed")
     words = _words(path, model.get("vocab"))
     _check_framing(path, raw.get("post_processor"), settings, words)
-    return _Whole(words, casing, [_token(path, token) for token in added])
+    return _Whole(words, casing, [read_token(path, token) for token in added])
 
 
 def _step(path: Path, raw: dict[str, Any], name: str, kind: str) -> dict[str, Any]:
-    """One step of a tokeniser, if it is of the one kind that is followed; a model of old files does not say its."""
+    """One step of a tokeniser, which must be of this ``kind``; the model in old files does not name its kind."""
     step = raw.get(name)
     if isinstance(step, dict) and step.get("type") == "Sequence":
         inner = step.get(name + "s")
@@ -180,7 +156,7 @@ def _step(path: Path, raw: dict[str, Any], name: str, kind: str) -> dict[str, An
 
 
 def _check_framing(path: Path, step: Any, settings: dict[str, Any], words: tuple[str, ...]) -> None:
-    """Refuses a frame that is not [CLS] … [SEP]; BERT's own classes have that one whether the file says it or not."""
+    """Raises UserError unless texts are between [CLS] and [SEP], which BERT's own classes do even without this step."""
     if step is None and settings.get("tokenizer_class") not in GENERIC:
         return
     kind = step.get("type") if isinstance(step, dict) else step
@@ -193,7 +169,7 @@ def _check_framing(path: Path, step: Any, settings: dict[str, Any], words: tuple
 
 
 def _template(step: dict[str, Any]) -> list[Any]:
-    """What stands around a text A: its special tokens, each followed by its ids."""
+    """The tokens around a text A: special tokens, each followed by its ids."""
     single, tokens, found = step.get("single"), step.get("special_tokens"), []
     for part in single if isinstance(single, list) else ():
         about = next(iter(part.values()), None) if isinstance(part, dict) else None
@@ -204,7 +180,7 @@ def _template(step: dict[str, Any]) -> list[Any]:
 
 
 def _ends(step: dict[str, Any]) -> list[Any]:
-    """The same where there are two tokens, each with its id."""
+    """The same for a step that has two tokens, each with its id."""
     cls, sep = (
         end if isinstance(end, list) and len(end) == 2 else [None, None] for end in map(step.get, ("cls", "sep"))
     )
@@ -222,90 +198,6 @@ def _words(path: Path, vocabulary: Any) -> tuple[str, ...]:
             )
         if place in places:
             raise UserError(f"{path}: {shown(places[place])} and {shown(word)} have the same id {place}")
-        _check_text(path, word)
+        check_text(path, word)
         places[place] = word
     return checked(path, [places[place] for place in range(len(places))])
-
-
-def _token(path: Path, raw: Any, place: Any = None, special: bool = False) -> _Token:
-    """An added token as ``tokenizer.json`` and ``tokenizer_config.json`` write it."""
-    text = token_text(path, raw)
-    about = raw if isinstance(raw, dict) else {}
-    place = about.get("id", place)
-    if place is not None and (not isinstance(place, int) or isinstance(place, bool) or place < 0):
-        raise UserError(f"{path}: the added token {shown(text)} has the id {shown(place)}; a number is needed")
-    switches = {"single_word": False, "special": special} | {k: v for k, v in about.items() if k in _TOKEN_SWITCHES}
-    switches.setdefault("normalized", not switches["special"])
-    for name, value in switches.items():
-        _check_switch(path, f"{name} of {shown(text)}", value)
-    if switches["single_word"]:
-        raise UserError(f"{path}: the added token {shown(text)} is a single_word, which is not followed here")
-    return _Token(text, place, switches["normalized"])
-
-
-_TOKEN_SWITCHES = ("single_word", "normalized", "special")  # lstrip and rstrip take spaces, which give no ids anyway
-
-
-def _added(folder: Path, whole: _Whole | None, settings: dict[str, Any], special: dict[str, Any]) -> list[_Token]:
-    """The added tokens of all files, each once; what comes first says how a token is looked for."""
-    path, found = folder / "tokenizer_config.json", []
-    decoder = settings.get("added_tokens_decoder") or {}
-    if not isinstance(decoder, dict):
-        raise UserError(f"{path}: added_tokens_decoder is {shown(decoder)}; an object is needed")
-    for place, raw in decoder.items():
-        if not (place.isascii() and place.isdigit() and len(place) < 10):
-            raise UserError(f"{path}: added_tokens_decoder has the id {shown(place)}; a number is needed")
-        found.append(_token(path, raw, int(place)))
-    found += whole.added if whole else []
-    named = [_token(where, raw, special=True) for where, raw in named_tokens(folder, settings, special)]
-    apart = {token.text for token in named} | set(SPECIAL)
-    for text, place in object_of(folder / "added_tokens.json").items():
-        where = folder / "added_tokens.json"
-        if place is None:
-            raise UserError(f"{where}: the added token {shown(text)} has no id")
-        found.append(_token(where, text, place, special=text in apart))
-    first: dict[str, _Token] = {}
-    for token in found + named:
-        known = first.setdefault(token.text, token)
-        if token.id is not None and known.id not in (None, token.id):
-            raise UserError(f"{folder}: the added token {shown(token.text)} has the ids {known.id} and {token.id}")
-        if known.id is None and token.id is not None:
-            first[token.text] = known._replace(id=token.id)
-    return list(first.values())
-
-
-def named_tokens(folder: Path, settings: dict[str, Any], special: dict[str, Any]) -> list[tuple[Path, Any]]:
-    """Special tokens that are listed by their text."""
-    found = []
-    for name, raw in (("tokenizer_config.json", settings), ("special_tokens_map.json", special)):
-        for field in _MORE:
-            listed = raw.get(field) or []
-            tokens = list(listed.values()) if isinstance(listed, dict) else listed
-            if not isinstance(tokens, list):
-                raise UserError(f"{folder / name}: {field} is {shown(listed)}; a list is needed")
-            found += [(folder / name, token) for token in tokens]
-    return found
-
-
-def _appended(folder: Path, words: tuple[str, ...], added: list[_Token]) -> tuple[tuple[str, ...], tuple[Added, ...]]:
-    """The vocabulary with the added tokens that it lacks behind it, and the tokens that are set apart."""
-    places = {word: place for place, word in enumerate(words)}
-    for token in added:
-        if token.id is not None and places.get(token.text, token.id) != token.id:
-            raise UserError(
-                f"{folder}: {shown(token.text)} is added with the id {token.id}; in the vocabulary it has "
-                f"{places[token.text]}"
-            )
-    new = sorted((token for token in added if token.text not in places), key=_place)
-    for place, token in enumerate(new, start=len(words)):
-        if token.id not in (None, place):
-            raise UserError(
-                f"{folder}: the added token {shown(token.text)} has the id {token.id}; the next one behind the "
-                f"vocabulary is {place}"
-            )
-    tokens = tuple(Added(t.text, t.folded, t.text in places) for t in added if t.text not in SPECIAL)
-    return (*words, *(token.text for token in new)), tokens
-
-
-def _place(token: _Token) -> float:
-    return float("inf") if token.id is None else token.id

@@ -1,6 +1,6 @@
-"""What is to be classified: lines, CSV, JSON or folders → a stream of inputs, read as training reads them.
+"""The texts to classify: lines, CSV, JSON or folders → a stream of inputs, read as in training.
 
-Every input has its place in the stream. One that cannot be answered says why.
+The inputs keep their order. An input that cannot be answered has a note with the reason.
 """
 
 import dataclasses
@@ -13,24 +13,25 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from files.errors import UserError
-from text_cls.datasets import DATASETS, format_of
+from text_cls.datasets import DATASETS
 from text_cls.format import Format
+from text_cls.found_rows import format_of
 from text_cls.prediction_config import LINES, PredictionConfig
 from text_cls.readers import EMPTY_ROWS, BadRows, Row, class_folders, file_text, read_csv, read_json
 from text_cls.streams import PATIENCE, Stream
 from text_cls.text_files import MARKING, open_text, position, read_lines, undecodable
 
 FORMS = (LINES, "csv", "jsonl", "folder")
-CHUNK = 8192  # texts that are in memory at a time
-_CHARACTERS = 2**24  # or fewer, if they are long
-_DEEPEST = 2  # folders in folders: of a split, of a class
+CHUNK = 8192  # texts in memory at a time
+_CHARACTERS = 2**24  # or fewer texts, if they have more characters than this
+_DEEPEST = 2  # levels of folders: of a split, of a class
 _OF_LINES = ("input", "data_path", "encoding")
 _ABOUT_FILES = ("text_fields", "id_field", "columns", "keep_rows", "encoding", "delimiter", "quoting")
 _NO_TEXTS = "no text given: pass texts as arguments, --input=FILE, or lines on standard input"
 
 
 class Input(NamedTuple):
-    """One text to classify; ``note`` says why it has no answer, if it has none."""
+    """One text to classify; ``note`` is the reason if it cannot be answered."""
 
     id: str
     fields: tuple[str, ...]
@@ -38,7 +39,7 @@ class Input(NamedTuple):
 
 
 class InOrder(BadRows):
-    """Keeps what has no answer until the reader has come to the next row: then it is that one's turn."""
+    """Collects inputs without an answer, until the reader gives the next row, so that all inputs stay in order."""
 
     def __init__(self, skip: bool) -> None:
         super().__init__(skip)
@@ -49,7 +50,7 @@ class InOrder(BadRows):
         self._file = file
 
     def position(self) -> int | None:
-        """How far the file has been read, in its bytes; None at its end, and where there is none."""
+        """The number of bytes of the file that have been read; None at its end, and without a file."""
         return None if self._file is None or self._file.closed else position(self._file)
 
     def __call__(self, message: str, identity: str = "") -> None:
@@ -58,29 +59,29 @@ class InOrder(BadRows):
         self._waiting.append(Input(_whole(identity), (), _whole(str(UserError(message)))))
 
     def notice(self, what: str, where: str, identity: str = "") -> None:
-        """A row that training leaves out is an input too."""
+        """Adds a row that training leaves out, because it is an input too."""
         if what == EMPTY_ROWS:
             self._waiting.append(Input(_whole(identity), (), f"{where}: the row is empty"))
         else:
             super().notice(what, where)
 
     def waiting(self) -> list[Input]:
-        """What has come up since the last call."""
+        """The inputs that were collected since the last call."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
 
 def _whole(text: str) -> str:
-    """Without halves of characters, which cannot be written."""
+    """The text without halves of characters, which cannot be written."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @contextmanager
 def opened(config: PredictionConfig, texts: Iterable[str]) -> Iterator[tuple[PredictionConfig, Iterable[str]]]:
-    """What is read, and the texts where it names no file: of a pipe, such as the shell's <(COMMAND), its stream.
+    """The configuration and the texts to read; a pipe, such as the shell's <(COMMAND), becomes a ``Stream`` of texts.
 
     Raises:
-        UserError: what it names is neither a file nor a pipe, or a pipe that must be read more than once.
+        UserError: the path is neither a file nor a pipe, or is a pipe that would have to be read more than once.
     """
     mode = _mode_of(config.path)
     if mode is None or stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -97,21 +98,21 @@ def opened(config: PredictionConfig, texts: Iterable[str]) -> Iterator[tuple[Pre
 
 
 def _mode_of(path: Path | None) -> int | None:
-    """What kind of thing is there; None for nothing."""
+    """The mode of the file; None if there is none."""
     try:
         return None if path is None else path.stat().st_mode
     except (OSError, ValueError):
-        return None  # the reader says so
+        return None  # the reader raises the error
 
 
 def read_inputs(config: PredictionConfig, texts: Iterable[str], bad: InOrder, pairs: bool = False) -> Iterator[Input]:
-    """Every input, in order; few are in memory at a time.
+    """Every input, in order, with few in memory at a time.
 
     Args:
-        config: what is read, and how.
-        texts: the texts where ``config`` names no file: arguments, or lines; see ``opened``.
-        bad: told of rows that cannot be used.
-        pairs: whether the model takes two fields a text.
+        config: which file to read, and how.
+        texts: arguments or lines, read if ``config`` names no file; see ``opened``.
+        bad: is called for rows that cannot be used.
+        pairs: whether a text must have two fields.
 
     Raises:
         UserError: the file cannot be read, or has a row that cannot be used; the message names file and line.
@@ -138,13 +139,13 @@ def read_inputs(config: PredictionConfig, texts: Iterable[str], bad: InOrder, pa
 def in_chunks(
     inputs: Iterable[Input], most: int = CHUNK, pauses: Callable[[], bool] | None = None
 ) -> Iterator[list[Input]]:
-    """So many inputs at a time, or fewer if they are long.
+    """Inputs in chunks.
 
     Args:
-        inputs: see above.
-        most: see above.
-        pauses: of a stream, whether the next input lets wait for itself; then, and ``PATIENCE`` after the first of a
-            chunk, those that have come are not kept back.
+        inputs: the inputs.
+        most: largest number of inputs in a chunk, which is smaller if they are long.
+        pauses: for a stream, whether the next input is not there yet. Then, or ``PATIENCE`` seconds after its first
+            input, a chunk is complete.
     """
     chunk: list[Input] = []
     size, began = 0, 0.0
@@ -161,7 +162,7 @@ def in_chunks(
 
 
 def _check_flags(config: PredictionConfig) -> None:
-    """Refuses flags about files that this form of them has no use for, as training does."""
+    """Raises UserError for flags that this form of files does not use, as in training."""
     used = _OF_LINES if config.dataset == LINES else DATASETS[config.dataset].flags
     defaults = PredictionConfig()
     for name in _ABOUT_FILES:
@@ -170,12 +171,12 @@ def _check_flags(config: PredictionConfig) -> None:
 
 
 def _form(config: PredictionConfig) -> Format:
-    """Labels and splits do not count."""
+    """The format of the files, without labels and splits."""
     return format_of(config.as_data(), label_field="", split_field="")
 
 
 def _checked(one: Input, pairs: bool, config: PredictionConfig, bad: InOrder) -> Iterator[Input]:
-    """The input, with a note if it has no text, or not the fields that the model takes."""
+    """The input, with a note if it has no text, or another number of fields than the model needs."""
     if not one.note and not any(field.strip() for field in one.fields):
         one = one._replace(note="there is no text")
     elif not one.note and pairs and len(one.fields) != 2:
@@ -190,7 +191,7 @@ def _checked(one: Input, pairs: bool, config: PredictionConfig, bad: InOrder) ->
 def _of_lines(
     lines: Iterable[str], config: PredictionConfig, bad: InOrder, where: str = "", encoding: str = "utf-8"
 ) -> Iterator[Input]:
-    """Their ids are the numbers of the lines."""
+    """One input for each line, with the line's number as its id."""
     for number, line in enumerate(lines, start=1):
         if isinstance(lines, Stream):
             where, encoding = f"{lines.name}:", lines.encoding
@@ -217,7 +218,7 @@ def _in_order(rows: Iterable[Row], bad: InOrder) -> Iterator[Input]:
 
 
 def _of_folder(folder: Path, config: PredictionConfig, bad: InOrder) -> Iterator[Input]:
-    """One text a file; ids are the names, with the folders that they are in."""
+    """One input for each file; its id is its path in the folder."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     form = _form(config)
@@ -233,7 +234,7 @@ def _of_folder(folder: Path, config: PredictionConfig, bad: InOrder) -> Iterator
 
 
 def _text_files(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """In order of their names, those of folders inside behind a folder's own."""
+    """Text files in the order of their names; first those of a folder, then those of the folders in it."""
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() == ".txt" and not file.name.startswith(".") and not file.is_dir():
             yield file

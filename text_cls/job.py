@@ -1,21 +1,18 @@
-"""Training a text classifier: the job, the report and the dry run, whatever its model."""
+"""Training a text classifier of any kind: the job, the run and the dry run."""
 
 import dataclasses
 import math
 import time
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from files.documents import read_json
 from files.errors import UserError
 from files.writing import write_text
-from text_cls import plots, report_files
-from text_cls.answers import predictions_csv
+from text_cls import report_files
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
 from text_cls.calibration import activated
 from text_cls.config import TextTaskConfig
@@ -23,6 +20,7 @@ from text_cls.continuing import Source, drop, keep
 from text_cls.data import Splits
 from text_cls.encoding import Encoded
 from text_cls.fusion import Fusion, fuse
+from text_cls.job_results import draw, result_of, split_report, write_predictions
 from text_cls.labelling import labelling_of
 from text_cls.linear_fit import LinearFit
 from text_cls.metrics import flat
@@ -31,39 +29,39 @@ from text_cls.objective import make_loss_fn, objective_of, token_rates
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Corpus
 from text_cls.report_text import MOST_LINES, as_text, whole
-from text_cls.scored_rows import TEST_ROWS, write_scored
+from text_cls.scored_rows import TEST_ROWS
 from training.backends import Placement
-from training.checkpoint import State
 from training.config import TrainingConfig
 from training.dry_run import first_step
 from training.job import Job, make_job
 from training.loop import fit
-from training.plots import training_curves
 from training.run import Run
 
 
 @dataclasses.dataclass
 class TextJob:
-    """A predictor with the data it is trained and judged on.
+    """A predictor with the data for its training and evaluation.
 
     Attributes:
         config: of the task.
         splits, encoded: the data set, as texts and as token ids by split.
         predictor: holds the model.
-        placement: where it runs.
+        placement: where the model runs.
         rate_of: variable → factor of the learning rate.
-        started: where its weights are from, if from a finished run.
-        source: that run.
-        size: of the model, if it was chosen for the data: one line.
-        make_linear: fits the linear path that stands beside the model; it is called once, where the model is trained.
-        corpora: the texts as words, by split; for ``linear`` alone.
-        labelling: what follows from how many labels a text has.
-        rows: of a training batch.
+        started: notes about the run that the weights come from, if there is one.
+        source: the run that the weights come from.
+        size: one line about the size of the model, if it was chosen for the data.
+        make_linear: fits the linear path that is added to the model; called once, when the model is trained.
+        corpora: the texts as words, by split; only the linear path needs them.
+        labelling: what depends on how many labels a text has.
+        rows: number of rows of a training batch.
         steps_per_epoch: batches in one pass over the training texts.
-        training: how it is trained, with the steps that follow.
+        training: the training configuration with its numbers of steps filled in.
+        logits: by split, once the model is trained.
+        linear_weights: of the linear models' scores, once the model is trained.
 
     Raises:
-        UserError: a selecting figure that classifiers do not have, or too few tokens for a batch.
+        UserError: ``--select`` names a figure that classifiers do not have, or a batch holds too few tokens.
     """
 
     config: TextTaskConfig
@@ -87,8 +85,8 @@ class TextJob:
         self.rows: Rows = self._rows()
         self.steps_per_epoch = steps_per_epoch(self.encoded["train"], self.rows)
         self.training: TrainingConfig = training.resolved(self.steps_per_epoch)
-        self.logits: dict[str, np.ndarray] = {}  # of the splits that are scored, once the model is trained
-        self.linear_weights: dict[str, float] = {}  # of the linear models' scores, then too
+        self.logits: dict[str, np.ndarray] = {}
+        self.linear_weights: dict[str, float] = {}
 
     def _rows(self) -> Rows:
         tokens, longest = self.config.objective.batch_tokens, int(self.encoded["train"].lengths.max())
@@ -100,7 +98,7 @@ class TextJob:
         return token_budget(tokens) if tokens else self.config.training.batch_size
 
     def build(self) -> Job:
-        """What the engine trains."""
+        """The job for the engine."""
         train, validation, classes = self.encoded["train"], self.encoded["validation"], self.splits.classes
         model, seed = self.predictor.model, self.config.seed
         return make_job(
@@ -116,7 +114,7 @@ class TextJob:
         )
 
     def summary(self) -> str:
-        """Sizes of data and model, a line each, and what was chosen for the data."""
+        """One line about the data, one about the model, and one about sizes that were chosen for the data."""
         model, rows = self.predictor.model, self.rows
         trained = sum(math.prod(v.shape) for v in model.trainable_variables)
         share = "" if trained == model.count_params() else f" ({trained:,} trained)"
@@ -131,7 +129,7 @@ class TextJob:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the result should know of weights and tokens, besides the notes on the data."""
+        """Notes for readers of the result on the weights and the tokens; ``splits.notes`` are those on the data."""
         return self.started + self.predictor.tokeniser.notes(self.encoded["validation"])
 
     def dry_run(self) -> None:
@@ -151,25 +149,26 @@ class TextJob:
         before: Callable[[], None] = lambda: None,
         export: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        """The result of the run folder, made if it is not there.
+        """The result of the run; trains if the folder has none yet.
 
         Args:
-            run: its folder.
-            before: what a task does before the training.
-            export: what a task writes besides the model; before ``result.json``, which says that a run is finished.
+            run: the run folder.
+            before: is called before the training.
+            export: writes what a task needs besides the model. It is called before ``result.json`` is written, because
+                a folder with that file is a finished run.
         """
         result = run.finished(f"test_{self.labelling.headline}")
         if result is not None:
             drop(run)
-            self._draw(run, run.missing_picture, result)
+            draw(self, run, run.missing_picture, result)
             return result
         keep(self.source, run)
-        self.source = None  # its weights have been taken: memory is free for training
+        self.source = None  # its weights have been copied: this frees memory for training
         before()
         result = self._train_and_report(run, export)
         drop(run)
         report_files.explain_some(run, self)
-        self._draw(run, run.picture, result)
+        draw(self, run, run.picture, result)
         page = f"{report_files.PAGE}, " if self.config.report else ""
         run.say(
             f"everything is in {run.path}: {page}result.json, report.json, report.txt, curves.png, "
@@ -178,7 +177,7 @@ class TextJob:
         return result
 
     def _train_and_report(self, run: Run, export: Callable[[], None]) -> dict[str, Any]:
-        """Trains, scores the test split once, and writes everything that is no picture."""
+        """Trains, scores the test split once, and writes everything but the pictures."""
         start, select = time.monotonic(), self.training.select
         run.say(self.summary())
         for note in self.notes:
@@ -193,16 +192,16 @@ class TextJob:
         self.logits["validation"] = network if scores is None else network + scores
         self.logits["test"] = self.predictor.logits(self.encoded["test"])
         self.predictor.calibrate(self.logits["validation"], self.encoded["validation"].labels, temperature)
-        reports = {name: self._report(name) for name in ("validation", "test")}
+        reports = {name: split_report(self, name) for name in ("validation", "test")}
         best = f"best validation {select} {abs(state.best or 0.0):.4f}; " if select else ""
         run.say(f"{best}test split:")
         run.say(as_text(reports["test"], MOST_LINES))
         self.predictor.save(run.path / "model")
-        self._write_predictions(run.path)
+        write_predictions(self, run.path)
         noise = write_suspects(run, self.splits, self.config.suspects, self.config.seed)
         run.write_json("report.json", reports | noise)
         write_text(run.path / "report.txt", whole(reports))
-        result = self._result(reports, state, start)
+        result = result_of(self, reports, state, start)
         export()
         report_files.keep(run, self)
         run.write_json("result.json", result)
@@ -210,11 +209,11 @@ class TextJob:
 
     @cached_property
     def linear(self) -> LinearFit | None:
-        """The linear path of the run; None if there is none."""
+        """The fitted linear models of the run; None if it has none."""
         return self.make_linear()
 
     def _fused(self, network: np.ndarray) -> Fusion:
-        """The logits of the validation texts, with the linear models' scores at their best weights."""
+        """The logits of the validation texts plus the linear models' scores, with the best weights."""
         if self.linear is None:
             return Fusion(network, ())
         return fuse(network, [self.linear.scores], self.encoded["validation"].labels)
@@ -234,16 +233,17 @@ class TextJob:
         return activated(self._fused(network).logits, self.predictor.multi_label)
 
     def _add_linear(self, run: Run, network: np.ndarray) -> float | None:
-        """Gives the trained predictor its linear path, where that helps, and the texts their scores.
+        """Adds the linear path to the trained predictor, if it helps on validation, and its scores to the texts.
 
-        Those of validation texts are of the models that have not seen them: thresholds are fitted on them.
+        Scores of validation texts come from linear models that were not fitted on them, because the thresholds are
+        fitted on these scores.
 
         Args:
-            run: is told what was done.
-            network: [N, K] its logits of the validation texts.
+            run: logs what was done.
+            network: [N, K] the network's logits of the validation texts.
 
         Returns:
-            The temperature that goes with the sum; None without linear models.
+            The temperature of the sum; None without linear models.
         """
         if self.linear is None:
             return None
@@ -261,58 +261,3 @@ class TextJob:
         for name in self.encoded.keys() - {"train", "validation"}:
             self.encoded[name] = self.predictor.encoded(self.corpora[name], self.encoded[name].labels)
         return temperature
-
-    def _draw(self, run: Run, picture: Callable[[str, Callable[[Path], None]], None], result: dict[str, Any]) -> None:
-        """The pictures that need no model, from the files of the run."""
-        metrics, shown = run.path / "metrics.jsonl", self.labelling.curves
-        picture("curves.png", lambda path: training_curves(metrics, path, shown))
-        picture(
-            f"{self.labelling.picture}.png",
-            lambda path: self.labelling.draw(read_json(run.path / "report.json")["test"], path),
-        )
-        if "temperature" in result:  # versions before 0.7 fitted none
-            picture(
-                "calibration.png",
-                lambda path: plots.calibration(read_json(run.path / "report.json")["test"]["calibration"], path),
-            )
-        report_files.draw(run, self.config, picture)
-
-    def _report(self, split: str) -> dict[str, Any]:
-        """Figures of a split whose logits are there, with what chance and temperature make of them."""
-        labels, predictor, logits = self.encoded[split].labels, self.predictor, self.logits[split]
-        before, after = activated(logits, predictor.multi_label), predictor.activated(logits)
-        thresholds, temperature = predictor.thresholds, predictor.temperature
-        report = self.labelling.report(after, labels, self.splits.classes, thresholds)
-        report |= self.labelling.calibration(before, after, labels, thresholds, temperature)
-        if split == "test":
-            report |= self.labelling.intervals_report(after, labels, thresholds, self.config.seed)
-        return report
-
-    def _result(self, reports: dict[str, Any], state: State, start: float) -> dict[str, Any]:
-        examples = state.step / self.steps_per_epoch * len(self.encoded["train"])
-        result = {f"val_{name}": value for name, value in flat(reports["validation"]).items()}
-        result |= {f"test_{name}": value for name, value in flat(reports["test"]).items()}
-        return (
-            result
-            | {
-                "train_seconds": state.seconds,
-                "total_seconds": time.monotonic() - start,
-                "examples_per_second": examples / state.seconds,
-                "num_parameters": self.predictor.model.count_params(),
-                "steps": state.step,
-                "best_step": state.best_step,
-                "temperature": self.predictor.temperature,
-                **{f"weight_{name}": weight for name, weight in self.linear_weights.items()},
-                "seed": self.config.seed,
-            }
-            | ({"init_from": str(self.config.init_from)} if self.config.init_from else {})
-        )
-
-    def _write_predictions(self, folder: Path) -> None:
-        """Of the test rows, and of the data set's own rows without labels, if there are any."""
-        probabilities = self.predictor.activated(self.logits["test"])
-        write_scored(folder / TEST_ROWS, self.splits, probabilities, self.predictor.thresholds)
-        if self.splits.unlabeled is not None:
-            probabilities = self.predictor.probabilities(self.encoded["unlabeled"])
-            ids, classes, thresholds = self.splits.unlabeled.ids, self.splits.classes, self.predictor.thresholds
-            write_text(folder / "predictions.csv", predictions_csv(ids, probabilities, classes, thresholds=thresholds))

@@ -1,8 +1,8 @@
-"""JSON files in the forms that people have → rows that know their place.
+"""JSON files in many forms → rows with their place in the file.
 
-Lines or indented objects one after the other; one array; an array inside an object, or several named by splits; and
-what pandas writes: records, split, table, index, columns, values. Arrays and lines are streams; any other file is read
-as a whole.
+The forms are: lines, or indented objects one after the other; one array; an array inside an object, or several arrays
+named by splits; and the forms of pandas: records, split, table, index, columns, values. Arrays and lines are read as
+streams; any other file is read completely.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from text_cls.text_files import LONGEST, beginning, checked, open_text, read_lin
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DEEPEST = 4  # objects around the rows
-_SAMPLE = 20  # lines or items that are looked at to see what a file is
+_SAMPLE = 20  # lines or items that decide which form a file has
 
 
 class Item(NamedTuple):
-    """A value of a JSON file that ought to be a row.
+    """A value of a JSON file that should be a row.
 
     Attributes:
         where: its place in the file.
-        value: what it is; with a ``problem``, what can be told of it.
-        split: the name of the array it is in, if that is one.
+        value: the value; with a ``problem``, the part of it that could be read.
+        split: the name of its array, if that is the name of a split.
         key: its name, if the rows are members of an object.
-        problem: why it is none; with ``where``.
+        problem: why it is no row, with ``where``.
     """
 
     where: str
@@ -43,15 +43,15 @@ class Item(NamedTuple):
 
 
 def read_items(path: Path, form: Format, reads: Callable[[TextIO], object] = lambda file: None) -> Iterator[Item]:
-    """The rows of a JSON file, and in their places the lines that are no JSON.
+    """The rows of a JSON file, in order, with an item for every line that is not JSON.
 
     Args:
         path: the file.
         form: how it is read.
-        reads: is told the open file.
+        reads: is called with the open file.
 
     Raises:
-        UserError: malformed JSON, or none with rows in it.
+        UserError: the JSON is malformed, or has no rows.
     """
     start = beginning(path, form.max_megabytes, form.encoding)
     with open_text(path, form.max_megabytes, form.encoding) as file:
@@ -66,12 +66,12 @@ def read_items(path: Path, form: Format, reads: Callable[[TextIO], object] = lam
 
 
 def _is_lines(path: Path, form: Format) -> bool:
-    """Whether a file has one value a line: at least half of its first lines are objects or arrays as a whole."""
+    """Whether a file has one value on each line: at least half of its first lines are complete objects or arrays."""
     with open_text(path, form.max_megabytes, form.encoding) as file:
         try:
             first = list(itertools.islice((line for line in read_lines(file, path) if line.strip()), _SAMPLE))
         except UserError:
-            return False  # a line too long, perhaps of an array in an object; said when it is read as a whole
+            return False  # a line is too long, perhaps an array in an object; reading the file then raises the error
     whole = sum(_is_whole(line, dict | list) for line in first)
     return len(first) > 1 and 2 * whole >= len(first)
 
@@ -94,7 +94,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[Item]:
 
 
 def _members(line: str) -> dict[str, Any]:
-    """The members of an object that are in front of what is malformed in it."""
+    """The members of a malformed object that come before the mistake."""
     found: dict[str, Any] = {}
     with contextlib.suppress(ValueError, IndexError, RecursionError):
         place = _space(line, 0)
@@ -112,7 +112,7 @@ def _members(line: str) -> dict[str, Any]:
 
 
 def _with_columns(items: Iterator[Item], form: Format) -> Iterator[Item]:
-    """Rows that are lists become objects; their names are ``columns``, or the first of them."""
+    """Rows that are lists become objects, with the names in ``columns``, or in the first row."""
     columns: Sequence[Any] = form.columns
     first = True
     for item in items:
@@ -140,7 +140,7 @@ def _checked_names(names: Sequence[Any], where: str) -> list[str]:
 
 
 def _named(item: Item, columns: Sequence[str]) -> Item:
-    """The item with a name for each of its values; with a problem if there are more or fewer."""
+    """The item with a name for each of its values; with a problem if the numbers of names and values differ."""
     values = item.value if isinstance(item.value, list) else []
     named = item._replace(value=dict(zip(columns, values, strict=False)))
     if isinstance(item.value, list) and len(values) == len(columns):
@@ -150,7 +150,7 @@ def _named(item: Item, columns: Sequence[str]) -> Item:
 
 
 def _documents(text: str, path: Path, form: Format) -> Iterator[Item]:
-    """The rows of objects one after the other, or of one object that has them inside."""
+    """The rows of a file of objects one after the other, or of one object that contains the rows."""
     objects: list[Item] = []
     place, line, counted = _space(text, 0), 1, 0
     while place < len(text):
@@ -175,7 +175,7 @@ def _too_long(text: str, place: int) -> str:
 
 
 def _inside(value: dict[str, Any], where: str, form: Format, depth: int = 0) -> Iterator[Item]:
-    """The rows in an object, whichever of the known forms it has."""
+    """The rows in an object of any known form."""
     if _is_row(value, form):
         return iter([Item(where, value)])
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
@@ -215,7 +215,7 @@ def _splits(parts: dict[str, Any], where: str, form: Format) -> Iterator[Item]:
 
 
 def _is_row(value: Any, form: Format) -> bool:
-    """Whether a value has the text fields, none of them a column of texts."""
+    """Whether a value has the text fields, each with one text and not with a column of texts."""
     if not isinstance(value, Mapping):
         return False
     fields = [value_of(value, name) for name in form.text_fields]
@@ -227,7 +227,7 @@ def _numbered(where: str, values: Sequence[Any]) -> Iterator[Item]:
 
 
 def _from_columns(where: str, value: dict[str, Any], form: Format) -> Iterator[Item]:
-    """Rows of columns: each is a list, or an object with the rows' keys, as pandas writes it."""
+    """Rows from columns; a column is a list, or an object with the rows' keys, as pandas writes it."""
     first = value_of(value, form.text_fields[0])
     keys: Sequence[Any] = list(first) if isinstance(first, dict) else range(len(first))
     columns = {name: part for name, part in value.items() if type(part) is type(first)}
@@ -247,10 +247,10 @@ def _from_columns(where: str, value: dict[str, Any], form: Format) -> Iterator[I
 
 
 def _array(file: TextIO, path: Path) -> Iterator[Item]:
-    """The items of a file that is one JSON array; few are in memory at a time.
+    """The items of a file that is one JSON array, with few in memory at a time.
 
     Raises:
-        UserError: malformed JSON, nested too deep, with a number too long, or an item longer than ``LONGEST``.
+        UserError: the JSON is malformed or nested too deep, or a number or an item (``LONGEST``) is too long.
     """
     parts = checked(iter(lambda: file.read(2**16), ""), path)
     text, number, line = next(parts, ""), 0, 1
@@ -259,7 +259,7 @@ def _array(file: TextIO, path: Path) -> Iterator[Item]:
         place = _space(text, place)
         found, error = _item(text, place, f"{path}[{number}]")
         end = _space(text, found[1]) if found else len(text)
-        if end == len(text):  # in the middle of an item, or perhaps of a number
+        if end == len(text):  # the item, such as a number, may not be complete
             more = list(itertools.islice(parts, max(1, (len(text) - place) >> 16)))
             if not more or len(text) - place > LONGEST:
                 at = line + text.count("\n", 0, error.pos if error else end)
@@ -280,7 +280,7 @@ def _array(file: TextIO, path: Path) -> Iterator[Item]:
 
 
 def _item(text: str, place: int, where: str) -> tuple[tuple[Any, int] | None, JSONDecodeError | None]:
-    """The JSON value at ``place`` and where it ends, or why there is none."""
+    """The JSON value at ``place`` and its end, or the error."""
     try:
         return JSONDecoder().raw_decode(text, place), None
     except JSONDecodeError as error:
@@ -292,5 +292,5 @@ def _item(text: str, place: int, where: str) -> tuple[tuple[Any, int] | None, JS
 
 
 def _space(text: str, place: int) -> int:
-    """The first place from ``place`` on that is no white space."""
-    return _SPACE.match(text, place).end()  # type: ignore[union-attr]  # it matches nothing, too
+    """The first place from ``place`` on that is not white space."""
+    return _SPACE.match(text, place).end()  # type: ignore[union-attr]  # the pattern always matches

@@ -1,4 +1,4 @@
-"""One label a text, or several: the one place where reports, pictures and figures differ."""
+"""The differences between one and several labels a text, in reports, pictures and figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,17 +21,17 @@ from training.significance import (
 
 
 class Labelling(NamedTuple):
-    """What follows from how many labels a text has.
+    """Everything that depends on whether a text has one label or several.
 
     Attributes:
-        figures: names of what a classifier is judged by → functions.
-        headline: the figure that counts.
+        figures: name → function of each figure.
+        headline: the main figure.
         report: (probabilities, labels, classes, thresholds or None) → figures and detail.
         picture: name of the picture of a report.
-        draw: (report, path) → that picture.
-        curves: figures of the picture of the training.
+        draw: (report, path) → draws that picture.
+        curves: figures in the picture of the training.
         loss: (probabilities, labels) → mean negative log-likelihood.
-        intervals: (probabilities, labels, thresholds or None, seed) → those of the figures that count.
+        intervals: (probabilities, labels, thresholds or None, seed) → intervals of the main figures.
     """
 
     figures: Mapping[str, Callable[[Any], float]]
@@ -44,7 +44,7 @@ class Labelling(NamedTuple):
     intervals: Callable[[np.ndarray, np.ndarray, np.ndarray | None, int], dict[str, Interval]]
 
     def check_select(self, select: str) -> None:
-        """Raises UserError for a figure that there is not; none is allowed."""
+        """Raises UserError if ``select`` is no figure; the empty text is allowed."""
         if select and select not in self.figures:
             raise UserError(f"--select={select} is no validation figure: use one of {', '.join(self.figures)}")
 
@@ -56,11 +56,11 @@ class Labelling(NamedTuple):
         thresholds: np.ndarray | None,
         temperature: float,
     ) -> dict[str, Any]:
-        """Calibration errors, loss and errors before, and under ``calibration`` what is drawn: part of a report.
+        """A part of a report: calibration errors, before and after, and under ``calibration`` the curves.
 
         Args:
-            before, after: [N, K] probabilities at temperature 1, and at the given one.
-            labels, thresholds: as ``report`` has them.
+            before, after: [N, K] probabilities at temperature 1, and at ``temperature``.
+            labels, thresholds: as for ``report``.
             temperature: fitted on validation.
         """
         uncalibrated = {"loss": float(self.loss(before, labels)), **calibration.errors(before, labels)}
@@ -74,7 +74,7 @@ class Labelling(NamedTuple):
     def intervals_report(
         self, probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | None, seed: int
     ) -> dict[str, Any]:
-        """``intervals`` {name: [low, high]} with their ``level`` and number of ``resamples``: part of a report."""
+        """A part of a report: ``intervals`` {name: [low, high]} with their ``level`` and number of ``resamples``."""
         found = self.intervals(probabilities, labels, thresholds, seed)
         about = {"level": LEVEL, "resamples": resamples_for(labels)}
         return {"intervals": about | {name: list(interval) for name, interval in found.items()}}

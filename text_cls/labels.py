@@ -29,14 +29,14 @@ def read_label(value: Any, multi_label: bool = False) -> Label | None:
     """The label of a row.
 
     Args:
-        value: as in the file; None, "" and NaN are no label.
-        multi_label: whether it is any number of labels: a list, or names with ``|`` between them.
+        value: as in the file; None, "" and NaN mean no label.
+        multi_label: whether the value is any number of labels: a list, or names with ``|`` between them.
 
     Returns:
-        The class name, with ``multi_label`` all of them; None if the row has no label.
+        The class name, or with ``multi_label`` all class names; None if the row has no label.
 
     Raises:
-        BadLabel: the value is a list or an object, or with ``multi_label`` has one inside.
+        BadLabel: the value is a list or an object, or with ``multi_label`` contains one.
     """
     if multi_label:
         return _names(value)
@@ -72,7 +72,7 @@ def _is_list(name: str) -> bool:
 
 
 def _as_list(text: str) -> list[Any] | None:
-    """The list that a text spells in JSON, or as Python and NumPy print lists, tuples and sets; None if it is none."""
+    """The list in a text, in JSON or as Python and NumPy print lists, tuples and sets; None if it is no list."""
     if text[:1] + text[-1:] not in ("[]", "()", "{}"):
         return None
     if text[0] == "[":
@@ -111,7 +111,7 @@ def _name(value: Any) -> str:
 
 @lru_cache(2**16)
 def _simple(name: str) -> str:
-    """Without spaces around it, in composed characters, and a whole number without a decimal point: 1.0 is 1."""
+    """The name without spaces around it, in NFC; an integer without a decimal point: 1.0 becomes 1."""
     name = unicodedata.normalize("NFC", name).strip("\ufeff\u200b").strip()
     whole = _WHOLE.fullmatch(name)
     name = whole[1] if whole else name
@@ -120,7 +120,7 @@ def _simple(name: str) -> str:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names in the order of their numbers: by value if all are numbers, else by alphabet."""
+    """Class names in the order of their class numbers: by value if all are numbers, otherwise by alphabet."""
     distinct = set(names)
     if all(_NUMBER.fullmatch(name) for name in distinct):
         return tuple(sorted(distinct, key=lambda name: (float(name), name)))
@@ -142,17 +142,17 @@ def lookalikes(counts: Mapping[str, int]) -> list[str]:
 
 
 def smallest(counts: Mapping[str, int], most: int = 5) -> str:
-    """The smallest classes with their sizes, as a phrase."""
+    """The smallest classes with their sizes, as text."""
     ranked = sorted((count, name) for name, count in counts.items())
     return ", ".join(f"{shown(name)} {count}" for count, name in ranked[:most]) + (", …" if len(ranked) > most else "")
 
 
 class Rare(NamedTuple):
-    """What becomes of classes with fewer training rows than ``below``; 0 for nothing.
+    """The treatment of rare classes.
 
     Attributes:
-        below: the smallest number of rows of a class that stays.
-        merge: whether the others become one class, ``RARE``; they are left out otherwise.
+        below: classes with fewer training rows are rare; 0: none is.
+        merge: whether the rare classes become one class, ``RARE``; otherwise they are left out.
     """
 
     below: int = 0
@@ -179,7 +179,7 @@ class Rare(NamedTuple):
 
 
 def count_labels(labels: Iterable[Label | None]) -> Counter[str]:
-    """How many rows have each class."""
+    """The number of rows of each class."""
     counts: Counter[str] = Counter()
     for label in labels:
         counts.update([label] if isinstance(label, str) else label or ())

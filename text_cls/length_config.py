@@ -1,4 +1,4 @@
-"""How long a text may be, what becomes of a longer one, and which published encoder reads it."""
+"""The largest length of a text, the treatment of longer texts, and the published encoder that reads them."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ MAX_WINDOWS = 2**10
 
 @dataclasses.dataclass(frozen=True)
 class CutConfig(Config):
-    """What is read of a text where one vector is all that comes of it."""
+    """The part of a text that is read for one vector."""
 
     max_length: int = option(256, "Longest text in tokens, special ones included.", low=3, high=2**20)
     truncate: str = option(
@@ -25,7 +25,7 @@ class CutConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class LengthConfig(CutConfig):
-    """What a classifier reads of a text."""
+    """The part of a text that a classifier reads."""
 
     truncate: str = option(
         "head",

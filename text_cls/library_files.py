@@ -1,7 +1,7 @@
 """The files of a published tokeniser that the ``tokenizers`` library runs → ``LibraryPieces``.
 
-``tokenizer.json`` says how text is cut. The small files beside it may say otherwise, and ``transformers`` follows some
-of what they say: where they contradict, the folder is refused.
+``tokenizer.json`` describes the tokeniser. The small files next to it may contradict it, and ``transformers`` follows
+some of their fields: a folder with contradictions is refused.
 """
 
 from pathlib import Path
@@ -10,13 +10,14 @@ from typing import Any
 from files.documents import shown
 from files.errors import UserError
 from text_cls.encoder_families import class_name
-from text_cls.hub_tokeniser import GENERIC, named_tokens, object_of, token_text
+from text_cls.hub_added_tokens import named_tokens, object_of, token_text
+from text_cls.hub_tokeniser import GENERIC
 from text_cls.library_pieces import FILE, LibraryPieces
 from text_cls.roberta_files import byte_level
 
 _CLASSES = ("Roberta", "XLMRoberta", "Camembert", "Albert", "MPNet", "Bert", "Electra")
-_WITH_TYPES = ("Albert", "Bert", "Electra")  # whose encoders are told the segment of every token
-_FOLDING = ("Albert", "MPNet", "Bert", "Electra")  # that follow do_lower_case
+_WITH_TYPES = ("Albert", "Bert", "Electra")  # tokenisers of encoders that get the segment of every token
+_FOLDING = ("Albert", "MPNet", "Bert", "Electra")  # tokenisers that follow do_lower_case
 _OLD_FILES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model", "vocab.txt")
 _REMEDY = (
     "write the files anew with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), or take "
@@ -29,11 +30,11 @@ def read_library_pieces(folder: Path, family: str, pad_id: int) -> LibraryPieces
 
     Args:
         folder: with ``tokenizer.json``, or with the ``vocab.json`` and ``merges.txt`` of RoBERTa.
-        family: what the encoder is.
-        pad_id: the id of padding, as the encoder has it.
+        family: of the encoder.
+        pad_id: the encoder's id of padding.
 
     Raises:
-        UserError: there is none, it is damaged or not followed here, files contradict one another, or the library is
+        UserError: the tokeniser is missing, damaged or not supported, files contradict each other, or the library is
             not installed.
     """
     settings, special, added = (
@@ -61,7 +62,7 @@ def _read(folder: Path, family: str, settings: dict[str, Any], options: dict[str
 
 
 def _kind(path: Path, settings: dict[str, Any], family: str) -> str:
-    """The class of the tokeniser, without Tokenizer and Fast; of a folder that does not say, that of its family."""
+    """The class of the tokeniser, without Tokenizer and Fast; by default that of its family."""
     name = settings.get("tokenizer_class")
     if name is None:
         return next(kind for kind in _CLASSES if kind.lower() == class_name(family))
@@ -73,7 +74,7 @@ def _kind(path: Path, settings: dict[str, Any], family: str) -> str:
 
 
 def _types(path: Path, settings: dict[str, Any], kind: str) -> bool:
-    """Whether the encoder is told the segment of every token."""
+    """Whether the encoder gets the segment of every token."""
     names = settings.get("model_input_names")
     if names is None:
         return kind in (*_WITH_TYPES, *GENERIC)
@@ -83,7 +84,7 @@ def _types(path: Path, settings: dict[str, Any], kind: str) -> bool:
 
 
 def _check_parts(path: Path, pieces: LibraryPieces, told: dict[str, Any]) -> None:
-    """Refuses special tokens that are not those of ``tokenizer.json``."""
+    """Raises UserError for special tokens that differ from those of ``tokenizer.json``."""
     there = {"cls_token": pieces.cls_id, "sep_token": pieces.sep_id, "unk_token": pieces.unk_id}
     for part, piece in there.items():
         if told.get(part) is not None and piece is not None and token_text(path, told[part]) != pieces.words[piece]:
@@ -94,7 +95,7 @@ def _check_parts(path: Path, pieces: LibraryPieces, told: dict[str, Any]) -> Non
 
 
 def _check_padding(folder: Path, pieces: LibraryPieces, told: dict[str, Any], pad_id: int) -> None:
-    """Refuses another padding than the encoder's."""
+    """Raises UserError if the tokeniser's id of padding differs from the encoder's."""
     pads = [token_text(folder, told["pad_token"])] if told.get("pad_token") is not None else ["<pad>", "[PAD]"]
     for pad in pads:
         if pad in pieces.words and pieces.words[0] != pad:
@@ -110,7 +111,7 @@ def _check_padding(folder: Path, pieces: LibraryPieces, told: dict[str, Any], pa
 def _check_added(
     folder: Path, pieces: LibraryPieces, settings: dict[str, Any], special: dict[str, Any], added: dict[str, Any]
 ) -> None:
-    """Refuses tokens that were added beside ``tokenizer.json``: their texts would be cut into other pieces."""
+    """Raises UserError for added tokens that ``tokenizer.json`` lacks: their texts would get other pieces."""
     path = folder / "tokenizer_config.json"
     decoder = settings.get("added_tokens_decoder") or {}
     found = [(path, token) for token in decoder.values()] if isinstance(decoder, dict) else []
@@ -123,7 +124,7 @@ def _check_added(
 
 
 def _check_switches(path: Path, steps: dict[str, Any], settings: dict[str, Any], kind: str) -> None:
-    """Refuses switches that ``transformers`` follows, where they say otherwise than the steps."""
+    """Raises UserError for switches that contradict the steps, if ``transformers`` follows them."""
     normalisers = list(_flat(steps.get("normalizer")))
     bert = next((step for step in normalisers if step["type"] == "BertNormalizer"), {})
     folds = any(step["type"] == "Lowercase" for step in normalisers) or bert.get("lowercase", False)
@@ -142,7 +143,7 @@ def _check_switches(path: Path, steps: dict[str, Any], settings: dict[str, Any],
 
 
 def _flat(step: Any) -> list[dict[str, Any]]:
-    """A step, or those of a sequence; ``LibraryPieces`` has looked at them."""
+    """A step, or the steps of a sequence; ``LibraryPieces`` has checked them."""
     if step is None:
         return []
     if step["type"] != "Sequence":

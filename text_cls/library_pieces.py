@@ -1,6 +1,6 @@
 """Tokenisers that ``tokenizer.json`` describes and the ``tokenizers`` library runs: byte-level BPE, SentencePiece.
 
-Only steps that are known here are followed, and what is framed otherwise than between two tokens is refused.
+A tokeniser with unknown steps is refused, and one that does not put a text between two special tokens.
 """
 
 import base64
@@ -23,7 +23,7 @@ _NORMALISERS = ("Sequence", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "S
 _SPLITTERS = ("Sequence", "ByteLevel", "Metaspace", "WhitespaceSplit", "Whitespace", "BertPreTokenizer", "Digits",
               "Punctuation")  # fmt: skip
 _FRAMES = ("TemplateProcessing", "RobertaProcessing", "BertProcessing", "ByteLevel", "Sequence")
-# A regular expression may take for ever; these are those of published tokenisers.
+# The regular expressions of published tokenisers; others are refused, because they may take unlimited time.
 _REGEXES = (" {2,}", r"\s+", " +")
 _MASKS = ("<mask>", "[MASK]")
 _MAX_PIECES = 10**7
@@ -32,23 +32,23 @@ _MAX_PIECES = 10**7
 class LibraryPieces:
     """A published tokeniser that the ``tokenizers`` library runs.
 
-    Its ids are the checkpoint's with 0 and padding's in each other's place, so that padding is 0 as everywhere here.
+    Its ids are the checkpoint's, with 0 and padding's id exchanged, so that padding is 0 as everywhere in this project.
 
     Args:
         text: the content of ``tokenizer.json``.
         pad_id: the id of padding in it.
-        types: whether the encoder is told in which segment a token is; otherwise all are in the first.
+        types: whether the encoder gets the segment of every token; otherwise all tokens are in the first.
 
     Attributes:
         words: the pieces by id.
-        cls_id, sep_id: what stands before and behind a text.
-        middle: how many times ``sep_id`` stands between two texts.
+        cls_id, sep_id: the tokens before and after a text.
+        middle: number of ``sep_id`` between two texts.
         segments: whether the second of two texts is in another segment than the first.
-        unk_id, mask_id: None where there is none.
-        steps: what ``tokenizer.json`` says besides the pieces.
+        unk_id, mask_id: None if there is no such token.
+        steps: the content of ``tokenizer.json`` without the pieces.
 
     Raises:
-        UserError: the library is not installed, or the text is damaged or describes what is not followed here.
+        UserError: the library is not installed, or the text is damaged or has a step that is not supported.
     """
 
     kind: ClassVar[str] = "library"
@@ -70,7 +70,7 @@ class LibraryPieces:
         self.unk_id = self._unknown(told["model"])
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: the arguments; everything else is made again there."""
+        """The arguments, from which another process makes everything else again."""
         return {"text": self._text, "pad_id": self._pad_id, "types": self._types}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ class LibraryPieces:
         return [self._swap.get(piece, piece) for piece in ids] if self._swap else ids
 
     def _frame(self) -> tuple[int, int, int, int]:
-        """What the library puts around a text and between two, and the second one's segment; tried on some."""
+        """The ids before, after and between texts, and the second text's segment, found by trying."""
         a, b = self.pieces("a"), self.pieces("b")
         (one, _), (two, types) = self._framed("a"), self._framed("a", "b")
         if len(one) != len(a) + 2 or one[1:-1] != a:
@@ -111,11 +111,11 @@ class LibraryPieces:
         return self._swapped(_guarded(lambda: self._model.encode(text, add_special_tokens=False).ids))
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each piece of a text begins and ends in it; two of one character have the same place."""
+        """Start and end of each piece in a text; two pieces of one character have the same place."""
         return _guarded(lambda: self._model.encode(text, add_special_tokens=False).offsets)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text between its two tokens, however long."""
+        """The ids of a text of any length between its two special tokens."""
         return [self.cls_id, *self.pieces(text), self.sep_id]
 
     def published_id(self, piece: int) -> int:
@@ -124,23 +124,23 @@ class LibraryPieces:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What ``tokenizer_config.json`` says of it: which piece has which part."""
+        """The special tokens, for ``tokenizer_config.json``."""
         parts = {"pad": 0, "cls": self.cls_id, "sep": self.sep_id, "bos": self.cls_id, "eos": self.sep_id}
         parts |= {name: i for name, i in (("unk", self.unk_id), ("mask", self.mask_id)) if i is not None}
         return {f"{name}_token": self.words[i] for name, i in parts.items()}
 
     @property
     def separator(self) -> str:
-        """What is written between two fields of a text for the token that is between two texts."""
+        """The text between two fields that becomes the token between two texts."""
         return self.words[self.sep_id]
 
     @cached_property
     def key(self) -> str:
-        """A hash of all that the pieces of a text depend on."""
+        """A hash of everything that the pieces of a text depend on."""
         return f"{hashlib.sha256(self._text.encode()).hexdigest()} {self._pad_id} {self.segments}"
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Writes ``tokenizer.json`` as it was read, and returns what ``load`` needs besides."""
+        """Writes ``tokenizer.json`` as it was read, and returns the other arguments of ``load``."""
         write_text(folder / FILE, self._text)
         return {"pad_id": self._pad_id, "types": self._types}
 
@@ -157,7 +157,7 @@ class LibraryPieces:
 
 
 def _checked(raw: Any) -> dict[str, Any]:
-    """What ``tokenizer.json`` says; raises UserError if a step is not followed here."""
+    """The content of ``tokenizer.json``; raises UserError if a step is not supported."""
     if not isinstance(raw, dict) or not isinstance(raw.get("model"), dict):
         raise UserError("no tokeniser: it has no model")
     _check(raw["model"], "model", _MODELS)
@@ -174,7 +174,7 @@ def _load(text: str) -> Any:
 
 
 def _check(step: Any, name: str, known: tuple[str, ...]) -> None:
-    """Refuses a step of another kind, also among those of a sequence, and regular expressions that are not known."""
+    """Raises UserError for an unknown kind of step, also inside a sequence, and for an unknown regular expression."""
     if step is None and name != "model":
         return
     kind = step.get("type") if isinstance(step, dict) else step
@@ -194,7 +194,7 @@ def _check(step: Any, name: str, known: tuple[str, ...]) -> None:
 
 
 def _check_map(text: Any) -> None:
-    """Refuses a damaged character map of SentencePiece: the size of its trie in four bytes, and the trie."""
+    """Raises UserError for a damaged character map of SentencePiece, which starts with the size of its trie."""
     try:
         content = base64.b64decode(text, validate=True)
     except (TypeError, ValueError) as error:
@@ -205,7 +205,7 @@ def _check_map(text: Any) -> None:
 
 
 def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of the library gives; its errors, panics of Rust among them, are a user's damaged file."""
+    """Calls a function of the library; its errors, also Rust's panics, become a UserError about a damaged file."""
     try:
         return function(*arguments)
     except UserError:

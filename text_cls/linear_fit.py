@@ -1,4 +1,4 @@
-"""Fitting the linear path: C and weights by rows that a model has not seen, then the models on all rows.
+"""Fitting the linear path: C and weights are chosen on held-out rows; then the models are fitted on all rows.
 
 Shapes: ``N`` texts, ``F`` features, ``K`` classes.
 """
@@ -18,9 +18,9 @@ from text_cls.ngrams import NGrams
 from text_cls.preprocess import Corpus
 
 MOST_WORDS_WITH_PARTS = 2_000_000  # in the training texts, for auto to read parts of words
-MOST_CROSS_VALIDATED = 50_000  # texts × classes; of more, the validation split alone is looked at
+MOST_CROSS_VALIDATED = 50_000  # texts × classes; with more, only the validation split is held out
 _FOLDS = 4
-_TOLERANCE = 0.01  # of the fits that choose: weights are within 0.0002 of the last ones, in half of the time
+_TOLERANCE = 0.01  # of the fits that choose C: weights are within 0.0002 of the final ones, in half the time
 _MOST_NUMBERS = 2**24  # weights of a model
 
 
@@ -35,27 +35,27 @@ class _Rows(NamedTuple):
 
 
 class _Choice(NamedTuple):
-    """What was found with a value of C."""
+    """The result for one value of C."""
 
     C: float
     weights: tuple[float, ...]  # of the models' scores
-    scores: np.ndarray  # [N, K] their sum, of rows that a model had not seen; NaN for those that all of them had
+    scores: np.ndarray  # [N, K] the weighted sum for held-out rows; NaN for rows that were never held out
     loss: float
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearFit:
-    """The linear models of a run, whose weight beside the network is not known yet.
+    """The linear models of a run, before their weight relative to the network is chosen.
 
     Attributes:
-        ngrams: the features, of the training texts.
-        x: [N, F] the training texts, then the validation texts.
-        labels: of these.
+        ngrams: the features, found in the training texts.
+        x: [N, F] the training texts, followed by the validation texts.
+        labels: of these texts.
         num_classes: K.
-        class_weights: [K] of the errors of each class, or None for 1.
+        class_weights: [K] weights of the errors of each class, or None for 1.
         C: of the SVM.
         weights: of the models in their sum, by name.
-        scores: [validation texts, K] that sum, of models fitted without them.
+        scores: [validation texts, K] the weighted sum of models that were not fitted on these texts.
     """
 
     ngrams: NGrams
@@ -76,20 +76,20 @@ class LinearFit:
         num_classes: int,
         class_weights: np.ndarray | None,
     ) -> "LinearFit | None":
-        """Chooses C and the weights of the models' sum by the likelihood of labels that a model has not seen.
+        """Chooses C and the weights of the models by the likelihood of held-out labels.
 
-        Of few texts every one is scored by models fitted on three quarters of training and validation texts that it is
-        not among (cross-validation); of many, the validation texts by models fitted on the training texts.
+        Few texts are cross-validated: the models score each quarter of the training and validation texts after a fit on
+        the other three. With many texts, they score the validation texts after a fit on the training texts.
 
         Args:
-            kind: of ``LinearConfig.linear``.
+            kind: see ``LinearConfig.linear``.
             corpora: training and validation texts.
             labels: of each.
             num_classes: K.
-            class_weights: see above.
+            class_weights: see the class.
 
         Returns:
-            None where there are none: by ``kind``, without features, or where all texts have the same labels.
+            None if ``kind`` is none, there are no features, or all texts have the same labels.
         """
         if kind == "none":
             return None
@@ -106,7 +106,7 @@ class LinearFit:
         return cls(ngrams, *every, num_classes, class_weights, best.C, weights, best.scores[train:])
 
     def path(self, factor: float) -> LinearPath:
-        """The models' sum times a factor, fitted on training and validation texts."""
+        """The weighted sum of the models, times a factor; fitted on training and validation texts."""
         fitted = _fit_models(_Rows(self.x, self.labels), self.num_classes, self.class_weights, self.C)
         weights = [factor * weight for weight in self.weights.values()]
         found = [weighted_sum(weights, part).astype(np.float32) for part in zip(*fitted, strict=True)]
@@ -114,7 +114,7 @@ class LinearFit:
 
 
 def _folds(labels: np.ndarray) -> list[np.ndarray]:
-    """All rows, in parts that have the same share of every class; of several labels, of every set of labels."""
+    """All rows, in parts with the same share of every class; with several labels a text, of every set of labels."""
     _, groups = np.unique(labels, axis=0, return_inverse=True)
     shuffled = np.random.default_rng(0).permutation(len(labels))
     order = shuffled[np.argsort(groups.reshape(-1)[shuffled], kind="stable")]
@@ -122,16 +122,16 @@ def _folds(labels: np.ndarray) -> list[np.ndarray]:
 
 
 def _choose(every: _Rows, unseen: Sequence[np.ndarray], num_classes: int, class_weights: np.ndarray | None) -> _Choice:
-    """The best of ``CS``; larger ones are tried as long as they are better.
+    """The best of ``CS``; larger values are tried as long as they are better.
 
     Args:
         every: all rows.
-        unseen: rows that are scored by models fitted without them; rows in none of these parts are fitted on alone.
+        unseen: the parts to hold out, one after another; rows in no part are only used for fitting.
         num_classes: K.
         class_weights: see ``LinearFit``.
     """
     best: _Choice | None = None
-    for C in CS:  # one after the other: liblinear draws from one generator for all threads
+    for C in CS:  # not in parallel: liblinear has one random generator for all threads
         parts = [_scores_without(every, num_classes, class_weights, C, rows) for rows in unseen]
         found = _combined(C, every.labels, unseen, parts)
         if best is not None and found.loss >= best.loss:
@@ -144,7 +144,7 @@ def _choose(every: _Rows, unseen: Sequence[np.ndarray], num_classes: int, class_
 def _scores_without(
     every: _Rows, num_classes: int, class_weights: np.ndarray | None, C: float, rows: np.ndarray
 ) -> list[np.ndarray]:
-    """[rows, K] by each model, fitted on all other rows."""
+    """[rows, K] scores by each model, fitted on all other rows."""
     fitted = _fit_models(
         every.take(np.setdiff1d(np.arange(len(every.labels)), rows)), num_classes, class_weights, C, _TOLERANCE
     )
@@ -155,7 +155,7 @@ def _scores_without(
 def _combined(
     C: float, labels: np.ndarray, unseen: Sequence[np.ndarray], parts: Sequence[Sequence[np.ndarray]]
 ) -> _Choice:
-    """The sum of the models' scores, by part, that makes the labels likeliest."""
+    """The weighted sum of the models' scores with the highest likelihood of the labels."""
     rows = np.concatenate(unseen)
     scores = [np.concatenate(model) for model in zip(*parts, strict=True)]
     fused = fuse(np.zeros_like(scores[0]), scores, labels[rows])

@@ -1,4 +1,4 @@
-"""Linear models on n-grams, each of them one matrix: a linear SVM and multinomial naive Bayes.
+"""Linear models on n-grams, each with one weight matrix: a linear SVM and multinomial naive Bayes.
 
 Shapes: ``N`` texts, ``F`` features, ``K`` classes.
 """
@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix, diags_array
 
 from text_cls.nb_svm import log_count_ratios, present
 
-CS = (0.3, 1.0, 3.0)  # inverse strengths of the SVM's penalty that are tried
+CS = (0.3, 1.0, 3.0)  # the inverse strengths of the SVM's penalty to try
 ALPHA = 0.1  # of naive Bayes: added to every count
 
 
@@ -35,16 +35,16 @@ def linear_svm(
     C: float,
     tol: float = 1e-4,
 ) -> Fitted:
-    """A linear SVM (squared hinge) of each class against the others, scikit-learn's.
+    """scikit-learn's linear SVM (squared hinge), each class against the others.
 
-    Of two classes features are multiplied by their log-count ratios first (Wang & Manning 2012). The score of a class
-    that no text has is -1, the margin of what is not of a class, and 1 if every text has it.
+    For two classes, the features are first multiplied by their log-count ratios (Wang & Manning 2012). The score of a
+    class without texts is -1, the target margin of other classes; that of a class of all texts is 1.
 
     Args:
         x: [N, F].
         labels: [N] class numbers, or [N, K] of 0 and 1.
         num_classes: K.
-        class_weights: [K] of the errors of each class, or None for 1.
+        class_weights: [K] weights of the errors of each class, or None for 1.
         C: inverse strength of the penalty.
         tol: of scikit-learn's stopping rule.
     """
@@ -70,10 +70,11 @@ def linear_svm(
 
 
 def naive_bayes(x: csr_matrix, labels: np.ndarray, num_classes: int, class_weights: np.ndarray | None) -> Fitted:
-    """Multinomial naive Bayes on the same values; its logarithms less their mean over the classes.
+    """Multinomial naive Bayes on the same values: log-probabilities minus their mean over the classes.
 
-    With several labels a text, the log-odds of each class. A class that no text has, or every one, has in each feature
-    the least of the others, or 0. Arguments as of ``linear_svm``.
+    With several labels a text, the log-odds of each class. A class without texts gets, for each feature, the smallest
+    value of the other classes; with several labels a text, a class of no text or of all texts gets 0. Arguments as for
+    ``linear_svm``.
     """
     weights, bias = np.zeros((num_classes, x.shape[1])), np.zeros(num_classes)
     factors = _factors(class_weights, num_classes)
@@ -95,14 +96,14 @@ def _factors(class_weights: np.ndarray | None, num_classes: int) -> np.ndarray:
 
 
 def _as_fitted(weights: np.ndarray, bias: np.ndarray) -> Fitted:
-    """Of [K, F] weights."""
+    """A model with [K, F] weights."""
     return Fitted(weights.T.astype(np.float32), bias.astype(np.float32))
 
 
 def _bayes(x: csr_matrix, labels: np.ndarray, row_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities of the features by class, and of the classes that there are.
+    """Log-probabilities of the features by class, and of the classes that occur.
 
-    Those of scikit-learn's ``MultinomialNB``, which makes [N, K] numbers of the labels.
+    They are those of scikit-learn's ``MultinomialNB``, without its dense [N, K] labels.
     """
     there, place = np.unique(labels, return_inverse=True)
     of_class = csr_matrix((row_weights, (place, np.arange(len(labels)))), (len(there), len(labels)))
@@ -114,11 +115,11 @@ def _bayes(x: csr_matrix, labels: np.ndarray, row_weights: np.ndarray) -> tuple[
 def _svm(
     x: csr_matrix, labels: np.ndarray, class_weights: dict[Any, float], C: float, tol: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and biases of the second of two classes, or of each of several."""
+    """Weights and biases of the second class if there are two, otherwise of each class."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is as good then
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result is good enough
         svm = LinearSVC(C=C, tol=tol, class_weight=class_weights, random_state=0).fit(x, labels)
     return svm.coef_, svm.intercept_

@@ -1,8 +1,8 @@
-"""Linear models on n-grams beside the network: their scores are added to its logits (wide & deep, Cheng et al. 2016).
+"""The linear path: linear models on n-grams whose scores are added to the logits (wide & deep, Cheng et al. 2016).
 
-A text's logits are network(tokens) + w_1 · SVM(n-grams) + w_2 · naive Bayes(n-grams), over one temperature; the sum of
-the linear models is one matrix. ``linear_fit`` fits them. (Trained with the network by gradients, a wide part learns
-the training texts so fast that the network stops learning.)
+A text's logits are (network(tokens) + w_1 · SVM(n-grams) + w_2 · naive Bayes(n-grams)) / temperature; the weighted sum
+of the linear models is one matrix. ``linear_fit`` fits them. (If the linear part is trained with the network by
+gradients, it learns the training texts so fast that the network stops learning.)
 
 Shapes: ``N`` texts, ``n`` words of all texts, ``F`` features, ``K`` classes.
 """
@@ -25,7 +25,7 @@ FILE = "linear.npz"
 
 @dataclasses.dataclass(frozen=True)
 class LinearPath:
-    """What gives a text its scores.
+    """The linear models' weighted sum: n-grams → scores.
 
     Attributes:
         ngrams: the features.
@@ -38,17 +38,17 @@ class LinearPath:
     bias: np.ndarray
 
     def scores(self, corpus: Corpus) -> np.ndarray:
-        """[N, K] float32."""
+        """[N, K] float32 scores of texts."""
         return self.of_features(self.ngrams.of(corpus))
 
     def of_features(self, x: csr_matrix) -> np.ndarray:
-        """The same of [N, F] values."""
+        """Scores for [N, F] values of the features."""
         return np.asarray(x @ self.weights + self.bias, np.float32)
 
     def contributions(self, corpus: Corpus, labels: Sequence[int]) -> np.ndarray:
-        """[n] float32: what each word adds to its text's score of one class; with its ``bias`` they add up to it.
+        """[n] float32: how much each word adds to its text's score of one class; the ``bias`` is the rest of the score.
 
-        ``labels``: [N] the number of that class.
+        ``labels`` [N] are the numbers of the class for each text.
         """
         values, label = self.ngrams.of_words(corpus), np.repeat(np.asarray(labels, np.int64), corpus.lengths)
         added = values.data * self.weights[values.col, label[values.row]]
@@ -62,10 +62,10 @@ class LinearPath:
 
     @classmethod
     def load(cls, path: Path, num_classes: int) -> "LinearPath":
-        """What ``save`` wrote.
+        """Reads the file of ``save``.
 
         Raises:
-            UserError: missing, damaged, or of another number of classes.
+            UserError: the file is missing, damaged, or for another number of classes.
         """
         arrays = read_npz(path)
         floats = dict.fromkeys(("idf", "weights", "bias"), np.float32)

@@ -1,6 +1,6 @@
-"""What a classifier's predictions are worth where a text has one label; ``several_labels.py`` where it has several.
+"""Figures of a classifier for one label a text; ``several_labels.py`` has those for several.
 
-``N`` texts, ``K`` classes; nothing is [K, K] where K is large.
+``N`` texts, ``K`` classes; there is no [K, K] array for large K.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,16 +11,16 @@ import numpy as np
 from text_cls import calibration
 from training.figures import Cost
 
-MOST_DENSE = 200  # classes of a confusion matrix that is written whole
+MOST_DENSE = 200  # with more classes, a confusion matrix is written as a list of its cells
 
 
 class Predictions(NamedTuple):
-    """What figures are computed of.
+    """The arguments of figures.
 
     Attributes:
         probabilities: [N, K], rows sum to 1.
         labels: [N] class numbers.
-        by_class: precision, recall, F1 [K] each; of a class that was never predicted, precision is 0.
+        by_class: precision, recall, F1, [K] each; the precision of a class that was never predicted is 0.
     """
 
     probabilities: np.ndarray
@@ -29,7 +29,7 @@ class Predictions(NamedTuple):
 
     @property
     def predicted(self) -> np.ndarray:
-        """[N] the likeliest class of each row, −1 where the probabilities are no numbers."""
+        """[N] the likeliest class of each row; −1 if a probability is not finite."""
         return likeliest(self.probabilities)
 
 
@@ -40,11 +40,11 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> Co
 
 
 def likeliest(probabilities: np.ndarray) -> np.ndarray:
-    """[N, K] → [N] the likeliest class of each row, −1 where the probabilities are no numbers."""
+    """[N, K] → [N] the likeliest class of each row; −1 if a probability is not finite."""
     return np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
 
 
-# What a classifier is judged by; a ``Cost`` is better when it is smaller. Macro averages are over all K classes.
+# The figures by name; a ``Cost`` is better if it is smaller. Macro averages are over all K classes.
 FIGURES: dict[str, Callable[[Predictions], float]] = {
     "accuracy": lambda p: float(np.mean(p.predicted == p.labels)),
     "loss": lambda p: negative_log_likelihood(p.probabilities, p.labels),
@@ -56,7 +56,7 @@ FIGURES: dict[str, Callable[[Predictions], float]] = {
 
 
 def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Flat figures, and under ``per_class`` and ``confusion`` the detail.
+    """The figures, with the details in ``per_class`` and ``confusion``.
 
     Args:
         probabilities: [N, K], rows sum to 1.
@@ -64,9 +64,9 @@ def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         classes: K names.
 
     Returns:
-        ``FIGURES``; ``per_class`` {name: precision, recall, f1, support}; ``confusion``, counts: up to ``MOST_DENSE``
-        classes the matrix [K][K], rows true, columns predicted; of more classes the cells that are not 0, each as
-        [true, predicted, count], class numbers in the order of ``per_class``.
+        ``FIGURES``; ``per_class`` {name: precision, recall, f1, support}; ``confusion``: with up to ``MOST_DENSE``
+        classes the matrix [K][K] of counts, rows true, columns predicted; with more classes the cells that are not 0,
+        each as [true, predicted, count], with class numbers in the order of ``per_class``.
     """
     predicted = likeliest(probabilities)
     answered = predicted >= 0
@@ -85,14 +85,14 @@ def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 
 
 class Counts(NamedTuple):
-    """Of one class, or [K] of each."""
+    """Counts of one class, or [K] of every class."""
 
-    hits: np.ndarray  # texts of the class that are said to have it
-    predicted: np.ndarray  # texts that are said to have it
+    hits: np.ndarray  # texts that have the class and are predicted to have it
+    predicted: np.ndarray  # texts that are predicted to have it
     support: np.ndarray  # texts that have it
 
     def scores(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Precision, recall and F1; 0 where there is nothing to divide by."""
+        """Precision, recall and F1; 0 if the denominator is 0."""
         precision, recall = _ratio(self.hits, self.predicted), _ratio(self.hits, self.support)
         return precision, recall, _ratio(2 * self.hits, self.predicted + self.support)
 
@@ -112,7 +112,7 @@ class Cells(NamedTuple):
 
     true: np.ndarray
     predicted: np.ndarray
-    texts: np.ndarray  # how many
+    texts: np.ndarray  # number of texts
 
 
 def _confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> list[list[int]]:
@@ -127,7 +127,7 @@ def _confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> l
 
 
 def confusion_cells(counts: Sequence[Sequence[int]], num_classes: int) -> Cells:
-    """``confusion`` of a report, in either form → its cells that are not 0."""
+    """``confusion`` of a report, in either form → the cells that are not 0."""
     if num_classes > MOST_DENSE:
         return Cells(*np.array(counts, np.int64).reshape(-1, 3).T)
     matrix = np.array(counts, np.int64)

@@ -1,8 +1,8 @@
-"""The training rows most likely mislabelled: confident learning (Northcutt et al. 2021).
+"""The training rows most likely mislabelled, by confident learning (Northcutt et al. 2021).
 
-A model that was trained on a row has learned its label, right or wrong. So the probabilities here are those of a linear
-model that has not seen the row: of four, each fitted on three quarters of the training rows. They are a function of the
-rows and the seed alone, whatever network is trained.
+A model that was trained on a row has learned its label, right or wrong. So the probabilities here come from linear
+models that were not fitted on the row: each of four is fitted on three quarters of the training rows. They depend only
+on the rows and the seed, not on the network.
 
 Shapes: ``N`` rows, ``K`` classes, ``S`` rows in doubt, ``F`` n-grams.
 """
@@ -25,11 +25,11 @@ from text_cls.scored_rows import names_of
 from training.run import Run
 
 SUSPECTS = "suspects.csv"
-FOLDS = 4  # a class of fewer rows cannot be in each of them
+FOLDS = 4  # a class with fewer rows cannot be in each of them
 _HEADER = ["id", "label", "suggested", "label_probability", "suggested_probability", "text"]
 _EXCERPT = 200  # characters of a text
 _MOST_PAIRS = 20  # of classes, in the summary
-_ROUNDING = 1e-6  # where all rows of a class are as likely, their mean may be above each of them
+_ROUNDING = 1e-6  # the mean of equal probabilities may be larger than each of them by rounding
 
 
 class Doubts(NamedTuple):
@@ -37,9 +37,9 @@ class Doubts(NamedTuple):
 
     Attributes:
         rows: [S].
-        suggested: [S] the class that each seems to be of.
+        suggested: [S] the class that each probably has.
         of_label, of_suggested: [S] probabilities of both.
-        joint: [K, K] estimated share of the rows by label and true class; of classes that can be judged.
+        joint: [K, K] estimated share of the rows by label and true class, for classes that can be judged.
         agreed: share of the rows whose label is the likeliest class.
     """
 
@@ -52,12 +52,12 @@ class Doubts(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of labels that are estimated to be wrong."""
+        """The estimated share of wrong labels."""
         return max(0.0, float(self.joint.sum() - self.joint.diagonal().sum()))
 
 
 def check_suspects(labels: np.ndarray, num_classes: int) -> None:
-    """Raises UserError for labels [N] or [N, K] of which too few can be judged."""
+    """Raises UserError if too few classes of the labels [N] or [N, K] can be judged."""
     several = labels.ndim == 2
     known, needed = len(_judged(labels, num_classes)), 1 if several else 2
     if known < needed:
@@ -69,16 +69,16 @@ def check_suspects(labels: np.ndarray, num_classes: int) -> None:
 
 
 def write_suspects(run: Run, splits: Splits, count: int, seed: int) -> dict[str, Any]:
-    """Writes ``suspects.csv`` into a run's folder and says the estimated share of wrong labels.
+    """Writes ``suspects.csv`` into a run's folder, and logs the estimated share of wrong labels.
 
     Args:
-        run: its folder.
+        run: the run folder.
         splits: the data set, whose training rows are judged.
-        count: of rows in the file at most; 0: none, and nothing is done.
+        count: largest number of rows in the file; 0: do nothing.
         seed: of the folds.
 
     Returns:
-        A part of ``report.json``: ``label_noise``, the estimated joint of labels and true classes in short; or nothing.
+        A part of ``report.json``: ``label_noise``, a summary of the joint of labels and true classes; or nothing.
     """
     if not count:
         return {}
@@ -135,7 +135,7 @@ def _of_one_label(
 def _of_several_labels(
     x: csr_matrix, labels: np.ndarray, classes: tuple[str, ...], seed: int
 ) -> tuple[list[_Line], dict[str, Any]]:
-    """The same class by class: a row is in doubt for a label that it has, or for one that it lacks."""
+    """The same for each class: a row is in doubt for a label that it has, or for a label that it lacks."""
     lines, by_class, agreed = [], {}, []
     for k in _judged(labels, len(classes)):
         has = (labels[:, k] > 0).astype(np.int64)
@@ -146,13 +146,13 @@ def _of_several_labels(
             other = labels[row].copy()
             other[k] = not labels[row, k]
             lines.append(_Line(row, names_of(labels[row], classes), names_of(other, classes), p, q))
-    lines.sort(key=lambda line: line.of_label)  # stable: class by class where they are alike
+    lines.sort(key=lambda line: line.of_label)  # stable: equal ones stay in the order of the classes
     share = float(np.mean(list(by_class.values())))
     return lines, {"share": share, "agreed": float(np.mean(agreed)), "by_class": by_class}
 
 
 def find_doubts(x: csr_matrix, labels: np.ndarray, num_classes: int, seed: int) -> Doubts:
-    """Judges every row of a class that has ``FOLDS`` rows; of the other classes nothing can be learned.
+    """Judges every row of the classes with at least ``FOLDS`` rows; other classes cannot be judged.
 
     Args:
         x: [N, F] features.
@@ -175,10 +175,11 @@ def find_doubts(x: csr_matrix, labels: np.ndarray, num_classes: int, seed: int) 
 
 
 def out_of_sample(x: csr_matrix, labels: np.ndarray, seed: int) -> np.ndarray:
-    """[N, K] float32 margins of each row by a linear SVM that was fitted without it.
+    """[N, K] float32 margins of each row by a linear SVM that was not fitted on it.
 
-    Divided by a temperature they are as good probabilities as those of logistic regression, which takes seven times as
-    long: on 20,000 rows of AG News, 5 % of whose labels were changed, the negative log-likelihood is .530, not .538.
+    With a temperature, they give probabilities as good as those of logistic regression, which takes seven times as
+    long: on 20,000 rows of AG News with 5 % of the labels changed, the negative log-likelihood is .530 (logistic
+    regression: .538).
     """
     from sklearn.model_selection import StratifiedKFold
     from sklearn.svm import LinearSVC
@@ -192,12 +193,12 @@ def out_of_sample(x: csr_matrix, labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def doubts_of(probabilities: np.ndarray, labels: np.ndarray) -> Doubts:
-    """Confident learning on probabilities [N, K] of models that have not seen the rows; each class has a row.
+    """Confident learning on probabilities [N, K] from models that were not fitted on the rows; each class has a row.
 
-    In doubt is a row that is confidently of another class than its label (off the diagonal of the confident joint), and
-    whose label is not the likeliest class. The less likely the label, the more doubtful. With 5 % of HuffPost's labels
-    changed, to any class or to the most similar one, .52 and .35 of the first 500 rows had such a label; by the
-    difference of the two probabilities .32 and .30.
+    A row is in doubt if it confidently has another class than its label (off the diagonal of the confident joint), and
+    its label is not the likeliest class. Rows are in the order of the probability of the label. With 5 % of HuffPost's
+    labels changed, to any class or to the most similar class, .52 and .35 of the first 500 rows had a changed label; in
+    the order of the difference of both probabilities, .32 and .30.
     """
     number = np.arange(len(labels))
     guess = confident_class(probabilities, labels)
@@ -211,10 +212,8 @@ def doubts_of(probabilities: np.ndarray, labels: np.ndarray) -> Doubts:
 
 
 def confident_class(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[N] the likeliest of the classes that are as likely as in the mean row of their label (Eq. 1), −1 if none is.
-
-    Of two that are alike it is the label.
-    """
+    """[N] the likeliest of the classes whose probability reaches the mean over the rows with this label (Eq. 1); −1 if
+    there is none; the label if it is one of several equal ones."""
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     number = np.arange(len(labels))
     of_label = probabilities[number, labels].astype(np.float64)
@@ -225,7 +224,7 @@ def confident_class(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
 
 
 def confident_joint(guess: np.ndarray, labels: np.ndarray, num_classes: int) -> csr_matrix:
-    """[K, K] rows by label and ``confident_class``; a class none of whose rows is confidently its own counts one."""
+    """[K, K] rows by label and ``confident_class``; a diagonal cell is at least 1."""
     sure = guess >= 0
     counts = coo_matrix((np.ones(sure.sum()), (labels[sure], guess[sure])), shape=(num_classes, num_classes)).tocsr()
     alone = np.flatnonzero(counts.diagonal() == 0)
@@ -233,14 +232,15 @@ def confident_joint(guess: np.ndarray, labels: np.ndarray, num_classes: int) -> 
 
 
 def estimated_joint(counts: csr_matrix, labels: np.ndarray) -> csr_matrix:
-    """[K, K] shares of all rows: the confident joint scaled so that every label has the rows that it has (Eq. 3)."""
+    """[K, K] shares of all rows: the confident joint, scaled to the number of rows of every label (Eq. 3)."""
     of_label = np.bincount(labels, minlength=counts.shape[0])
     scale = of_label / np.asarray(counts.sum(axis=1)).ravel() / len(labels)
     return counts.multiply(scale[:, None]).tocsr()
 
 
 def _judged(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The classes that are in every fold, in order; with several labels, those that are also lacking in every one."""
+    """The classes that every fold contains, in order; with several labels a text, every fold also has rows without
+    them."""
     if labels.ndim == 2:
         has = (labels > 0).sum(axis=0)
         return np.flatnonzero((has >= FOLDS) & (len(labels) - has >= FOLDS))
@@ -248,7 +248,7 @@ def _judged(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def _largest(joint: csr_matrix) -> Iterator[tuple[int, int, float]]:
-    """Pairs of a label and another true class, those of the most rows first."""
+    """Pairs of a label and another true class, with the most rows first."""
     cells = joint.tocoo()
     off = np.flatnonzero(cells.row != cells.col)
     for i in off[np.argsort(-cells.data[off], kind="stable")][:_MOST_PAIRS]:

@@ -2,12 +2,12 @@
 
 ``N`` texts, ``V`` n-grams, ``f`` [N, V] whether a text has an n-gram, ``y`` its class.
 
-Three choices are not the paper's; they were made on validation rows of IMDB, AG News and HuffPost:
-- Texts have length 1, f / ‖f‖₂, when the SVM sees them. Its C then means the same for short and long texts, and
-  liblinear needs fewer steps. IMDB with β = .25: .925 with C = 10; with f as it is .907 and .909, C = .01 and .1.
-- β is for two classes. One class against the rest has a w̄ of its own, so that margins of different classes no longer
-  compare: AG News loses three points (.906 → .875), HuffPost two (.487 → .467).
-- C is 10 for two classes, whose weights β then makes smaller, and 1 for several (HuffPost .487, and .466 with 10).
+Three choices differ from the paper; they were made on validation rows of IMDB, AG News and HuffPost:
+- The SVM gets texts of length 1, f / ‖f‖₂. C then has the same meaning for short and long texts, and liblinear needs
+  fewer steps. Accuracy on IMDB with β = .25: .925 with C = 10; without this scaling .907 with C = .01, .909 with .1.
+- β is used only for two classes. With one class against the rest, every class has its own w̄, so margins of different
+  classes are no longer comparable: AG News loses three points (.906 → .875), HuffPost two (.487 → .467).
+- C is 10 for two classes, whose weights β then reduces, and 1 for more (HuffPost: .487, with 10 .466).
 """
 
 from typing import Self
@@ -17,29 +17,30 @@ from scipy.sparse import csr_matrix
 
 
 class NaiveBayesSvm:
-    """Two classes by one SVM, more of them each against the rest, in scikit-learn's form.
+    """One SVM for two classes, or one against the rest for each of more classes; with scikit-learn's interface.
 
-    For each class, with the counts p of its texts that have an n-gram and q of the others':
+    For each class, p and q are the smoothed counts of an n-gram in its texts and in the other texts:
 
         p = α + Σ_{y = class} f        q = α + Σ_{y ≠ class} f        r = log((p / ‖p‖₁) / (q / ‖q‖₁))
 
-    A linear SVM (squared hinge, as in the paper) is fitted on r ∘ f / ‖f‖₂. Of two classes its weights w are then drawn
-    towards their mean magnitude, w' = (1 - β) w̄ + β w with w̄ = ‖w‖₁ / V: naive Bayes decides unless the SVM is sure.
+    A linear SVM (squared hinge, as in the paper) is fitted on r ∘ f / ‖f‖₂. For two classes its weights w are then
+    interpolated with their mean magnitude, w' = (1 - β) w̄ + β w with w̄ = ‖w‖₁ / V: naive Bayes decides unless the SVM
+    is confident.
 
     Args:
-        C: of the SVM of two classes; of several it is a tenth of it.
+        C: of the SVM for two classes; a tenth of it is used for more classes.
         alpha: α, added to every count; 1 as in the paper.
-        beta: β, .25 as in the paper; 1 for the SVM's weights as they are.
+        beta: β, .25 as in the paper; 1 leaves the SVM's weights unchanged.
     """
 
     def __init__(self, C: float = 10.0, alpha: float = 1.0, beta: float = 0.25) -> None:
         self.C, self.alpha, self.beta = C, alpha, beta
 
     def fit(self, x: csr_matrix, y: np.ndarray) -> Self:
-        """Learns from any [N, V] matrix of which only the zeros count, and [N] classes of which there are two or more.
+        """Fits an [N, V] matrix, of which only zero or not zero matters, and [N] classes.
 
         Raises:
-            ValueError: all texts are of one class.
+            ValueError: all texts have the same class.
         """
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
@@ -65,19 +66,19 @@ class NaiveBayesSvm:
         return r * w, float(svm.intercept_[0])
 
     def decision_function(self, x: csr_matrix) -> np.ndarray:
-        """[N, K] margins; of two classes [N], those of the second."""
+        """[N, K] margins; for two classes [N], those of the second."""
         margins = _unit(present(x)) @ self.coef_.T + self.intercept_
         return margins[:, 0] if len(self.classes_) == 2 else margins
 
 
 def log_count_ratios(f: csr_matrix, truth: np.ndarray, alpha: float) -> np.ndarray:
-    """[V] r of ``NaiveBayesSvm`` for the texts of a class ([N] bool) against the others."""
+    """[V] r of ``NaiveBayesSvm`` for a class; ``truth`` [N] says which texts have it."""
     p, q = (alpha + f.T @ of_class.astype(np.float64) for of_class in (truth, ~truth))
     return np.log(p / p.sum()) - np.log(q / q.sum())
 
 
 def present(x: csr_matrix) -> csr_matrix:
-    """1 wherever ``x`` is not 0, float64; ``x`` stays as it is."""
+    """1 wherever ``x`` is not 0, as float64; ``x`` is not changed."""
     f = csr_matrix(x).astype(bool).astype(np.float64)
     f.eliminate_zeros()
     return f

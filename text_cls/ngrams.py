@@ -1,8 +1,8 @@
-"""Words, pairs of words and parts of words, counted and weighted: what the linear path reads of a text.
+"""The features of the linear path: counts of words, pairs of words and parts of words, with TF-IDF weights.
 
 The weights are those of scikit-learn's ``TfidfVectorizer`` with ``sublinear_tf``: 1 + log of a count, times
-log((1 + N) / (1 + n)) + 1 for a feature that n of N training texts have. Features of a single training text are left
-out, and so is of another text what no training text has: its vector is not longer for it, which scikit-learn's is.
+log((1 + N) / (1 + n)) + 1 for a feature that n of N training texts have. Features of only one training text are left
+out, and unknown features do not change the length of a vector.
 
 Shapes: ``N`` texts, ``n`` words of all texts, ``W`` known words, ``P`` pairs, ``G`` parts, ``F`` = W + P + G features.
 """
@@ -19,7 +19,7 @@ from scipy.sparse import coo_matrix, csr_matrix, hstack, vstack
 from text_cls.preprocess import Corpus
 from text_cls.word_parts import LONGEST, SHORTEST, PartNumbers
 
-MIN_TEXTS = 2  # that have a feature
+MIN_TEXTS = 2  # a feature must occur in this many training texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,8 @@ class NGrams:
 
     Attributes:
         words: [W], sorted.
-        pairs: [P] int64, sorted: the place of the first word times W, plus that of the second.
-        parts: [G], shorter ones first, then by code points; a space is a word's beginning or end. Empty: none are used.
+        pairs: [P] int64, sorted: number of the first word times W, plus number of the second.
+        parts: [G], shorter ones first, then by code points; a space is a word's beginning or end. Empty: not used.
         idf: [F] float32.
     """
 
@@ -40,12 +40,12 @@ class NGrams:
 
     @classmethod
     def build(cls, corpus: Corpus, with_parts: bool, most: int) -> Self:
-        """Those of training texts.
+        """The features of training texts.
 
         Args:
             corpus: the texts.
-            with_parts: whether parts of words are features besides words and pairs.
-            most: how many features there may be; those that the most texts have are kept.
+            with_parts: whether parts of words are features too, not only words and pairs.
+            most: largest number of features; those that occur in the most texts are kept.
         """
         words, pairs, parts = _features(corpus, with_parts)
         texts_with = [texts for _, texts in (words, pairs, parts)]
@@ -68,11 +68,11 @@ class NGrams:
         return len(self.words) + len(self.pairs) + len(self.parts)
 
     def of(self, corpus: Corpus) -> csr_matrix:
-        """[N, F] float32. A row has length 1, or 0 where nothing of a text is known; parts have half its square."""
+        """[N, F] float32. A row has length 1, or 0 without known features; parts make up half of its squared length."""
         return self._weighed(self.counts(corpus))
 
     def _weighed(self, counts: csr_matrix) -> csr_matrix:
-        """The values of [N, F] counts, in their place."""
+        """Replaces [N, F] counts by weighted values, in place."""
         counts.data = (1 + np.log(counts.data)) * self.idf[counts.indices]
         return _normalised(counts, len(self.words) + len(self.pairs) if self.parts else 0)
 
@@ -89,7 +89,7 @@ class NGrams:
         return counts
 
     def shares(self, corpus: Corpus) -> csr_matrix:
-        """[n, F] float32: what each word of the texts has of the counts; a pair is half of either word."""
+        """[n, F] float32: the part of each word in the counts; a pair counts half for each of its words."""
         words = _matrix(np.arange(len(corpus.ids)), corpus.ids, (len(corpus.ids), len(corpus.lexicon)))
         known = self._known(corpus.lexicon)
         pairs, at = self._pairs(corpus, known)
@@ -97,9 +97,9 @@ class NGrams:
         return hstack([words @ self._of_words(known), halves, words @ self._parts(corpus.lexicon, known)], "csr")
 
     def of_words(self, corpus: Corpus) -> coo_matrix:
-        """[n, F] float32: what each word of the texts has of the values ``of`` them.
+        """[n, F] float32: the part of each word in the values of ``of``.
 
-        The value of a feature is shared by its occurrences in the text, that of a pair by its two words.
+        The value of a feature is divided among its occurrences in the text, and that of a pair among its two words.
         """
         counts, shares = self.counts(corpus), self.shares(corpus).tocoo()
         values = self._weighed(counts.copy())
@@ -109,7 +109,7 @@ class NGrams:
         return coo_matrix((shares.data * (values.data / counts.data)[places], (shares.row, shares.col)), shares.shape)
 
     def is_whole(self) -> bool:
-        """Whether this can be what ``build`` gives: all of it in order, none twice, every number within its bounds."""
+        """Whether ``build`` can have made this: features are sorted and unique, and all numbers are within bounds."""
         words = all(map(lt, self.words, self.words[1:]))
         pairs = not len(self.pairs) or (self.pairs[0] >= 0 and self.pairs[-1] < len(self.words) ** 2)
         pairs = pairs and bool((self.pairs[1:] > self.pairs[:-1]).all())
@@ -117,7 +117,7 @@ class NGrams:
         return words and pairs and parts and bool((np.isfinite(self.idf) & (self.idf > 0)).all())
 
     def prepare(self) -> None:
-        """Does now what the first text would wait for: the known words are cut."""
+        """Cuts the known words into parts now, so that the first text need not wait for it."""
         _ = self._places, self._parts_of_known
 
     @cached_property
@@ -130,20 +130,20 @@ class NGrams:
 
     @cached_property
     def _parts_of_known(self) -> csr_matrix:
-        """[W, G]: those of the words that are features, cut once."""
+        """[W, G]: counts of the parts of the known words."""
         return self._cut.counts(self.words)
 
     def _known(self, words: Sequence[str]) -> np.ndarray:
-        """The place of each word, -1 where it is no feature."""
+        """The number of each word; -1 for an unknown word."""
         return np.array([self._places.get(word, -1) for word in words], np.int64)
 
     def _of_words(self, known: np.ndarray) -> csr_matrix:
-        """[words, W]: 1 where a word is the feature; of the places of words."""
+        """[words, W]: 1 if the word is the feature; ``known`` are the numbers of the words."""
         rows = np.flatnonzero(known >= 0)
         return _matrix(rows, known[rows], (len(known), len(self.words)))
 
     def _parts(self, words: Sequence[str], known: np.ndarray) -> csr_matrix:
-        """[words, G]: how often each word has each part; ``known``: the places of the words."""
+        """[words, G]: counts of each part in each word; ``known`` are the numbers of the words."""
         if not self.parts:
             return csr_matrix((len(words), 0), dtype=np.float32)
         new = np.flatnonzero(known < 0)
@@ -153,7 +153,7 @@ class NGrams:
         return both[places]
 
     def _pairs(self, corpus: Corpus, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The pairs of the texts that are features, and where the second word of each is among all words."""
+        """The known pairs in the texts, and the place of the second word of each among all words."""
         if not len(self.pairs):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         numbers, at = _pair_numbers(corpus, known, len(self.words))
@@ -163,7 +163,7 @@ class NGrams:
 
 
 def _features(corpus: Corpus, with_parts: bool) -> tuple[tuple, tuple, tuple]:
-    """Words, pairs and parts that enough texts have, sorted, each with the number of those texts."""
+    """Words, pairs and parts of at least ``MIN_TEXTS`` texts, sorted, with their numbers of texts."""
     lexicon = corpus.lexicon
     every = _matrix(_rows(corpus), corpus.ids, (len(corpus), len(lexicon)))
     texts = _texts_with(every)
@@ -185,21 +185,21 @@ def _features(corpus: Corpus, with_parts: bool) -> tuple[tuple, tuple, tuple]:
 
 
 def _least(texts_with: np.ndarray, most: int) -> int:
-    """In how many texts a feature must be for ``most`` of them at most."""
+    """The smallest number of texts that a feature needs, so that at most ``most`` features are kept."""
     if len(texts_with) <= most:
         return MIN_TEXTS
     return int(np.partition(texts_with, -most - 1)[-most - 1]) + 1
 
 
 def _pair_numbers(corpus: Corpus, known: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every two known words that follow one another in a text, as a number, and where the second of them is."""
+    """Every pair of neighbouring known words in a text, as a number, and the place of its second word."""
     ids, rows = known[corpus.ids] if len(corpus.ids) else np.zeros(0, np.int64), _rows(corpus)
     at = 1 + np.flatnonzero((rows[1:] == rows[:-1]) & (ids[1:] >= 0) & (ids[:-1] >= 0))
     return ids[at - 1] * size + ids[at], at
 
 
 def _rows(corpus: Corpus) -> np.ndarray:
-    """[n] the text of every word."""
+    """[n] the number of every word's text."""
     return np.repeat(np.arange(len(corpus)), corpus.lengths)
 
 
@@ -210,12 +210,12 @@ def _matrix(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> cs
 
 
 def _texts_with(counts: csr_matrix) -> np.ndarray:
-    """How many rows have each column."""
+    """The number of rows with each column."""
     return np.bincount(counts.indices, minlength=counts.shape[1])
 
 
 def _normalised(x: csr_matrix, middle: int) -> csr_matrix:
-    """The columns before ``middle`` and those from there on have the same length in a row, together 1."""
+    """Scales rows to length 1; the columns before and from ``middle`` on get the same length."""
     rows, after = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr)), x.indices >= middle
     block = 2 * rows + after
     squares = np.bincount(block, x.data.astype(np.float64) ** 2, 2 * x.shape[0])

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from files.documents import shown
-from text_cls.datasets import Found
 from text_cls.format import some
+from text_cls.found_rows import Found
 from text_cls.labels import RARE, Rare, count_labels, in_order, lookalikes, rename
 from text_cls.readers import BadRows, Row
 
 
 class Numbered(NamedTuple):
-    """Rows whose labels count, and their numbers: [N] int32, or [N, K] uint8 of 0 and 1; None where they have none."""
+    """Rows with their labels, [N] int32 or [N, K] uint8 of 0 and 1; None for rows without labels."""
 
     rows: list[Row]
     labels: np.ndarray | None
@@ -28,18 +28,18 @@ class Numbering:
 
     Attributes:
         classes: K names; a class's number is its place.
-        notes: what a reader of the result should know; complete once every split is numbered.
+        notes: for readers of the result; complete once every split is numbered.
     """
 
     def __init__(self, train: Sequence[Row], found: Found, rare: Rare, multi_label: bool, bad: BadRows) -> None:
-        """The training rows decide what the classes are, where the data set does not.
+        """Finds the classes: those of the data set, or otherwise those of the training rows.
 
         Args:
             train: the training rows.
             found: the data set's names and classes.
-            rare: what becomes of rare classes.
+            rare: the treatment of rare classes.
             multi_label: whether a row has any number of labels.
-            bad: told of rows whose label is none of the classes.
+            bad: is called for rows whose label is no class.
         """
         self._found, self._rare, self._multi_label, self._bad = found, rare, multi_label, bad
         labels = [rename(row.label, found.label_names) for row in train]
@@ -53,7 +53,7 @@ class Numbering:
         self._merged: Counter[str] = Counter()
 
     def number(self, rows: Iterable[Row]) -> Numbered:
-        """The rows of any split; ``bad`` is told of those without a label that counts."""
+        """Numbers the rows of any split; ``bad`` is called for rows without a known label."""
         kept, numbers = [], []
         for row in rows:
             found = self._numbers(row)
@@ -68,7 +68,7 @@ class Numbering:
         return Numbered(kept, labels)
 
     def _numbers(self, row: Row) -> list[int] | None:
-        """The places of the row's classes; None if it does not count."""
+        """The numbers of the row's classes; None if the row is left out."""
         if row.label is None:
             self._bad(f"{row.where}: row has no label")
             return None
@@ -90,7 +90,7 @@ class Numbering:
         return places if places or self._multi_label else None
 
     def _is_rare(self, name: str) -> bool:
-        """Also of classes that no training row has, where rare ones are merged or left out."""
+        """Whether the class is rare; if rare classes are merged or left out, so are classes without training rows."""
         return name in self._renamed or (self._rare.below > 0 and name not in self._places)
 
     @property

@@ -1,4 +1,4 @@
-"""The text classifier's side of the contract with the engine."""
+"""The loss and the predictions of text classifiers, in the form that the engine needs."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,17 +20,17 @@ Objective = Callable[[Any, Any], dict[str, Any]]  # (logits [B, K], labels) → 
 
 
 def objective_of(config: ObjectiveConfig, labels: np.ndarray, num_classes: int) -> Objective:
-    """What a classifier is trained for.
+    """The loss and the accuracy of a classifier.
 
-    With ``class_weights``, ``logit_adjustment`` or ``focal_gamma`` its probabilities are not those of the data.
-    Validation and test rows have the data's own shares of the classes: the loss on them is higher, ``--select=loss``
-    undoes some of what was asked for (``--select=macro_recall`` does not), and the temperature, one number fitted on
-    validation, makes the confidence right on average over these rows but not class by class.
+    With ``class_weights``, ``logit_adjustment`` or ``focal_gamma`` its probabilities differ from those of the data. As
+    validation and test rows have the data's own shares of the classes, the loss on them is higher, and
+    ``--select=loss`` partly undoes the effect (``--select=macro_recall`` does not). The temperature, one number fitted
+    on validation, makes the confidence right on average over these rows, but not for each class.
 
     Args:
         config: its choices.
-        labels: of the training rows, [N] class numbers, or [N, K] of 0 and 1 where a text has any number of labels:
-            then binary cross-entropy of every class, and subset accuracy.
+        labels: of the training rows: [N] class numbers; or [N, K] of 0 and 1 for several labels a text, with binary
+            cross-entropy of every class and subset accuracy.
         num_classes: K.
     """
     weights = CLASS_WEIGHTS[config.class_weights](labels, num_classes)
@@ -51,11 +51,11 @@ def objective_of(config: ObjectiveConfig, labels: np.ndarray, num_classes: int) 
 
 
 def make_loss_fn(model: keras.Model, objective: Objective = classification) -> Callable:
-    """``loss_fn`` of a model from token ids to logits; counts ``tokens`` and ``positions`` beside loss and accuracy.
+    """``loss_fn`` of a model from token ids to logits; also counts ``tokens`` and ``positions``.
 
     Args:
         model: [B, T] → [B, K].
-        objective: see ``objective_of``; cross-entropy of one label a text if it is not given.
+        objective: see ``objective_of``; by default cross-entropy of one label a text.
     """
 
     def loss_fn(batch: Batch, training: bool, place: Place | None) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def make_loss_fn(model: keras.Model, objective: Objective = classification) -> C
 
 
 def _mean_over_networks(objective: Objective, logits: Any, labels: Any) -> dict[str, Any]:
-    """The figures of each network by itself, averaged."""
+    """The mean of the figures of the networks."""
     if len(logits.shape) == 2:
         return objective(logits, labels)
     each = [objective(logits[:, number], labels) for number in range(logits.shape[1])]

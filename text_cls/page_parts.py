@@ -1,4 +1,4 @@
-"""Parts of a page that only texts have, as HTML: cards, shaded words, points.
+"""Parts of a page about texts, as HTML: cards, shaded words, points.
 
 ``N`` points.
 """
@@ -17,7 +17,7 @@ _SIDE = 600  # of the picture of points
 
 
 def answer(about: Mapping[str, Any], judged: bool = True) -> str:
-    """The line above a text: what was said, how surely, and what it is; ``judged``: whether that is right, too."""
+    """The line above a text: predicted classes, labels and confidence; ``judged`` adds whether the answer is right."""
     said = "right" if about["labels"] == about["predicted"] else "wrong"
     mark = f'<span class="{said}">{said}</span> ' if judged else ""
     return (
@@ -27,7 +27,7 @@ def answer(about: Mapping[str, Any], judged: bool = True) -> str:
 
 
 def card(head: str, body: str) -> str:
-    """One text with its line."""
+    """One text with the line above it."""
     return f'<li>{head}<div class="text" dir="auto">{body}</div></li>'
 
 
@@ -37,7 +37,7 @@ def cards(items: Sequence[str]) -> str:
 
 
 def shaded(words: Sequence[str], attributions: Sequence[float]) -> str:
-    """Words with a background as strong as what they add to (blue) or take from (orange) a logit."""
+    """Words on a background that shows how much they add to (blue) or take from (orange) a logit."""
     top = max((abs(value) for value in attributions if math.isfinite(value)), default=0.0)
     return " ".join(_shaded(word, value, top) for word, value in zip(words, attributions, strict=True))
 
@@ -53,9 +53,9 @@ def _shaded(word: str, value: float, top: float) -> str:
 def points(
     plane: np.ndarray, labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], titles: Sequence[str]
 ) -> str:
-    """[N, 2] points coloured by class, with a ring around those that were answered wrong, and a legend.
+    """[N, 2] points coloured by class, with a ring around wrong answers, and a legend.
 
-    ``titles``: N texts that are shown beside a pointer; or none.
+    ``titles`` are N texts that are shown at the mouse pointer, or an empty list.
     """
     low, high = plane.min(axis=0), plane.max(axis=0)
     at = (plane - low) / np.maximum(high - low, 1e-12) * (_SIDE - 24) + 12

@@ -1,4 +1,4 @@
-"""How the parts of ``report.html`` look that only texts have: cards, shaded words, points."""
+"""The style of the parts of ``report.html`` about texts: cards, shaded words, points."""
 
 STYLE = """
 ol.cards { margin: .8rem 0 0; padding: 0; list-style: none; display: grid; gap: .7rem; }

@@ -2,9 +2,9 @@
 
 RoBERTa and others have two [SEP] in the middle, and both texts in the first segment.
 
-An id of the second segment is raised by ``SEGMENT``, so that ids alone say which segment they are in: ``id % SEGMENT``
-is the piece, ``id // SEGMENT`` the segment. Batches, evaluation and artefacts need nothing besides. In a corpus, whose
-ids are places in a lexicon, they are raised by the size of the vocabulary.
+``SEGMENT`` is added to the ids of the second segment, so that ids include their segment: ``id % SEGMENT`` is the piece,
+``id // SEGMENT`` the segment. Batches, evaluation and artefacts need no other field. In a corpus, whose ids are places
+in a lexicon, the size of the vocabulary is added instead.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from text_cls.vocabulary import SEGMENT
 
 
 class PairFraming(NamedTuple):
-    """The special tokens around two texts, and how much of them there is room for.
+    """The special tokens around two texts, and the largest length of the result.
 
     Attributes:
-        max_length: longest result in tokens.
+        max_length: largest number of tokens in the result.
         first, last: ids of [CLS] and [SEP].
         size: of the vocabulary.
-        middle: how many [SEP] stand between the texts.
+        middle: number of [SEP] between the texts.
         segments: whether the second text is in the second segment.
     """
 
@@ -37,17 +37,17 @@ class PairFraming(NamedTuple):
     segments: bool = True
 
     def apply(self, ids: np.ndarray) -> np.ndarray:
-        """The bare ids of A, and behind them those of B, raised → int32 ids, cut and framed."""
+        """The ids of A, followed by those of B plus ``size`` → int32 ids, truncated, with special tokens."""
         count, raised = np.count_nonzero(ids < self.size), SEGMENT if self.segments else 0
         second = ids[count:] + (raised - self.size)
         return self._framed(ids[:count], second, self.first, self.last, self.last + raised)
 
     def windows(self, ids: np.ndarray) -> list[np.ndarray]:
-        """``apply``: a pair that does not fit is cut."""
+        """One window: a pair that is too long is truncated."""
         return [self.apply(ids)]
 
     def places(self, ids: np.ndarray) -> np.ndarray:
-        """What ``apply`` gives, with the place of each id among those of both texts; -1 for the tokens around them."""
+        """The result of ``apply`` with each id's place in ``ids`` instead of the id; -1 for special tokens."""
         count, place = np.count_nonzero(ids < self.size), np.arange(len(ids))
         return self._framed(place[:count], place[count:], -1, -1, -1)
 
@@ -57,10 +57,10 @@ class PairFraming(NamedTuple):
 
 
 def longest_first(a: int, b: int, room: int) -> tuple[int, int]:
-    """What two texts of ``a`` and ``b`` tokens keep of ``room``: the longer one is cut, or both if both are too long.
+    """The numbers of tokens that texts of ``a`` and ``b`` tokens keep; together at most ``room``.
 
-    As the ``tokenizers`` library does (``longest_first``); of an odd room the longer one has the larger half, B where
-    they are equal.
+    The longer text is truncated, or both if both are too long, as in the ``tokenizers`` library (``longest_first``). If
+    ``room`` is odd, the longer text keeps one token more, or B if they are equally long.
     """
     short, long = min(a, b), max(a, b)
     if short + long > room:
@@ -71,10 +71,10 @@ def longest_first(a: int, b: int, room: int) -> tuple[int, int]:
 
 
 def tokenise_pairs(texts: Sequence[Fields], cutter: Cutter, workers: int = 1) -> Corpus:
-    """Pairs → their pieces, those of the second text raised; the lexicon is the vocabulary, twice.
+    """Pairs → their pieces; the lexicon is the vocabulary twice, the second time for the second text.
 
     Raises:
-        UserError: a text has not two fields.
+        UserError: a text does not have two fields.
     """
     parts = map_chunks(_chunk_pairs, cutter, texts, workers)
     return corpus_of(parts, cutter.words * 2)

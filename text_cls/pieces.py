@@ -1,4 +1,4 @@
-"""Texts → the pieces of a published encoder, whoever cuts them."""
+"""Texts → the pieces of a published encoder, by either implementation of its tokeniser."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +12,18 @@ from text_cls.wordpiece import WordPiece
 
 
 class Cutter(Protocol):
-    """What cuts a text into the pieces of one published encoder.
+    """The tokeniser of one published encoder, which cuts texts into pieces.
 
     Attributes:
         kind: its name in ``CUTTERS``.
-        file: what ``save`` writes.
+        file: the name of the file that ``save`` writes.
         words: the pieces by id; 0 is padding.
-        cls_id, sep_id: what stands before and behind a text.
-        unk_id, mask_id: unknown characters, and a hidden piece; None where there is none.
-        separator: what is written between two fields of one text.
-        middle: how many ``sep_id`` stand between two texts.
+        cls_id, sep_id: the tokens before and after a text.
+        unk_id, mask_id: for unknown characters, and for a masked piece; None if there is no such token.
+        separator: the text between two fields of one text.
+        middle: number of ``sep_id`` between two texts.
         segments: whether the second of two texts is in another segment than the first.
-        key: a hash of all that the pieces of a text depend on.
+        key: a hash of everything that the pieces of a text depend on.
     """
 
     kind: ClassVar[str]
@@ -52,41 +52,41 @@ class Cutter(Protocol):
         """The ids of a text alone."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text between its two tokens, however long."""
+        """The ids of a text of any length between its two special tokens."""
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Writes its file and returns what ``load`` needs besides."""
+        """Writes its file, and returns the other arguments of ``load``."""
 
     @classmethod
     def load(cls, folder: Path, options: dict[str, Any]) -> Self:
-        """What ``save`` wrote; raises UserError if it is missing or damaged."""
+        """Reads the file of ``save``; raises UserError if it is missing or damaged."""
 
 
 CUTTERS: dict[str, type[WordPiece] | type[LibraryPieces]] = {cls.kind: cls for cls in (WordPiece, LibraryPieces)}
 
 
 def tokenise_pieces(texts: Sequence[Fields], cutter: Cutter, join: str = " ", workers: int = 1) -> Corpus:
-    """Texts → pieces without those around a text, as ``preprocess.tokenise`` does for words.
+    """Texts → pieces without special tokens, as ``preprocess.tokenise`` for words.
 
     Args:
         texts: of one or more fields.
-        cutter: what cuts them; its pieces are the result's lexicon.
-        join: the text between the fields that have any text.
-        workers: processes; 0 is one a core.
+        cutter: the tokeniser; its pieces are the lexicon of the result.
+        join: the text between fields that are not empty.
+        workers: number of processes; 0: one for each core.
     """
     parts = map_chunks(_chunk_pieces, (cutter, join), texts, workers)
     return corpus_of(parts, cutter.words)
 
 
 def corpus_of(parts: Sequence[tuple[np.ndarray, np.ndarray]], lexicon: Sequence[str]) -> Corpus:
-    """One corpus of what ``end_to_end`` gave for every chunk of the texts."""
+    """One corpus from the results of ``end_to_end`` for all chunks of the texts."""
     ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)])
     counts = np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)])
     return Corpus(list(lexicon), ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
 
 def end_to_end(pieces: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """All pieces end to end, and how many each text has."""
+    """All pieces concatenated, and the number of pieces of each text."""
     flat = np.fromiter((piece for text in pieces for piece in text), np.int32)
     return flat, np.array([len(text) for text in pieces], np.int64)
 
@@ -97,5 +97,5 @@ def _chunk_pieces(tool: tuple[Cutter, str], texts: Sequence[Fields]) -> tuple[np
 
 
 def one_text(fields: Fields, join: str) -> str:
-    """The fields that have any text, as the one that is cut."""
+    """The fields that are not empty, joined to one text."""
     return join.join(field for field in fields if field.strip())

@@ -1,6 +1,6 @@
 """Pictures of text classifiers. ``N`` texts, ``K`` classes.
 
-Their size is bounded at any number of classes: up to ``MOST_CLASSES`` are drawn, and the title says which.
+At most ``MOST_CLASSES`` classes are drawn, which limits the size of the pictures; the title says which classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], path: Pat
     """A confusion matrix: colour by share of the true class, numbers are counts.
 
     Args:
-        counts: as ``metrics.report`` has them under ``confusion``.
-        classes: K names; of more than ``MOST_CLASSES``, those with the most mistakes between two of them are drawn.
+        counts: ``confusion`` of ``metrics.report``.
+        classes: K names; if there are more than ``MOST_CLASSES``, the most confused are drawn.
         path: of the picture.
     """
     cells = confusion_cells(counts, len(classes))
@@ -45,7 +45,8 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], path: Pat
 
 
 def most_confused(cells: Cells, num_classes: int, most: int) -> np.ndarray:
-    """[at most ``most``] class numbers in order: of the largest counts off the diagonal, then of the most texts."""
+    """At most ``most`` class numbers, in order: the classes of the largest cells off the diagonal, then the largest
+    classes."""
     if num_classes <= most:
         return np.arange(num_classes)
     off = np.flatnonzero(cells.true != cells.predicted)
@@ -71,7 +72,7 @@ def _draw_confusion(matrix: np.ndarray, share: np.ndarray, names: Sequence[str],
 
 
 def f1_by_class(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """F1 of every class as a bar, with the number of texts that have it; of many classes, the largest."""
+    """F1 of every class as a bar, with its number of texts; only the largest classes if there are many."""
     order = sorted(per_class, key=lambda name: -per_class[name]["support"])
     names = order[:MOST_CLASSES]
     rest = len(order) - len(names)
@@ -117,7 +118,7 @@ def calibration(about: Mapping[str, Any], path: Path) -> None:
 
 
 class Group(NamedTuple):
-    """Points that are drawn in one colour: the ``rows`` of those with the ``labels`` that they are grouped by."""
+    """Points that are drawn in one colour; ``rows`` are their numbers."""
 
     name: str
     rows: np.ndarray
@@ -125,7 +126,7 @@ class Group(NamedTuple):
 
 
 def groups_of(labels: np.ndarray, classes: Sequence[str]) -> list[Group]:
-    """A group of every class, or of the ``MOST_CLASSES`` largest and one of all others."""
+    """A group for every class, or for the ``MOST_CLASSES`` largest classes and one for all others."""
     sizes = np.bincount(labels, minlength=len(classes))
     shown = np.sort(np.argsort(-sizes, kind="stable")[:MOST_CLASSES])
     colours = _FEW if len(shown) <= len(_FEW) else _COLOURS
@@ -137,12 +138,12 @@ def groups_of(labels: np.ndarray, classes: Sequence[str]) -> list[Group]:
 
 
 def css_colour(colour: tuple[float, float, float]) -> str:
-    """A colour as HTML and plotly write it."""
+    """A colour in the form of HTML and plotly."""
     return "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * part for part in colour))
 
 
 def scatter_3d(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """[N, 3] points coloured by class, from two sides; of many classes, the largest are named."""
+    """[N, 3] points coloured by class, from two sides; only the largest classes are named if there are many."""
     figure = Figure(figsize=(12, 5.5))
     groups = groups_of(labels, classes)
     drawn = []
@@ -158,12 +159,12 @@ def scatter_3d(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], p
 
 
 def scatter_3d_html(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """The same as an interactive page; needs plotly."""
+    """The same points as an interactive page; needs plotly."""
     write_text(path, _interactive(points, labels, classes).to_html(include_plotlyjs=True))
 
 
 def scatter_3d_part(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
-    """The same as a part of a page that has a legend, with all that it needs: 5 MB; needs plotly."""
+    """The same points as a self-contained part of a page that has a legend, of 5 MB; needs plotly."""
     figure = _interactive(points, labels, classes)
     gray = "rgb(128,128,128)"  # seen on white and on black
     axis = {"showbackground": False, "title": {"text": ""}, "showticklabels": False, "gridcolor": gray,

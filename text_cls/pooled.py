@@ -1,6 +1,6 @@
-"""The pooled vectors of some test texts, kept beside a run's result, and their places by t-SNE.
+"""The pooled vectors of some test texts, kept in the run folder, and their positions by t-SNE.
 
-``N`` texts, ``D`` numbers a vector.
+``N`` texts, ``D`` width of a vector.
 """
 
 from importlib.util import find_spec
@@ -28,8 +28,8 @@ class Pooled(NamedTuple):
     """Some test texts, drawn at random.
 
     Attributes:
-        vectors: [N, at most ``COMPONENTS``] float32, principal components of the vectors that the head is given.
-        rows: [N] places of the texts in the test split.
+        vectors: [N, at most ``COMPONENTS``] float32, principal components of the inputs of the head.
+        rows: [N] numbers of the texts in the test split.
         labels, predicted: [N] class numbers.
     """
 
@@ -49,7 +49,7 @@ class Pooled(NamedTuple):
 
 
 class Places(NamedTuple):
-    """The same texts as points of pictures.
+    """The same texts as points in pictures.
 
     Attributes:
         plane, space: [N, 2] and [N, 3].
@@ -63,7 +63,7 @@ class Places(NamedTuple):
 
     @classmethod
     def of(cls, pooled: Pooled, seed: int) -> Self:
-        """By t-SNE; at least ``FEWEST`` texts are needed."""
+        """Positions by t-SNE; at least ``FEWEST`` texts are needed."""
         plane, space = (tsne(pooled.vectors, dimensions, seed) for dimensions in (2, 3))
         return cls(plane, space, pooled.labels, pooled.predicted)
 
@@ -78,7 +78,7 @@ class Places(NamedTuple):
 
 
 def check_plotly(interactive: bool) -> None:
-    """Raises UserError where --interactive is asked for without plotly."""
+    """Raises UserError for --interactive without plotly."""
     if interactive and find_spec("plotly") is None:
         raise UserError("--interactive needs plotly: pip install plotly")
 
@@ -89,9 +89,9 @@ def drawn_rows(count: int, most: int, seed: int) -> np.ndarray:
 
 
 def pooled_vectors(model: keras.Model, texts: Encoded, batch_size: int, placement: Placement) -> np.ndarray:
-    """[N, D] float32 what the head of a classifier is given, in the order of the texts; the mean over windows.
+    """[N, D] float32 inputs of the classifier's head, in the order of the texts; means over windows.
 
-    The vectors of several networks are side by side.
+    The vectors of several networks are concatenated.
     """
     pooled = [keras.Model(one.input, one.get_layer("head_dropout").input) for one in networks_of(model)]
 
@@ -104,9 +104,9 @@ def pooled_vectors(model: keras.Model, texts: Encoded, batch_size: int, placemen
 
 
 def principal(vectors: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
-    """[N, at most ``components``] float32 principal components, the largest first; fewer numbers stay as they are.
+    """[N, at most ``components``] float32 principal components, the largest first; narrower vectors are unchanged.
 
-    t-SNE of 50 of them is as good as that of all, and sooner there (van der Maaten & Hinton 2008 take 30).
+    t-SNE on 50 components is as good as on all, and faster (van der Maaten & Hinton 2008 use 30).
     """
     if vectors.shape[1] <= components:
         return vectors.astype(np.float32)
@@ -116,8 +116,8 @@ def principal(vectors: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
 
 
 def tsne(vectors: np.ndarray, dimensions: int, seed: int) -> np.ndarray:
-    """[N, dimensions] by t-SNE; on one core, as scikit-learn's threads wait for each other by spinning: where another
-    program has the other core, a thousand texts take 24 s on two, and 3 s on one."""
+    """[N, dimensions] positions by t-SNE, computed on one core: scikit-learn's threads wait for each other in busy
+    loops, and if another program uses the second core, a thousand texts take 24 s on two cores, and 3 s on one."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 

@@ -1,4 +1,4 @@
-"""Classifying texts with a trained run as a task: a stream of texts in, one answer for each out."""
+"""The task of classifying texts with a trained run: a stream of texts → one answer for each."""
 
 import contextlib
 import os
@@ -24,16 +24,16 @@ from training.hosts import hosts, on_chief, taking_part
 from training.placement import make_placement
 
 Write = Callable[[str], Any]
-_CHUNK_EXPLAINED = 64  # texts that are explained at a time: each takes as long as a batch that is answered
+_CHUNK_EXPLAINED = 64  # texts that are explained at a time; explaining a text takes as long as answering a batch
 
 
 class Summary(NamedTuple):
-    """What came of a stream of texts.
+    """The summary of a stream of texts.
 
     Attributes:
-        texts: how many there were.
-        unanswered: how many have a reason in place of an answer.
-        notes: what a reader of the answers should know.
+        texts: number of texts.
+        unanswered: number of texts with a reason instead of an answer.
+        notes: for readers of the answers.
     """
 
     texts: int
@@ -44,21 +44,21 @@ class Summary(NamedTuple):
 def predict(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str], write: Write) -> Summary:
     """Writes ``id,label,class,confidence,note`` lines for every text, in their order, or the same as JSON lines.
 
-    With ``config.explain`` they go on with ``explanation,logit,baseline,gap``; see ``answers.Explanation``.
+    With ``config.explain``, ``explanation,logit,baseline,gap`` follow; see ``answers.Explanation``.
 
-    A text has ``config.top`` of them, or, if the model gives a text several labels, one for every class above its
-    threshold. A text without words has one with a note alone, and so has, with ``config.skip_bad_rows``, what cannot be
-    read. Few texts are in memory at a time; what a ``Stream`` has given is answered when it pauses.
+    A text has ``config.top`` lines; with several labels a text, it has a line for every class that reaches its
+    threshold. A text without words has one line with only a note, and so has, with ``config.skip_bad_rows``, a row that
+    cannot be read. Few texts are in memory at a time; when a ``Stream`` pauses, its texts so far are answered.
 
     Args:
         config: how texts are read and answered, and where answers go.
         run_dir: the folder of a finished run.
-        texts: raw texts where ``config`` names no file; ids are their numbers, from 1 on.
-        write: is given the answers where ``config.out`` names no file.
+        texts: raw texts, used if ``config`` names no file; their ids are 1, 2, …
+        write: is called with the answers if ``config.out`` names no file.
 
     Raises:
-        UserError: no text, one that cannot be read, no trained model in the folder, or ``top`` for a model of several
-            labels.
+        UserError: there is no text, a text cannot be read, the folder has no trained model, or ``top`` is set for a
+            model with several labels a text.
     """
     form, bad = (EXPLAINED if config.explain else FORMATS)[config.format], InOrder(config.skip_bad_rows)
     count = unanswered = inexact = 0
@@ -94,7 +94,7 @@ def dry_run(config: PredictionConfig, run_dir: Path | str, texts: Iterable[str])
 
 
 def _notes(inexact: int) -> list[str]:
-    """What a reader of explanations should know."""
+    """Notes for readers of explanations."""
     if not inexact:
         return []
     return [f"explanations whose words do not add up to 1 %: {inexact:,}; their gap says by how much they miss"]
@@ -115,7 +115,7 @@ def _load(config: PredictionConfig, run_dir: Path | str) -> Predictor:
 def _chunks(
     config: PredictionConfig, texts: Iterable[str], predictor: Predictor, bad: InOrder
 ) -> Iterator[Sequence[Input]]:
-    """The texts of the chief: of several hosts it alone reads any."""
+    """The texts, which only the chief of several hosts reads."""
     walk = _walk(config, texts, predictor, bad) if hosts().chief else iter(())
     while chunk := on_chief(lambda: next(walk, None)):
         yield [Input(identity, tuple(fields), note) for identity, fields, note in chunk]
@@ -135,7 +135,7 @@ def _takes_pairs(predictor: Predictor) -> bool:
 def _answered(
     config: PredictionConfig, predictor: Predictor, chunk: Sequence[Input], explainer: Explainer | None = None
 ) -> Iterator[Line]:
-    """The lines of each input, with their explanations if they are asked for."""
+    """The lines of each input, with explanations if there is an ``explainer``."""
     readable = [place for place, one in enumerate(chunk) if not one.note]
     encoded, rows = predictor.read([chunk[place].fields for place in readable])
     probabilities = predictor.probabilities(encoded)
@@ -154,7 +154,7 @@ def _answered(
 def _explained(
     explainer: Explainer, chunk: Sequence[Input], answers: dict[int, list[Answer]]
 ) -> dict[int, list[Explanation]]:
-    """What moved each answer of the inputs at some places."""
+    """The explanations of the answers, by number of the input."""
     asked = [(place, answer.label) for place, own in answers.items() for answer in own]
     why: dict[int, list[Explanation]] = {}
     found = explainer([chunk[place].fields for place, _ in asked], [label for _, label in asked])
@@ -164,7 +164,7 @@ def _explained(
 
 
 def _check_out(out: Path | None) -> None:
-    """Refuses to put answers in the place of anything but answers."""
+    """Raises UserError if ``out`` exists and is no file of answers."""
     if out is None or not os.path.lexists(out):
         return
     if not out.is_file():

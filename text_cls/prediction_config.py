@@ -1,4 +1,4 @@
-"""What is classified with a trained model, and how it is answered."""
+"""The choices for classifying texts with a trained model."""
 
 import dataclasses
 from pathlib import Path
@@ -65,10 +65,10 @@ class PredictionConfig(Config):
 
     @property
     def path(self) -> Path | None:
-        """The file or folder of the texts; None for standard input, or texts that are given."""
+        """The file or folder of the texts; None for standard input, or for texts as arguments."""
         return self.data_path or (Path(self.input).expanduser() if self.input not in ("", "-") else None)
 
     def as_data(self) -> DataConfig:
-        """What of it training has too; raises UserError for the same mistakes."""
+        """The choices that training has too, as its configuration; raises UserError for the same mistakes."""
         form = "csv" if self.dataset == LINES else self.dataset
         return DataConfig(form, self.path, **{name: getattr(self, name) for name in _OF_FILES})

@@ -1,37 +1,33 @@
-"""Text in, labels out: the artefact a training run leaves behind.
+"""Texts in, classes out: a trained classifier and the artefact that keeps it.
 
-A predictor is one folder with ``config.json``, a vocabulary and ``weights.safetensors``; copy it and it works
-elsewhere. Evaluation runs through it too, over batches of the same fixed shapes, so that a text gets the same numbers
-alone as it got in its split.
+The artefact is one folder with ``config.json``, a vocabulary and ``weights.safetensors``, which works wherever it is
+copied. Evaluation uses the predictor too, with batches of the same fixed shapes, so a single text gets exactly the same
+probabilities as in its split.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.errors import UserError
-from text_cls import bert
 from text_cls.answers import Answer, best
 from text_cls.batches import answer_batches, evaluation_batches
 from text_cls.calibration import activated, fit_temperature
 from text_cls.data import joined_fields
-from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.encoding import Encoded
-from text_cls.ensemble import build_networks
 from text_cls.linear_path import FILE as LINEAR
 from text_cls.linear_path import LinearPath
+from text_cls.model_kinds import KINDS, ModelConfig, vocabulary_size
 from text_cls.objective import make_predict_fn
 from text_cls.predictor_checks import check_configuration, check_vocabulary
 from text_cls.preprocess import Corpus, Fields
 from text_cls.published_classifier import UNTOLD, is_published, read_published
 from text_cls.several_labels import UNFITTED, fit_thresholds
-from text_cls.tokenisers import PieceTokeniser, Tokeniser, load_own
-from text_cls.transformer_config import TransformerConfig
+from text_cls.tokenisers import PieceTokeniser, Tokeniser
 from training.backends import Placement
 from training.checkpoint import load_weights, write_weights
 from training.config import TrainingConfig
@@ -43,43 +39,17 @@ from training.session import precision, precision_now
 
 WEIGHTS = "weights.safetensors"
 NO_WORDS = "no words are left after cleaning"
-ModelConfig = TransformerConfig | BertClassifierConfig
-
-
-class Kind(NamedTuple):
-    """One kind of classifier.
-
-    Attributes:
-        build: its configuration → the model.
-        load_tokeniser: what reads its texts, from the folder and what ``Tokeniser.save`` returned.
-        read: what ``config.json`` has of it → its configuration.
-        merge: what is done to the model once it is trained.
-    """
-
-    build: Callable[[Any], keras.Model]
-    load_tokeniser: Callable[[Path, dict[str, Any]], Tokeniser]
-    read: Callable[[dict[str, Any]], ModelConfig]
-    merge: Callable[[keras.Model], None] = lambda model: None
-
-
-def _encoder_config(raw: dict[str, Any]) -> BertConfig:
-    """What an artefact says of its encoder; up to version 0.5 it was BERT's, or DistilBERT's without segments."""
-    return BertConfig(**{"family": "bert" if raw.get("num_segments", 2) else "distilbert"} | raw)
-
-
-KINDS: dict[type, Kind] = {
-    TransformerConfig: Kind(build_networks, load_own, lambda raw: TransformerConfig(**raw)),
-    BertClassifierConfig: Kind(
-        bert.build_classifier,
-        PieceTokeniser.load,
-        lambda raw: BertClassifierConfig(**raw | {"encoder": _encoder_config(raw["encoder"])}),
-        lambda model: bert.merge_lora(model.get_layer("encoder")),
-    ),
-}
 
 
 class Predictor:
-    """A classifier with everything between raw text and class names."""
+    """A classifier from raw text to class names.
+
+    Attributes:
+        temperature: divides the logits before the softmax; 1 until ``calibrate``.
+        thresholds: [K] with ``multi_label``: a class is predicted if its probability reaches its threshold, .5 until
+            ``calibrate``; None otherwise.
+        linear: the linear path, whose scores are added to the logits; None until it is set.
+    """
 
     def __init__(
         self,
@@ -96,15 +66,11 @@ class Predictor:
         Args:
             config: of the model.
             tokeniser: reads the texts.
-            classes: their names.
-            placement: where it runs.
-            batch_size: most rows of a batch.
+            classes: names of the classes.
+            placement: where the model runs.
+            batch_size: the largest number of rows of a batch.
             join_fields: see ``DataConfig``.
-            multi_label: whether a text has any number of labels; then ``thresholds`` [K], .5 at first, say from which
-                probability on a class is predicted.
-
-        ``temperature``, 1 at first, is what logits are divided by before they become probabilities. ``linear``, None at
-        first, is what adds its scores to the logits.
+            multi_label: whether a text may have any number of labels.
         """
         self.config, self.tokeniser, self.classes, self.batch_size = config, tokeniser, tuple(classes), batch_size
         self.join_fields, self.precision, self.placement = join_fields, precision_now(), placement
@@ -125,7 +91,7 @@ class Predictor:
         return self.encoded(self.words(texts))
 
     def words(self, texts: Sequence[Fields]) -> Corpus:
-        """Raw texts → words or pieces. Raises as ``encode`` does."""
+        """Raw texts → words or pieces; raises UserError as ``encode`` does."""
         corpus = self._tokenised(texts)
         if not corpus.lengths.all():
             empty = int(corpus.lengths.argmin())
@@ -134,7 +100,7 @@ class Predictor:
         return corpus
 
     def read(self, texts: Sequence[Fields]) -> tuple[Encoded, np.ndarray]:
-        """Token ids of the texts that have words, and which texts these are."""
+        """The token ids of the texts that have words, and the row numbers of these texts."""
         corpus = self._tokenised(texts)
         return self.encoded(corpus.without_empty()), np.flatnonzero(corpus.lengths)
 
@@ -147,20 +113,23 @@ class Predictor:
         return self.tokeniser.tokenise(joined_fields(texts, self.join_fields))
 
     def encoded(self, corpus: Corpus, labels: np.ndarray | None = None) -> Encoded:
-        """Words or pieces → token ids, and the scores of the linear path, if there is one."""
+        """Words or pieces → token ids, with the scores of the linear path if there is one."""
         encoded = self.tokeniser.encode(corpus, labels)
         return encoded if self.linear is None else dataclasses.replace(encoded, scores=self.linear.scores(corpus))
 
     def classify(self, texts: Sequence[str | Fields], top: int = 1) -> list[list[Answer]]:
-        """The classes of raw texts, each with its number, name and confidence; for use from Python.
+        """Classifies raw texts, for use from Python.
 
-        Every text has a list: its ``top`` classes, the likeliest first; of a model that gives a text several labels,
-        those above their thresholds; nothing for a text without words. Confidences are those of evaluation to 1e-5:
-        few texts are not filled up to a batch, so that one is answered sooner.
+        A few texts are not padded to a whole batch, which saves time; confidences therefore differ from evaluation by
+        up to 1e-5.
 
         Args:
             texts: each a text, or a tuple of its fields, such as headline and description.
-            top: see above.
+            top: number of classes for each text; ignored with ``multi_label``.
+
+        Returns:
+            A list for every text: its ``top`` classes, the likeliest first, or with ``multi_label`` all classes that
+            reach their thresholds; empty for a text without words.
         """
         if isinstance(texts, str):
             raise TypeError("classify takes a list of texts: classify([text])")
@@ -174,17 +143,17 @@ class Predictor:
     def probabilities(
         self, encoded: Encoded, batches: Callable[[Encoded, int, int], Batches] = evaluation_batches
     ) -> np.ndarray:
-        """[N, K] class probabilities, in the order of the examples; see ``logits``."""
+        """[N, K] class probabilities, in the order of the texts; arguments as in ``logits``."""
         return self.activated(self.logits(encoded, batches))
 
     def logits(
         self, encoded: Encoded, batches: Callable[[Encoded, int, int], Batches] = evaluation_batches
     ) -> np.ndarray:
-        """[N, K] what the model gives, the mean over a text's windows, with its scores, before the temperature.
+        """[N, K] logits of the texts: means over their windows, plus linear scores; not divided by the temperature.
 
         Args:
             encoded: the texts.
-            batches: how they are put together; rounding depends on it.
+            batches: (texts, batch size, longest text) → batches; the rounding depends on it.
         """
         if self.linear is not None and encoded.scores is None:
             raise ValueError("texts without scores: encode them with the predictor")
@@ -202,19 +171,38 @@ class Predictor:
         return activated(logits, self.multi_label, self.temperature)
 
     def calibrate(self, logits: np.ndarray, labels: np.ndarray, temperature: float | None = None) -> None:
-        """Fits the temperature, then the thresholds, if there are any, on rows that were not trained on."""
+        """Fits the temperature, unless it is given, and then any thresholds, on rows that were not trained on."""
         self.temperature = fit_temperature(logits, labels) if temperature is None else temperature
         if self.multi_label:
             self.thresholds = fit_thresholds(self.activated(logits), labels)
 
     def merge(self) -> None:
-        """Adds low-rank updates to the weights they belong to, for good: what is judged is what is saved."""
+        """Adds low-rank updates to their kernels permanently, so that the weights evaluated are the weights saved."""
         KINDS[type(self.config)].merge(self.model)
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the model computes in bfloat16."""
+        return "bfloat16" in self.precision
+
+    def float32_model(self) -> keras.Model:
+        """The model; if it computes in bfloat16, a copy that computes in float32. Call it in that precision."""
+        if not self.is_rounded:
+            return self.model
+        model = KINDS[type(self.config)].build(self.config)
+        for own, variable in zip(model.variables, self._merged_variables, strict=True):
+            own.assign(keras.ops.cast(variable.value, own.dtype))
+        return model
+
+    @property
+    def _merged_variables(self) -> list[keras.Variable]:
+        """The model's variables without low-rank updates, which ``merge`` adds to their kernels."""
+        return [variable for variable in self.model.variables if "lora" not in variable.name]
+
     def save(self, folder: Path) -> None:
-        """Writes the folder."""
+        """Writes the artefact into ``folder``."""
         self.merge()
-        write_weights(folder / WEIGHTS, [v for v in self.model.variables if "lora" not in v.name])
+        write_weights(folder / WEIGHTS, self._merged_variables)
         config = {
             "kind": type(self.config).__name__,
             "classes": self.classes,
@@ -236,16 +224,16 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path | str, placement: Placement | None = None, join_fields: str = "") -> "Predictor":
-        """Reads a folder that ``save`` wrote, or one of a whole classifier as it is published.
+        """Reads a folder that ``save`` wrote, or the folder of a published classifier.
 
         Args:
-            folder: that folder, or that of the run which it is in.
-            placement: where the model runs; a GPU by default if there is one.
-            join_fields: how fields are put together, of a published classifier that does not say; see ``DataConfig``.
+            folder: the artefact's folder, or the folder of its run.
+            placement: where the model runs; by default a GPU if there is one.
+            join_fields: see ``DataConfig``; needed for a published classifier that does not name its own.
 
         Raises:
-            UserError: a file is missing, damaged, or not the one that was saved with the others; or it puts fields
-                together otherwise.
+            UserError: a file is missing, damaged, or not the file that was saved with the others; or the classifier
+                was trained with other ``join_fields``.
         """
         folder, placement = _model_folder(Path(folder).expanduser()), placement or make_placement()
         if is_published(folder):
@@ -256,7 +244,7 @@ class Predictor:
             (kind,) = (kind for config, kind in KINDS.items() if config.__name__ == raw["kind"])
             check_configuration(raw)
             tokeniser, model = kind.load_tokeniser(folder, raw["tokeniser"]), kind.read(raw["model"])
-            check_vocabulary(tokeniser, _vocabulary_size(model))
+            check_vocabulary(tokeniser, vocabulary_size(model))
             with precision(raw["precision"]):
                 predictor = cls(
                     model, tokeniser, raw["classes"], placement, raw["batch_size"],
@@ -287,18 +275,14 @@ class Predictor:
 
 
 def _joining(predictor: Predictor, join_fields: str, folder: Path) -> Predictor:
-    """The predictor, if it puts fields together as it is asked to."""
+    """The predictor; raises UserError if it was trained with other ``join_fields`` than asked for."""
     if join_fields not in ("", predictor.join_fields):
         raise UserError(f"--join_fields={join_fields}: {folder} was trained with {predictor.join_fields}; leave it out")
     return predictor
 
 
 def _model_folder(folder: Path) -> Path:
-    """The folder of a model: the given one, or the one in a run's folder."""
+    """The folder of the model: ``folder`` itself, or ``model`` in the folder of a run."""
     inner = folder / "model"
     is_run = (folder / "flags.txt").exists()
     return inner if is_run or (inner.is_dir() and not (folder / CONFIG).exists()) else folder
-
-
-def _vocabulary_size(model: ModelConfig) -> int:
-    return model.encoder.vocabulary_size if isinstance(model, BertClassifierConfig) else model.vocabulary_size

@@ -1,4 +1,4 @@
-"""What a predictor's ``config.json`` must say, checked before anything is built of it."""
+"""Checks of a predictor's ``config.json``, before a model is built from it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from training.options import choices_of
 
 
 def check_configuration(raw: dict[str, Any]) -> None:
-    """Raises ValueError for what would otherwise be found out much later."""
+    """Raises ValueError for a wrong value, which would otherwise cause an error much later."""
     tokeniser, classes = raw["tokeniser"], raw["classes"]
     for name, value in (("batch_size", raw["batch_size"]), ("max_length", tokeniser["max_length"])):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -39,13 +39,13 @@ def check_configuration(raw: dict[str, Any]) -> None:
 
 
 def check_vocabulary(tokeniser: Tokeniser, known: int) -> None:
-    """Raises ValueError for a model that has vectors for fewer tokens than there may be; a padded table has more."""
+    """Raises ValueError if the model has fewer vectors than the vocabulary has tokens; a padded table has more."""
     if tokeniser.size > known:
         raise ValueError(f"{tokeniser.vocabulary_file} has {tokeniser.size:,} entries, and the model {known:,}")
 
 
 def _check_windows(tokeniser: dict[str, Any]) -> None:
-    """Raises ValueError for windows without room for a word, or with gaps between them, or too many."""
+    """Raises ValueError for windows without space for a word, with gaps between them, or too many."""
     room = tokeniser["max_length"] - 2
     for name, low, high in (("max_length", 3, None), ("stride", 0, room), ("max_windows", 2, MAX_WINDOWS)):
         value = tokeniser[name]
@@ -54,7 +54,7 @@ def _check_windows(tokeniser: dict[str, Any]) -> None:
 
 
 def _check_labels(multi_label: Any, thresholds: Any, num_classes: int) -> None:
-    """Raises ValueError for thresholds that are no probabilities, one a class."""
+    """Raises ValueError unless there is one threshold for each class, each a probability."""
     if not isinstance(multi_label, bool):
         raise ValueError(f"multi_label is {shown(multi_label)}")
     if not multi_label:

@@ -23,7 +23,7 @@ class PreparedTexts(NamedTuple):
     tokeniser: PieceTokeniser
 
     def inputs(self) -> dict[str, str]:
-        """What a run depends on besides its configuration and its data."""
+        """The entries of ``data.json`` for the encoder and its tokeniser."""
         return {"encoder": self.checkpoint.fingerprint(), "tokeniser": self.tokeniser.key}
 
     def encode(self) -> dict[str, Encoded]:
@@ -37,10 +37,10 @@ def prepare_texts(
     """Reads the checkpoint, then the data set in its pieces.
 
     Args:
-        data, encoder: what is read.
+        data, encoder: choices of the data set and the encoder.
         seed: of the splits.
-        cache: where downloads and tokenised texts are kept.
-        dry_run: whether nothing is to be written but downloads.
+        cache: folder of downloads and tokenised texts.
+        dry_run: whether only downloads are written.
 
     Raises:
         UserError: checkpoint or data cannot be used.

@@ -1,7 +1,7 @@
-"""Cleaning and word tokenisation of raw text, shared between processes.
+"""Cleaning of raw text and tokenisation into words, in several processes.
 
-The work per text is one regular expression (``words``); stop words and stems are decided once for every *distinct* word
-of the corpus, not for every occurrence. No step needs an NLTK download, but the list of ``stop_words="nltk"``.
+The work for a text is one regular expression (``words``); stop words and stems are looked up once for every *distinct*
+word of the corpus, not for every occurrence. Only ``stop_words="nltk"`` needs an NLTK download.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ from text_cls.config import CleaningConfig
 from text_cls.words import RULES, Cut, fold
 from text_cls.workers import map_in_processes
 
-SEP = "<SEP>"  # between the fields of a text; no word can be spelled so
+SEP = "<SEP>"  # between the fields of a text; no word of a text can be equal to it
 Fields = tuple[str, ...]
 T = TypeVar("T")
 
 _TAG = re.compile(r"<[A-Za-z/!][^<>]*>")
 _ENTITY_WITHOUT_AMPERSAND = re.compile(r"(?<![&\w])#(\d{2,4});")  # AG News writes ' #39;' for '&#39;'
-_ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,}")  # Python refuses to read thousands of digits; none is a character
-_CHUNK = 2000  # texts a process is given at a time
+_ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,}")  # Python does not parse thousands of digits; they are no character
+_CHUNK = 2000  # texts that a process gets at a time
 
 
 class Cleaner:
@@ -39,8 +39,8 @@ class Cleaner:
 
     Args:
         config: the steps.
-        stop_words: what the configuration's list was, for a trained model: files change, and libraries' lists.
-        rule: the name of the rule by which words are cut, of ``words.RULES``.
+        stop_words: of a trained model, because files and libraries' lists may have changed since; None: read the list.
+        rule: the name of the rule for words, in ``words.RULES``.
 
     Raises:
         ValueError: there is no such rule.
@@ -57,7 +57,7 @@ class Cleaner:
         self.config, self._stop_words, self.rule = config or CleaningConfig(), stop_words, rule
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: what cuts is made again there."""
+        """The state for another process, which makes the function ``_cut`` again."""
         return {name: value for name, value in vars(self).items() if name != "_cut"}
 
     @cached_property
@@ -73,7 +73,7 @@ class Cleaner:
 
     @property
     def key(self) -> str:
-        """All that the words depend on besides the texts."""
+        """A key of everything that the words depend on besides the texts."""
         return f"3 {self.rule} {self.config} {','.join(sorted(self.stop_words))}"
 
     def split(self, text: str) -> list[str]:
@@ -100,10 +100,10 @@ class Cleaner:
 
 
 def load_stop_words(name: str, fold: Callable[[str], str] = fold) -> frozenset[str]:
-    """The stop words of ``CleaningConfig.stop_words``, each as ``fold`` leaves it.
+    """The stop words of ``CleaningConfig.stop_words``, each changed by ``fold``.
 
     Raises:
-        UserError: the list or the file is not there, or is no text.
+        UserError: the list or the file is missing, or is no text.
     """
     if name == "none":
         return frozenset()
@@ -152,7 +152,7 @@ class Corpus:
 
     Attributes:
         lexicon: every distinct word, in order of first appearance.
-        ids: [number of words] int32, all texts end to end.
+        ids: [number of words] int32, all texts concatenated.
         offsets: [number of texts + 1] int64.
     """
 
@@ -174,12 +174,12 @@ class Corpus:
         return dataclasses.replace(self, offsets=np.concatenate([[0], np.cumsum(kept)]))
 
     def save(self, path: Path) -> None:
-        """Writes the corpus as npz, whole or not at all."""
+        """Writes the corpus as npz, atomically."""
         write_npz(path, {"lexicon": np.array("\n".join(self.lexicon)), "ids": self.ids, "offsets": self.offsets})
 
     @classmethod
     def load(cls, path: Path) -> "Corpus":
-        """What ``save`` wrote.
+        """Reads the file of ``save``.
 
         Raises:
             UserError: the file is missing, damaged or no corpus.
@@ -204,9 +204,9 @@ class Corpus:
 
 
 def tokenise(texts: Sequence[Fields], cleaner: Cleaner, workers: int = 1) -> Corpus:
-    """Cleans and tokenises texts; large corpora are shared between ``workers`` processes (0: one a core).
+    """Cleans and tokenises texts; large corpora are divided among ``workers`` processes (0: one for each core).
 
-    More than one worker needs the caller's script to guard its main part (``if __name__ == "__main__":``).
+    With more than one worker, the caller's script must guard its main part (``if __name__ == "__main__":``).
     """
     return _normalise(merge(map_chunks(_tokenise_chunk, cleaner, texts, workers)), cleaner)
 
@@ -214,7 +214,7 @@ def tokenise(texts: Sequence[Fields], cleaner: Cleaner, workers: int = 1) -> Cor
 def map_chunks(
     function: Callable[[Any, Sequence[Fields]], T], tool: Any, texts: Sequence[Fields], workers: int
 ) -> list[T]:
-    """``function(tool, chunk)`` for every chunk of the texts, in order, in ``workers`` processes (0: one a core)."""
+    """``function(tool, chunk)`` for every chunk of the texts, in order, in ``workers`` processes (0: one per core)."""
     chunks = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
     workers = min(workers or available_cores(), len(chunks))
     if workers < 2:
@@ -223,7 +223,7 @@ def map_chunks(
 
 
 def _joined(cleaner: Cleaner, fields: Fields) -> list[str]:
-    """The words of every field that has any, with <SEP> in between."""
+    """The words of all fields that have words, with <SEP> between the fields."""
     joined: list[str] = []
     for words in filter(None, map(cleaner.split, fields)):
         joined += [SEP, *words] if joined else words
@@ -241,7 +241,7 @@ def _tokenise_chunk(cleaner: Cleaner, texts: Sequence[Fields]) -> Corpus:
 
 
 def merge(parts: Sequence[Corpus]) -> Corpus:
-    """One corpus out of many, each with a lexicon of its own."""
+    """One corpus from several corpora with different lexicons."""
     lexicon: defaultdict[str, int] = defaultdict(lambda: len(lexicon))
     ids = [np.array([lexicon[word] for word in part.lexicon], np.int32)[part.ids] for part in parts if len(part.ids)]
     lengths = [part.lengths for part in parts]
@@ -250,7 +250,7 @@ def merge(parts: Sequence[Corpus]) -> Corpus:
 
 
 def _normalise(corpus: Corpus, cleaner: Cleaner) -> Corpus:
-    """Applies stop words and stems to the lexicon, and drops the words that this leaves empty."""
+    """Applies stop words and stems to the lexicon, and drops the words that become empty."""
     change = cleaner.normaliser()
     lexicon: defaultdict[str, int] = defaultdict(lambda: len(lexicon))
     changed = [change(word) for word in corpus.lexicon]

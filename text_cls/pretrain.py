@@ -1,6 +1,6 @@
 """Masked language modelling on the task's own texts, before fine-tuning (Devlin et al. 2019; Sun et al. 2019).
 
-Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``M`` masked places of a text, ``V`` vocabulary.
+Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``M`` masked positions of a text, ``V`` vocabulary.
 """
 
 from collections.abc import Callable
@@ -13,29 +13,29 @@ from keras import layers, ops
 from text_cls.batches import Batch
 from text_cls.bert import build_encoder
 from text_cls.encoder_config import BertConfig
-from text_cls.transformer import ACTIVATIONS, register
+from text_cls.transformer import ACTIVATIONS
 from text_cls.vocabulary import PAD_ID, SEGMENT
 from training.draws import Place, uniform
 from training.figures import Cost
-from training.initializers import TruncatedNormal
+from training.initializers import TruncatedNormal, register
 from training.objectives import seeded_call
 
 SHARE = 15  # per cent of the positions
 
 
 def _most(tokens: Any) -> Any:
-    """Places M that so many positions may need, at least one; a number or a tensor, as ``tokens`` is."""
+    """The largest number M of masked positions in texts of this many tokens; a number or a tensor, like ``tokens``."""
     return (tokens * SHARE + 99) // 100
 
 
 @register
 class MaskTokens(layers.Layer):
-    """Chooses 15 % of the positions and hides most of them: 80 % become [MASK], 10 % a random piece, 10 % stay.
+    """Chooses 15 % of the positions: 80 % of them become [MASK], 10 % a random piece, and 10 % are unchanged.
 
-    Places keep their segment; targets are pieces (``pairs.py``).
+    Positions keep their segment; targets are pieces without it (``pairs.py``).
 
-    [B, T] → tokens [B, T], chosen places [B, M], what stood there [B, M], and 1 where the place is a real one [B, M]
-    (short texts have fewer than M). Training draws anew in every call; evaluation always draws the same.
+    [B, T] → tokens [B, T], chosen positions [B, M], original pieces there [B, M], and 1 for positions that count [B, M]
+    (short texts have fewer than M). Training draws new positions in every call; evaluation draws the same ones.
     """
 
     def __init__(self, mask_id: int, special_ids: tuple[int, ...], vocabulary_size: int, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class MaskTokens(layers.Layer):
 
     def call(self, tokens: Any, training: bool = False) -> Any:
         seeds: list[Any] = list(self.seed_generators) if training else [0, 1, 2]
-        segments = tokens // SEGMENT * SEGMENT  # what ids of a second segment are raised by
+        segments = tokens // SEGMENT * SEGMENT  # the part of the ids that encodes the segment
         special = ops.equal(tokens, PAD_ID)
         for token in self.special_ids:
             special = ops.logical_or(special, ops.equal(tokens - segments, token))
@@ -82,7 +82,7 @@ class MaskTokens(layers.Layer):
 
 
 class MaskedLM(keras.Model):
-    """An encoder with BERT's masked-language-model head, whose output kernel is the word table itself."""
+    """An encoder with BERT's masked-language-model head, whose output kernel is the table of embeddings."""
 
     def __init__(self, encoder: keras.Model, config: BertConfig, mask: MaskTokens) -> None:
         super().__init__(name="masked_lm")
@@ -110,16 +110,16 @@ class MaskedLM(keras.Model):
 def build_masked_lm(
     config: BertConfig, mask_id: int, special_ids: tuple[int, ...], pairs: bool = False, num_pieces: int = 0
 ) -> MaskedLM:
-    """An encoder of this configuration with a fresh head; load its ``encoder`` from a checkpoint before training.
+    """An encoder of this configuration with a new head; load its ``encoder`` from a checkpoint before training.
 
-    ``num_pieces`` are those of the vocabulary, where the word table has more rows.
+    ``num_pieces`` is the size of the vocabulary, if the table of embeddings has more rows.
     """
     mask = MaskTokens(mask_id, special_ids, num_pieces or config.vocabulary_size, name="mask")
     return MaskedLM(build_encoder(config, pairs=pairs), config, mask)
 
 
 def make_masked_lm_loss(model: MaskedLM) -> Callable[..., dict[str, Any]]:
-    """``loss_fn``: per text, the mean cross-entropy and accuracy over its masked places; counts tokens too."""
+    """``loss_fn``: for each text, mean cross-entropy and accuracy over its masked positions; also counts tokens."""
 
     def loss_fn(batch: Batch, training: bool, place: Place | None) -> dict[str, Any]:
         logits, targets, weight = seeded_call(model, batch.tokens, training, place)

@@ -1,7 +1,7 @@
-"""Whole classifiers as they are published, ``BertForSequenceClassification`` and its relatives: heads and classes.
+"""Published classifiers, ``BertForSequenceClassification`` and its relatives: heads and classes.
 
-All put one dense layer over [CLS] and another one, the classifier, over that (``encoder_families.Form``). Shapes:
-``D`` width, ``K`` classes.
+All have one dense layer on [CLS], and then a second one, the classifier (``encoder_families.Form``). Shapes: ``D``
+width, ``K`` classes.
 """
 
 from collections.abc import Sequence
@@ -24,23 +24,24 @@ from text_cls.several_labels import UNFITTED
 from training.options import choices_of
 
 _SINGLE, _SEVERAL = "single_label_classification", "multi_label_classification"
-UNTOLD = "untold"  # how fields are put together, where neither the folder nor a flag says so: one field is taken
-OWN = "triptych"  # field of what others know nothing of: thresholds (they take .5), temperature (1), join_fields, …
+UNTOLD = "untold"  # join_fields if neither the folder nor a flag sets it: texts must have one field
+OWN = "triptych"  # our own field in config.json: thresholds (others use .5), temperature (1), join_fields, …
 _MOST_CLASSES = 2**20
-_LONGEST = 512  # tokens, where a tokeniser does not say
+_LONGEST = 512  # tokens, if a tokeniser has no limit
 
 
 class Head(NamedTuple):
-    """What a published classifier has over its encoder.
+    """The head of a published classifier.
 
     Attributes:
-        form: which it is.
-        classes: their names, by number.
+        form: of the family's classifiers.
+        classes: names by class number.
         multi_label: whether a text has any number of labels.
-        thresholds: [K], from which probability on a class is one of them; None for one label a text.
+        thresholds: [K] with several labels a text: a class is predicted if its probability reaches its threshold; None
+            otherwise.
         dropout: before the classifier.
         dense, classifier: (kernel, bias), [D, D] and [D], [D, K] and [K].
-        temperature: by which logits are divided; 1 but in our own export.
+        temperature: divides the logits; 1 except in our own exports.
     """
 
     form: Form
@@ -54,7 +55,7 @@ class Head(NamedTuple):
 
 
 def is_published(folder: Path) -> bool:
-    """Whether the configuration in a folder is one of a published model, and not of ours."""
+    """Whether the configuration in a folder belongs to a published model, and not to an artefact of ours."""
     path = folder / CONFIG
     if not path.is_file():
         return False
@@ -66,7 +67,7 @@ def read_head(checkpoint: Checkpoint) -> Head:
     """The head of a published classifier.
 
     Raises:
-        UserError: there is none, it is of another task, or its tensors and its classes do not fit.
+        UserError: there is no head, it is for another task, or its tensors and classes do not match.
     """
     about, path = checkpoint.about, checkpoint.folder / CONFIG
     architectures = about.get("architectures") or []
@@ -96,7 +97,7 @@ def read_head(checkpoint: Checkpoint) -> Head:
 
 
 def _dense(checkpoint: Checkpoint, name: str, units: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """(kernel [D, units], bias [units]) of a dense layer over [CLS]; ``units`` None: as many as there are."""
+    """(kernel [D, units], bias [units]) of a dense layer on [CLS]; ``units`` None: any number."""
     found = []
     for part in (f"{name}.weight", f"{name}.bias"):
         array = checkpoint.tensors.get(part, checkpoint.rest.get(part))
@@ -111,7 +112,7 @@ def _dense(checkpoint: Checkpoint, name: str, units: int | None) -> tuple[np.nda
 
 
 def _classes(path: Path, about: dict[str, Any], count: int) -> tuple[str, ...]:
-    """The names of the classes by number: ``id2label``, or ``label2id`` the other way round, or LABEL_0, LABEL_1 …"""
+    """The names of the classes by number, from ``id2label`` or ``label2id``; otherwise LABEL_0, LABEL_1 …"""
     names, inverse = about.get("id2label"), about.get("label2id")
     if names is None and isinstance(inverse, dict):
         names = {str(number): name for name, number in inverse.items()}
@@ -135,7 +136,7 @@ def _classes(path: Path, about: dict[str, Any], count: int) -> tuple[str, ...]:
 
 
 def problem_type(multi_label: bool) -> str:
-    """What a published configuration calls it."""
+    """The value of ``problem_type`` in a published configuration."""
     return _SEVERAL if multi_label else _SINGLE
 
 
@@ -149,7 +150,7 @@ def _is_multi_label(path: Path, about: dict[str, Any], count: int) -> bool:
 
 
 def own_fields(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What only our own export says; raises UserError if it is no object."""
+    """The fields of our own export; raises UserError if they are no object."""
     found = checkpoint.about.get(OWN, {})
     if not isinstance(found, dict):
         raise UserError(f"{checkpoint.folder / CONFIG}: {OWN} is {shown(found)}; an object is needed")
@@ -169,22 +170,22 @@ def _thresholds(path: Path, own: dict[str, Any], count: int) -> np.ndarray:
 def head_for(
     checkpoint: Checkpoint, classes: Sequence[str], multi_label: bool, pooling: str
 ) -> tuple[Head | None, str, tuple[str, ...]]:
-    """Whether training goes on with a checkpoint's head.
+    """Decides whether training starts from the checkpoint's head.
 
     Args:
         checkpoint: an encoder or a whole classifier.
         classes, multi_label: of the data.
-        pooling: what is asked for; ``auto`` is the head's, or cls for a new head.
+        pooling: the choice of ``--pooling``; ``auto`` is the head's pooling, or cls for a new head.
 
     Returns:
-        The head if it is that of the same classes, the pooling, and what a reader of the result should know.
+        The head if it has the same classes, otherwise None; the pooling; and notes for readers of the result.
     """
     new = "cls" if pooling == "auto" else pooling
     if FAMILIES[checkpoint.config.family].form.architecture not in (checkpoint.about.get("architectures") or ()):
         return None, new, ()
     try:
         head = read_head(checkpoint)
-    except UserError as error:  # what is wrong with a head is no matter where it is not gone on with
+    except UserError as error:  # a damaged head does not matter if it is not used
         return None, new, (f"a new head: {error}",)
     here = f"a new head: that of {checkpoint.folder.name}"
     if set(classes) != set(head.classes):
@@ -198,7 +199,7 @@ def head_for(
 
 
 def load_head(head: Head, model: keras.Model, classes: Sequence[str]) -> None:
-    """Assigns a head to a model of its pooling; ``classes`` are the model's, the head's in any order."""
+    """Assigns a head to a model with its pooling; ``classes`` are those of the model: the head's, in any order."""
     order = [head.classes.index(name) for name in classes]
     kernel, bias = head.classifier
     model.get_layer(head.form.pooling).set_weights(head.dense)
@@ -206,7 +207,7 @@ def load_head(head: Head, model: keras.Model, classes: Sequence[str]) -> None:
 
 
 class Published(NamedTuple):
-    """A published classifier, read and not yet in a model."""
+    """A published classifier that has been read."""
 
     checkpoint: Checkpoint
     head: Head
@@ -216,7 +217,7 @@ class Published(NamedTuple):
 
     @property
     def config(self) -> BertClassifierConfig:
-        """Of the model that ``load`` takes."""
+        """The configuration of the model for ``load``."""
         head = self.head
         return BertClassifierConfig(
             self.checkpoint.config, len(head.classes), head.form.pooling, head.dropout, self.join_fields == "pair"
@@ -229,7 +230,7 @@ class Published(NamedTuple):
 
 
 def read_published(folder: Path, join_fields: str = "") -> Published:
-    """A whole classifier in a folder; ``join_fields`` counts where it does not say how fields are put together.
+    """Reads a published classifier; ``join_fields`` is used if the folder does not set it.
 
     Raises:
         UserError: a file is missing or damaged, or it is no classifier of texts.

@@ -1,6 +1,6 @@
 """Files → rows: CSV, JSON and class folders.
 
-Every row remembers its file and line, so that whatever is wrong with it later can be named.
+Every row has its file and line, for later error messages.
 """
 
 import itertools
@@ -18,12 +18,12 @@ from text_cls.labels import BadLabel, Label, read_label
 from text_cls.row_ids import RowIds
 from text_cls.text_files import ROWS_A_MEGABYTE, check_size, decode, open_text, read_lines, read_whole
 
-EMPTY_ROWS = "rows are empty and left out"  # what ``BadRows.notice`` is told of them
+EMPTY_ROWS = "rows are empty and left out"  # ``what`` for ``BadRows.notice``
 _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "__pycache__")
 
 
 class Row(NamedTuple):
-    """One example as it was found."""
+    """One example, as in its file."""
 
     fields: tuple[str, ...]
     label: Label | None
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 class BadRows:
-    """What to do about a row that cannot be used: stop there, or count it and go on. Keeps notes on the others."""
+    """Called for every row that cannot be used: raises the error, or counts the row; also collects notes."""
 
     def __init__(self, skip: bool = False) -> None:
         self.skip = skip
@@ -42,34 +42,34 @@ class BadRows:
         self._tally: dict[str, tuple[int, str]] = {}
 
     def __call__(self, message: str, identity: str = "") -> None:
-        """Is told what is wrong with a row, and the row's id as far as it is known."""
+        """Reports what is wrong with a row, and the row's id if it is known."""
         if not self.skip:
             raise UserError(f"{message}; fix the row, or leave such rows out with --skip_bad_rows")
         self.count += 1
         self.first = self.first or message
 
     def notice(self, what: str, where: str, identity: str = "") -> None:
-        """Counts a row about which something is odd, but not wrong."""
+        """Counts a row that is unusual but not wrong."""
         count, first = self._tally.get(what, (0, where))
         self._tally[what] = (count + 1, first)
 
     def reads(self, file: TextIO) -> None:
-        """Is told the open file that rows come from."""
+        """Called with the open file of the rows."""
 
     def notes(self) -> list[str]:
-        """What a reader of the result should know."""
+        """Notes for readers of the result."""
         left_out = [f"{self.count} bad rows left out, the first: {self.first}"] if self.count else []
         odd = [f"{count:,} {what}, the first: {where}" for what, (count, where) in self._tally.items()]
         return left_out + odd + self.others
 
 
 def read_csv(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
-    """Rows of a CSV file, in the dialect that is recognised or told.
+    """Rows of a CSV file, in a dialect that is recognised or set by flags.
 
     Args:
         path: the file; its first row names the columns unless ``form`` does.
         form: how it is read.
-        bad: told of rows that cannot be cut, or lack a column.
+        bad: is called for rows that cannot be split, or have a wrong number of columns.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or has a quotation mark that is never closed.
@@ -108,7 +108,7 @@ class _Numbered(NamedTuple):
 
 
 def _whole_rows(path: Path, rows: Iterable[Line | Unreadable], bad: BadRows, ids: RowIds) -> Iterator[_Numbered]:
-    """Leaves out blank lines and, counted, rows that cannot be cut or have nothing in their columns."""
+    """Numbers the rows; leaves out blank lines, and counts and leaves out unreadable and empty rows."""
     number = 0
     for row in rows:
         if isinstance(row, Unreadable):
@@ -140,7 +140,7 @@ def read_json(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
     check_size(path, form.max_megabytes)
     seen: dict[str, None] = {}  # names in the first rows, in order
     lacking = {name for name, _ in form.required()}
-    has_ids = True  # or not, as the first row tells
+    has_ids = True  # until the first row is read
     for number, item in enumerate(read_items(path, form, bad.reads), start=1):
         _check_number(path, number, form)
         if item.problem or not isinstance(item.value, dict):
@@ -164,7 +164,7 @@ def read_json(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
 
 
 def _row(record: Mapping[str, Any], where: str, number: str, form: Format, bad: BadRows) -> Row | None:
-    """One row of a file; None if it is not wanted, or cannot be used, which ``bad`` is told."""
+    """One row of a file; None if ``keep`` excludes it, or if it cannot be used, with a call of ``bad``."""
     if form.keep and not _is_wanted(record, form.keep, where):
         return None
     texts = []
@@ -205,7 +205,7 @@ def _is_wanted(record: Mapping[str, Any], keep: Keep, where: str) -> bool:
 
 
 def _id_of(record: Any, form: Format, otherwise: str) -> str:
-    """The id of a row that cannot be used, if it says one."""
+    """The id of a row that cannot be used, if it has one; otherwise ``otherwise``."""
     if not isinstance(record, Mapping):
         return otherwise
     found = value_of(record, form.for_columns(record).id_field)
@@ -251,9 +251,10 @@ def read_folder(path: Path, bad: BadRows, form: Format, classes: Sequence[str] =
 
     Args:
         path: the folder of class folders.
-        bad: told what was left out, and which files are not UTF-8.
-        form: its ``encoding`` and ``max_megabytes`` count; with ``auto``, what is not UTF-8 is read as Windows-1252.
-        classes: the folders to read; all of them by default, hidden ones and those of the system excepted.
+        bad: collects notes about files that were left out or are not UTF-8.
+        form: its ``encoding`` and ``max_megabytes`` are used; with ``auto``, files that are not UTF-8 are read as
+            Windows-1252.
+        classes: the folders to read; by default all except hidden ones and those of the system.
     """
     folders = [path / name for name in classes] or class_folders(path)
     found = ignored = 0
@@ -275,7 +276,7 @@ def read_folder(path: Path, bad: BadRows, form: Format, classes: Sequence[str] =
 
 
 def class_folders(path: Path) -> list[Path]:
-    """The folders in a folder, without hidden ones and those of the system."""
+    """The folders in a folder, without hidden folders and those of the system."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
     names = (p for p in path.iterdir() if not p.name.startswith(".") and p.name not in _SYSTEM_FOLDERS)
@@ -283,7 +284,7 @@ def class_folders(path: Path) -> list[Path]:
 
 
 def file_text(path: Path, form: Format, bad: BadRows) -> str:
-    """A file that is one text; ``bad`` is told if it is not UTF-8. Raises UserError if it cannot be read."""
+    """The text of a file; ``bad`` counts files that are not UTF-8. Raises UserError if the file cannot be read."""
     text, encoding = decode(path, read_whole(path, form.max_megabytes), form.encoding)
     if form.encoding == "auto" and encoding in ("cp1252", "latin-1"):
         bad.notice("files that are not UTF-8 are read as Windows-1252 (see --encoding)", str(path))

@@ -1,4 +1,4 @@
-"""What ``report.html`` shows of single texts, kept beside a run's result, so that the page can be made again without
+"""The data of ``report.html`` about single texts, kept in the run folder, so that the page can be made again without
 the model.
 
 ``N`` test texts, ``K`` classes.
@@ -19,16 +19,16 @@ MOST_ERRORS = 20
 MOST_LETTERS = 300  # of a text
 MOST_WORDS = 150  # of an explained text
 EXPLAINED_ERRORS, EXPLAINED_RIGHT = 3, 2  # texts that are explained
-_SHORT = 80  # letters of a text that is a point of a picture
+_SHORT = 80  # letters of a text that is shown as a point
 
 
 class Answered(NamedTuple):
-    """The test texts as a run answered them.
+    """The test texts with a run's answers.
 
     Attributes:
         texts: the texts, with labels.
         probabilities: [N, K].
-        thresholds: [K], from which probability on a class is predicted, with several labels a text.
+        thresholds: [K] with several labels a text: a class is predicted if its probability reaches its threshold.
         classes: K names.
     """
 
@@ -39,19 +39,19 @@ class Answered(NamedTuple):
 
     @property
     def claims(self) -> Claims:
-        """One a text: that the answer is right as a whole."""
+        """One claim for each text: that the whole answer is right."""
         assert self.texts.labels is not None
         return Claims.of_answers(self.probabilities, self.texts.labels, self.thresholds)
 
     def errors(self) -> np.ndarray:
-        """The texts that are answered wrong, those of the highest confidence first; none where it is no number."""
+        """The texts with wrong answers, the most confident first, without those of confidence NaN."""
         claims = self.claims
         rows = np.flatnonzero(~claims.right & np.isfinite(claims.confidence))
         return rows[np.argsort(-claims.confidence[rows], kind="stable")]
 
     def typical(self, most: int) -> np.ndarray:
-        """At most ``most`` texts that are answered right, of the classes that are answered most often: of each the
-        one of median confidence."""
+        """At most ``most`` texts with right answers: for each of the most frequent answers, the text of median
+        confidence."""
         claims, answer = self.claims, self.likeliest
         right = np.flatnonzero(claims.right & np.isfinite(claims.confidence))
         right = right[np.argsort(claims.confidence[right], kind="stable")]
@@ -76,20 +76,20 @@ class Answered(NamedTuple):
         }
 
     def _names(self, label: Any) -> list[str]:
-        """Of a class number, or of those of [K] that are set."""
+        """The name of a class number, or the names of the classes that are set in [K]."""
         numbers = [int(label)] if np.ndim(label) == 0 else np.flatnonzero(label).tolist()
         return [self.classes[k] for k in numbers]
 
 
 def beginning(fields: Sequence[str], letters: int) -> str:
-    """The first letters of a text, white space as one space, with … where it goes on."""
+    """The first letters of a text, with one space for any white space, and … if the text is longer."""
     text = " ".join(" ".join(field[: 4 * letters] for field in fields).split())
     whole = len(text) <= letters and all(len(field) <= 4 * letters for field in fields)
     return text if whole else text[:letters].rstrip() + "…"
 
 
 def report_data(answered: Answered, drawn: Sequence[int]) -> dict[str, Any]:
-    """What ``report_data.json`` holds: ``errors``, and the beginnings of the texts that are ``drawn`` as ``points``."""
+    """The content of ``report_data.json``: ``errors``, and in ``points`` the beginnings of the texts ``drawn``."""
     errors = answered.errors()
     return {
         "wrong": len(errors),
@@ -102,18 +102,18 @@ def report_data(answered: Answered, drawn: Sequence[int]) -> dict[str, Any]:
 
 
 def to_explain(answered: Answered) -> list[int]:
-    """The texts whose answers are explained: the most confident errors, and right ones of several classes."""
+    """The texts whose answers are explained: the most confident errors, and right answers of several classes."""
     return [*answered.errors()[:EXPLAINED_ERRORS].tolist(), *answered.typical(EXPLAINED_RIGHT).tolist()]
 
 
 def explained(answered: Answered, rows: Sequence[int], explanations: Sequence[Explanation]) -> list[dict[str, Any]]:
-    """What ``explained.json`` holds: each text ``about`` it, the class that is explained, its words and what each adds
-    to the class's logit; of long texts the first ``MOST_WORDS``.
+    """The content of ``explained.json``: for each text, ``about``, the class that is explained, and its words (at most
+    ``MOST_WORDS``) with their attributions.
 
     Args:
         answered: the texts.
-        rows: which of them.
-        explanations: what ``explaining.explain`` says of them, in the same order.
+        rows: numbers of the texts that are explained.
+        explanations: of these texts, in the same order.
     """
     found = []
     for row, one in zip(rows, explanations, strict=True):

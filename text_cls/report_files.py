@@ -1,4 +1,4 @@
-"""What becomes ``report.html``: kept before a run's result, explained and drawn after it."""
+"""The files of ``report.html``: data are kept before ``result.json``; explanations and pictures come after it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from text_cls.job import TextJob
 
 POOLED = "pooled.npz"
-_SOURCES = ("result.json", "report.json", SUSPECTS, EXPLAINED, PLACES)  # of the page, with the pictures
+_SOURCES = ("result.json", "report.json", SUSPECTS, EXPLAINED, PLACES)  # the page also depends on the pictures
 
 
 class Tested(NamedTuple):
-    """The test split, and what a classifier said of it.
+    """The test split, and a classifier's answers.
 
     Attributes:
         answered: its texts and answers.
@@ -41,7 +41,7 @@ class Tested(NamedTuple):
 
     @classmethod
     def by(cls, job: "TextJob") -> Self:
-        """Of a job whose model is trained, and whose test texts are scored."""
+        """From a job whose model is trained and whose test texts are scored."""
         predictor = job.predictor
         probabilities = predictor.activated(job.logits["test"])
         answered = Answered(job.splits.test, probabilities, predictor.thresholds, job.splits.classes)
@@ -55,7 +55,7 @@ class Tested(NamedTuple):
 
 
 def keep(run: Run, job: "TextJob") -> None:
-    """Keeps what the page needs of the model, and of the texts; nothing with --noreport."""
+    """Writes the data that the page needs from the model and the texts; nothing with --noreport."""
     config, tested = job.config, Tested.by(job)
     if not config.report:
         return
@@ -77,7 +77,7 @@ def _why_no_tsne(answered: Answered, rows: np.ndarray) -> str:
 
 
 def explain_some(run: Run, job: "TextJob") -> None:
-    """Explains a few answers; the model is needed, so that a run that is killed before goes without."""
+    """Explains a few answers. This needs the model, so a run that was killed before has no explanations."""
     if not job.config.report:
         return
     answered = Tested.by(job).answered
@@ -109,7 +109,7 @@ def draw(run: Run, config: TextTaskConfig, picture: Callable[[str, Callable[[Pat
 
 
 def _draw_points(run: Run, config: TextTaskConfig, picture: Callable[[str, Callable[[Path], None]], None]) -> None:
-    """Those of t-SNE, coloured by class."""
+    """Draws the points of t-SNE, coloured by class."""
 
     def drawn(scatter: Callable[..., None]) -> Callable[[Path], None]:
         def draw_it(path: Path) -> None:
@@ -124,7 +124,7 @@ def _draw_points(run: Run, config: TextTaskConfig, picture: Callable[[str, Calla
 
 
 def _is_current(folder: Path) -> bool:
-    """Whether the page is there, and newer than all that is in it."""
+    """Whether the page exists and is newer than all files that it depends on."""
     files = [*folder.glob("*.png"), *folder.glob("tsne.html"), *(folder / name for name in _SOURCES)]
     made = (folder / PAGE).stat().st_mtime_ns if (folder / PAGE).exists() else 0
     return made > 0 and all(made >= file.stat().st_mtime_ns for file in files if file.exists())

@@ -1,6 +1,6 @@
-"""``report.html``: all that a run of a text classifier found, on one page that needs no network and no script.
+"""``report.html``: the results of a run of a text classifier, on one page that needs no network and no script.
 
-A pure function of the files of the run's folder.
+It is a pure function of the files in the run folder.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ def write_page(folder: Path, path: Path, interactive: bool = False) -> None:
     Args:
         folder: the run's.
         path: of the page.
-        interactive: whether the points of t-SNE are drawn in three dimensions by plotly too; 5 MB.
+        interactive: whether plotly draws the points of t-SNE in three dimensions, which adds 5 MB.
 
     Raises:
         UserError: a file of the folder is damaged.

@@ -1,4 +1,5 @@
-"""The parts of ``report.html``: the files of a finished run's folder → HTML. A part whose file is not there says so."""
+"""The sections of ``report.html``: the files of a finished run's folder → HTML. A section whose file is missing has a
+note."""
 
 import csv
 import io
@@ -27,7 +28,7 @@ _SMALL = 8  # classes of a confusion matrix that can be read on a phone
 
 
 class Finished(NamedTuple):
-    """What the folder of a finished run says.
+    """The files in the folder of a finished run.
 
     Attributes:
         folder: the run's.
@@ -49,7 +50,7 @@ class Finished(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path, interactive: bool) -> "Finished":
-        """Raises UserError for a file that is damaged, or missing where every run has it."""
+        """Reads the files; raises UserError if one is damaged, or one that every run has is missing."""
         result, report, data = (read_object(folder / name) for name in ("result.json", "report.json", "data.json"))
         texts = read_object(folder / REPORT_DATA) if (folder / REPORT_DATA).exists() else {}
         explained = read_json(folder / EXPLAINED) if (folder / EXPLAINED).exists() else []
@@ -111,7 +112,7 @@ def _facts(run: Finished) -> str:
 
 
 def _plain(key: str) -> str:
-    """A figure's name as it is written here."""
+    """A figure's name on the page."""
     return {"calibration_error": "calibration error (ECE)", "macro_f1": "macro F1", "micro_f1": "micro F1"}.get(
         key, key.replace("_", " ")
     )
@@ -202,7 +203,7 @@ def _errors(run: Finished) -> list[str]:
 
 
 def _doubts(run: Finished) -> list[str]:
-    """Training rows that may be mislabelled, where --suspects asked for them."""
+    """Training rows that may be mislabelled, if the run had --suspects."""
     file = run.folder / SUSPECTS
     if not file.exists():
         return []

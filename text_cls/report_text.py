@@ -1,4 +1,4 @@
-"""A report to read, whatever labels a text has: one line a class, then the averages."""
+"""A report as text, for one or several labels a text: one line for each class, then the averages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,8 +27,8 @@ _COLUMNS = (
 def as_text(figures: Mapping[str, Any], most: int | None = None) -> str:
     """The report of ``metrics.report`` or ``several_labels.report`` as a table.
 
-    Names are on one line of bounded width. With ``most``, of more classes than that only the ones with the lowest F1
-    are shown, in their order, and the number of those left out.
+    Names are on one line of bounded width. If there are more than ``most`` classes, only those with the lowest F1 are
+    shown, in the usual order, with the number of the others.
     """
     per_class = figures["per_class"]
     names = list(per_class)
@@ -57,7 +57,7 @@ def as_text(figures: Mapping[str, Any], most: int | None = None) -> str:
 
 
 def _trust(figures: Mapping[str, Any]) -> list[str]:
-    """A line on intervals and one on calibration, where the report has them."""
+    """A line about intervals and one about calibration, if the report has them."""
     lines, intervals, calibration = [], figures.get("intervals"), figures.get("calibration")
     if intervals:
         named = {name: value for name, value in intervals.items() if name not in ("level", "resamples")}
@@ -72,10 +72,10 @@ def _trust(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[_Column]) -> str:
-    """The numbers of a line; nothing where there is none."""
+    """The numbers of a line; a missing number is left empty."""
     return "".join("  " + ("" if row[c.key] is None else f"{row[c.key]:{c.form}}").rjust(len(c.title)) for c in columns)
 
 
 def whole(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """``report.txt``: the whole table of every split, or whatever the reports are of."""
+    """``report.txt``: the whole table of every report, such as those of the splits."""
     return "\n\n".join(f"{name}\n{as_text(figures)}" for name, figures in reports.items()) + "\n"

@@ -1,4 +1,4 @@
-"""RoBERTa's older files of a tokeniser, ``vocab.json`` and ``merges.txt`` → the ``tokenizer.json`` they amount to."""
+"""RoBERTa's older tokeniser files, ``vocab.json`` and ``merges.txt`` → the equivalent ``tokenizer.json``."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 def byte_level(folder: Path, prefix_space: bool) -> str:
-    """A byte-level BPE between <s> and </s>, two texts with </s></s> between them.
+    """A byte-level BPE; a text is between <s> and </s>, and two texts have </s></s> between them.
 
     Args:
         folder: with both files.
-        prefix_space: whether a text begins as if a space stood before it.
+        prefix_space: whether a space is added before a text.
 
     Raises:
         UserError: a file is damaged, or a special token is missing.
@@ -54,7 +54,7 @@ def byte_level(folder: Path, prefix_space: bool) -> str:
 
 
 def _token(text: str, place: int) -> dict[str, Any]:
-    """An added token; <mask> takes the space before it, as in the published tokeniser."""
+    """An added token; <mask> includes the space before it, as in the published tokeniser."""
     return {
         "id": place,
         "content": text,

@@ -1,4 +1,4 @@
-"""The ids of CSV rows that cannot be used, as far as the rows say them, so that answers can name them."""
+"""The ids of CSV rows that cannot be used, as far as they can be read, so that answers can name the rows."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -8,22 +8,22 @@ from text_cls.format import Format
 
 
 class RowIds:
-    """The ids of the rows of one file; where it has no column of ids, they are the rows' numbers."""
+    """The ids of the rows of one file; without a column of ids, they are the rows' numbers."""
 
     def __init__(self, form: Format, dialect: Dialect) -> None:
         self._plain = dialect._replace(quoting="none", skip_lines=0)
         self.know(form, form.columns, is_header=False)
 
     def know(self, form: Format, columns: Sequence[str], is_header: bool) -> None:
-        """Takes note of the file's columns; ``is_header``: its first row names them."""
+        """Sets the file's columns; ``is_header``: whether its first row names them."""
         self._form, self._columns, self._is_header = form, columns, is_header
 
     def number(self, number: int) -> str:
-        """Of the row of this number, counted from 0 on."""
+        """The id of a row without an id; ``number`` counts from 0."""
         return str(number + (not self._is_header))
 
     def of(self, number: int, row: Line | Unreadable) -> str:
-        """Of a row that cannot be cut, or has too few or too many values; "" if that cannot be told."""
+        """The id of a row that cannot be split, or has a wrong number of values; "" if it is not known."""
         if self._form.id_field in self._columns:
             values = row.values if isinstance(row, Line) else _cut(self._plain.reader(row.lines))
             return _id_among(values, self._columns, self._form)
@@ -31,7 +31,8 @@ class RowIds:
 
 
 def _id_among(values: Sequence[str], columns: Sequence[str], form: Format) -> str:
-    """A stray delimiter is taken to be in a text: the id is told if it is in front of the texts, or behind them all."""
+    """The id in a row of a wrong number of values: the extra delimiter is assumed to be in a text, so the id is known
+    if its column is before all texts or after them."""
     place = columns.index(form.id_field)
     texts = [columns.index(name) for name in form.text_fields if name in columns]
     if len(values) == len(columns) or place < min(texts, default=0):
@@ -40,7 +41,7 @@ def _id_among(values: Sequence[str], columns: Sequence[str], form: Format) -> st
 
 
 def _cut(rows: Iterable[Sequence[str]]) -> list[str]:
-    """The values of lines that were cut at every delimiter, "" for one that quotation marks do not enclose whole."""
+    """The values of lines split at every delimiter; "" for a value with an open quotation mark."""
     try:
         return [_unquoted(value.strip()) for row in rows for value in row]
     except csv.Error:

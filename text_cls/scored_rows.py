@@ -1,4 +1,4 @@
-"""The test rows as a run answered them, one by one: a CSV file beside its result, written and read.
+"""The test rows with a run's answers: a CSV file in the run folder, written and read.
 
 ``N`` rows, ``K`` classes.
 """
@@ -24,28 +24,27 @@ _HEADER = ["id", "label", "predicted", "confidence"]
 
 
 def name_of(model: str) -> str:
-    """The file's name where a run has several models."""
+    """The file's name for one of a run's several models."""
     return f"test_predictions_{model}.csv"
 
 
 def write_scored(path: Path, splits: Splits, probabilities: np.ndarray, thresholds: np.ndarray | None = None) -> None:
-    """Writes ``id,label,predicted,confidence`` lines, one a test row.
+    """Writes ``id,label,predicted,confidence`` lines, one for each test row.
 
-    With several labels a text, label and predicted are JSON lists of names, and the confidence is that of the whole
-    answer.
+    With several labels a text, label and predicted are JSON lists of names, and the confidence is for the whole answer.
 
     Args:
         path: of the file.
         splits: the data set.
         probabilities: [N, K] of its test rows.
-        thresholds: [K], from which probability on a class is predicted, with several labels a text.
+        thresholds: [K] with several labels a text: a class is predicted if its probability reaches its threshold.
     """
     test = splits.test
     assert test.labels is not None
     claims = Claims.of_answers(probabilities, test.labels, thresholds)
     predicted = probabilities.argmax(axis=1) if thresholds is None else probabilities >= thresholds
     text = io.StringIO()
-    # Strings are quoted whatever is in them: csv leaves a carriage return bare, and reads it as the end of a row.
+    # All strings are quoted: csv writes a carriage return without quotes, and reads it as the end of a row.
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(_HEADER)
     for row in zip(test.ids, test.labels, predicted, claims.confidence.tolist(), strict=True):
@@ -56,19 +55,19 @@ def write_scored(path: Path, splits: Splits, probabilities: np.ndarray, threshol
 
 
 def names_of(label: Any, classes: tuple[str, ...]) -> str:
-    """A class number's name, or as a list the names of those of [K] that are set."""
+    """The name of a class number, or a JSON list of the names of the classes that are set in [K]."""
     if np.ndim(label) == 0:
         return str(classes[int(label)])
     return json.dumps([str(classes[k]) for k in np.flatnonzero(label)], ensure_ascii=False)
 
 
 class Scored(NamedTuple):
-    """A file of test rows, read.
+    """The content of a file of test rows.
 
     Attributes:
         path: of the file.
-        rows: SHA-256 of texts and labels of the test split, from ``data.json`` beside the file.
-        ids, labels, predicted: of each row, as they are written.
+        rows: SHA-256 of texts and labels of the test split, from ``data.json`` in the same folder.
+        ids, labels, predicted: of each row, as in the file.
         confidence: [N].
     """
 
@@ -89,10 +88,10 @@ def read_scored(path: Path) -> Scored:
     """The test rows of a run.
 
     Args:
-        path: the run's folder, or a file of test rows in it, of one of several models.
+        path: the run's folder, or a file of test rows in it, if the run has several models.
 
     Raises:
-        UserError: there are none, they are damaged, or not those that ``data.json`` beside them says.
+        UserError: there are no test rows, they are damaged, or they do not match ``data.json``.
     """
     file = _file_of(path.expanduser())
     about = file.parent / "data.json"

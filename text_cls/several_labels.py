@@ -1,6 +1,6 @@
-"""What a classifier's predictions are worth where a text has any number of labels, and the thresholds that decide.
+"""Figures of a classifier for several labels a text, and the thresholds of its classes.
 
-``N`` texts, ``K`` classes. A class is predicted where its probability is at its threshold or above.
+``N`` texts, ``K`` classes. A class is predicted if its probability is at least its threshold.
 """
 
 import math
@@ -16,14 +16,14 @@ UNFITTED = 0.5  # the threshold of every class before ``fit_thresholds``
 
 
 class Predictions(NamedTuple):
-    """What figures are computed of.
+    """The arguments of figures.
 
     Attributes:
         probabilities: [N, K], each between 0 and 1.
         labels: [N, K] of 0 and 1.
         predicted: [N, K] whether the probability reaches the threshold.
         counts: [K] of each class.
-        average_precision: [K], no number for a class that no text has.
+        average_precision: [K], NaN for a class without texts.
     """
 
     probabilities: np.ndarray
@@ -44,7 +44,7 @@ class Predictions(NamedTuple):
 
 
 def _mean_average_precision(p: Predictions) -> float:
-    """Over the classes that at least one text has; 0 if there is none, as scikit-learn's."""
+    """The mean over the classes with at least one text; 0 if there is none, as in scikit-learn."""
     present = p.average_precision[p.counts.support > 0]
     return float(present.mean()) if len(present) else 0.0
 
@@ -55,8 +55,8 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> Co
     return Cost(0.0 - np.log(np.clip(likelihood, 1e-12, 1.0)).mean(dtype=np.float64))
 
 
-# What a classifier of several labels is judged by; a ``Cost`` is better when it is smaller. During training thresholds
-# are .5; in the report they are those fitted on validation, so that validation's own F1 is a little too good there.
+# The figures by name; a ``Cost`` is better if it is smaller. During training, thresholds are .5. In the report they are
+# fitted on validation, so the F1 on validation is a little too good.
 FIGURES: dict[str, Callable[[Predictions], float]] = {
     "mean_average_precision": _mean_average_precision,
     "loss": lambda p: negative_log_likelihood(p.probabilities, p.labels),
@@ -74,17 +74,17 @@ FIGURES: dict[str, Callable[[Predictions], float]] = {
 def report(
     probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], thresholds: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Flat figures, and under ``per_class`` the detail.
+    """The figures, with the details in ``per_class``.
 
     Args:
         probabilities: [N, K], each between 0 and 1.
         labels: [N, K] of 0 and 1.
         classes: K names.
-        thresholds: [K], .5 if not given.
+        thresholds: [K], by default .5.
 
     Returns:
-        ``FIGURES``; ``per_class`` {name: precision, recall, f1, support, average_precision, threshold}, where a class
-        that no text has has no average precision.
+        ``FIGURES``; ``per_class`` {name: precision, recall, f1, support, average_precision, threshold}; the average
+        precision of a class without texts is None.
     """
     thresholds = np.full(len(classes), UNFITTED) if thresholds is None else thresholds
     truth, predicted = labels > 0, probabilities >= thresholds
@@ -98,7 +98,7 @@ def report(
 
 
 class _Curve(NamedTuple):
-    """What every threshold gives: one entry for each distinct score, from the highest down."""
+    """The counts at every threshold: one entry for each distinct score, in descending order."""
 
     scores: np.ndarray  # float64
     predicted: np.ndarray  # texts at this score or above
@@ -113,14 +113,15 @@ def _curve(scores: np.ndarray, truth: np.ndarray) -> _Curve:
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The mean of the precision over the recall that each score adds: scikit-learn's ``average_precision_score``.
+    """The precision at each distinct score, weighted by the increase of recall, as scikit-learn's
+    ``average_precision_score``.
 
     Args:
         scores: [N] of one class.
         truth: [N] bool, whether the text has it.
 
     Returns:
-        No number if no text has the class, or a score is none.
+        The average precision; NaN if no text has the class, or a score is not finite.
     """
     if not truth.any() or not np.isfinite(scores).all():
         return math.nan
@@ -129,10 +130,10 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def fit_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[K] thresholds, each the one of the best F1 of its class; .5 for a class that no text has.
+    """[K] thresholds with the best F1 of each class; .5 for a class without texts.
 
-    Thresholds lie half-way between neighbouring probabilities, or at .5; of equally good ones the nearest to .5 is
-    taken. Where nothing is better than to give every text a class that at most half of them have, it is .5 too.
+    A threshold is .5, or half-way between neighbouring probabilities; of equally good ones it is the nearest to .5. It
+    is also .5 if the best F1 would predict the class for every text, but at most half of the texts have it.
 
     Args:
         probabilities: [N, K] of the validation split.
@@ -146,9 +147,9 @@ def _best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
         return UNFITTED
     curve = _curve(scores, truth)
     f1 = 2 * curve.hits / (curve.predicted + truth.sum())
-    low = np.append(curve.scores[1:], 0.0)  # every threshold above it, up to the score itself, does the same
+    low = np.append(curve.scores[1:], 0.0)  # all thresholds above ``low``, up to the score, predict the same texts
     within = (low < UNFITTED) & (curve.scores >= UNFITTED)
     candidates = np.where(within, UNFITTED, (curve.scores + low) / 2)[f1 == f1.max()]
     best = float(candidates[np.argmin(np.abs(candidates - UNFITTED))])
     gives_all = best <= curve.scores[-1]
-    return UNFITTED if gives_all and truth.mean() <= 0.5 else best  # a rare class that all texts get is not learned
+    return UNFITTED if gives_all and truth.mean() <= 0.5 else best  # a rare class that every text gets was not learned

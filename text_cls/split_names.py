@@ -1,4 +1,4 @@
-"""What people call the splits of a data set, in columns, folders and files."""
+"""The usual names of a data set's splits, in columns, folders and files."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,22 +16,22 @@ SPLIT_NAMES = {
     "development": "validation",
     "test": "test",
     "testing": "test",
-    "eval": "test",  # validation where there are test rows besides
+    "eval": "test",  # or validation, if there is another split for the test
     "evaluation": "test",
 }
 _EITHER = ("eval", "evaluation")
 
 
 def simple(name: str) -> str:
-    """A name without the case, the spaces and the suffix that a file or an export may add."""
+    """A name in lower case, without spaces around it and without the suffix ``set``."""
     return name.strip().casefold().removesuffix("_set").removesuffix("set").rstrip("_- ")
 
 
 def splits_of(names: Iterable[str], where: str, remedy: str) -> dict[str, str]:
-    """Every name as it is found → ``train``, ``validation`` or ``test``.
+    """Every name, as written → ``train``, ``validation`` or ``test``.
 
     Raises:
-        UserError: a name that is none of a split; the message says ``where`` and ends with ``remedy``.
+        UserError: a name is not the name of a split; the message begins with ``where`` and ends with ``remedy``.
     """
     simplified = {name: simple(name) for name in names}
     unknown = sorted(name for name, short in simplified.items() if short not in SPLIT_NAMES)
@@ -46,7 +46,7 @@ def splits_of(names: Iterable[str], where: str, remedy: str) -> dict[str, str]:
 
 
 def described(names: Iterable[str], splits: dict[str, str]) -> str:
-    """How many rows of which name are in which split, as a phrase."""
+    """The number of rows of each name, and its split, as text."""
     counts = sorted(Counter(names).items())
     return ", ".join(f"{count:,} {shown(name.strip())} for {_VERB[splits[name]]}" for name, count in counts)
 

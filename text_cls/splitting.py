@@ -1,4 +1,4 @@
-"""Which rows go into a part of a share: every class by its share, drawn by a seed.
+"""Dividing rows into parts: stratified by class, drawn by a seed.
 
 ``N`` rows, ``K`` classes.
 """
@@ -15,7 +15,7 @@ _REMEDY = "add rows, raise --{name}_share, or set --merge_rare=N or --drop_rare=
 
 
 def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of the rest, rows of a part), each sorted; the part has ``share`` of every class.
+    """(remaining rows, rows of a part), each sorted; the part has ``share`` of the rows of every class.
 
     Args:
         labels: [N] class numbers, or [N, K] of 0 and 1.
@@ -33,7 +33,8 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray,
 
 
 def _stratified_by_labels(has: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Iterative stratification: label after label, the rarest first, to where most of it is missing (Sechidis 2011)."""
+    """Iterative stratification (Sechidis 2011): the rows of the rarest label first, each to the part that lacks most of
+    this label."""
     sizes = np.array([1.0 - share, share])
     room = sizes * len(has)  # rows that either part still needs
     missing = sizes[:, None] * has.sum(axis=0)  # [2, K] rows of each label that it still needs
@@ -54,11 +55,11 @@ def _stratified_by_labels(has: np.ndarray, share: float, rng: np.random.Generato
 
 
 def check_counts(counts: Mapping[str, int], rows: int, share: float, name: str) -> None:
-    """Refuses to split rows of which a class would be in one part only.
+    """Checks that both parts of a split would have rows of every class.
 
     Args:
-        counts: of each class, which has a row.
-        rows: of all.
+        counts: number of rows of each class, at least 1.
+        rows: number of all rows.
         share: of the part.
         name: of the part.
 
@@ -76,12 +77,12 @@ def check_counts(counts: Mapping[str, int], rows: int, share: float, name: str) 
 
 
 def drawn(labels: np.ndarray, count: int, balanced: bool, seed: int) -> np.ndarray | None:
-    """``count`` rows, sorted: each class by its share, or as many of each; None if there are not that many.
+    """``count`` rows, sorted: by the shares of the classes, or the same number of each; None if there are fewer rows.
 
     Args:
         labels: [N] class numbers, or [N, K] of 0 and 1.
-        count: of rows to draw.
-        balanced: whether every class gives as many, whatever its share.
+        count: number of rows to draw.
+        balanced: whether to draw the same number of rows from every class.
         seed: of the draw.
     """
     rng = np.random.default_rng(seed)

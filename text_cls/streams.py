@@ -1,4 +1,4 @@
-"""Lines of a stream that may pause, such as standard input: those that have come can be answered meanwhile."""
+"""Lines of a stream that may pause, such as standard input: lines so far can be answered during a pause."""
 
 import codecs
 import io
@@ -11,19 +11,19 @@ from typing import Any, BinaryIO
 
 from text_cls.text_files import LONGEST, MARKING, check_line, encoding_of
 
-PATIENCE = 1.0  # seconds for which lines that have come wait for others that trickle in
-_MOMENT = 0.05  # seconds without a byte that are a pause
+PATIENCE = 1.0  # seconds that lines wait at most for the next line of a slow stream
+_MOMENT = 0.05  # seconds without a byte that count as a pause
 _AT_ONCE = 2**16  # bytes
 
 
 class Stream(Iterator[str]):
-    """The lines of a stream with their ends, cut and decoded as those of a file are.
+    """The lines of a stream with their line ends, split and decoded as those of a file.
 
-    Bytes that are no text are marked: ``text_files.undecodable`` finds them.
+    Bytes that cannot be decoded are marked: ``text_files.undecodable`` finds them.
 
     Attributes:
-        name: what errors call it.
-        encoding: Python's name of it, once there is a line.
+        name: of the stream, in error messages.
+        encoding: Python's name of the encoding, after the first line.
     """
 
     def __init__(self, file: BinaryIO, name: str, encoding: str = "auto") -> None:
@@ -44,7 +44,7 @@ class Stream(Iterator[str]):
         return self._lines.popleft()
 
     def pauses(self) -> bool:
-        """Whether no other line is at hand, nor one that is under way."""
+        """Whether no line is available now, and none is just arriving."""
         end = time.monotonic() + PATIENCE
         while not self._lines and not self._ended:
             if not self._is_ready() or time.monotonic() > end:
@@ -56,7 +56,7 @@ class Stream(Iterator[str]):
         """Waits for some bytes.
 
         Raises:
-            UserError: they are no text, or a line is too long.
+            UserError: the bytes are no text, or a line is too long.
         """
         data = self._file.read1(_AT_ONCE)
         if self._decoder is None:
@@ -78,7 +78,7 @@ class Stream(Iterator[str]):
         self._lines.extend(lines)
 
     def _is_ready(self) -> bool:
-        """Whether there are bytes, or the end; also where there is no way to ask."""
+        """Whether there are bytes or the end of the stream; True if this cannot be found out."""
         try:
             return bool(select.select([self._file], [], [], _MOMENT)[0])
         except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """Subwords: a byte-level BPE (Sennrich et al. 2016) trained on the words of the training texts.
 
-The ``tokenizers`` library learns and applies the merges; its ids begin at 0, and ours after the special tokens, so that
-no text can spell one. Every byte is a token: there is no text, in any script, without ids.
+The ``tokenizers`` library learns and applies the merges. Its ids begin at 0, ours after the special tokens, so no text
+can produce a special token. Every byte is a token, so texts of every script have ids.
 """
 
 import hashlib
@@ -21,22 +21,22 @@ from text_cls.preprocess import SEP, Corpus
 from text_cls.vocabulary import SEP_ID, SPECIAL, check_size
 
 _BYTES = FEWEST_SUBWORDS - len(SPECIAL)
-_LONGEST = 256  # characters of a word to train on: the time of a merge is the length of the words that have it
+_LONGEST = 256  # characters of a word in training: a merge takes time in proportion to the length of its words
 
 
 class Pieces(NamedTuple):
-    """The subwords of some words: ``ids`` end to end, int32; ``counts`` says how many each word has, int64."""
+    """The subwords of some words: ``ids`` concatenated, int32; ``counts`` of each word's subwords, int64."""
 
     ids: np.ndarray
     counts: np.ndarray
 
 
 class Subwords:
-    """Words → ids of their subwords; a space goes before every word, so that its start has tokens of its own.
+    """Words → ids of their subwords; a space is added before every word, so that its beginning has its own tokens.
 
     Args:
-        merges: pairs of tokens that become one, in the order in which they do.
-        places: tokens → ids of the library, from 0 on.
+        merges: pairs of tokens that are merged, in order.
+        places: token → id of the library, from 0 on.
 
     Raises:
         UserError: the ``tokenizers`` library is not installed.
@@ -47,10 +47,10 @@ class Subwords:
 
     @classmethod
     def build(cls, corpus: Corpus, size: int, min_count: int = 1) -> Self:
-        """At most ``size`` tokens with the special ones, each seen ``min_count`` times; the same of the same texts.
+        """Learns at most ``size`` tokens, including the special ones, each seen ``min_count`` times; deterministic.
 
         Raises:
-            UserError: the library is not installed, or they would be a larger file than is read.
+            UserError: the library is not installed, or the file would be too large to be read.
         """
         trainer = library().trainers.BpeTrainer(
             vocab_size=size - len(SPECIAL),
@@ -68,7 +68,7 @@ class Subwords:
 
     @property
     def key(self) -> str:
-        """A hash of all that they are."""
+        """A hash of tokens and merges."""
         return hashlib.sha256(self._model.to_str().encode()).hexdigest()
 
     def pieces(self, words: Sequence[str]) -> Pieces:
@@ -84,7 +84,7 @@ class Subwords:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads tokens and merges of what ``save`` wrote; nothing else in the file is followed.
+        """Reads the tokens and merges from the file of ``save``, and nothing else.
 
         Raises:
             UserError: the file is missing or damaged, or the library is not installed.
@@ -99,7 +99,7 @@ class Subwords:
 
 
 def expanded(corpus: Corpus, pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
-    """The ids and offsets of a corpus with every word replaced by its pieces, ``pieces`` being those of its lexicon."""
+    """The ids and offsets of a corpus with every word replaced by its pieces; ``pieces`` are those of its lexicon."""
     starts = np.cumsum(pieces.counts) - pieces.counts
     counts = pieces.counts[corpus.ids]
     ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -127,7 +127,7 @@ def _alphabet() -> list[str]:
 
 
 def _lines(corpus: Corpus) -> Iterator[str]:
-    """Every text's words, with spaces in between, and in those that are too long."""
+    """Every text's words with spaces between them; words that are too long are divided by spaces."""
     words = np.array(["" if word == SEP else _cut(word) for word in corpus.lexicon], object)
     for start, stop in pairwise(corpus.offsets):
         yield " ".join(words[corpus.ids[start:stop]])
@@ -138,7 +138,7 @@ def _cut(word: str) -> str:
 
 
 def _checked_places(places: Any) -> dict[str, int]:
-    """Raises ValueError for tokens whose ids are not 0, 1, 2, …, or that lack a byte."""
+    """The tokens; raises ValueError if their ids are not 0, 1, 2, …, or a byte is missing."""
     if not isinstance(places, dict) or not all(type(place) is int for place in places.values()):
         raise ValueError(f"its vocabulary is {shown(places)}")
     if sorted(places.values()) != list(range(len(places))):
@@ -149,7 +149,7 @@ def _checked_places(places: Any) -> dict[str, int]:
 
 
 def _checked_merges(merges: Any, places: dict[str, int]) -> list[tuple[str, str]]:
-    """Raises ValueError for merges that are no pairs of tokens, or do not give tokens."""
+    """The merges; raises ValueError if one is no pair of tokens, or its result is no token."""
     if not isinstance(merges, list):
         raise ValueError(f"its merges are {shown(merges)}")
     for pair in merges:

@@ -1,4 +1,4 @@
-"""The text classifier that is trained from scratch, as a task."""
+"""The task of training a text classifier from scratch."""
 
 import dataclasses
 from pathlib import Path
@@ -28,8 +28,8 @@ def train_classifier(config: ClassifierConfig, run_dir: Path | str) -> dict[str,
     """Trains a Transformer on texts from scratch: data, vocabulary, model, training, report.
 
     Args:
-        config: all its choices.
-        run_dir: the folder that is made; the same call goes on where an earlier one stopped.
+        config: every choice.
+        run_dir: the run folder; the same call resumes an interrupted run.
 
     Returns:
         The figures, as in ``result.json``.
@@ -53,7 +53,7 @@ def dry_run(config: ClassifierConfig) -> None:
 
 
 def _prepare(config: ClassifierConfig, placement: Placement, run_dir: Path | str | None) -> TextJob:
-    """``run_dir``: None where nothing is to be written."""
+    """Everything that is needed for training; ``run_dir`` is None if nothing is written."""
     check_joined(config.data.join_fields)
     check_plotly(config.interactive)
     cache, kind, write = cache_of(config.cache_dir), TOKENISERS[config.vocabulary.tokeniser], run_dir is not None
@@ -90,7 +90,8 @@ def _prepare(config: ClassifierConfig, placement: Placement, run_dir: Path | str
 
 
 def _sized(config: ClassifierConfig, words: int, source: Source | None) -> tuple[ClassifierConfig, str]:
-    """With what follows from ``--size`` and so many training words, and what was chosen; shapes are the source's."""
+    """The configuration with the model's shape and the epochs that ``--size`` and the number of training words give,
+    and one line about them; with a source, its shape."""
     if source is not None and config.size.size != "auto":
         raise UserError(
             f"--size={config.size.size}: the network's shape is that of --init_from={source.run}; leave it out"
@@ -114,7 +115,7 @@ def _sized(config: ClassifierConfig, words: int, source: Source | None) -> tuple
 def _linear(
     config: ClassifierConfig, encoded: dict[str, Encoded], corpora: dict[str, Corpus], classes: int
 ) -> LinearFit | None:
-    """The linear path, fitted; with the class weights of the network."""
+    """The fitted linear models, with the class weights of the network."""
     splits = ("train", "validation")
     labels = [encoded[name].labels for name in splits]
     weights = margin_weights(config.objective, labels[0], classes)

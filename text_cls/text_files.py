@@ -1,4 +1,4 @@
-"""Text files as streams, packed or not: nothing in them can take more memory or time than their size allows."""
+"""Text files as streams, compressed or not, with limits on memory and time that no content can exceed."""
 
 import codecs
 import contextlib
@@ -13,21 +13,21 @@ from typing import Any, BinaryIO, TextIO
 from files.errors import UserError
 from files.limits import DAMAGED, Bounded, check_regular, is_packed, open_unpacked, read_at_most
 
-ROWS_A_MEGABYTE = 20_000  # that are kept: rows take memory even if they are short
-PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")  # that a named data set's files may have
+ROWS_A_MEGABYTE = 20_000  # limit of rows per megabyte, because even short rows take memory
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")  # of the files of a named data set
 MAX_MEGABYTES = 500
-BEGINNING = 2**16  # characters that decide how a file is read
+BEGINNING = 2**16  # characters at the start that decide how a file is read
 LONGEST = 2**24  # characters of a line, of a row of CSV (which may have several lines) and of an item of an array
 _NOT_IN_CP1252 = {0x81, 0x8D, 0x8F, 0x90, 0x9D}  # bytes that Windows-1252 does not use
 _REMEDY = "say what it is, such as --encoding=cp1252 (Windows), latin-1 or utf-16"
-_MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
+_MARKS = (  # byte order marks, the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_NO_TEXT = {  # first bytes → what it is
+_NO_TEXT = {  # first bytes → kind of file
     b"PAR1": "a Parquet file",
     b"%PDF": "a PDF document",
     b"\x89PNG": "an image",
@@ -46,26 +46,26 @@ _ESCAPED_QUOTE = re.compile(rb'\\\x00{0,3}"')  # in UTF-8, UTF-16 and UTF-32
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:
-    """As Python does with undecodable arguments: half a character for a byte, which no text in any encoding has."""
+    """Replaces a byte by half a character, as Python does in undecodable arguments; no decoded text contains one."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return chr(0xDC00 + error.object[error.start]), error.end
 
 
-MARKING = "text_cls.marking"  # as ``errors`` of a decoder: it goes on, and ``undecodable`` finds what it marked
+MARKING = "text_cls.marking"  # ``errors`` of a decoder that marks undecodable bytes, which ``undecodable`` finds
 codecs.register_error(MARKING, _mark)
 _MARKED = re.compile("[\udc00-\udcff]")
 
 
 def undecodable(line: str, encoding: str) -> str:
-    """What is wrong with a line that was decoded with ``MARKING``; "" if nothing is."""
+    """The error in a line that was decoded with ``MARKING``; "" if there is none."""
     found = None if line.isascii() else _MARKED.search(line)
     name = encoding.upper().removesuffix("-SIG")
     return f"not {name} (byte 0x{ord(found[0]) - 0xDC00:02x}); {_REMEDY}" if found else ""
 
 
 def check_encoding(name: str) -> None:
-    """Raises UserError for what is no encoding of texts."""
+    """Raises UserError for an unknown encoding."""
     try:
         if name != "auto":
             "a".encode(name)
@@ -74,16 +74,16 @@ def check_encoding(name: str) -> None:
 
 
 def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "auto", errors: str = "strict") -> TextIO:
-    """Opens a text file, unpacking gzip, bzip2, xz, zstandard and a zip of one file on the way, whatever it is called.
+    """Opens a text file; gzip, bzip2, xz, zstandard and a zip of one file are recognised by content, and unpacked.
 
     Args:
         path: the file.
         max_megabytes: the largest size, unpacked.
-        encoding: Python's name of it; ``auto`` is UTF-8. A byte order mark decides against either.
-        errors: what is done about bytes that are no text: ``strict``, or ``MARKING``.
+        encoding: Python's name of the encoding; ``auto`` is UTF-8. A byte order mark overrides it.
+        errors: for bytes that cannot be decoded: ``strict`` or ``MARKING``.
 
     Raises:
-        UserError: no regular file, an empty one, no text; or while it is read: more than ``max_megabytes``, unpacked.
+        UserError: the file is not regular, empty or no text; or, while it is read, larger than ``max_megabytes``.
     """
     size = check_regular(path)
     if size == 0:
@@ -97,7 +97,7 @@ def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "a
 
 
 class _Unpacked(Bounded):
-    """A file's bytes, unpacked, with the file itself."""
+    """A file's unpacked bytes; keeps the file itself."""
 
     def __init__(self, file: BinaryIO, stream: Any, most: int, message: str) -> None:
         super().__init__(stream, most, message)
@@ -122,7 +122,7 @@ def _open_bytes(path: Path, max_megabytes: int) -> io.BufferedReader:
 
 
 def position(file: TextIO) -> int:
-    """How far a file that ``open_text`` opened has been read, in bytes of the file as it is: packed, if it is."""
+    """The position in a file that ``open_text`` opened, in bytes of the file on disk, which may be compressed."""
     raw: Any = file.buffer
     return raw.raw.file.tell()
 
@@ -133,7 +133,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _open_zip(path: Path, file: BinaryIO) -> Any:
-    """The one file in a zip, leaving out what macOS adds."""
+    """The one file in a zip, not counting the files that macOS adds."""
     try:
         archive = zipfile.ZipFile(file)
         names = [name for name in archive.namelist() if not re.search(r"/$|(^|/)(\.|__MACOSX/)", name)]
@@ -151,7 +151,7 @@ def encoding_of(path: Path, start: bytes, encoding: str) -> str:
     """The encoding of a file that begins with ``start``.
 
     Raises:
-        UserError: it is no text.
+        UserError: the file is no text.
     """
     marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     kind = next((kind for magic, kind in _NO_TEXT.items() if start.startswith(magic)), None)
@@ -177,7 +177,7 @@ def _too_large(path: Path, max_megabytes: int) -> str:
 
 
 def check_size(path: Path, max_megabytes: int) -> None:
-    """Refuses what unpacks to too much before any row of it is kept; raises UserError as ``open_text`` does."""
+    """Unpacks a compressed file once, to check its size before rows are kept; raises UserError as ``open_text``."""
     if check_regular(path) and (_is_zip(path) or is_packed(path)):
         with _open_bytes(path, max_megabytes) as file:
             for _ in checked(iter(lambda: file.read(2**20), b""), path):
@@ -185,10 +185,10 @@ def check_size(path: Path, max_megabytes: int) -> None:
 
 
 def has_escaped_quotes(path: Path, max_megabytes: int) -> bool:
-    r"""Whether ``\"`` is anywhere in a file, of which all is read once.
+    r"""Whether a file contains ``\"``; reads the whole file, so its size is checked before rows are kept.
 
     Raises:
-        UserError: as ``open_text`` does, before any row of a file is kept that unpacks to too much.
+        UserError: as ``open_text``.
     """
     check_regular(path)
     found, end = False, b""
@@ -200,7 +200,7 @@ def has_escaped_quotes(path: Path, max_megabytes: int) -> bool:
 
 
 def checked(parts: Iterator, path: Path) -> Iterator:
-    """Passes items on and turns a damaged archive, a wrong encoding or malformed CSV into a clear error."""
+    """Yields the items; a damaged archive, a wrong encoding or malformed CSV becomes a UserError."""
     try:
         yield from parts
     except UnicodeError as error:
@@ -221,7 +221,7 @@ def read_lines(file: TextIO, path: Path) -> Iterator[str]:
     """The lines of an open text file, with their ends.
 
     Raises:
-        UserError: a damaged archive, another encoding, or a line of more than ``LONGEST`` characters.
+        UserError: the archive is damaged, the encoding is wrong, or a line has more than ``LONGEST`` characters.
     """
     return checked(_lines(file, path), path)
 
@@ -233,13 +233,13 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
 
 
 def check_line(line: str, where: str) -> None:
-    """Raises UserError for one of ``LONGEST`` characters that does not end there."""
+    """Raises UserError for a line of ``LONGEST`` characters without a line end."""
     if len(line) >= LONGEST and line[-1] not in "\r\n":
         raise UserError(f"{where}: a line of more than {LONGEST:,} characters; is it a file of texts?")
 
 
 def _pieces(file: TextIO, path: Path, size: int) -> Iterator[str]:
-    """Lines, those of more than ``size`` characters in parts."""
+    """Lines; a line of more than ``size`` characters is given in parts."""
     number = 1
     while True:
         try:
@@ -254,10 +254,10 @@ def _pieces(file: TextIO, path: Path, size: int) -> Iterator[str]:
 
 
 def beginning(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "auto") -> str:
-    """Whole lines of at least the first ``BEGINNING`` characters of a text file, or the beginning of a longer line.
+    """The first lines of a text file, together at least ``BEGINNING`` characters, or the beginning of a longer line.
 
     Raises:
-        UserError: as ``read_lines`` does.
+        UserError: as ``read_lines``.
     """
     text, size = [], 0
     with open_text(path, max_megabytes, encoding) as file:
@@ -270,7 +270,7 @@ def beginning(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "a
 
 
 def read_whole(path: Path, max_megabytes: int) -> bytes:
-    """A whole file, which need not be text; raises UserError as ``open_text`` does."""
+    """The bytes of a whole file; raises UserError as ``open_text``."""
     check_regular(path)
     try:
         with path.open("rb") as file:
@@ -283,10 +283,10 @@ def read_whole(path: Path, max_megabytes: int) -> bytes:
 
 
 def decode(path: Path, content: bytes, encoding: str = "auto") -> tuple[str, str]:
-    """The text of a file that is one text, and its encoding; ``auto`` reads as Windows-1252 what is not UTF-8.
+    """The text of a file, and its encoding; with ``auto``, a file that is not UTF-8 is read as Windows-1252.
 
     Raises:
-        UserError: it is no text, or not in the encoding that was told.
+        UserError: the file is no text, or has another encoding than ``encoding``.
     """
     name = encoding_of(path, content[:64], encoding)
     try:

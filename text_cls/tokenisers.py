@@ -1,7 +1,7 @@
-"""The ways from raw texts to token ids: words or subwords of our own vocabulary, and published encoders' pieces.
+"""Raw texts → token ids: words or subwords of our own vocabulary, or pieces of published encoders.
 
-A tokeniser works in two steps, so that the first, the slow one, can be kept: ``tokenise`` gives a ``Corpus`` that does
-not depend on lengths, ``encode`` frames and cuts it.
+A tokeniser has two steps, so that the result of the slow step can be cached: ``tokenise`` returns a ``Corpus`` that
+does not depend on lengths, and ``encode`` adds special tokens and truncates.
 """
 
 import dataclasses
@@ -21,46 +21,46 @@ from text_cls.preprocess import Cleaner, Corpus, Fields, tokenise
 from text_cls.subwords import Subwords, expanded, library
 from text_cls.vocabulary import SEGMENT, UNK_ID, Vocabulary
 
-MANY_UNKNOWN = 0.1  # share of the validation tokens from which on a run says so
+MANY_UNKNOWN = 0.1  # above this share of unknown validation tokens, a run has a note
 
 
 def _lengths_of(tokeniser: "_CleanedTokeniser | PieceTokeniser") -> dict[str, Any]:
-    """What an artefact says of how long texts are read."""
+    """The choices of lengths, for an artefact."""
     return {name: getattr(tokeniser, name) for name in _length_names(tokeniser.truncate)}
 
 
 def _lengths_in(config: dict[str, Any]) -> dict[str, Any]:
-    """The same, read back: arguments of a tokeniser."""
+    """The choices of lengths in an artefact, as arguments of a tokeniser."""
     return {name: config[name] for name in _length_names(config["truncate"])}
 
 
 def _length_names(truncate: str) -> tuple[str, ...]:
-    """Of windows only where there may be any."""
+    """The names of the choices of lengths; those of windows only if texts are cut into windows."""
     return ("max_length", "truncate", "stride", "max_windows") if truncate == WINDOWS else ("max_length", "truncate")
 
 
 class Tokeniser(Protocol):
-    """What a predictor needs of a tokeniser."""
+    """The predictor's view of a tokeniser."""
 
     @property
     def vocabulary_file(self) -> str:
-        """That ``save`` writes."""
+        """The name of the file that ``save`` writes."""
 
     @property
     def max_length(self) -> int:
-        """Longest text in tokens."""
+        """Largest number of tokens of a text."""
 
     @property
     def size(self) -> int:
-        """Token ids that it may give: 0 to ``size`` - 1."""
+        """Number of token ids: they are 0 to ``size`` - 1."""
 
     @property
     def key(self) -> str:
-        """All that its words or pieces depend on besides the texts."""
+        """A key of everything that words or pieces depend on besides the texts."""
 
     @property
     def framing(self) -> AnyFraming:
-        """What is put around a text, and how a long one is cut."""
+        """The special tokens around a text, and the treatment of long texts."""
 
     def tokenise(self, texts: Sequence[Fields], workers: int = 1) -> Corpus:
         """Raw texts → words or pieces."""
@@ -69,15 +69,15 @@ class Tokeniser(Protocol):
         """Words or pieces → framed token ids."""
 
     def notes(self, validation: Encoded) -> tuple[str, ...]:
-        """What a reader of the result should know of how it reads the validation texts."""
+        """Notes for readers of the result, about the tokens of the validation texts."""
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Writes what it needs into the folder and returns what ``load`` needs besides."""
+        """Writes the vocabulary into the folder, and returns the other arguments of ``load``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _CleanedTokeniser:
-    """What tokenisers of cleaned words share."""
+    """The common part of tokenisers of cleaned words."""
 
     cleaner: Cleaner
     vocabulary: Vocabulary | Subwords
@@ -89,22 +89,22 @@ class _CleanedTokeniser:
     kind: ClassVar[str]
     vocabulary_type: ClassVar[type[Vocabulary] | type[Subwords]]
     vocabulary_file: ClassVar[str]
-    rule: ClassVar[str]  # by which words are cut
+    rule: ClassVar[str]  # for words; see ``words.RULES``
 
     @classmethod
     def build(cls, corpus: Corpus, cleaner: Cleaner, config: VocabularyConfig, length: LengthConfig) -> Self:
-        """That of a cleaned corpus; raises UserError where its vocabulary would be empty, or too large a file."""
+        """Builds the vocabulary from a cleaned corpus; raises UserError if it is empty, or its file is too large."""
         vocabulary = cls.vocabulary_type.build(corpus, config.vocabulary_size, config.min_count)
         return cls(cleaner, vocabulary, **dataclasses.asdict(length))
 
     @classmethod
     def cleaner_of(cls, config: CleaningConfig) -> Cleaner:
-        """What cleans the texts before it is built; raises UserError where a library is missing."""
+        """The cleaner of the texts, before the tokeniser is built; raises UserError if a library is missing."""
         return Cleaner(config, rule=cls.rule)
 
     @classmethod
     def load(cls, folder: Path, config: dict[str, Any]) -> Self:
-        """What ``save`` wrote; versions up to 0.5 had one rule."""
+        """Reads the file of ``save``; versions up to 0.5 had one rule."""
         stop_words = frozenset(config["stop_words"]) if "stop_words" in config else None
         cleaner = Cleaner(CleaningConfig(**config["cleaner"]), stop_words, config.get("rule", "0.5"))
         vocabulary = cls.vocabulary_type.load(folder / cls.vocabulary_file)
@@ -119,7 +119,7 @@ class _CleanedTokeniser:
 
     @property
     def framing(self) -> Framing:
-        """<CLS> in front, nothing behind."""
+        """<CLS> before a text, no token after it."""
         return Framing(self.max_length, self.truncate, stride=self.stride, max_windows=self.max_windows)
 
     def save(self, folder: Path) -> dict[str, Any]:
@@ -197,7 +197,7 @@ TOKENISERS: dict[str, type[WordTokeniser] | type[SubwordTokeniser]] = {
 
 
 def load_own(folder: Path, config: dict[str, Any]) -> WordTokeniser | SubwordTokeniser:
-    """What one of ``TOKENISERS`` saved; versions up to 0.5 had words alone."""
+    """Loads one of ``TOKENISERS``; versions up to 0.5 only had words."""
     return TOKENISERS[config.get("kind", "words")].load(folder, config)
 
 
@@ -206,9 +206,9 @@ class PieceTokeniser:
     """The pieces of a published checkpoint, between its [CLS] and [SEP].
 
     Attributes:
-        cutter: what cuts a text into pieces.
-        join: what is put between a text's fields.
-        pairs: whether a text is two fields, each a segment (``pairs.py``); there is no ``join`` then.
+        cutter: cuts a text into pieces.
+        join: the text between two fields.
+        pairs: whether a text has two fields, each a segment (``pairs.py``); ``join`` is not used then.
     """
 
     cutter: Cutter
@@ -224,7 +224,7 @@ class PieceTokeniser:
         cls, cutter: Cutter, max_length: int, truncate: str, join_fields: str, stride: int = 0,
         max_windows: int = MOST_WINDOWS,
     ) -> "PieceTokeniser":  # fmt: skip
-        """With the join and the pairs that ``DataConfig.join_fields`` means."""
+        """A tokeniser with ``join`` and ``pairs`` from ``DataConfig.join_fields``."""
         join = " " if join_fields == "space" else cutter.separator
         return cls(cutter, max_length, truncate, join, join_fields == "pair", stride, max_windows)
 
@@ -246,7 +246,7 @@ class PieceTokeniser:
 
     @property
     def framing(self) -> AnyFraming:
-        """The encoder's tokens around a text, or around and between two."""
+        """The encoder's special tokens around a text, or around and between two texts."""
         cls_id, sep_id = self.cutter.cls_id, self.cutter.sep_id
         if self.pairs:
             return PairFraming(self.max_length, cls_id, sep_id, self.size, self.cutter.middle, self.cutter.segments)
@@ -254,7 +254,7 @@ class PieceTokeniser:
 
     @cached_property
     def key(self) -> str:
-        """What the pieces depend on besides the texts."""
+        """A key of everything that the pieces depend on besides the texts."""
         return f"pieces 2 {self.cutter.key} {'pairs' if self.pairs else repr(self.join)}"
 
     def notes(self, validation: Encoded) -> tuple[str, ...]:

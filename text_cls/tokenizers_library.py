@@ -1,4 +1,4 @@
-"""The ``tokenizers`` library, which only some ways to cut texts need."""
+"""The ``tokenizers`` library, which only some tokenisers need."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ def library(need: str, otherwise: str = "") -> Any:
     """The module.
 
     Args:
-        need: what needs it, to begin an error with.
-        otherwise: what can be done without it.
+        need: the beginning of the error, naming what needs the library.
+        otherwise: another remedy, without the library.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the library is not installed.
     """
     try:
         import tokenizers

@@ -1,112 +1,27 @@
-"""A Transformer encoder and classifier, by hand, on ``keras.ops``.
+"""A Transformer encoder and classifier, written on ``keras.ops``.
 
 Shapes: ``B`` batch, ``T`` tokens, ``D`` width, ``H`` heads, ``K`` classes.
 """
 
-import math
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers, ops
 
 from text_cls.attention import attention
+from text_cls.embedding import TokenDropout, TokenEmbedding
 from text_cls.pooling import POOLINGS
-from text_cls.transformer_config import NORMS, POSITIONS, TransformerConfig
-from text_cls.vocabulary import MASK_ID, PAD_ID, SPECIAL, UNK_ID
-from training.draws import kept
+from text_cls.transformer_config import NORMS, TransformerConfig
+from text_cls.vocabulary import PAD_ID
 from training.dropout import Dropout
-from training.initializers import FanAverage, RandomNormal
+from training.initializers import FanAverage, register
 
-register = keras.saving.register_keras_serializable("triptych")
 NORM_EPSILON = 1e-6
-EMBEDDING_STD = 0.1  # after scaling by √D; small, so that words seen once or twice add little noise
-
-
-def sinusoids(length: int, width: int) -> np.ndarray:
-    """[length, width] float32 position code: sines in even places, cosines in odd (§3.5, Vaswani et al. 2017)."""
-    place = np.arange(length)[:, None]
-    angle = place / np.power(10000.0, 2 * (np.arange(width)[None] // 2) / width)
-    return np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
-
-
-@register
-class TokenDropout(layers.Layer):
-    """Replaces a share of the word tokens by <MASK> in training; special tokens stay."""
-
-    def __init__(self, rate: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.rate = rate
-        self.seed_generator = keras.random.SeedGenerator(0)
-
-    def call(self, tokens: Any, training: bool = False) -> Any:
-        if not training or not self.rate:
-            return tokens
-        stays = kept(ops.shape(tokens), self.rate, self.seed_generator)  # [B, T]
-        word = ops.logical_or(ops.equal(tokens, UNK_ID), tokens >= len(SPECIAL))
-        return ops.where(ops.logical_and(word, ops.logical_not(stays)), MASK_ID, tokens)
-
-    def compute_output_shape(self, tokens_shape: Any) -> Any:
-        return tokens_shape
-
-    def compute_output_spec(self, tokens: Any, training: bool = False) -> Any:
-        return keras.KerasTensor(tokens.shape, dtype=tokens.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"rate": self.rate}
-
-
-@register
-class TokenEmbedding(layers.Layer):
-    """Token ids → token plus position vectors, with hashed bigrams where asked."""
-
-    def __init__(
-        self, vocabulary_size: int, width: int, max_length: int, position: str, bigram_buckets: int = 0, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        if position not in POSITIONS:
-            raise ValueError(f"position={position!r}: use one of {', '.join(POSITIONS)}")
-        self.vocabulary_size, self.width, self.max_length = vocabulary_size, width, max_length
-        self.position, self.bigram_buckets = position, bigram_buckets
-
-    def build(self, tokens_shape: Any) -> None:
-        normal = RandomNormal(stddev=EMBEDDING_STD * self.width**-0.5)
-        policy = self.dtype_policy
-        self.table = layers.Embedding(self.vocabulary_size, self.width, normal, name="tokens", dtype=policy)
-        self.table.build(tokens_shape)
-        if self.position == "learned":
-            small = RandomNormal(stddev=0.02)
-            self.positions = self.add_weight(shape=(self.max_length, self.width), initializer=small, name="positions")
-        if self.bigram_buckets:
-            self.bigrams = layers.Embedding(self.bigram_buckets, self.width, "zeros", name="bigrams", dtype=policy)
-            self.bigrams.build(tokens_shape)
-
-    def call(self, tokens: Any) -> Any:
-        x = self.table(tokens) * math.sqrt(self.width)  # [B, T, D]
-        if self.bigram_buckets:
-            x = x + self.bigrams(self._pairs(tokens)) * math.sqrt(self.width)
-        if self.position == "none":
-            return x
-        table = self.positions if self.position == "learned" else sinusoids(self.max_length, self.width)
-        return x + ops.cast(ops.convert_to_tensor(table)[: ops.shape(tokens)[1]], x.dtype)
-
-    def _pairs(self, tokens: Any) -> Any:
-        """[B, T] bucket of each token and the one before it, within int32 for any vocabulary."""
-        factor = (2**31 - 1 - self.vocabulary_size) // self.vocabulary_size
-        before = ops.pad(tokens[:, :-1], [[0, 0], [1, 0]])
-        return (before * factor + tokens) % self.bigram_buckets
-
-    def compute_output_shape(self, tokens_shape: Any) -> Any:
-        return (*tokens_shape, self.width)
-
-    def get_config(self) -> dict[str, Any]:
-        names = ("vocabulary_size", "width", "max_length", "position", "bigram_buckets")
-        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @register
 class PaddingBias(layers.Layer):
-    """Token ids → what is added to attention scores: 0 for a token, −1e9 for padding."""
+    """Token ids → a bias of the attention scores: 0 for a token, −1e9 for padding."""
 
     def call(self, tokens: Any) -> Any:
         bias = ops.cast(ops.where(ops.equal(tokens, PAD_ID), -1e9, 0.0), self.compute_dtype)
@@ -118,21 +33,21 @@ class PaddingBias(layers.Layer):
 
 @register
 def gelu_tanh(x: Any) -> Any:
-    """GELU in the tanh form of google-research/bert, up to 5e-4 from the exact one."""
+    """GELU in the tanh form of google-research/bert; it differs from the exact GELU by up to 5e-4."""
     return ops.gelu(x, approximate=True)
 
 
-# Keras' own, by name; "gelu" is the exact form with erf.
+# By name; texts are names of Keras' own activations, and "gelu" is the exact form with erf.
 ACTIVATIONS: dict[str, Any] = {"gelu": "gelu", "gelu_tanh": gelu_tanh, "relu": "relu", "silu": "silu"}
 
 
-def _initial(name: str) -> Any:
-    """An initialiser by Keras' name: ours where it draws."""
+def _initializer(name: str) -> Any:
+    """The initialiser of this name: Keras' own, or ours if it draws random numbers."""
     return FanAverage() if name == "glorot_uniform" else name
 
 
-def _first_tokens(shape: Any, queries: int | None) -> Any:
-    """[B, T, D] → the shape of its first so many tokens; None: of all."""
+def _shape_of_first(shape: Any, queries: int | None) -> Any:
+    """[B, T, D] → the shape of the first ``queries`` tokens; None: of all tokens."""
     tokens = shape[1] if queries is None else queries if shape[1] is None else min(queries, shape[1])
     return (shape[0], tokens, shape[2])
 
@@ -154,14 +69,14 @@ class SelfAttention(layers.Layer):
         policy = self.dtype_policy
         self.qkv = layers.Dense(3 * width, kernel_initializer=FanAverage(), name="qkv", dtype=policy)
         self.qkv.build(x_shape)
-        self.out = layers.Dense(width, kernel_initializer=_initial(self.out_initializer), name="out", dtype=policy)
+        self.out = layers.Dense(width, kernel_initializer=_initializer(self.out_initializer), name="out", dtype=policy)
         self.out.build(x_shape)
         self.drop = Dropout(self.dropout, seed=0, dtype=policy)
 
     def call(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
-        """[B, T, D] and what is added to scores, [B, 1, 1, T] or [B, H, T, T] → [B, Q, D].
+        """x [B, T, D] and the bias of the scores, [B, 1, 1, T] or [B, H, T, T] → [B, Q, D].
 
-        Q is T, or ``queries``: only the first tokens ask, all are asked.
+        With ``queries``, only the first Q = ``queries`` tokens attend to all T tokens; otherwise Q = T.
         """
         width = x.shape[-1]
         if queries is None:
@@ -175,16 +90,16 @@ class SelfAttention(layers.Layer):
         return self.out(ops.reshape(mixed, (ops.shape(mixed)[0], ops.shape(mixed)[1], width)))
 
     def _heads(self, x: Any, parts: int) -> Any:
-        """[B, T, parts · D] → that many [B, H, T, D/H]."""
+        """[B, T, parts · D] → ``parts`` tensors [B, H, T, D/H]."""
         depth = x.shape[-1] // (parts * self.num_heads)
         x = ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], parts, self.num_heads, depth))
         return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), parts, axis=0)
 
     def compute_output_shape(self, x_shape: Any, bias_shape: Any = None, queries: int | None = None) -> Any:
-        return _first_tokens(x_shape, queries)
+        return _shape_of_first(x_shape, queries)
 
     def compute_output_spec(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
-        return keras.KerasTensor(_first_tokens(x.shape, queries), dtype=self.compute_dtype)
+        return keras.KerasTensor(_shape_of_first(x.shape, queries), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         names = ("num_heads", "dropout", "out_initializer")
@@ -216,7 +131,7 @@ class EncoderBlock(layers.Layer):
         self.norm_epsilon = norm_epsilon
 
     def build(self, x_shape: Any, bias_shape: Any = None) -> None:
-        # A pre-norm block starts as the identity: random branches of size 1 would drown the small embeddings.
+        # A pre-norm block starts as the identity: random branches of size 1 would dominate the small embeddings.
         last = "zeros" if self.norm == "pre" else "glorot_uniform"
         policy, activation, epsilon = self.dtype_policy, ACTIVATIONS[self.activation], self.norm_epsilon
         self.attention = SelfAttention(self.num_heads, self.attention_dropout, last, name="attention", dtype=policy)
@@ -225,7 +140,7 @@ class EncoderBlock(layers.Layer):
             self.ffn_width, activation, kernel_initializer=FanAverage(), name="widen", dtype=policy
         )
         self.widen.build(x_shape)
-        self.narrow = layers.Dense(x_shape[-1], kernel_initializer=_initial(last), name="narrow", dtype=policy)
+        self.narrow = layers.Dense(x_shape[-1], kernel_initializer=_initializer(last), name="narrow", dtype=policy)
         self.narrow.build((*x_shape[:-1], self.ffn_width))
         self.norms = [layers.LayerNormalization(epsilon=epsilon, name=f"norm_{i}", dtype=policy) for i in (1, 2)]
         for norm in self.norms:
@@ -233,7 +148,7 @@ class EncoderBlock(layers.Layer):
         self.drops = [Dropout(self.dropout, seed=0, dtype=policy) for _ in range(2)]
 
     def call(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
-        """[B, T, D] and a bias as for ``SelfAttention`` → [B, Q, D]; Q is T, or ``queries``: the first so many."""
+        """x [B, T, D], with bias and ``queries`` as in ``SelfAttention`` → [B, Q, D]."""
 
         def attend(y: Any) -> Any:
             return self.attention(y, bias, training=training, queries=queries)
@@ -250,10 +165,10 @@ class EncoderBlock(layers.Layer):
         return x
 
     def compute_output_shape(self, x_shape: Any, bias_shape: Any = None, queries: int | None = None) -> Any:
-        return _first_tokens(x_shape, queries)
+        return _shape_of_first(x_shape, queries)
 
     def compute_output_spec(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
-        return keras.KerasTensor(_first_tokens(x.shape, queries), dtype=self.compute_dtype)
+        return keras.KerasTensor(_shape_of_first(x.shape, queries), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         names = ("num_heads", "ffn_width", "dropout", "attention_dropout", "norm", "activation", "norm_epsilon")
@@ -281,7 +196,7 @@ class Pooling(layers.Layer):
 
 
 def build_encoder(config: TransformerConfig) -> keras.Model:
-    """Token ids [B, T] → hidden vectors [B, T, D]; with ``norm="pre"`` they are not normalised yet."""
+    """Token ids [B, T] → hidden vectors [B, T, D], which are not normalised if ``norm="pre"``."""
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     masked = TokenDropout(config.token_dropout, name="token_dropout")(tokens)
     x = TokenEmbedding(
@@ -312,7 +227,7 @@ def build_classifier(config: TransformerConfig, name: str = "classifier") -> ker
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     hidden = build_encoder(config)(tokens)
     pooled = Pooling(config.pooling, name="pooling")(hidden, tokens)
-    if config.norm == "pre":  # after pooling, so that a word can weigh in the mean by the length of its vector
+    if config.norm == "pre":  # after pooling, so that words with longer vectors count more in the mean
         pooled = layers.LayerNormalization(epsilon=NORM_EPSILON, name="final_norm")(pooled)
     pooled = Dropout(config.dropout, seed=0, name="head_dropout")(pooled)
     logits = layers.Dense(config.num_classes, kernel_initializer=FanAverage(), dtype="float32", name="head")(pooled)

@@ -1,4 +1,4 @@
-"""The Transformer that is trained from scratch: its shape, and the sizes that fit how much text there is."""
+"""The Transformer that is trained from scratch: its shape, and sizes for small, medium and large training texts."""
 
 import dataclasses
 from typing import NamedTuple
@@ -14,10 +14,7 @@ MAX_NETWORKS = 64
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig(Config):
-    """What fixes the shape of a Transformer that is trained from scratch.
-
-    The flags of its size are those of ``SizeConfig``.
-    """
+    """The shape of a Transformer that is trained from scratch; ``SizeConfig`` has the flags of its size."""
 
     vocabulary_size: int = option(20000, "Token ids, the special ones included.", high=10**7, from_data=True)
     num_classes: int = option(2, "Number of classes K.", high=2**20, from_data=True)
@@ -46,7 +43,7 @@ class TransformerConfig(Config):
 
 
 class Size(NamedTuple):
-    """What a size stands for; each is a flag too, which counts where it is given.
+    """The values of a size; each value also has a flag, which overrides it.
 
     Attributes:
         width, num_layers, num_heads, ffn_width, dropout, token_dropout, networks: of ``TransformerConfig``.
@@ -72,13 +69,13 @@ _MOST_WORDS_OF = {"small": 500_000, "medium": 3_000_000}  # in the training text
 
 
 def size_for(words: int) -> str:
-    """The size for training texts of so many words in all."""
+    """The size for training texts of this many words in total."""
     return next((name for name, most in _MOST_WORDS_OF.items() if words <= most), "large")
 
 
 @dataclasses.dataclass(frozen=True)
 class SizeConfig(Config):
-    """The size of the network; what is None follows from ``size``."""
+    """The size of the network; a value of None is that of ``size``."""
 
     size: str = option(
         "auto",
@@ -101,6 +98,6 @@ class SizeConfig(Config):
     )
 
     def given(self) -> dict[str, float]:
-        """Those that do not follow from ``size``."""
+        """The values that override those of ``size``."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if name != "size" and value is not None}

@@ -14,12 +14,12 @@ from text_cls.preprocess import SEP, Corpus
 
 SPECIAL = ("<PAD>", "<UNK>", "<CLS>", SEP, "<MASK>")
 PAD_ID, UNK_ID, CLS_ID, SEP_ID, MASK_ID = range(5)
-SEGMENT = 2**24  # more than any vocabulary has: ids of a second segment are raised by it (``pairs.py``)
+SEGMENT = 2**24  # larger than any vocabulary; it is added to the ids of a second segment (``pairs.py``)
 
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The words a model knows; a word's id is its place."""
+    """The words that a model knows; a word's id is its place."""
 
     words: tuple[str, ...]
 
@@ -28,7 +28,7 @@ class Vocabulary:
         """The most frequent words of ``corpus``: at most ``size`` entries with the special tokens, ties by alphabet.
 
         Raises:
-            UserError: there are none, or they would be a larger file than is read.
+            UserError: there are no words, or their file would be too large to be read.
         """
         counts = np.bincount(corpus.ids, minlength=len(corpus.lexicon))
         ranked = sorted(
@@ -56,7 +56,7 @@ class Vocabulary:
         return np.array([self._places.get(word, UNK_ID) for word in words], np.int32)
 
     def save(self, path: Path) -> None:
-        """One word a line."""
+        """Writes one word on each line."""
         write_text(path, self._text())
 
     def _text(self) -> str:
@@ -80,10 +80,10 @@ class Vocabulary:
 
 
 def check_size(text: str) -> None:
-    """Refuses a vocabulary before a model is trained that could not be loaded.
+    """Checks the size of a vocabulary before training, because a model with too large a file could not be loaded.
 
     Raises:
-        UserError: its file would be larger than what is read.
+        UserError: the file would be too large to be read.
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MOST_BYTES:

@@ -1,6 +1,6 @@
 """Parts of words: 2 to 5 characters inside a word with a space before and after it, as scikit-learn's ``char_wb``.
 
-Every part is a number, with its characters as digits, so that the parts of many words are cut and found by NumPy.
+Every part is a number whose digits are its characters, so that NumPy can find the parts of many words.
 
 ``W`` words, ``G`` parts.
 """
@@ -14,15 +14,15 @@ from scipy.sparse import csr_matrix
 from text_cls.preprocess import SEP
 
 SHORTEST, LONGEST = 2, 5  # characters of a part
-MOST_CHARACTERS = 100  # of a word and the spaces around it; what follows has no parts
-_MOST_DIGITS = 7000  # different characters: five of them make a number below 2**64
+MOST_CHARACTERS = 100  # of a word with the spaces around it; characters after that have no parts
+_MOST_DIGITS = 7000  # distinct characters, so that five digits are a number below 2**64
 
 
 class PartNumbers(NamedTuple):
-    """Some parts, and what finds them.
+    """A set of parts, as numbers.
 
     Attributes:
-        alphabet: code points of their characters, sorted; a character's digit is its place, from 1 on.
+        alphabet: code points of their characters, sorted; a character's digit is its place, counted from 1.
         numbers: [G] uint64, sorted: shorter parts first, then by code points.
     """
 
@@ -31,7 +31,7 @@ class PartNumbers(NamedTuple):
 
     @classmethod
     def of_words(cls, words: Sequence[str]) -> Self:
-        """All parts of some words; those with a character beyond the 7,000 most frequent ones are left out."""
+        """All parts of some words, without parts with a character that is not among the 7,000 most frequent."""
         points, _ = _code_points(words)
         found, counts = np.unique(points, return_counts=True)
         alphabet = np.sort(found[np.argsort(-counts, kind="stable")[:_MOST_DIGITS]])
@@ -39,7 +39,7 @@ class PartNumbers(NamedTuple):
 
     @classmethod
     def of_parts(cls, parts: Sequence[str]) -> Self:
-        """These parts, which ``parts`` gave."""
+        """The numbers of these texts; the inverse of ``parts``."""
         points, lengths = _code_points(parts, bare=True)
         alphabet = np.unique(points)
         digits = (np.searchsorted(alphabet, points) + 1).astype(np.uint64)
@@ -51,11 +51,11 @@ class PartNumbers(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the numbers hold all characters, and are in order, none twice."""
+        """Whether the alphabet is small enough, and the numbers are sorted and unique."""
         return len(self.alphabet) <= _MOST_DIGITS and bool((self.numbers[1:] > self.numbers[:-1]).all())
 
     def parts(self, places: np.ndarray) -> list[str]:
-        """Those at some places, as texts."""
+        """The parts at these places, as texts."""
         rest, base, texts = self.numbers[places], np.uint64(len(self.alphabet) + 1), np.full(len(places), "", object)
         characters = np.array(["", *map(chr, self.alphabet.tolist())], object)  # by digit
         while rest.any():
@@ -64,7 +64,7 @@ class PartNumbers(NamedTuple):
         return texts.tolist()
 
     def counts(self, words: Sequence[str]) -> csr_matrix:
-        """[W, G] float32: how often each word has each part."""
+        """[W, G] float32: counts of each part in each word."""
         rows, numbers = _cut(words, self.alphabet)
         places = np.minimum(np.searchsorted(self.numbers, numbers), max(0, len(self.numbers) - 1))
         known = self.numbers[places] == numbers if len(self.numbers) else np.zeros(len(numbers), bool)
@@ -82,14 +82,14 @@ def parts_of(word: str) -> Iterator[str]:
 
 
 def _code_points(words: Sequence[str], bare: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Of all words with spaces around them, or ``bare``, end to end; and [W] how many each has."""
+    """The code points of all words with spaces around them (``bare``: without), concatenated, and [W] their counts."""
     texts = words if bare else ["" if word == SEP else f" {word} "[:MOST_CHARACTERS] for word in words]
     points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     return points, np.fromiter(map(len, texts), np.int64, len(texts))
 
 
 def _cut(words: Sequence[str], alphabet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every part that has characters of the alphabet alone: the word it is in, and its number."""
+    """Every part that consists of characters of the alphabet: its word, and its number."""
     points, lengths = _code_points(words)
     if not len(points) or not len(alphabet):
         return np.zeros(0, np.int64), np.zeros(0, np.uint64)
@@ -97,7 +97,7 @@ def _cut(words: Sequence[str], alphabet: np.ndarray) -> tuple[np.ndarray, np.nda
     digits = np.where(alphabet[places] == points, places + 1, 0).astype(np.uint64)
     word = np.repeat(np.arange(len(words)), lengths)
     rows, numbers, number, base = [], [], digits, np.uint64(len(alphabet) + 1)
-    good = digits > 0  # where parts of the present size begin
+    good = digits > 0  # where parts of the current size begin
     for size in range(2, LONGEST + 1):
         count = len(digits) - size + 1
         if count <= 0:

@@ -1,11 +1,11 @@
-"""BERT's tokeniser: text → WordPiece ids, the same as the reference implementation's, in pure Python.
+"""BERT's tokeniser in pure Python: text → the same WordPiece ids as the reference implementation.
 
-The steps, in the reference's order (Devlin et al. 2019; google-research/bert, Hugging Face ``tokenizers``): special
-tokens that appear in the text are set apart; control characters go, white space becomes a space, a space goes around
-every CJK ideograph; accents are stripped (NFD without Mn) and letters lower-cased; words are split at white space and
-around punctuation; each word is cut into the longest pieces of the vocabulary, greedily from the left.
+The steps, in the reference's order (Devlin et al. 2019; google-research/bert, Hugging Face ``tokenizers``): separate
+special tokens in the text; remove control characters, replace white space by a space, add spaces around every CJK
+ideograph; strip accents (NFD without Mn) and lower-case letters; split words at white space and around punctuation; cut
+each word into the longest pieces of the vocabulary, greedily from the left.
 
-What a word becomes is looked up once and kept, so a large corpus costs little more than splitting it.
+The pieces of a word are kept after its first occurrence, so most of the time is spent on splitting texts into words.
 """
 
 import hashlib
@@ -26,18 +26,18 @@ from text_cls.wordpiece_characters import CharacterMap, cleaned, folded, spaced
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD = 100  # characters; longer words are [UNK]
-_MAX_KEPT = 1_000_000  # words whose pieces are remembered
+_MAX_KEPT = 1_000_000  # words whose pieces are kept
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]")
 
 
 class Added(NamedTuple):
-    """A token that is set apart wherever it stands in a text.
+    """A token that is separated from the text around it, wherever it occurs.
 
     Attributes:
         text: the token.
-        folded: whether it is looked for in the text once that is cleaned and folded, otherwise in the text as it is.
-        is_piece: whether words are cut into it too; what was added to a vocabulary is no piece of it.
+        folded: whether it is searched for in the cleaned and folded text; otherwise in the original text.
+        is_piece: whether it is also a piece of words; tokens that were added to the vocabulary are not.
     """
 
     text: str
@@ -46,19 +46,19 @@ class Added(NamedTuple):
 
 
 def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Splits a text at tokens, the longest that begins at a place."""
+    """A pattern that splits a text at any of the tokens, the longest first."""
     ordered = sorted(tokens, key=len, reverse=True)
     return re.compile("(" + "|".join(map(re.escape, ordered)) + ")")
 
 
 class _Pieces(dict):
-    """word → its ids; a word that is not there yet is cut up and kept."""
+    """word → its ids; a new word is cut into pieces and kept."""
 
     def __init__(self, places: dict[str, int]) -> None:
         super().__init__()
         self.places = places
         self.unknown = (places["[UNK]"],)
-        # Lengths that a piece can have at the start of a word, and after it: no others are looked up.
+        # The possible lengths of a piece at the start of a word, and after it.
         self.first = _lengths(places)
         self.later = _lengths(piece[2:] for piece in places if piece.startswith("##"))
 
@@ -87,7 +87,7 @@ class _Pieces(dict):
 
 
 def _lengths(pieces: Iterable[str]) -> tuple[int, ...]:
-    """The lengths of pieces, each once, the longest first."""
+    """The distinct lengths of pieces, the longest first."""
     return tuple(sorted({len(piece) for piece in pieces if 0 < len(piece) <= MAX_WORD}, reverse=True))
 
 
@@ -95,16 +95,17 @@ class WordPiece:
     """The tokeniser of one vocabulary.
 
     Args:
-        vocabulary: the pieces by id, or a ``vocab.txt``: one a line. [PAD] is the first, as in every published one.
-        lower_case: fold case.
-        strip_accents: drop combining marks; None: where case is folded.
-        split_cjk: every CJK ideograph is a word.
+        vocabulary: the pieces by id, or a ``vocab.txt`` with one piece on each line. The first is [PAD], as in every
+            published vocabulary.
+        lower_case: whether to fold case.
+        strip_accents: whether to drop combining marks; None: the same as ``lower_case``.
+        split_cjk: whether every CJK ideograph is a word.
         backend: ``python``, or ``tokenizers`` for the library of that name, which gives the same ids.
-        added: tokens besides ``SPECIAL`` that are set apart, see ``Added``; all are in the vocabulary.
+        added: more tokens that are separated like ``SPECIAL``, see ``Added``; all are in the vocabulary.
 
     Raises:
-        UserError: the vocabulary is missing or is none, nothing is left of an added token once it is folded, or the
-            library is asked for and not installed.
+        UserError: the vocabulary is missing or wrong, an added token is empty after folding, or the library is needed
+            and not installed.
     """
 
     kind: ClassVar[str] = "wordpiece"
@@ -145,7 +146,7 @@ class WordPiece:
             self._library()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: the arguments; everything else is made again there."""
+        """The arguments, from which another process makes everything else again."""
         return {"vocabulary": self.vocabulary, **self.options, "backend": self.backend}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -156,24 +157,24 @@ class WordPiece:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments that say how text is cut, but for the vocabulary; JSON takes them."""
+        """The arguments besides vocabulary and backend, as JSON values."""
         casing = {name: getattr(self, name) for name in ("lower_case", "strip_accents", "split_cjk")}
         return casing | ({"added": self.added} if self.added else {})
 
     @cached_property
     def key(self) -> str:
-        """A hash of all that the pieces of a text depend on."""
+        """A hash of everything that the pieces of a text depend on."""
         words = hashlib.sha256("\n".join(self.words).encode()).hexdigest()
         return f"{words} {self.lower_case} {self.strip_accents} {self.split_cjk}{self.added or ''}"
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Writes ``vocab.txt`` and returns what ``load`` needs besides."""
+        """Writes ``vocab.txt``, and returns the other arguments of ``load``."""
         write_text(folder / self.file, "\n".join(self.words) + "\n")
         return self.options
 
     @classmethod
     def load(cls, folder: Path, options: dict[str, Any]) -> "WordPiece":
-        """What ``save`` wrote; raises UserError as the class does."""
+        """Reads the file of ``save``; raises UserError as the class does."""
         return cls(folder / cls.file, **options)
 
     @property
@@ -181,14 +182,14 @@ class WordPiece:
         return frozenset(token.text for token in self.added if not token.is_piece)
 
     def _read_over(self, text: str) -> str:
-        """A text cleaned and folded, its punctuation not yet set apart."""
+        """A text cleaned and folded, without spaces around punctuation."""
         text = text.translate(self._clean)
         if self.strip_accents:
             text = unicodedata.normalize("NFD", text)
         return text.translate(self._fold_only)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text between [CLS] and [SEP], however long."""
+        """The ids of a text of any length between [CLS] and [SEP]."""
         return [self.cls_id, *self.pieces(text), self.sep_id]
 
     def pieces(self, text: str) -> list[int]:
@@ -203,7 +204,7 @@ class WordPiece:
         return ids
 
     def _between(self, text: str) -> list[int]:
-        """The ids of a text in which only tokens that are looked for in folded text are set apart."""
+        """The ids of a text without special tokens, in which folded tokens are separated."""
         if not self._folded:
             return self._ids(text)
         ids: list[int] = []
@@ -212,7 +213,7 @@ class WordPiece:
         return ids
 
     def split(self, text: str) -> list[str]:
-        """A text's words and punctuation marks, cleaned and folded; special tokens are no exception here."""
+        """A text's words and punctuation marks, cleaned and folded; special tokens are split too."""
         if text.isascii():
             text = _CONTROL.sub("", text)
             return _ASCII_WORD.findall(text.lower() if self.lower_case else text)
@@ -238,7 +239,7 @@ class WordPiece:
         )
         fast.pre_tokenizer = tool.pre_tokenizers.BertPreTokenizer()
         fast.add_special_tokens(list(SPECIAL))
-        for token in sorted(self.added, key=lambda token: self.words.index(token.text)):  # the library counts on
+        for token in sorted(self.added, key=lambda token: self.words.index(token.text)):  # the library numbers them on
             fast.add_tokens([tool.AddedToken(token.text, normalized=token.folded, special=not token.folded)])
         return fast
 
@@ -251,14 +252,14 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
     """The pieces of a ``vocab.txt`` by id.
 
     Raises:
-        UserError: the file is missing, not text, too large, without special tokens or with a piece twice.
+        UserError: the file is missing, no text or too large, lacks special tokens, or has a piece twice.
     """
     check_regular(path, missing="no such vocabulary (one piece a line)")
     return checked(path, read_text(path).replace("\r\n", "\n").rstrip("\n").split("\n"))
 
 
 def checked(path: Path, words: Sequence[str]) -> tuple[str, ...]:
-    """The pieces of a file by id, if they are a vocabulary of BERT's; raises UserError as ``read_vocabulary`` does."""
+    """The pieces by id, if they are a vocabulary of BERT's; otherwise raises UserError as ``read_vocabulary``."""
     missing = [token for token in SPECIAL if token not in words]
     if missing:
         raise UserError(f"{path}: not a BERT vocabulary, {' '.join(missing)} missing")

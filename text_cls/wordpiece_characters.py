@@ -1,9 +1,9 @@
-"""What BERT's tokeniser makes of single characters; ``wordpiece.py`` puts them to use."""
+"""BERT's rules for single characters, which ``wordpiece.py`` uses."""
 
 import unicodedata
 from collections.abc import Callable
 
-# The reference's character classes are those of Unicode 8: it takes marks, punctuation and controls assigned later for
+# The reference uses the character classes of Unicode 8: it treats marks, punctuation and controls of later versions as
 # letters, and so must we (found by comparing every code point with tokenizers 0.23 under Unicode 14 and 18).
 _NEWER = """
 61d 7fd 890-89f 8ca-8e2 9fd-9fe a76 afa-aff b53-b55 c04 c3c c77 c84 d00 d3b-d3c d81 eba ece 180f 1885-1886 1abf-1af0
@@ -19,7 +19,7 @@ _CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73
 
 
 class CharacterMap(dict):
-    """What each character becomes, found out when it is first met; for ``str.translate``."""
+    """A table for ``str.translate``; the rule is applied when a character occurs first."""
 
     def __init__(self, rule: Callable[[str], str]) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ _CLASSES = _classes()
 
 
 def _category(character: str) -> str:
-    """The general category, as the reference knows it."""
+    """The general category in the reference's version of Unicode."""
     return _CLASSES.get(ord(character)) or unicodedata.category(character)
 
 
@@ -52,7 +52,7 @@ def _is_punctuation(character: str) -> bool:
 
 
 def cleaned(character: str, split_cjk: bool) -> str:
-    """A character as the first step leaves it: gone, a space, between spaces or as it is."""
+    """The first step for a character: it is removed, replaced by a space, put between spaces, or kept."""
     if character in "\t\n\r":
         return " "
     if character in "\x00\ufffd" or _category(character) in ("Cc", "Cf", "Co"):
@@ -65,10 +65,10 @@ def cleaned(character: str, split_cjk: bool) -> str:
 
 
 def folded(character: str, lower_case: bool, strip_accents: bool) -> str:
-    """A character without its case, or gone if it is an accent, where that is wanted."""
+    """A character in lower case if ``lower_case``; an accent is removed if ``strip_accents``."""
     if strip_accents and _category(character) == "Mn":
         return ""
-    return character.lower() if lower_case else character  # one by one: the reference knows no final sigma
+    return character.lower() if lower_case else character  # alone, because the reference has no final sigma
 
 
 def spaced(text: str) -> str:

@@ -1,20 +1,20 @@
-"""How a text is cut into words: the rules, by name.
+"""Rules for splitting a text into words, by name.
 
-``unicode`` is Unicode's rule (UAX 29, its numbers in brackets) for the scripts that write spaces, with these changes:
+``unicode`` is Unicode's rule (UAX 29, its numbers in brackets) for scripts with spaces, with these changes:
 
-- "." ":" "_" and what stands in numbers do not join words: reviews write "good.The" and "3.5€". An apostrophe (' or ’,
-  kept as ') joins letters and digits. Between letters the other marks that may stand there join: Catalan's middle dot,
-  the hyphenation point, Armenian's abbreviation mark, Hebrew's gershayim (WB6, WB7); between Hebrew letters " does, and
-  an apostrophe or a geresh belongs to the Hebrew letter before it (WB7a-c).
-- Where no spaces are written, a character is a word: in Han and Hiragana one letter, in Thai, Lao, Khmer, Myanmar and
-  their like (line breaking class SA) one grapheme cluster. Katakana is cut from other scripts, its runs are words
-  (WB13); Hangul is a script with spaces.
+- "." ":" "_" and the marks in numbers do not join words, because reviews write "good.The" and "3.5€". An apostrophe ('
+  or ’, kept as ') joins letters and digits. The other marks of the rule join letters only: Catalan's middle dot, the
+  hyphenation point, Armenian's abbreviation mark, Hebrew's gershayim (WB6, WB7). " joins Hebrew letters, and an
+  apostrophe or a geresh belongs to the Hebrew letter before it (WB7a-c).
+- In scripts without spaces, a character is a word: one letter in Han and Hiragana, one grapheme cluster in Thai, Lao,
+  Khmer, Myanmar and similar scripts (line breaking class SA). Katakana is separated from other scripts, and sequences
+  of it are words (WB13); Hangul is a script with spaces.
 
-Combining marks, ZWJ and ZWNJ belong to the letter before them (WB4). Other format characters vanish (soft hyphens,
-directional marks), but a zero-width space cuts. All is done in NFC, after ``str.casefold`` where case is folded.
+Combining marks, ZWJ and ZWNJ belong to the letter before them (WB4). Other format characters are removed (soft hyphens,
+directional marks), but a zero-width space separates words. Texts are in NFC, after ``str.casefold`` if case is folded.
 
-``unicode_runs`` leaves runs of letters of any script together, for subwords; ``0.5`` is the rule of versions up to 0.5,
-which trained models of those versions go on with.
+``unicode_runs`` keeps sequences of letters of any script together, for subwords. ``0.5`` is the rule of versions up to
+0.5, for models that were trained with them.
 """
 
 import functools
@@ -32,18 +32,18 @@ Cut = Callable[[str], list[str]]
 _WORD = r"[^\W_]+(?:['’][^\W_]+)*"
 _ASCII_PUNCTUATION = r"!-/:-@\[-`{-~"
 _PUNCTUATION = rf"[{_ASCII_PUNCTUATION}¡§«·»¿‐-‧‰-⁞、-〃]"
-# Texts of these characters alone are cut by ``re``, several times as fast, into the same words (a test compares every
-# one of them): Latin, Greek, Cyrillic and Hangul, with the signs that English texts have. Left out are marks, what
-# folds or composes into other classes, and what one of the rules above names.
+# Texts that have only the characters listed here are split by ``re``, which is several times as fast and gives the same
+# words (a test compares every character): Latin, Greek, Cyrillic and Hangul, with the signs of English texts. Missing
+# are marks, characters that fold or compose into other classes, and characters in the rules above.
 _NOT_SIMPLE = re.compile(
     r"[^\x00-\xac\xae-\xb5\xb8-\u012f\u0131-\u01ef\u01f1-\u024f\u0370-\u0373\u0386\u0388-\u038a\u038c\u038e\u038f"
     r"\u0391-\u03a1\u03a3-\u03af\u03b1-\u03ff\u0400-\u0482\u048a-\u052f\u2010-\u2026\u2030-\u2043\u20ac\u2122\uac00-\ud7a3]"
 )
 _KEYCAP = r"[0-9#*]\ufe0f?\u20e3"
-_FLAG = r"[\U0001f1e6-\U0001f1ff]{2}"  # \X would look back over all flags before, again and again
+_FLAG = r"[\U0001f1e6-\U0001f1ff]{2}"  # \X would look back over all earlier flags each time
 _KEYCAPS = re.compile(f"({_KEYCAP})")
 _VANISHING = regex.compile(r"[\p{Cf}--[\u200b-\u200d\U000e0020-\U000e007f]]+", regex.V1)  # ZWSP, joiners; flags' tags
-# NFC takes the square of the number of marks on a letter; no script has as many (UAX 15, Stream-Safe Text Format).
+# The time of NFC grows with the square of the marks on a letter; no script has so many (UAX 15, Stream-Safe Format).
 _TOO_MANY_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
 
 _SINGLE = r"\p{Han}\p{Hiragana}"
@@ -62,11 +62,11 @@ _SYMBOL = r"[^\s\x1c-\x1f\p{L}\p{N}\p{M}\p{Z}\p{Cf}\p{Cs}]"
 
 
 class Rule(NamedTuple):
-    """One way to cut texts.
+    """One rule for words.
 
     Attributes:
-        cutter: steps → a function of a text that gives its words.
-        fold: a word as it is looked up among stop words.
+        cutter: steps → function: text → words.
+        fold: word → its form in the list of stop words.
     """
 
     cutter: Callable[[CleaningConfig], Cut]
@@ -74,7 +74,7 @@ class Rule(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Text in NFC without differences of case, of apostrophes, and of characters that vanish."""
+    """Text in NFC, with case and apostrophes folded, and without characters that are removed."""
     return text.lower() if text.isascii() else _composed(text, True)
 
 
@@ -82,9 +82,9 @@ def by_unicode(steps: CleaningConfig, runs: bool = False, fast: bool = True) -> 
     """Unicode's rule.
 
     Args:
-        steps: whether case is folded, and what is a word besides words.
-        runs: whether runs of letters are words in every script.
-        fast: whether simple texts are cut by ``re``; the words are the same.
+        steps: whether case is folded, and whether punctuation and symbols are words.
+        runs: whether sequences of letters are words in every script.
+        fast: whether simple texts are split by ``re``; the words are the same.
     """
     simple, full = _simple_pattern(steps).findall, _full_pattern(steps, runs).findall
     lower_case, keycap = steps.lower_case, r" \1 " if steps.keep_special else " "
@@ -101,7 +101,7 @@ def by_unicode(steps: CleaningConfig, runs: bool = False, fast: bool = True) -> 
 
 
 def as_in_0_5(steps: CleaningConfig) -> Cut:
-    """The rule of versions up to 0.5: combining marks cut."""
+    """The rule of versions up to 0.5, in which combining marks separate words."""
     find, lower_case = _simple_pattern(steps).findall, steps.lower_case
     return lambda text: find((text.lower() if lower_case else text).replace("’", "'"))
 

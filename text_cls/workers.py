@@ -1,4 +1,4 @@
-"""Processes that share the work on many chunks. They end with this process, however it ends, and print nothing."""
+"""Processes that work on many chunks. They end when this process ends, for any reason, and print nothing."""
 
 import contextlib
 import multiprocessing
@@ -15,25 +15,25 @@ from typing import Any, TypeVar
 from files.errors import UserError
 
 _KILLED = (
-    "a process that shares the work on the texts was killed, perhaps for want of memory; free some, or let fewer work "
-    "at a time: taskset -c 0 python …; in a script of your own, begin below if __name__ == '__main__':"
+    "a process that works on the texts was killed, perhaps because memory ran out; free some memory, or use fewer "
+    "processes: taskset -c 0 python …; in a script of your own, begin below if __name__ == '__main__':"
 )
 C = TypeVar("C")
 T = TypeVar("T")
 
 
 def map_in_processes(function: Callable[[Any, C], T], tool: Any, chunks: Sequence[C], workers: int) -> list[T]:
-    """``function(tool, chunk)`` of every chunk, in order.
+    """``function(tool, chunk)`` for every chunk, in order.
 
-    The tool is sent to each process once, so that it can remember from chunk to chunk. Whatever is raised meanwhile, an
-    interruption too, ends the processes at once.
+    The tool is sent to each process once, so that it can keep results between chunks. Any exception here, also an
+    interruption, ends the processes at once.
 
     Raises:
         UserError: a process was killed.
     """
     numbers = iter(range(len(chunks)))
     results: dict[int, T] = {}
-    given: dict[Connection, int] = {}  # who has which chunk
+    given: dict[Connection, int] = {}  # the chunk that each process has
     with _processes(workers) as idle:
         for pipe in idle:
             _send(pipe, (function, tool))
@@ -49,7 +49,7 @@ def map_in_processes(function: Callable[[Any, C], T], tool: Any, chunks: Sequenc
 
 @contextmanager
 def _processes(count: int) -> Iterator[list[Connection]]:
-    """Starts processes and gives the pipes to them; at the end they are killed: they have nothing to lose."""
+    """Starts processes, and yields the pipes to them; at the end the processes are killed, which loses nothing."""
     context = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads may hang
     pipes, processes = [], []
     try:
@@ -71,7 +71,8 @@ def _processes(count: int) -> Iterator[list[Connection]]:
 
 @contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Processes started inside never hear SIGINT, SIGTERM or SIGHUP: a terminal sends them to all, this one decides."""
+    """Processes started inside never receive SIGINT, SIGTERM or SIGHUP, which a terminal sends to all processes: only
+    this process handles them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -101,7 +102,7 @@ def _receive(pipe: Connection) -> Any:
 
 
 def _serve(pipe: Connection) -> None:
-    """The life of a process: a function and a tool, then chunks and answers, until nobody is at the other end."""
+    """The loop of a process: receives function and tool, then answers chunks until the pipe is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     answer = _answers(pipe)
     with contextlib.suppress(EOFError, ConnectionError):
@@ -110,7 +111,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def _answers(pipe: Connection) -> Callable[[Any], tuple[Any, Exception | None]]:
-    """chunk → the function's result, or the error that it or the tool's arrival raised."""
+    """chunk → the function's result, or the error of the function or of receiving the tool."""
     try:
         function, tool = pipe.recv()
     except Exception as error:

@@ -2,8 +2,8 @@
 
 import os
 
-BACKENDS = ("tensorflow", "jax")  # of Keras, that the engine has a file for; the first is the default
+BACKENDS = ("tensorflow", "jax")  # Keras' backends that the engine supports; the first is the default
 
-# What TensorFlow and Keras read when they start; the packages import this module before either of them.
+# TensorFlow and Keras read these when they start; the packages import this module before either of them.
 os.environ.setdefault("KERAS_BACKEND", BACKENDS[0])
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default on CPUs without AVX-512; a tenth faster there

@@ -1,4 +1,4 @@
-"""Exponential moving averages of the weights, with a warm-up, and of rows that are updated now and then."""
+"""Exponential moving averages of the weights, with a warm-up; they also follow updates of single rows of a table."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,9 @@ from training.backends import Rows
 class Averages:
     """average ← d_t·average + (1 − d_t)·weights after every update t, with d_t = min(decay, (1+t)/(10+t)).
 
-    The warm-up makes averages of use in short runs too. Rows of an embedding that were not updated have not moved:
-    their average catches up when they are used or asked for, which gives what updating it in every step would.
+    The warm-up makes averages useful in short runs too. A row of an embedding that was not updated has not changed, so
+    its average is not updated either: it catches up when the row is used or read, with the same result as an update in
+    every step.
 
     Attributes:
         values: the averages.
@@ -31,17 +32,17 @@ class Averages:
         """Creates the averages as variables of an optimizer, beginning at the weights.
 
         Args:
-            optimizer: whose state they are.
-            variables: what is averaged; in bfloat16 small steps would be lost, so the averages of weights in it are
-                those of copies in float32.
+            optimizer: its state includes the averages.
+            variables: the weights to average; for weights in bfloat16 their copies in float32, because bfloat16 would
+                lose small steps.
             decay: of the averages.
-            of_model: the weights themselves, if ``variables`` are copies.
+            of_model: the model's own weights, if ``variables`` are copies.
         """
         self._optimizer, self._decay, self._variables = optimizer, decay, list(variables)
         self._of_model = list(of_model or variables)
         self._iterations = optimizer.iterations
         self.values: list[keras.Variable] = optimizer.add_optimizer_variables(variables, "average")
-        self._averaged_at: list[keras.Variable | None] = []  # [rows] step up to which each row's average is right
+        self._averaged_at: list[keras.Variable | None] = []  # [rows] step of the last update of each row's average
         for average, variable in zip(self.values, variables, strict=True):
             average.assign(variable)
             rows = None
@@ -50,21 +51,21 @@ class Averages:
             self._averaged_at.append(rows)
 
     def update(self, index: int, variable: Any, t: Any) -> None:
-        """After update ``t`` of a whole variable."""
+        """Updates the average after update ``t`` of a whole variable."""
         average, at = self.values[index], self._averaged_at[index]
         self._optimizer.assign_add(average, (1.0 - self._decay_at(t)) * (variable - average.value))
         if at is not None:
             self._optimizer.assign(at, ops.zeros_like(at.value) + t)
 
     def catch_up(self, index: int, variable: Any, rows: Rows, t: Any) -> None:
-        """Before update ``t`` of these rows: the steps in which they were not updated, all at once."""
+        """Before update ``t`` of these rows: averages over all the steps in which they were not updated."""
         average, at, weights = self.values[index], self._averaged_at[index], rows.take(variable)
         assert at is not None
         decay = ops.exp(self._log_decays(t - 1.0) - self._log_decays(rows.take(at)))[:, None]
         rows.put(average, weights + decay * (rows.take(average) - weights))
 
     def update_rows(self, index: int, variable: Any, rows: Rows, t: Any) -> None:
-        """After update ``t`` of these rows."""
+        """Updates the averages of these rows after update ``t``."""
         average, at = self.values[index], self._averaged_at[index]
         assert at is not None
         before = rows.take(average)
@@ -72,7 +73,7 @@ class Averages:
         rows.put(at, ops.zeros_like(rows.take(at)) + t)
 
     def of(self, index: int) -> Any:
-        """The averaged weights of the variable with this index, as of now."""
+        """The averages of the variable with this index, after the last update."""
         average, at = self.values[index].value, self._averaged_at[index]
         if at is None:
             return ops.convert_to_tensor(average)
@@ -82,7 +83,7 @@ class Averages:
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
-        """Inside, the model holds the averages; its own weights wait on the device."""
+        """Inside, the model holds the averages; its own weights are kept on the device and restored afterwards."""
         own = [ops.copy(variable.value) for variable in self._of_model]
         for index, variable in enumerate(self._of_model):
             variable.assign(self.of(index))

@@ -1,16 +1,14 @@
-"""Exact save and restore of everything a run needs to go on as if it had never stopped.
+"""Checkpoints: a run that is restored goes on exactly as if it had never stopped.
 
-One checkpoint is one safetensors file, written whole: the weights that change, the optimizer's variables (with its step
-and averages), the figures logged so far, and in the header the loop's state and the fingerprint of the weights that do
-not change. Random numbers and the position in the data need no place in it: both are pure functions of the seed and the
-step.
+One checkpoint is one safetensors file, written atomically. It holds the weights that change, the optimizer's variables
+(with its step and averages) and the figures logged so far; its header holds the loop's state and the fingerprint of the
+weights that do not change. Random numbers and the position in the data are pure functions of the seed and the step, so
+they need no entry.
 """
 
 import dataclasses
 import hashlib
 import json
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +20,8 @@ from files.errors import UserError
 from files.tensors import check_finite, read_tensors, write_tensors
 from files.writing import move_whole
 from training.hosts import hosts
+from training.named_arrays import Tensors, assign, named_values, named_variables
 from training.optimizers import Optimizer
-from training.randomness import is_seed_state
-
-Tensors = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass
@@ -33,10 +29,11 @@ class State:
     """Where the loop is.
 
     Attributes:
-        step: updates done.
-        seconds: training time so far, evaluations left out.
-        sums: of every figure since the last log line, with their ``count``; on the device until they are asked for.
-        best: the best value of the selecting figure (negated where less is better), and its step.
+        step: number of updates done.
+        seconds: training time so far, without evaluations.
+        sums: of every figure since the last log line, with their ``count``; kept on the device.
+        window_seconds: training time since the last log line that is already in ``seconds``.
+        best, best_step: the best value of the figure of ``--select``, negated if smaller is better, and its step.
         evaluations_since_best: for early stopping.
         stopped: whether training stopped early.
     """
@@ -70,15 +67,15 @@ class State:
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds besides weights: where the loop was, and the lines of ``metrics.jsonl`` until then."""
+    """The part of a checkpoint that is not weights: the loop's state, and the lines of ``metrics.jsonl`` so far."""
 
     state: State
     history: str
 
 
 class Checkpointer:
-    """The checkpoints of a run: ``last.safetensors`` (everything) and the one before it, ``best.safetensors`` (the best
-    weights) and those before them."""
+    """The checkpoints of a run: ``last.safetensors`` (everything) and ``best.safetensors`` (the best weights), and the
+    file before each of them."""
 
     def __init__(
         self,
@@ -88,13 +85,13 @@ class Checkpointer:
         run: str = "",
         say: Callable[[str], None] = print,
     ) -> None:
-        """Called before training: weights that later have other values than now are those that change.
+        """Create it before training: it compares later weights with those of now, to find the weights that change.
 
         Args:
             folder: of the files.
-            model, optimizer: what is saved.
-            run: identity of the run; checkpoints of another are refused.
-            say: told what is damaged.
+            model, optimizer: their variables are saved.
+            run: identity of the run; checkpoints of other runs are refused.
+            say: prints notes about damaged files.
         """
         self.folder, self.model, self.optimizer, self._run, self._say = folder, model, optimizer, run, say
         names = ("last", "next", "previous", "best", "best_before")
@@ -103,16 +100,16 @@ class Checkpointer:
         )
         self._last_is_damaged = False
         self._best_step: int | None = None  # of the weights in ``best``
-        own = _named(model.variables)
+        own = named_variables(model.variables)
         trained = {id(variable) for variable in model.trainable_variables}
         self._fixed = {name: _digest(variable) for name, variable in own.items() if id(variable) not in trained}
 
     def save(self, state: State, history: str = "") -> None:
-        """Writes ``last``; the one before it is kept as ``previous``. Of several hosts the chief does."""
+        """Writes ``last``, and keeps the file before it as ``previous``; on several hosts only the chief writes."""
         if not hosts().chief:
             return
         tensors, about = self._weights()
-        tensors |= _values("optimizer", _named(self.optimizer.variables))
+        tensors |= named_values("optimizer", named_variables(self.optimizer.variables))
         tensors["history"] = np.frombuffer(history.encode(), np.uint8)
         write_tensors(self._next, tensors, about | {"state": state.to_json()})
         if self._last.exists() and not self._last_is_damaged:
@@ -121,7 +118,7 @@ class Checkpointer:
         self._last_is_damaged = False
 
     def save_best(self, state: State) -> None:
-        """Writes the model's present weights as the best; ``last`` may still name those before, so they are kept."""
+        """Writes the model's current weights as the best. ``last`` may still name the best before, so both are kept."""
         if not hosts().chief:
             return
         tensors, about = self._weights()
@@ -131,10 +128,10 @@ class Checkpointer:
         self._best_step = state.step
 
     def restore(self) -> Saved | None:
-        """Loads ``last``, or if it is damaged the one before, into model and optimizer; None if there is none.
+        """Loads ``last``, or ``previous`` if ``last`` is damaged, into model and optimizer; None if there is neither.
 
         Raises:
-            UserError: every checkpoint is damaged, or they are those of another model, run or version.
+            UserError: every checkpoint is damaged, or belongs to another model, run or version.
         """
         path, read = self._newest()
         if read is None:
@@ -145,11 +142,11 @@ class Checkpointer:
         if state.best is not None:
             self._read_best(state.best_step)
         self._assign(path, tensors, about)
-        _assign(path, "optimizer", _named(self.optimizer.variables), tensors)
+        assign(path, "optimizer", named_variables(self.optimizer.variables), tensors)
         return Saved(state, tensors["history"].tobytes().decode())
 
     def saved_step(self) -> int | None:
-        """The step of the checkpoint that ``restore`` would load; None if there is none."""
+        """The step of the checkpoint that ``restore`` would load; None without a checkpoint."""
         try:
             read = self._newest()[1]
         except UserError:
@@ -161,7 +158,8 @@ class Checkpointer:
         self._assign(self._best, *self._read_best(state.best_step))
 
     def _read_best(self, step: int) -> tuple[Tensors, dict[str, str]]:
-        """The weights of this step: in ``best``, or before it, if the run was stopped between ``best`` and ``last``."""
+        """The best weights, of this step; in ``best_before`` if the run was stopped after ``best`` and before ``last``
+        was written."""
         damage = "no such checkpoint"
         for path in (self._best, self._best_before):
             try:
@@ -203,40 +201,40 @@ class Checkpointer:
             )
 
     def _weights(self) -> tuple[Tensors, dict[str, str]]:
-        """The weights that change, and the fingerprint of those that did not."""
-        own = _named(self.model.variables)
+        """The weights that change, and a header with the fingerprint of the weights that have not changed."""
+        own = named_variables(self.model.variables)
         for name in [name for name, digest in self._fixed.items() if digest != _digest(own[name])]:
-            del self._fixed[name]  # statistics of a batch norm, say
+            del self._fixed[name]  # for example, the statistics of a batch norm
         changing = {name: variable for name, variable in own.items() if name not in self._fixed}
         about = {"run": self._run, "fixed": json.dumps(list(self._fixed)), "fixed_sha256": _joined(self._fixed)}
-        return _values("model", changing), about
+        return named_values("model", changing), about
 
     def _assign(self, path: Path, tensors: Tensors, about: dict[str, str]) -> None:
-        own, fixed = _named(self.model.variables), set(json.loads(about["fixed"]))
+        own, fixed = named_variables(self.model.variables), set(json.loads(about["fixed"]))
         digests = {name: digest for name, digest in self._fixed.items() if name in fixed}
         if fixed and _joined(digests) != about["fixed_sha256"]:
             raise UserError(
-                f"{path}: the weights that are not trained are others than when the run began; give it the encoder or "
-                "extractor that it had, or choose another folder"
+                f"{path}: the weights that are not trained differ from those at the start of the run; use the same "
+                "encoder or extractor, or choose another folder"
             )
-        _assign(path, "model", {name: variable for name, variable in own.items() if name not in fixed}, tensors)
+        assign(path, "model", {name: variable for name, variable in own.items() if name not in fixed}, tensors)
         self._fixed = digests
 
 
 def write_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
-    """Writes a model's variables; the states of seed generators, which never change, are left out."""
-    write_tensors(path, _values("model", _named(variables)), {})
+    """Writes a model's variables without the states of seed generators, which never change."""
+    write_tensors(path, named_values("model", named_variables(variables)), {})
 
 
 def load_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
     """Loads a model's variables from a file that ``Checkpointer`` or ``write_weights`` wrote.
 
     Raises:
-        UserError: the file is missing, damaged, of another model, or holds numbers that are not finite.
+        UserError: the file is missing, damaged, of another model, or has numbers that are not finite.
     """
     tensors = read_tensors(path)[0]
     check_finite(path, tensors)
-    _assign(path, "model", _named(variables), tensors)
+    assign(path, "model", named_variables(variables), tensors)
 
 
 def fingerprint(variables: Sequence[keras.Variable], about: str = "") -> str:
@@ -244,7 +242,7 @@ def fingerprint(variables: Sequence[keras.Variable], about: str = "") -> str:
     digest = hashlib.sha256(about.encode())
     for variable in variables:
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
-        digest.update(array.reshape(-1).view(np.uint8).data)  # bytes: Python knows no bfloat16
+        digest.update(array.reshape(-1).view(np.uint8).data)  # as bytes, because Python has no bfloat16
     return digest.hexdigest()
 
 
@@ -254,63 +252,3 @@ def _digest(variable: keras.Variable) -> str:
 
 def _joined(digests: dict[str, str]) -> str:
     return hashlib.sha256(repr(sorted(digests.values())).encode()).hexdigest()
-
-
-def _named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
-    """Variables by path, which a number makes unique where it is not; without the states of seed generators."""
-    seen: Counter[str] = Counter()
-    named = {}
-    for variable in variables:
-        if is_seed_state(variable.path):
-            continue
-        seen[variable.path] += 1
-        number = seen[variable.path]
-        named[variable.path + (f"#{number}" if number > 1 else "")] = variable
-    return named
-
-
-def _values(prefix: str, named: dict[str, keras.Variable]) -> Tensors:
-    return {f"{prefix}/{name}": np.asarray(keras.ops.convert_to_numpy(v)) for name, v in named.items()}
-
-
-def _assign(path: Path, prefix: str, named: dict[str, keras.Variable], tensors: Tensors) -> None:
-    """Checks every name and shape before the first assignment."""
-    found = _of_prefix(prefix, tensors)
-    if found.keys() != named.keys():
-        found, named = _without_counters(found), _without_counters(named)
-    wrong = [f"{name} is missing" for name in named.keys() - found.keys()]
-    wrong += [f"{name} is not in the model" for name in found.keys() - named.keys()]
-    wrong += [
-        f"{name} has shape {found[name].shape}, not {tuple(variable.shape)}"
-        for name, variable in named.items()
-        if name in found and found[name].shape != tuple(variable.shape)
-    ]
-    if wrong:
-        raise UserError(
-            f"{path}: checkpoint of another {prefix}: {len(found)} tensors there, {len(named)} here; {sorted(wrong)[0]}"
-        )
-    for name, variable in named.items():
-        variable.assign(found[name])
-
-
-def _of_prefix(prefix: str, tensors: Tensors) -> Tensors:
-    """The tensors below a prefix; versions before 0.4 wrote PREFIX/PLACE/PATH, and seed generators too."""
-    found = {name.removeprefix(prefix + "/"): array for name, array in tensors.items() if name.startswith(prefix + "/")}
-    if found and all(name.split("/")[0].isdigit() for name in found):
-        ordered = sorted(found, key=lambda name: int(name.split("/")[0]))
-        found = {name.split("/", 1)[1]: found[name] for name in ordered}
-    return {name: array for name, array in found.items() if not is_seed_state(name)}
-
-
-def _without_counters(named: dict[str, Any]) -> dict[str, Any]:
-    """Names without the numbers that Keras gives to layers without a name, which count on within a process.
-
-    Names that become the same are told apart by their order, for which names are sorted by those numbers.
-    """
-    seen: Counter[str] = Counter()
-    result = {}
-    for name in sorted(named, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
-        plain = re.sub(r"_\d+", "", name)
-        seen[plain] += 1
-        result[f"{plain}#{seen[plain]}"] = named[name]
-    return result

@@ -1,4 +1,4 @@
-"""The choices of every task, and of every task that trains."""
+"""The choices that every task has, and those that every task with training has."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ from training.options import Config, option
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig(Config):
-    """What every task takes; the configuration of a task is a subclass."""
+    """The choices of every task; the configuration of a task is a subclass."""
 
     seed: int = option(
         0, "Random seed of everything: splits, weights, order of the data, dropout.", low=0, high=2**32 - 1
@@ -23,7 +23,7 @@ class TaskConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Config):
-    """How a model is trained, whatever the model."""
+    """How a model of any kind is trained."""
 
     batch_size: int = option(64, "Examples in one update, over all replicas.", low=1)
     num_epochs: float | None = option(10.0, "Passes over the training examples. [train_text: by --size]", low=0.0)
@@ -65,9 +65,13 @@ class TrainingConfig(Config):
             raise UserError(f"--patience={self.patience} needs --select: which figure is to improve?")
 
     def resolved(self, steps_per_epoch: int) -> Self:
-        """The same with the numbers of steps that the size of the data gives; raises ValueError without epochs."""
+        """The same with ``num_steps`` and ``eval_every`` computed from the size of the data.
+
+        Raises:
+            ValueError: ``num_epochs`` and ``num_steps`` are both missing.
+        """
         if not self.num_steps and self.num_epochs is None:
-            raise ValueError("neither num_epochs nor num_steps: a task that leaves both open decides before")
+            raise ValueError("neither num_epochs nor num_steps is set: the task has to choose one of them")
         epochs = self.num_epochs or 0.0
         return dataclasses.replace(
             self,

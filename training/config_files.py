@@ -13,10 +13,10 @@ from training.options import C, Config, leaves, with_values
 
 
 def as_flags(config: Config) -> dict[str, str]:
-    """Everything that the result depends on, as ``--flagfile`` reads it; a choice that is None has no line.
+    """Every choice that affects the result, in the form of ``--flagfile``, without choices that are None.
 
     Raises:
-        UserError: a text that a flagfile cannot hold.
+        UserError: a text cannot be written to a flagfile.
     """
     flags = {}
     for leaf in leaves(config):
@@ -34,7 +34,7 @@ def as_flags(config: Config) -> dict[str, str]:
 
 
 def identifying_flags(config: Config) -> dict[str, str]:
-    """``as_flags`` without ``later`` choices that have their default, which images of earlier versions do not name."""
+    """``as_flags`` without ``later`` choices that have their default, because images of earlier versions lack them."""
     defaults = type(config)()
     unchanged = [
         leaf.name for leaf in leaves(config) if leaf.option.later and leaf.value(config) == leaf.value(defaults)
@@ -43,7 +43,7 @@ def identifying_flags(config: Config) -> dict[str, str]:
 
 
 def as_json(config: Config) -> dict[str, Any]:
-    """Everything that the result depends on, nested as the configurations are, for JSON."""
+    """Every choice that affects the result, nested as the configurations are, for JSON."""
     raw: dict[str, Any] = {}
     for leaf in leaves(config):
         if leaf.option.affects_result:
@@ -56,10 +56,10 @@ def as_json(config: Config) -> dict[str, Any]:
 
 
 def from_json(config: C, raw: Mapping[str, Any]) -> C:
-    """What ``as_json`` gave, read back; what is absent is as in ``config``.
+    """``config``, changed by the choices of ``as_json``.
 
     Raises:
-        UserError: a name that the configuration does not have.
+        UserError: the configuration has no choice of this name.
     """
     values = {}
     known = {leaf.path: leaf for leaf in leaves(config)}
@@ -73,7 +73,7 @@ def from_json(config: C, raw: Mapping[str, Any]) -> C:
 
 
 def load(path: Path | str, config: C) -> C:
-    """The configuration of a run folder's ``config.json``; ``config`` says of which class, and what is absent."""
+    """The configuration in a run folder's ``config.json``; ``config`` gives its class and the missing values."""
     file = Path(path)
     try:
         raw = read_object(file)
@@ -94,7 +94,7 @@ def _flat(raw: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[
 
 
 def text_of(value: Any) -> str:
-    """A value as its flag has it."""
+    """A value as the text of its flag."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

@@ -1,6 +1,6 @@
-"""Going on from a finished run, whatever the task: where its model lies, which may be gone once another run has begun.
+"""Starting a run from the weights of a finished run (its source), for any task.
 
-The run that goes on keeps a copy of its source until it is finished, so that the source may be moved or removed then.
+The new run keeps a copy of the source until it is finished, so that the source may be moved or removed after the start.
 """
 
 import shutil
@@ -15,17 +15,17 @@ from files.writing import is_held_back
 from training.run import Run
 from training.run_config import read_own
 
-START = "start"  # the copy of the source in the folder of the run that goes on
+START = "start"  # the copy of the source in the folder of the new run
 
 
 class Origin(NamedTuple):
-    """A finished run that another one starts from.
+    """A finished run that a new run starts from.
 
     Attributes:
-        run: its folder, which may be gone once the other one has begun.
+        run: its folder, which may have been removed since the new run began.
         folder: of its model.
-        fingerprint: of the file of its weights.
-        is_new: whether the run that goes on has still to begin.
+        fingerprint: of its file of weights.
+        is_new: whether the new run has not begun yet.
     """
 
     run: Path
@@ -37,16 +37,16 @@ class Origin(NamedTuple):
 def find_origin(run: Path, weights: str, run_dir: Path | str | None = None) -> Origin:
     """The model of the run of ``--init_from``.
 
-    Where it is gone, what the run in ``run_dir`` has of it stands in: the copy with which it began, or, once it is
-    finished, its own model; nothing is trained then.
+    If it has been removed, the run in ``run_dir`` provides a substitute: its copy of the source, or, if it is finished,
+    its own model, because nothing will be trained.
 
     Args:
-        run: its folder.
-        weights: name of the file of weights in a folder of models.
-        run_dir: of the run that goes on; None where nothing is to be written.
+        run: folder of the source.
+        weights: name of the file of weights in the folder of a model.
+        run_dir: of the new run; None if nothing is written.
 
     Raises:
-        UserError: it has no model, or one that is not finished.
+        UserError: the source has no model, or its training has not ended.
     """
     folder, before = run / "model", None
     if run_dir is not None:
@@ -63,29 +63,29 @@ def find_origin(run: Path, weights: str, run_dir: Path | str | None = None) -> O
 
 
 def inputs_of(fingerprint: str | None) -> dict[str, str]:
-    """What a run depends on besides its configuration and its data: the source's weights; None for no source."""
+    """The entry of ``data.json`` for the source's weights; ``fingerprint`` is None without a source."""
     return {} if fingerprint is None else {"init_from": fingerprint}
 
 
 def keep(run: Run, save: Callable[[Path], None]) -> None:
-    """Has the source saved into the folder of the run that begins with it."""
+    """Saves a copy of the source into the folder of the new run, by ``save``."""
     if not (run.path / START / CONFIG).exists():
         save(run.path / START)
 
 
 def drop(run: Run) -> None:
-    """Removes the copy from the folder of a run that is finished."""
+    """Removes the copy of the source from the folder of a finished run."""
     if not is_held_back(run.path / START):
         shutil.rmtree(run.path / START, ignore_errors=True)
 
 
 def seen_before(run: Path, fingerprints: Mapping[str, str], what: str) -> tuple[str, ...]:
-    """A note where held-out examples are not those of the source, which may have been trained on some of them.
+    """A note if held-out examples differ from those of the source, which may then have been trained on some of them.
 
     Args:
         run: the source's folder.
         fingerprints: of the held-out splits by name.
-        what: the examples are, in the plural.
+        what: plural noun for the examples, such as texts.
     """
     path = run / "data.json"
     if not run.exists():

@@ -1,10 +1,10 @@
 """Random numbers of a step, row by row of the global batch.
 
-Layers that draw ask ``uniform`` or ``kept``. While the engine trains or evaluates, what a row gets is a function of
-(seed, step, row of the global batch) and of how many draws came before: shards, micro-batches, replicas and hosts
-change nothing. Elsewhere, in plain Keras, the layer's own generator draws.
+Layers draw with ``uniform`` or ``kept``. While the engine trains or evaluates, the numbers of a row are a function of
+(seed, step, row of the global batch) and of the number of earlier draws in the call; they do not depend on shards,
+micro-batches, replicas or hosts. Outside the engine, in plain Keras, the layer's own generator draws.
 
-The numbers are those of a counter-based generator (Philox 4×32-10, Salmon et al. 2011), the same on every backend.
+The generator is counter-based (Philox 4×32-10, Salmon et al. 2011), so every backend gives the same numbers.
 """
 
 import math
@@ -16,19 +16,19 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-EVALUATION = -1  # in place of the step: an evaluation draws the same every time
+EVALUATION = -1  # the step of evaluations: each draws the same numbers
 
 
 class Place(NamedTuple):
-    """Where in a run, and in its batch, a call of a model is."""
+    """The position of a model's call in a run and in a batch."""
 
     seed: Any  # of the run
-    step: Any  # updates before it, or EVALUATION
-    row: Any = 0  # of the call's first example, in the global batch
+    step: Any  # number of updates before the call, or EVALUATION
+    row: Any = 0  # number of the call's first example in the global batch
 
 
 class _Scope(threading.local):
-    """Of each thread, since replicas are traced in threads of their own."""
+    """The current place, one per thread: replicas are traced in threads of their own."""
 
     place: Place | None = None
     calls: int = 0
@@ -39,7 +39,7 @@ _SCOPE = _Scope()
 
 @contextmanager
 def drawing_at(place: Place | None) -> Iterator[None]:
-    """Inside, draws are for the rows that begin at ``place``; None: as outside of any."""
+    """Inside, draws are for the rows from ``place`` on; with None the layers' own generators draw."""
     before = _SCOPE.place, _SCOPE.calls
     _SCOPE.place, _SCOPE.calls = place, 0
     try:
@@ -49,11 +49,11 @@ def drawing_at(place: Place | None) -> Iterator[None]:
 
 
 def uniform(shape: Any, seed: Any) -> Any:
-    """[B, …] float32 in [0, 1); in the engine multiples of 2⁻²⁴.
+    """[B, …] float32 in [0, 1); in the engine, multiples of 2⁻²⁴.
 
     Args:
-        shape: its first dimension are the rows of the batch.
-        seed: Keras' seed or generator, for calls outside of the engine.
+        shape: the first dimension is the rows of the batch.
+        seed: Keras' seed or generator, for calls outside the engine.
     """
     at = _next_draw()
     if at is None:
@@ -72,7 +72,7 @@ def kept(shape: Any, rate: float, seed: Any) -> Any:
 def kept_in_256(shape: Any, dropped: int, seed: Any) -> Any:
     """[B, …] bool, False with probability ``dropped`` / 256, at a quarter of the cost of ``kept``.
 
-    A word of 32 bits is drawn for four values; ``shape`` and ``seed`` as in ``uniform``.
+    One 32-bit word is drawn for four values; ``shape`` and ``seed`` as in ``uniform``.
     """
     at = _next_draw()
     if at is None:
@@ -85,15 +85,15 @@ def kept_in_256(shape: Any, dropped: int, seed: Any) -> Any:
 
 
 def words(shape: Any, place: Place, stream: int) -> Any:
-    """[B, …] uint32: the part of one array for the whole batch that begins at row ``place.row``.
+    """[B, …] uint32: the rows from ``place.row`` on of one array for the whole batch.
 
-    Every row begins at a count of its own, so that a part can be drawn without what comes before it: block b of row r
-    has the counter (r · blocks of a row + b, step) and the key (seed, stream), each of two words of 64 bits and of 32.
+    Every row starts at its own count, so rows can be drawn without the rows before them: block b of row r has the
+    counter (r · blocks per row + b, step), two words of 64 bits, and the key (seed, stream), two words of 32 bits.
 
     Args:
         shape: a tuple of integers and scalars.
         place: seed (32 bits), step and row.
-        stream: number of the draw in its step.
+        stream: number of the draw in the call.
     """
     from training.backends import backend
 
@@ -101,7 +101,7 @@ def words(shape: Any, place: Place, stream: int) -> Any:
 
 
 def to_unit(word: Any) -> Any:
-    """The upper 24 bits as float32 in [0, 1); a backend's own floats may be others where XLA compiles."""
+    """The upper 24 bits as float32 in [0, 1). A backend's own conversion may give other floats under XLA."""
     return ops.cast(ops.right_shift(word, ops.convert_to_tensor(8, "uint32")), "float32") * 2.0**-24
 
 
@@ -111,7 +111,7 @@ def is_kept(word: Any, rate: float) -> Any:
 
 
 def _next_draw() -> tuple[Place, int] | None:
-    """Where the call is and how many draws came before; None where the layer's own generator draws."""
+    """The place and the number of earlier draws; None outside the engine, where the layer's own generator draws."""
     if _SCOPE.place is None:
         return None
     stream, _SCOPE.calls = _SCOPE.calls, _SCOPE.calls + 1

@@ -1,4 +1,4 @@
-"""Dropout whose masks do not depend on how a batch is cut up."""
+"""Dropout whose masks do not depend on how a batch is split."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class Dropout(keras.layers.Dropout):
             return inputs
         scale = 1.0 / (1.0 - self.rate) if self.rate < 1.0 else 0.0
         mask = kept(ops.shape(inputs), self.rate, self.seed_generator)
-        return inputs * (ops.cast(mask, inputs.dtype) * scale)  # one product less than from left to right
+        return inputs * (ops.cast(mask, inputs.dtype) * scale)  # one product less than in the order of reading
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

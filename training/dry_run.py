@@ -1,4 +1,4 @@
-"""What one step of a job costs, found by taking it."""
+"""The cost of one training step, measured by running it."""
 
 import itertools
 import math
@@ -16,14 +16,14 @@ from training.train_step import make_train_step
 
 
 class FirstStep(NamedTuple):
-    """What a step summed up, and what it cost, as a phrase."""
+    """The sums of a step's figures, and its cost as text."""
 
     sums: dict[str, float]
     cost: str
 
 
 def first_step(job: Job, placement: Placement, training: TrainingConfig) -> FirstStep:
-    """Takes a batch's step twice, the first time with its compilation; that changes the model."""
+    """Trains twice on one batch; the first step includes the compilation. This changes the model."""
     batches = job.train(0)
     step = make_train_step(job, placement, training, batches.spec)
     with feed(batches, step.prepare) as walk:

@@ -1,12 +1,11 @@
-"""What the engine adds to any optimizer of Keras.
+"""Additions of the engine to any optimizer of Keras.
 
-Gradients arrive summed over the replicas and clipped, so no second reduction follows. Every variable may have a
-learning rate of its own. Weight decay is decoupled (Loshchilov & Hutter 2019), and not for vectors, that is biases and
-norms.
+Gradients are already summed over the replicas and clipped. Every variable may have its own learning rate. Weight decay
+is decoupled (Loshchilov & Hutter 2019) and leaves out vectors, that is biases and norms.
 
-Weights in bfloat16 have a copy in float32 here, which the rule updates: a step of less than 1/256 of a weight, as most
-are, would be lost in bfloat16. So every rule, its state and the averages are those of float32 weights, and the model
-has their rounded values.
+Weights in bfloat16 have a copy in float32 here, and the rule updates the copy: bfloat16 would lose a step of less than
+1/256 of a weight, and most steps are smaller. So the rule, its state and the averages use float32 weights, and the
+model holds the rounded values.
 """
 
 import contextlib
@@ -24,11 +23,11 @@ NARROW = "bfloat16"
 
 
 class Weights:
-    """What a model has, and what the rule updates for it.
+    """The model's weights, and the variables that the rule updates for them.
 
     Attributes:
         of_model: variables of the model.
-        wide: the same, or their copies in float32.
+        wide: the same variables, or their copies in float32 for weights in bfloat16.
     """
 
     def __init__(self, optimizer: keras.Optimizer, variables: Sequence[keras.Variable]) -> None:
@@ -37,7 +36,7 @@ class Weights:
         self._wide_of = {id(variable): wide for variable, wide in zip(variables, self.wide, strict=True)}
 
     def updated(self, variables: Sequence[keras.Variable]) -> list[keras.Variable]:
-        """What the rule updates for some of the model's variables."""
+        """The variables that the rule updates for these variables of the model."""
         return [self._wide_of.get(id(variable), variable) for variable in variables]
 
 
@@ -49,16 +48,16 @@ def _copy(optimizer: keras.Optimizer, variable: keras.Variable) -> keras.Variabl
 
 
 class EngineOptimizer:
-    """Comes before a Keras optimizer among a class's bases.
+    """A mixin: in the bases of a class, it comes before a Keras optimizer.
 
     Args:
         ema_decay: keep moving averages of the weights with this decay; 0 keeps none.
-        rate_of: variable → factor of its learning rate, asked once, in ``build``.
+        rate_of: variable → factor of its learning rate; called once for each variable, in ``build``.
 
     Attributes:
-        by_rows: whether ``update_rows`` updates the rows that an embedding's gradient has; else it becomes dense.
+        by_rows: whether the gradient of an embedding goes to ``update_rows``; otherwise it is made dense.
         averages: of the weights, or None.
-        weights: the model's, once it is built.
+        weights: the model's, after ``build``.
     """
 
     by_rows = False
@@ -73,7 +72,7 @@ class EngineOptimizer:
         self._rates: list[float] = []
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Creates the state and, where asked, the averages; before the first distributed step."""
+        """Creates the state, and the averages if ``ema_decay`` > 0; call it before the first distributed step."""
         if self.built:  # type: ignore[attr-defined]
             return
         self._rates = [self.rate_of(variable) for variable in variables]
@@ -92,9 +91,9 @@ class EngineOptimizer:
         super().apply(grads, trainable_variables)  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """One variable's update; ``gradient`` is dense, or has unique rows of an embedding.
+        """Updates one variable; ``gradient`` is dense, or has unique rows of an embedding.
 
-        ``variable`` is the copy of one in bfloat16, which then gets its values.
+        For weights in bfloat16, ``variable`` is their float32 copy, whose values are then rounded into the weights.
         """
         index = self._get_variable_index(variable)  # type: ignore[attr-defined]
         learning_rate = self._rates[index] * ops.cast(learning_rate, variable.dtype)
@@ -120,26 +119,26 @@ class EngineOptimizer:
             self.assign(of_model, ops.cast(ops.convert_to_tensor(variable), NARROW))  # type: ignore[attr-defined]
 
     def update_dense(self, gradient: Any, variable: Any, index: int, learning_rate: Any) -> None:
-        """The rule, for a whole variable."""
+        """The update rule for a whole variable."""
         super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
 
     def update_rows(self, gradient: RowGradient, variable: Any, index: int, learning_rate: Any, decay: Any) -> None:
-        """The rule with weight decay, for the rows of a gradient; ``decay`` may be None."""
+        """The update rule with weight decay for the rows of a gradient; ``decay`` may be None."""
         raise NotImplementedError
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Inside, the model holds the averaged weights; without ``ema_decay``, its own."""
+        """Inside, the model holds the averaged weights; without ``ema_decay`` its own weights."""
         return self.averages.in_model() if self.averages else contextlib.nullcontext()
 
     def get_config(self) -> dict[str, Any]:
-        """What the rule is made of; a function of rates cannot be kept."""
+        """The configuration of the rule, without ``rate_of``: a function cannot be saved."""
         return super().get_config() | {"ema_decay": self.ema_decay}  # type: ignore[misc]
 
     def _decays(self, variable: Any) -> bool:
         return bool(self.weight_decay) and self._use_weight_decay(variable)  # type: ignore[attr-defined]
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list:
-        return list(grads_and_vars)  # the loop has reduced them, before it clipped
+        return list(grads_and_vars)  # the train step reduced them before it clipped
 
     def _apply_weight_decay(self, variables: Any) -> None:
         """Nothing: ``update_step`` decays in the same pass."""

@@ -14,15 +14,15 @@ from training.placement import multiple_of
 
 
 def make_mapper(function: Callable[[Any], dict[str, Any]], placement: Placement, at_once: int = 1) -> Callable:
-    """Compiles ``function(batch) -> {name: [B, ...]}`` into data set → a stream of {name: array}, one a batch.
+    """Compiles a function of batches into: data set → iterator over {name: array}, one item for each batch.
 
-    Filler rows are dropped; the order is the data set's.
+    Filler rows are dropped; the order is that of the data set.
 
     Args:
-        function: see above.
+        function: batch → {name: [B, ...]}.
         placement: where it runs.
-        at_once: batches that run at a time, where there is one replica: small ones do not fill two cores. The numbers
-            are the same.
+        at_once: number of batches that run in parallel if there is one replica, because a small batch does not fill two
+            cores. The numbers are the same.
     """
     multiple = multiple_of(placement)
     at_once = at_once if placement.replicas == 1 else 1
@@ -45,7 +45,7 @@ def _run(values_of: Map, batches: Iterator[Any], at_once: int) -> Iterator[dict[
     """The values of every batch, in order."""
     first = next(batches, None)
     if first is not None:
-        yield values_of.run(first)  # it is traced here: Keras' settings are those of this thread
+        yield values_of.run(first)  # traces the function in this thread, which has Keras' settings
     if at_once == 1:
         yield from map(values_of.run, batches)
         return
@@ -59,7 +59,7 @@ def _run(values_of: Map, batches: Iterator[Any], at_once: int) -> Iterator[dict[
 
 
 def make_evaluator(function: Callable[[Any], dict[str, Any]], placement: Placement, at_once: int = 1) -> Callable:
-    """``make_mapper``, collected: data set → {name: array with one row an example}."""
+    """As ``make_mapper``, but collected: data set → {name: array with one row for each example}."""
     stream = make_mapper(function, placement, at_once)
 
     def evaluate(batches: Batches) -> dict[str, np.ndarray]:

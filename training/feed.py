@@ -1,4 +1,4 @@
-"""Batches from a generator, made by a thread some batches ahead. The feed belongs to its user, who closes it."""
+"""Batches from a generator, which a thread prepares some batches ahead; leaving the ``with`` block ends the thread."""
 
 import dataclasses
 import queue
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Spec(NamedTuple):
-    """Shape and type of one field of a batch; None is a dimension that differs from batch to batch."""
+    """Shape and type of one field of a batch; None stands for a dimension that differs between batches."""
 
     shape: tuple[int | None, ...]
     dtype: str
@@ -24,13 +24,13 @@ def spec_of(batch: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """A data set: batches that can be walked through again and again.
+    """A data set: batches that can be iterated over any number of times.
 
     Attributes:
-        make: begins a walk; batches are NamedTuples of arrays.
+        make: starts a new iteration; batches are NamedTuples of arrays.
         spec: of every batch, a NamedTuple of ``Spec``.
-        ahead: batches to prepare before they are asked for; 0: each is made when it is asked for, in the same thread.
-            What a model makes must be so: on several devices or hosts it cannot go on beside another computation.
+        ahead: number of batches to prepare in advance; 0: each batch is made on request, in the same thread. Batches
+            that a model computes need 0: on several devices or hosts two computations cannot run at the same time.
     """
 
     make: Callable[[], Iterable[Any]]
@@ -44,13 +44,13 @@ class Batches:
 def endless(
     draw: Callable[[int], tuple[np.ndarray, ...]], count: int, size: int, first_step: int
 ) -> Iterator[list[np.ndarray]]:
-    """Epoch after epoch, cut into batches of ``size``, from batch ``first_step`` on.
+    """Endless epochs, split into batches of ``size``, from batch ``first_step`` on.
 
     Args:
         draw: epoch → arrays [count]; a pure function, so that any batch can be the first.
-        count: examples of an epoch.
-        size: examples of a batch; those at an epoch's end go on in the next.
-        first_step: batches to leave out.
+        count: examples in an epoch.
+        size: examples in a batch; a batch may contain the end of one epoch and the start of the next.
+        first_step: number of batches to skip.
 
     Yields:
         The same arrays, [size] each.
@@ -68,7 +68,7 @@ def endless(
 
 
 def filled_up(batch: Any, multiple: int) -> Any:
-    """The batch with its last row repeated, as filler, until the number of rows is a multiple of ``multiple``."""
+    """The batch, with copies of its last row as filler, so that the number of rows is a multiple of ``multiple``."""
     filler = -len(batch.mask) % multiple
     if not filler:
         return batch
@@ -94,11 +94,11 @@ class _Failure(NamedTuple):
 
 @contextmanager
 def feed(batches: Batches, prepare: Callable[[Any], Any] = lambda batch: batch) -> Iterator[Iterator[Any]]:
-    """A walk through ``batches``, made in a thread that has ended when the block is left, however it is left.
+    """An iterator over ``batches``, which a thread prepares; the thread ends with the block, also after an error.
 
     Args:
-        batches: the data set; an error in it is raised where its batch would have come.
-        prepare: what else is done to a batch in that thread.
+        batches: the data set; an error in it is raised at the place of its batch.
+        prepare: is applied to every batch in that thread.
     """
     if not batches.ahead:
         with closing(prepare(batch) for batch in batches) as walk:
@@ -124,7 +124,7 @@ def feed(batches: Batches, prepare: Callable[[Any], Any] = lambda batch: batch) 
         yield _walk(ready)
     finally:
         stop.set()
-        while thread.is_alive():  # it may be waiting for room
+        while thread.is_alive():  # it may be waiting for space in the queue
             _empty(ready)
             thread.join(0.01)
 

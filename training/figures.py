@@ -2,4 +2,4 @@
 
 
 class Cost(float):
-    """A figure that is better when it is smaller: whoever computes a figure says so, and ``fit`` selects by it."""
+    """A figure that is better if it is smaller, such as a loss; ``fit`` then selects the weights with the smallest."""

@@ -1,4 +1,4 @@
-"""Functions of tensors, compiled or with their gradient, for packages that know no engine."""
+"""Compiled functions of tensors, and functions with their gradient, on any backend."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ from training.backends import backend
 
 
 def compiled(function: Callable) -> Callable:
-    """The function as one graph."""
+    """The function, compiled as one graph."""
     return backend().compiled(function)
 
 
 def with_gradient(function: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
-    """x → ``function(x)`` and the gradient of its sum with regard to x."""
+    """x → ``function(x)`` and the gradient of its sum with respect to x."""
     return backend().with_gradient(function)

@@ -1,7 +1,7 @@
-"""The hosts of a job, and what they agree on.
+"""The hosts of a job, and how they exchange values.
 
-A job on several hosts is one process a host, all with the same command; ``TF_CONFIG`` tells each who they are. The
-first, the chief, alone writes. Every host goes through the same calls in the same order.
+A job on several hosts is one process per host, all with the same command; ``TF_CONFIG`` lists the hosts. Only the first
+host, the chief, writes files. Every host makes the same calls in the same order.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ _EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
-    """Who takes part in a job, and which of them this process is.
+    """The hosts of a job, and which of them this process is.
 
     Attributes:
-        addresses: HOST:PORT of each, the chief's first; empty for a job on one host.
+        addresses: HOST:PORT of each host, the chief's first; empty for a job on one host.
         index: of this process.
     """
 
@@ -37,17 +37,17 @@ class Hosts:
 
     @property
     def count(self) -> int:
-        """How many they are."""
+        """The number of hosts."""
         return max(1, len(self.addresses))
 
     @property
     def chief(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process writes files."""
         return self.index == 0
 
 
 def hosts() -> Hosts:
-    """The hosts that ``TF_CONFIG`` names, for either backend; one without it.
+    """The hosts that ``TF_CONFIG`` names, for either backend; one host if it is not set.
 
     Raises:
         UserError: ``TF_CONFIG`` is not understood.
@@ -75,7 +75,7 @@ def _is_address(text: Any) -> bool:
 
 
 def exchange(value: Any) -> list[Any]:
-    """What every host gives, anything that JSON can hold, in their order."""
+    """The values of all hosts, in their order; values must be JSON. Every host must call it."""
     if hosts().count == 1:
         return [value]
     from training.backends import backend
@@ -84,7 +84,7 @@ def exchange(value: Any) -> list[Any]:
 
 
 def on_chief(function: Callable[[], Any]) -> Any:
-    """What ``function`` returns on the chief, for JSON; the others wait for it, and get its mistake too.
+    """The JSON value that ``function`` returns on the chief; the other hosts wait for it, and get its UserError too.
 
     Raises:
         UserError: the chief's ``function`` raised it.
@@ -106,29 +106,29 @@ def on_chief(function: Callable[[], Any]) -> Any:
 
 
 def check_chief_writes(path: Path, flag: str) -> None:
-    """Raises UserError for a folder of results that lies in the cache, where every host writes."""
+    """Raises UserError for a folder of results inside the cache folder, where every host writes."""
     if hosts().count > 1 and not hosts().chief and not is_held_back(path):
         raise UserError(f"{flag}={path} lies in the cache folder, where every host writes: choose another")
 
 
 def lost(what: str) -> UserError:
-    """The error of a host whose work failed because of another; ``what`` the backend said of it."""
+    """The error of a host that failed because another host failed; ``what`` is the backend's message."""
     told = re.search(r"host \d+ of \d+ \([^\n]*?\): .*?(?= \[\[|\n|$)", what)
     if told:
         return UserError(f"{told[0].strip()} (all hosts have to start again, with the same command)")
     reason = " ".join(what.split())[:150]
     return UserError(
-        f"another host has ended or cannot be reached ({reason}); see what it said, and start all of them again with "
-        "the same command: they go on from the last checkpoint"
+        f"another host has ended or cannot be reached ({reason}); read its output, and start all hosts again with the "
+        "same command: they go on from the last checkpoint"
     )
 
 
 @contextmanager
 def taking_part(cache: Path) -> Iterator[None]:
-    """A task on one of several hosts; on one host, nothing.
+    """The context of a task on several hosts; on one host it does nothing.
 
-    Only the chief writes files, other than those below ``cache``, and says what it does. A host that fails tells the
-    others. All end together.
+    Only the chief prints, and writes files outside ``cache``. A host that fails tells the others. All hosts end
+    together.
     """
     me = hosts()
     if me.count == 1:
@@ -144,7 +144,7 @@ def taking_part(cache: Path) -> Iterator[None]:
         try:
             try:
                 yield
-            except Interrupted:  # all of them are
+            except Interrupted:  # all hosts are interrupted together
                 exchange("end")
                 raise
             exchange("end")
@@ -160,16 +160,16 @@ def taking_part(cache: Path) -> Iterator[None]:
 
 
 def rendezvous(me: Hosts, patience: float = 600.0) -> None:
-    """Waits until every host is there, by a socket on the chief's port, which is free again afterwards.
+    """Waits until every host has connected to a socket on the chief's port, which is closed afterwards.
 
-    The backends' own waits have no end, or hold Python up so that it hears of no signal.
+    The backends' own waiting has no time limit, or blocks Python's handling of signals.
 
     Args:
-        me: this host, and who the others are.
+        me: this host and all others.
         patience: seconds to wait.
 
     Raises:
-        UserError: a host does not come.
+        UserError: a host does not connect.
     """
     host, port = me.addresses[0].rsplit(":", 1)
     end = time.monotonic() + patience
@@ -190,9 +190,9 @@ def rendezvous(me: Hosts, patience: float = 600.0) -> None:
 
 
 def _receive(port: int, me: Hosts, end: float) -> None:
-    """Lets the other hosts go when all of them have come."""
+    """Waits for all other hosts, and then lets them go on."""
     there: dict[int, socket.socket] = {}
-    said = time.monotonic() + 5.0
+    print_at = time.monotonic() + 5.0
     try:
         server = socket.create_server(("", port))
     except OSError as error:
@@ -203,9 +203,9 @@ def _receive(port: int, me: Hosts, end: float) -> None:
             missing = ", ".join(me.addresses[i] for i in range(1, me.count) if i not in there)
             if time.monotonic() > end:
                 raise UserError(f"hosts of TF_CONFIG that have not come: {missing}")
-            if time.monotonic() > said:
+            if time.monotonic() > print_at:
                 print(f"waiting for {missing}", flush=True)
-                said = end
+                print_at = end
             with contextlib.suppress(OSError, ValueError):
                 peer = stack.enter_context(server.accept()[0])
                 peer.settimeout(5.0)
@@ -213,4 +213,4 @@ def _receive(port: int, me: Hosts, end: float) -> None:
         for peer in there.values():
             with contextlib.suppress(OSError):
                 peer.sendall(b"go")
-                peer.recv(1)  # the other side closes first, and the port is free at once
+                peer.recv(1)  # returns when the other side has closed, so that the port is free at once

@@ -1,6 +1,6 @@
-"""Initial weights that are the same on every backend: Keras' initialisers, drawing from NumPy.
+"""Initial weights that are the same on every backend: Keras' initialisers with numbers from NumPy.
 
-Keras' own draw from the backend's generator, so the same seed gives other weights on another backend.
+Keras' own initialisers use the backend's generator, so the same seed gives other weights on another backend.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _CUT = 2.0  # standard deviations at which a truncated normal distribution ends
 
 
 class _Numpy:
-    """Comes before an initialiser of Keras among a class's bases: its numbers, of mean 0 and deviation 1, are ours."""
+    """A mixin for an initialiser of Keras: draws standard normal numbers from NumPy."""
 
     seed: int
 
@@ -23,7 +23,7 @@ class _Numpy:
         return np.random.default_rng(self.seed).standard_normal(shape, np.float32)
 
     def _truncated(self, shape: Sequence[int]) -> np.ndarray:
-        """Numbers beyond the cut are drawn again."""
+        """Normal numbers; numbers beyond the cut are drawn again."""
         rng = np.random.default_rng(self.seed)
         values = rng.standard_normal(shape, np.float32)
         while (outside := np.abs(values) > _CUT).any():
@@ -41,7 +41,7 @@ class RandomNormal(_Numpy, initializers.RandomNormal):
 
 @register
 class TruncatedNormal(_Numpy, initializers.TruncatedNormal):
-    """Normal numbers of at most two ``stddev``."""
+    """Normal numbers, cut at two ``stddev`` from the mean."""
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         return _tensor(self.mean + self.stddev * self._truncated(shape), dtype)

@@ -1,9 +1,9 @@
-"""What a package hands the engine: functions, never a subclass.
+"""The job that a package gives the engine: functions, never a subclass.
 
     loss_fn(batch, training, place) -> {"loss": [B], ...}     # one number per example
 
-and batches whose ``mask`` [B] is 1 for an example and 0 for a filler row. Sums and counts travel apart and are divided
-once, so a ragged last batch, any number of replicas and any number of shards give the same numbers.
+Batches have a ``mask`` [B], 1 for an example and 0 for a filler row. The engine adds up sums and counts separately and
+divides once, so a ragged last batch and any number of replicas or shards give the same numbers.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ Figures = dict[str, float]
 
 
 class Batch(Protocol):
-    """What the engine needs of a batch: a NamedTuple of tensors with one row an example and a ``mask``."""
+    """The engine's view of a batch: a NamedTuple of tensors with one row per example, and a ``mask``."""
 
     mask: Any  # [B] float32
 
@@ -33,22 +33,22 @@ class LossFn(Protocol):
     """Per-example loss and metrics of a batch, each [B]."""
 
     def __call__(self, batch: Any, training: bool, place: Place | None) -> dict[str, Any]:
-        """``place`` is where in the run the batch is: all randomness follows from it; None in evaluation."""
+        """``place`` is the batch's position in the run, which determines all random numbers; None in evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is trained, on what, and how it is judged.
+    """A model with its loss, its data and its evaluation.
 
     Attributes:
         model: its trainable variables are updated.
         optimizer: built on ``model.trainable_variables``, in the strategy's scope.
         loss_fn: see the module's docstring.
         train: step → the endless data set of batches from that step on; a pure function, so that data resumes exactly.
-        evaluate: () → figures on the validation split, those that are better when smaller as ``Cost``; called with the
-            averaged weights where there are any.
-        seed: of dropout and its like.
-        rates: (mean figures, examples per second) → the figures to log in their place, such as tokens per second.
+        evaluate: () → figures on the validation split, as ``Cost`` if smaller is better; called with the averaged
+            weights if there are any.
+        seed: of dropout and other random numbers.
+        rates: (mean figures, examples per second) → the figures to log instead, with tokens per second, for example.
     """
 
     model: keras.Model
@@ -72,12 +72,12 @@ def make_job(
     rate_of: RateOf = lambda variable: 1.0,
     epsilon: float = 1e-6,
 ) -> Job:
-    """A job with the optimizer of its configuration, built where it runs: the one way in which jobs are assembled.
+    """A job with the optimizer of its configuration, built on its devices; all jobs are made by this function.
 
     Args:
         model, loss_fn, train, evaluate, seed, rates: see ``Job``.
         placement: where it runs.
-        training: how, with the number of steps that ``resolved`` gives.
+        training: the configuration after ``resolved``, which fills in the number of steps.
         rate_of, epsilon: see ``make_optimizer``.
     """
     with placement.scope():

@@ -1,4 +1,4 @@
-"""Keras' operations, imported at the first call: registries of functions can be listed without starting a backend."""
+"""Keras' operations, imported at the first call, so that registries of functions can be listed without a backend."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ from training.schedules import SHAPES
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """``peak`` times one of ``SHAPES``; what a Keras optimizer takes as its learning rate."""
+    """``peak`` times one of ``SHAPES``, as the learning rate of a Keras optimizer."""
 
     def __init__(self, shape: str, peak: float, warmup_steps: int, total_steps: int) -> None:
         if shape not in SHAPES:

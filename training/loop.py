@@ -1,4 +1,4 @@
-"""The manual loop: steps, logs, evaluation, selection, checkpoints, resuming and stopping."""
+"""The training loop: steps, logs, evaluation, selection, checkpoints, resuming and stopping."""
 
 import math
 import signal
@@ -24,20 +24,20 @@ from training.stop_signals import heeded
 from training.tensorboard import tensorboard_writer
 from training.train_step import make_train_step
 
-WITHOUT_ASKING = 0.5  # seconds of steps in one call, between looks at whether the user wants to stop
+WITHOUT_ASKING = 0.5  # seconds of steps in one call, between checks whether the user wants to stop
 
 
 def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> State:
-    """Trains to the last step or an early stop, and leaves the best weights in the model.
+    """Trains to the last step or an early stop, and then loads the best weights into the model.
 
-    Restores the run folder's checkpoint first, if there is one: then every figure is bit for bit what it would have
-    been without the interruption. SIGINT, SIGTERM and SIGHUP finish the step, save and raise ``Interrupted``.
+    If the run folder has a checkpoint, training goes on from it, and every figure is bit for bit the figure of a run
+    without interruption. After SIGINT, SIGTERM or SIGHUP the loop finishes the step, saves and raises ``Interrupted``.
 
     Args:
-        job: what is trained.
-        placement: where.
-        run: its folder.
-        training: how, with ``num_steps`` and ``eval_every`` as ``resolved`` gives them.
+        job: the model, its loss and its data.
+        placement: the devices.
+        run: the run folder.
+        training: the configuration after ``resolved``, which fills in ``num_steps`` and ``eval_every``.
 
     Raises:
         UserError: loss, gradient or weights are no longer finite, or ``training.select`` is no validation figure.
@@ -54,7 +54,7 @@ def fit(job: Job, placement: Placement, run: Run, training: TrainingConfig) -> S
     train_step = make_train_step(job, placement, training, batches.spec)
     with _stop_requests() as stop, feed(batches, train_step.prepare) as walk:
         _train(job, train_step, walk, run, training, checkpointer, state, stop)
-    if any(exchange(stop.is_set())):  # perhaps only after the last step, whose checkpoint is there
+    if any(exchange(stop.is_set())):  # even after the last step: its checkpoint is saved
         raise Interrupted(f"stopped after step {state.step}; go on with the same flags and --run_dir={run.path}")
     checkpointer.load_best(state)
     return state
@@ -108,10 +108,10 @@ def _next_boundary(step: int, training: TrainingConfig) -> int:
 
 
 def _check_finite(job: Job, state: State, checkpointer: Checkpointer, weights: bool) -> None:
-    """Refuses to log, evaluate or save numbers that are not finite; ``weights``: looks at every variable too.
+    """Checks the loss and the gradient norm, and with ``weights`` every variable, before they are logged or saved.
 
     Raises:
-        UserError: the loss, the gradient, a weight or the optimizer's state is infinite or no number.
+        UserError: the loss, the gradient, a weight or the optimizer's state is infinite or NaN.
     """
     for name in ("loss", "gradient_norm"):
         value = float(state.sums[name])
@@ -126,7 +126,7 @@ def _check_finite(job: Job, state: State, checkpointer: Checkpointer, weights: b
 
 
 def _remedy(checkpointer: Checkpointer) -> str:
-    """What to do, and the truth about what is kept."""
+    """What the user can do, and which checkpoint is kept."""
     step = checkpointer.saved_step()
     kept = "there is no checkpoint yet" if step is None else f"the checkpoint of step {step} is kept"
     return f"train again with a lower learning rate or a longer warm-up, in another run folder; {kept}"
@@ -159,7 +159,7 @@ def _evaluate(job: Job, run: Run, training: TrainingConfig, checkpointer: Checkp
 
 
 def _score(figure: float) -> float:
-    """Larger is better; what is no number is worse than any."""
+    """The figure with its sign such that larger is better; NaN becomes −∞."""
     if math.isnan(figure):
         return -math.inf
     return -figure if isinstance(figure, Cost) else figure
@@ -167,7 +167,7 @@ def _score(figure: float) -> float:
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """Turns SIGINT, SIGTERM and SIGHUP into an event while inside; a second one interrupts at once."""
+    """Inside, SIGINT, SIGTERM and SIGHUP set an event; a second signal interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -10,9 +10,9 @@ from training.initializers import RandomUniform
 
 
 def add_updates(model: keras.layers.Layer, chosen: Iterable[layers.Dense], rank: int) -> None:
-    """Freezes all of ``model``, and adds updates of ``rank`` to the chosen layers of it.
+    """Freezes ``model``, and adds updates of ``rank`` to its chosen layers.
 
-    B starts at 0, so nothing changes at first.
+    B starts at 0, so the model's outputs do not change at first.
     """
     for variable in model.variables:
         variable.trainable = False
@@ -22,7 +22,7 @@ def add_updates(model: keras.layers.Layer, chosen: Iterable[layers.Dense], rank:
 
 
 def merge_updates(chosen: Iterable[layers.Dense]) -> None:
-    """Adds the updates to the kernels for good, where layers have any, and sets them to zero."""
+    """Adds the updates permanently to the kernels of the layers that have updates, and sets B to zero."""
     for layer in chosen:
         if layer.lora_enabled:
             layer._kernel.assign(layer.kernel)

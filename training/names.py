@@ -1,4 +1,4 @@
-"""Names that users gave, such as those of classes, as they are printed: one line of bounded width."""
+"""Printing users' names, such as names of classes: one line of bounded width."""
 
 import re
 import unicodedata
@@ -9,8 +9,8 @@ MOST = 40  # columns of a name
 def one_line(name: str, most: int = MOST) -> str:
     """The name on one line of at most ``most`` columns, shortened with ….
 
-    White space, controls and unpaired surrogates become one space, invisible marks (of direction, say) nothing; a name
-    of nothing else is quoted.
+    White space, control characters and unpaired surrogates become one space. Invisible marks, such as marks of
+    direction, are removed. A name that consists only of such characters is printed with escapes, in quotation marks.
     """
     invisible = {"Cc": " ", "Cs": " ", "Zl": " ", "Zp": " ", "Cf": ""}
     text = "".join(invisible.get(unicodedata.category(letter), letter) for letter in name[: 100 * most])
@@ -27,12 +27,12 @@ def one_line(name: str, most: int = MOST) -> str:
 
 
 def width(text: str) -> int:
-    """Columns that a terminal gives a text: two for a wide letter, such as a Chinese one, none for a combining mark."""
+    """Columns of a text in a terminal: two for a wide letter, such as a Chinese one, none for a combining mark."""
     return sum(_columns(letter) for letter in text)
 
 
 def padded(text: str, columns: int) -> str:
-    """The text with spaces behind it."""
+    """The text, padded with spaces to ``columns``."""
     return text + " " * (columns - width(text))
 
 

@@ -24,8 +24,8 @@ def classification(
 
     loss = w_y · Σ_k −t_k · (1 − p_k)^γ · log p_k,  t = (1 − ε) · onehot(y) + ε/K,  p = softmax(x + a)
 
-    With ε = 0 it is the focal loss of Lin et al. 2017 (Eq. 5), w being their α. With ε > 0 every term is scaled by the
-    probability of its own class, as in Keras' ``CategoricalFocalCrossentropy``.
+    With ε = 0 this is the focal loss of Lin et al. 2017 (Eq. 5), where w is their α. With ε > 0 every term is scaled by
+    the probability of its own class, as in Keras' ``CategoricalFocalCrossentropy``.
 
     Args:
         logits: x [B, K].
@@ -53,9 +53,9 @@ def classification(
 
 
 def _log_of_others(logits: Any, log_p: Any) -> Any:
-    """[B, K] log(1 − p_k), exact and with a finite gradient where p_k is 0 or 1 in float32.
+    """[B, K] log(1 − p_k), exact and with a finite gradient even if p_k is 0 or 1 in float32.
 
-    Of the likeliest class, 1 − p is summed up from the others; of any other class, p is 1/2 at most.
+    For the likeliest class, 1 − p is the sum over the other classes; for every other class, p is at most 1/2.
     """
     likeliest = ops.one_hot(ops.argmax(logits, axis=-1), logits.shape[-1], dtype="float32") > 0.0
     others = ops.logsumexp(ops.where(likeliest, -1e30, logits), axis=-1, keepdims=True)  # [B, 1]
@@ -75,7 +75,7 @@ def multi_label_classification(
     loss = 1/K · Σ_k −w_k · t_k · (1 − p_k)^γ · log p_k − (1 − t_k) · p_k^γ · log(1 − p_k),
     t = (1 − ε) · y + ε/2,  p = σ(x)
 
-    With ε = 0 it is the focal loss of Lin et al. 2017 (Eq. 5), w being α on positives and 1 on negatives.
+    With ε = 0 this is the focal loss of Lin et al. 2017 (Eq. 5), where w is α on positives and 1 on negatives.
 
     Args:
         logits: x [B, K].
@@ -100,14 +100,14 @@ def multi_label_classification(
 
 
 def seeded_call(model: keras.Model, inputs: Any, training: bool, place: Place | None) -> Any:
-    """Calls ``model`` with its randomness a pure function of ``place``.
+    """Calls ``model``; all its random numbers are a pure function of ``place``.
 
-    Our layers draw by row of the batch (``training.draws``). Seed generators of other layers read (seed + their place
-    in the model, a number of step and row) instead of their own state. So a step draws the same numbers whether or
-    not the run was interrupted before it. Updates of other state (batch-norm statistics) are applied as usual.
+    Our layers draw by row of the batch (``training.draws``). Seed generators of other layers read (seed + their number
+    in the model, a number made of step and row) instead of their own state. So an interruption before a step does not
+    change the numbers it draws. Updates of other state (batch-norm statistics) are applied as usual.
 
     Args:
-        place: where in the run the call is; None in evaluation.
+        place: position of the call in the run; None in evaluation.
     """
     if not training:
         return model(inputs, training=False)
@@ -126,9 +126,9 @@ def seeded_call(model: keras.Model, inputs: Any, training: bool, place: Place | 
 
 
 class _InnerScope(keras.StatelessScope):
-    """A stateless scope in which variables have the values of the scope around it, if there is one.
+    """A stateless scope in which variables have the values of the outer scope, if there is one.
 
-    In Keras' own they would have those that they hold themselves, and gradients of the outer values would be zero.
+    In Keras' own nested scope they have their stored values, and gradients of the outer values would be zero.
     """
 
     def get_current_value(self, variable: keras.Variable) -> Any:

@@ -11,14 +11,14 @@ RateOf = Callable[[Any], float]  # variable → factor of its learning rate
 
 
 class Optimizer(Protocol):
-    """What the engine needs of an update rule; gradients arrive summed over the replicas, and clipped."""
+    """The engine's view of an update rule; gradients are already summed over the replicas and clipped."""
 
-    iterations: Any  # variable, updates done
+    iterations: Any  # variable, number of updates done
     learning_rate: Any  # of the next update
 
     @property
     def variables(self) -> list[Any]:
-        """Its whole state: what a checkpoint keeps."""
+        """The whole state, for checkpoints."""
 
     def build(self, variables: Sequence[Any]) -> None:
         """Creates the state for these variables."""
@@ -27,7 +27,7 @@ class Optimizer(Protocol):
         """One update; a gradient is dense, or ``IndexedSlices`` with unique rows (embeddings)."""
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Inside, the model holds the averaged weights, or its own where none are kept."""
+        """Inside, the model holds the averaged weights, or its own if no averages are kept."""
 
 
 Make = Callable[[Any, "TrainingConfig", RateOf, float], Optimizer]
@@ -40,7 +40,7 @@ def _adamw(schedule: Any, config: "TrainingConfig", rate_of: RateOf, epsilon: fl
 
 
 def _of_keras(name: str, **options: Any) -> Make:
-    """An optimizer of Keras; gradients of embeddings are made dense for it."""
+    """A function that makes an optimizer of Keras; gradients of embeddings are made dense for it."""
 
     def make(schedule: Any, config: "TrainingConfig", rate_of: RateOf, epsilon: float) -> Optimizer:
         import keras

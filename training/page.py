@@ -1,7 +1,7 @@
-"""A self-contained page as HTML: texts are escaped here, and nowhere else.
+"""A self-contained page as HTML; texts are escaped only here.
 
-One file that needs no network and, unless a package's part has one, no script. It is written by pure functions: what is
-shown → HTML.
+The page is one file without network access, and without scripts unless a package's part adds one. Pure functions turn
+the content into HTML.
 """
 
 import base64
@@ -22,16 +22,16 @@ from training.names import MOST, one_line
 from training.page_style import STYLE
 
 PAGE = "report.html"
-# Nothing is loaded from anywhere, and without a script of a part's own none runs, whatever a text holds.
+# The page loads nothing, and runs no script unless a part adds one, whatever the texts contain.
 _POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'"
 _SCRIPTS = "; script-src 'unsafe-inline' 'unsafe-eval'; worker-src blob:"
-_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # what HTML does not allow
-MOST_BYTES = 2**22  # of a picture, unless a package has less room
-_MOST_PIXELS = 10**8  # of a picture that is made smaller
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # HTML does not allow these
+MOST_BYTES = 2**22  # of a picture, unless a package sets a lower limit
+_MOST_PIXELS = 10**8  # of a picture that is reduced in size; larger ones are not read
 
 
 class Section(NamedTuple):
-    """A part of a page with a heading that the menu leads to; ``inside`` is HTML."""
+    """A part of a page with a heading and an entry in the menu; ``inside`` is HTML."""
 
     key: str
     title: str
@@ -44,7 +44,10 @@ class Section(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A section of every page of a kind: its address and title, and what makes it; left out where that is nothing."""
+    """A section of every page of a kind: its address, its title and the function that makes it.
+
+    The section is left out if the function returns nothing.
+    """
 
     key: str
     title: str
@@ -52,21 +55,21 @@ class Part(NamedTuple):
 
 
 def sections(parts: Sequence[Part], run: Any) -> list[Section]:
-    """The sections of a run's page that have something inside."""
+    """The sections of a run's page that are not empty."""
     return [Section(part.key, part.title, inside) for part in parts if (inside := part.made(run))]
 
 
 class Page(NamedTuple):
-    """All that a page is made of.
+    """The content of a page.
 
     Attributes:
-        name: what it is about, a user's name.
-        kind: of what it is a report, for the window's title.
+        name: of the run, chosen by the user; the heading.
+        kind: of the report, for the window's title.
         lead: HTML below the name.
-        sections: its parts, in their order.
-        style: CSS of parts that only this kind of page has.
-        scripts: whether a part brings a script of its own.
-        reload: seconds after which a browser reads the page again; 0: never.
+        sections: in their order.
+        style: CSS for parts that only this kind of page has.
+        scripts: whether a part has a script.
+        reload: seconds after which a browser reloads the page; 0: never.
     """
 
     name: str
@@ -106,12 +109,12 @@ class Page(NamedTuple):
 
 
 def text(value: Any) -> str:
-    """Anything of a user's, inert, and with a direction of its own: marks of direction end with it."""
+    """A user's text, escaped, in an element that limits the effect of its marks of direction."""
     return f"<bdi>{escaped(str(value))}</bdi>"
 
 
 def escaped(value: str) -> str:
-    """A text for an element or a quoted attribute."""
+    """A text, escaped for an element or a quoted attribute."""
     return escape(_NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", value), quote=True)
 
 
@@ -121,19 +124,19 @@ def name(value: str, most: int = MOST) -> str:
 
 
 def names(values: Sequence[str]) -> str:
-    """Several names; said where there is none."""
+    """Several names; ``none`` if there is none."""
     return ", ".join(map(name, values)) or "<i>none</i>"
 
 
 def number(value: Any, form: str = ".4f") -> str:
-    """A figure; a dash where there is none."""
+    """A figure; a dash for anything but a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–"
     return f"{value:{form}}" if math.isfinite(value) else "no number"
 
 
 class Column(NamedTuple):
-    """One column of a table; ``key`` of the rows, whose cells are HTML."""
+    """One column of a table; ``key`` finds its cell, which is HTML, in a row."""
 
     title: str
     key: str
@@ -141,7 +144,7 @@ class Column(NamedTuple):
 
 
 def table(columns: Sequence[Column], rows: Sequence[Mapping[str, str]]) -> str:
-    """A table in a box of its own, which scrolls where it is wider or longer than the box."""
+    """A table in a box, which scrolls if the table is wider or longer than the box."""
     kinds = ['class="n"' if column.is_number else "" for column in columns]
     pairs = list(zip(columns, kinds, strict=True))
     head = "".join(f'<th scope="col" {kind}>{escaped(column.title)}</th>' for column, kind in pairs)
@@ -151,8 +154,14 @@ def table(columns: Sequence[Column], rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def picture(path: Path, alt: str, wide: bool = False, most: int = MOST_BYTES) -> str:
-    """A PNG file inside the page, or a line that it is not there; a ``wide`` one scrolls on a phone. ``most``: see
-    ``image``."""
+    """A PNG file inside the page, or a note that it is missing.
+
+    Args:
+        path: of the file.
+        alt: text in place of the picture.
+        wide: whether it scrolls on a phone.
+        most: see ``image``.
+    """
     if not path.exists():
         return note(f"{path.name} is not there: the same command draws it again.")
     kind = "picture wide" if wide else "picture"
@@ -160,15 +169,15 @@ def picture(path: Path, alt: str, wide: bool = False, most: int = MOST_BYTES) ->
 
 
 def image(path: Path, alt: str, most: int = MOST_BYTES) -> str:
-    """A PNG file as an ``img`` element of at most ``most`` bytes: a larger one becomes a JPEG, and smaller.
+    """A PNG file as an ``img`` element of at most ``most`` bytes: a larger file is converted to a smaller JPEG.
 
-    A file that cannot be read as a picture is said in its place.
+    If the file cannot be read as a picture, a note takes its place.
     """
     if check_regular(path) <= most:
         return _img("png", path.read_bytes(), alt)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the number of pixels is looked at here
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _MOST_PIXELS is checked instead
             with Image.open(path) as opened:
                 if opened.width * opened.height > _MOST_PIXELS:
                     return note(f"{path.name} is too large for this page: {opened.width} × {opened.height} pixels.")
@@ -178,7 +187,7 @@ def image(path: Path, alt: str, most: int = MOST_BYTES) -> str:
 
 
 def drawn(pixels: Image.Image, alt: str, most: int = MOST_BYTES) -> str:
-    """A picture as an ``img`` element, as ``image`` has it."""
+    """A picture in memory as an ``img`` element, as in ``image``."""
     file = io.BytesIO()
     pixels.save(file, "png")
     if len(file.getvalue()) <= most:
@@ -187,7 +196,7 @@ def drawn(pixels: Image.Image, alt: str, most: int = MOST_BYTES) -> str:
 
 
 def _as_jpeg(pixels: Image.Image, most: int) -> bytes:
-    """At most ``most`` bytes, halved in width and height as often as needed; a pixel is always there."""
+    """A JPEG of at most ``most`` bytes, halved in width and height as often as needed, down to one pixel."""
     while True:
         file = io.BytesIO()
         pixels.save(file, "jpeg", quality=85)
@@ -222,17 +231,17 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def beside(*inside: str) -> str:
-    """Parts side by side where there is room."""
+    """Parts side by side if the screen is wide enough."""
     return f'<div class="beside">{"".join(f"<div>{one}</div>" for one in inside)}</div>'
 
 
 def folded(title: str, inside: str) -> str:
-    """A part that is opened by a click."""
+    """A part that a click opens."""
     return f"<details><summary>{escaped(title)}</summary>\n{inside}\n</details>"
 
 
 def flags(file: Path) -> str:
-    """The flags of a run, opened by a click; ``file`` may not be there."""
+    """The flags of a run, which a click opens; empty if ``file`` is missing."""
     inside = read_text(file) if file.exists() else ""
     return folded(f"All flags ({file.name})", f'<pre tabindex="0">{escaped(inside)}</pre>')
 

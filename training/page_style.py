@@ -1,4 +1,4 @@
-"""How a page looks: light and dark, on a phone and on a desk; a package adds the style of parts of its own."""
+"""The style of a page, for light and dark screens of any size; packages add the style of their own parts."""
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b2230; --soft: #5b6577; --line: #dde1e8;

@@ -1,4 +1,4 @@
-"""What the user calls devices → where a job runs."""
+"""The user's ``--devices`` → the placement of a job."""
 
 import ctypes
 import sys
@@ -8,12 +8,12 @@ from training.backends import Placement, backend
 
 
 def make_placement(devices: str = "auto", shards: int = 0) -> Placement:
-    """The placement for a device specification; on several hosts (``training.hosts``) each uses as many devices.
+    """The placement for a device specification; on several hosts (``training.hosts``) it holds for each host.
 
     Args:
-        devices: ``auto`` (every GPU there is, else the CPU), ``cpu``, ``gpu``, or a count of replicas such as
-            ``gpu:2`` or ``cpu:2`` (logical devices, for trying out replicas on any machine).
-        shards: parts of a replica's batch that run side by side; 0: what is fastest.
+        devices: ``auto`` (all GPUs, or the CPU if there is none), ``cpu``, ``gpu``, or a number of replicas such as
+            ``gpu:2`` or ``cpu:2`` (logical devices, to test replicas on any machine).
+        shards: parts of a replica's batch that run in parallel; 0: the fastest number.
 
     Raises:
         UserError: the specification is not understood, there are fewer devices, or a host cannot be reached.
@@ -25,14 +25,14 @@ def make_placement(devices: str = "auto", shards: int = 0) -> Placement:
 
 
 def multiple_of(placement: Placement, micro_batches: int = 1) -> int:
-    """Rows must be a multiple of this to be cut up for all replicas, micro-batches and shards."""
+    """The number of rows must be a multiple of this, so that all replicas, micro-batches and shards get the same."""
     return placement.replicas * placement.shards * micro_batches
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to reuse large buffers instead of handing them back to the kernel after every operation.
+    """Makes glibc reuse large buffers instead of returning them to the kernel after every operation.
 
-    Fresh pages are zeroed by the kernel: on texts of 256 tokens that cost a tenth to a quarter of the step.
+    The kernel fills new pages with zeros: on texts of 256 tokens this took a tenth to a quarter of the step.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,6 +1,6 @@
-"""Pictures of any training run; with the packages' ``plots.py``, the only modules that import matplotlib.
+"""Pictures of any training run. Only this module and the packages' ``plots.py`` import matplotlib.
 
-Figures are made without pyplot, so that no global state of matplotlib changes: in a notebook, plots stay inline.
+Figures are made without pyplot, so matplotlib's global state does not change, and plots in a notebook stay inline.
 """
 
 import itertools
@@ -42,34 +42,34 @@ def new_figure(rows: int = 1, columns: int = 1, **options: Any) -> NewFigure:
 
 
 def drawable(name: str, most: int = MOST) -> str:
-    """A user's name as it is drawn: on one line, shortened, and with \\u4e2d for a letter that no installed font has.
+    """A user's name for a picture: on one line, shortened, with \\u4e2d for a letter that no installed font has.
 
-    Drawn in an element of ``as_written`` it is no formula either.
+    Use it with ``as_written``, so that matplotlib does not read it as a formula.
     """
     plain = (x if _font_of(x) is not None else x.encode("unicode_escape").decode() for x in one_line(name, most))
     return one_line("".join(plain), most)
 
 
 def _font_of(letter: str) -> str | None:
-    """The family of an installed font that has the letter: "" for the one of pictures; None if there is none."""
+    """The family of an installed font that has the letter: "" for the default font; None if there is none."""
     return "" if ord(letter) in _own_letters() else _other_letters().get(ord(letter))
 
 
 @cache
 def _own_letters() -> frozenset[int]:
-    """What the font of pictures has."""
+    """The letters of the default font."""
     return frozenset(_letters(findfont(FontProperties())))
 
 
 @cache
 def _other_letters() -> dict[int, str]:
-    """Letters → the family of an installed font that has it."""
+    """Letter → the family of an installed font that has it."""
     fonts = [font for font in fontManager.ttflist if "emoji" not in font.name.lower()]  # those have no outlines
     return {letter: font.name for font in reversed(fonts) for letter in _letters(font.fname)}
 
 
 def _letters(path: str) -> Iterable[int]:
-    """What a font has; nothing if it cannot be read."""
+    """The letters of a font; none if it cannot be read."""
     try:
         return get_font(path).get_charmap()
     except (OSError, RuntimeError):
@@ -77,7 +77,7 @@ def _letters(path: str) -> Iterable[int]:
 
 
 def as_written(texts: Iterable[Text]) -> None:
-    """Draws these texts of a picture as they are: $ and \\ are no formula, every letter has a font with it."""
+    """Draws these texts of a picture literally: $ and \\ begin no formula, and every letter gets a font that has it."""
     for text in texts:
         text.set_parse_math(False)
         others = dict.fromkeys(filter(None, map(_font_of, text.get_text())))
@@ -86,7 +86,7 @@ def as_written(texts: Iterable[Text]) -> None:
 
 
 def name_ticks(axis: Axes, which: str, names: Sequence[str], places: Sequence[int] | None = None, **style: Any) -> None:
-    """Writes users' names beside the ticks of the axis ``which``, x or y; ``style`` is that of their texts."""
+    """Labels the ticks of the axis ``which``, x or y, with users' names; ``style`` is for the texts."""
     labels = [drawable(name) for name in names]
     ticks = list(range(len(names)) if places is None else places)
     axis.set(**{f"{which}ticks": ticks})
@@ -94,7 +94,7 @@ def name_ticks(axis: Axes, which: str, names: Sequence[str], places: Sequence[in
 
 
 def name_title(axis: Axes, name: str, most: int = MOST, **style: Any) -> None:
-    """Writes a title with users' names in it; ``style`` is that of its text."""
+    """Writes a title with users' names in it; ``style`` is for the text."""
     as_written([axis.set_title(drawable(name, most), parse_math=False, **style)])
 
 
@@ -106,13 +106,13 @@ def name_legend(axis: Axes, handles: Sequence[Any], names: Sequence[str], **styl
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure without white margins, whole or not at all."""
+    """Writes a figure without white margins, atomically."""
     with replacing(path) as draft:
         figure.savefig(draft, format=path.suffix[1:], dpi=120, bbox_inches="tight")
 
 
 def save_image(image: Image.Image, path: Path, **options: Any) -> None:
-    """Writes a picture, whole or not at all; ``options`` are those of ``Image.save``."""
+    """Writes a picture atomically; ``options`` are those of ``Image.save``."""
     with replacing(path) as draft:
         image.save(draft, format=path.suffix[1:], **options)
 
@@ -148,7 +148,7 @@ def training_curves(metrics: Path, path: Path, shown: Sequence[str] = ("loss", "
 
 
 def means(names: Sequence[str], panels: "Mapping[str, Sequence[Mean | None]]", path: Path) -> None:
-    """Draws means with their intervals, one row a name and one panel a figure; small dots are the single values."""
+    """Draws means with their intervals, a row for each name, a panel for each figure; small dots are single values."""
     count = max(1, len(panels))
     figure, grid = new_figure(1, count, figsize=(4 * count + 2, 0.4 * len(names) + 1.4))
     places = range(len(names))[::-1]
@@ -171,7 +171,7 @@ def means(names: Sequence[str], panels: "Mapping[str, Sequence[Mean | None]]", p
 def compared_curves(
     names: Sequence[str], curves: Sequence[Sequence[tuple[int, float]]], figure: str, path: Path
 ) -> None:
-    """Draws one figure of several runs by step, a line each with its name below the axes."""
+    """Draws one figure of several runs by step, one line for each run, with the names below the axes."""
     drawing, grid = new_figure(figsize=(7, 4.2))
     axis = grid[0, 0]
     styles = [(color, line) for line in ("-", "--", ":", "-.") for color in _COLORS]

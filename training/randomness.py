@@ -1,4 +1,4 @@
-"""Python's and NumPy's own random numbers, for as long as a task needs them; seeds as users write them."""
+"""Seeds of Python's and NumPy's generators during a task, and seeds in users' flags."""
 
 import random
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from files.errors import UserError
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Python's and NumPy's generators, which Keras' initialisers read, begin at ``seed`` while inside."""
+    """Inside, Python's and NumPy's generators, which Keras' initialisers use, start from ``seed``."""
     before = random.getstate(), np.random.get_state()
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # the last of several seeds may be one more than NumPy takes
+    np.random.seed(seed % 2**32)  # the last of several seeds may exceed NumPy's largest by one
     try:
         yield
     finally:
@@ -23,10 +23,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def seed_of(weights: str) -> int | None:
-    """The seed of weights that a user calls ``random`` or ``random:SEED``; None for anything else.
+    """The seed in ``--weights=random:SEED``, 0 for ``random``; None for anything else.
 
     Raises:
-        UserError: what follows ``random:`` is no seed.
+        UserError: the text after ``random:`` is no seed.
     """
     kind, colon, seed = weights.partition(":")
     if kind != "random":
@@ -35,11 +35,11 @@ def seed_of(weights: str) -> int | None:
         return 0
     if not (seed.isascii() and seed.isdecimal() and len(seed) <= 10 and int(seed) < 2**32):
         raise UserError(
-            f"--weights={' '.join(weights[:60].split())}: after random: comes a number, its seed, from 0 to {2**32 - 1}"
+            f"--weights={' '.join(weights[:60].split())}: write random:SEED, with a seed from 0 to {2**32 - 1}"
         )
     return int(seed)
 
 
 def is_seed_state(path: str) -> bool:
-    """Whether the variable with this path is the state of a seed generator of Keras, which the engine does not use."""
+    """Whether this is the path of the state of a seed generator of Keras, which the engine does not use."""
     return path.endswith("seed_generator_state")

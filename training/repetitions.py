@@ -1,6 +1,6 @@
-"""One task over seeds, in several variations: means, differences that are paired by seed, and their table.
+"""One task with several seeds and variations: means, differences paired by seed, and a table of them.
 
-A run's figures are the numbers of its ``result.json``; nothing here knows what they mean.
+A run's figures are the numbers of its ``result.json``, of any task.
 """
 
 import csv
@@ -32,7 +32,7 @@ class Interval(NamedTuple):
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Student's interval of the mean over seeds; NaN for fewer than two."""
-    from scipy import stats  # takes a second, and a list of runs needs none of it
+    from scipy import stats  # imported here because it takes a second, and a list of runs does not need it
 
     if len(values) < 2:
         return Interval(float("nan"), float("nan"))
@@ -50,14 +50,14 @@ class Mean(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Runs that differ in their seed alone: a row of the table.
+    """Runs that differ only in their seed: a row of the table.
 
     Attributes:
         data: name of the data set.
         variation: name of the variation.
-        seeds: all of its runs'.
-        results: seed → figures of the runs that are finished.
-        failures: seed → error of the runs that failed.
+        seeds: of all its runs.
+        results: seed → figures of each finished run.
+        failures: seed → error of each failed run.
     """
 
     data: str
@@ -67,19 +67,19 @@ class Group(NamedTuple):
     failures: Mapping[int, str]
 
     def values(self, figure: str) -> dict[int, float]:
-        """Seed → figure, of the runs that have it."""
+        """Seed → figure, for the runs that have it."""
         return {s: self.results[s][figure] for s in self.seeds if s in self.results and figure in self.results[s]}
 
 
 class Cell(NamedTuple):
-    """A figure of a group: its mean, and that of the differences from the first variation on the same data and seed."""
+    """A figure of a group: its mean, and the mean difference from the first variation on the same data and seed."""
 
     own: Mean | None
     difference: Mean | None
 
 
 def figures_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a ``result.json`` but the seed, and the seconds of a step where they follow from it."""
+    """The finite numbers of a ``result.json`` without the seed, and the seconds of a step if they can be computed."""
     numbers = {name: float(value) for name, value in result.items() if _is_number(value) and name != "seed"}
     if numbers.get("steps", 0) > 0 and "train_seconds" in numbers:
         numbers.setdefault(PER_STEP, numbers["train_seconds"] / numbers["steps"])
@@ -87,19 +87,19 @@ def figures_of(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def known_figures(groups: Iterable[Group]) -> list[str]:
-    """The figures that any result has, in the order of the results."""
+    """The figures that occur in any result, in the order of the results."""
     return list(dict.fromkeys(name for group in groups for found in group.results.values() for name in found))
 
 
 def main_figures(known: Iterable[str]) -> list[str]:
-    """Those that are shown unless others are named: what is found on test rows, and the cost."""
+    """The figures that are shown by default: those on test rows, and the cost."""
     known = list(known)
     on_test = [name for name in known if _MAIN.fullmatch(name)] or [name for name in known if name == "test_loss"]
     return on_test + [name for name in known if _COST.fullmatch(name)]
 
 
 def mean_of(values: Sequence[float]) -> Mean | None:
-    """None if there is no value."""
+    """The mean of some values; None if there is no value."""
     if not values:
         return None
     several = len(values) > 1
@@ -108,7 +108,7 @@ def mean_of(values: Sequence[float]) -> Mean | None:
 
 
 def cells(groups: Sequence[Group], figure: str) -> list[Cell]:
-    """A figure of every group; the first group of a data set is what its others are compared with."""
+    """A figure of every group; the other groups of a data set are compared with its first group."""
     firsts: dict[str, Group] = {}
     found = []
     for group in groups:
@@ -120,7 +120,7 @@ def cells(groups: Sequence[Group], figure: str) -> list[Cell]:
 
 
 def markdown(groups: Sequence[Group], figures: Sequence[str]) -> str:
-    """The table, and below it what went wrong; a column of data sets only where there are several."""
+    """The table, and the failures below it; it has a column of data sets only if there are several."""
     several = len({group.data for group in groups}) > 1
     columns = {figure: cells(groups, figure) for figure in figures}
     titles = [*(["data"] if several else []), "variation", "seeds"]
@@ -155,7 +155,7 @@ _LEGEND = (
 
 
 def as_csv(groups: Sequence[Group], figures: Sequence[str]) -> str:
-    """The same in full precision; an empty cell is a number that there is not."""
+    """The table in full precision; the cell of a missing number is empty."""
     parts = ("mean", "sd", "low", "high", "difference", "difference_low", "difference_high")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -173,7 +173,7 @@ def as_csv(groups: Sequence[Group], figures: Sequence[str]) -> str:
 
 
 def write_table(folder: Path, groups: Sequence[Group], figures: Sequence[str], made_by: str) -> str:
-    """Writes ``table.md``, with the command that made it, and ``table.csv``; returns the table."""
+    """Writes ``table.md``, with the command ``made_by``, and ``table.csv``; returns the table."""
     text = markdown(groups, figures)
     write_text(folder / "table.md", f"{text}\nMade by:\n\n    {made_by}\n")
     write_text(folder / "table.csv", as_csv(groups, figures))
@@ -181,7 +181,7 @@ def write_table(folder: Path, groups: Sequence[Group], figures: Sequence[str], m
 
 
 def draw_table(path: Path, groups: Sequence[Group], figures: Sequence[str]) -> None:
-    """Means with their intervals, a panel for each figure."""
+    """Draws means with their intervals, one panel for each figure."""
     from training import plots
 
     several = len({group.data for group in groups}) > 1
@@ -202,7 +202,7 @@ def _row(texts: Sequence[str]) -> str:
 
 
 def _digits(column: Sequence[Cell]) -> int:
-    """Decimals of a column: four for shares, else four digits of the largest mean."""
+    """Decimals of a column: four for shares, otherwise as many as give the largest mean four digits."""
     largest = max((abs(cell.own.mean) for cell in column if cell.own), default=0.0)
     if largest == 0 or 0.1 <= largest < 10:
         return 4
@@ -223,12 +223,12 @@ def _difference_text(mean: Mean | None, digits: int) -> str:
 
 
 def _number(value: float, digits: int, sign: str = "") -> str:
-    """.9750, +12,345: without the zero before the point, as the other tables."""
+    """.9750, +12,345: without the zero before the point, as in the other tables."""
     return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign},.{digits}f}")
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a finite float; an integer may be too long for one."""
+    """Whether the value is a finite number; an integer may be too large for a float."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""The run folder: flags, log, metrics, result. Nothing of a run is written outside it."""
+"""The run folder: flags, log, metrics, result. A run writes no file outside it."""
 
 import contextlib
 import hashlib
@@ -22,14 +22,13 @@ from files.writing import append_text, write_text
 from training.config_files import as_flags, as_json
 from training.hosts import check_chief_writes, hosts, on_chief
 from training.options import Config
-from training.run_config import belongs, older_defaults, read_own
+from training.run_config import belongs, check_data, read_own
 
-_NOTES = "notes"  # of the data: in data.json for a reader; they follow from the rest, in the words of a version
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Writer(Protocol):
-    """Where figures go besides the run folder's own files: TensorBoard, or a page that is looked at meanwhile."""
+    """Receives the figures that are logged: TensorBoard, or a page that is redrawn during the run."""
 
     def __call__(self, step: int, split: str, figures: dict[str, float]) -> None: ...
 
@@ -39,7 +38,7 @@ class Data(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the result should know."""
+        """Notes for readers of the result."""
 
     def describe(self) -> dict[str, Any]:
         """Sizes and fingerprints, for JSON."""
@@ -61,7 +60,7 @@ class Run:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Lets other processes have the folder."""
+        """Unlocks the folder for other processes."""
         self._lock.close()
 
     @classmethod
@@ -73,19 +72,18 @@ class Run:
         inputs: Mapping[str, Any] = _NONE,
         settled: Config | None = None,
     ) -> "Run":
-        """Creates the folder, or opens the one that an earlier run with the same configuration left.
+        """Creates the folder, or opens the folder of an earlier run with the same configuration.
 
         Until the run is closed (it is a context manager), no other process can open it.
 
         Args:
             path: the folder.
-            config: what makes the run what it is; kept in ``config.json``, and in ``flags.txt`` as ``--flagfile``
-                reads it.
-            data: what the run learns from: its description is kept in ``data.json``, its notes go to the log.
-            inputs: what else the result depends on by its content, such as the fingerprint of given weights; kept there
-                too.
-            settled: ``config`` with what data and inputs have decided, where a choice left it to them; the folder of a
-                run that had another choice is refused.
+            config: every choice; kept in ``config.json``, and in ``flags.txt`` in the form of ``--flagfile``.
+            data: the data set: its description is kept in ``data.json``, its notes go to the log.
+            inputs: other inputs that the result depends on, such as the fingerprint of a file of weights; kept in
+                ``data.json`` too.
+            settled: ``config`` with the values that data and inputs decided, for choices such as ``auto``; the folder
+                of a run with other values is refused.
 
         Raises:
             UserError: the folder is in use, for something else or by another process, or belongs to another
@@ -107,18 +105,18 @@ class Run:
         return run
 
     def _take(self, config: Config, inputs: Mapping[str, Any], settled: Config | None) -> None:
-        """Locks the folder and makes it one of this configuration, made of these inputs."""
+        """Locks the folder, and writes or compares its configuration and inputs."""
         path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock.enter_context(alone(path))
-            there = belongs(path, config, settled)  # again: another process may have made the folder meanwhile
-            if not (there and (path / "config.json").exists()):  # folders of versions before 0.3 have none
+            there = belongs(path, config, settled)  # checked again: another process may have made the folder meanwhile
+            if not (there and (path / "config.json").exists()):  # folders of versions before 0.3 lack config.json
                 about = {"task": type(config).__name__, "version": version(), "config": as_json(config)}
                 write_json(path / "config.json", about)
             if not there:
                 text = "".join(f"--{name}={value}\n" for name, value in sorted(as_flags(config).items()))
-                write_text(path / "flags.txt", text)  # last: a folder with it is whole
+                write_text(path / "flags.txt", text)  # last: a folder with flags.txt is complete
             if inputs:
                 self._check_data(inputs, config)
         except Timeout as error:
@@ -127,7 +125,7 @@ class Run:
             raise UserError(f"--run_dir={path} cannot be written: {error.strerror}") from error
 
     def _check_host(self, config: Config, inputs: Mapping[str, Any], settled: Config | None) -> None:
-        """Refuses what a host sees that is another than the chief."""
+        """Raises UserError if a host other than the chief sees another folder than the chief."""
         if not belongs(self.path, config, settled):
             raise UserError(
                 f"--run_dir={self.path} is another folder for this host than for the first of TF_CONFIG; all hosts "
@@ -141,16 +139,16 @@ class Run:
     def check(path: Path | str, config: Config) -> bool:
         """Whether ``path`` is the folder of a run with this configuration; raises as ``open`` does, writes nothing."""
         path = Path(path)
-        as_flags(config)  # refuses what a flagfile cannot hold
+        as_flags(config)  # raises for values that a flagfile cannot hold
         if hosts().count > 1:
-            return False  # the chief says so to all, when the run is opened
+            return False  # ``open`` checks on the chief, which tells the others
         if is_taken(path):
             raise UserError(_taken(path))
         return belongs(path, config)
 
     @property
     def identity(self) -> str:
-        """A hash of what makes the run what it is, for its checkpoints."""
+        """A hash of configuration, data and inputs, which the run's checkpoints carry."""
         files = [self.path / name for name in ("flags.txt", "data.json")]
         return hashlib.sha256(b"\0".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
@@ -159,7 +157,10 @@ class Run:
         return (self.path / "result.json").exists()
 
     def result(self, *figures: str) -> dict[str, Any] | None:
-        """The result, None if the run is not finished; ``figures`` are names of numbers that it must have.
+        """The result; None if the run is not finished.
+
+        Args:
+            figures: names of numbers that the result must have.
 
         Raises:
             UserError: ``result.json`` is damaged.
@@ -177,35 +178,22 @@ class Run:
         return result
 
     def finished(self, headline: str) -> dict[str, Any] | None:
-        """``result``, also printed in one line; on several hosts what the chief finds."""
+        """``result``, with a printed line if there is one; on several hosts the chief reads it for all."""
         result = on_chief(lambda: self.result(headline))
         if result is not None:
             print(f"{self.path}: finished before, {headline.replace('_', ' ')} {result[headline]:.4f}; nothing to do")
         return result
 
     def _check_data(self, description: Mapping[str, Any], config: Config) -> None:
-        now, before = json.loads(json.dumps(description)), self.read_json("data.json")
-        if before is None and (self.has_result() or any(self.path.glob("checkpoints/*"))):
-            raise UserError(
-                f"--run_dir={self.path} has results and no data.json that says what they were made of; choose another "
-                "folder"
-            )
-        before = before or {}  # versions before 0.4 knew of fewer inputs
-        differing = [name for name in before if name != _NOTES and now.get(name) != before[name]]
-        if differing:
-            older = " ".join(older_defaults(self.path, config))
-            remedy = f", or give {older} as its flags.txt: the default was another then" if older else ""
-            raise UserError(
-                f"--run_dir={self.path} was made of other data ({', '.join(differing)}; see its data.json); choose "
-                f"another folder{remedy}"
-            )
+        now = json.loads(json.dumps(description))
+        before = check_data(self.path, now, config, made=self.has_result() or any(self.path.glob("checkpoints/*")))
         if now.keys() - before.keys() and not self.has_result():
             self.write_json("data.json", now)
 
     def resume_at(self, step: int, num_steps: int, history: str = "") -> None:
-        """Forgets figures that were logged past ``step``: they will be logged again, the same.
+        """Removes figures that were logged after ``step``: the same figures will be logged again.
 
-        ``history`` are the lines of ``metrics.jsonl`` until then, as a checkpoint has them.
+        ``history`` are the lines of ``metrics.jsonl`` up to ``step``, which the checkpoint has.
         """
         self.num_steps = num_steps
         self._start = (step, time.monotonic())
@@ -241,14 +229,14 @@ class Run:
         write_json(self.path / name, content)
 
     def picture(self, name: str, draw: Callable[[Path], None]) -> None:
-        """Draws the picture ``name`` of the folder; one that fails is said in a note, and the run goes on.
+        """Draws the picture ``name`` of the folder; if that fails, logs a note, and the run goes on.
 
-        Whatever cannot be had again (``result.json``, the model) is to be written before: a process that is killed for
-        memory while it draws says nothing.
+        Write everything that cannot be made again (``result.json``, the model) before: drawing may exhaust the memory,
+        and the system then kills the process without a message.
 
         Args:
             name: of the file.
-            draw: path of the file → writes it.
+            draw: is called with the path of the file, and writes it.
 
         Raises:
             Interrupted: the user stopped the run meanwhile.
@@ -259,32 +247,32 @@ class Run:
             raise
         except Exception as error:  # MemoryError is one
             lines = str(error).splitlines() or [""]
-            with contextlib.suppress(OSError):  # the disk may be full; the note has been printed
+            with contextlib.suppress(OSError):  # the disk may be full; ``say`` prints before it writes
                 self.say(f"note: {name} could not be drawn: {type(error).__name__}: {lines[0][:200]}")
 
     def missing_picture(self, name: str, draw: Callable[[Path], None]) -> None:
-        """``picture``, if the folder has none of this name: that of a run killed after its result was written."""
+        """``picture``, if the folder lacks it because the run was killed after its result was written."""
         if not (self.path / name).exists():
             self.picture(name, draw)
 
     def read_json(self, name: str) -> Any | None:
-        """The content of ``name`` in the folder, None if it is not there."""
+        """The content of the JSON file ``name`` in the folder; None if there is no such file."""
         return read_own(self.path / name)
 
     def left(self, step: int) -> str:
-        """Minutes and seconds of training that are left, at the pace until ``step``."""
+        """Remaining minutes and seconds of training, at the pace so far."""
         first, start = self._start
         seconds = (time.monotonic() - start) / max(1, step - first) * (self.num_steps - step)
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def new_folder(name: str) -> Path:
-    """A folder under ``runs/`` that is named by what runs and when."""
+    """A folder under ``runs/``, named by the script and the time."""
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def version() -> str:
-    """Of the installed distribution."""
+    """The version of the installed distribution."""
     try:
         return metadata.version("triptych-keras")
     except metadata.PackageNotFoundError:

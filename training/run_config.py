@@ -1,5 +1,6 @@
-"""Whether a folder is that of a run with a configuration."""
+"""Whether a folder belongs to a run with a given configuration, data and inputs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +10,11 @@ from files.writing import is_draft
 from training.config_files import as_flags, text_of
 from training.options import Config, Leaf, Option, leaves
 
+_NOTES = "notes"  # of the data: data.json keeps them for readers only, because a new version may word them differently
+
 
 def read_own(path: Path) -> dict[str, Any] | None:
-    """A JSON file that a run wrote, None if it is not there; raises UserError for a damaged one."""
+    """A JSON file that a run wrote; None if there is none. Raises UserError for a damaged file."""
     try:
         return read_object(path) if path.exists() else None
     except UserError as error:
@@ -19,8 +22,13 @@ def read_own(path: Path) -> dict[str, Any] | None:
 
 
 def belongs(path: Path, config: Config, settled: Config | None = None) -> bool:
-    """Whether the folder is that of a run with this configuration; False if there is none, or nothing of it but what a
-    process left that was killed while it made the folder. ``settled``: see ``Run.open``."""
+    """Whether the folder belongs to a run with this configuration; ``settled``: see ``Run.open``.
+
+    False if there is no folder, or a process was killed while it made the folder.
+
+    Raises:
+        UserError: the folder belongs to another run, or is no run folder.
+    """
     if (path / "flags.txt").exists():
         _check_config(path, config, settled)
         return True
@@ -33,22 +41,49 @@ def belongs(path: Path, config: Config, settled: Config | None = None) -> bool:
     return False
 
 
-def flags_of(path: Path, config: Config) -> dict[str, str]:
-    """What the flags.txt of a run's folder says, by today's names and in today's form; nothing if there is none.
+def check_data(path: Path, now: Mapping[str, Any], config: Config, made: bool) -> dict[str, Any]:
+    """Compares the folder's ``data.json`` with the description of data and inputs.
 
-    ``config`` is of the class whose flags they are; those that it does not have are as they are written.
+    Args:
+        path: the run folder.
+        now: the description, as JSON has it.
+        config: of the run, for the remedy.
+        made: whether the folder has results or checkpoints.
+
+    Returns:
+        The content of ``data.json``; empty if there is none.
+
+    Raises:
+        UserError: the folder was made of other data, or has results without ``data.json``.
+    """
+    before = read_own(path / "data.json")
+    if before is None and made:
+        raise UserError(
+            f"--run_dir={path} has results and no data.json that says what they were made of; choose another folder"
+        )
+    before = before or {}
+    differing = [name for name in before if name != _NOTES and now.get(name) != before[name]]
+    if differing:
+        older = " ".join(_compared(path, config, None).older)
+        remedy = f", or give {older} as its flags.txt: the default was another then" if older else ""
+        raise UserError(
+            f"--run_dir={path} was made of other data ({', '.join(differing)}; see its data.json); choose another "
+            f"folder{remedy}"
+        )
+    return before
+
+
+def flags_of(path: Path, config: Config) -> dict[str, str]:
+    """The flags in a run folder's flags.txt, with today's names and values; empty if there is no such file.
+
+    ``config`` is of the class that the flags belong to; flags that it does not have are returned as written.
     """
     file = path / "flags.txt"
     return _read_flags(file, {leaf.name: leaf for leaf in leaves(type(config)())}) if file.exists() else {}
 
 
-def older_defaults(path: Path, config: Config) -> list[str]:
-    """The flags with which a folder says a default of an earlier version, where the configuration has today's."""
-    return _compared(path, config, None).older
-
-
 def _check_config(path: Path, config: Config, settled: Config | None) -> None:
-    """Raises UserError for the folder of another configuration."""
+    """Raises UserError if the folder has another configuration."""
     about = read_own(path / "config.json") or {}
     task = type(config).__name__
     if about.get("task", task) != task:
@@ -62,14 +97,14 @@ def _check_config(path: Path, config: Config, settled: Config | None) -> None:
 
 
 class _Compared(NamedTuple):
-    """A folder's flags beside those of a configuration: which are others, and which are but older defaults."""
+    """A folder's flags compared with those of a configuration."""
 
-    differing: list[str]
-    older: list[str]
+    differing: list[str]  # flags with other values
+    older: list[str]  # flags with a default of an earlier version, where the configuration has today's default
 
 
 def _compared(path: Path, config: Config, settled: Config | None) -> _Compared:
-    """What the folder does not say had its default, today's or an earlier one."""
+    """A flag that the folder lacks had its default, today's or that of an earlier version."""
     here, defaults, said = as_flags(config), as_flags(type(config)()), flags_of(path, config)
     decided = as_flags((settled or config).settled())
     options = {leaf.name: leaf.option for leaf in leaves(type(config)())}
@@ -89,12 +124,12 @@ def _compared(path: Path, config: Config, settled: Config | None) -> _Compared:
 
 
 def _texts(values: tuple[Any, ...]) -> set[str | None]:
-    """As flags have them."""
+    """Values as flags have them."""
     return {None if value is None else text_of(value) for value in values}
 
 
 def _read_flags(path: Path, known: dict[str, Leaf]) -> dict[str, str]:
-    """The file's flags by today's names and in today's form; versions before 0.3 wrote None for what was not given."""
+    """The file's flags with today's names and values. Versions before 0.3 wrote None for flags that were not set."""
     today = {name: leaf.name for leaf in known.values() for name in leaf.former_names}
     found = {}
     for line in read_text(path).splitlines():

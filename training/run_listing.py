@@ -1,6 +1,6 @@
-"""What run folders say of their runs, to an onlooker: nothing is written, and nothing heavy is imported.
+"""Reads run folders to list runs; it writes nothing and imports nothing heavy.
 
-A folder may be half-written, damaged or no run's at all: what is wrong with it is said in ``Seen.problems``.
+A folder may be incomplete, damaged or no run folder; ``Seen.problems`` lists what is wrong with it.
 """
 
 import json
@@ -16,14 +16,14 @@ from files.documents import parse_json, read_object, read_text
 from files.errors import UserError
 from files.locks import is_held
 
-FINISHED = "finished"  # there is a result
-RUNNING = "running"  # there is none, and a process has the folder
-FAILED = "failed"  # neither, and the log of its output, beside the folder, ends with an error
-STOPPED = "stopped"  # interrupted, killed or failed: the folder does not say; the same command goes on
+FINISHED = "finished"  # it has a result
+RUNNING = "running"  # no result, and a process has locked the folder
+FAILED = "failed"  # no result and no lock, and the log of its output, next to the folder, ends with an error
+STOPPED = "stopped"  # interrupted, killed or failed, the folder does not show which; the same command goes on
 DAMAGED = "damaged"  # its result cannot be read
 NO_RUN = "no run"
 _PROGRESS = re.compile(r" step (\d+)/(\d+)  .*  left (\d+):(\d\d)")  # a line of Run.log
-_TAIL = 2**16  # bytes of a log that are read
+_TAIL = 2**16  # bytes that are read from the end of a log
 
 
 class Best(NamedTuple):
@@ -35,21 +35,22 @@ class Best(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What is known of a run.
+    """A run as its folder shows it.
 
     Attributes:
         path: its folder.
         task: the class of its configuration.
         version: of the distribution that made it.
         state: one of the states above.
-        step, steps: updates done, as far as they are logged, and planned; None: not known, or none.
-        best: by the figure that selects the weights; None before the first evaluation.
-        left: seconds that it will take, of one that is running.
-        moved: when a file of it changed last, in seconds since 1970.
-        flags: its choices, as flags.txt has them.
+        step: number of updates done, according to the log; None if there is none.
+        steps: number of updates planned; None if it is not known.
+        best: of the figure that selects the weights; None before the first evaluation.
+        left: remaining seconds of a running run.
+        moved: time of the last change of one of its files, in seconds since 1970.
+        flags: its choices, as in flags.txt.
         result: the content of result.json.
         validation: the figures of every evaluation, each with its step.
-        problems: what cannot be read, and why it failed.
+        problems: what cannot be read, and why the run failed.
     """
 
     path: Path
@@ -68,12 +69,12 @@ class Seen(NamedTuple):
 
 
 def find_runs(root: Path) -> list[Path]:
-    """Run folders at ``root`` and below it, also those inside of runs, such as a table's."""
+    """Run folders at ``root`` and below it, including runs inside other runs, such as those of a table."""
     return sorted(Path(folder) for folder, _, files in _walk(root) if _is_run(Path(folder), files))
 
 
 def find_others(root: Path, runs: Sequence[Path]) -> list[Path]:
-    """Folders in ``root`` with none of these runs in them; none where ``root`` is a run itself."""
+    """Folders in ``root`` that contain none of these runs; an empty list if ``root`` is a run itself."""
     if root in runs:
         return []
     try:
@@ -90,7 +91,8 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _is_run(path: Path, files: Sequence[str]) -> bool:
-    """``flags.txt`` is written last; before it there is ``config.json``, which models have too, without a task."""
+    """Whether this is a run folder. ``flags.txt`` is written last, after ``config.json``; models have a
+    ``config.json`` too, but without a task."""
     if "flags.txt" in files:
         return True
     try:
@@ -100,7 +102,7 @@ def _is_run(path: Path, files: Sequence[str]) -> bool:
 
 
 def look_at(path: Path) -> Seen:
-    """What a run folder says."""
+    """Reads a run folder."""
     problems: list[str] = []
     about = _object(path / "config.json", problems)
     flags = _flags(path / "flags.txt", problems)
@@ -118,7 +120,7 @@ def look_at(path: Path) -> Seen:
 
 
 def unknown(path: Path) -> Seen:
-    """A folder that is no run's."""
+    """A folder that is no run folder."""
     return Seen(path, "", "", NO_RUN, None, None, None, None, _time_of(path), {}, {}, (), ())
 
 
@@ -137,7 +139,7 @@ def _state(path: Path, finished: bool, problems: list[str]) -> str:
 
 
 def _object(file: Path, problems: list[str]) -> dict[str, Any]:
-    """A JSON object; empty if it is not there or damaged."""
+    """The JSON object in a file; empty if the file is missing or damaged."""
     try:
         return read_object(file) if file.exists() else {}
     except UserError as error:
@@ -146,7 +148,7 @@ def _object(file: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def _flags(file: Path, problems: list[str]) -> dict[str, str]:
-    """The lines of a flags.txt; a folder without it is not whole."""
+    """The flags in a flags.txt; a folder without this file is incomplete, which is a problem."""
     try:
         lines = read_text(file).splitlines()
     except UserError as error:
@@ -157,7 +159,7 @@ def _flags(file: Path, problems: list[str]) -> dict[str, str]:
 
 
 def _metrics(file: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; the last one may be half-written, and is left out then."""
+    """The lines of a metrics.jsonl, without an incomplete last line."""
     try:
         texts = read_text(file).split("\n") if file.exists() else []
         lines = [parse_json(text, f"{file}:{i}") for i, text in enumerate(texts[:-1], 1) if text]
@@ -168,12 +170,12 @@ def _metrics(file: Path, problems: list[str]) -> list[dict[str, Any]]:
 
 
 def _of_file(file: Path, error: UserError) -> str:
-    """The error by the name of the file in its folder."""
+    """The error's message, with the file's name instead of its path and without the remedy."""
     return str(error).replace(str(file), file.name).split(";")[0]
 
 
 class _Progress(NamedTuple):
-    """What the last line of a log with figures says."""
+    """The progress in the last line of figures in a log; ``left`` in seconds."""
 
     step: int
     steps: int
@@ -189,13 +191,13 @@ def _progress(log: Path) -> _Progress | None:
 
 
 def _left(path: Path, last: _Progress | None) -> float | None:
-    """Seconds that are left now, by the last line with figures."""
+    """The remaining seconds, computed from the last line of figures."""
     logged = _time_of(path / "metrics.jsonl")
     return None if last is None or logged is None else max(0.0, last.left - (time.time() - logged))
 
 
 def _tail(file: Path) -> str:
-    """The last lines of a text file; nothing if it cannot be read."""
+    """The last lines of a text file; empty if it cannot be read."""
     try:
         with file.open("rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
@@ -217,8 +219,8 @@ def _best(
     validation: Sequence[Mapping[str, Any]],
     problems: list[str],
 ) -> Best | None:
-    """The figure that selects, at the step of the best weights: the checkpoint knows both, whether less is better or
-    more; of a finished run without its checkpoints the result and the flags do."""
+    """The figure that selects the weights, at the step of the best weights. The checkpoint has both, the figure negated
+    if smaller is better; for a finished run without checkpoints they are found from the result and the flags."""
     kept = _kept(path / "checkpoints" / "last.safetensors", problems)
     found = [line for line in validation if line["step"] == (kept.get("best_step") or result.get("best_step"))]
     if not found:
@@ -264,9 +266,9 @@ def _time_of(path: Path) -> float | None:
 
 
 def differing(runs: Sequence[Seen]) -> dict[str, list[str]]:
-    """The choices in which these runs differ: flag → its text in each, "" where it has none.
+    """The choices in which these runs differ: flag → its text in each run, "" for a run without it.
 
-    A flag that no run of a task has is none of that task's, and is compared among the others.
+    A flag is compared among the runs of those tasks that have it.
     """
     found = {}
     for name in sorted({name for run in runs for name in run.flags}):
@@ -277,7 +279,7 @@ def differing(runs: Sequence[Seen]) -> dict[str, list[str]]:
 
 
 def curve_of(run: Seen, figure: str) -> list[tuple[int, float]]:
-    """A figure of validation rows by step."""
+    """(step, value) of a figure on the validation rows."""
     return [(line["step"], line[figure]) for line in run.validation if _is_number(line.get(figure))]
 
 

@@ -13,7 +13,7 @@ def _ramp(step: Any, warmup: float) -> Any:
 
 
 def _progress(step: Any, warmup: float, total: float) -> Any:
-    """Share of the steps after warm-up that are done, 0 … 1."""
+    """The share of the steps after warm-up that has been done, 0 … 1."""
     return ops.clip((step - warmup) / max(1.0, total - warmup), 0.0, 1.0)
 
 
@@ -23,19 +23,19 @@ def warmup_linear(step: Any, warmup: float, total: float) -> Any:
 
 
 def warmup_cosine(step: Any, warmup: float, total: float) -> Any:
-    """Linear rise, then half a cosine down to 0 at ``total`` (Loshchilov & Hutter 2017)."""
+    """Linear rise, then a fall to 0 at ``total`` along half a cosine wave (Loshchilov & Hutter 2017)."""
     return ops.minimum(_ramp(step, warmup), 0.5 * (1.0 + ops.cos(3.141592653589793 * _progress(step, warmup, total))))
 
 
 def noam(step: Any, warmup: float, total: float) -> Any:
-    """Linear rise, then a fall with 1/√step, 1 at ``warmup`` (§5.3, Vaswani et al. 2017)."""
+    """Linear rise to 1 at ``warmup``, then a fall with 1/√step (§5.3, Vaswani et al. 2017)."""
     del total
     warmup = max(1.0, warmup)
     return ops.minimum((step + 1.0) / warmup, ops.sqrt(warmup / (step + 1.0)))
 
 
 def constant(step: Any, warmup: float, total: float) -> Any:
-    """Linear rise, then the peak."""
+    """Linear rise, then constant."""
     del total
     return _ramp(step, warmup)
 

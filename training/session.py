@@ -1,4 +1,4 @@
-"""Where a task computes: seeds, precision, determinism and devices while it runs, and what they were before, after."""
+"""Seeds, precision, determinism and devices of a task; when the task ends, the settings before it are restored."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,11 +16,12 @@ from training.randomness import seeded
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Inside, layers are built for, and products are computed in, one of the precisions of ``TrainingConfig``.
+    """Inside, layers are built and products are computed in one of the precisions of ``TrainingConfig``.
 
-    ``float32`` is that on every device; ``tf32`` lets GPUs round the factors of products to 10 bits of mantissa;
-    ``mixed_bfloat16`` computes layers in bfloat16 with float32 weights; in ``bfloat16`` the weights are that too, and
-    the optimizer keeps them in float32 (``training.engine_optimizer``). float16 needs loss scaling, and is not offered.
+    ``float32`` is exact float32 on every device; ``tf32`` lets GPUs round the factors of products to 10 bits of
+    mantissa; ``mixed_bfloat16`` computes layers in bfloat16 with float32 weights; with ``bfloat16`` the weights are
+    bfloat16 too, and the optimizer keeps float32 copies (``training.engine_optimizer``). float16 would need loss
+    scaling, and is not supported.
     """
     before = keras.config.dtype_policy()
     with backend().products(tf32=name == "tf32"):
@@ -32,17 +33,17 @@ def precision(name: str) -> Iterator[None]:
 
 
 def precision_now() -> str:
-    """The precision that ``precision`` has set, for artefacts and for keys of the cache."""
+    """The precision that ``precision`` set, for artefacts and for keys of the cache."""
     policy = keras.config.dtype_policy().name
     return "tf32" if policy == "float32" and backend().tf32() else policy
 
 
 @contextmanager
 def session(config: TaskConfig, training: TrainingConfig | None = None) -> Iterator[Placement]:
-    """The placement of a task; ``training`` is how it trains, if it does.
+    """The placement of a task; ``training`` is None for a task without training.
 
     Raises:
-        UserError: devices that are not there, or a batch size that is no multiple of their number.
+        UserError: devices are missing, or the batch size is not a multiple of their number.
     """
     with ExitStack() as stack:
         stack.enter_context(taking_part(cache_of(config.cache_dir)))

@@ -1,4 +1,4 @@
-"""Arrays on disk that all hosts of a job compute together, and the chief alone writes."""
+"""Arrays on disk that all hosts of a job compute together, and only the chief writes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from training.hosts import exchange, hosts
 
 
 class Filling(Protocol):
-    """``files.arrays.GrowingArray``, or what stands for it on a host that does not write."""
+    """The interface of ``files.arrays.GrowingArray`` and of its substitute on hosts that do not write."""
 
     done: int
     array: Any
@@ -31,12 +31,12 @@ class Filling(Protocol):
 def filling(
     path: Path, shape: tuple[int, ...], dtype: str, depends_on: dict[str, Any], renew: bool = False
 ) -> Iterator[Filling]:
-    """``growing_array``, whose rows all hosts compute: what is done is what the chief finds.
+    """``growing_array`` for several hosts; the chief's file decides how many rows are already done.
 
-    Where the block ends, the file is there for all of them.
+    When the block ends, the file is complete for all hosts.
 
     Raises:
-        UserError: as ``growing_array`` does; ``path`` is another file for this host than for the chief.
+        UserError: as in ``growing_array``; or this host does not see the chief's file at ``path``.
     """
     if hosts().count == 1:
         with growing_array(path, shape, dtype, depends_on, renew) as file:
@@ -87,12 +87,12 @@ class _Follower:
             return np.load(self._path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self._path}: what the first host of TF_CONFIG has written there is not seen on this one ({error}); "
-                "all hosts need the same files in --run_dir and --cache_dir"
+                f"{self._path}: this host does not see the file that the first host of TF_CONFIG wrote ({error}); all "
+                "hosts need the same files in --run_dir and --cache_dir"
             ) from error
 
 
 class _Nowhere:
-    """What is assigned to its rows is dropped."""
+    """An array that ignores assignments."""
 
     def __setitem__(self, rows: Any, values: Any) -> None: ...

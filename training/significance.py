@@ -1,7 +1,9 @@
-"""What chance may have made of a figure: bootstrap intervals over rows, and McNemar's test of two classifiers.
+"""The influence of chance on a figure: bootstrap intervals over rows, and McNemar's test of two classifiers.
 
-Shapes: ``N`` rows, ``K`` classes, ``C`` distinct pairs of label and answer, ``R`` resamples. A resample is N rows drawn
-with replacement; an interval holds the middle 95 % of a figure's values over the resamples (Efron 1979).
+A resample is N rows drawn with replacement; an interval contains the middle 95 % of a figure's values over the
+resamples (Efron 1979).
+
+Shapes: ``N`` rows, ``K`` classes, ``C`` distinct pairs of label and answer, ``R`` resamples.
 """
 
 import math
@@ -15,13 +17,13 @@ from scipy.special import bdtr
 from training.repetitions import Interval
 
 RESAMPLES, LEVEL = 1000, 0.95
-_AT_ONCE = 2**22  # rows that are drawn at a time, over resamples
-_MOST = 25 * 10**8  # rows × classes × resamples of an average precision: some seconds; beyond it, fewer resamples
+_AT_ONCE = 2**22  # rows that are drawn at a time, over all resamples
+_MOST = 25 * 10**8  # rows × classes × resamples of an average precision, which take some seconds
 _FEWEST = 100
 
 
 def _interval(values: np.ndarray) -> Interval:
-    """The middle of [R] values; those that are no numbers do not count."""
+    """The interval of [R] values, without those that are not finite."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Interval(math.nan, math.nan)
@@ -30,12 +32,12 @@ def _interval(values: np.ndarray) -> Interval:
 
 
 def _resampled(place: np.ndarray, kinds: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each kind is drawn, [some resamples, kinds], until there are all.
+    """Yields how often each kind is drawn, [some resamples, kinds], until all resamples are drawn.
 
     Args:
         place: [N] the kind of each row.
-        kinds: how many there are.
-        resamples, seed: how many are drawn, and from what.
+        kinds: number of kinds.
+        resamples, seed: of the bootstrap.
     """
     rng, rows = np.random.default_rng(seed), len(place)
     place, step = place.astype(np.int64), max(1, _AT_ONCE // max(1, rows))
@@ -49,7 +51,7 @@ def _resampled(place: np.ndarray, kinds: int, resamples: int, seed: int) -> Iter
 def intervals_of_one_label(
     predicted: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, Interval]:
-    """Of accuracy and macro F1.
+    """Intervals of accuracy and macro F1.
 
     Args:
         predicted: [N] class numbers, −1 for no answer.
@@ -70,26 +72,26 @@ def intervals_of_one_label(
 
 
 class _Group(NamedTuple):
-    """Which cells count for which classes."""
+    """Cells, each with the class that it counts for."""
 
     cells: np.ndarray
     classes: np.ndarray
 
 
 def _groups(true: np.ndarray, guess: np.ndarray) -> tuple[_Group, _Group, _Group]:
-    """Cells as hits, as answers, and as labels of their classes."""
+    """The cells that count as hits, as answers and as labels of a class."""
     hits, answered = np.flatnonzero(true == guess), np.flatnonzero(guess >= 0)
     return _Group(hits, true[hits]), _Group(answered, guess[answered]), _Group(np.arange(len(true)), true)
 
 
 def _indicator(group: _Group, num_cells: int, num_classes: int) -> csr_matrix:
-    """[K, C], 1 where the cell counts for the class."""
+    """[K, C], 1 if the cell counts for the class."""
     ones = np.ones(len(group.cells), np.int64)
     return csr_matrix((ones, (group.classes, group.cells)), (num_classes, num_cells))
 
 
 def _macro_f1(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """[K, R] counts → [R], the mean over all classes."""
+    """[K, R] counts → [R], the mean F1 of all classes."""
     below = predicted + support
     return np.where(below > 0, 2 * hits / np.maximum(below, 1), 0.0).mean(axis=0)
 
@@ -101,14 +103,13 @@ def intervals_of_several_labels(
     seed: int = 0,
     resamples: int | None = None,
 ) -> dict[str, Interval]:
-    """Of mean average precision and macro F1.
+    """Intervals of mean average precision and macro F1.
 
     Args:
         probabilities: [N, K].
         labels: [N, K] of 0 and 1.
         thresholds: [K].
-        seed: of the bootstrap.
-        resamples: of it; ``resamples_for`` if not given.
+        seed, resamples: of the bootstrap; by default ``resamples_for(labels)`` resamples.
     """
     truth, predicted, rows = labels > 0, probabilities >= thresholds, len(labels)
     kind = np.int16 if rows < 2**15 else np.int32  # of sums over a resample
@@ -127,18 +128,18 @@ def intervals_of_several_labels(
 
 
 def resamples_for(labels: np.ndarray) -> int:
-    """1,000; with several labels a text and very many pairs of text and class fewer, so that it takes seconds."""
+    """The number of resamples: 1,000, or fewer for labels [N, K] with very many pairs of row and class, for speed."""
     return RESAMPLES if labels.ndim == 1 else int(np.clip(_MOST // max(1, labels.size), _FEWEST, RESAMPLES))
 
 
 def _average_precision(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Of one class in every resample, no number where none of its rows is drawn; see ``several_labels``.
+    """[R] the average precision of one class (see ``several_labels``); NaN if no row of the class is drawn.
 
-    The ranking is cut into stretches: each ends with rows that have the class, and with all rows of their score.
+    The ranking is divided into stretches. Each ends with rows that have the class and all rows with the same score.
 
     Args:
         scores: [N].
-        truth: [N] whether the row has the class; one has.
+        truth: [N] whether the row has the class; at least one row has it.
         weights: [N, R] how often each row is drawn.
     """
     order = np.argsort(-scores, kind="stable")
@@ -153,37 +154,38 @@ def _average_precision(scores: np.ndarray, truth: np.ndarray, weights: np.ndarra
 
 
 def _sums(rows: np.ndarray, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[stretches, R] sums of the weights of some rows; ``ends`` are the places where stretches of them end."""
+    """[stretches, R] sums of the weights of ``rows`` over each stretch; ``ends`` are the ends of the stretches."""
     ones = np.ones(ends[-1], weights.dtype)
     return csr_matrix((ones, rows[: ends[-1]], np.append(0, ends)), (len(ends), len(weights))) @ weights
 
 
 def _mean(rows: list[np.ndarray], count: int) -> np.ndarray:
-    """[R] the mean of those values that are numbers; 0 if there is none."""
+    """[R] the mean of the finite values; 0 if there is none."""
     values = np.array(rows).reshape(-1, count)
     there = np.isfinite(values)
     return np.where(there, values, 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p of McNemar's test: rows that one of two classifiers alone gets right are a coin's throws.
+    """The exact two-sided p of McNemar's test. Under the null hypothesis, of the rows that exactly one of two
+    classifiers answers correctly, the first answers each with probability 1/2.
 
     Args:
-        only_first, only_second: rows that the first alone, and the second alone, gets right.
+        only_first, only_second: numbers of rows that only the first, and only the second, answers correctly.
     """
     disagreements = only_first + only_second
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), disagreements, 0.5)))
 
 
 def interval_of_accuracy(right: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Of [N] rows that are right or not."""
+    """The interval of an accuracy, from [N] rows answered correctly or not."""
     return interval_of_difference(right, np.zeros(len(right), bool), seed, resamples)
 
 
 def interval_of_difference(
     first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
-    """Of the first's accuracy less the second's on the same rows, each [N] right or not."""
+    """The interval of the first accuracy minus the second on the same rows, each [N] correct or not."""
     gain = first.astype(int) - second.astype(int) + 1  # 0, 1 or 2
     drawn = np.concatenate(list(_resampled(gain, 3, resamples, seed)))
     return _interval((drawn[:, 2] - drawn[:, 0]) / len(first))

@@ -7,5 +7,5 @@ STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 def heeded() -> list[signal.Signals]:
-    """Those that have not been switched off: what is ignored, as under nohup, stays so."""
+    """The signals that are not ignored; a process under nohup goes on ignoring SIGHUP."""
     return [number for number in STOP_SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]

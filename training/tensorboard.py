@@ -1,4 +1,4 @@
-"""A run's figures for TensorBoard, which reads them by itself; TensorFlow is not needed."""
+"""Writes a run's figures for TensorBoard, without TensorFlow."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from training.run import Writer
 
 
 def tensorboard_writer(path: Path) -> Writer:
-    """Writes figures as TensorBoard scalars under ``path/tensorboard``, one file a split.
+    """Writes figures as TensorBoard scalars under ``path/tensorboard``, one file for each split.
 
     Raises:
         UserError: TensorBoard is not installed.

@@ -12,7 +12,7 @@ from training.placement import multiple_of
 def make_train_step(job: Job, placement: Placement, training: TrainingConfig, spec: Any) -> TrainStep:
     """Compiles the update of a job for batches of this ``spec``.
 
-    Where batches differ in their number of rows, they are filled up to be cut up.
+    If batches differ in their number of rows, filler rows are added so that all parts of a batch have equal size.
     """
     multiple = multiple_of(placement, training.accumulate) if spec.mask.shape[0] is None else 1
     step = placement.train_step(job, training, spec)

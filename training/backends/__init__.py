@@ -1,7 +1,7 @@
-"""What differs between TensorFlow and JAX, behind one interface: one file a backend, chosen by ``KERAS_BACKEND``.
+"""The differences between TensorFlow and JAX behind one interface: one file for each, chosen by ``KERAS_BACKEND``.
 
-A backend's file has the functions of ``Backend`` and makes ``Placement``s. Nothing else in the project asks which one
-it is.
+A backend's file has the functions of ``Backend`` and makes ``Placement``s. No other code of the engine depends on which
+backend it is.
 """
 
 import importlib
@@ -26,12 +26,12 @@ Function = Callable[[Any], dict[str, Any]]  # batch → {name: [B, ...]}
 
 
 class TrainStep(NamedTuple):
-    """Updates of the weights.
+    """Compiled updates of the weights.
 
     Attributes:
-        prepare: a batch of arrays → what ``run`` walks through; called in the thread of the feed.
-        run: (prepared batches, updates before, number of updates, sums so far) → sums, after so many updates. Values of
-            ``loss_fn``, ``count``, and the gradient norm before clipping are added to the sums.
+        prepare: batch of arrays → item of the iterator that ``run`` takes; called in the thread of the feed.
+        run: (iterator over prepared batches, number of earlier updates, number of updates, sums so far) → sums. It adds
+            the values of ``loss_fn``, ``count`` and the gradient norm before clipping to the sums.
     """
 
     prepare: Callable[[Any], Any]
@@ -42,8 +42,8 @@ class Map(NamedTuple):
     """A compiled function of batches.
 
     Attributes:
-        prepare: a batch of arrays → what ``run`` takes; called in the thread of the feed.
-        run: → {name: array}, the rows of all hosts in the order of the batch, with ``mask``.
+        prepare: batch of arrays → argument of ``run``; called in the thread of the feed.
+        run: prepared batch → {name: array}, the rows of all hosts in the order of the batch, with ``mask``.
     """
 
     prepare: Callable[[Any], Any]
@@ -54,8 +54,8 @@ class Placement(Protocol):
     """Where a job runs.
 
     Attributes:
-        replicas: parts of a batch on different devices, over all hosts.
-        shards: parts of a replica's batch, run side by side.
+        replicas: number of parts of a batch on different devices, over all hosts.
+        shards: number of parts of a replica's batch that run in parallel.
     """
 
     @property
@@ -65,13 +65,13 @@ class Placement(Protocol):
     def shards(self) -> int: ...
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Variables that are made inside can be used in all replicas."""
+        """Variables that are created inside can be used in all replicas."""
 
     def train_step(self, job: "Job", training: "TrainingConfig", spec: Any) -> TrainStep:
-        """Compiles the update of a job, for batches of this spec whose rows can be cut up for all parts."""
+        """Compiles the update of a job for batches of this spec, whose rows can be divided equally into all parts."""
 
     def map(self, function: Function, spec: Any) -> Map:
-        """Compiles a function of batches of this spec, which draws as ``EVALUATION`` does."""
+        """Compiles a function of batches of this spec; its random numbers are those of the step ``EVALUATION``."""
 
 
 class Rows(Protocol):
@@ -81,11 +81,11 @@ class Rows(Protocol):
         """Those rows, or all of them."""
 
     def put(self, table: Any, values: Any) -> None:
-        """Assigns what ``take`` gave to those rows alone."""
+        """Assigns values of the shape that ``take`` returns to those rows only."""
 
 
 class RowGradient(NamedTuple):
-    """The gradient of a table whose other rows have none: ``values`` [n, D] of what ``rows.take`` gives."""
+    """The gradient of a table by rows: ``values`` [n, D] for the rows that ``rows.take`` returns, 0 elsewhere."""
 
     rows: Rows
     values: Any
@@ -98,34 +98,34 @@ class Backend(Protocol):
         """See ``training.placement.make_placement``; ``kind`` is auto, cpu or gpu, ``count`` of devices."""
 
     def exchange(self, text: str) -> list[str]:
-        """What every host of the job gives, in the hosts' order; all of them must call it."""
+        """The texts of all hosts of the job, in the hosts' order; every host must call it."""
 
     def failure_of_another(self, error: BaseException) -> str | None:
-        """What is known of another host's failure, if that is what an error of this one comes from."""
+        """The message about another host's failure if it caused ``error``; None otherwise."""
 
     def leave(self, message: str) -> None:
-        """This host ends, and waits for no other; they fail when they next wait for it, with its message if any."""
+        """Ends this host without waiting for the others; they fail when they next wait for it, with its message."""
 
     def tf32(self) -> bool:
-        """Whether products of float32 are rounded to TensorFloat-32, where the device can."""
+        """Whether float32 products are rounded to TensorFloat-32 on devices that support it."""
 
     def products(self, tf32: bool) -> AbstractContextManager[None]:
-        """Inside, they are rounded so, or they never are."""
+        """Inside, ``tf32`` switches this rounding on or off."""
 
     def deterministic(self) -> AbstractContextManager[None]:
-        """Inside, operations are repeatable on GPUs too."""
+        """Inside, operations on GPUs give the same results in every run."""
 
     def compiled(self, function: Callable) -> Callable:
         """A function of tensors, compiled."""
 
     def with_gradient(self, function: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
-        """x → ``function(x)`` and the gradient of its sum with regard to x."""
+        """x → ``function(x)`` and the gradient of its sum with respect to x."""
 
     def words(self, shape: Any, place: "Place", stream: int) -> Any:
         """[B, …] uint32: see ``training.draws``."""
 
     def rows_of(self, gradient: Any, variable: Any) -> RowGradient | None:
-        """The gradient of an embedding's table by rows; None for any other."""
+        """The gradient of an embedding table by rows; None for other variables."""
 
     def dense(self, gradient: Any) -> Any:
         """The gradient as one tensor of the variable's shape."""
@@ -139,10 +139,10 @@ class Backend(Protocol):
 
 @cache
 def backend() -> Backend:
-    """The one that Keras runs on.
+    """The functions for the backend that Keras uses.
 
     Raises:
-        UserError: the engine has none for it.
+        UserError: the engine does not support this backend.
     """
     name = keras.backend.backend()
     if name not in BACKENDS:

@@ -1,4 +1,4 @@
-"""JAX: one program over all devices, which XLA cuts up along the rows of a batch."""
+"""JAX: one program over all devices; XLA divides it along the rows of a batch."""
 # long: one file a backend
 # ruff: noqa: D103  # see ``training.backends``
 
@@ -34,9 +34,9 @@ from training.job import Job
 from training.placement import keep_freed_memory
 from training.randomness import is_seed_state
 
-_SETTINGS: Any = jax.config  # its attributes are made when it is imported
-SOON = 0.1  # seconds that compiling may take without being kept
-logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # it tells of every kind of device that is not here
+_SETTINGS: Any = jax.config  # typed Any because JAX creates its attributes at import
+SOON = 0.1  # seconds: programs that compile faster are not kept in the cache
+logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # it logs every kind of device that is missing
 
 
 # ---------------------------------------------------------------------------------------------------------- placement
@@ -44,7 +44,7 @@ logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # it tells o
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Devices that each have all variables and a part of the batch's rows."""
+    """Devices; each holds all variables and a part of the batch's rows."""
 
     devices: tuple[Any, ...]
     shards: int = 1
@@ -60,7 +60,7 @@ class Placement:
         trained = job.model.trainable_variables
         others = [*job.model.non_trainable_variables, *job.optimizer.variables]
         variables = [*trained, *(variable for variable in others if not is_seed_state(variable.path))]
-        names: list[str] = []  # in the order of ``loss_fn``, which JAX's dictionaries lose
+        names: list[str] = []  # in the order of ``loss_fn``; JAX sorts dictionaries
         update = jax.jit(
             _make_update(job, training, variables, len(trained), names), donate_argnums=0, out_shardings=self._outputs
         )
@@ -71,9 +71,9 @@ class Placement:
             try:
                 for number in range(step, step + count):
                     values, totals = update(values, next(walk), np.int32(number))
-                    sums = _added(sums, totals) if sums else totals  # apart, so that a step compiles once
+                    sums = _added(sums, totals) if sums else totals  # outside ``update``, so that it compiles once
                 jax.block_until_ready(sums)
-            finally:  # the arrays that the variables had have been given away
+            finally:  # ``update`` has reused the memory of the variables' old arrays
                 for variable, value in zip(variables, values, strict=True):
                     variable.assign(_own(value))
             return {name: _own(sums[name]) for name in names}
@@ -82,7 +82,7 @@ class Placement:
 
     def map(self, function: Function, spec: Any) -> Map:
         variables: list[keras.Variable] = []
-        names: list[str] = []  # in the order of ``function``, which JAX's dictionaries lose
+        names: list[str] = []  # in the order of ``function``; JAX sorts dictionaries
 
         def values_of(batch: Any) -> dict:
             with drawing_at(Place(0, EVALUATION)):
@@ -113,7 +113,7 @@ class Placement:
         return jax.tree.map(lambda field: jax.make_array_from_process_local_data(sharding, field), own)
 
     def _values(self, variables: Sequence[keras.Variable], apart: bool = False) -> list[Any]:
-        """What the variables hold, on every device; ``apart``: no two of them in the same memory."""
+        """The variables' values on every device; ``apart``: no two values share memory."""
         values = [variable.value for variable in variables]
         return [self._everywhere(value) for value in (_apart(values) if apart else values)]
 
@@ -128,7 +128,7 @@ class Placement:
 
     @property
     def _outputs(self) -> NamedSharding | None:
-        """Where results are: on every device, or on the one that there is."""
+        """The sharding of results: a copy on every device; None for one device."""
         return self._whole if self.replicas > 1 else None
 
     @cached_property
@@ -163,7 +163,7 @@ def make_placement(kind: str, count: int | None, shards: int) -> Placement:
 
 
 def _devices(platform: str | None) -> list[Any]:
-    """Of this host."""
+    """The devices of this host."""
     try:
         return jax.local_devices(backend=platform)
     except RuntimeError:  # there is none
@@ -171,9 +171,9 @@ def _devices(platform: str | None) -> list[Any]:
 
 
 def _keep_compiled() -> None:
-    """Has XLA read what earlier processes compiled: every padded length is a program of its own.
+    """Makes XLA reuse what earlier processes compiled, because every padded length is a program of its own.
 
-    JAX's own variables come first. Without a folder to write in, or with damaged files there, JAX just compiles.
+    JAX's own settings have priority. If the cache folder cannot be written, or its files are damaged, JAX compiles.
     """
     if _SETTINGS.jax_compilation_cache_dir or not _SETTINGS.jax_enable_compilation_cache:
         return
@@ -187,8 +187,8 @@ def _keep_compiled() -> None:
 
 
 def _make_cpus(count: int) -> None:
-    """Logical CPU devices, which must be made before JAX is asked for its devices."""
-    if max(1, _SETTINGS.jax_num_cpu_devices) >= count:  # it is -1 until someone sets it
+    """Makes logical CPU devices, before JAX is first asked for its devices."""
+    if max(1, _SETTINGS.jax_num_cpu_devices) >= count:  # -1 if it was not set
         return
     try:
         _SETTINGS.update("jax_num_cpu_devices", count)
@@ -208,16 +208,14 @@ def _make_update(
     """(values, batch, step) → values after one update, and the sums over the batch.
 
     Args:
-        trained: how many of the variables, the first ones, are trained.
-        names: filled with those of the sums, in their order, when it is compiled.
+        job, training: see ``Placement.train_step``.
+        variables: the trained ones first.
+        trained: number of the trained variables.
+        names: is filled with the names of the sums, in their order, when the update is compiled.
     """
     order: list[str] = []
-    value_and_gradient = jax.value_and_grad(_make_loss(job, variables, trained, order), has_aux=True)
+    gradients_of = _make_gradients(job, variables, trained, order)
     micro_batches = training.accumulate
-
-    def gradients_of(*arguments: Any) -> tuple[Any, list[Any]]:
-        values, gradient = value_and_gradient(*arguments)
-        return values, [_wide(share) for share in gradient]
 
     def update(values: list[Any], batch: Any, step: Any) -> tuple[list[Any], Sums]:
         count = jnp.sum(batch.mask)
@@ -236,10 +234,7 @@ def _make_update(
         if micro_batches > 1:
             others = jnp.arange(1, micro_batches), jax.tree.map(lambda field: field[1:], parts)
             (rest, gradient, totals), _ = lax.scan(micro_batch, (rest, gradient, totals), others)
-        norm = jnp.sqrt(sum(jnp.sum(jnp.square(share.astype("float32"))) for share in gradient))
-        if training.clip_norm:
-            factor = training.clip_norm / jnp.maximum(norm, training.clip_norm)
-            gradient = [share * factor.astype(share.dtype) for share in gradient]
+        gradient, norm = _clipped(gradient, training.clip_norm)
         with keras.StatelessScope(list(zip(variables, [*weights, *rest], strict=True))) as scope:
             job.optimizer.apply(gradient, job.model.trainable_variables)
         totals |= {"count": count, "gradient_norm": norm * count}
@@ -249,8 +244,28 @@ def _make_update(
     return update
 
 
+def _clipped(gradient: list[Any], clip_norm: float) -> tuple[list[Any], Any]:
+    """The gradient with its global norm reduced to ``clip_norm`` (0: as it is), and the norm before."""
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(share.astype("float32"))) for share in gradient))
+    if clip_norm:
+        factor = clip_norm / jnp.maximum(norm, clip_norm)
+        gradient = [share * factor.astype(share.dtype) for share in gradient]
+    return gradient, norm
+
+
+def _make_gradients(job: Job, variables: Sequence[keras.Variable], trained: int, order: list[str]) -> Callable:
+    """The arguments of ``_make_loss``'s function → its results, and the gradient by the weights, in float32."""
+    value_and_gradient = jax.value_and_grad(_make_loss(job, variables, trained, order), has_aux=True)
+
+    def gradients_of(*arguments: Any) -> tuple[Any, list[Any]]:
+        values, gradient = value_and_gradient(*arguments)
+        return values, [_wide(share) for share in gradient]
+
+    return gradients_of
+
+
 def _make_loss(job: Job, variables: Sequence[keras.Variable], trained: int, order: list[str]) -> Callable:
-    """The share of some rows in the mean loss of the batch, beside their sums and the other variables' new values.
+    """(weights, other values, rows, …) → the rows' part of the mean loss, and their sums with the new other values.
 
     ``order`` is filled with the names of ``loss_fn``'s values.
     """
@@ -267,12 +282,12 @@ def _make_loss(job: Job, variables: Sequence[keras.Variable], trained: int, orde
 
 
 def _own(value: Any) -> Any:
-    """The copy of an array that is on this host, of those on several: what reads it needs no other host."""
+    """The copy of an array on this host; reading it needs no other host."""
     return value if value.is_fully_addressable else value.addressable_data(0)
 
 
 def _apart(values: list[Any]) -> list[Any]:
-    """The arrays, copied where two share their memory, which can be given away once only."""
+    """The arrays, with copies of those that share memory: JAX can reuse (donate) a buffer only once."""
     seen: set[int] = set()
     apart = []
     for value in values:
@@ -283,9 +298,9 @@ def _apart(values: list[Any]) -> list[Any]:
 
 
 def _wide(gradient: Any) -> Any:
-    """A gradient of bfloat16 weights as float32: micro-batches are added up, and the norm is taken, in that.
+    """A gradient of bfloat16 weights as float32, for the sum over micro-batches and for the norm.
 
-    Shares of several devices are added up before, in bfloat16.
+    The sum over several devices comes before, and is in bfloat16.
     """
     return gradient.astype("float32") if gradient.dtype == jnp.bfloat16 else gradient
 
@@ -298,12 +313,12 @@ _added = jax.jit(_sum)
 
 
 class _Complete(keras.StatelessScope):
-    """A scope that has every variable that is read in it: another's present value would be compiled for good."""
+    """A scope that must contain every variable read in it: the value of any other would be compiled as a constant."""
 
     def get_current_value(self, variable: keras.Variable) -> Any:
         value = super().get_current_value(variable)
         if value is None:
-            raise RuntimeError(f"{variable.path} is read, and was not when the function was first called: make it anew")
+            raise RuntimeError(f"{variable.path} is read now, but was not in the first call: make the function again")
         return value
 
 
@@ -324,20 +339,20 @@ def _read_by(function: Callable, *arguments: Any) -> list[keras.Variable]:
 # --------------------------------------------------------------------------------------------------------------- hosts
 
 _EXCHANGES = itertools.count()
-_TOLD = "triptych/told"
-_PATIENCE = 30.0  # seconds that a host which fails waits for the others to hear of it
+_FAILURE = "triptych/told"  # the key of a failing host's message
+_PATIENCE = 30.0  # seconds that a failing host waits until the others have read its message
 _GONE = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "coordination service")
 
 
 @cache
 def _join() -> None:
-    """Makes the other hosts' devices known; before anything is computed."""
+    """Connects to the other hosts and their devices; call it before any computation."""
     me = hosts()
     if me.count == 1:
         return
     rendezvous(me)
     _SETTINGS.update("jax_cpu_collectives_implementation", "gloo")
-    _SETTINGS.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    _SETTINGS.update("jax_enable_preemption_service", False)  # the service would handle SIGTERM itself
     jax.distributed.initialize(
         me.addresses[0], me.count, me.index, cluster_detection_method="deactivate", initialization_timeout=60,
         heartbeat_timeout_seconds=10, shutdown_timeout_seconds=15,
@@ -345,69 +360,69 @@ def _join() -> None:
 
 
 def _service() -> Any:
-    """Keys and values that all hosts see; JAX has no public name for it."""
+    """The service of keys and values that all hosts share; JAX has no public name for it."""
     return distributed.global_state.client
 
 
 def exchange(text: str) -> list[str]:
-    """By the coordination service, which ends this process itself where a host falls silent."""
+    """Uses the coordination service, which ends this process itself if another host stops responding."""
     service, number, me = _service(), next(_EXCHANGES), hosts()
     service.key_value_set(f"triptych/{number}/{me.index}", text)
     texts = [_awaited(service, f"triptych/{number}/{i}") for i in range(me.count)]
-    if number:  # who takes part in this round has read the one before
+    if number:  # every host in this round has read the round before
         service.key_value_delete(f"triptych/{number - 1}/{me.index}")
     return texts
 
 
 def _awaited(service: Any, key: str) -> str:
-    """A key's value when it is there, unless a host tells meanwhile that it fails."""
+    """Waits for a key's value; raises if a host reports its failure meanwhile."""
     while True:
         try:
             return service.blocking_key_value_get(key, 1_000)
         except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" not in str(error) or _told():
+            if "DEADLINE_EXCEEDED" not in str(error) or _failure_message():
                 raise
 
 
-def _told() -> str | None:
-    """What a host that fails has told."""
-    with suppress(jax.errors.JaxRuntimeError):  # nothing
-        told = _service().key_value_try_get(_TOLD)
+def _failure_message() -> str | None:
+    """The message of a failing host; None if there is none."""
+    with suppress(jax.errors.JaxRuntimeError):  # raised if the key is missing
+        message = _service().key_value_try_get(_FAILURE)
         with suppress(jax.errors.JaxRuntimeError):
-            _service().key_value_set(f"{_TOLD}/{hosts().index}", "heard")
-        return told
+            _service().key_value_set(f"{_FAILURE}/{hosts().index}", "heard")
+        return message
     return None
 
 
 def failure_of_another(error: BaseException) -> str | None:
     if not isinstance(error, jax.errors.JaxRuntimeError):
         return None
-    return _told() or (str(error) if any(word in str(error) for word in _GONE) else None)
+    return _failure_message() or (str(error) if any(word in str(error) for word in _GONE) else None)
 
 
 def leave(message: str) -> None:
-    if _service() is None:  # the hosts do not know one another yet
+    if _service() is None:  # the hosts are not connected yet
         return
     if message:
         with suppress(jax.errors.JaxRuntimeError):
-            _service().key_value_set(_TOLD, message)
+            _service().key_value_set(_FAILURE, message)
             _wait_until_heard()
-    # JAX's own end waits for the others, who wait for this host, and aborts the process then.
+    # JAX's own shutdown would wait for the other hosts, which wait for this one, and then abort the process.
     atexit.register(_exit)
 
 
 def _wait_until_heard() -> None:
-    """Gives the other hosts the time to say why they end: when the first host ends, JAX aborts them."""
+    """Waits until the other hosts have read the message: JAX aborts them when the first host ends."""
     end = time.monotonic() + _PATIENCE
     for index in set(range(hosts().count)) - {hosts().index}:
         left = max(1, int(1_000 * (end - time.monotonic())))
         with suppress(jax.errors.JaxRuntimeError):
-            _service().blocking_key_value_get(f"{_TOLD}/{index}", left)
+            _service().blocking_key_value_get(f"{_FAILURE}/{index}", left)
 
 
 def _exit() -> None:
     if hosts().chief:
-        time.sleep(2.0)  # the others say why they end
+        time.sleep(2.0)  # until the other hosts have printed why they end
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
@@ -428,7 +443,7 @@ class _Rows(NamedTuple):
 
 
 def rows_of(gradient: Any, variable: Any) -> RowGradient | None:
-    """Rows whose gradient is not 0; Keras' Embedding calls its table so."""
+    """The rows whose gradient is not 0; ``embeddings`` is the name of the table in Keras' Embedding."""
     if variable.path.split("/")[-1] != "embeddings":
         return None
     return RowGradient(_Rows(jnp.any(gradient != 0, axis=1)), gradient)
@@ -450,7 +465,7 @@ def apply_adam(
 
 # ---------------------------------------------------------------------------------------------------- random numbers
 
-_BLOCK = 4  # numbers that one count gives
+_BLOCK = 4  # numbers for each count
 _FACTORS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
@@ -483,7 +498,7 @@ def _philox(counter: list[Any], key: list[Any]) -> list[Any]:
 
 
 def _product(x: Any, y: Any) -> tuple[Any, Any]:
-    """The upper and lower 32 bits of a product: of 64 bits, which take half the time of products of halves."""
+    """The upper and lower 32 bits of a product, from a 64-bit product: twice as fast as four products of halves."""
     with jax.enable_x64(True):
         wide = lax.mul(*(lax.convert_element_type(jnp.broadcast_to(part, x.shape), "uint64") for part in (x, y)))
         high = lax.shift_right_logical(wide, jnp.full(x.shape, 32, "uint64"))
@@ -499,7 +514,7 @@ def tf32() -> bool:
 
 @contextmanager
 def products(tf32: bool) -> Iterator[None]:
-    """For all threads, since that of the feed may compute too; JAX's own context is one thread's."""
+    """Sets it for all threads, because the feed's thread may compute too; JAX's own context is for one thread."""
     before = _SETTINGS.jax_default_matmul_precision
     _SETTINGS.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     try:
@@ -510,7 +525,7 @@ def products(tf32: bool) -> Iterator[None]:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """By a flag that XLA reads when it first compiles."""
+    """Sets a flag that XLA reads at its first compilation."""
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     try:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 from tensorflow.python.eager import context  # the coordination service has no public name
-from tensorflow.python.framework import config as tensorflow_config  # nor has switching determinism off
+from tensorflow.python.framework import config as tensorflow_config  # switching determinism off is not public either
 
 from files.cores import available_cores
 from files.errors import UserError
@@ -26,8 +26,8 @@ from training.hosts import hosts, rendezvous
 from training.job import Job
 
 SUM = tf.distribute.ReduceOp.SUM
-MAX_SHARDS = 4  # each shard is another copy of the graph to trace
-_SMALL = 2**20  # numbers of a tensor that is reduced together with others
+MAX_SHARDS = 4  # tracing time grows with each shard, which is another copy of the graph
+_SMALL = 2**20  # tensors with fewer numbers are reduced together
 _NEW_PROCESS = "TensorFlow cannot change that: start a new process"
 
 
@@ -35,10 +35,10 @@ _NEW_PROCESS = "TensorFlow cannot change that: start a new process"
 
 
 class Placement(NamedTuple):
-    """A strategy, and the parts that one replica's batch is cut into.
+    """A strategy, and the number of parts of one replica's batch.
 
-    On CPU a step is fastest when the batch is cut into one part a core and every operation stays on its core: the
-    parts run side by side in one graph, instead of every small operation being cut and joined again.
+    On a CPU a step is fastest with one part for each core, and every operation on one core: the parts run in parallel
+    in one graph, instead of splitting every small operation over the cores.
     """
 
     strategy: tf.distribute.Strategy
@@ -61,7 +61,7 @@ class Placement(NamedTuple):
             return sums
 
         def prepare(batch: Any) -> tuple[Any, Any]:
-            """With the number of examples of all replicas, which then need not meet for it."""
+            """Adds the number of examples in the whole batch, so that replicas need not exchange it."""
             return self._to_device(batch), tf.constant(batch.mask.sum(), tf.float32)
 
         return TrainStep(prepare, run)
@@ -87,18 +87,18 @@ class Placement(NamedTuple):
         return Map(self._to_device, run)
 
     def _to_device(self, batch: Any) -> Any:
-        """This host's rows as tensors: on the device, or on the host where several devices will get parts of them."""
+        """This host's rows as tensors: on its device, or in its main memory if several devices get parts of them."""
         rows, index = len(batch.mask) // hosts().count, hosts().index
         with tf.device("CPU:0" if self.replicas > 1 else None):
             return type(batch)(*(tf.convert_to_tensor(field[index * rows : (index + 1) * rows]) for field in batch))
 
     def _specs(self, spec: Any) -> Any:
-        """Of the tensors that ``_to_device`` makes."""
+        """The specs of the tensors that ``_to_device`` makes."""
         rows = spec.mask.shape[0] and spec.mask.shape[0] // hosts().count
         return type(spec)(*(tf.TensorSpec((rows, *field.shape[1:]), field.dtype) for field in spec))
 
     def _rows(self, value: Any) -> np.ndarray:
-        """The rows of all replicas in their order."""
+        """The rows of all replicas, in the order of the replicas."""
         parts = self.strategy.experimental_local_results(value)
         return np.asarray(parts[0]) if hosts().count > 1 else np.concatenate([np.asarray(part) for part in parts])
 
@@ -119,10 +119,10 @@ def make_placement(kind: str, count: int | None, shards: int) -> Placement:
 
 @cache
 def _strategy(*devices: str) -> tf.distribute.Strategy:
-    """Over these devices of every host.
+    """The strategy over these devices of every host.
 
-    One a process: a second strategy over the same devices counts its collectives from the start again, and TensorFlow
-    takes them for the first one's, of other shapes.
+    There is one for each process: a second strategy over the same devices would number its collectives from the start
+    again, and TensorFlow would mistake them for collectives of the first, with other shapes.
     """
     if hosts().count > 1:
         return _multi_worker(devices)
@@ -162,8 +162,8 @@ def _set_threads(intra: int, inter: int) -> None:
         threading.set_inter_op_parallelism_threads(inter)
     except RuntimeError:
         print(
-            f"note: TensorFlow keeps the {before[0]} thread(s) an operation that it has in this process; a process of "
-            f"its own would have {intra}, and may differ in the last digits",
+            f"note: TensorFlow keeps using {before[0]} thread(s) for each operation in this process; a new process "
+            f"would use {intra}, and its results may differ in the last digits",
             flush=True,
         )
 
@@ -187,7 +187,7 @@ def _make_update(placement: Placement, job: Job, training: TrainingConfig, spec:
         gradient: list = []
         sums: dict = {}
         for micro_batch in range(accumulate):
-            # A micro-batch waits for the one before, so that only one of them needs memory.
+            # Each micro-batch waits for the one before, so that only one of them needs memory.
             with tf.control_dependencies(tf.nest.flatten(gradient, expand_composites=True)):
                 gradients, totals = ([gradient], [sums]) if micro_batch else ([], [])
                 for place in range(micro_batch * shards, (micro_batch + 1) * shards):
@@ -213,12 +213,12 @@ def _make_update(placement: Placement, job: Job, training: TrainingConfig, spec:
 
 
 def _make_shard_gradients(job: Job, xla: bool) -> Callable:
-    """(rows, examples of the global batch, place) → the gradient's share and the sums of every value."""
+    """(rows, number of examples in the global batch, place) → the rows' part of the gradient, and all values' sums."""
 
     def shard_gradients(part: Any, count: Any, place: Place) -> tuple[list, dict]:
         with tf.GradientTape() as tape:
             values = job.loss_fn(part, training=True, place=place)
-            # By the global count, so that the sum over shards and replicas is the gradient of the mean loss.
+            # Divided by the global count, so that the sum over shards and replicas is the gradient of the mean loss.
             loss = tf.reduce_sum(values["loss"] * part.mask) / count
         gradients = [_wide(g) for g in tape.gradient(loss, [v.value for v in job.model.trainable_variables])]
         return gradients, {name: tf.reduce_sum(value * part.mask) for name, value in values.items()}
@@ -237,7 +237,7 @@ def _apply(job: Job, gradient: list, clip_norm: float) -> Any:
 
 
 def _add(parts: tuple) -> Any:
-    """The sum of one variable's gradients from each shard; rows of an embedding are just listed one after another."""
+    """The sum of one variable's gradients over the shards; rows of an embedding are concatenated."""
     if parts[0] is None:
         raise ValueError("a trainable variable has no gradient; freeze it (trainable=False) or use it in the loss")
     if all(isinstance(part, tf.IndexedSlices) for part in parts):
@@ -247,10 +247,10 @@ def _add(parts: tuple) -> Any:
 
 
 def _reduced(gradient: list, sums: list, together: Any, replicas: int) -> tuple[list, list]:
-    """Both, summed over all replicas in one call.
+    """The gradient and the sums, added up over all replicas in one call.
 
-    Rows of an embedding are gathered by the replicas of a host. Between hosts the whole table is cheaper from a few of
-    them on, and TensorFlow crashes where it gathers unequal numbers of rows.
+    Replicas of one host gather the rows of an embedding. Several hosts add up the whole table: with more than a few
+    hosts this is cheaper, and TensorFlow crashes when it gathers unequal numbers of rows.
     """
     if replicas == 1:
         return gradient, sums
@@ -264,7 +264,7 @@ def _reduced(gradient: list, sums: list, together: Any, replicas: int) -> tuple[
 
 
 def _all_reduced(tensors: list, together: Any) -> list:
-    """Their sums over all replicas; small ones travel as one: a transfer costs as much as thousands of numbers."""
+    """The tensors' sums over all replicas. Small tensors are sent as one, because every transfer has a fixed cost."""
     small = [i for i, x in enumerate(tensors) if isinstance(x, tf.Tensor) and (x.shape.num_elements() or 0) < _SMALL]
     large = [i for i in range(len(tensors)) if i not in small]
     packed = tf.concat([tf.reshape(tensors[i], [-1]) for i in small], axis=0)
@@ -276,14 +276,14 @@ def _all_reduced(tensors: list, together: Any) -> list:
 
 
 def _used_rows(values: Any, rows: Any = None, shape: Any = None) -> tf.IndexedSlices:
-    """The rows [n, D] of a table that are not 0, of those given or of all."""
+    """The rows [n, D] of a table that are not 0; ``rows`` are the numbers of the given values, by default all rows."""
     used = tf.where(tf.reduce_any(values != 0, axis=1))[:, 0]
     rows = used if rows is None else tf.gather(rows, used)
     return tf.IndexedSlices(tf.gather(values, used), rows, tf.shape(values) if shape is None else shape)
 
 
 def _wide(gradient: Any) -> Any:
-    """A gradient of bfloat16 weights as float32: shares are added up, and their norm is taken, in that."""
+    """A gradient of bfloat16 weights as float32, for the sum over shards and for the norm."""
     if gradient is None or gradient.dtype != tf.bfloat16:
         return gradient
     if isinstance(gradient, tf.IndexedSlices):
@@ -292,9 +292,9 @@ def _wide(gradient: Any) -> Any:
 
 
 def _unique_rows(gradient: Any) -> Any:
-    """Adds up the slices of an embedding gradient that fall on the same row; rows whose sum is 0 are left out.
+    """Adds up the slices of an embedding gradient for the same row, and removes rows whose sum is 0.
 
-    Words that only filler has would otherwise count as used, and filler depends on how a batch is cut up.
+    Otherwise words that occur only in filler rows would count as used, and filler depends on how a batch is divided.
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
@@ -307,7 +307,7 @@ def _unique_rows(gradient: Any) -> Any:
 
 
 def _part_of(batch: Any, replica: Any, replicas: int) -> Any:
-    """The rows of one replica from those of its host; they are cut out there, so that no device gets more."""
+    """The rows of one replica, taken from its host's rows in main memory, so that a device receives only its own."""
     replicas //= hosts().count
     if replicas == 1:
         return batch
@@ -320,7 +320,7 @@ def _part_of(batch: Any, replica: Any, replicas: int) -> Any:
 
 
 def _split(batch: Any, parts: int) -> list[Any]:
-    """Cuts every tensor of a batch into ``parts`` equal ranges of rows."""
+    """Splits every tensor of a batch into ``parts`` equal ranges of rows."""
     if parts == 1:
         return [batch]
     fields = [tf.split(field, parts) for field in batch]
@@ -336,16 +336,16 @@ def _shards_of(batch: Any, shards: int, micro_batches: int) -> int:
 # --------------------------------------------------------------------------------------------------------------- hosts
 
 _EXCHANGES = itertools.count()
-_JOINED: list[tf.distribute.Strategy] = []  # with the other hosts
+_JOINED: list[tf.distribute.Strategy] = []  # the strategy over all hosts, once they are connected
 _GONE = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
 def _multi_worker(devices: Sequence[str]) -> tf.distribute.Strategy:
     rendezvous(hosts())
-    tf.get_logger().setLevel("WARNING")  # it tells of every collective
+    tf.get_logger().setLevel("WARNING")  # it logs every collective
     if devices[0].startswith("GPU"):
         tf.config.set_visible_devices(tf.config.list_physical_devices("GPU")[: len(devices)], "GPU")
-    elif len(devices) > 1:  # of a CPU's logical devices TensorFlow would take the first alone
+    elif len(devices) > 1:  # TensorFlow would use only the first of a CPU's logical devices
         CollectiveAllReduceExtended._initialize_local_devices = lambda self, resolver, worker: (
             tuple(f"{worker}/device:{name}" for name in devices), "CPU",
         )  # fmt: skip
@@ -357,18 +357,18 @@ def _multi_worker(devices: Sequence[str]) -> tf.distribute.Strategy:
 
 
 def exchange(text: str) -> list[str]:
-    """By the coordination service; but it is a collective that all wait in, since that fails if a host is lost."""
+    """Uses the coordination service. The hosts wait in a collective, because a collective fails if a host is lost."""
     service, number, me = context.context(), next(_EXCHANGES), hosts()
     service.set_config_key_value(f"triptych/{number}/{me.index}", text)
     _meet()
     texts = [service.get_config_key_value(f"triptych/{number}/{i}", 10_000) for i in range(me.count)]
-    if number:  # everyone has read the round before
+    if number:  # every host in this round has read the round before
         service.delete_config_key_value(f"triptych/{number - 1}/{me.index}")
     return texts
 
 
 def _meet() -> None:
-    """Returns when every host is here."""
+    """Returns when every host has called it."""
     strategy = _JOINED[-1]
     strategy.experimental_local_results(_meeting(strategy)())[0].numpy()
 
@@ -389,13 +389,13 @@ def failure_of_another(error: BaseException) -> str | None:
 
 def leave(message: str) -> None:
     if message and _JOINED:
-        with suppress(tf.errors.OpError):  # another has failed too
+        with suppress(tf.errors.OpError):  # raised if another host has failed too
             context.context().report_error_to_cluster(3, message)
-            time.sleep(1.0)  # until they have heard it
+            time.sleep(1.0)  # until the other hosts have received it
 
 
 def _of_all_hosts(value: Any) -> Any:
-    """The rows of all replicas, where other hosts have some of them."""
+    """The rows of all replicas, gathered if there are several hosts."""
     if hosts().count == 1:
         return value
     kind = value.dtype
@@ -419,7 +419,7 @@ class _Rows(NamedTuple):
 
 
 def _variable(table: Any) -> Any:
-    """TensorFlow's variable in Keras' one."""
+    """The TensorFlow variable inside a Keras variable."""
     return table.value if isinstance(table, keras.Variable) else table
 
 
@@ -447,8 +447,8 @@ def apply_adam(
 # ---------------------------------------------------------------------------------------------------- random numbers
 
 _PHILOX = 1
-_BLOCK = 4  # numbers that one count gives
-_SEED = 2**32 - 1  # the bits of the key that are the seed's
+_BLOCK = 4  # numbers for each count
+_SEED = 2**32 - 1  # mask of the seed's bits in the key
 
 
 def words(shape: Any, place: Place, stream: int) -> Any:
