@@ -91,12 +91,7 @@ def prepare(config: DdpmConfig, placement: Placement, run_dir: Path | None = Non
         request = request_of(generator, splits.validation.spread(config.num_samples), config.seed)
     generator.check(config.sampler, request)
     training = config.training.resolved(max(1, len(splits.train) // config.training.batch_size))
-    if config.fid_every % training.eval_every:
-        raise UserError(f"--fid_every={config.fid_every} is not a multiple of --eval_every={training.eval_every}")
-    if training.select == "fid" and config.fid_every != training.eval_every:
-        raise UserError(
-            f"--select=fid needs a FID at every evaluation: set --fid_every={training.eval_every} as --eval_every"
-        )
+    _check_fid(config, training)
     extractor = None
     if config.fid_every:
         extractor = build_extractor(config.features, cache_of(config.cache_dir))
@@ -113,4 +108,14 @@ def _check_classes(config: DdpmConfig, splits: Splits) -> None:
         raise UserError(
             f"--class_conditional: {config.data.data_path} has one class, {splits.classes[0]!r}; "
             "use --noclass_conditional"
+        )
+
+
+def _check_fid(config: DdpmConfig, training: TrainingConfig) -> None:
+    """Raises UserError unless the FID is measured at evaluations, and at all of them if it selects the weights."""
+    if config.fid_every % training.eval_every:
+        raise UserError(f"--fid_every={config.fid_every} is not a multiple of --eval_every={training.eval_every}")
+    if training.select == "fid" and config.fid_every != training.eval_every:
+        raise UserError(
+            f"--select=fid needs a FID at every evaluation: set --fid_every={training.eval_every} as --eval_every"
         )

@@ -196,7 +196,7 @@ def test_what_cannot_be_had_is_said_before_an_image_is_read(
         ([folder, folder, "--bootstrap=1"], "2 resamples of 4 images are the least"),
         ([folder, folder, "--per_class"], "--per_class needs the classes of both sides, and A"),
         ([foreign, folder], "does not say which tool's statistics it has"),
-        ([foreign, folder, "--statistics_of=clean-fid"], "different protocols, clean-4 (clean-fid's) and model:m.keras"),
+        ([foreign, folder, "--statistics_of=clean-fid"], "different protocols, clean-4 (clean-fid's) and model:m"),
     ]  # fmt: skip
     errors = fails_each("fid", [[*case, *flags, f"--run_dir={tmp_path / 'r'}"] for case, _ in cases])
     for error, (case, message) in zip(errors, cases, strict=True):
