@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.scripts import ROOT, fails, run, succeeds
+from text_cls import job_results
 from text_cls.predictor import Predictor
 from text_cls.task import TextJob
 
@@ -31,14 +32,14 @@ def test_low_rank_updates_are_merged_before_they_are_judged(
 ) -> None:
     """In bfloat16 the merged kernels give other numbers than kernel and update apart."""
     updates: list[float] = []
-    judge = TextJob._report
+    judge = job_results.split_report
 
-    def judging(self: TextJob, split: str) -> dict:
-        model = self.predictor.model
+    def judging(job: TextJob, split: str) -> dict:
+        model = job.predictor.model
         updates.extend(float(np.abs(v.numpy()).max()) for v in model.variables if v.name == "lora_kernel_b")
-        return judge(self, split)
+        return judge(job, split)
 
-    monkeypatch.setattr(TextJob, "_report", judging)
+    monkeypatch.setattr("text_cls.job.split_report", judging)
     lora = ["--lora_rank=2", "--precision=mixed_bfloat16", "--learning_rate=0.05", "--tsne=0"]
     succeeds("finetune_bert", *flags, *lora, f"--encoder={TINY}", "--max_length=12")
     assert len(updates) == 2 * 3 * 4 and max(updates) == 0.0  # two splits, three blocks of four kernels
