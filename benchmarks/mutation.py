@@ -95,6 +95,8 @@ def survivors(module: str) -> list[str]:
 def main(_: list[str]) -> None:
     """Makes the copy, tries the mutants, prints the survivors and a line for each module."""
     modules, folder = FLAGS.modules or list(MODULES), Path(FLAGS.folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "mutants").is_dir():
+        sys.exit(f"--folder={folder} holds files of somebody else, and would be replaced: name a new folder")
     if not FLAGS.again:
         shutil.rmtree(folder, ignore_errors=True)
     copy(folder, modules)

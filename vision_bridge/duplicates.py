@@ -26,6 +26,8 @@ def equal_columns(features: Any) -> tuple[int, int] | None:
         codes = codes * factors[0] + (bits.view(np.uint64) * factors[1:]).sum(axis=0, dtype=np.uint64)
         _, number, count = np.unique(codes, return_inverse=True, return_counts=True)
         left, codes = left[count[number] > 1], codes[count[number] > 1]
+        if not len(left):
+            return None
     first: dict[int, int] = {}  # code → the first column with this code
     pairs = [(first.setdefault(code, int(column)), int(column)) for column, code in zip(left, codes, strict=True)]
     return next((pair for pair in sorted(pairs) if pair[0] < pair[1] and _are_equal(features, *pair)), None)

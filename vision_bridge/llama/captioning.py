@@ -46,9 +46,7 @@ def caption(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], writ
     """
     questions, origin = _asked(config, arguments), _origin(config, run_dir)
     check_pictures(questions, decoded=config.data_path is None)
-    if config.out is not None:
-        answered(config.out, questions)
-        check_origin(config.out, origin)
+    _answered(config, questions, origin)
     with session(config) as placement:
         predictor = _loaded(config, run_dir, placement, questions)
         longest = longest_prompt(config, predictor, questions)
@@ -69,10 +67,7 @@ def dry_run(config: CaptionConfig, run_dir: Path, arguments: Sequence[str], writ
     """Checks the run, every picture and every question, and says what it would answer; writes nothing."""
     questions = _asked(config, arguments)
     pictures = check_pictures(questions, decoded=True)
-    done = 0
-    if config.out is not None:
-        done = answered(config.out, questions)
-        check_origin(config.out, _origin(config, run_dir))
+    done = _answered(config, questions, _origin(config, run_dir))
     with session(config) as placement:
         predictor = _loaded(config, run_dir, placement, questions)
         longest = longest_prompt(config, predictor, questions)
@@ -100,6 +95,14 @@ def _asked(config: CaptionConfig, arguments: Sequence[str]) -> tuple[Question, .
         )
     one = Example(tuple(arguments[:-1]), arguments[-1], "") if arguments else None
     return () if one is None else (Question("the question", one, ""),)
+
+
+def _answered(config: CaptionConfig, questions: Sequence[Question], origin: dict[str, Any]) -> int:
+    """The number of questions with an answer in ``config.out``; raises UserError if something else gave the answers."""
+    done = 0 if config.out is None else answered(config.out, questions)
+    if config.out is not None and done:
+        check_origin(config.out, origin)
+    return done
 
 
 def _origin(config: CaptionConfig, run_dir: Path) -> dict[str, Any]:
@@ -172,11 +175,12 @@ def _answers(
     Questions with the same number of pictures are answered together: then no batch has empty places for pictures, which
     would change answers with ``--variant=transformers``.
     """
+    assert config.max_tokens is not None  # ``caption`` has set it
     found: dict[int, str] = {}
     for count in sorted({len(questions[number].example.pictures) for number in chosen}):
         numbers = [number for number in chosen if len(questions[number].example.pictures) == count]
         opened = _opened([questions[number] for number in numbers])
-        steps = predictor.answers(opened, config.max_tokens or USUAL_TOKENS, _choose(config, numbers), step)
+        steps = predictor.answers(opened, config.max_tokens, _choose(config, numbers), step)
         found |= zip(numbers, map("".join, zip(*steps, strict=True)), strict=True)
     yield from sorted(found.items())
 

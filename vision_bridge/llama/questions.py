@@ -99,14 +99,12 @@ def origin_path(out: Path) -> Path:
 
 
 def check_origin(out: Path, origin: dict[str, Any]) -> None:
-    """Raises UserError if a file of answers has lines and another origin than ``origin``.
+    """Raises UserError if a file of answers has another origin than ``origin``.
 
     Args:
-        out: the file of answers.
+        out: the file, with one answer or more.
         origin: the model's digest and the choices that answers depend on.
     """
-    if not out.exists() or b"\n" not in out.read_bytes():
-        return
     path = origin_path(out)
     before = read_sealed(path) if path.exists() else {}
     other = [name for name in origin if before.get(name) != origin[name]]
