@@ -159,19 +159,21 @@ def answer_batches(encoded: Encoded, batch_size: int, max_length: int) -> Batche
 
 
 def sorted_batches(encoded: Encoded, rows: Rows, first: int = 0) -> Batches:
-    """Every window once, the longest first, each batch padded to its longest window, which needs the least padding.
+    """Every window once, the longest first, each batch padded to the length of its longest window's bucket.
 
     ``first`` is the number of windows to skip at the start.
 
-    The batch of a text depends on the other texts, so rounding may differ in the last bit.
+    The shapes are few, because JAX compiles a function for each. The batch of a text depends on the other texts, so
+    rounding may differ in the last bit.
     """
     rows_at = _function(rows)
     order = np.argsort(-encoded.lengths, kind="stable")
+    buckets = bucket_lengths(int(encoded.lengths.max(initial=1)))
 
     def batches() -> Iterator[Batch]:
         start = first
         while start < len(order):
-            padded = int(encoded.lengths[order[start]])
+            padded = int(buckets[np.searchsorted(buckets, encoded.lengths[order[start]])])
             size = rows_at(padded)
             yield _batch(encoded, order[start : start + size], size, padded)
             start += size

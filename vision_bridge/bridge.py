@@ -7,7 +7,7 @@ does not compute it again. ``N`` rows, ``D`` features, ``H``×``W`` the image, `
 import dataclasses
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +100,7 @@ class Maps(NamedTuple):
     Attributes:
         network: computes the maps.
         x: maps; or images, if the maps depend on the batch or are not stored.
+        by: network → images [B, H, W] → maps [B, h, w, K] float32.
         maps_of: ``x`` of a batch → maps [B, h, w, K] float32.
         shape: of a row's maps.
         cached: whether ``x`` are maps.
@@ -109,6 +110,7 @@ class Maps(NamedTuple):
 
     network: Network
     x: Stage
+    by: Callable[[keras.Model], Callable[[Any], Any]]
     maps_of: Callable[[Any], Any]
     shape: MapShape
     cached: bool
@@ -185,7 +187,8 @@ class Bridge:
         """The frozen maps of every image."""
         config, chosen, model = self.config, self.config.chosen, network.model
         z = self.normalization
-        maps_of, shape = make_maps_of(model, z, config.enlarge, config.map_pool), map_shape(model, config.map_pool)
+        by = partial(make_maps_of, normalization=z, enlarge=config.enlarge, pool=config.map_pool)
+        maps_of, shape = by(model), map_shape(model, config.map_pool)
         depends_on = {"images": self.images.key, "weights": network.fingerprint(),
                       "enlarge": config.enlarge, "pool": config.map_pool, "normalization": list(z),
                       "precision": precision_now()}  # fmt: skip
@@ -194,7 +197,7 @@ class Bridge:
             statistics = self._statistics(maps_of, depends_on | {"bn_mode": chosen.bn_mode})
         by_batch = chosen.z_norm == "batch" or (chosen.bn_mode == "batch" and has_norms(model))
         if by_batch or config.map_storage == "none":
-            return Maps(network, self.images, maps_of, shape, False, not by_batch, statistics)
+            return Maps(network, self.images, by, maps_of, shape, False, not by_batch, statistics)
 
         packing = PACKINGS[config.map_storage](statistics or MapStatistics.neutral(shape.channels))
         stream = make_stream(maps_of, packing, self.placement)
@@ -211,7 +214,15 @@ class Bridge:
             print(f"maps as int8: rounded by {error:.3f} deviations of a map (root mean square)", flush=True)
             depends_on |= {"statistics": key_of([value.tolist() for value in statistics])}
         stage = self._files.stage("maps", depends_on, self.images.arrays, shape, packing.dtype, fill, filling)
-        return Maps(network, stage, packing.unpack, shape, cached=True, statistics=statistics)
+        return Maps(network, stage, by, packing.unpack, shape, cached=True, statistics=statistics)
+
+    def learning(self, maps: Maps) -> Maps:
+        """The same maps, which must not be cached ones, by a copy of the extractor whose convolutions learn."""
+        network = maps.network
+        model = build_network(self.config, network.name, self.placement)
+        model.set_weights(network.model.get_weights())
+        model.trainable = True  # the norms' numbers never learn
+        return maps._replace(network=network._replace(model=model), maps_of=maps.by(model))
 
     def _statistics(self, maps_of: Callable[[Any], Any], depends_on: dict[str, Any]) -> MapStatistics:
         key, images = key_of("statistics", depends_on, MOST_SAMPLED), self.images.arrays["train"]

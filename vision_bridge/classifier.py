@@ -12,6 +12,7 @@ from training.draws import Place, kept_in_256
 from training.dropout import Dropout
 from training.initializers import FanAverage
 from training.objectives import classification, seeded_call
+from vision_bridge.batches import MixedBatch
 from vision_bridge.head_config import HeadConfig
 from vision_bridge.images import SYNCHRONIZED
 from vision_bridge.pooling import adaptive_pool_matrix
@@ -137,12 +138,18 @@ def _decoded(x: Any, channels: int, config: HeadConfig) -> Any:
 def make_loss_fn(
     head: keras.Model, maps_of: Callable[[Any], Any], config: HeadConfig, objective: Objective = classification
 ) -> Callable:
-    """The joint loss, (batch, training, place) → values [B]: the objective, and the weighted reconstruction error."""
+    """The joint loss, (batch, training, place) → values [B]: the objective, and the weighted reconstruction error.
+
+    Of a ``MixedBatch``, the objective's loss is the mean of the losses by either label, weighted by their shares.
+    """
 
     def loss_fn(batch: Any, training: bool, place: Place | None) -> dict[str, Any]:
         maps = maps_of(batch.x)
         outputs = keras.tree.flatten(seeded_call(head, maps, training, place))
         values = objective(outputs[0], batch.label)
+        if isinstance(batch, MixedBatch):
+            other = objective(outputs[0], batch.other)["loss"]
+            values["loss"] = batch.share * values["loss"] + (1.0 - batch.share) * other
         if training:
             values.pop("answer", None)  # its mean would be logged
         if config.reconstruction:
@@ -151,6 +158,19 @@ def make_loss_fn(
         return values
 
     return loss_fn
+
+
+class FineTuned(keras.Model):
+    """An extractor that learns and the head on its maps, as one model: images [B, H, W] → the head's outputs."""
+
+    def __init__(self, extractor: keras.Model, maps_of: Callable[[Any], Any], head: keras.Model) -> None:
+        """``maps_of``: images → maps of ``extractor``."""
+        super().__init__()
+        self.extractor, self.head, self._maps_of = extractor, head, maps_of
+        self.built = True
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        return self.head(self._maps_of(images), training=training)
 
 
 def is_encoder(variable: keras.Variable) -> bool:

@@ -105,10 +105,11 @@ PRESETS = {
 
 
 class Rates(NamedTuple):
-    """Learning rates: of the head's convolutions, and of its dense layers."""
+    """Learning rates: of the head's convolutions, of its dense layers, and of the extractor (0: it is frozen)."""
 
     encoder: float
     dense: float
+    extractor: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +146,24 @@ class BridgeConfig(Config):
         "computed anew at every step, where they do not fit on the disk.",
         choices=("float16", "int8", "none"),
     )
+    mixup: float = option(
+        0.0,
+        "Train on mixtures of two images, and of their losses, in shares drawn from Beta(A, A), where A is this number "
+        "(Zhang et al. 2018); 0: on the images themselves. Needs --map_storage=none.",
+        low=0.0,
+    )
     head: Config = nested(overrides_of(HeadConfig), prefix="head_")
     conv_learning_rate: float = option(
         0.0,
         "Learning rate of the head's convolutions; 0: the extractor's own.",
         low=0.0,
         former_names=("encoder_rate", "encoder_learning_rate"),
+    )
+    extractor_learning_rate: float = option(
+        0.0,
+        "Learning rate of the extractor's convolutions; 0: they stay frozen, as its batch norms always do. Needs "
+        "--map_storage=none.",
+        low=0.0,
     )
     training: TrainingConfig = nested(  # learning rate 0: the extractor's own; one shard: batch norms see all of it
         TrainingConfig, batch_size=32, num_epochs=15.0, learning_rate=0.0, schedule="constant", warmup=0.0,
@@ -169,6 +182,12 @@ class BridgeConfig(Config):
             raise UserError(
                 "--shards=0 depends on the number of cores, and batch norms see the rows of one shard: give a number"
             )
+        for name in ("mixup", "extractor_learning_rate"):
+            if getattr(self, name) and self.map_storage != "none":
+                raise UserError(
+                    f"--{name}={getattr(self, name):g} with --map_storage={self.map_storage}: the cache has maps "
+                    "of a frozen extractor and of single images; add --map_storage=none"
+                )
         if self.training.patience and not self.chosen.early_stopping:
             raise UserError(
                 f"--patience={self.training.patience} without early stopping: add --early_stopping, or leave it out"
@@ -198,7 +217,11 @@ class BridgeConfig(Config):
 
     def rates_of(self, extractor: "Extractor") -> Rates:
         """The learning rates that were given, or the extractor's own."""
-        return Rates(self.conv_learning_rate or extractor.encoder_rate, self.training.learning_rate or extractor.rate)
+        return Rates(
+            self.conv_learning_rate or extractor.encoder_rate,
+            self.training.learning_rate or extractor.rate,
+            self.extractor_learning_rate,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from vision_bridge.answers import write_answers
 from vision_bridge.batches import evaluation_batches, training_batches
 from vision_bridge.bridge import SPLITS, Bridge, Features, Maps, Network, build_network
 from vision_bridge.cache import Stage
-from vision_bridge.classifier import build_head, is_encoder, make_loss_fn
+from vision_bridge.classifier import FineTuned, build_head, is_encoder, make_loss_fn
 from vision_bridge.config import BridgeConfig, ProbingConfig
 from vision_bridge.goals import Goal, make_goal
 from vision_bridge.images import Normalization
@@ -39,11 +40,15 @@ class HeadJob(NamedTuple):
 
     Attributes:
         job: for ``fit``.
+        head: maps → outputs.
+        maps: the head's input; of a copy of the extractor, if that learns.
         values: split → one number a row [N] of each of the objective's values.
         figures: (split, its values) → its figures.
     """
 
     job: Job
+    head: keras.Model
+    maps: Maps
     values: Callable[[str], dict[str, np.ndarray]]
     figures: Callable[[str, dict[str, np.ndarray]], Figures]
 
@@ -54,12 +59,14 @@ class Trained(NamedTuple):
     Attributes:
         result: for ``result.json``.
         head: the model.
+        maps: its input, by the extractor as it is after training.
         goal: what it was trained for.
         answers: [N] predicted labels of the test rows.
     """
 
     result: dict[str, Any]
     head: keras.Model
+    maps: Maps
     goal: Goal
     answers: np.ndarray
 
@@ -83,7 +90,7 @@ def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, probing: P
     if network.weights == "random":
         run.say("note: the extractor's weights are random")
     by_stage = probes(run, bridge, maps, seed, probing.probe_layers) if probing.probes else {}
-    result, head, goal, answers = train_head(run, bridge, maps, seed)
+    result, head, maps, goal, answers = train_head(run, bridge, maps, seed)
     labels, name = bridge.features.labels, f"test_{goal.figure}"
     found = named(by_stage, goal.baselines(labels["train"], labels["test"])) if probing.probes else {}
     run.write_json("result.json", result | found)
@@ -111,12 +118,12 @@ def draw_curves(run: Run, picture: Callable[[str, Callable[[Path], None]], None]
 
 
 def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
-    """Trains a head on the frozen maps, and scores the test split once; raises UserError as ``keep_layout`` does."""
+    """Trains a head on the maps, and scores the test split once; raises UserError as ``keep_layout`` does."""
     keep_layout(run.path / "layout.safetensors", bridge.pixel_map)
     labels = bridge.features.labels
     goal = make_goal(bridge.features.classes, labels["train"])
     training = resolved(bridge.config, len(labels["train"]))
-    job, values, figures = make_head_job(bridge, maps, training, seed)
+    job, head, maps, values, figures = make_head_job(bridge, maps, training, seed)
     state = fit(job, bridge.placement, run, training)
     validation, of_test = figures("validation", values("validation")), values("test")
     test, interval = figures("test", of_test), goal.interval(of_test)
@@ -128,6 +135,7 @@ def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
         "maps": "×".join(map(str, maps.shape)),
         "learning_rate": rates.dense,
         "encoder_rate": rates.encoder,
+        "extractor_rate": rates.extractor,
         "train_seconds": state.seconds,
         "examples_per_second": state.step * training.batch_size / state.seconds,
         "num_parameters": job.model.count_params(),
@@ -139,7 +147,7 @@ def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:
     }
     answers = goal.answers(of_test)
     write_answers(run.path, labels["test"], answers, bridge.features.classes)
-    return Trained(result, job.model, goal, answers)
+    return Trained(result, head, maps, goal, answers)
 
 
 def _headline(
@@ -200,9 +208,13 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
     goal = make_goal(features.classes, features.labels["train"])
     targets = {split: goal.targets(labels) for split, labels in features.labels.items()}
     shape, rates = bridge.config.head_of(extractor), bridge.config.rates_of(extractor)
-    ratio, size = rates.encoder / rates.dense, training.batch_size
+    size = training.batch_size
+    if rates.extractor:
+        maps = bridge.learning(maps)
     with bridge.placement.scope(), seeded(seed):
         head = build_head(maps.shape, goal.outputs, shape, maps.statistics)
+        model = FineTuned(maps.network.model, maps.maps_of, head) if rates.extractor else head
+    learning = {id(variable) for variable in maps.network.model.trainable_variables}
     loss_fn = make_loss_fn(head, maps.maps_of, shape, goal.objective)
     score = make_evaluator(lambda batch: loss_fn(batch, False, None), bridge.placement)
 
@@ -212,18 +224,23 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
     def figures(split: str, values: dict[str, np.ndarray]) -> Figures:
         return goal.figures(values, targets[split])
 
+    def rate_of(variable: keras.Variable) -> float:
+        if id(variable) in learning:
+            return rates.extractor / rates.dense
+        return rates.encoder / rates.dense if is_encoder(variable) else 1.0
+
     job = make_job(
-        head,
+        model,
         loss_fn,
-        lambda step: training_batches(x["train"], targets["train"], size, seed, step),
+        lambda step: training_batches(x["train"], targets["train"], size, seed, step, bridge.config.mixup),
         lambda: figures("validation", values("validation")),
         bridge.placement,
         dataclasses.replace(training, learning_rate=rates.dense),
         seed,
         epsilon=1e-8,
-        rate_of=lambda variable: ratio if is_encoder(variable) else 1.0,
+        rate_of=rate_of,
     )
-    return HeadJob(job, values, figures)
+    return HeadJob(job, head, maps, values, figures)
 
 
 def dry_run(
@@ -270,11 +287,11 @@ def _job_on_random_images(
     rows = training.batch_size
     channels = (3,) if config.channels == "groups" else ()  # any number of groups costs the same
     images = np.random.default_rng(0).standard_normal((rows, config.height, config.width, *channels), np.float32)
-    maps_of = make_maps_of(
-        network.model, Normalization(0, 1, config.chosen.z_norm == "batch"), config.enlarge, config.map_pool
-    )
+    z = Normalization(0, 1, config.chosen.z_norm == "batch")
+    by = partial(make_maps_of, normalization=z, enlarge=config.enlarge, pool=config.map_pool)
     shape = map_shape(network.model, config.map_pool)
     neutral = MapStatistics.neutral(shape.channels)
-    maps = Maps(network, Stage("", dict.fromkeys(SPLITS, images)), maps_of, shape, cached=False, statistics=neutral)
+    x = Stage("", dict.fromkeys(SPLITS, images))
+    maps = Maps(network, x, by, by(network.model), shape, cached=False, statistics=neutral)
     features = Features({}, dict.fromkeys(SPLITS, np.zeros(rows, np.int32)), classes, "", ())
     return make_head_job(Bridge(config, features, Path(), placement), maps, training, seed).job
