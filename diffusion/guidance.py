@@ -46,28 +46,35 @@ def make_predict(
 
     def predict(x: Any, t: Any, before: Any) -> Prediction:
         times = ops.broadcast_to(t, ops.shape(x)[:1])
-        if pair is None or config.guidance == 1.0:
-            output, share = parts_of(network(x, times, before), learned)
-        else:
+
+        def plain() -> tuple[Any, Any]:
+            return parts_of(network(x, times, before), learned)
+
+        def guided() -> tuple[Any, Any]:
+            assert pair is not None
             (better, share), (worse, _) = (parts_of(output, learned) for output in pair(x, times, before))
-            output = _guided(better, worse, _strength(config, process, t), config.guidance_rescale)
+            return _guided(better, worse, config.guidance, config.guidance_rescale), share
+
+        if pair is None or config.guidance == 1.0:
+            output, share = plain()
+        elif not config.guidance_interval:
+            output, share = guided()
+        else:  # outside the interval the worse side is not computed
+            output, share = ops.cond(_inside(config.guidance_interval, process, t), guided, plain)
         x0 = process.predict_x0(output, x, times)
         return Prediction(ops.clip(x0, -1.0, 1.0) if config.clip else x0, share)
 
     return predict
 
 
-def _strength(config: SamplerConfig, process: Process, t: Any) -> Any:
-    """The guidance at time t: 1, that is none, outside the interval of σ/α (Kynkäänniemi et al. 2024)."""
-    if not config.guidance_interval:
-        return config.guidance
-    low, high = config.guidance_interval
+def _inside(interval: tuple[float, ...], process: Process, t: Any) -> Any:
+    """Whether time t lies in the interval of σ/α that is guided (Kynkäänniemi et al. 2024)."""
+    low, high = interval
     alpha, sigma = process.coefficients(t)
-    inside = ops.logical_and(sigma >= low * alpha, sigma <= high * alpha)
-    return ops.where(inside, config.guidance, 1.0)
+    return ops.logical_and(sigma >= low * alpha, sigma <= high * alpha)
 
 
-def _guided(better: Any, worse: Any, strength: Any, rescale: float) -> Any:
+def _guided(better: Any, worse: Any, strength: float, rescale: float) -> Any:
     """Away from the worse prediction (Eq. 6, Ho & Salimans 2022); ``rescale``: φ of Lin et al. (2024, §3.4)."""
     guided = worse + strength * (better - worse)
     if not rescale:
