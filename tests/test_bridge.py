@@ -198,8 +198,9 @@ def test_what_is_given_goes_over_the_preset_and_the_table() -> None:
     assert (layout.pixels, layout.scaling, layout.seed) == ("assignment", "standardize", 3)
     alexnet = EXTRACTORS["alexnet"]
     assert given.head_of(alexnet) == SMALL and BridgeConfig().head_of(alexnet) == alexnet.head
-    assert BridgeConfig().rates_of(alexnet) == (1e-5, 5e-4)
-    assert BridgeConfig(conv_learning_rate=0.5).rates_of(alexnet) == (0.5, 5e-4)
+    assert BridgeConfig().rates_of(alexnet) == (1e-5, 5e-4, 0.0)
+    learning = BridgeConfig(conv_learning_rate=0.5, extractor_learning_rate=0.1, map_storage="none")
+    assert learning.rates_of(alexnet) == (0.5, 5e-4, 0.1)
 
 
 def test_caffe_s_convention_sees_the_same_image() -> None:

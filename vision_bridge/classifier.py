@@ -12,7 +12,9 @@ from training.draws import Place, kept_in_256
 from training.dropout import Dropout
 from training.initializers import FanAverage
 from training.objectives import classification, seeded_call
+from training.optimizers import RateOf
 from vision_bridge.batches import MixedBatch
+from vision_bridge.config import Rates
 from vision_bridge.head_config import HeadConfig
 from vision_bridge.images import SYNCHRONIZED
 from vision_bridge.pooling import adaptive_pool_matrix
@@ -176,3 +178,15 @@ class FineTuned(keras.Model):
 def is_encoder(variable: keras.Variable) -> bool:
     """Whether a variable learns at the encoder's rate."""
     return variable.path.startswith("encoder")
+
+
+def rate_factor(rates: Rates, extractor: keras.Model) -> RateOf:
+    """Variable → its learning rate, as a multiple of the dense layers'."""
+    learning = {id(variable) for variable in extractor.trainable_variables}
+
+    def factor(variable: keras.Variable) -> float:
+        if id(variable) in learning:
+            return rates.extractor / rates.dense
+        return rates.encoder / rates.dense if is_encoder(variable) else 1.0
+
+    return factor

@@ -24,7 +24,7 @@ from vision_bridge.answers import write_answers
 from vision_bridge.batches import evaluation_batches, training_batches
 from vision_bridge.bridge import SPLITS, Bridge, Features, Maps, Network, build_network
 from vision_bridge.cache import Stage
-from vision_bridge.classifier import FineTuned, build_head, is_encoder, make_loss_fn
+from vision_bridge.classifier import FineTuned, build_head, make_loss_fn, rate_factor
 from vision_bridge.config import BridgeConfig, ProbingConfig
 from vision_bridge.goals import Goal, make_goal
 from vision_bridge.images import Normalization
@@ -214,7 +214,6 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
     with bridge.placement.scope(), seeded(seed):
         head = build_head(maps.shape, goal.outputs, shape, maps.statistics)
         model = FineTuned(maps.network.model, maps.maps_of, head) if rates.extractor else head
-    learning = {id(variable) for variable in maps.network.model.trainable_variables}
     loss_fn = make_loss_fn(head, maps.maps_of, shape, goal.objective)
     score = make_evaluator(lambda batch: loss_fn(batch, False, None), bridge.placement)
 
@@ -223,11 +222,6 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
 
     def figures(split: str, values: dict[str, np.ndarray]) -> Figures:
         return goal.figures(values, targets[split])
-
-    def rate_of(variable: keras.Variable) -> float:
-        if id(variable) in learning:
-            return rates.extractor / rates.dense
-        return rates.encoder / rates.dense if is_encoder(variable) else 1.0
 
     job = make_job(
         model,
@@ -238,7 +232,7 @@ def make_head_job(bridge: Bridge, maps: Maps, training: TrainingConfig, seed: in
         dataclasses.replace(training, learning_rate=rates.dense),
         seed,
         epsilon=1e-8,
-        rate_of=rate_of,
+        rate_of=rate_factor(rates, maps.network.model),
     )
     return HeadJob(job, head, maps, values, figures)
 
