@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from files.writing import remove_unfinished
 from training.stop_signals import STOP_SIGNALS, heeded
 
 STATUS = 130
@@ -45,7 +46,8 @@ def line() -> str:
 
 
 def end_now(*_: Any) -> NoReturn:
-    """Prints the line and ends the process at once."""
+    """Removes half-written files, prints the line and ends the process at once."""
+    remove_unfinished()
     with contextlib.suppress(OSError):
         os.write(2, f"{line()}\n".encode(errors="backslashreplace"))
     os._exit(STATUS)

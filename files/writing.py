@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _COUNT = itertools.count()
+_WRITING: set[Path] = set()  # drafts of files that this process writes now
 _OURS: list[Path] = []  # folders in which this process may write; see ``held_back``
 _LONGEST = 32  # characters of a file's name that its draft's name keeps: file systems limit the length
 
@@ -43,6 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield Path(folder) / path.name
         return
     draft = _draft_of(path)
+    _WRITING.add(draft)
     try:
         with _naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
             move_whole(draft, path)
     finally:
         _remove(draft)
+        _WRITING.discard(draft)
 
 
 @contextmanager
@@ -130,6 +133,15 @@ def remove_drafts(folder: Path) -> None:
     for draft in folder.glob(".*.tmp"):
         if is_draft(draft.name) and not _is_alive(draft.name):
             _remove(draft)
+
+
+def remove_unfinished() -> None:
+    """Removes the drafts of files that this process is writing; only for a process that ends at once.
+
+    Drafts of folders stay for the next writer: such a folder may be the one that is being replaced.
+    """
+    for draft in list(_WRITING):
+        _remove(draft)
 
 
 def is_draft(name: str) -> bool:

@@ -232,3 +232,25 @@ while True:
                 pass
     finally:
         end(asking, signal.SIGKILL)
+
+
+def test_a_process_that_ends_at_once_leaves_no_half_file_and_no_folder_is_lost(tmp_path: Path) -> None:
+    """A second signal, or one during an import. A folder's draft may be the old folder, which is being replaced."""
+    (tmp_path / "answers.csv").write_text("of an earlier run")
+    script = """
+import sys
+from pathlib import Path
+from experiments.signals import end_now
+from files.writing import draft_folder, replacing
+folder = Path(sys.argv[1])
+with draft_folder(folder / "images") as kept, replacing(folder / "answers.csv") as draft:
+    (kept / "0.png").write_text("mine")
+    draft.write_text("half")
+    assert len(list(folder.iterdir())) == 3
+    end_now()
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr.startswith("interrupted; "), done.stderr
+    (kept,) = {path.name for path in tmp_path.iterdir()} - {"answers.csv"}
+    assert kept.startswith(".images") and (tmp_path / kept / "0.png").read_text() == "mine"
+    assert (tmp_path / "answers.csv").read_text() == "of an earlier run"
