@@ -101,6 +101,9 @@ def parse(argv: list[str], parser: flags.FlagValues, values: ScriptFlags) -> lis
         rest = config_flags.parse(parser, argv, values.earlier, values.arguments)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except (BrokenPipeError, SystemExit) as end:  # of --help, whose output "| head" may not read to its end
+        _mute()
+        sys.exit(end.code if isinstance(end, SystemExit) else 1)
     if len(rest) > 1 and not values.arguments:
         sys.exit(f"error: unexpected argument {rest[1]!r}; see --help")
     return rest
