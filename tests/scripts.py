@@ -37,12 +37,20 @@ def run(script: str, *args: str, stdin: str | bytes | None = None) -> Done:
 
 
 def made_short(script: str, args: tuple[str, ...]) -> tuple[str, ...]:
-    """The same with one network and without ``report.html`` and t-SNE, which take seconds, unless a test asks."""
-    page = any(arg.startswith("--report") or (arg.startswith("--tsne=") and arg != "--tsne=0") for arg in args)
-    networks = any(arg.startswith("--networks=") for arg in args)
-    if script == "train_text" and not networks:
-        args = ("--networks=1", *args)
-    return args if page or script not in ("train_text", "finetune_bert", "ddpm") else ("--noreport", *args)
+    """The same with one network, in one part, without ``report.html`` and t-SNE, unless a test asks for them.
+
+    Each of them takes seconds; every part of a batch is traced as another copy of the graph.
+    """
+    if script not in ("train_text", "finetune_bert", "ddpm"):
+        return args
+
+    def asked(*names: str) -> bool:
+        return any(arg.startswith(names) and arg != "--tsne=0" for arg in args)
+
+    short = [] if asked("--report", "--tsne=") else ["--noreport"]
+    short += [] if asked("--shards=", "--flagfile=") else ["--shards=1"]
+    short += [] if asked("--networks=") or script != "train_text" else ["--networks=1"]
+    return (*short, *args)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -36,14 +37,7 @@ model = keras.saving.load_model(sys.argv[1])
 np.save(sys.argv[3], np.asarray(model(np.load(sys.argv[2]))))"""
 
 
-def _jax(script: str, *arguments: Path) -> None:
-    """Runs a script on the other backend, where TensorFlow must not be loaded."""
-    pytest.importorskip("jax")
-    script = (
-        f"import sys, keras\nassert keras.backend.backend() == 'jax'\n{script}\nassert 'tensorflow' not in sys.modules"
-    )
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    subprocess.run(command, cwd=ROOT, check=True, env={"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"})
+TOKENS = np.array([[2, 7, 9, 11, 30, 0], [2, 5, 6, 0, 0, 0]], np.int32)
 
 
 def _models() -> dict[str, keras.Model]:
@@ -55,14 +49,23 @@ def _models() -> dict[str, keras.Model]:
     }
 
 
-@pytest.mark.parametrize("name", ["transformer", pytest.param("bert", marks=pytest.mark.slow)])
-def test_jax_gives_the_same_logits(tmp_path: Path, name: str) -> None:
-    model = _models()[name]
-    tokens = np.array([[2, 7, 9, 11, 30, 0], [2, 5, 6, 0, 0, 0]], np.int32)
+def _jax(script: str, *arguments: Path) -> None:
+    """Runs a script on the other backend, where TensorFlow must not be loaded."""
+    pytest.importorskip("jax")
+    script = (
+        f"import sys, keras\nassert keras.backend.backend() == 'jax'\n{script}\nassert 'tensorflow' not in sys.modules"
+    )
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    subprocess.run(command, cwd=ROOT, check=True, env={"KERAS_BACKEND": "jax", "PATH": "", "JAX_PLATFORMS": "cpu"})
+
+
+@pytest.mark.slow
+def test_jax_gives_the_same_logits_of_bert(tmp_path: Path) -> None:
+    model = _models()["bert"]
     model.save(tmp_path / "m.keras")
-    np.save(tmp_path / "x.npy", tokens)
+    np.save(tmp_path / "x.npy", TOKENS)
     _jax(_SCRIPT, *(tmp_path / name for name in ("m.keras", "x.npy", "y.npy")))
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), keras.ops.convert_to_numpy(model(tokens)), atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), keras.ops.convert_to_numpy(model(TOKENS)), atol=1e-5)
 
 
 _SAMPLING = """
@@ -84,15 +87,35 @@ y, _ = sample(table, predict, lambda row: noise.normal(7, number, row + 1, (4, 4
 np.save(sys.argv[2], np.asarray(y))"""
 
 
-def test_jax_samples_the_same_images(tmp_path: Path) -> None:
-    model, process = (
-        build_unet(UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)),
-        make_process(ProcessConfig(50)),
-    )
+class OnJax(NamedTuple):
+    """What one process without TensorFlow made of two models."""
+
+    transformer: keras.Model
+    unet: keras.Model
+    logits: np.ndarray
+    images: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def on_jax(tmp_path_factory: pytest.TempPathFactory) -> OnJax:
+    folder = tmp_path_factory.mktemp("jax")
+    classifier, unet = _models()["transformer"], build_unet(UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4))
     rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(0, 0.2, w.shape) if w.dtype == np.float32 else w for w in model.get_weights()])
-    model.save(tmp_path / "m.keras")
-    _jax(_SAMPLING, tmp_path / "m.keras", tmp_path / "y.npy")
+    unet.set_weights([rng.normal(0, 0.2, w.shape) if w.dtype == np.float32 else w for w in unet.get_weights()])
+    classifier.save(folder / "classifier.keras")
+    unet.save(folder / "unet.keras")
+    np.save(folder / "x.npy", TOKENS)
+    files = [folder / name for name in ("classifier.keras", "x.npy", "logits.npy", "unet.keras", "images.npy")]
+    _jax(f"{_SCRIPT}\nsys.argv[1:] = sys.argv[4:]\n{_SAMPLING}", *files)
+    return OnJax(classifier, unet, np.load(folder / "logits.npy"), np.load(folder / "images.npy"))
+
+
+def test_jax_gives_the_same_logits(on_jax: OnJax) -> None:
+    np.testing.assert_allclose(on_jax.logits, keras.ops.convert_to_numpy(on_jax.transformer(TOKENS)), atol=1e-5)
+
+
+def test_jax_samples_the_same_images(on_jax: OnJax) -> None:
+    model, process = on_jax.unet, make_process(ProcessConfig(50))
     number = np.arange(3)
 
     def predict(x, t, before):
@@ -105,7 +128,7 @@ def test_jax_samples_the_same_images(tmp_path: Path) -> None:
         lambda row: noise.normal(7, number, row + 1, (4, 4, 1)),
         noise.normal(7, number, 0, (4, 4, 1)),
     )
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), y, atol=2e-4)
+    np.testing.assert_allclose(on_jax.images, y, atol=2e-4)
 
 
 _BRIDGE = """

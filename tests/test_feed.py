@@ -74,13 +74,9 @@ def test_rows_are_filled_up() -> None:
 _PLAIN = """
 import sys, traceback
 sys.path.insert(0, {root!r})
-from tests.test_loop import _job, _fit
-from training.evaluation import make_evaluator
-from training.feed import feed
-from training.placement import make_placement
-placement = make_placement("cpu")
-job = _job(placement, 10)
-walk = feed(job.train(0), lambda batch: batch)
+from tests.test_feed import _batch, _endless
+from training.feed import Batches, feed, spec_of
+walk = feed(Batches(_endless, spec_of(_batch(0))), lambda batch: batch)
 batches = walk.__enter__()  # never closed: as a user's error or a notebook leaves it
 next(batches)
 try:

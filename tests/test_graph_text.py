@@ -68,8 +68,8 @@ def _random_texts(count: int, seed: int, extra: Sequence[str] = ()) -> list[str]
 
 
 def _same(graph: Callable[[tf.Tensor], list], python: Callable[[str], object], texts: Sequence[str]) -> None:
-    """Of all together, of each of the first alone, and of none."""
-    alone = [[text] for text in TRICKY if text in texts[: len(TRICKY)]]
+    """Of all together, of some of the first alone, and of none."""
+    alone = [[text] for text in TRICKY[::3] if text in texts[: len(TRICKY)]]
     for part in [[], *alone, *(texts[start : start + 20_000] for start in range(0, len(texts), 20_000))]:
         found = graph(tf.constant([text.encode() for text in part], tf.string))
         assert len(found) == len(part)
@@ -191,7 +191,7 @@ def test_ids_of_subwords(texts: list[str]) -> None:
         assert len(vocabulary) == size and _ids(SubwordTokeniser(cleaner, vocabulary, 200), "sep", fields) > 10
 
 
-@pytest.mark.parametrize("join_fields", ["sep", "space", "pair"])
+@pytest.mark.parametrize("join_fields", ["sep", "pair"])
 def test_ids_of_pieces(join_fields: str) -> None:
     tokeniser = PieceTokeniser.of(WordPiece(VOCABULARY), 9, "head", join_fields)
     fields = [text[: 2 if join_fields == "pair" else 3] for text in FIELDS]

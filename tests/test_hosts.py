@@ -15,7 +15,7 @@ from files.errors import UserError
 from files.writing import append_text, draft_folder, held_back, move_whole, write_text
 from tests import jobs
 from tests.processes import wait_until
-from tests.scripts import run_process
+from tests.scripts import succeeds
 from training import hosts as module
 from training.hosts import Hosts, exchange, hosts, lost, on_chief, rendezvous
 
@@ -149,15 +149,15 @@ def test_two_hosts_are_one(tmp_path: Path, data: list[str], backend: str) -> Non
     outputs = jobs.succeeds("train_text", *flags, f"--run_dir={tmp_path / 'two'}", backend=backend)
     said = [line for line in outputs[1].splitlines() if not line.startswith("[Gloo]")]  # which JAX prints
     assert "test split" in outputs[0] and said == ["host 1 of 2, counted from 0: host 0 says what is done"]
-    done = run_process("train_text", *flags, f"--run_dir={tmp_path / 'one'}")
-    assert done.returncode == 0, done.stderr
+    succeeds("train_text", *flags, f"--run_dir={tmp_path / 'one'}")
     jobs.assert_equal(tmp_path / "two", tmp_path / "one")
     files = [sorted(p.name for p in (tmp_path / run).rglob("*")) for run in ("one", "two")]
     assert files[0] == files[1]
     reports = [json.loads((tmp_path / run / "result.json").read_text())["test_accuracy"] for run in ("one", "two")]
     assert reports[0] == reports[1]
-    again = jobs.succeeds("train_text", *flags, f"--run_dir={tmp_path / 'two'}", backend=backend)
-    assert "finished before" in again[0]
+    if backend == "jax":  # is slow anyway
+        again = jobs.succeeds("train_text", *flags, f"--run_dir={tmp_path / 'two'}", backend=backend)
+        assert "finished before" in again[0]
 
 
 @pytest.mark.slow

@@ -170,6 +170,7 @@ def _loaded_elsewhere(folder: Path, policy: str, backend: str) -> Callable[[str]
     (folder / "names.json").write_text(json.dumps({name: len(case.inputs) for name, case in CASES.items()}))
     again = "again" if backend == "jax" else "once"
     environment = {"KERAS_BACKEND": backend, "PATH": "", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # every operation is compiled, and run thrice
     command = [sys.executable, "-c", LOAD, str(folder), again]
     subprocess.run(command, cwd=ROOT, check=True, env=environment)
     found = json.loads((folder / "found.json").read_text())

@@ -89,7 +89,7 @@ def test_a_step_keeps_less() -> None:
     assert recomputed < 0.2 * plain
 
 
-@pytest.mark.parametrize("trained", ["updates", "all"])
+@pytest.mark.parametrize("trained", ["updates", pytest.param("all", marks=pytest.mark.slow)])
 def test_loss_and_gradients_are_the_same(trained: str, tmp_path: Path) -> None:
     model = LlamaVision(CONFIG)
     load_checkpoint(write_checkpoint(tmp_path), model)

@@ -46,8 +46,7 @@ def _folder(folder: Path) -> list[str]:
     return ["--dataset=folder", f"--data_path={folder}/texts"]
 
 
-@pytest.mark.parametrize("write", [_lines, _csv, _jsonl, _folder])
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize(("write", "form"), [(_lines, "csv"), (_csv, "csv"), (_jsonl, "jsonl"), (_folder, "csv")])
 def test_one_answer_for_each_input(model: tuple[Predictor, Path], tmp_path: Path, write, form: str) -> None:
     predictor, run_dir = model
     done = succeeds("predict_text", f"--run_dir={run_dir}", *write(tmp_path), f"--format={form}")

@@ -12,6 +12,7 @@ from tests.scripts import ROOT, fails, run, succeeds
 from text_cls import job_results
 from text_cls.predictor import Predictor
 from text_cls.task import TextJob
+from training.backends import Placement
 
 TINY = ROOT / "tests" / "golden" / "tiny" / "bert"
 
@@ -47,24 +48,28 @@ def test_low_rank_updates_are_merged_before_they_are_judged(
     assert config["precision"] == "mixed_bfloat16"
 
 
-@pytest.mark.parametrize("changed", ["vocab.txt", "tokenizer_config.json"])
-def test_an_exchanged_tokeniser_is_refused(flags: list[str], tmp_path: Path, changed: str) -> None:
-    encoder = tmp_path / "encoder"
+def test_an_exchanged_tokeniser_is_refused(flags: list[str], tmp_path: Path) -> None:
+    encoder, result = tmp_path / "encoder", tmp_path / "run" / "result.json"
     shutil.copytree(TINY, encoder)
     command = ["finetune_bert", *flags, f"--encoder={encoder}", "--max_length=12", "--tsne=0"]
     succeeds(*command)
-    if changed == "vocab.txt":
-        words = (encoder / changed).read_text().splitlines()
-        words[-2:] = words[:-3:-1]
-        (encoder / changed).write_text("\n".join(words) + "\n")
-    else:
-        (encoder / changed).write_text('{"do_lower_case": false}')
-    assert "was made of other data (tokeniser;" in fails(*command)  # finished before
-    (tmp_path / "run" / "result.json").unlink()
-    assert "was made of other data (tokeniser;" in fails(*command)  # and when it would go on
+    words = (encoder / "vocab.txt").read_text().splitlines()
+    swapped = "\n".join([*words[:-2], *words[:-3:-1]]) + "\n"
+    for name, changed in (("vocab.txt", swapped), ("tokenizer_config.json", '{"do_lower_case": false}')):
+        before = (encoder / name).read_bytes() if (encoder / name).exists() else None
+        (encoder / name).write_text(changed)
+        assert "was made of other data (tokeniser;" in fails(*command)  # finished before
+        result.rename(tmp_path / "result.json")
+        assert "was made of other data (tokeniser;" in fails(*command)  # and when it would go on
+        (tmp_path / "result.json").rename(result)
+        (encoder / name).unlink() if before is None else (encoder / name).write_bytes(before)
+    assert "finished before" in succeeds(*command)
 
 
-def test_stop_words_and_ids_of_a_finished_run_are_looked_at(flags: list[str], tmp_path: Path) -> None:
+def test_stop_words_and_ids_of_a_finished_run_are_looked_at(
+    flags: list[str], tmp_path: Path, one_replica: Placement
+) -> None:
+    """And its predictor is one folder."""
     words, unlabelled = tmp_path / "stop.txt", tmp_path / "test.csv"
     words.write_text("the")
     unlabelled.write_text("id,text\na1,good film\na2,bad film\n")
@@ -79,10 +84,6 @@ def test_stop_words_and_ids_of_a_finished_run_are_looked_at(flags: list[str], tm
     assert "was made of other data (" in (error := fails(*command)) and "tokeniser" in error
     predictor = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert predictor["tokeniser"]["stop_words"] == ["the"]
-
-
-def test_a_predictor_is_one_folder(flags: list[str], tmp_path: Path, one_replica) -> None:
-    succeeds("train_text", *flags, "--width=16", "--ffn_width=16", "--num_heads=2", "--num_layers=1", "--min_count=1")
     shutil.move(tmp_path / "run" / "model", tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "run")
     assert Predictor.load(tmp_path / "elsewhere", one_replica).classes == ("down", "up")
