@@ -106,6 +106,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_that_enlarges(run_folder: Path, tmp_path: Path) -> None:
     result = json.loads((run_folder / "result.json").read_text())
     assert (

@@ -234,7 +234,7 @@ def short(tasks: dict[str, list[str]], jax: Jax, tmp_path_factory: pytest.TempPa
 
 WAYS = [
     pytest.param([f"--devices=cpu:{CPUS}"], 1e-5, id="two devices"),
-    pytest.param(["--accumulate=2"], 1e-5, id="micro-batches"),
+    pytest.param(["--accumulate=2"], 1e-5, id="micro-batches", marks=pytest.mark.slow),
     pytest.param([f"--devices=cpu:{CPUS}", "--accumulate=2"], 1e-5, id="both", marks=pytest.mark.slow),
     pytest.param(["--xla"], 0.0, id="xla", marks=pytest.mark.slow),
     pytest.param(["--deterministic"], 0.0, id="deterministic", marks=pytest.mark.slow),

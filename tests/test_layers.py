@@ -198,6 +198,7 @@ def test_a_mixed_model_loads_in_a_process_of_float32(name: str, mixed_elsewhere:
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 @every_case
 def test_another_backend_loads_saves_and_loads_it(name: str, jax_elsewhere: Callable) -> None:
     expected, found, values, loaded = jax_elsewhere(name)

@@ -101,7 +101,9 @@ def _by_rows(gradient: np.ndarray) -> Any:
     return tf.IndexedSlices(tf.constant(gradient[used]), tf.constant(used), gradient.shape)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS if name != "adamw")]
+)
 def test_every_rule_is_that_of_float32_and_the_model_has_its_rounded_weights(name: str) -> None:
     """Rows of embeddings, decay, rates and averages too."""
     config = TrainingConfig(optimizer=name, learning_rate=1e-3, weight_decay=0.1, ema_decay=0.999, warmup=0.0)

@@ -21,11 +21,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_bound_is_among_the_figures(run: Path) -> None:
     result = json.loads((run / "result.json").read_text())
     assert {"test_bits_per_dim", "test_bits_per_dim_se", "val_bits_per_dim"} <= result.keys()
 
 
+@pytest.mark.slow
 def test_images_of_another_variance_are_others(run: Path, tmp_path: Path) -> None:
     """auto is the learned variance here: an array of the small one is not taken for it."""
     flags = [f"--run_dir={run}", *ANCESTRAL, f"--out={tmp_path / 'out'}"]
@@ -36,6 +38,7 @@ def test_images_of_another_variance_are_others(run: Path, tmp_path: Path) -> Non
     assert (small != learned).any()
 
 
+@pytest.mark.slow
 def test_images_that_an_earlier_version_made_are_not_made_again(run: Path, tmp_path: Path) -> None:
     """What version 0.9 wrote beside them does not name the choices that came later."""
     flags = [f"--run_dir={run}", *ANCESTRAL, f"--out={tmp_path}"]
@@ -53,6 +56,7 @@ def test_images_that_an_earlier_version_made_are_not_made_again(run: Path, tmp_p
     assert '"variance"' in said and not [name for name in later if f'"{name}"' in said]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorded", ["in the model", "in the run alone"])
 def test_what_was_never_learned_is_refused(run: Path, tmp_path: Path, recorded: str) -> None:
     """A prediction without a class, by whatever flag it would be used; versions before 0.10 say it in the run alone."""

@@ -168,6 +168,7 @@ def test_wrong_flags(wine: TableImagesConfig, tmp_path: Path) -> None:
         assert error.startswith("error: ") and message in error, error
 
 
+@pytest.mark.slow
 def test_a_channel_for_each_group_of_columns(cache: Path, tmp_path: Path) -> None:
     grouped = {"column_groups": ("mean *", "* error", "worst *"), "channels": "groups", "probe_layers": True}
     config = TableImagesConfig.of(dataset="breast_cancer", cache_dir=cache, **(SMALL | grouped))
