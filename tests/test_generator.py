@@ -28,7 +28,7 @@ from training.placement import make_placement
 from training.session import precision
 
 CLASSES = ("a", "b", "c")
-UNET = UNetConfig(4, 4, 1, 8, (1,), 1, (4,), num_groups=4)
+UNET = UNetConfig(4, 4, 1, 8, (1, 2), 1, (2,), num_groups=4)
 PROCESS = make_process(ProcessConfig(50, "cosine"))
 DDIM = SamplerConfig("ddim", 6)
 
@@ -145,8 +145,8 @@ def test_saved_and_loaded_it_draws_the_same(tmp_path: Path, generator: Generator
 def test_a_model_of_an_earlier_version_is_read(tmp_path: Path, generator: Generator, one_replica: Placement) -> None:
     generator.save(tmp_path)
     earlier = {
-        "unet": {"height": 4, "width": 4, "channels": 1, "base_width": 8, "multipliers": [1], "num_blocks": 1,
-                 "attention_sizes": [4], "num_heads": 1, "dropout": 0.1, "num_groups": 4, "num_classes": 3},
+        "unet": {"height": 4, "width": 4, "channels": 1, "base_width": 8, "multipliers": [1, 2], "num_blocks": 1,
+                 "attention_sizes": [2], "num_heads": 1, "dropout": 0.1, "num_groups": 4, "num_classes": 3},
         "process": {"num_steps": 50, "schedule": "cosine", "zero_terminal_snr": False, "target": "eps"},
         "classes": ["a", "b", "c"],
     }  # fmt: skip
