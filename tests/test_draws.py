@@ -240,8 +240,7 @@ assert (np.array(twin(ones, training=True)) == np.array(Dropout(0.5, seed=1)(one
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)])
 def test_dropout_is_a_layer_of_plain_keras_too(backend: str) -> None:
     if backend == keras.backend.backend():
-        exec(_PLAIN, {})
-        return
+        return exec(_PLAIN, {})
     pytest.importorskip("jax")
     environment = {"KERAS_BACKEND": backend, "PATH": "", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run([sys.executable, "-c", _PLAIN], cwd=ROOT, check=True, env=environment)
