@@ -42,9 +42,8 @@ class _Groups(NamedTuple):
 
     def mean(self, totals: Any) -> Any:
         """Totals [B, C] → the mean over each channel's group, [B, C]."""
-        each = totals.shape[-1] // self.groups
-        means = ops.sum(ops.reshape(totals, (-1, self.groups, each)), axis=-1, keepdims=True) / self.size
-        return ops.reshape(ops.tile(means, (1, 1, each)), (-1, totals.shape[-1]))  # ``repeat`` is dozens of operations
+        by_group = ops.reshape(totals, (-1, self.groups, totals.shape[-1] // self.groups))
+        return ops.repeat(ops.sum(by_group, axis=-1) / self.size, by_group.shape[-1], axis=1)
 
 
 def group_normalise(x: Any, factor: Any, offset: Any, groups: int, epsilon: float, silu: bool) -> Any:

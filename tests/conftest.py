@@ -1,6 +1,7 @@
 """One process, one TensorFlow: threads and two logical CPU devices are set before it runs anything."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).resolve().parents[2] /
 
 def pytest_configure() -> None:
     make_placement("cpu:2")
+    if (
+        signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ):  # as of a background job: processes of tests would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
