@@ -58,7 +58,8 @@ def _flags(folder: Path, *more: str, variant: str = "makers") -> list[str]:
     return [*standard, *more]
 
 
-@pytest.mark.parametrize("variant", ["makers", pytest.param("transformers", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["makers", "transformers"])
 def test_answers_of_a_batch_are_those_of_each_question_alone(
     folder: Path, variant: str, one_replica: Placement, tmp_path: Path
 ) -> None:
