@@ -1,9 +1,9 @@
 """SIGINT, SIGTERM and SIGHUP end a script at any moment, with one line and exit status 130.
 
-Before ``main`` and during imports nothing can be lost, and the process ends at once (an exception in the import of an
-extension would become another one, or a crash). In ``main`` the first signal raises KeyboardInterrupt, so that drafts
-are removed and worker processes ended; a second signal ends the process. After ``main`` signals are ignored. During
-training, ``training.loop`` has its own handlers.
+Before ``main`` and during imports the process ends at once, without its half-written files: an exception in an import
+of an extension would become another one, or a crash. In ``main`` the first signal raises KeyboardInterrupt, so that
+drafts are removed and worker processes ended; a second signal ends the process. After ``main`` signals are ignored.
+During training, ``training.loop`` has its own handlers.
 """
 
 import contextlib

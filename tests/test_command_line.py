@@ -62,6 +62,16 @@ def test_a_script_by_its_name_is_the_script(args: list[str]) -> None:
         assert expected[2] == "error: unexpected argument 'stray'; see --help\n"
 
 
+def test_help_that_nobody_reads_to_its_end_is_no_error_of_the_script() -> None:
+    """As of ``--help | head``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "experiments.embed_text", "--help"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder that is no checkout."""
