@@ -187,10 +187,14 @@ def test_the_table_with_controls(flags: list[str], tmp_path: Path) -> None:
     assert float(lines["published weights"]["sd"]) == pytest.approx(np.std(seeds, ddof=1))
     assert float(lines["SqueezeNet 1.1"]["test"]) == seeds[0] and not lines["SqueezeNet 1.1"]["sd"]
     assert (lines["SqueezeNet 1.1"]["weights"], lines["AlexNet"]["weights"]) == ("squeezenet.npz", "random")
-    assert {"linear on features", "as many networks of random weights", "shuffled pixels"} <= set(lines)
+    assert {"as many networks of random weights", "shuffled pixels"} <= set(lines)
+    assert next(iter(lines)) == "linear on features" and out.count("simple models on features") == 1
+    found = json.loads((run / "probes.json").read_text())["features"]["linear"]
+    line, result = lines["linear on features"], json.loads((run / "result.json").read_text())
+    assert float(line["test low"]) < found == float(line["test"]) == result["probe_linear_on_features"]
     assert "| AlexNet | random |" in (run / "table.md").read_text() and (run / "table.png").exists()
     best = max(lines["SqueezeNet 1.1"], lines["AlexNet"], key=lambda line: float(line["validation"]))
-    assert json.loads((run / "result.json").read_text())["test_accuracy"] == pytest.approx(float(best["test"]))
+    assert result["test_accuracy"] == pytest.approx(float(best["test"]))
     replay = f"--flagfile={run / 'flags.txt'}"
     assert "finished before" in succeeds("imdb_table", replay, f"--run_dir={run}")
     dry = succeeds("imdb_table", replay, f"--cache_dir={cache}", "--dry_run")

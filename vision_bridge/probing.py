@@ -20,7 +20,7 @@ from vision_bridge.pooling import pooled, side_within
 
 MOST_COLUMNS = 16_384  # of a model's input: all of 19×19×40 maps, an 8×8 average of 256 maps
 _HIDDEN = ("features", "pixels")  # stages on which a network with a hidden layer is fitted too
-PROBES = "probes.json"
+PROBES, PROBE_OF_FEATURES = "probes.json", "probe_linear_on_features"
 
 Arrays = Mapping[str, np.ndarray]  # [N, …] by split
 
@@ -108,6 +108,17 @@ def fit_probes(goal: Goal, arrays: Arrays, labels: Arrays, seed: int, hidden: bo
     return goal.probes(train, validation, test, seed, hidden)
 
 
+def features_probes(run: Run, bridge: Bridge, seed: int, hidden: bool) -> dict[str, Probe]:
+    """Simple models on the features; with ``hidden``, ``probes`` finds their figures in the run folder."""
+    features = bridge.features
+    goal = make_goal(features.classes, features.labels["train"])
+    run.say(f"simple models on features, {features.arrays['train'].shape[1]}")
+    fitted = fit_probes(goal, features.arrays, features.labels, seed, hidden)
+    if hidden:
+        _keep(run, "features", fitted)
+    return fitted
+
+
 def probes(run: Run, bridge: Bridge, maps: Maps, seed: int, layerwise: bool = False) -> dict[str, dict[str, float]]:
     """The test figures of simple models, by stage and model; saved in the run folder after every stage."""
     labels = bridge.features.labels
@@ -120,10 +131,15 @@ def probes(run: Run, bridge: Bridge, maps: Maps, seed: int, layerwise: bool = Fa
         else:
             here = arrays()
             run.say(f"simple models on {name}, {'×'.join(map(str, here['train'].shape[1:]))}")
-            fitted = fit_probes(goal, here, labels, seed, hidden=name in _HIDDEN)
-            found[name] = {model: probe.test for model, probe in fitted.items()}
-            run.write_json(PROBES, kept | found)
+            found[name] = _keep(run, name, fit_probes(goal, here, labels, seed, hidden=name in _HIDDEN))
     return found
+
+
+def _keep(run: Run, stage: str, fitted: Mapping[str, Probe]) -> dict[str, float]:
+    """The test figures of a stage's models, which are added to those in the run folder."""
+    figures = {model: probe.test for model, probe in fitted.items()}
+    run.write_json(PROBES, (run.read_json(PROBES) or {}) | {stage: figures})
+    return figures
 
 
 def named(found: Mapping[str, Mapping[str, float]], baselines: Mapping[str, float]) -> dict[str, float]:

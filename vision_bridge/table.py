@@ -19,9 +19,9 @@ from vision_bridge.answers import Pair, compare, read_answers, vote
 from vision_bridge.backbones import has_norms
 from vision_bridge.bridge import Bridge, Maps, Network, load_network
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig
+from vision_bridge.controls import Probe, wilson_interval
 from vision_bridge.extractors import EXTRACTORS
-from vision_bridge.goals import make_goal
-from vision_bridge.probing import fit_probes, named, probes
+from vision_bridge.probing import PROBE_OF_FEATURES, features_probes, named, probes
 from vision_bridge.report import Line, draw_report, write_report
 from vision_bridge.task import train_head
 
@@ -135,14 +135,16 @@ class Table:
 
     def make(self) -> dict[str, Any]:
         """Trains every row and the controls, writes the report, and returns the content of ``result.json``."""
-        lines, controls = [self.line(name) for name in self.config.rows], []
+        rows, controls = [self.line(name) for name in self.config.rows], []
         title = EXTRACTORS[self.config.control_row].title if self.config.control_row else ""
-        pairs = self.pairs()
+        probe = self.features_probe()
+        lines = [_line_of(probe), *rows]
+        pairs = self.pairs(probe)
         write_report(self.run.path, lines, [], title, pairs)
         if self.config.control_row:
             controls = self.controls(self.config.control_row)
         text = write_report(self.run.path, lines, controls, title, pairs)
-        result = self._result(lines, controls)
+        result = self._result(rows, probe, controls)
         self.run.write_json("result.json", result)
         self.run.picture("table.png", lambda path: draw_report(path, [*lines, *controls]))
         self.run.say(f"{text}\neverything is in {self.run.path}: table.md, table.csv, table.png, runs/")
@@ -161,16 +163,19 @@ class Table:
             reproduced=extractor.reproduced,
         )
 
-    def pairs(self) -> list[Pair]:
-        """McNemar's test of every two rows; a row's networks vote. A linear model of the features is a row too."""
+    def features_probe(self) -> Probe:
+        """Logistic regression on the features: what every row is compared with."""
+        bridge = self.bridge_of(self.bridge)
+        return features_probes(self.run, bridge, self.seed, hidden=bool(self.config.control_row))["linear"]
+
+    def pairs(self, probe: Probe) -> list[Pair]:
+        """McNemar's test of every two rows; a row's networks vote. The ``probe`` of the features is a row too."""
         features, seeds = self.bridge_of(self.bridge).features, range(self.seed, self.seed + self.config.seeds)
         labels, classes = features.labels["test"], features.classes
 
         def voted(name: str) -> np.ndarray:
             return vote([read_answers(self.folder(name, "", seed), labels, classes) for seed in seeds], len(classes))
 
-        goal = make_goal(classes, features.labels["train"])
-        probe = fit_probes(goal, features.arrays, features.labels, self.seed, hidden=False)["linear"]
         right = {"features": probe.answers == labels}
         right |= {EXTRACTORS[name].title: voted(name) == labels for name in self.config.rows}
         return [compare(first, second, right) for first, second in combinations(right, 2)]
@@ -210,7 +215,11 @@ class Table:
         bridge, weights = self.bridge_of(self.bridge), self.plan.weights[name]
         maps = bridge.maps(bridge.load(name, weights))
         keep, found = maps.x.key, named(probes(self.run, bridge, maps, self.seed), {})
-        lines = [Line(probe.removeprefix("probe_").replace("_", " "), test=value) for probe, value in found.items()]
+        lines = [
+            Line(name.removeprefix("probe_").replace("_", " "), test=value)
+            for name, value in found.items()
+            if name != PROBE_OF_FEATURES
+        ]
         seeds = range(self.seed, self.seed + self.config.control_seeds)
         random = self.trainings(name, "random", bridge, [f"random:{seed}" for seed in seeds], keep)
         if not weights.startswith("random"):
@@ -226,9 +235,17 @@ class Table:
             lines.append(Line.of_results(variant.title, results))
         return lines
 
-    def _result(self, lines: list[Line], controls: list[Line]) -> dict[str, Any]:
+    def _result(self, rows: list[Line], probe: Probe, controls: list[Line]) -> dict[str, Any]:
         """Every test accuracy; the main one belongs to the row with the best validation accuracy."""
-        best = max(lines, key=lambda line: line.validation or 0.0)
-        figures = {f"test_accuracy_{name}": line.test for name, line in zip(self.config.rows, lines, strict=True)}
+        best = max(rows, key=lambda line: line.validation or 0.0)
+        figures = {f"test_accuracy_{name}": line.test for name, line in zip(self.config.rows, rows, strict=True)}
+        figures[PROBE_OF_FEATURES] = probe.test
         figures |= {f"control_{line.row.replace(' ', '_')}": line.test for line in controls}
         return {"test_accuracy": best.test, "best_row": best.row, "seed": self.seed, **figures}
+
+
+def _line_of(probe: Probe) -> Line:
+    """The line of logistic regression on the features."""
+    interval = wilson_interval(probe.test, len(probe.answers))
+    return Line("linear on features", validation=probe.validation, test=probe.test, test_low=interval.low,
+                test_high=interval.high)  # fmt: skip
