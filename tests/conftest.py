@@ -19,9 +19,8 @@ SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).resolve().parents[2] /
 
 def pytest_configure() -> None:
     make_placement("cpu:2")
-    if (
-        signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    ):  # as of a background job: processes of tests would ignore it too
+    # Processes of tests would ignore it too, as a background job's children do.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -23,10 +23,8 @@ def _archive(folder: Path) -> Path:
 
 
 _FETCH = """
-import sys, time
+import sys, time, types
 from pathlib import Path
-import keras
-from files import download
 archive, digest, cache, mode = sys.argv[1:]
 
 def get_file(name, url, cache_dir, **_):
@@ -38,7 +36,8 @@ def get_file(name, url, cache_dir, **_):
     path.write_bytes(whole)
     return str(path)
 
-keras.utils.get_file = get_file
+sys.modules["keras"] = types.SimpleNamespace(utils=types.SimpleNamespace(get_file=get_file))
+from files import download
 unpack = download._unpack
 
 def slow_unpack(archive, folder):
