@@ -12,7 +12,7 @@ from scipy.linalg import cho_factor
 from scipy.linalg.blas import strsv
 from scipy.sparse import csr_matrix, diags_array
 
-FACTORED = 5000  # points up to which a factor is faster, with 130 nonzero entries a row (perplexity 30)
+FACTORED = 3000  # points up to which a factor is as fast or faster, with 130 nonzero entries a row (perplexity 30)
 DENSE = 1 / 8  # share of nonzero entries above which every matrix is factored
 REGULAR = 1.01  # factor of the diagonal; without it, unconnected groups would move without bound
 ACCURACY = 1e-2  # conjugate gradients stop at this norm of the residual, relative to the right side
