@@ -29,7 +29,7 @@ from vision_bridge.rectangle import RECTANGLES, rotation_to_horizontal
 from vision_bridge.scaling import SCALINGS, Scaling, as_matrix, blocks, check_finite, describe, fit_scaling, named
 from vision_bridge.tsne import Compiled, Progress, silent, uncompiled
 
-ALGORITHM = 3  # to increase when the same features and choices give another layout: cached layouts are then not used
+ALGORITHM = 4  # to increase when the same features and choices give another layout: cached layouts are then not used
 
 
 @dataclasses.dataclass(frozen=True)
