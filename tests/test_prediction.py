@@ -249,6 +249,7 @@ def test_a_dry_run_counts(model: tuple[Predictor, Path], tmp_path: Path) -> None
     assert "3 texts, 3 tokens, 2 without an answer" in said and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_same_in_a_process_of_its_own(model: tuple[Predictor, Path]) -> None:
     args = [f"--run_dir={model[1]}", "-5 the film", "--top=3", "the bank", "-help", "-v"]
     done = run_process("predict_text", *args)
