@@ -28,7 +28,9 @@ class UNetConfig(Config):
         high=1024,
         former_names=("multipliers",),
     )
-    num_blocks: int = option(2, "Residual blocks of a level on the way down; one more on the way up.", low=1, high=1000)
+    num_blocks: int = option(
+        2, "Residual blocks per level on the way down; on the way up there is one more.", low=1, high=1000
+    )
     attention_resolutions: tuple[int, ...] = option(
         (16,),
         "Heights of the feature maps that have attention; see also --middle_attention.",
@@ -48,7 +50,8 @@ class UNetConfig(Config):
     middle_attention: bool = option(True, "Attention between the two residual blocks of the middle.", later=True)
     scale_shift_norm: bool = option(
         False,
-        "The time gives scale and shift of each residual block's second norm; else it is added before it.",
+        "The time embedding sets scale and shift of each residual block's second norm; otherwise it is added before "
+        "that norm.",
         later=True,
     )
     self_condition: bool = option(
@@ -56,7 +59,7 @@ class UNetConfig(Config):
     )
     learned_variance: bool = option(
         False,
-        "Twice the output channels: the second half is for the variance (Nichol & Dhariwal 2021).",
+        "The network also predicts the variance, in twice as many output channels (Nichol & Dhariwal 2021).",
         later=True,
     )
     condition_channels: int = option(

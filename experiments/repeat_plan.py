@@ -34,17 +34,17 @@ class RepeatConfig(Config):
 
     script: str = option("train_text", "Script that is run: python -m experiments.SCRIPT.", choices=SCRIPTS)
     flagfiles: tuple[Path, ...] = option(
-        (), "Flagfiles of the script, such as one for each data set: files, or names of the package's."
+        (), "Flagfiles of the script, such as one per data set: files, or names of flagfiles of the package."
     )
     seeds: tuple[int, ...] = option((0, 1, 2), "Seeds of every variation.", low=0, high=2**32 - 1)
     vary: tuple[str, ...] = option(
-        (), "FLAG=VALUE|VALUE: a variation for each value; given again, for each combination.", repeated=True
+        (), "FLAG=VALUE|VALUE: one variation per value; if repeated, one per combination of values.", repeated=True
     )
     variation: tuple[str, ...] = option(
-        (), '"NAME: --flag=value --flag=value": one more variation; given again, several.', repeated=True
+        (), '"NAME: --flag=value --flag=value": one more variation; may be repeated.', repeated=True
     )
     figures: tuple[str, ...] = option(
-        (), "Numbers of result.json that are shown; empty: what is found on test rows, and seconds of training."
+        (), "Numbers of result.json that are shown; empty: the test figures and the seconds of training."
     )
 
     def check(self) -> None:

@@ -41,7 +41,7 @@ class HeadConfig(Config):
         False, "Subtract the mean of each frozen map over training images, and divide by its deviation. [false]"
     )
     map_dropout: float = option(
-        0.0, "Dropout of the frozen maps, drawn in 256ths: the nearest is taken. [0]", low=0.0, high=0.99
+        0.0, "Dropout of the frozen maps, rounded to a multiple of 1/256. [0]", low=0.0, high=0.99
     )
     reconstruction: float = option(
         0.0, "Weight of a decoder's squared reconstruction error; 0: no decoder. [0]", low=0.0
