@@ -39,7 +39,7 @@ class TrainingConfig(Config):
         0.1, "Length of the warm-up: a share of the steps if below 1, otherwise a number of steps.", low=0.0
     )
     weight_decay: float = option(0.01, "Decoupled weight decay; none on biases and norms.", low=0.0)
-    clip_norm: float = option(1.0, "Bound on the global gradient norm; 0 for none.", low=0.0)
+    clip_norm: float = option(1.0, "Bound on the global gradient norm; 0: no bound.", low=0.0)
     ema_decay: float = option(0.0, "Decay of the moving average of the weights; 0: no average.", low=0.0, high=1.0)
     log_every: int = option(50, "Steps between log lines.", low=1)
     eval_every: int = option(0, "Steps between evaluations and checkpoints; 0: once an epoch.", low=0)
@@ -63,14 +63,14 @@ class TrainingConfig(Config):
     accumulate: int = option(
         1, "Micro-batches per update: parts of a batch, computed one after another to save memory.", low=1
     )
-    deterministic: bool = option(False, "Use only deterministic operations, also on GPUs, which are slower then.")
+    deterministic: bool = option(False, "Use only deterministic operations, also on GPUs, where they are slower.")
     tensorboard: bool = option(False, "Write TensorBoard events into the run folder.", affects_result=False)
 
     def check(self) -> None:
         if self.ema_decay == 1.0:
             raise UserError("--ema_decay=1 never leaves the initial weights: use less than 1, or 0 for no average")
         if self.patience and not self.select:
-            raise UserError(f"--patience={self.patience} needs --select: which figure is to improve?")
+            raise UserError(f"--patience={self.patience} needs --select, the validation figure that has to improve")
 
     def resolved(self, steps_per_epoch: int) -> Self:
         """The same with ``num_steps`` and ``eval_every`` computed from the size of the data.
