@@ -66,15 +66,15 @@ class DdpmConfig(TaskConfig):
     def check(self) -> None:
         if self.unet.learned_variance and math.isinf(self.process.num_steps):
             raise UserError(
-                f"--learned_variance is learned by the variational bound, which is of whole times: use another "
-                f"--noise_schedule than {self.process.noise_schedule}, or --nolearned_variance"
+                f"--learned_variance needs discrete times, and --noise_schedule={self.process.noise_schedule} has "
+                "continuous times: use another schedule, or --nolearned_variance"
             )
         if self.enlarge == 1:
             raise UserError("--enlarge=1 leaves images as they are: use 2 or more, or 0 for no enlarging")
         if self.enlarge and self.fid_every:
             raise UserError(
-                f"--fid_every={self.fid_every}: a model with --enlarge makes images of given ones, which FID does not "
-                "compare; leave it out, the result has their PSNR"
+                f"--fid_every={self.fid_every}: FID cannot judge a model with --enlarge; leave it out, the result has "
+                "the PSNR of the enlarged images"
             )
         if self.class_conditional and self.sampler.guidance != 1.0 and not self.label_dropout:
             raise UserError(

@@ -56,7 +56,7 @@ class ProcessConfig(Config):
 
         refuse_unused(self, "noise_schedule", {name: schedule.uses for name, schedule in SCHEDULES.items()})
         if self.sigma_data != 0.5 and self.target_name != "edm":
-            raise UserError(f"--sigma_data={self.sigma_data} is of --target=edm; leave it out")
+            raise UserError(f"--sigma_data={self.sigma_data} is used by --target=edm only; leave it out")
 
     def check(self) -> None:
         pure_noise = self.zero_terminal_snr or self.noise_schedule == "flow"
@@ -113,7 +113,9 @@ def refuse_unused(config: Config, chooser: str, uses: Mapping[str, Collection[st
     for field in dataclasses.fields(config):
         users = [name for name, used in uses.items() if field.name in used]
         if users and chosen not in users and getattr(config, field.name) != field.default:
-            raise UserError(f"--{chooser}={chosen} has no --{field.name}, which is of {', '.join(users)}: leave it out")
+            raise UserError(
+                f"--{field.name} is not used by --{chooser}={chosen}, only by {', '.join(users)}: leave it out"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,7 +91,9 @@ class UNetConfig(Config):
         if not self.channel_multipliers:
             raise UserError("a U-Net needs at least one level: there are no channel multipliers")
         if len(self.channel_multipliers) > MAX_LEVELS:
-            raise UserError(f"{len(self.channel_multipliers):,} channel multipliers: {MAX_LEVELS} levels are the most")
+            raise UserError(
+                f"{len(self.channel_multipliers):,} channel multipliers: at most {MAX_LEVELS} levels are possible"
+            )
         for multiplier in self.channel_multipliers:
             width = self.base_width * multiplier
             if width % self.num_groups or width % self.num_heads:
@@ -106,7 +108,8 @@ class UNetConfig(Config):
             )
         if self.base_width % 2:
             raise UserError(
-                f"the base width {self.base_width} is odd: half of the time embedding are sines, half cosines"
+                f"--base_width={self.base_width} is odd: use an even number: half of the time embedding are sines, "
+                "half cosines"
             )
 
     def for_images(self, shape: tuple[int, ...], num_classes: int) -> Self:
