@@ -180,12 +180,13 @@ class BridgeConfig(Config):
     def check(self) -> None:
         if not self.training.shards:
             raise UserError(
-                "--shards=0 depends on the number of cores, and batch norms see the rows of one shard: give a number"
+                "--shards=0 depends on the number of cores, and batch norms on the rows of a shard: set a number, such "
+                "as 1"
             )
         for name in ("mixup", "extractor_learning_rate"):
             if getattr(self, name) and self.map_storage != "none":
                 raise UserError(
-                    f"--{name}={getattr(self, name):g} with --map_storage={self.map_storage}: the cache has maps "
+                    f"--{name}={getattr(self, name):g} with --map_storage={self.map_storage}: cached maps are "
                     "of a frozen extractor and of single images; add --map_storage=none"
                 )
         if self.training.patience and not self.chosen.early_stopping:
@@ -239,7 +240,7 @@ class ProbingConfig(Config):
             raise UserError("--probe_layers with --noprobes: leave one of them out")
         if self.probe_layers and (chosen.z_norm, chosen.bn_mode) != ("train", "frozen"):
             raise UserError(
-                "--probe_layers: what the layers give depends on the batch: add --z_norm=train --bn_mode=frozen"
+                "--probe_layers needs outputs that do not depend on the batch: add --z_norm=train --bn_mode=frozen"
             )
 
 

@@ -50,8 +50,9 @@ class HeadConfig(Config):
     def check(self) -> None:
         if self.reconstruction and not self.filters:
             raise UserError(
-                "a decoder mirrors the head's convolutions and there are none: leave out --head_reconstruction"
+                "--head_reconstruction needs convolutions in the head, which its decoder mirrors: leave it out, "
+                "or set --head_filters"
             )
         for name, layers in (("filters", self.filters), ("dense", self.dense)):
             if len(layers) > MAX_LAYERS:
-                raise UserError(f"--head_{name} names {len(layers):,} layers: {MAX_LAYERS:,} are the most")
+                raise UserError(f"--head_{name} names {len(layers):,} layers: at most {MAX_LAYERS:,} are possible")

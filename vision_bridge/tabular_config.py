@@ -115,7 +115,7 @@ class TableBridgeConfig(BridgeConfig):
     def check_used(self) -> None:
         super().check_used()
         if self.chosen.last_layer != PRESETS[self.preset].last_layer:
-            raise UserError("--last_layer is about encoders of texts, and a table has none: leave it out")
+            raise UserError("--last_layer is for encoders of texts, and a table has none: leave it out")
 
 
 def _check_encoding(name: str) -> None:
