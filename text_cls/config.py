@@ -131,8 +131,8 @@ class VocabularyConfig(Config):
     def check(self) -> None:
         if self.tokeniser == "subwords" and self.vocabulary_size < FEWEST_SUBWORDS:
             raise UserError(
-                f"--vocabulary_size={self.vocabulary_size} is too few for --tokeniser=subwords, which begins with "
-                f"5 special tokens and 256 bytes: {FEWEST_SUBWORDS} or more are needed, some thousands are of use"
+                f"--vocabulary_size={self.vocabulary_size} is too small for --tokeniser=subwords, which begins "
+                f"with 5 special tokens and 256 bytes: use at least {FEWEST_SUBWORDS}; several thousand are useful"
             )
 
 
@@ -175,7 +175,7 @@ class ObjectiveConfig(Config):
         if self.logit_adjustment and self.class_weights != "none":
             raise UserError(
                 f"--logit_adjustment={self.logit_adjustment} and --class_weights={self.class_weights} both correct for "
-                "the classes' shares, together twice: use one of them"
+                "classes of different sizes: use one of them"
             )
 
 
@@ -203,7 +203,9 @@ class TuningConfig(Config):
 
     def check(self) -> None:
         if self.lora_rank and (self.freeze_layers or self.layer_decay != 1.0):
-            raise UserError("--lora_rank keeps the whole encoder as it is: leave out --freeze_layers and --layer_decay")
+            raise UserError(
+                "--lora_rank freezes all weights of the encoder: leave out --freeze_layers and --layer_decay"
+            )
         if self.mlm_epochs and self.freeze_layers:
             raise UserError("--mlm_epochs trains every layer: leave out --freeze_layers")
 
@@ -239,8 +241,8 @@ class TextTaskConfig(TaskConfig):
     def check(self) -> None:
         if self.data.multi_label and self.objective.logit_adjustment:
             raise UserError(
-                f"--logit_adjustment={self.objective.logit_adjustment}: with --multi_label every class has a threshold "
-                "of its own, fitted on validation, which does the same; leave it out"
+                f"--logit_adjustment={self.objective.logit_adjustment}: leave it out with --multi_label, where each "
+                "class has its own threshold, fitted on the validation split, with the same effect"
             )
 
     def settled(self) -> Self:

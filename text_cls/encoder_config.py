@@ -43,7 +43,7 @@ class BertConfig(Config):
         if self.pad_id >= self.vocabulary_size:
             raise UserError(f"id {self.pad_id} of padding is none of the {self.vocabulary_size} pieces")
         if self.relative_buckets and (self.relative_buckets % 4 or self.relative_buckets < 8):
-            raise UserError(f"{self.relative_buckets} buckets of distances; a multiple of 4 from 8 on is needed")
+            raise UserError(f"{self.relative_buckets} buckets of distances; use a multiple of 4, at least 8")
 
     @property
     def num_blocks(self) -> int:

@@ -59,8 +59,8 @@ class PredictionConfig(Config):
             raise UserError(f"--join_fields={self.join_fields} is not known: use sep, space or pair")
         if self.separator and self.dataset != LINES:
             raise UserError(
-                f"--separator={self.separator!r}: --dataset={self.dataset} has no use for it; name the fields of "
-                "a text by --text_fields"
+                f"--separator={self.separator!r} is not used by --dataset={self.dataset}; name the fields of a text by "
+                "--text_fields"
             )
 
     @property
