@@ -23,7 +23,7 @@ SCRIPTS = (  # with seed and result.json
     "train_text", "finetune_bert", "baselines_text", "ddpm", "fid", "imdb_images", "table_images", "finetune_llama",
 )  # fmt: skip
 BASE = "base"  # name of the flags as they are
-_OURS = {"seed": "--seeds says it", "run_dir": "every run gets a folder below --run_dir of this script",
+_OURS = {"seed": "set it by --seeds", "run_dir": "every run gets a folder below --run_dir of this script",
          "dry_run": "it is a flag of this script"}  # fmt: skip
 _LONGEST = 60  # letters of a folder's name: 240 bytes at most
 
@@ -151,7 +151,7 @@ def variations_of(config: RepeatConfig) -> list[Variation]:
     folders: dict[str, str] = {}
     for name, _ in found:
         if len(name.splitlines()) > 1:
-            raise UserError(f"variation {name!r} has a line break in its name: leave it out")
+            raise UserError(f"variation {name!r} has a line break in its name: remove it")
         other = folders.setdefault(unicodedata.normalize("NFC", safe(name)).casefold(), name)
         if sum(one.name == name for one in found) > 1:
             raise UserError(f"two variations are named {name!r}: give each a name of its own")
