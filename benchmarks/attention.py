@@ -22,7 +22,7 @@ flags.DEFINE_integer("batch", 32, "Texts.")
 flags.DEFINE_integer("heads", 4, "Heads.")
 flags.DEFINE_integer("depth", 32, "Width of a head.")
 flags.DEFINE_list("lengths", ["64", "128", "256"], "Tokens of a text; one line of results each.")
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of q, k and v.")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Number format of q, k and v.")
 flags.DEFINE_integer("rounds", 20, "Calls of each form.")
 
 

@@ -26,11 +26,11 @@ from benchmarks.turns import Turn, answer, take_turns_on
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", "", "imdb_reviews_50k.csv.xz for embed, the AG News folder for finetune.")
 flags.DEFINE_enum("task", "embed", ["embed", "finetune"], "What is measured.")
-flags.DEFINE_enum("pooling", "cls", ["cls", "mean"], "embed: of the last layer.")
-flags.DEFINE_integer("texts", 256, "Texts of a turn.")
-flags.DEFINE_integer("rounds", 5, "Turns of each side.")
-flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
-flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
+flags.DEFINE_enum("pooling", "cls", ["cls", "mean"], "embed: pooling of the last layer.")
+flags.DEFINE_integer("texts", 256, "Texts per measurement.")
+flags.DEFINE_integer("rounds", 5, "Measurements of each implementation.")
+flags.DEFINE_integer("threads", 2, "CPU threads of each implementation.")
+flags.DEFINE_string("side", "", "Internal: the implementation that this process runs.")
 flags.DEFINE_string("arrays", "", "Internal: the encoded texts.")
 
 SIDES = ("ours", "fixed", "dynamic")

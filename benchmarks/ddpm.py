@@ -40,18 +40,18 @@ from benchmarks.turns import Turn, answer, keep_to_cores, take_turns
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("task", "train", ["train", "sample"], "What is measured.")
 flags.DEFINE_enum("model", "cifar10", ["cifar10", "digits"], "The reference U-Net, or that of the digits.")
-flags.DEFINE_integer("batch_size", 0, "Images; 0: 16 for cifar10, 64 for digits.")
-flags.DEFINE_integer("steps", 0, "Steps of a turn; 0: 2 for cifar10, 20 for digits.")
-flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Number format of the networks, of every side.")
-flags.DEFINE_integer("rounds", 5, "Turns of each side.")
-flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
+flags.DEFINE_integer("batch_size", 0, "Images in a batch; 0: 16 for cifar10, 64 for digits.")
+flags.DEFINE_integer("steps", 0, "Steps per measurement; 0: 2 for cifar10, 20 for digits.")
+flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Number format of the networks.")
+flags.DEFINE_integer("rounds", 5, "Measurements of each implementation.")
+flags.DEFINE_integer("threads", 2, "CPU threads of each implementation.")
 flags.DEFINE_bool("xla", False, "ours: compile with XLA.")
-flags.DEFINE_integer("shards", 0, "ours: parts of a batch side by side; 0: as the scripts choose.")
+flags.DEFINE_integer("shards", 0, "ours: parts of a batch computed in parallel; 0: as in the scripts.")
 flags.DEFINE_list(
     "sides", ["ours", "diffusers", "twin", "lucidrains_bare", "lucidrains"], "Implementations to measure."
 )
-flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
-flags.DEFINE_string("counts", "", "Internal: the file for its operations.")
+flags.DEFINE_string("side", "", "Internal: the implementation that this process runs.")
+flags.DEFINE_string("counts", "", "Internal: file for the counted operations.")
 
 OURS = ("ours", "twin", "near")
 _OPEN = ExitStack()  # until the process ends

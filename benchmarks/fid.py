@@ -20,12 +20,12 @@ from benchmarks.turns import Turn, answer, keep_to_cores, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("task", "distance", ["distance", "features"], "What is measured.")
-flags.DEFINE_integer("count", 10000, "Images of either set, for distance.")
-flags.DEFINE_integer("rounds", 3, "Turns of each side.")
-flags.DEFINE_integer("images", 64, "Images of a turn, for features.")
-flags.DEFINE_integer("batch_size", 32, "Images in a batch, for features.")
-flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
-flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
+flags.DEFINE_integer("count", 10000, "distance: images in each set.")
+flags.DEFINE_integer("rounds", 3, "Measurements of each implementation.")
+flags.DEFINE_integer("images", 64, "features: images per measurement.")
+flags.DEFINE_integer("batch_size", 32, "features: images in a batch.")
+flags.DEFINE_integer("threads", 2, "CPU threads of each implementation.")
+flags.DEFINE_string("side", "", "Internal: the implementation that this process runs.")
 
 WIDTH = 2048
 

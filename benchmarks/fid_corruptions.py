@@ -17,11 +17,11 @@ from scipy.ndimage import gaussian_filter
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", None, "CIFAR-10, in any form.", required=True)
-flags.DEFINE_string("features", "tf2015", "tf2015 or keras.")
-flags.DEFINE_string("weights", "", "File of the weights; random for random ones.")
-flags.DEFINE_string("squeezenet", "", "File of SqueezeNet's weights, to be used instead.")
+flags.DEFINE_string("features", "tf2015", "Extractor: tf2015 or keras.")
+flags.DEFINE_string("weights", "", "File of the weights, or random.")
+flags.DEFINE_string("squeezenet", "", "File of SqueezeNet's weights; it then replaces --features.")
 flags.DEFINE_integer("images", 1000, "Images of each set.")
-flags.DEFINE_string("out", "fid_corruptions.png", "The picture.")
+flags.DEFINE_string("out", "fid_corruptions.png", "File of the picture.")
 
 
 def noisy(pixels: np.ndarray, labels: np.ndarray, level: int) -> np.ndarray:

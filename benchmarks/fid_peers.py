@@ -35,15 +35,17 @@ from benchmarks.turns import keep_to_cores
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", "../shared/data/cifar10_jpg.tar.zst", "A tar archive, or a folder, of image files.")
-flags.DEFINE_integer("count", 500, "Images of either folder.")
-flags.DEFINE_integer("size", 0, "Their width and height, as PNG; 0: the files as they are.")
-flags.DEFINE_list("peers", ["pytorch-fid", "clean-fid", "torch-fidelity"], "Whom ours is compared with.")
-flags.DEFINE_enum("dims", "2048", ["2048", "768", "192", "64"], "Features: of the last layer, or of an earlier one.")
-flags.DEFINE_integer("rounds", 3, "Turns of each side.")
-flags.DEFINE_integer("threads", 2, "Cores of each side.")
-flags.DEFINE_integer("seed", 0, "Of the weights, and of the choice of images.")
-flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
-flags.DEFINE_string("folder", "", "Where files are made, and kept; a temporary folder if it is left out.")
+flags.DEFINE_integer("count", 500, "Images in each folder.")
+flags.DEFINE_integer("size", 0, "Width and height of the images, as PNG; 0: the files unchanged.")
+flags.DEFINE_list("peers", ["pytorch-fid", "clean-fid", "torch-fidelity"], "Libraries that ours is compared with.")
+flags.DEFINE_enum(
+    "dims", "2048", ["2048", "768", "192", "64"], "Features of the last layer (2048), or of an earlier one."
+)
+flags.DEFINE_integer("rounds", 3, "Measurements of each implementation.")
+flags.DEFINE_integer("threads", 2, "CPU cores of each implementation.")
+flags.DEFINE_integer("seed", 0, "Seed of the weights and of the choice of images.")
+flags.DEFINE_string("side", "", "Internal: the implementation that this process runs.")
+flags.DEFINE_string("folder", "", "Folder that keeps the files; empty: a temporary folder.")
 
 PROTOCOLS = {"pytorch-fid": "pytorch-fid", "clean-fid": "clean", "torch-fidelity": "tf2015"}  # peer → --protocol
 

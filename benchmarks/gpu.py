@@ -36,19 +36,21 @@ from benchmarks.turns import answer, take_turns
 FLAGS = flags.FLAGS
 SIDES = ("ours", "torch")
 flags.DEFINE_bool("tiny", False, "Tiny sizes, on the CPU.")
-flags.DEFINE_enum("precision", "mixed_bfloat16", ["mixed_bfloat16", "tf32", "float32"], "Arithmetic of the networks.")
+flags.DEFINE_enum(
+    "precision", "mixed_bfloat16", ["mixed_bfloat16", "tf32", "float32"], "Number format of the networks."
+)
 flags.DEFINE_float("dropout", 0.1, "Dropout; with 0 the first losses are compared too.", 0.0, 0.9)
-flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
+flags.DEFINE_integer("rounds", 5, "Measurements of each implementation.", 1)
 flags.DEFINE_enum(
     "torch_mode",
     "default",
     ["default", "max-autotune-no-cudagraphs"],
-    "Mode of torch.compile; the second tries kernels.",
+    "Mode of torch.compile; max-autotune tries several kernels.",
 )
-flags.DEFINE_list("workloads", list(WORKLOADS), "What is measured; without matmul no shares are told.")
+flags.DEFINE_list("workloads", list(WORKLOADS), "What is measured; shares of the peak need matmul.")
 flags.DEFINE_list("sides", list(SIDES), "Implementations to measure.")
 flags.DEFINE_string("work", "", "Folder that keeps weights, batches and checks; empty: a temporary one.")
-flags.DEFINE_string("side", "", "Internal: the side that this process plays, or prepare.")
+flags.DEFINE_string("side", "", "Internal: the implementation that this process runs, or prepare.")
 flags.DEFINE_string("workload", "", "Internal: what this process measures.")
 PASSED = ("precision", "dropout", "torch_mode")
 

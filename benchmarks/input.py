@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from training.job import LossFn
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("cases", [], "Which; all of them by default.")
-flags.DEFINE_list("step_ms", [], "Milliseconds a step of each case takes elsewhere; measured here by default.")
+flags.DEFINE_list("cases", [], "Cases to measure; empty: all.")
+flags.DEFINE_list("step_ms", [], "Milliseconds per step of each case, measured elsewhere; empty: measure here.")
 flags.DEFINE_string("devices", "auto", "Where steps run.")
-flags.DEFINE_integer("rounds", 5, "Turns of feed and step.")
-flags.DEFINE_float("seconds", 2.0, "Least length of a turn of the feed; a turn of the step is one step or more of it.")
+flags.DEFINE_integer("rounds", 5, "Measurements of feed and step.")
+flags.DEFINE_float("seconds", 2.0, "Shortest time of a measurement, which has at least one batch or step.")
 
 
 class Case(NamedTuple):

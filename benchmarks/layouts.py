@@ -33,7 +33,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 FIGURES = {"maps": "linear model of the maps", "cnn": "CNN"}
 flags.DEFINE_list("tables", ["breast_cancer", "wine", "digits"], "Built-in tables, or files with a column label.")
-flags.DEFINE_list("layouts", list(LAYOUTS), f"Which of {', '.join(LAYOUTS)}.")
+flags.DEFINE_list("layouts", list(LAYOUTS), f"Layouts to measure, of {', '.join(LAYOUTS)}.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 flags.DEFINE_string("out", "", "Markdown file for the table, if it is given.")
 flags.DEFINE_string("devices", "cpu", "Where it runs, as the scripts' --devices.")

@@ -21,11 +21,11 @@ from pathlib import Path
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("modules", [], "Which; all of them by default.")
-flags.DEFINE_string("folder", None, "Where the copy is made.", required=True)
-flags.DEFINE_integer("most", 0, "Mutants of each module that are tried, drawn at random; 0: all.")
-flags.DEFINE_integer("seed", 0, "Of that draw.")
-flags.DEFINE_bool("again", False, "Retry the survivors of the last time.")
+flags.DEFINE_list("modules", [], "Modules to mutate; empty: all.")
+flags.DEFINE_string("folder", None, "Folder of the copy that is mutated.", required=True)
+flags.DEFINE_integer("most", 0, "Mutants to try per module, drawn at random; 0: all.")
+flags.DEFINE_integer("seed", 0, "Seed of the draw of --most.")
+flags.DEFINE_bool("again", False, "Try only the mutants that survived the last time.")
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("files", "training", "text_cls", "diffusion", "vision_bridge", "experiments", "benchmarks", "tests")

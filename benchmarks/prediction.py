@@ -30,14 +30,14 @@ from benchmarks.turns import Turn, answer, keep_to_cores, take_turns
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", "../shared/data/ag_news", "Folder with train.csv or train_subset.csv, and test.csv.")
-flags.DEFINE_string("run_dir", "", "A run of train_text; a new one is trained for a few steps by default.")
+flags.DEFINE_string("run_dir", "", "Folder of a run of train_text; empty: a new run of a few steps.")
 flags.DEFINE_string("checkpoint", "", "Folder of a whole classifier: compare with transformers on it.")
-flags.DEFINE_integer("texts", 20_000, "Texts of a measurement; of a turn beside transformers 1/40 of them.")
-flags.DEFINE_integer("rounds", 5, "Measurements, or turns of each side; medians are printed.")
+flags.DEFINE_integer("texts", 20_000, "Texts per measurement; 1/40 of them in the comparison with transformers.")
+flags.DEFINE_integer("rounds", 5, "Measurements, of each implementation; medians are printed.")
 flags.DEFINE_integer("batch_size", 32, "transformers: rows of a batch.")
-flags.DEFINE_integer("max_length", 128, "With --checkpoint: longest text in tokens, of both sides.")
-flags.DEFINE_integer("threads", 2, "Cores of each side.")
-flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
+flags.DEFINE_integer("max_length", 128, "With --checkpoint: longest text in tokens, for both.")
+flags.DEFINE_integer("threads", 2, "CPU cores of each implementation.")
+flags.DEFINE_string("side", "", "Internal: the implementation that this process runs.")
 flags.DEFINE_string("lines", "", "Internal: the file of texts.")
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
 flags.DEFINE_list("steps", ["5", "10", "20", "50", "100", "200"], "Sampling steps.")
 flags.DEFINE_list("batches", ["1", "4", "16", "64", "256"], "Batch sizes.")
 flags.DEFINE_integer("rounds", 3, "Measurements of each; the median is taken.")
-flags.DEFINE_string("out", "sampling_cost.png", "The picture.")
+flags.DEFINE_string("out", "sampling_cost.png", "File of the picture.")
 
 
 def main(argv: list[str]) -> None:

@@ -20,11 +20,11 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of the run, with classes.", required=True)
 flags.DEFINE_list("evaluations", ["5", "10", "20", "50", "100"], "Evaluations of the network for an image.")
 flags.DEFINE_list("samplers", [], "Samplers; empty: all.")
-flags.DEFINE_integer("num_images", 1000, "Samples of each.")
+flags.DEFINE_integer("num_images", 1000, "Images per sampler, number of evaluations and seed.")
 flags.DEFINE_integer("seeds", 3, "Seeds of the noise; the mean of their figures is drawn, and the deviation printed.")
 flags.DEFINE_string("data_path", "", "Where the images are, if the run does not say it or they were moved.")
 flags.DEFINE_string("devices", "cpu", "Where samples are drawn, as the scripts' --devices.")
-flags.DEFINE_string("out", "sampling_quality.png", "The picture.")
+flags.DEFINE_string("out", "sampling_quality.png", "File of the picture.")
 
 
 def main(argv: list[str]) -> None:

@@ -22,7 +22,7 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("backends", ["tensorflow", "jax"], "Backends.")
-flags.DEFINE_list("cases", [], "Which; all of them by default.")
+flags.DEFINE_list("cases", [], "Cases to measure; empty: all.")
 flags.DEFINE_integer("again", 3, "Measurements; the median is printed.")
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,11 +28,11 @@ from benchmarks.turns import Turn, answer, take_turns_on
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", "../shared/data/ag_news", "Folder with train.csv or train_subset.csv, and test.csv.")
 flags.DEFINE_integer("batch_size", 64, "Rows of a batch.")
-flags.DEFINE_integer("steps", 40, "Training steps a turn.")
-flags.DEFINE_integer("rounds", 7, "Turns of each side.")
-flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
-flags.DEFINE_list("sides", ["ours", "torch fixed", "torch sorted"], "Who takes turns; the first is compared with.")
-flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
+flags.DEFINE_integer("steps", 40, "Training steps per measurement.")
+flags.DEFINE_integer("rounds", 7, "Measurements of each implementation.")
+flags.DEFINE_integer("threads", 2, "CPU threads of each implementation.")
+flags.DEFINE_list("sides", ["ours", "torch fixed", "torch sorted"], "Implementations; each is compared with the first.")
+flags.DEFINE_string("side", "", "Internal: the implementation that this process runs.")
 flags.DEFINE_string("arrays", "", "Internal: the encoded texts.")
 
 VOCABULARY, MAX_LENGTH, WIDTH, LAYERS, HEADS, FFN, CLASSES, DROPOUT = 20000, 128, 128, 2, 4, 256, 4, 0.1

@@ -37,13 +37,13 @@ from benchmarks.turns import keep_to_cores
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("features", 2304, "Columns of a random matrix.")
-flags.DEFINE_integer("rows", 10000, "Its rows.")
-flags.DEFINE_string("matrix", "", "A .npy file instead.")
+flags.DEFINE_integer("rows", 10000, "Rows of the random matrix.")
+flags.DEFINE_string("matrix", "", "A .npy file that is used in place of the random matrix.")
 flags.DEFINE_list("sides", ["ours", "pyDeepInsight"], "Implementations to measure.")
-flags.DEFINE_integer("rounds", 3, "Turns of each side.")
-flags.DEFINE_integer("threads", 2, "CPU threads of each side.")
-flags.DEFINE_string("side", "", "Internal: the side that this process plays.")
-flags.DEFINE_string("folder", "", "Internal: where the matrix is and the layout goes.")
+flags.DEFINE_integer("rounds", 3, "Measurements of each implementation.")
+flags.DEFINE_integer("threads", 2, "CPU threads of each implementation.")
+flags.DEFINE_string("side", "", "Internal: the implementation that this process runs.")
+flags.DEFINE_string("folder", "", "Internal: folder of the matrix and of the layout.")
 
 
 def make_matrix(path: Path) -> None:

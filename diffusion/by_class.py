@@ -48,8 +48,8 @@ def fid_by_class(real: np.ndarray, real_labels: np.ndarray, fake: np.ndarray, fa
     if few >= width:
         return found
     note = (
-        f"a class has {few:,} images only, and {width:,} features: its FID is far above that of many images; compare "
-        "it with that of the same class and the same number of images only"
+        f"a class has only {few:,} images for {width:,} features: its FID is far above the FID of many images; compare "
+        "it only with the FID of the same class and the same number of images"
     )
     return found._replace(notes=(*found.notes, note))
 
@@ -80,7 +80,7 @@ def _each(
     both = [name for name in dict.fromkeys(one.tolist()) if name in set(two.tolist())]
     if not both:
         sides = " and ".join(first_names(sorted(set(names.tolist()))) for names in (one, two))
-        raise UserError(f"no class is on both sides: {sides}")
+        raise UserError(f"no class is in both sets: {sides}")
     figures, few = {}, []
     for name in both:
         rows, others = np.flatnonzero(one == name), np.flatnonzero(two == name)
@@ -91,10 +91,10 @@ def _each(
     notes = []
     if few:
         names = first_names(sorted(few))
-        notes.append(f"classes of fewer than {least} images on a side have no figures of their own: {names}")
+        notes.append(f"classes with fewer than {least} images in one of the sets have no figures of their own: {names}")
     missing = set(one.tolist()) ^ set(two.tolist())
     if missing:
-        notes.append(f"classes that are on one side only have no figures of their own: {first_names(sorted(missing))}")
+        notes.append(f"classes that are in only one set have no figures of their own: {first_names(sorted(missing))}")
     return ByClass(figures, tuple(notes))
 
 

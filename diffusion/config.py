@@ -31,7 +31,9 @@ class DdpmConfig(TaskConfig):
         TrainingConfig, num_steps=3500, learning_rate=1e-3, schedule="cosine", warmup=200.0, weight_decay=0.0,
         ema_decay=0.998, eval_every=1000, select="",
     )  # fmt: skip
-    label_dropout: float = option(0.1, "Share of labels that are dropped in training, for guidance.", low=0.0, high=1.0)
+    label_dropout: float = option(
+        0.1, "Share of labels that are dropped in training, which --guidance needs.", low=0.0, high=1.0
+    )
     min_snr_gamma: float = option(
         0.0, "γ of min-SNR weighting (usually 5); 0: all times have the same weight.", low=0.0
     )
@@ -43,18 +45,18 @@ class DdpmConfig(TaskConfig):
     fid_images: int = option(1000, "Number of images sampled for each FID.", low=2)
     report: bool = option(
         True,
-        "Write report.html, one page with all figures and pictures, now and then while training goes on too.",
+        "Write report.html, one page with all figures and pictures; it is renewed during training.",
         affects_result=False,
     )
     enlarge: int = option(
         0,
-        "Train to enlarge images so many times: the network sees each image made smaller by averaging and enlarged "
-        "again; 0: no.",
+        "Train to enlarge images by this factor: the network also sees each image after it was made smaller by "
+        "averaging and enlarged again; 0: no enlarging.",
         low=0,
         high=64,
     )
     init_from: Path | None = option(
-        None, "Folder of a finished run whose weights this one starts from, on other images, classes or sizes."
+        None, "Folder of a finished run; this run starts from its weights, also with other images, classes or sizes."
     )
 
     def settled(self) -> Self:
@@ -64,15 +66,15 @@ class DdpmConfig(TaskConfig):
     def check(self) -> None:
         if self.unet.learned_variance and math.isinf(self.process.num_steps):
             raise UserError(
-                f"--learned_variance is learned by the variational bound, which is of whole times: use another "
-                f"--noise_schedule than {self.process.noise_schedule}, or --nolearned_variance"
+                f"--learned_variance needs discrete times, and --noise_schedule={self.process.noise_schedule} has "
+                "continuous times: use another schedule, or --nolearned_variance"
             )
         if self.enlarge == 1:
             raise UserError("--enlarge=1 leaves images as they are: use 2 or more, or 0 for no enlarging")
         if self.enlarge and self.fid_every:
             raise UserError(
-                f"--fid_every={self.fid_every}: a model with --enlarge makes images of given ones, which FID does not "
-                "compare; leave it out, the result has their PSNR"
+                f"--fid_every={self.fid_every}: FID cannot judge a model with --enlarge; leave it out, the result has "
+                "the PSNR of the enlarged images"
             )
         if self.class_conditional and self.sampler.guidance != 1.0 and not self.label_dropout:
             raise UserError(
@@ -86,7 +88,7 @@ class SampleConfig(TaskConfig):
 
     out: Path | None = option(None, "Folder for the images. [RUN_DIR/images]", affects_result=False)
     num_images: int = option(64, "Number of images.", low=1, high=10**8)
-    first_image: int = option(0, "Number of the first: image i of a seed is always the same.", low=0)
+    first_image: int = option(0, "Number of the first image; image i of a seed is always the same.", low=0)
     batch_size: int = option(64, "Images in a batch; changes only speed and memory.", low=1, affects_result=False)
     classes: tuple[str, ...] = option(
         (), "Names of classes, assigned to the images cyclically; empty: all classes of the model."
@@ -95,13 +97,14 @@ class SampleConfig(TaskConfig):
     sampler: SamplerConfig = nested(SamplerConfig)
     autoguidance: Path | None = option(
         None,
-        "Folder of a worse run (shorter, smaller): --guidance pushes away from its predictions (Karras et al. 2024).",
+        "Folder of a run of a worse model (trained less, or smaller): --guidance moves away from its predictions "
+        "(Karras et al. 2024).",
         later=True,
     )
     precision: str = option(
         "",
-        "Number format in which the network computes; empty: that of its training. mixed_bfloat16 takes less time, its "
-        "images differ a little.",
+        "Number format in which the network computes; empty: that of its training. mixed_bfloat16 is faster, and its "
+        "images differ slightly.",
         choices=("", "float32", "mixed_bfloat16"),
     )
     format: str = option(
@@ -114,7 +117,7 @@ class SampleConfig(TaskConfig):
     animate: bool = option(False, "Also write a GIF of the denoising.", affects_result=False)
     interpolate_to: int = option(
         -1,
-        "Also draw interpolations from the noise of --seed to that of this other seed; -1: none.",
+        "Also draw interpolations between the noise of --seed and the noise of this seed; -1: none.",
         low=-1,
         high=2**32 - 1,
         affects_result=False,

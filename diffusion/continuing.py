@@ -119,7 +119,7 @@ def _remedy(differing: list[str], theirs: UNetConfig) -> str:
         parts.append("leave out the flags of the network, which are the run's")
     if any(text.startswith("channels ") for text in differing):
         parts.append(f"it needs images of {theirs.channels} channel(s): see --channels")
-    return "; ".join(parts) or "give the flags of its flags.txt"
+    return "; ".join(parts) or "use the flags in its flags.txt"
 
 
 def _check_process(source: Source, wanted: ProcessConfig) -> None:
@@ -132,8 +132,8 @@ def _check_process(source: Source, wanted: ProcessConfig) -> None:
     ]
     if differing:
         raise UserError(
-            f"--init_from={source.run} has another process, in which its weights predict something else: "
-            f"{', '.join(differing)}; give the flags of its flags.txt"
+            f"--init_from={source.run} has another process, for which its weights are wrong: "
+            f"{', '.join(differing)}; use the flags in its flags.txt"
         )
 
 
@@ -143,7 +143,7 @@ def _check_factor(source: Source, enlarge: int) -> None:
     if enlarge != theirs:
         remedy = f"set --enlarge={theirs}" if theirs else "leave out --enlarge"
         raise UserError(
-            f"--init_from={source.run} learned to see other images beside the noisy one: --enlarge {theirs} there, "
+            f"--init_from={source.run} has another --enlarge, so that its network has other inputs: {theirs} there, "
             f"{enlarge} here; {remedy}, or train without --init_from"
         )
 

@@ -79,8 +79,8 @@ class Splits:
         train, validation, test = (_numbered(images, number) for images in self.parts().values())
         absent = [name for name, known in zip(self.classes, there, strict=True) if not known]
         note = (
-            f"no training images of {first_names(absent)}: the model cannot draw such; held-out ones count as images "
-            "of no class"
+            f"no training images of {first_names(absent)}: the model cannot make them; held-out images of them count "
+            "as images without a class"
         )
         return dataclasses.replace(
             self,
@@ -126,9 +126,14 @@ def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) 
     all_frames = config.frames if config.frames == "all" else ""
     for name, value in (("image_size", config.image_size), ("channels", config.channels), ("frames", all_frames)):
         if value and not (data_set.image_files and config.data_path):
-            raise UserError(f"--{name}={value}: --dataset={config.dataset} is arrays, which are used as they are")
+            raise UserError(
+                f"--{name}={value}: --dataset={config.dataset} consists of arrays, which are not changed; leave it out"
+            )
     if config.range != "auto" and not (config.data_path and (data_set.image_files or is_arrays(config.data_path))):
-        raise UserError(f"--range={config.range}: --dataset={config.dataset} is of 8 bits, which are used as they are")
+        raise UserError(
+            f"--range={config.range}: --dataset={config.dataset} has pixels of 8 bits, which are not changed; leave it "
+            "out"
+        )
     found = data_set.read(config, on_progress)
     where = config.data_path or config.dataset
     _check(where, found)
@@ -154,7 +159,11 @@ def _in_three(where: Path | str, found: Found, config: "DataConfig", seed: int) 
     different = len(np.unique(copies))
     if different < len(train):
         together = different > 2 * len(shares)
-        where_they_are = "all copies of one are in one split" if together else "too few differ to keep copies together"
+        where_they_are = (
+            "all copies of an image are in the same split"
+            if together
+            else "too few different images to keep copies in one split"
+        )
         notes.append(f"{len(train) - different:,} of {len(train):,} images are copies of others: {where_they_are}")
         copies = copies if together else np.arange(len(train))
     for name, (share, seed_of_part) in shares.items():
@@ -200,7 +209,9 @@ def _check(where: Path | str, found: Found) -> None:
                 "set --image_size"
             )
         if (train.labels is None) != (images.labels is None):
-            raise UserError(f"{where}: of training and {name} images one has labels and the other does not")
+            raise UserError(
+                f"{where}: only one of the training and {name} images has labels; give both labels, or none"
+            )
         labels = images.labels
         if labels is not None and not 0 <= labels.min() <= labels.max() < len(found.classes):
             raise UserError(f"{where}: labels from {labels.min()} to {labels.max()}, and {len(found.classes)} classes")

@@ -15,20 +15,20 @@ class ReadingConfig(Config):
     image_size: int = option(0, "Side in pixels of the squares that images are resized to; 0: unchanged.", low=0)
     fit: str = option(
         "crop",
-        "How an image becomes a square of --image_size: its middle (crop), all of it between black bars (pad), "
-        "stretched, or an error unless it is one.",
+        "How an image becomes a square of --image_size: cut out its centre (crop), add black bars (pad), stretch it, "
+        "or accept only square images (error).",
         choices=("crop", "pad", "stretch", "error"),
     )
     range: str = option(
         "auto",
-        "Values that are black and white. auto: those of 8 bits as they are, of others the smallest and largest of all "
-        "images; dtype: the ends of their type; or MIN,MAX.",
+        "Pixel values of black and white: MIN,MAX; dtype: the limits of the pixels' type; auto: images of 8 bits are "
+        "unchanged, for others the smallest and largest value of all images.",
     )
     frames: str = option("first", "Frames and pages of a file that are read.", choices=("first", "all"))
     channels: int = option(
         0, "Channels of the images, 1 (gray) or 3 (colour); 0: those of the files.", choices=(0, 1, 3)
     )
-    skip_bad_images: bool = option(False, "Leave out files that cannot be read, and say so.")
+    skip_bad_images: bool = option(False, "Leave out files that cannot be read, and report their number.")
     max_megapixels: float = option(
         64.0, "Largest image file that is decoded, in millions of pixels.", low=0.001, high=10_000.0
     )
@@ -65,15 +65,18 @@ class DataConfig(ReadingConfig):
         None, "Folder, archive, npz or npy file; if it is not given, named sets are downloaded."
     )
     test_share: float = option(
-        0.1, "Share of the images that is held out if the data set has no test images.", low=0.0, high=1.0
+        0.1, "Share of the images that is held out for the test, if the data set has no test images.", low=0.0, high=1.0
     )
     validation_share: float = option(
-        0.1, "Share of the others that is held out if the data set has no validation images.", low=0.0, high=1.0
+        0.1,
+        "Share of the other images that is held out for validation, if the data set has no validation images.",
+        low=0.0,
+        high=1.0,
     )
     splits: str = option(
         "three",
-        "Images for training, validation and the test (three); or, as before version 0.9, the test images for "
-        "validation too, drawn without regard to classes (two).",
+        "three: separate images for training, validation and the test; two, as before version 0.9: the test images, "
+        "drawn without regard to classes, are also the validation images.",
         choices=("three", "two"),
         former_defaults=("two",),
     )

@@ -51,7 +51,7 @@ def resampled(table: Table, levels: Levels, times: int) -> Walk:
     """
     if table.memory != 1:
         raise UserError(
-            "--edit=inpaint walks every step again, where this sampler needs its predictions of the steps before: use "
+            "--edit=inpaint repeats every step, but this sampler needs the predictions of the steps before: use "
             "--sampler=ddim or ancestral"
         )
     counts = np.full(levels.steps, times)
@@ -250,7 +250,7 @@ def inverting(generator: Generator, sampler: SamplerConfig) -> EditFn:
         given = f"--eta={sampler.eta:g}" if sampler.eta else f"--sampler={sampler.sampler}"
         remedy = "leave it out" if sampler.eta else "use --sampler=ddim"
         raise UserError(
-            f"--edit=interpolate walks DDIM from the images to noise, and {given} cannot be walked that way; {remedy}"
+            f"--edit=interpolate runs DDIM backwards, from images to noise, which {given} cannot do; {remedy}"
         )
     levels = make_levels(sampler, generator.process)
     table = inverted(levels)

@@ -24,23 +24,29 @@ class EditConfig(TaskConfig):
 
     edit: str = option(
         "",
-        "What is done: parts are made anew (inpaint), images like the given ones (vary), images between two "
-        "(interpolate), larger ones by a model that was trained with --enlarge (enlarge).",
+        "What to make: new parts of images (inpaint), images like the given ones (vary), images between two of them "
+        "(interpolate), or larger images, by a model that was trained with --enlarge (enlarge).",
         choices="diffusion.editing_config:CHOICES",
     )
     images: Path | None = option(None, "The images: a folder, an archive, one file, or arrays in an npz or npy file.")
     mask: Path | None = option(
-        None, "Of inpaint: a mask for all images, or a folder with one for each, by the same names; white is made anew."
+        None, "inpaint: one mask for all images, or a folder with a mask of the same name for each; white is made anew."
     )
     resample: int = option(
-        10, "Of inpaint: how often each step is walked, U of RePaint; with 1, new parts fit less well.", low=1, high=100
+        10,
+        "inpaint: how often each step is taken, U of RePaint; with 1, new parts fit the rest less well.",
+        low=1,
+        high=100,
     )
     strength: float = option(
-        0.5, "Of vary: share of the sampler's steps that is gone back and walked again.", low=0.001, high=1.0
+        0.5,
+        "vary: share of the sampler's steps that is taken again, after adding the noise of these steps.",
+        low=0.001,
+        high=1.0,
     )
-    between: int = option(7, "Of interpolate: number of images between two.", low=1, high=1000)
+    between: int = option(7, "interpolate: number of images between two.", low=1, high=1000)
     classes: tuple[str, ...] = option(
-        (), "Names of classes, assigned to the images cyclically; empty: the network is told of no class."
+        (), "Names of classes, assigned to the images cyclically; empty: no class is given to the network."
     )
     sampler: SamplerConfig = nested(SamplerConfig, sampler="ddim", sampling_steps=50)
     reading: ReadingConfig = nested(ReadingConfig)

@@ -109,7 +109,7 @@ def notes_on_scale(here: Range | None, learned: Range | None) -> list[str]:
         return []
     given, known = (f"black and white at {scale}" if scale else "8 bits" for scale in (here, learned))
     return [
-        f"the images have {given}, and those that the model learned had {known}: the same gray may be of two values "
+        f"the images have {given}, and those that the model learned had {known}: the same gray may have two values "
         "(--range=MIN,MAX puts images on one scale)"
     ]
 
@@ -122,7 +122,7 @@ def check_size(images: Named, shape: tuple[int, int, int], flag: str, needing: s
         remedy = f"set --image_size={height} (and --fit)" if height == width else "give images of that size"
         raise UserError(f"{flag}: images are {w}×{h}, and {needing} {width}×{height}: {remedy}")
     if c != channels:
-        remedy = f"set --channels={channels}" if channels in (1, 3) else "give images of so many"
+        remedy = f"set --channels={channels}" if channels in (1, 3) else "give images with that number"
         raise UserError(f"{flag}: images have {c} channel(s), and the network needs {channels}: {remedy}")
 
 
@@ -146,7 +146,7 @@ def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
     fill = np.broadcast_to(fill, (len(images.pixels), *fill.shape[1:]))
     nothing = [str(name) for name, part in zip(images.names, fill, strict=True) if not part.any()]
     if nothing:
-        raise UserError(f"--mask={path}: nothing is white, so that nothing is to be made, in {first_names(nothing)}")
+        raise UserError(f"--mask={path}: no pixel is white, so there is nothing to inpaint, in {first_names(nothing)}")
     return fill
 
 
@@ -155,8 +155,8 @@ def _rows_of(images: Named, masks: Named, path: Path) -> list[int]:
     rows: dict[PurePosixPath, int] = {}
     for row, name in enumerate(masks.names):
         if rows.setdefault(_bare(name), row) != row:
-            raise UserError(f"--mask={path}: {readable(masks.names[rows[_bare(name)]])} and {readable(name)} are both "
-                            "masks of one name; remove one")  # fmt: skip
+            raise UserError(f"--mask={path}: {readable(masks.names[rows[_bare(name)]])} and {readable(name)} are masks "
+                            "of the same name; remove one")  # fmt: skip
     missing = [str(name) for name in images.names if _bare(name) not in rows]
     if missing:
         raise UserError(f"--mask={path}: no mask for {first_names(missing)}; masks have the names of their images")

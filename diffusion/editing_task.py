@@ -68,15 +68,15 @@ def dry_run(config: EditConfig, model_dir: Path | str) -> None:
 def _out(config: EditConfig, model_dir: Path) -> Path:
     """The folder of the results; raises UserError if a choice without a default is missing."""
     if not config.edit:
-        raise UserError(f"--edit: say what is to be done, one of {', '.join(EDITS)}")
+        raise UserError(f"--edit is needed: use one of {', '.join(EDITS)}")
     if config.images is None:
-        raise UserError("--images: name the images that are to be edited, a folder or a file")
+        raise UserError("--images is needed: a folder or a file of images to edit")
     if config.edit == "inpaint" and config.mask is None:
-        raise UserError("--edit=inpaint needs --mask, an image that is white where pixels are to be made anew")
+        raise UserError("--edit=inpaint needs --mask, an image whose white pixels are made anew")
     out = config.out or model_dir / "edited" / config.edit
     for flag, path in (("images", config.images), ("mask", config.mask)):
         if path is not None and out.resolve().is_relative_to(path.resolve()):
-            raise UserError(f"--out={out} lies in --{flag}={path}, and would be read with it next time: name another")
+            raise UserError(f"--out={out} lies in --{flag}={path}, and would be read as input next time: name another")
         if path is not None and path.resolve().is_relative_to(out.resolve()):
             raise UserError(f"--{flag}={path} lies in --out={out}, which is replaced as a whole: name another --out")
     return out
@@ -113,8 +113,8 @@ def _say_pairs(config: EditConfig, images: Named) -> None:
     """Prints the pairs of images; raises UserError for an odd number of images."""
     if len(images.names) % 2:
         raise UserError(
-            f"--edit=interpolate takes pairs, the first with the second and so on: {config.images} has "
-            f"{len(images.names)} image(s); leave one out or add one"
+            f"--edit=interpolate takes pairs of images, the first with the second and so on: {config.images} has "
+            f"{len(images.names)} image(s), an odd number; leave one out or add one"
         )
     names = [one_line(str(name)) for name in images.names]
     pairs = [f"{first} – {second}" for first, second in zip(names[::2], names[1::2], strict=True)]
@@ -123,20 +123,22 @@ def _say_pairs(config: EditConfig, images: Named) -> None:
 
 def _check_model(config: EditConfig, generator: Generator) -> None:
     if config.edit == "enlarge" and not generator.enlarge:
-        raise UserError("--edit=enlarge needs a model that was trained to: python -m experiments.ddpm --enlarge=4")
+        raise UserError(
+            "--edit=enlarge needs a model that was trained to enlarge: python -m experiments.ddpm --enlarge=4"
+        )
     if config.edit != "enlarge" and generator.enlarge:
-        raise UserError(f"--edit={config.edit}: this model was trained with --enlarge, and does --edit=enlarge only")
+        raise UserError(f"--edit={config.edit}: this model was trained with --enlarge; use --edit=enlarge")
 
 
 def _labels(config: EditConfig, generator: Generator, count: int) -> np.ndarray | None:
     """The images' classes, those of --classes cyclically; both images of a pair have the same."""
     wanted = numbers_of_classes(config.classes, generator)
     if not config.classes and config.sampler.guidance != 1.0:
-        remedy = "say with --classes which" if generator.classes else "leave it out, this model has none"
-        raise UserError(f"--guidance={config.sampler.guidance:g} leads towards a class: {remedy}")
+        remedy = "set --classes" if generator.classes else "leave it out, this model has no classes"
+        raise UserError(f"--guidance={config.sampler.guidance:g} needs classes: {remedy}")
     if not config.classes and generator.classes and generator.label_dropout == 0.0:
         raise UserError(
-            "this model was trained with --label_dropout=0 and cannot do without classes: say with --classes which"
+            "this model was trained with --label_dropout=0 and needs a class for every image: set --classes"
         )
     if not config.classes:
         return None

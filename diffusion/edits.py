@@ -128,8 +128,8 @@ def _interpolate(edit: Edit) -> Made:
         "round_trip_rms_of_images": dict(zip(map(str, images.names), rms.round(4).tolist(), strict=True)),
     }
     print(
-        f"there and back, images differ from themselves by {figures['round_trip_rms']:.2f} of 256 grey levels "
-        "(root mean square); more --sampling_steps make it less"
+        f"converted to noise and back, images differ from themselves by {figures['round_trip_rms']:.2f} of 256 grey "
+        "levels (root mean square); use more --sampling_steps to reduce this"
     )
     return Made(
         _names_between(images.names, steps),

@@ -30,15 +30,20 @@ class FeatureConfig(Config):
         choices=PROTOCOLS,
     )
     dims: int = option(
-        2048, "Layer of the protocol's network: 2048, or 768, 192, 64 for its earlier ones.", choices=WIDTHS
+        2048,
+        "Number of features: 2048 from the last layer of the protocol's network, fewer from earlier layers.",
+        choices=WIDTHS,
     )
     feature_scale: str = option(
         "0_255",
-        "Pixels that --features takes: of 0 to 255, 0 to 1, -1 to 1, or normalised as for ImageNet's or CLIP's models.",
+        "Pixel values that the --features model expects: 0 to 255, 0 to 1, -1 to 1, or normalised as for models of "
+        "ImageNet or CLIP.",
         choices=SCALES,
     )
     feature_resize: str = option(
-        "bilinear", "Resize for --features: bilinear without, or bicubic with antialiasing.", choices=RESIZES
+        "bilinear",
+        "Resize for the --features model: bilinear without antialiasing, or bicubic with antialiasing.",
+        choices=RESIZES,
     )
 
     def check(self) -> None:

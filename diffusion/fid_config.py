@@ -15,21 +15,26 @@ class FidConfig(TaskConfig):
     """The Fréchet distance and further figures between two sets of images."""
 
     a: str = option("", "Set of real images; the first argument.")
-    b: str = option("", "Set that is compared with it; the second argument.")
+    b: str = option("", "Set of images that is compared with A; the second argument.")
     num_images: int = option(
         0,
-        "Number of images of each side at most, drawn at random by --seed, and of images that a model makes; 0: all.",
+        "Largest number of images of each set, drawn at random by --seed; also the number that a model makes; 0: all.",
         low=0,
     )
     split_seed: int = option(
         0,
-        "Seed of the split of NAME:SPLIT where the data set has none, as ddpm's --seed; RUN_DIR:SPLIT has its run's.",
+        "Seed of the split of NAME:SPLIT if the data set has no splits, as --seed of ddpm; RUN_DIR:SPLIT uses the seed "
+        "of its run.",
         low=0,
         high=2**32 - 1,
     )
-    test_share: float = option(0.1, "Share of NAME's images that its split holds out, as ddpm's.", low=0.0, high=1.0)
+    test_share: float = option(
+        0.1, "Share of the images of NAME:SPLIT that is held out, as --test_share of ddpm.", low=0.0, high=1.0
+    )
     statistics_of: str = option(
-        "", "Tool whose statistics or features the files are that do not say it.", choices="diffusion.statistics:SAID"
+        "",
+        "Tool that wrote the files of statistics or features, if the files do not say it.",
+        choices="diffusion.statistics:SAID",
     )
     batch_size: int = option(32, "Images in a batch.", low=1)
     reading: ReadingConfig = nested(ReadingConfig)
@@ -40,13 +45,14 @@ class FidConfig(TaskConfig):
         "sides allow]",
         choices="diffusion.quality:METRICS",
     )
-    per_class: bool = option(False, "Also FID, precision and recall of each class, where both sides have classes.")
+    per_class: bool = option(False, "Also FID, precision and recall of each class; both sets need classes.")
     extrapolate: bool = option(False, "Also extrapolate FID to infinitely many images of B.")
     bootstrap: int = option(0, "Number of resamples for a bootstrap interval of the distance; 0: no interval.", low=0)
     sampler: SamplerConfig = nested(SamplerConfig)
     feature_cache: bool = option(
         True,
-        "Keep features of images that no model makes in --cache_dir, for other runs; else in the run's folder alone.",
+        "Keep features in --cache_dir, for other runs; otherwise in the run's folder only. Features of images that a "
+        "model makes are never kept there.",
         affects_result=False,
     )
 

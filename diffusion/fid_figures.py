@@ -68,7 +68,7 @@ def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
     if config.extrapolate and b.count < intervals.LEAST:
         raise UserError(f"--extrapolate needs {intervals.LEAST} images of B, and {config.b} has {b.count:,}")
     if config.bootstrap and (config.bootstrap < 2 or b.count < 4):
-        raise UserError(f"--bootstrap={config.bootstrap} of {b.count:,} images: 2 resamples of 4 images are the least")
+        raise UserError(f"--bootstrap={config.bootstrap} of {b.count:,} images: use at least 2 resamples and 4 images")
     if config.per_class:
         _check_classes(config, a, b)
     notes: dict[str, list[str]] = {}
@@ -77,7 +77,9 @@ def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
         metric = quality.METRICS[name]
         why = metric.why_not(*sides)
         if why and config.metrics is not None:
-            raise UserError(f"--metrics={','.join(config.metrics)}: {metric.called} cannot be had: {why}; leave it out")
+            raise UserError(
+                f"--metrics={','.join(config.metrics)}: {metric.called} cannot be computed: {why}; leave it out"
+            )
         if why:
             notes.setdefault(why, []).append(metric.called)
         else:
@@ -95,11 +97,11 @@ def _check_classes(config: FidConfig, a: Source, b: Source) -> None:
     for name, text, side in (("A", config.a, a), ("B", config.b, b)):
         labels = side.labels() if isinstance(side, ImageSource) else None
         if labels is None:
-            raise UserError(f"--per_class needs the classes of both sides, and {name} ({text}) has none")
+            raise UserError(f"--per_class needs classes in both sets, and {name} ({text}) has none")
         found.append(set(labels))
     if not (found[0] & found[1]) - {""}:
         some = [", ".join(one_line(name, 20) for name in sorted(names)[:3]) for names in found]
-        raise UserError(f"--per_class: no class is on both sides; A has {some[0]}, … and B {some[1]}, …")
+        raise UserError(f"--per_class: no class is in both sets; A has {some[0]}, … and B {some[1]}, …")
 
 
 def compare(config: FidConfig, metrics: tuple[str, ...], run: Run, real: Side, fake: Side) -> dict[str, Any]:

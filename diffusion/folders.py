@@ -83,7 +83,9 @@ def understand(paths: Sequence[PurePosixPath], where: str) -> Tree:
         inner = [parts[1:] for parts in inner]
     if "train" not in splits:
         there = " and ".join(split for split in SPLITS if split in splits)
-        raise UserError(f"{where}: no training images, only a folder of {there} images; name one 'train' beside it")
+        raise UserError(
+            f"{where}: no training images, only {there} images; put training images into a folder 'train' beside them"
+        )
     _check_training(paths, inner, splits, where)
     labels = _labels(paths, inner, splits, notes)
     check_classes(sorted(set(labels) - {""}, key=natural), where)
@@ -158,8 +160,8 @@ def _kinds_below_classes(inner: list[Parts], where: str) -> tuple[int, dict[str,
         deeper = _folders(parts[depth + 1 :] for parts in inner)
         if len(deeper) > 1:
             raise UserError(
-                f"{where}: are {some(tops)} or {some(deeper)} the classes? {some(named.kinds)} are between them; give "
-                "the folder of one of the first, or put a folder of each split around all"
+                f"{where}: are {some(tops)} or {some(deeper)} the classes? The split folders {some(named.kinds)} are "
+                "between them; give one of the outer folders, or make the split folders the outermost ones"
             )
         return depth, named.kinds
     return 0, {}
@@ -220,8 +222,8 @@ def _labels(paths: Sequence[PurePosixPath], inner: list[Parts], splits: list[str
     if loose > _FEW * len(train):
         if any(labels):
             notes.append(
-                f"no labels: {loose:,} of {len(train):,} training images are in no folder of a class; put every image "
-                "below one to have labels"
+                f"no labels: {loose:,} of {len(train):,} training images are in no class folder; put every image "
+                "into one to have labels"
             )
         return [""] * len(labels)
     for split in SPLITS:

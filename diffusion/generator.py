@@ -101,7 +101,7 @@ class Generator:
         if label is not None and len(label) and not 0 <= label.min() <= label.max() < len(self.classes):
             raise UserError(f"class numbers must lie between 0 and {len(self.classes) - 1}")
         if sampler.guidance != 1.0 and label is None and not self.worse:
-            raise UserError(f"guidance {sampler.guidance} needs classes")
+            raise UserError(f"guidance {sampler.guidance} needs classes of the images: set classes, or guidance 1")
         if sampler.guidance != 1.0 and self.label_dropout == 0.0 and not self.worse:
             raise UserError(
                 f"guidance {sampler.guidance}: this model was trained with --label_dropout=0 and cannot predict "
@@ -116,7 +116,7 @@ class Generator:
         """Raises UserError for a model that enlarges and no images, or for images and a model that does not enlarge."""
         if self.enlarge and source is None:
             raise UserError(
-                f"this model enlarges images {self.enlarge} times and makes none from noise alone: use "
+                f"this model enlarges images {self.enlarge} times and cannot make images from noise alone: use "
                 "python -m experiments.edit_images --edit=enlarge --images=FOLDER"
             )
         if source is not None and not self.enlarge:
@@ -137,7 +137,7 @@ class Generator:
         }
         for what, (mine, theirs) in pairs.items():
             if mine != theirs:
-                raise UserError(f"--autoguidance: {what} of the worse model are {theirs}, and here {mine}")
+                raise UserError(f"--autoguidance: {what} of the worse model are {theirs}, those of this model {mine}")
         mine, theirs = self.process.config, worse.process.config
         others = {name: value for name, value in mine.differences(theirs).items() if name not in OF_TRAINING}
         if others:

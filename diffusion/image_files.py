@@ -85,7 +85,7 @@ class Ignored:
             rest = sum(count for _, count in ranked[8:])
             listed += [f"{rest:,} of {len(ranked) - 8:,} other suffixes"] if rest else []
             notes.append(
-                f"{counted(self._by_suffix.total(), 'file')} left out for want of an image's suffix: "
+                f"{counted(self._by_suffix.total(), 'file')} left out, without the suffix of an image: "
                 f"{', '.join(listed)}; such as {shown(self._example)}"
             )
         if self._hidden:

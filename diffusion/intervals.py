@@ -64,7 +64,7 @@ def interval_of_mean(
         UserError: fewer than four images, or than two resamples.
     """
     if resamples < 2 or len(fake) < 4:
-        raise UserError(f"{resamples} resamples of {len(fake)} images: at least 2, and 4 images, make an interval")
+        raise UserError(f"{resamples} resamples of {len(fake)} images: at least 2 resamples and 4 images are needed")
     half = len(fake) // 2
     values = [reference.distance(fake, counts) for counts in _subsets(len(fake), [half] * resamples, seed)]
     # For an odd number of images, slightly more than half are left out.

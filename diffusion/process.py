@@ -189,7 +189,7 @@ class DiscreteProcess(Process):
 
     def check_min_snr(self) -> None:
         if self.config.zero_terminal_snr:
-            raise UserError("--min_snr_gamma with --zero_terminal_snr: t = T would not be learned, its weight is 0")
+            raise UserError("--min_snr_gamma gives t = T weight 0 with --zero_terminal_snr: leave one of them out")
 
 
 @dataclasses.dataclass(frozen=True)

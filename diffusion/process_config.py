@@ -19,10 +19,10 @@ OF_TRAINING = ("time_distribution", "p_mean", "p_std")  # change how often times
 class ProcessConfig(Config):
     """The forward process and what the network predicts."""
 
-    diffusion_steps: int = option(1000, "Number of diffusion steps T; not of edm and flow.", low=2, high=10**6)
+    diffusion_steps: int = option(1000, "Number of diffusion steps T; not used by edm and flow.", low=2, high=10**6)
     noise_schedule: str = option(
         "linear",
-        "Noise schedule: of β_t, edm (exploding variance) or flow (a straight path).",
+        "Noise schedule: edm (exploding variance), flow (a straight path), or a schedule of β_t (the others).",
         choices="diffusion.process:SCHEDULES",
     )
     zero_terminal_snr: bool = option(
@@ -30,23 +30,23 @@ class ProcessConfig(Config):
     )
     target: str = option(
         "auto",
-        "What the network predicts; auto: eps, edm of --noise_schedule=edm, velocity of flow.",
+        "What the network predicts; auto: edm for --noise_schedule=edm, velocity for flow, eps for the others.",
         choices="diffusion.targets:CHOICES",
         former_defaults=("eps",),
     )
-    beta_start: float = option(1e-4, "β of the first step; of linear schedules and sigmoid.", low=1e-9, high=0.999)
-    beta_end: float = option(0.02, "β of the last step; of linear schedules and sigmoid.", low=1e-9, high=0.999)
+    beta_start: float = option(1e-4, "β of the first step; for linear schedules and sigmoid.", low=1e-9, high=0.999)
+    beta_end: float = option(0.02, "β of the last step; for linear schedules and sigmoid.", low=1e-9, high=0.999)
     betas: tuple[float, ...] = option((), "β of each step, in place of a schedule.", from_data=True)
-    sigma_min: float = option(0.002, "Smallest σ; of edm.", low=1e-9, high=1.0, later=True)
-    sigma_max: float = option(80.0, "Largest σ; of edm.", low=1.0, high=1e6, later=True)
-    p_mean: float = option(-1.2, "Mean of ln σ in training; of edm.", low=-20.0, high=20.0, later=True)
-    p_std: float = option(1.2, "Standard deviation of ln σ in training; of edm.", low=1e-3, high=20.0, later=True)
+    sigma_min: float = option(0.002, "Smallest σ; for edm.", low=1e-9, high=1.0, later=True)
+    sigma_max: float = option(80.0, "Largest σ; for edm.", low=1.0, high=1e6, later=True)
+    p_mean: float = option(-1.2, "Mean of ln σ in training; for edm.", low=-20.0, high=20.0, later=True)
+    p_std: float = option(1.2, "Standard deviation of ln σ in training; for edm.", low=1e-3, high=20.0, later=True)
     sigma_data: float = option(
         0.5, "Standard deviation of the data that --target=edm assumes.", low=1e-3, high=100.0, later=True
     )
     time_distribution: str = option(
         "uniform",
-        "Distribution of t in training; not of edm.",
+        "Distribution of t in training; not used by edm.",
         choices="diffusion.process:TIME_DISTRIBUTIONS",
         later=True,
     )
@@ -56,7 +56,7 @@ class ProcessConfig(Config):
 
         refuse_unused(self, "noise_schedule", {name: schedule.uses for name, schedule in SCHEDULES.items()})
         if self.sigma_data != 0.5 and self.target_name != "edm":
-            raise UserError(f"--sigma_data={self.sigma_data} is of --target=edm; leave it out")
+            raise UserError(f"--sigma_data={self.sigma_data} is used by --target=edm only; leave it out")
 
     def check(self) -> None:
         pure_noise = self.zero_terminal_snr or self.noise_schedule == "flow"
@@ -113,7 +113,9 @@ def refuse_unused(config: Config, chooser: str, uses: Mapping[str, Collection[st
     for field in dataclasses.fields(config):
         users = [name for name, used in uses.items() if field.name in used]
         if users and chosen not in users and getattr(config, field.name) != field.default:
-            raise UserError(f"--{chooser}={chosen} has no --{field.name}, which is of {', '.join(users)}: leave it out")
+            raise UserError(
+                f"--{field.name} is not used by --{chooser}={chosen}, only by {', '.join(users)}: leave it out"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,20 +148,21 @@ class SamplerConfig(Config):
     clip: bool = option(True, "Clip predictions of the image to its range.")
     guidance_rescale: float = option(
         0.0,
-        "Share of guided predictions that gets the deviation of those without guidance.",
+        "φ of Lin et al. (2024): share of the guided prediction that is rescaled to the standard deviation of the "
+        "prediction without guidance; 0: off.",
         low=0.0,
         high=1.0,
         later=True,
     )
     guidance_interval: tuple[float, ...] = option(
         (),
-        "LOW,HIGH: noise levels σ/α between which there is guidance; empty: all.",
+        "LOW,HIGH: noise levels σ/α between which guidance is used; empty: all levels.",
         low=0.0,
         later=True,
     )
     churn: float = option(
         0.0,
-        "Noise that heun adds on its way, S_churn of Karras et al. (2022); 0: deterministic.",
+        "Amount of noise that heun adds while sampling, S_churn of Karras et al. (2022); 0: deterministic.",
         low=0.0,
         later=True,
     )
@@ -169,7 +172,9 @@ class SamplerConfig(Config):
         low=0.0,
         later=True,
     )
-    churn_noise: float = option(1.0, "Standard deviation of that noise, S_noise.", low=0.5, high=2.0, later=True)
+    churn_noise: float = option(
+        1.0, "Standard deviation of the noise that heun adds, S_noise.", low=0.5, high=2.0, later=True
+    )
 
     def __repr__(self) -> str:
         return self.described()

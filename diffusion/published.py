@@ -71,7 +71,7 @@ def open_generator(folder: Path, placement: Placement) -> Generator:
         return load_generator(folder, placement)
     evaluated = ("result.json", "model/weights.safetensors", "checkpoints/best.safetensors")
     if (folder / "model" / "config.json").is_file() and not any((folder / name).exists() for name in evaluated):
-        raise UserError(f"{folder}: no weights yet, training has not come to an evaluation; let it go on")
+        raise UserError(f"{folder}: no weights yet, because training has not reached an evaluation; let it go on")
     return Generator.of_run(folder, placement)
 
 

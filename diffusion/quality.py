@@ -147,7 +147,7 @@ def _cmmd(compared: Compared) -> Measured:
 def _memorisation(compared: Compared) -> Measured:
     found = memorisation(*_both(compared))
     figures = {"authenticity": found.authenticity, "copies": float(found.copies.mean())}
-    return Measured(figures, ("authenticity and copies take A for the images that B's model was trained on",))
+    return Measured(figures, ("authenticity and copies assume that A is the set that B's model was trained on",))
 
 
 def _at_most(most: int, count: int, rng: np.random.Generator) -> np.ndarray | None:
@@ -174,7 +174,7 @@ def extrapolated(reference: Reference, fake: np.ndarray, seed: int = 0) -> Measu
         return Measured(found)
     note = (
         f"FID∞ of {count:,} images with {width:,} features: below {4 * width:,} images, four times the features, the "
-        "line that is extrapolated bends"
+        "line that is extrapolated is not straight"
     )
     return Measured(found, (note,))
 
@@ -183,8 +183,8 @@ def interval(reference: Reference, fake: np.ndarray, distance: float, seed: int,
     """95 % interval around a distance; see ``interval_of_mean``."""
     found = interval_of_mean(reference, fake, distance, seed, resamples)
     note = (
-        f"the interval is 95 % for the mean FID of sets of {len(fake):,} images of B; it has the bias of so few, which "
-        "FID∞ (--extrapolate) has not"
+        f"the 95 % interval is of the mean FID of sets of {len(fake):,} images of B; it has the bias of that number of "
+        "images, which FID∞ (--extrapolate) does not have"
     )
     return Measured({"fid_interval_low": found.low, "fid_interval_high": found.high}, (note,))
 
@@ -192,8 +192,9 @@ def interval(reference: Reference, fake: np.ndarray, distance: float, seed: int,
 def notes_on_sizes(real: int, fake: int, width: int) -> list[str]:
     """Notes on sides with fewer images than features; 0 images: their number is unknown."""
     return [
-        f"{name} has {count:,} images, fewer than the {width:,} features: FID is far above that of many; compare it "
-        "with FID of as many images only, or see KID, which has no such bias, or FID∞ (--extrapolate) of more images"
+        f"{name} has {count:,} images, fewer than the {width:,} features: FID is far above the FID of many images; "
+        "compare it only with FID of the same number of images, or use KID, which has no such bias, or FID∞ "
+        "(--extrapolate) of more images"
         for name, count in (("A", real), ("B", fake))
         if 0 < count < width
     ]

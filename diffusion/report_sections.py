@@ -43,7 +43,7 @@ def _figures(run: Found) -> list[str]:
             f"median of samples; of held-out images {number(result.get('nearest_train_of_test'))}",
         )
     )
-    once = "Figures of the test images, which were looked at once."
+    once = "Figures of the test images, which were used only once, for this."
     how = once if "val_loss" in result else "The test images are the validation images, too."
     return [page.tiles(tiles), f"<p><small>{how}</small></p>"]
 
@@ -149,7 +149,7 @@ def _samplers(run: Found) -> list[str]:
     if run.progress:
         return []
     if not run.samplers:
-        return [page.note(f"{SAMPLERS}/samplers.json is not there: it is made as a run ends, with --report.")]
+        return [page.note(f"{SAMPLERS}/samplers.json is missing: a run with --report writes it at its end.")]
     grids = run.samplers["grids"]
     asked = sorted({grid["at_most"] for grid in grids})
     columns = [Column("sampler", "name", False), *(Column(f"{most} evaluations", str(most), False) for most in asked)]
@@ -177,7 +177,7 @@ def _nearest(run: Found) -> list[str]:
     if run.progress:
         return []
     if run.pairs is None:
-        return [page.note(f"{NEAREST} is not there: it is made as a run ends, with --report.")]
+        return [page.note(f"{NEAREST} is missing: a run with --report writes it at its end.")]
     pairs, items = run.pairs, []
     for k in range(len(pairs.sample)):
         both = plots.tiled(np.stack([pairs.pixels[k], pairs.train[k]]), 2)

@@ -22,7 +22,7 @@ def check_scales(a: Source, b: Source) -> list[str]:
         what = "has pixels of 8 bits as they are" if _is_known(other) else "does not say what it has"
         return [
             f"{_named(own)} has {scales[0] or scales[1]} as black and white, and {_named(other)} {what}: the same gray "
-            "may be of two values (--range=MIN,MAX puts images on one scale)"
+            "may have two values (--range=MIN,MAX puts images on one scale)"
         ]
     low, high = (" and ".join(f"{scale[end]:g}" for scale in scales if scale) for end in (0, 1))
     of_models = [scale for source, scale in zip((a, b), scales, strict=True) if _is_of_model(source)]
@@ -30,7 +30,7 @@ def check_scales(a: Source, b: Source) -> list[str]:
     if len(of_models) == 1 and of_models[0]:
         remedy = f"set --range={of_models[0].as_flag()}, the model's"
     elif of_models:
-        remedy = "the two models learned images of other ranges, and cannot be compared"
+        remedy = "the two models learned images of different ranges, and cannot be compared"
     raise UserError(f"the two sides have black at {low} and white at {high}: {remedy}")
 
 

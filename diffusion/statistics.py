@@ -236,7 +236,7 @@ def check_comparable(a: Statistics | Kind, b: Statistics | Kind) -> list[str]:
     if None in hashes:
         tool = (one if hashes[0] is None else two).provenance.get("tool")
         whose = f"{tool}'s features" if tool else "a file's features"
-        return [f"{whose} do not say of which weights they are: they are taken for those of the other side"]
+        return [f"{whose} do not name their weights: the weights of the other side are assumed"]
     raise UserError(
         f"statistics of different weights ({str(hashes[0])[:12]}… and {str(hashes[1])[:12]}…) cannot be compared: "
         "compute one again"

@@ -142,5 +142,5 @@ def _is_features(array: np.ndarray) -> bool:
 def _features(features: np.ndarray, tool: str) -> FeatureFile:
     if tool:
         return FeatureFile(features, statistics.of_tool(tool, features.shape[1]))
-    note = "a file does not say of which extractor its features are; a distance is right only between the same"
+    note = "a file does not name the extractor of its features; a distance is right only within one extractor"
     return FeatureFile(features, {"mode": statistics.UNLABELLED}, (note,))

@@ -28,7 +28,9 @@ class UNetConfig(Config):
         high=1024,
         former_names=("multipliers",),
     )
-    num_blocks: int = option(2, "Residual blocks of a level on the way down; one more on the way up.", low=1, high=1000)
+    num_blocks: int = option(
+        2, "Residual blocks per level on the way down; on the way up there is one more.", low=1, high=1000
+    )
     attention_resolutions: tuple[int, ...] = option(
         (16,),
         "Heights of the feature maps that have attention; see also --middle_attention.",
@@ -48,7 +50,8 @@ class UNetConfig(Config):
     middle_attention: bool = option(True, "Attention between the two residual blocks of the middle.", later=True)
     scale_shift_norm: bool = option(
         False,
-        "The time gives scale and shift of each residual block's second norm; else it is added before it.",
+        "The time embedding sets scale and shift of each residual block's second norm; otherwise it is added before "
+        "that norm.",
         later=True,
     )
     self_condition: bool = option(
@@ -56,7 +59,7 @@ class UNetConfig(Config):
     )
     learned_variance: bool = option(
         False,
-        "Twice the output channels: the second half is for the variance (Nichol & Dhariwal 2021).",
+        "The network also predicts the variance, in twice as many output channels (Nichol & Dhariwal 2021).",
         later=True,
     )
     condition_channels: int = option(
@@ -88,7 +91,9 @@ class UNetConfig(Config):
         if not self.channel_multipliers:
             raise UserError("a U-Net needs at least one level: there are no channel multipliers")
         if len(self.channel_multipliers) > MAX_LEVELS:
-            raise UserError(f"{len(self.channel_multipliers):,} channel multipliers: {MAX_LEVELS} levels are the most")
+            raise UserError(
+                f"{len(self.channel_multipliers):,} channel multipliers: at most {MAX_LEVELS} levels are possible"
+            )
         for multiplier in self.channel_multipliers:
             width = self.base_width * multiplier
             if width % self.num_groups or width % self.num_heads:
@@ -103,7 +108,8 @@ class UNetConfig(Config):
             )
         if self.base_width % 2:
             raise UserError(
-                f"the base width {self.base_width} is odd: half of the time embedding are sines, half cosines"
+                f"--base_width={self.base_width} is odd: use an even number: half of the time embedding are sines, "
+                "half cosines"
             )
 
     def for_images(self, shape: tuple[int, ...], num_classes: int) -> Self:

@@ -28,7 +28,9 @@ class TextBridgeConfig(TaskConfig):
     data: DataConfig = nested(DataConfig, join_fields="space")
     encoder: FrozenEncoderConfig = nested(FrozenEncoderConfig)
     pooling: str = option(
-        "cls", "How the pieces' vectors become a text's, in each layer.", choices="text_cls.pooling:POOLINGS"
+        "cls",
+        "How the tokens' vectors become one vector of the text, in each layer.",
+        choices="text_cls.pooling:POOLINGS",
     )
     bridge: BridgeConfig = nested(BridgeConfig)
 

@@ -137,4 +137,4 @@ def _system_message(error: OSError, flags: Collection[str]) -> str | None:
             f"{file}: {'not writable' if readable else 'not readable'} ({what}): choose another folder with "
             f"{' or '.join(folders)}{cache}, or change its permissions"
         )
-    return f"{file}: {what}; see to it and run the same command again" if name is not None else None
+    return f"{file}: {what}; fix this and run the same command again" if name is not None else None

@@ -33,7 +33,7 @@ from files.writing import is_draft
 if TYPE_CHECKING:
     from training.repetitions import Group
 
-FLAGS = launch.define(RepeatConfig(), "Folder of all runs and their table; gone on with if it exists.", arguments=True)
+FLAGS = launch.define(RepeatConfig(), "Folder of all runs and their table; resumed if it exists.", arguments=True)
 NOTE = "repeat.json"
 Launcher = Callable[[Planned], str]  # makes a run; returns why it failed, or ""; raises Interrupted
 

@@ -23,7 +23,7 @@ SCRIPTS = (  # with seed and result.json
     "train_text", "finetune_bert", "baselines_text", "ddpm", "fid", "imdb_images", "table_images", "finetune_llama",
 )  # fmt: skip
 BASE = "base"  # name of the flags as they are
-_OURS = {"seed": "--seeds says it", "run_dir": "every run gets a folder below --run_dir of this script",
+_OURS = {"seed": "set it by --seeds", "run_dir": "every run gets a folder below --run_dir of this script",
          "dry_run": "it is a flag of this script"}  # fmt: skip
 _LONGEST = 60  # letters of a folder's name: 240 bytes at most
 
@@ -34,17 +34,17 @@ class RepeatConfig(Config):
 
     script: str = option("train_text", "Script that is run: python -m experiments.SCRIPT.", choices=SCRIPTS)
     flagfiles: tuple[Path, ...] = option(
-        (), "Flagfiles of the script, such as one for each data set: files, or names of the package's."
+        (), "Flagfiles of the script, such as one per data set: files, or names of flagfiles of the package."
     )
     seeds: tuple[int, ...] = option((0, 1, 2), "Seeds of every variation.", low=0, high=2**32 - 1)
     vary: tuple[str, ...] = option(
-        (), "FLAG=VALUE|VALUE: a variation for each value; given again, for each combination.", repeated=True
+        (), "FLAG=VALUE|VALUE: one variation per value; if repeated, one per combination of values.", repeated=True
     )
     variation: tuple[str, ...] = option(
-        (), '"NAME: --flag=value --flag=value": one more variation; given again, several.', repeated=True
+        (), '"NAME: --flag=value --flag=value": one more variation; may be repeated.', repeated=True
     )
     figures: tuple[str, ...] = option(
-        (), "Numbers of result.json that are shown; empty: what is found on test rows, and seconds of training."
+        (), "Numbers of result.json that are shown; empty: the test figures and the seconds of training."
     )
 
     def check(self) -> None:
@@ -151,7 +151,7 @@ def variations_of(config: RepeatConfig) -> list[Variation]:
     folders: dict[str, str] = {}
     for name, _ in found:
         if len(name.splitlines()) > 1:
-            raise UserError(f"variation {name!r} has a line break in its name: leave it out")
+            raise UserError(f"variation {name!r} has a line break in its name: remove it")
         other = folders.setdefault(unicodedata.normalize("NFC", safe(name)).casefold(), name)
         if sum(one.name == name for one in found) > 1:
             raise UserError(f"two variations are named {name!r}: give each a name of its own")

@@ -34,14 +34,14 @@ Say = Callable[[str], None]
 class RunsConfig(Config):
     """The choices of showing runs."""
 
-    compare: bool = option(False, "One table of the runs' results and of the choices in which they differ.")
+    compare: bool = option(False, "Print one table of the runs' results and of the flags in which they differ.")
     figures: tuple[str, ...] = option(
-        (), "Numbers of result.json that --compare shows; empty: what is found on test rows, and seconds of training."
+        (), "Numbers of result.json that --compare shows; empty: the test figures and the seconds of training."
     )
     picture: Path | None = option(None, "Draw a validation figure of the runs by step: a .png, .svg or .pdf file.")
     curve: str = option("", "Figure of --picture. [the one that selects the first run's weights]")
     follow: bool = option(False, "Show the progress of a run until it ends.")
-    json: bool = option(False, "All that is known of the runs, as JSON.")
+    json: bool = option(False, "Print everything that is known about the runs, as JSON.")
 
     def check(self) -> None:
         others = [name for name in ("compare", "picture", "json") if getattr(self, name)]

@@ -34,7 +34,7 @@ def follow(runs: Mapping[str, Seen], say: Callable[[str], None], screen: TextIO,
     if seen.state != FINISHED:
         why = f": {seen.problems[-1]}" if seen.problems else ""
         raise UserError(
-            f"{path}: {seen.state}{why}; it has no result, and the command that made it goes on"
+            f"{path}: {seen.state}{why}; it has no result; run its command again, which resumes it"
             + (f" after step {seen.step:,}" if seen.step else "")
         )
     figures = figures_of(seen.result)

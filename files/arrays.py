@@ -243,5 +243,5 @@ class GrowingArray:
             raise UserError(f"{path} exists and {self._note.name} does not say what it is ({error}){_MOVE}") from error
         for name, value in self._depends_on.items():
             if before.get(name) != value:
-                raise UserError(f"{path} holds something else ({name} {before.get(name)!r}, not {value!r}){_MOVE}")
+                raise UserError(f"{path} holds another array ({name} {before.get(name)!r}, not {value!r}){_MOVE}")
         return done, checksum

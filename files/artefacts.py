@@ -32,7 +32,7 @@ def read_artefact(folder: Path, hint: str = "") -> dict[str, Any]:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: no such file; copy the whole folder")
         if file_sha256(folder / name) != digest:
-            raise UserError(f"{folder / name}: damaged or exchanged: not the file that {CONFIG} beside it names")
+            raise UserError(f"{folder / name}: damaged or replaced: {CONFIG} has another checksum for this file")
     return config
 
 

@@ -94,7 +94,7 @@ def test_frozen_layers_do_not_move(one_replica: Placement) -> None:
     assert not moved & {v.path for v in frozen}
     # The [CLS] query of the last block, its feed-forward net and the head have moved.
     assert moved == {v.path for v in model.weights} - {v.path for v in frozen}
-    with pytest.raises(UserError, match="the encoder has 3 layers"):
+    with pytest.raises(UserError, match="the encoder has only 3 layers"):
         freeze(encoder, 4)
 
 

@@ -232,7 +232,7 @@ def test_folded_batch_norms() -> None:
     load_weights(plain, state, "state")
     load_weights(model, folded, "folded")
     np.testing.assert_allclose(model(images()), plain(images()), atol=1e-4)
-    with pytest.raises(UserError, match="folded in, so --bn_mode=batch has nothing"):
+    with pytest.raises(UserError, match="folded into the convolutions: use --bn_mode=frozen"):
         load_weights(build_backbone("resnet18", 75, 75, "batch"), folded, "folded")
 
 

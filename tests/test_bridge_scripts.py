@@ -208,7 +208,7 @@ WRONG = [
     ("imdb_images", ["--perplexity=100"], "too few for a perplexity of 100"),
     ("imdb_images", ["--head_kernel=4"], "maps of 5×5: 2 convolutions of 4×4 need at least 7"),
     ("imdb_images", ["--head_dense=10,x"], "--head_dense=10,x"),
-    ("imdb_images", ["--head_filters=", "--head_reconstruction=1"], "a decoder mirrors the head's convolutions"),
+    ("imdb_images", ["--head_filters=", "--head_reconstruction=1"], "needs convolutions in the head"),
     ("imdb_images", ["--last_layer=3"], "--last_layer=3 of an encoder of 3 layers"),
     ("imdb_images", ["--preset=author", "--patience=3"], "--patience=3 without early stopping"),
     ("imdb_images", ["--encoder_rate=1"], "--encoder_rate has another name now: --conv_learning_rate"),

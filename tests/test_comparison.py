@@ -83,7 +83,7 @@ def test_two_runs_by_hand(tmp_path: Path) -> None:
     assert lines[0].startswith(f"A  {first}/test_predictions.csv: accuracy 0.6667, ") and lines[1].startswith("B ")
     assert lines[2].startswith("A - B +0.1167, ") and lines[3] == "60 test rows, 13 with other answers:"
     assert [line.split() for line in lines[5:7]] == [["A", "right", "30", "10"], ["A", "wrong", "3", "17"]]
-    assert lines[7] == "McNemar's exact test: p = 0.0923, of 13 rows that one alone gets right"
+    assert lines[7] == "McNemar's exact test: p = 0.0923, of 13 rows that only one of them gets right"
     again = succeeds("compare_text", f"--run_dir={first}", f"--other={second}", f"--out={out}", "--seed=3")
     assert again == done and json.loads(out.read_text()) == found
 
@@ -104,10 +104,10 @@ def test_other_rows_are_refused(tmp_path: Path) -> None:
     first, second = _two(tmp_path)
     other = _run(tmp_path / "other", LABELS)
     error = fails("compare_text", str(first), str(other))
-    assert "are of other test rows" in error and error.count("\n") == 1
+    assert "have different test rows" in error and error.count("\n") == 1
     text = (second / "test_predictions.csv").read_text()
     (second / "test_predictions.csv").write_text(text.replace('"r7"', '"r8"'))
-    assert "have other ids, the first in row 9" in fails("compare_text", str(first), str(second))
+    assert "have the same test rows but different ids, first in row 9" in fails("compare_text", str(first), str(second))
 
 
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_what_is_no_run_is_said(tmp_path: Path) -> None:
         ([str(first), str(tmp_path)], "no finished run of a text classifier is there"),
         ([str(first), "/dev/null"], "/dev/null: not a regular file"),
         ([str(first), str(second), f"--out={tmp_path}"], "not a regular file"),
-        ([str(first), str(second), f"--out={first}/data.json"], "is there, and holds no comparison"),
+        ([str(first), str(second), f"--out={first}/data.json"], "exists and is not a comparison"),
     ]
     before = (first / "data.json").read_bytes()
     for arguments, message in cases:

@@ -85,8 +85,10 @@ def test_fine_tuning_goes_on(flags: list[str], tmp_path: Path, one_replica: Plac
     first, second = (_arrays(tmp_path / name, one_replica) for name in ("one", "two"))
     assert all(np.array_equal(second[name], array) for name, array in first.items())
     more[-1] = f"--run_dir={tmp_path}/three"
-    assert "leave it out with --init_from" in fails("finetune_bert", *flags, *more, "--mlm_epochs=1")
-    assert "reads texts otherwise" in fails("finetune_bert", *flags, *more, "--join_fields=sep")
+    assert "which --init_from replaces: leave one of them out" in fails(
+        "finetune_bert", *flags, *more, "--mlm_epochs=1"
+    )
+    assert "another vocabulary, casing or" in fails("finetune_bert", *flags, *more, "--join_fields=sep")
 
 
 def _as_of_0_5(run: Path) -> None:
@@ -136,11 +138,13 @@ def test_the_pooling_comes_along(flags: list[str], tmp_path: Path) -> None:
     rows = [("good film", "x"), ("bad film", "y"), ("good day", "z")]
     more = [*flags, _write(tmp_path / "b.csv", rows), *ENCODER, f"--init_from={tmp_path}/one"]
     more.append(f"--run_dir={tmp_path}/two")
-    assert "has a model of its own: pooling mean there, cls here" in fails("finetune_bert", *more, "--pooling=cls")
+    assert "has different settings of the network: pooling mean there, cls here" in fails(
+        "finetune_bert", *more, "--pooling=cls"
+    )
     shutil.copytree(TINY, tmp_path / "other")
     read = read_tensors(tmp_path / "other" / "model.safetensors")[0]
     write_tensors(tmp_path / "other" / "model.safetensors", {name: array * 2 for name, array in read.items()}, {})
-    message = f"--encoder={tmp_path}/other: --init_from={tmp_path}/one began with another one, {TINY}, and its words"
+    message = f"--encoder={tmp_path}/other: --init_from={tmp_path}/one has another encoder, whose vocabulary and sizes"
     assert message in fails("finetune_bert", *more, f"--encoder={tmp_path}/other")
     assert "with a new head: its classes were down, up" in succeeds("finetune_bert", *more)
     config = json.loads((tmp_path / "two" / "model" / "config.json").read_text())
@@ -188,11 +192,11 @@ def test_mistakes(flags: list[str], tmp_path: Path) -> None:
     succeeds("train_text", *small, f"--run_dir={tmp_path}/one")
     more = [*small, f"--init_from={tmp_path}/one", f"--run_dir={tmp_path}/two"]
     for flag, message in (
-        ("--width=32", "has a model of its own: width 16 there, 32 here; give the flags of its flags.txt"),
-        ("--stemmer=porter", "has cleaning steps of its own: stemmer none there, porter here"),
-        ("--tokeniser=subwords", "--tokeniser=subwords: it comes from --init_from="),
-        ("--vocabulary_size=300", "would be ignored; leave it out, or give 20000, as its flags.txt says"),
-        ("--min_count=3", "would be ignored; leave it out, or give 1, as its flags.txt says"),
+        ("--width=32", "different settings of the network: width 16 there, 32 here; use the flags in its flags.txt"),
+        ("--stemmer=porter", "has different cleaning steps: stemmer none there, porter here"),
+        ("--tokeniser=subwords", "--tokeniser=subwords would be ignored, because the value comes from --init_from="),
+        ("--vocabulary_size=300", "leave it out, or give 20000, as its flags.txt says"),
+        ("--min_count=3", "leave it out, or give 1, as its flags.txt says"),
         ("--join_fields=space", "was trained with --join_fields=sep"),
         (f"--init_from={tmp_path}/none", "no trained model there"),
     ):

@@ -130,7 +130,7 @@ def test_every_difference_is_named(source: Source) -> None:
     assert "images of 9×9 cannot be halved" in refused(height=9, width=9)
     message = refused(ProcessConfig(diffusion_steps=50, noise_schedule="cosine", target="v"))
     for text in ("--diffusion_steps 1000 there, 50 here", "--noise_schedule linear there, cosine here", "--target eps",
-                 "predict something else"):  # fmt: skip
+                 "for which its weights are wrong"):  # fmt: skip
         assert text in message
 
 
@@ -141,13 +141,13 @@ def test_another_factor_of_enlarging_is_refused(source: Source, monkeypatch: pyt
         wanted = dataclasses.replace(UNET, height=side, width=side, channels=channels)
         return network_of(source, network_for(factor, wanted), ProcessConfig(), factor)
 
-    with pytest.raises(UserError, match=r"--enlarge 0 there, 2 here; leave out --enlarge, or"):
+    with pytest.raises(UserError, match=r"other inputs: 0 there, 2 here; leave out --enlarge, or"):
         network(2)
     seeing = dataclasses.replace(source.generator.config, condition_channels=1)
     monkeypatch.setattr(source.generator, "config", seeing)
     monkeypatch.setattr(source.generator, "enlarge", 2)
     for factor in (0, 4):
-        with pytest.raises(UserError, match=f"--enlarge 2 there, {factor} here; set --enlarge=2, or"):
+        with pytest.raises(UserError, match=f"other inputs: 2 there, {factor} here; set --enlarge=2, or"):
             network(factor)
     assert network(2, side=16).condition_channels == 1
     with pytest.raises(UserError, match=r"channels 1 there, 3 here; it needs images of 1 channel") as error:

@@ -161,7 +161,7 @@ def test_two_delimiters_that_fit_alike(tmp_path: Path) -> None:
     """Without a header nothing tells a decimal comma from a delimiter."""
     for content in ("3,5;good film\n1,0;bad film\n", "b;hello, world\na;good, bye\n"):
         message = refused(lambda content=content: _rows(tmp_path / "d.csv", content, columns=("label", "text")))
-        assert "',' and ';' cut its first rows into 2 columns alike; set --delimiter" in message
+        assert "',' and ';' split its first rows equally well into 2 columns; set --delimiter" in message
         rows = _rows(tmp_path / "d.csv", content, columns=("label", "text"), delimiter=";")
         assert rows[0][1] in ("3,5", "b")
     assert _rows(tmp_path / "d.csv", "b;hello, world\na;good\n", columns=("label", "text"))[0] == ("hello, world", "b")

@@ -248,9 +248,9 @@ def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Pat
     (tmp_path / "b" / "images.npy").write_bytes(whole[:-100])
     damaged, other = ([*flags, *more, "--format=npz", f"--out={tmp_path / 'b'}"] for more in ([], ["--seed=1"]))
     assert "images.npy: damaged" in fails("sample_ddpm", *damaged)
-    assert "holds something else (seed '0', not '1')" in fails("sample_ddpm", *other)
+    assert "holds another array (seed '0', not '1')" in fails("sample_ddpm", *other)
     write_sealed(tmp_path / "b" / "images.json", {k: v for k, v in note.items() if k != "noise_streams"} | {"done": 4})
-    assert "holds something else (noise_streams None, not 2)" in fails("sample_ddpm", *flags, *other[-2:])  # of 0.8
+    assert "holds another array (noise_streams None, not 2)" in fails("sample_ddpm", *flags, *other[-2:])  # of 0.8
     succeeds("sample_ddpm", *flags, "--format=png", f"--out={tmp_path / 'a'}")
     with Image.open(tmp_path / "a" / "png" / "7" / "000007.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), images[7, :, :, 0])
@@ -271,7 +271,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--attention_sizes=4"], "--attention_sizes has another name now: --attention_resolutions"),
     (["--noby_class"], "--noby_class has another name now: --noclass_conditional"),
     (["--zero_terminal_snr"], "use target v, velocity or x0"),
-    (["--zero_terminal_snr", "--target=v", "--min_snr_gamma=5"], "t = T would not be learned"),
+    (["--zero_terminal_snr", "--target=v", "--min_snr_gamma=5"], "gives t = T weight 0"),
     (["--dataset=folder"], "--dataset=folder needs --data_path"),
     (["--num_groups=3"], "are not a multiple of the 3 groups"),
     (["--noclass_conditional", "--guidance=2"], "guidance 2.0 needs classes"),

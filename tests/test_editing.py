@@ -125,7 +125,7 @@ def test_a_jump_back_is_the_forward_process() -> None:
 @pytest.mark.parametrize("name", ["heun", "dpm++", "unipc"])
 def test_samplers_that_remember_cannot_jump(name: str) -> None:
     sampler, process = SamplerConfig(name, 4), PROCESSES["edm"]
-    with pytest.raises(UserError, match=r"--edit=inpaint walks every step again.*use --sampler=ddim or ancestral"):
+    with pytest.raises(UserError, match=r"--edit=inpaint repeats every step.*use --sampler=ddim or ancestral"):
         editing.resampled(make_table(sampler, process), make_levels(sampler, process), 5)
 
 

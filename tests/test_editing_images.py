@@ -25,7 +25,7 @@ def test_masks_go_by_names_and_white_is_made(tmp_path: Path) -> None:
     fill = read_masks(tmp_path / "masks", given, reading)
     np.testing.assert_array_equal(fill.sum(axis=(1, 2, 3)), [64, 8, 16, 24])
     Image.new("L", (8, 8), 255).save(tmp_path / "masks" / "a.png")
-    with pytest.raises(UserError, match=r"a\.bmp and a\.png are both masks of one name"):
+    with pytest.raises(UserError, match=r"a\.bmp and a\.png are masks of the same name"):
         read_masks(tmp_path / "masks", given, reading)
     (tmp_path / "masks" / "a.png").unlink()
     (tmp_path / "masks" / "b" / "d.bmp").unlink()

@@ -124,18 +124,18 @@ def test_what_cannot_be_done_is_said_before_anything_is_made(
     Image.new("L", (8, 8)).save(black)
     Image.new("L", (6, 8)).save(small)
     wrong = [
-        (given, "--edit: say what is to be done, one of inpaint, vary, interpolate, enlarge"),
-        ([*base, "--edit=vary"], "--images: name the images"),
-        ([*given, "--edit=vary", f"--run_dir={begun}"], "begun: no weights yet, training has not come to an"),
+        (given, "--edit is needed: use one of inpaint, vary, interpolate, enlarge"),
+        ([*base, "--edit=vary"], "--images is needed: a folder or a file"),
+        ([*given, "--edit=vary", f"--run_dir={begun}"], "begun: no weights yet, because training has not reached an"),
         ([*given, "--edit=inpaint"], "--edit=inpaint needs --mask"),
-        ([*given, "--edit=vary", f"--mask={mask}"], "--edit=vary has no --mask, which is of inpaint: leave it out"),
-        ([*given, "--edit=inpaint", f"--mask={mask}", "--strength=0.3"], "--edit=inpaint has no --strength"),
+        ([*given, "--edit=vary", f"--mask={mask}"], "--mask is not used by --edit=vary, only by inpaint: leave it out"),
+        ([*given, "--edit=inpaint", f"--mask={mask}", "--strength=0.3"], "--strength is not used by --edit=inpaint"),
         ([*given, "--edit=inpaint", f"--mask={mask}", "--sampler=dpm++"], "use --sampler=ddim or ancestral"),
-        ([*given, "--edit=inpaint", f"--mask={black}"], "nothing is white"),
+        ([*given, "--edit=inpaint", f"--mask={black}"], "no pixel is white"),
         ([*given, "--edit=inpaint", f"--mask={small}"], "--mask: images are 6×8, and the network needs 8×8"),
-        ([*given, "--edit=interpolate", "--eta=0.5"], "and --eta=0.5 cannot be walked that way; leave it out"),
-        ([*given, "--edit=interpolate", "--sampler=heun"], "and --sampler=heun cannot be walked that way; use"),
-        ([*given, "--edit=vary", "--guidance=2"], "--guidance=2 leads towards a class: say with --classes which"),
+        ([*given, "--edit=interpolate", "--eta=0.5"], "which --eta=0.5 cannot do; leave it out"),
+        ([*given, "--edit=interpolate", "--sampler=heun"], "which --sampler=heun cannot do; use"),
+        ([*given, "--edit=vary", "--guidance=2"], "--guidance=2 needs classes: set --classes"),
         ([*base, f"--images={images / 'a.png'}", "--edit=interpolate"], "has 1 image(s)"),
         ([*given, "--edit=enlarge"], "needs a model that was trained to"),
         ([*given, "--edit=vary", "--classes=maybe"], "the model does not know maybe; it knows no, yes"),
@@ -148,7 +148,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_made(
         ([*base, "--edit=vary", f"--images={small}"], "images are 6×8, and the network needs 8×8: set --image_size=8"),
         ([*base, "--edit=vary", f"--images={tmp_path / 'none'}"], "no such"),
         ([*base, "--edit=vary", f"--images={model / 'result.json'}"], "not a readable image"),
-        ([*given, "--edit=vary", f"--out={images / 'below'}"], "and would be read with it next time"),
+        ([*given, "--edit=vary", f"--out={images / 'below'}"], "and would be read as input next time"),
         ([*given, "--edit=vary", f"--out={images.parent}"], "which is replaced as a whole"),
     ]
     errors = fails_each("edit_images", [flags for flags, _ in wrong])

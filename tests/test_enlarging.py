@@ -129,7 +129,9 @@ def test_a_run_that_enlarges(run_folder: Path, tmp_path: Path) -> None:
     succeeds("edit_images", *flags, "--edit=enlarge", f"--out={tmp_path / 'out'}")
     large = np.stack([np.asarray(Image.open(tmp_path / "out" / "images" / f"{k:06d}.png")) for k in range(4)])
     assert large.shape == (4, 8, 8)
-    assert "does --edit=enlarge only" in fails("edit_images", *flags, "--edit=vary", f"--out={tmp_path / 'v'}")
+    assert "was trained with --enlarge; use --edit=enlarge" in fails(
+        "edit_images", *flags, "--edit=vary", f"--out={tmp_path / 'v'}"
+    )
     np.save(tmp_path / "large.npy", given_pixels())
     large_flags = [f"--run_dir={run_folder}", f"--images={tmp_path / 'large.npy'}", "--edit=enlarge", *FAST]
     message = fails("edit_images", *large_flags, f"--out={tmp_path / 'w'}")
@@ -182,7 +184,7 @@ def test_the_factor_is_part_of_the_artefact(one_replica: Placement, tmp_path: Pa
 WRONG = [
     (["--enlarge=1"], "--enlarge=1 leaves images as they are"),
     (["--enlarge=3"], "images of 8×8 cannot be made 3 times smaller"),
-    (["--enlarge=2", "--fid_every=2"], "makes images of given ones, which FID does not compare"),
+    (["--enlarge=2", "--fid_every=2"], "FID cannot judge a model with --enlarge"),
 ]
 
 

@@ -275,7 +275,7 @@ def test_answers_with_explanations_are_answers(run: tuple[Predictor, Path], tmp_
     for more in (["--explain", "--format=jsonl"], ["--explain"], []):
         succeeds(*base, *more)
     out.write_text(EXPLAINED.replace("gap", "text"))
-    assert "holds no answers" in fails(*base, "--explain")
+    assert "is not a file of answers" in fails(*base, "--explain")
     assert not are_answers('{"id": 1, "explanation": []}\n')
 
 
@@ -295,7 +295,7 @@ def test_every_label_above_its_threshold(tmp_path: Path) -> None:
 def test_what_is_not_exact_is_said(run: tuple[Predictor, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "is_exact", lambda explanation: False)
     done = run_script("predict_text", f"--run_dir={run[1]}", "--explain", "the film", "<br>")
-    assert "note: explanations whose words do not add up to 1 %: 1; " in done.stderr
+    assert "note: explanations that miss the logit by more than 1 %: 1; " in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -223,7 +223,7 @@ def test_other_scores_are_found(tmp_path: Path) -> None:
     found = exporting._differences(_served(predictor, lambda scores: scores), predictor, texts, 1e-4)
     assert found["largest_difference_onnx"] < 1e-5 and found["other_classes"] == 0
     for change in (lambda scores: scores + 0.1, lambda scores: scores * np.nan, lambda scores: None):
-        with pytest.raises(UserError, match="the scores of the linear path are others"):
+        with pytest.raises(UserError, match="the scores of the linear models differ"):
             exporting._differences(_served(predictor, change), predictor, texts, 1e-4)
 
 
@@ -263,7 +263,7 @@ def test_a_folder(with_path: bool, tmp_path: Path) -> None:
         predictor.save(tmp_path / "model")
     out = tmp_path / "out"
     said = succeeds("export_text", f"--run_dir={tmp_path}", f"--out={out}", "--onnx=false")
-    assert "0 classes are others" in said
+    assert "0 predicted classes differ" in said
     functions = graph_model.read_saved_model(out)
     about = read_sealed(out / "export.json")
     for name, function in functions.items():

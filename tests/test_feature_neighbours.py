@@ -155,10 +155,10 @@ def test_figures_of_each_class() -> None:
     quality_of_dogs = precision_recall_by_class(real, real_labels, fake, fake_labels).figures["dog"]
     assert quality_of_dogs == precision_recall(real[real_labels == "dog"], fake[:40])
     few = fid_by_class(real[:, [0] * 50], real_labels, fake[:, [0] * 50], fake_labels)
-    assert "26 images only, and 50 features" in few.notes[-1]
+    assert "only 26 images for 50 features" in few.notes[-1]
     with pytest.raises(UserError, match="90 real images and 89 labels"):
         fid_by_class(real, real_labels[:-1], fake, fake_labels)
-    with pytest.raises(UserError, match="no class is on both sides: 1 and 2"):
+    with pytest.raises(UserError, match="no class is in both sets: 1 and 2"):
         fid_by_class(real, np.ones(90, int), fake, np.full(70, 2))
 
 

@@ -79,7 +79,7 @@ def test_interrupted_and_taken_up(
     assert again == [12, 16, 20, 23]  # from the last note, after two batches
     np.testing.assert_array_equal(result, whole)
     embed(*arguments, on_progress=lambda count: pytest.fail("a finished array is not computed again"))
-    with pytest.raises(UserError, match=r"holds something else \(key '', not 'other'\)"):
+    with pytest.raises(UserError, match=r"holds another array \(key '', not 'other'\)"):
         embed(*arguments, key="other")
 
 

@@ -113,7 +113,7 @@ def test_nothing_is_said_twice(config: FidConfig, tmp_path: Path, capsys: pytest
     for name in "xy":
         np.save(tmp_path / f"{name}.npy", rng.normal(size=(9, 2)))
     dry_run(FidConfig(devices="cpu", a=str(tmp_path / "x.npy"), b=str(tmp_path / "y.npy"), metrics=()))
-    assert sum("of which extractor" in note for note in _notes(capsys)) == 1
+    assert sum("the extractor of its features" in note for note in _notes(capsys)) == 1
     pixels = np.arange(9, dtype=np.uint8)[:, None, None] + np.zeros((9, 8, 8), np.uint8)
     np.savez(tmp_path / "z.npz", x_train=pixels, x_test=pixels[:4] + np.uint8(100))
     dry_run(FidConfig(**(vars(config) | {"b": str(tmp_path / "z.npz")})))

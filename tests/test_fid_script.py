@@ -189,12 +189,12 @@ def test_what_cannot_be_had_is_said_before_an_image_is_read(
     cases: list[tuple[list[str], str]] = [
         ([own_file, folder, "--bootstrap=5"], f"--bootstrap {both} A ({own_file}) is saved statistics"),
         ([folder, own_file, "--extrapolate"], f"--extrapolate {both} B ({own_file}) is saved statistics"),
-        ([folder, own_file, "--metrics=kid"], f"--metrics=kid: kid cannot be had: B ({own_file}) is saved statistics"),
-        ([own_file, folder, "--metrics=is"], "--metrics=is: Inception Score cannot be had: the extractor has no"),
-        ([folder, folder, "--num_images=4", "--metrics=prdc"], "prdc cannot be had: it needs 6 images, and A"),
+        ([folder, own_file, "--metrics=kid"], f"kid cannot be computed: B ({own_file}) is saved statistics"),
+        ([own_file, folder, "--metrics=is"], "--metrics=is: Inception Score cannot be computed: the extractor has no"),
+        ([folder, folder, "--num_images=4", "--metrics=prdc"], "prdc cannot be computed: it needs 6 images, and A"),
         ([folder, folder, "--extrapolate"], "--extrapolate needs 40 images of B, and"),
-        ([folder, folder, "--bootstrap=1"], "2 resamples of 4 images are the least"),
-        ([folder, folder, "--per_class"], "--per_class needs the classes of both sides, and A"),
+        ([folder, folder, "--bootstrap=1"], "use at least 2 resamples and 4 images"),
+        ([folder, folder, "--per_class"], "--per_class needs classes in both sets, and A"),
         ([foreign, folder], "does not say which tool's statistics it has"),
         ([foreign, folder, "--statistics_of=clean-fid"], "different protocols, clean-4 (clean-fid's) and model:m"),
     ]  # fmt: skip
@@ -275,7 +275,7 @@ def test_figures_by_class(world: Path, tmp_path: Path) -> None:
     flags = [f"--features={world / 'm.keras'}", "--devices=cpu", "--metrics=", "--per_class"]
     out = succeeds("fid", str(tmp_path / "folder"), str(tmp_path / "b.npz"), *flags, f"--run_dir={tmp_path / 'r'}")
     found = json.loads((tmp_path / "r" / "result.json").read_text())
-    assert out.count("one side only") == 1 and found["by_class"].keys() == {"0", "1"}
+    assert out.count("in only one set") == 1 and found["by_class"].keys() == {"0", "1"}
     for label in (0, 1):
         files = sorted((tmp_path / "folder" / str(label)).iterdir())
         a = _quarters(np.stack([np.asarray(Image.open(file)) for file in files]))

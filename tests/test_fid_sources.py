@@ -285,7 +285,7 @@ def test_a_model_has_the_range_of_its_images(one_replica: Placement, tmp_path: P
     assert "plain has pixels of 8 bits" in check_scales(model, _on_scale("plain", None))[0]
     with pytest.raises(UserError, match=r"set --range=300,1920\.5, the model's"):
         check_scales(_on_scale("ct", Range(0, 1000)), model)
-    with pytest.raises(UserError, match="the two models learned images of other ranges"):
+    with pytest.raises(UserError, match="the two models learned images of different ranges"):
         check_scales(model, dataclasses.replace(model, range=Range(0, 5000)))
     generator.range = None  # of an earlier version, whose run says it
     generator.save(tmp_path / "run" / "model")

@@ -199,7 +199,7 @@ def test_weights_are_those_that_were_saved_with_the_configuration(
     other.model.set_weights([weight + 1 for weight in other.model.get_weights()])
     other.save(tmp_path / "b")
     shutil.copy(tmp_path / "b" / "weights.safetensors", tmp_path / "a")
-    with pytest.raises(UserError, match=r"weights\.safetensors: damaged or exchanged"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: damaged or replaced"):
         Generator.load(tmp_path / "a", one_replica)
     (tmp_path / "a" / "weights.safetensors").unlink()
     with pytest.raises(UserError, match=r"weights\.safetensors: no such file"):

@@ -230,7 +230,7 @@ def test_only_equal_columns_are_duplicates(offset: float, dtype: type) -> None:
 @pytest.mark.parametrize("kind", DISTANCES)
 def test_columns_that_differ_in_unit_and_offset_only_have_no_layout(count: int, kind: str) -> None:
     features = 32 + TABLES["plain"][:, :1] * np.arange(1, count + 1)
-    with pytest.raises(UserError, match=f"all {count} features are the same but for unit and offset"):
+    with pytest.raises(UserError, match=f"all {count} features are equal except for scale and offset"):
         Layout.fit(features, dataclasses.replace(CONFIG, distance=kind))
     order = Layout.fit(features, dataclasses.replace(CONFIG, engine="order"))
     assert order.counts().max() == 1

@@ -103,7 +103,7 @@ def test_hosts_wait_for_one_another_and_free_the_port() -> None:
 
 def test_hosts_that_do_not_come() -> None:
     addresses = tuple(jobs.addresses())
-    with pytest.raises(UserError, match=f"not come: {addresses[1]}"):
+    with pytest.raises(UserError, match=f"not connected: {addresses[1]}"):
         rendezvous(Hosts(addresses), 0.2)
     with pytest.raises(UserError, match=f"{addresses[0]}, has not answered"):
         rendezvous(Hosts(addresses, 1), 0.2)
@@ -148,7 +148,7 @@ def test_two_hosts_are_one(tmp_path: Path, data: list[str], backend: str) -> Non
     flags = [*data, *jobs.TEXT, "--num_steps=12", "--eval_every=6"]
     outputs = jobs.succeeds("train_text", *flags, f"--run_dir={tmp_path / 'two'}", backend=backend)
     said = [line for line in outputs[1].splitlines() if not line.startswith("[Gloo]")]  # which JAX prints
-    assert "test split" in outputs[0] and said == ["host 1 of 2, counted from 0: host 0 says what is done"]
+    assert "test split" in outputs[0] and said == ["host 1 of 2, counted from 0: host 0 prints the progress"]
     done = run_process("train_text", *flags, f"--run_dir={tmp_path / 'one'}")  # whose names begin with 0 too
     assert done.returncode == 0, done.stderr
     jobs.assert_equal(tmp_path / "two", tmp_path / "one")

@@ -147,13 +147,13 @@ TOKENISERS = [
     (lambda raw: raw["model"]["vocab"].update({"a\nb": 126}), "holds a line break"),
     (lambda raw: raw["model"]["vocab"].update({"\ud800": 126}), "half a character"),
     (lambda raw: raw["model"].update(vocab=["a", "b"]), "vocab is ['a', 'b']"),
-    (lambda raw: raw["added_tokens"].append({"id": 126, "content": "x", "single_word": True}), "'x' is a single_word"),
+    (lambda raw: raw["added_tokens"].append({"id": 126, "content": "x", "single_word": True}), "'x' has single_word"),
     (lambda raw: raw["added_tokens"].append({"id": 130, "content": "x1"}), "'x1' has the id 130; the next one behind"),
     (lambda raw: raw["added_tokens"].append({"id": 126, "content": "x1"}), "the tokeniser has 127 pieces"),
     (lambda raw: raw["added_tokens"].append({"id": 3, "content": "the"}), "'the' is added with the id 3"),
     (lambda raw: raw["added_tokens"].append({"id": "3", "content": "x1"}), "'x1' has the id '3'"),
     (lambda raw: raw["added_tokens"].append({"id": 126, "content": ""}), "is given as a token"),
-    (lambda raw: raw["added_tokens"].append({"id": 126, "content": "\u0301"}), "nothing is left of it"),
+    (lambda raw: raw["added_tokens"].append({"id": 126, "content": "\u0301"}), "empty after case and"),
     (lambda raw: raw.update(added_tokens=3), "added_tokens is 3"),
 ]  # fmt: skip
 

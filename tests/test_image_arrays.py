@@ -226,8 +226,8 @@ def test_one_image_in_an_array(tmp_path: Path, values: np.ndarray) -> None:
 
 def test_choices_for_files_alone() -> None:
     for options, message in (
-        ({"frames": "all"}, "--frames=all: --dataset=digits is arrays"),
-        ({"range": "0,16"}, "--range=0,16: --dataset=digits is of 8 bits"),
+        ({"frames": "all"}, "--frames=all: --dataset=digits consists of arrays"),
+        ({"range": "0,16"}, "--range=0,16: --dataset=digits has pixels of 8 bits"),
     ):
         with pytest.raises(UserError, match=message):
             load(DataConfig(**options))  # type: ignore[arg-type]

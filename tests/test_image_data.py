@@ -240,7 +240,7 @@ def test_a_listing_covers_names_and_contents(tmp_path: Path) -> None:
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
     images = np.zeros((10, 4, 4), np.uint8)
     np.savez(tmp_path / "a.npz", x_train=images, y_train=np.arange(10), x_test=images)
-    with pytest.raises(UserError, match="one has labels and the other does not"):
+    with pytest.raises(UserError, match="only one of the training and test images has labels"):
         _load("npz", tmp_path / "a.npz")
     np.savez(tmp_path / "c.npz", images=images, labels=np.arange(10) + 2**31)
     assert _load("npz", tmp_path / "c.npz").classes[0] == "2147483648"
@@ -252,7 +252,7 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
 def test_bad_sources(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="set --dataset=folder or npz"):
         _load("digits", tmp_path)
-    with pytest.raises(UserError, match=r"--image_size=32: --dataset=digits is arrays"):
+    with pytest.raises(UserError, match=r"--image_size=32: --dataset=digits consists of arrays"):
         load(DataConfig(image_size=32))
     with pytest.raises(UserError, match="'svhn' is not known"):
         DataConfig(dataset="svhn")

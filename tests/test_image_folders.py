@@ -109,8 +109,8 @@ def test_what_is_beside_splits_is_left_out_and_said() -> None:
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        (["validation/a/1.png", "test/a/1.png"], "DATA: no training images, only a folder of validation and test"),
-        (["x/Test/1.png", "x/Test/2.png"], "no training images, only a folder of test images"),
+        (["validation/a/1.png", "test/a/1.png"], "DATA: no training images, only validation and test"),
+        (["x/Test/1.png", "x/Test/2.png"], "no training images, only test images"),
         (["cat/1.png", "dog/1.png", "test/1.png"], "is 'test' a class beside 'cat', 'dog', or held-out images"),
         (
             ["dog_train/1.png", "dog_test/1.png", "cat_train/1.png"],
@@ -167,7 +167,7 @@ def test_images_without_a_class() -> None:
     assert tree.notes == ("1 train image without a class left out, such as stray.png",)
     half = _tree(*many, *(f"{k}.png" for k in range(20)))
     assert set(half.labels) == {""} and set(half.splits) == {"train"}
-    assert half.notes[0].startswith("no labels: 20 of 40 training images are in no folder of a class")
+    assert half.notes[0].startswith("no labels: 20 of 40 training images are in no class folder")
     kaggle = _tree("train/cat/1.png", "train/dog/1.png", "test/1.png", "test/2.png")
     assert (
         kaggle.splits == ["train", "train", "", ""]
@@ -222,7 +222,7 @@ def test_hidden_and_system_files_are_no_images(tmp_path: Path, monkeypatch: pyte
     assert found.train.pixels[:, 0, 0, 0].tolist() == [1, 0] and found.train.labels.tolist() == [1, 0]
     files, hidden = found.notes
     assert files == (
-        "5 files left out for want of an image's suffix: 2 .mp4, 1 without a suffix, 1 .heic (pip "
+        "5 files left out, without the suffix of an image: 2 .mp4, 1 without a suffix, 1 .heic (pip "
         "install pillow-heif to read them), 1 .txt; such as '2/clip.mp4'"
     )
     assert hidden == "3 hidden images left out, or in folders of a system, such as '10/._b.png'"

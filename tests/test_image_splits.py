@@ -81,7 +81,7 @@ def test_copies_of_an_image_are_on_one_side_and_counted(tmp_path: Path) -> None:
     assert splits.notes[-1].startswith("60 of 90 images are copies of others")
     few = load(_npz(tmp_path / "b.npz", images=np.repeat(_noise(2), 5, axis=0)))
     assert [len(images) for images in few.parts().values()] == [8, 1, 1]
-    assert few.notes[-1] == "8 of 10 images are copies of others: too few differ to keep copies together"
+    assert few.notes[-1] == "8 of 10 images are copies of others: too few different images to keep copies in one split"
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 20, 99])
@@ -214,7 +214,7 @@ def test_parts_that_do_not_fit_one_another(splits: str, monkeypatch: pytest.Monk
             Found(small, small, ("a",), validation=large),
             r"training images are \(4, 4, 1\) and validation images \(2, 4",
         ),
-        (Found(small, Images(small.pixels, None), ("a",)), "of training and test images one has labels"),
+        (Found(small, Images(small.pixels, None), ("a",)), "only one of the training and test images has labels"),
         (Found(small, small.take(np.arange(0)), ("a",)), "no test images"),
         (Found(small, None, ()), "labels from 0 to 0, and 0 classes"),
     ):
@@ -227,5 +227,5 @@ def test_what_is_wrong_with_the_parts_is_said(tmp_path: Path) -> None:
     for count in (1, 2):
         with pytest.raises(UserError, match=r"too few to hold 1 out for (test|validation); add images"):
             load(_npz(tmp_path / "a.npz", images=_noise(count)))
-    with pytest.raises(UserError, match="one has labels and the other does not"):
+    with pytest.raises(UserError, match="has labels; give both labels, or none"):
         load(_npz(tmp_path / "b.npz", x_train=_noise(9), y_train=np.arange(9) % 2, x_test=_noise(3)))

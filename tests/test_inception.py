@@ -255,7 +255,7 @@ def test_interrupted_features_go_on(tmp_path: Path, one_replica: Placement) -> N
     found = image_features(*arguments)
     assert asked[1] >= 20  # two batches an image; noted every ten
     np.testing.assert_array_equal(found.features, pixels.reshape(60, 16))
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds another array"):
         image_features(extractor, _source(pixels, who="you"), one_replica, tmp_path / "f.npy", 2)
 
 

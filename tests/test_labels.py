@@ -212,7 +212,7 @@ def test_files_of_validation_and_test_rows(tmp_path: Path) -> None:
     )
     both = [(f"text {i}", "ab"[i % 2], ("train", "train", "val", "val")[i % 4]) for i in range(40)]
     path = _write(tmp_path / "d.csv", both, "text,label,split")
-    assert "--validation_path and a split column with 'validation' rows are one too many" in refused(
+    assert "--validation_path is given, and the split column has 'validation' rows too" in refused(
         lambda: _load(path, validation_path=validation)
     )
 
@@ -243,7 +243,7 @@ def test_splits_of_other_files_are_said(tmp_path: Path) -> None:
 )
 def test_flags_that_a_data_set_does_not_use(dataset: str, options: dict) -> None:
     (name,) = options
-    with pytest.raises(UserError, match=f"--{name}: --dataset={dataset} has no use for it"):
+    with pytest.raises(UserError, match=f"--{name} is not used by --dataset={dataset}"):
         load(DataConfig(dataset, Path("d") if dataset != "bbc_news" else None, **options))
 
 

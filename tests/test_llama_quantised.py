@@ -88,7 +88,7 @@ def test_updates_are_trained_saved_and_asked(to: str, folder: Path, one_replica:
     question = [open_picture(str(folder / "0.png"))], "Which colour?"
     answer = "".join(piece for (piece,) in predictor.answers([question], 6))
     assert succeeds(*ask) == f"{answer}\n"
-    assert f"was trained with --quantize={to}, and --merge adds" in fails(*ask, f"--merge={folder / f'no-{to}'}")
+    assert f"was trained with --quantize={to}, and --merge uses" in fails(*ask, f"--merge={folder / f'no-{to}'}")
     merged = run("caption", f"--run_dir={folder / to}", f"--merge={folder / f'merged-{to}'}")
     assert merged.returncode == 0, merged.stderr
     _check_merged(folder / f"merged-{to}", plain, Predictor.of_run(folder / to, one_replica, exact=True))

@@ -107,7 +107,12 @@ def test_an_interrupted_command_goes_on(folder: Path, tmp_path: Path, monkeypatc
     before = out.read_text()
     done = run("caption", *flags, f"--out={out}")
     assert done.returncode == 0 and out.read_text() == whole != before
-    assert done.stderr.splitlines()[0] == f"{out}: 4 of 7 are answered there, and stay" and calls == [2, 2, 2, 1]
+    assert done.stderr.splitlines()[0] == f"{out}: 4 of 7 are answered there already, and stay" and calls == [
+        2,
+        2,
+        2,
+        1,
+    ]
     done = run("caption", *flags, f"--out={out}")
     assert done.returncode == 0 and out.read_text() == whole and len(calls) == 4
 
@@ -123,7 +128,7 @@ def test_answers_of_another_run_or_other_choices_are_not_added_to(folder: Path, 
         ([*_flags(folder, kept), "--max_tokens=3"], f"max_tokens {MOST}, not 3"),
     ):
         for more in ((), ("--dry_run",)):
-            assert f"its answers were given otherwise ({told}" in fails("caption", *flags, *more)
+            assert f"its answers were made with other settings ({told}" in fails("caption", *flags, *more)
     assert out.read_text() == "".join(lines[:3])
     succeeds("caption", *_flags(folder, kept, "--seed=6", "--batch_size=1"))  # nothing is drawn
     assert out.read_text() == "".join(lines)
@@ -169,7 +174,7 @@ def test_a_dry_run_checks_all_and_writes_nothing(folder: Path, tmp_path: Path) -
     ("row", "message"),
     [
         ({"prompt": "a", "answer": ""}, "line 2: answer is ''; a text that is not empty is needed"),
-        ({"prompt": "a", "answer": "b", "expected": "c"}, "line 2: answer and expected"),
+        ({"prompt": "a", "answer": "b", "expected": "c"}, "line 2: it has answer and expected"),
         ({"image": "0.png"}, "line 2: prompt is None"),
         ({"prompt": "a", "note": "\ud800"}, "line 2: half of a surrogate pair is no character"),
     ],
@@ -185,13 +190,15 @@ def test_what_cannot_be_asked_is_said_before(folder: Path, tmp_path: Path) -> No
     at = f"--run_dir={folder / 'makers'}"
     path = _write(tmp_path / "q.jsonl", [{"prompt": "a"}, {"image": "gone.png", "prompt": "a"}])
     assert "line 2: the picture" in fails("caption", at, f"--data_path={path}")
-    assert "both ask; use one of them" in fails("caption", at, f"--data_path={path}", "What?")
+    assert "both have questions; use one of them" in fails("caption", at, f"--data_path={path}", "What?")
     assert "needs --data_path=questions.jsonl" in fails("caption", at, f"--out={path}", "What?")
     _write(path, [{"prompt": "a"}, {"prompt": "a " * 70}])
     message = fails("caption", at, f"--data_path={path}", "--max_tokens=50")
-    assert "line 2: " in message and "do not fit into the 128 places of the model" in message
+    assert "line 2: " in message and "do not fit into the 128 positions of the model" in message
     _write(path, [{"prompt": "a"}, {"prompt": "a " * 130}])
-    assert "and one more do not fit into the 128 places" in fails("caption", at, f"--data_path={path}")
+    assert "and one more for the answer do not fit into the 128 positions" in fails(
+        "caption", at, f"--data_path={path}"
+    )
 
 
 def test_an_answer_ends_where_the_model_has_no_more_places(folder: Path) -> None:

@@ -193,7 +193,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         ('{"prompt": 3, "answer": "b"}', "line 2: prompt is 3; a text"),
         (
             '{"image": "0.png", "images": [], "prompt": "a", "answer": "b"}',
-            "line 2: image and images; give one of them",
+            "line 2: it has image and images; use one of them",
         ),
         ('{"images": [3], "prompt": "a", "answer": "b"}', "line 2: .* is no path of a picture and no list of them"),
     ],

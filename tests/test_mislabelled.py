@@ -104,7 +104,7 @@ def test_changed_labels_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(right) / len(found) > 0.9 and len(right) / 60 > 0.8
     assert set(found[:30]) <= set(changed.tolist())
     assert noise["share"] == pytest.approx(0.1, abs=0.03) and noise["in_doubt"] == len(lines)
-    assert f"label noise: {noise['share']:.1%} of the training labels" in capsys.readouterr().out
+    assert f"estimate that {noise['share']:.1%} are wrong" in capsys.readouterr().out
     assert np.mean([line["suggested"] == CLASSES[true[row]] for line, row in zip(lines, found, strict=True)]) > 0.9
     first, row = lines[0], found[0]
     assert first["label"] == CLASSES[train.labels[row]] and first["text"] == train.fields[row][0][:200]  # type: ignore[index]

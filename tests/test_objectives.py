@@ -135,7 +135,7 @@ def test_logit_adjustment_by_hand() -> None:
 @pytest.mark.parametrize(
     ("choices", "named"),
     [
-        ({"logit_adjustment": 1.0, "multi_label": True}, "--logit_adjustment=1.0: with --multi_label"),
+        ({"logit_adjustment": 1.0, "multi_label": True}, "--logit_adjustment=1.0: leave it out with --multi_label"),
         ({"logit_adjustment": 0.5, "class_weights": "balanced"}, "--logit_adjustment=0.5 and --class_weights=balanced"),
         ({"focal_gamma": -1.0}, "focal_gamma=-1.0"),
         ({"logit_adjustment": math.nan}, "logit_adjustment=nan"),

@@ -155,7 +155,7 @@ def test_mistakes(flags: list[str], tmp_path: Path) -> None:
     encoder = [f"--encoder={TINY / 'bert'}", "--max_length=12", "--num_steps=1", "--batch_size=8"]
     pair = "--join_fields=pair"
     error = fails("finetune_bert", *flags, *encoder, pair, "--truncate=head_tail")
-    assert "--truncate=head_tail: pairs lose their ends" in error
+    assert "--truncate=head_tail: pairs of texts are always cut at their ends" in error
     assert "a pair has two fields" in fails("finetune_bert", *flags, *encoder, pair, "--text_fields=premise")
     for script in ("train_text", "baselines_text"):
         own = [flag for flag in flags if script == "train_text" or not flag.startswith("--devices")]

@@ -109,7 +109,7 @@ def test_nothing_but_answers_is_replaced(model: tuple[Predictor, Path], tmp_path
     mine.write_text('{"id": 1, "text": "film"}\n')
     base = ["predict_text", f"--run_dir={model[1]}"]
     error = fails(*base, "--dataset=jsonl", f"--data_path={mine}", f"--out={mine}")
-    assert "mine.jsonl is there, and holds no answers" in error and '"text"' in mine.read_text()
+    assert "mine.jsonl exists and is not a file of answers" in error and '"text"' in mine.read_text()
     assert "is a folder" in fails(*base, f"--out={tmp_path}", "film")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "fifo")
@@ -185,7 +185,7 @@ def test_answers_of_an_earlier_version_are_replaced(model: tuple[Predictor, Path
     succeeds("predict_text", f"--run_dir={model[1]}", f"--out={out}", "the film")
     assert len(rows_of(out.read_text())) == 1 and out.read_text().startswith(HEADER)
     out.write_text(f"label,{first}")
-    assert "holds no answers" in fails("predict_text", f"--run_dir={model[1]}", f"--out={out}", "the film")
+    assert "is not a file of answers" in fails("predict_text", f"--run_dir={model[1]}", f"--out={out}", "the film")
 
 
 def test_the_help_names_what_a_folder_may_hold() -> None:

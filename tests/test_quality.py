@@ -172,7 +172,7 @@ def test_an_interval_is_around_the_distance_and_factors_nothing_again(monkeypatc
         widths.append(high - low)
     assert widths[0] > widths[1] > widths[2]
     for few, resamples in ((fake, 1), (fake[:3], 20)):
-        with pytest.raises(UserError, match="at least 2, and 4 images"):
+        with pytest.raises(UserError, match="at least 2 resamples and 4 images"):
             interval_of_mean(reference, few, 1.0, 0, resamples)
 
 
@@ -242,7 +242,10 @@ def test_fewer_images_than_features_are_said() -> None:
     assert note.startswith("B has 1,000 images, fewer than the 2,048 features") and "KID" in note and "FID∞" in note
     rng = np.random.default_rng(0)
     reference = Reference.of_features(rng.normal(size=(100, 20)))
-    assert "line that is extrapolated bends" in quality.extrapolated(reference, rng.normal(size=(79, 20))).notes[0]
+    assert (
+        "line that is extrapolated is not straight"
+        in quality.extrapolated(reference, rng.normal(size=(79, 20))).notes[0]
+    )
     found = quality.interval(reference, rng.normal(size=(80, 20)), 1.0, 0, 3)
     assert (
         set(found.figures) == {"fid_interval_low", "fid_interval_high"} and "mean FID of sets of 80" in found.notes[0]
@@ -290,7 +293,9 @@ def test_figures_are_those_of_the_measures() -> None:
     }  # fmt: skip
     assert quality.METRICS["cmmd"](Compared(x[:50], y[:40], None)).figures == {"cmmd": mmd.cmmd(x[:50], y[:40])}
     copies = quality.METRICS["memorisation"](Compared(x[:50], np.concatenate([x[:10], y[:30] + 9]), None))
-    assert copies.figures["copies"] == 0.25 and "A for the images that B's model was trained on" in copies.notes[0]
+    assert (
+        copies.figures["copies"] == 0.25 and "assume that A is the set that B's model was trained on" in copies.notes[0]
+    )
     reference = Reference.of_features(x)
     found = quality.interval(reference, y[:40], 1.0, 5, 7)
     assert tuple(found.figures.values()) == tuple(interval_of_mean(reference, y[:40], 1.0, 5, 7))

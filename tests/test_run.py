@@ -154,7 +154,7 @@ def test_finished_and_other_data(tmp_path: Path, capsys: pytest.CaptureFixture) 
     with pytest.raises(UserError, match="other flags"):
         Run.check(tmp_path, _Config(seed=1))
     (tmp_path / "data.json").unlink()
-    with pytest.raises(UserError, match=r"no data\.json that says what they were made of"):
+    with pytest.raises(UserError, match=r"no data\.json, which says what they were made of"):
         Run.open(tmp_path, _Config(), _Data(3), {"encoder": "abc"})
 
 
@@ -242,7 +242,7 @@ def test_data_that_are_no_longer_known_are_not_taken_for_granted(tmp_path: Path)
     with Run.open(tmp_path, _Config(), _Data(3)) as run:
         assert run.identity != first
     (tmp_path / "data.json").unlink()
-    with pytest.raises(UserError, match=r"no data\.json that says what they were made of"):
+    with pytest.raises(UserError, match=r"no data\.json, which says what they were made of"):
         Run.open(tmp_path, _Config(), _Data(5))
 
 

@@ -215,7 +215,7 @@ MISTAKES = [
     (["--follow", "runs"], "--follow: no run is running there"),
     (
         ["--follow", "runs/cut"],
-        "runs/cut: stopped; it has no result, and the command that made it goes on after step 3",
+        "runs/cut: stopped; it has no result; run its command again, which resumes it after step 3",
     ),
     (["--follow", "runs/group/seed0"], "runs/group/seed0: failed: out of memory; it has no result"),
 ]

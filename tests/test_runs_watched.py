@@ -77,7 +77,7 @@ def test_a_run_that_stops_while_it_is_followed(folder: Path) -> None:
         threading.Timer(0.2, go.set).start()
         runs = {"cut": look_at(folder / "cut")}
         message = refused(lambda: follow(runs, lambda line: None, io.StringIO(), wait=0.02))
-    assert message == f"{folder}/cut: stopped; it has no result, and the command that made it goes on after step 4"
+    assert message == f"{folder}/cut: stopped; it has no result; run its command again, which resumes it after step 4"
 
 
 def test_of_a_table_and_its_run_the_run_is_followed(folder: Path, tmp_path: Path) -> None:

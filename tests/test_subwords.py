@@ -136,7 +136,7 @@ def test_what_was_saved_reads_the_same(tmp_path: Path, one_replica: Placement) -
 
 def test_too_few_for_the_bytes() -> None:
     message = refused(lambda: VocabularyConfig(tokeniser="subwords", vocabulary_size=FEWEST_SUBWORDS - 1))
-    assert "--vocabulary_size=260" in message and "261 or more are needed" in message
+    assert "--vocabulary_size=260" in message and "use at least 261" in message
     assert len(_tokeniser(FEWEST_SUBWORDS).vocabulary) == FEWEST_SUBWORDS
 
 

@@ -157,7 +157,7 @@ WRONG = [
     (["--dataset=wine", "--label_field=x"], "--label_field with --dataset=wine"),
     (["--data_path=nowhere.csv"], "nowhere.csv: no such file"),
     (["--dataset=wine", "--height=2", "--width=2", "--pixels=assignment"], "are too few to give each of 13"),
-    (["--dataset=wine", "--last_layer=1"], "--last_layer is about encoders of texts"),
+    (["--dataset=wine", "--last_layer=1"], "--last_layer is for encoders of texts"),
 ]  # fmt: skip
 
 

@@ -29,7 +29,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("a,label\n1,x\n2,y\n", {"ignore_fields": ("b",)}, "--ignore_fields: no column 'b'; there are a, label"),
     ("a,label\n1,x\n2,y\n", {"group_field": "b"}, "--group_field: no column 'b'"),
     ("a,g,label\n1,1,x\n2,,y\n", {"group_field": "g"}, "t.csv:3: no group in column 'g'"),
-    ("a,g,label\n1,1,x\n2,1,y\n", {"group_field": "g"}, "the training rows are of one group"),
+    ("a,g,label\n1,1,x\n2,1,y\n", {"group_field": "g"}, "the training rows are all of one group"),
     ('a,label\n"1,x\n2,y\n', {}, "malformed CSV"),
     ("a,label\n1,x\n2,1.5\n", {"task": "regression"}, "t.csv:2: --task=regression, and the label 'x' is no number"),
     ("a,label\n1,1\n2,inf\n", {"task": "regression"}, "t.csv:3: the label in column 'label' is infinite"),
@@ -70,7 +70,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         ({"x": np.zeros((4, 2, 2)), "y": x[:, 0]}, r"features of float64 \(4, 2, 2\): an array of numbers \[rows, col"),
         ({"x": x}, "no array of the labels: y, labels, label, target, targets are looked for, it has x"),
         ({"x": x, "y": x[:3, 0]}, r"'y' is float64 \(3,\): a number or a text for each of 4 rows"),
-        ({"x": x, "y": x[:, 0], "names": np.array(["a"])}, "1 names of 2 columns"),
+        ({"x": x, "y": x[:, 0], "names": np.array(["a"])}, "1 names for 2 columns"),
         ({"x": x, "y": np.array([None] * 4)}, "holds Python objects"),
     ):
         np.savez(tmp_path / "t.npz", **arrays)  # type: ignore[arg-type]
@@ -113,5 +113,5 @@ def test_flags_that_contradict_each_other() -> None:
     ):
         with pytest.raises(UserError, match=message):
             TabularConfig.of(**choices)
-    with pytest.raises(UserError, match="--last_layer is about encoders of texts"):
+    with pytest.raises(UserError, match="--last_layer is for encoders of texts"):
         TableBridgeConfig.of(last_layer=1)

@@ -260,7 +260,7 @@ def test_kept_rows(tmp_path: Path) -> None:
     assert sorted(kept) == sorted(f"text {i}" for i in range(60) if i % 3 != 1)
     with pytest.raises(UserError, match=r"a.csv: no column 'sauce'; it has text, label, source: set --keep_rows"):
         _load(path, keep_rows="sauce=a")
-    with pytest.raises(UserError, match="--keep_rows: --dataset=bbc_news has no use for it"):
+    with pytest.raises(UserError, match="--keep_rows is not used by --dataset=bbc_news"):
         _load(None, "bbc_news", keep_rows="source=a")
 
 

@@ -112,7 +112,7 @@ def test_a_file_is_compared_with_its_own_protocol_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"add --statistics_of= with one of tf2015, .* image \[H, W\] is \[1, H, W\]"):
         check_comparable(of_images, Kind(64, {"mode": statistics.UNLABELLED}))
     ours = Kind(6, {"mode": "tf2015-6", "weights_hash": "abc"})
-    assert "edm2's features do not say of which weights" in check_comparable(ours, kinds["edm2"])[0]
+    assert "edm2's features do not name their weights" in check_comparable(ours, kinds["edm2"])[0]
     with pytest.raises(UserError, match="different protocols, tf2015 and tf2015-64"):
         check_comparable(Kind(2048, {"mode": "tf2015"}), Kind(64, {"mode": "tf2015-64"}))
     np.savez(tmp_path / "adm.npz", mu=MU, sigma=SIGMA, mu_s=MU, sigma_s=SIGMA, arr_0=np.zeros((2, 4, 4, 3), np.uint8))
@@ -151,7 +151,7 @@ def test_features_in_files(tmp_path: Path) -> None:
     assert isinstance(of_npy, FeatureFile) and isinstance(of_npz, FeatureFile)
     assert isinstance(of_npy.features, np.memmap) and of_npy.kind.mode == "clean-6" and not of_npy.notes
     np.testing.assert_array_equal(of_npz.features, features)
-    assert "does not say of which extractor" in of_npz.notes[0]
+    assert "does not name the extractor" in of_npz.notes[0]
     assert read_npy_features(tmp_path / "images.npy", "") is None
     assert read_npz_features(tmp_path / "images.npz", "") is None
     buffer = io.BytesIO()

@@ -56,7 +56,9 @@ def test_a_published_classifier_has_no_windows(tmp_path: Path) -> None:
 def test_pairs_have_no_windows() -> None:
     encoder = TunedEncoderConfig(max_length=8, truncate="windows", encoder=str(TINY / "bert"))
     checkpoint = read_checkpoint(TINY / "bert")
-    assert "--truncate=windows: pairs lose their ends" in refused(lambda: make_tokeniser(checkpoint, encoder, "pair"))
+    assert "--truncate=windows: pairs of texts are always cut" in refused(
+        lambda: make_tokeniser(checkpoint, encoder, "pair")
+    )
 
 
 @pytest.fixture

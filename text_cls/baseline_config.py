@@ -18,13 +18,14 @@ class BaselineConfig(TaskConfig):
     cleaning: CleaningConfig = nested(CleaningConfig)
     models: tuple[str, ...] = option(
         (*FORMER_MODELS, "linear_svm_characters", "nb_svm"),
-        "Models to fit; of linear_svm_characters also n-grams of 2 to 5 characters inside words.",
+        "Models to fit; linear_svm_characters also reads n-grams of 2 to 5 characters inside words.",
         choices="text_cls.baselines:MODELS",
     )
     max_ngram: int = option(2, "Longest word n-gram.", low=1)
-    strength: float = option(1.0, "Factor of the default fit strength (C, or 1/alpha).", low=0.0)
+    strength: float = option(1.0, "Multiple of the default C or 1/alpha; larger: less regularisation.", low=0.0)
     train_on_validation: bool = option(
-        False, "Fit on the validation rows too, from which a baseline learns nothing else: only the test is scored."
+        False,
+        "Also fit on the validation rows, which the baselines use for nothing else; then only the test is scored.",
     )
 
     def check(self) -> None:

@@ -215,8 +215,8 @@ def freeze(encoder: keras.Model, lowest: int) -> None:
     """
     there = blocks(encoder)
     if lowest > len(there):
-        count = "1 layer: all share its weights" if len(there) == 1 else f"{len(there)} layers"
-        raise UserError(f"--freeze_layers={lowest}: the encoder has {count}")
+        count = "1 set of weights, which all layers share" if len(there) == 1 else f"{len(there)} layers"
+        raise UserError(f"--freeze_layers={lowest}: the encoder has only {count}; use a smaller number")
     for layer in (*below_blocks(encoder), *there[:lowest]) if lowest else ():
         layer.trainable = False
 

@@ -59,7 +59,7 @@ def _family(raw: dict[str, Any]) -> str:
         raise UserError("quantization_config: quantised weights are not read; take the checkpoint they were made of")
     kind, architectures, code = (raw.get(name) for name in ("model_type", "architectures", "auto_map"))
     if isinstance(code, dict) and any(str(name).startswith("AutoModel") for name in code):
-        raise UserError(f"auto_map {shown(code)}: its layers are in code of its own, which is not read")
+        raise UserError(f"auto_map {shown(code)}: the checkpoint needs Python code of its own, which is not run")
     if kind is not None and (not isinstance(kind, str) or kind not in FAMILIES):
         raise UserError(f"model_type {shown(kind)}; supported are {SUPPORTED}")
     if not isinstance(architectures, list | None) or not all(map(_is_short, architectures or ())):
@@ -67,7 +67,9 @@ def _family(raw: dict[str, Any]) -> str:
     for name in architectures or ():
         family = _family_of(name, known=kind is not None)
         if family is not None and kind not in (None, family):
-            raise UserError(f"model_type {shown(kind)} and architectures {shown(name)}; which of them is it?")
+            raise UserError(
+                f"model_type {shown(kind)} and architectures {shown(name)} contradict each other; correct one"
+            )
         kind = kind or family
     return kind or ("distilbert" if "n_layers" in raw and "hidden_dim" in raw else "bert")
 
@@ -94,7 +96,7 @@ class _Fields(dict):
         if len(shown(value)) > 60 or (
             isinstance(value, list | dict) and any(isinstance(x, list | dict) for x in value)
         ):
-            raise UserError(f"{name} is {shown(value)}")
+            raise UserError(f"{name} is {shown(value)}; a number or a short text is needed")
         return value
 
 
@@ -110,7 +112,9 @@ def _config(kind: str, raw: "_Fields") -> BertConfig:
     if family.late_positions:
         first = config.pad_id + 1
         if config.max_positions <= first:
-            raise UserError(f"max_position_embeddings {config.max_positions}; the first {first} are no token's")
+            raise UserError(
+                f"max_position_embeddings {config.max_positions}; the first {first} are reserved, so none is left"
+            )
         config = dataclasses.replace(config, max_positions=config.max_positions - first)
     return config
 

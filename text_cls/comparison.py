@@ -40,14 +40,14 @@ def check_same_rows(first: Scored, second: Scored) -> None:
     what = f"{first.path} and {second.path}"
     if first.rows != second.rows:
         raise UserError(
-            f"{what} are of other test rows (see test in their data.json): compare runs of the same data, seed and "
-            "shares"
+            f"{what} have different test rows (see test in their data.json): compare runs with the same data, seed "
+            "and shares"
         )
     for column in ("ids", "labels"):
         pairs = zip(getattr(first, column), getattr(second, column), strict=True)
         other = next((number for number, (one, two) in enumerate(pairs, start=2) if one != two), None)
         if other is not None:
-            raise UserError(f"{what} have other {column}, the first in row {other}, for the same test rows")
+            raise UserError(f"{what} have the same test rows but different {column}, first in row {other}")
 
 
 def compared(first: Scored, second: Scored, seed: int = 0) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"{name:9}  " + "  ".join(f"{cell:>{wide},}" for cell in pair))
     p = found["mcnemar_p"]
     shown = f"{p:.4f}" if p >= 1e-4 else f"{p:.1e}"
-    lines.append(f"McNemar's exact test: p = {shown}, of {cells[1] + cells[2]:,} rows that one alone gets right")
+    lines.append(f"McNemar's exact test: p = {shown}, of {cells[1] + cells[2]:,} rows that only one of them gets right")
     how = f"{100 * found['level']:.0f} % of {found['resamples']:,} resamples of the rows, seed {found['seed']}"
     return "\n".join([*lines, f"intervals: {how}"])
 
@@ -108,4 +108,4 @@ def _check_out(out: Path) -> None:
     except UserError:
         there = {}
     if "mcnemar_p" not in there:
-        raise UserError(f"--out={out} is there, and holds no comparison; name a new file, or remove this one")
+        raise UserError(f"--out={out} exists and is not a comparison; name a new file, or remove this one")

@@ -10,6 +10,6 @@ from training.options import Config, option
 class ComparisonConfig(Config):
     """Two text classifiers on the same test rows; ``text_cls.comparison.compare_runs``."""
 
-    other: str = option("", "The run that it is compared with, likewise; or the second argument.")
+    other: str = option("", "Folder of the other run, or a file of test rows in it; or the second argument.")
     seed: int = option(0, "Random seed of the resamples.", low=0, high=2**32 - 1)
-    out: Path | None = option(None, "JSON file of the comparison; made, or put in the place of an earlier one.")
+    out: Path | None = option(None, "JSON file of the comparison; an earlier comparison there is replaced.")

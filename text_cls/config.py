@@ -21,11 +21,16 @@ FEWEST_SUBWORDS = 5 + 256  # the special tokens, and the bytes
 class DataConfig(Config):
     """Which data set is read, how it is split, and which rows are used."""
 
-    dataset: str = option("bbc_news", "Named data set, or the form of your own.", choices="text_cls.datasets:DATASETS")
+    dataset: str = option(
+        "bbc_news", "Named data set, or the format of your own files.", choices="text_cls.datasets:DATASETS"
+    )
     data_path: Path | None = option(None, "File or folder of the data set; ag_news and imdb can be downloaded.")
-    test_path: Path | None = option(None, "File of test rows; without labels they are predicted, not scored.")
+    test_path: Path | None = option(
+        None, "File of test rows; if it has no labels, the rows are predicted but not scored."
+    )
     text_fields: tuple[str, ...] = option(
-        ("text",), "csv, jsonl: columns of the text, article.title inside another; several: see --join_fields."
+        ("text",),
+        "csv, jsonl: columns of the text; article.title is title inside article; --join_fields joins several columns.",
     )
     label_field: str = option("label", "csv, jsonl: column of the label.")
     split_field: str = option(
@@ -34,40 +39,49 @@ class DataConfig(Config):
         former_defaults=("",),
     )
     id_field: str = option("id", "csv, jsonl: column of the row's id, for predictions.csv; used if it is there.")
-    validation_path: Path | None = option(None, "csv, jsonl: file of validation rows, instead of a share.")
-    multi_label: bool = option(False, "A text has any number of labels: a JSON list, or names with | between them.")
+    validation_path: Path | None = option(None, "csv, jsonl: file of validation rows, in place of --validation_share.")
+    multi_label: bool = option(False, "A text has any number of labels: a JSON list, or names separated by |.")
     columns: tuple[str, ...] = option((), "csv: names of the columns of a file without a header row.")
-    delimiter: str = option("auto", "csv: comma, tab, semicolon, pipe or a character; auto: the one that fits.")
+    delimiter: str = option(
+        "auto", "csv: comma, tab, semicolon, pipe or any one character; auto: the one that fits the file."
+    )
     quoting: str = option(
         "auto",
-        'csv: how a quotation mark in a quoted text is written: doubled, or \\"; none: quotes mean nothing.',
+        'csv: a quotation mark inside a quoted text is doubled, or written \\"; none: quotation marks mean nothing.',
         choices="text_cls.csv_files:QUOTINGS",
     )
     encoding: str = option(
-        "auto", "Encoding of text files, such as cp1252; auto: UTF-8. A byte order mark decides against either."
+        "auto",
+        "Encoding of text files, such as cp1252; auto: UTF-8. A byte order mark in the file overrides this flag.",
     )
-    skip_bad_rows: bool = option(False, "Count unusable rows and go on, instead of stopping at the first.")
+    skip_bad_rows: bool = option(
+        False, "Leave out unusable rows and report their number, instead of stopping at the first."
+    )
     validation_share: float = option(0.1, "Share of the training rows for validation, stratified by class.")
     test_share: float = option(
         0.1, "Share of all rows for the test, stratified by class, where the data set has no test rows."
     )
-    keep_rows: str = option("", "COLUMN=VALUE or COLUMN=VALUE|VALUE: use only such rows of --data_path.")
-    merge_rare: int = option(0, "Classes of fewer training rows become one class, 'other'; 0: off.", low=0)
-    drop_rare: int = option(0, "Leave out classes of fewer training rows; 0: off.", low=0)
-    train_rows: int = option(0, "Use only so many training rows, drawn by class and seed; 0: all.", low=0)
-    test_rows: int = option(0, "Use only so many test rows, drawn by class and seed; 0: all.", low=0)
-    balanced_rows: bool = option(
-        False, "Draw the same number of rows from every class; otherwise by the classes' shares."
+    keep_rows: str = option(
+        "", "COLUMN=VALUE or COLUMN=VALUE|VALUE: use only the rows of --data_path that have such a value."
     )
-    drop_duplicates: bool = option(False, "Drop training texts that are in validation or test as well.")
+    merge_rare: int = option(
+        0, "Merge classes with fewer training rows than this number into one class, 'other'; 0: off.", low=0
+    )
+    drop_rare: int = option(0, "Leave out classes with fewer training rows than this number; 0: off.", low=0)
+    train_rows: int = option(0, "Number of training rows to draw at random; 0: use all. See --balanced_rows.", low=0)
+    test_rows: int = option(0, "Number of test rows to draw at random; 0: use all. See --balanced_rows.", low=0)
+    balanced_rows: bool = option(
+        False, "Draw the same number of rows from every class; otherwise in proportion to the size of the class."
+    )
+    drop_duplicates: bool = option(False, "Drop training texts that also occur in the validation or test split.")
     join_fields: str = option(
         "sep",
-        "What is put between the fields of a text: <SEP>, a space; pair: two fields are segments A and B (encoders).",
+        "How the fields of a text are joined: by <SEP>, by a space; pair: two fields are segments A and B (encoders).",
         choices=("sep", "space", "pair"),
     )
 
     max_megabytes: int = option(
-        500, "Largest file of texts that is read, unpacked, in MB.", low=1, high=10**6, affects_result=False
+        500, "Largest text file to read, in MB after unpacking.", low=1, high=10**6, affects_result=False
     )
 
     def check(self) -> None:
@@ -89,8 +103,8 @@ class DataConfig(Config):
 class CleaningConfig(Config):
     """How raw text becomes words; every field switches one step."""
 
-    lower_case: bool = option(True, "Fold case.")
-    strip_html: bool = option(True, "Drop tags, resolve entities.")
+    lower_case: bool = option(True, "Ignore the case of letters (case folding).")
+    strip_html: bool = option(True, "Remove HTML tags, and decode HTML entities.")
     keep_punctuation: bool = option(True, "Punctuation marks are words; otherwise they are dropped.")
     keep_special: bool = option(
         True,
@@ -109,14 +123,16 @@ class VocabularyConfig(Config):
         "What a token is: a word, or a part of one (BPE over bytes, trained on the training texts; no <UNK>).",
         choices="text_cls.tokenisers:TOKENISERS",
     )
-    vocabulary_size: int = option(20000, "Most frequent words or subwords, special tokens included.", low=6, high=10**7)
-    min_count: int = option(2, "Occurrences a word or a subword needs to be in the vocabulary.", low=1)
+    vocabulary_size: int = option(
+        20000, "Largest number of words or subwords (the most frequent), special tokens included.", low=6, high=10**7
+    )
+    min_count: int = option(2, "Number of occurrences that a word or subword needs to enter the vocabulary.", low=1)
 
     def check(self) -> None:
         if self.tokeniser == "subwords" and self.vocabulary_size < FEWEST_SUBWORDS:
             raise UserError(
-                f"--vocabulary_size={self.vocabulary_size} is too few for --tokeniser=subwords, which begins with "
-                f"5 special tokens and 256 bytes: {FEWEST_SUBWORDS} or more are needed, some thousands are of use"
+                f"--vocabulary_size={self.vocabulary_size} is too small for --tokeniser=subwords, which begins "
+                f"with 5 special tokens and 256 bytes: use at least {FEWEST_SUBWORDS}; several thousand are useful"
             )
 
 
@@ -126,9 +142,9 @@ class LinearConfig(Config):
 
     linear: str = option(
         "auto",
-        "Linear models (SVM and naive Bayes) whose scores are added to the network's logits: on words and pairs of "
-        "words; parts: on 2 to 5 characters inside words as well; auto: parts for up to 2 million training words. "
-        "Texts that they have not seen choose their weights; then they are fitted on the validation split too.",
+        "Linear models (SVM and naive Bayes) whose scores are added to the network's logits. words: on words and pairs "
+        "of words; parts: also on 2 to 5 characters inside words; auto: parts for up to 2 million training words. "
+        "Their weights are chosen on held-out texts; then they are fitted again, with the validation split.",
         choices=("auto", "parts", "words", "none"),
     )
 
@@ -138,17 +154,19 @@ class ObjectiveConfig(Config):
     """The size of a batch in tokens, and the loss."""
 
     batch_tokens: int = option(0, "Tokens in a batch, padding included, instead of --batch_size rows; 0: off.", low=0)
-    label_smoothing: float = option(0.0, "Share of the target spread over all classes.", low=0.0, high=0.99)
+    label_smoothing: float = option(
+        0.0, "Share of the target probability that is spread over all classes.", low=0.0, high=0.99
+    )
     class_weights: str = option(
         "none", "Weights of the classes in the loss.", choices="text_cls.class_weights:CLASS_WEIGHTS"
     )
     focal_gamma: float = option(
-        0.0, "Focal loss: texts that are answered right with confidence count less; 0: off.", low=0.0, high=10.0
+        0.0, "γ of the focal loss: texts that are confidently classified right count less; 0: off.", low=0.0, high=10.0
     )
     logit_adjustment: float = option(
         0.0,
-        "Share of the logarithm of the classes' shares in the loss's logits: rare classes are answered as readily at "
-        "1; 0: off.",
+        "τ of logit adjustment (Menon et al. 2021): τ · log(share of the class) is added to the logits in the loss, so "
+        "that rare classes are predicted more often; 0: off.",
         low=0.0,
         high=10.0,
     )
@@ -157,7 +175,7 @@ class ObjectiveConfig(Config):
         if self.logit_adjustment and self.class_weights != "none":
             raise UserError(
                 f"--logit_adjustment={self.logit_adjustment} and --class_weights={self.class_weights} both correct for "
-                "the classes' shares, together twice: use one of them"
+                "classes of different sizes: use one of them"
             )
 
 
@@ -168,10 +186,16 @@ class TuningConfig(Config):
     dropout: float | None = option(
         None, "Dropout of the encoder, attention included. [the checkpoint's]", low=0.0, high=0.99
     )
-    head_rate: float = option(1.0, "Factor of the learning rate of the new head.", low=0.0)
-    freeze_layers: int = option(0, "Freeze the embeddings and so many layers, from the lowest on.", low=0)
-    layer_decay: float = option(1.0, "Factor of the learning rate from each layer to the one below.", low=0.0, high=1.0)
-    lora_rank: int = option(0, "Train low-rank updates of the dense kernels instead of the encoder; 0: no.", low=0)
+    head_rate: float = option(1.0, "Learning rate of the new head, as a multiple of --learning_rate.", low=0.0)
+    freeze_layers: int = option(
+        0, "Freeze the embeddings and this number of the lowest layers; 0: freeze nothing.", low=0
+    )
+    layer_decay: float = option(
+        1.0, "Learning rate of each layer, as a multiple of that of the layer above.", low=0.0, high=1.0
+    )
+    lora_rank: int = option(
+        0, "Rank of low-rank updates (LoRA), trained in place of the encoder's weights; 0: no LoRA.", low=0
+    )
     mlm_epochs: float = option(
         0.0, "Epochs of masked language modelling on the training texts before fine-tuning.", low=0.0
     )
@@ -179,7 +203,9 @@ class TuningConfig(Config):
 
     def check(self) -> None:
         if self.lora_rank and (self.freeze_layers or self.layer_decay != 1.0):
-            raise UserError("--lora_rank keeps the whole encoder as it is: leave out --freeze_layers and --layer_decay")
+            raise UserError(
+                "--lora_rank freezes all weights of the encoder: leave out --freeze_layers and --layer_decay"
+            )
         if self.mlm_epochs and self.freeze_layers:
             raise UserError("--mlm_epochs trains every layer: leave out --freeze_layers")
 
@@ -191,29 +217,32 @@ class TextTaskConfig(TaskConfig):
     data: DataConfig = nested(DataConfig)
     objective: ObjectiveConfig = nested(ObjectiveConfig)
     training: TrainingConfig = nested(TrainingConfig, select="auto")
-    init_from: Path | None = option(None, "Folder of a finished run whose words and weights this one starts from.")
+    init_from: Path | None = option(
+        None, "Folder of a finished run; this run starts from its vocabulary and its weights."
+    )
     report: bool = option(
         True,
         "Write report.html, one page with all figures and pictures, errors, explained texts and t-SNE.",
         affects_result=False,
     )
-    tsne: int = option(1000, "Test texts in the t-SNE pictures of the pooled vectors; 0: no picture.", low=0)
+    tsne: int = option(1000, "Number of test texts in the t-SNE pictures of the pooled vectors; 0: no picture.", low=0)
     interactive: bool = option(
         False,
-        "The 3-D t-SNE picture to be turned by hand too, in report.html and tsne.html (needs plotly).",
+        "Also write a 3-D t-SNE picture that can be rotated, in report.html and tsne.html (needs plotly).",
         affects_result=False,
     )
     suspects: int = option(
         0,
-        "Training rows in suspects.csv, those most likely mislabelled by models that have not seen them; 0: off.",
+        "Number of training rows in suspects.csv: the rows whose labels are most likely wrong, according to models "
+        "that were not trained on them; 0: off.",
         low=0,
     )
 
     def check(self) -> None:
         if self.data.multi_label and self.objective.logit_adjustment:
             raise UserError(
-                f"--logit_adjustment={self.objective.logit_adjustment}: with --multi_label every class has a threshold "
-                "of its own, fitted on validation, which does the same; leave it out"
+                f"--logit_adjustment={self.objective.logit_adjustment}: leave it out with --multi_label, where each "
+                "class has its own threshold, fitted on the validation split, with the same effect"
             )
 
     def settled(self) -> Self:
@@ -248,8 +277,8 @@ class FineTuningConfig(TextTaskConfig):
     training: TrainingConfig = nested(TrainingConfig, batch_size=32, num_epochs=3.0, learning_rate=5e-5, select="auto")
     export: bool = option(
         False,
-        "Write RUN/encoder for --encoder and transformers, and with the pooling of its family (pooler, pre_classifier, "
-        "dense_gelu) the whole classifier, RUN/classifier.",
+        "Write RUN/encoder, which --encoder and transformers read. If --pooling is the one of the encoder's family "
+        "(pooler, pre_classifier, dense_gelu), also write the whole classifier, RUN/classifier.",
     )
 
 
@@ -259,6 +288,10 @@ class EmbeddingConfig(TaskConfig):
 
     data: DataConfig = nested(DataConfig, join_fields="space")
     encoder: FrozenEncoderConfig = nested(FrozenEncoderConfig)
-    layers: tuple[int, ...] = option((-1,), "Hidden states: 0 is the embeddings', 1 the first layer's; -1 the last.")
-    pooling: str = option("cls", "How the pieces' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
+    layers: tuple[int, ...] = option(
+        (-1,), "Hidden states to write; 0: embeddings, 1: output of the first layer, -1: of the last."
+    )
+    pooling: str = option(
+        "cls", "How the tokens' vectors become one vector of the text.", choices="text_cls.pooling:POOLINGS"
+    )
     dtype: str = option("float32", "Number format of the arrays.", choices=("float32", "float16"))

@@ -49,7 +49,7 @@ class Source(NamedTuple):
         """The source's tokeniser; raises UserError if it is of another kind."""
         tokeniser = self.predictor.tokeniser
         if not isinstance(tokeniser, kind):
-            raise UserError(f"--init_from={self.run} has another tokeniser; give the flags of its flags.txt")
+            raise UserError(f"--init_from={self.run} has another tokeniser; use the flags in its flags.txt")
         return tokeniser
 
     def cleaner(self, kind: type[WordTokeniser] | type[SubwordTokeniser], config: CleaningConfig) -> Cleaner:
@@ -97,7 +97,7 @@ def check_used(source: Source, config: Config, names: Iterable[str]) -> None:
         if here.get(name) not in (defaults.get(name), there.get(name)):
             given = f", or give {there[name]}, as its flags.txt says" if name in there else ""
             raise UserError(
-                f"--{name}={here[name]}: it comes from --init_from={source.run}, and this one would be ignored; "
+                f"--{name}={here[name]} would be ignored, because the value comes from --init_from={source.run}; "
                 f"leave it out{given}"
             )
 
@@ -113,7 +113,7 @@ def check_same(source: Source, here: Config, there: Config, flags: str) -> None:
     differing = [name for name in theirs if name not in free and mine.get(name) != theirs[name]]
     if differing:
         listed = ", ".join(f"{name} {theirs[name]} there, {mine.get(name)} here" for name in differing[:4])
-        raise UserError(f"--init_from={source.run} has {flags} of its own: {listed}; give the flags of its flags.txt")
+        raise UserError(f"--init_from={source.run} has different {flags}: {listed}; use the flags in its flags.txt")
 
 
 def start_from(source: Source, predictor: Predictor) -> str:
@@ -124,10 +124,12 @@ def start_from(source: Source, predictor: Predictor) -> str:
     """
     theirs = source.predictor
     if type(theirs.config) is not type(predictor.config):
-        raise UserError(f"--init_from={source.run} is a run of another task; start from one of the same")
-    check_same(source, predictor.config, theirs.config, "a model")
+        raise UserError(f"--init_from={source.run} is a run of another task; use a run of the same task")
+    check_same(source, predictor.config, theirs.config, "settings of the network")
     if theirs.tokeniser.key != predictor.tokeniser.key:
-        raise UserError(f"--init_from={source.run} reads texts otherwise: another vocabulary, casing or --join_fields")
+        raise UserError(
+            f"--init_from={source.run} has another vocabulary, casing or --join_fields; use the flags in its flags.txt"
+        )
     if theirs.join_fields != predictor.join_fields:
         raise UserError(f"--init_from={source.run} was trained with --join_fields={theirs.join_fields}")
     same = (theirs.classes, theirs.multi_label) == (predictor.classes, predictor.multi_label)

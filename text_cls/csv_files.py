@@ -206,7 +206,9 @@ def _find_delimiter(path: Path, start: str, form: Format) -> str:
     best = [delimiter for delimiter in candidates if scores[delimiter] == max(scores.values())]
     if form.columns and len(best) > 1 and scores[best[0]][1] > 0:
         names = " and ".join(repr(delimiter) for delimiter in best)
-        raise UserError(f"{path}: {names} cut its first rows into {len(form.columns)} columns alike; set --delimiter")
+        raise UserError(
+            f"{path}: {names} split its first rows equally well into {len(form.columns)} columns; set --delimiter"
+        )
     return best[0]
 
 

@@ -50,7 +50,7 @@ def _own_files(read: Callable) -> Reader:
 
 def _check_one(rows: Iterable[Row] | None, split: str) -> None:
     if rows is not None:
-        raise UserError(f"--{split}_path and a split column with {split!r} rows are one too many: drop one of them")
+        raise UserError(f"--{split}_path is given, and the split column has {split!r} rows too: leave one of them out")
 
 
 def _with_test(found: Found, test: list[Row], config: "DataConfig", bad: BadRows) -> Found:
@@ -123,5 +123,5 @@ def find_rows(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     data_set, defaults = DATASETS[config.dataset], type(config)()
     for name in _ALL:
         if name not in data_set.flags and getattr(config, name) != getattr(defaults, name):
-            raise UserError(f"--{name}: --dataset={config.dataset} has no use for it; leave it out")
+            raise UserError(f"--{name} is not used by --dataset={config.dataset}; leave it out")
     return data_set.read(config, bad, cache)

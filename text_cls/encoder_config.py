@@ -31,7 +31,11 @@ class BertConfig(Config):
         0, "Rows of a table of attention scores by distance; 0 where there is none.", low=0, high=2**16
     )
     pad_id: int = option(0, "Id of padding in the checkpoint's files; here it is 0.", low=0, high=10**7)
-    family: str = option("bert", "In whose form its files are.", choices="text_cls.encoder_families:FAMILIES")
+    family: str = option(
+        "bert",
+        "Family of encoders that determines the form of its files.",
+        choices="text_cls.encoder_families:FAMILIES",
+    )
 
     def check(self) -> None:
         if self.width % self.num_heads:
@@ -39,7 +43,7 @@ class BertConfig(Config):
         if self.pad_id >= self.vocabulary_size:
             raise UserError(f"id {self.pad_id} of padding is none of the {self.vocabulary_size} pieces")
         if self.relative_buckets and (self.relative_buckets % 4 or self.relative_buckets < 8):
-            raise UserError(f"{self.relative_buckets} buckets of distances; a multiple of 4 from 8 on is needed")
+            raise UserError(f"{self.relative_buckets} buckets of distances; use a multiple of 4, at least 8")
 
     @property
     def num_blocks(self) -> int:
@@ -60,7 +64,7 @@ class BertClassifierConfig(Config):
     num_classes: int = option(2, "Number of classes K.", high=2**20, from_data=True)
     pooling: str = option(
         "cls",
-        "How the pieces' vectors become the text's.",
+        "How the tokens' vectors become one vector of the text.",
         choices="text_cls.pooling:ENCODER_POOLINGS",
         former_defaults=("cls",),  # of finetune_bert, whose default is auto
     )

@@ -12,15 +12,15 @@ from training.options import Config, choices_of, option
 class ExportConfig(Config):
     """A trained classifier as one artefact that needs TensorFlow alone; ``text_cls.exporting.export_text``."""
 
-    out: Path | None = option(None, "Folder of the artefact; made, or put in the place of an earlier export.")
+    out: Path | None = option(None, "Folder of the export; an earlier export there is replaced.")
     onnx: bool = option(True, "Write the network as ONNX too; needs tf2onnx and onnxruntime.")
     compare: int = option(
-        1000, "Texts of the run's own validation and test rows on which it is compared with evaluation.", low=0
+        1000, "Number of the run's validation and test texts on which the export is compared with the model.", low=0
     )
     join_fields: str = option(
-        "", "How fields are put together, of a published classifier that does not say: sep, space or pair."
+        "", "How the fields of a text are joined, for a published classifier that does not say it: sep, space, pair."
     )
-    devices: str = option("cpu", "Where evaluation runs that it is compared with: auto, cpu or gpu.")
+    devices: str = option("cpu", "Where the model runs that the export is compared with: auto, cpu or gpu.")
     cache_dir: Path | None = option(None, "Downloads. [$TRIPTYCH_CACHE or ~/.cache/triptych]", affects_result=False)
 
     def check(self) -> None:

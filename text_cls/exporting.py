@@ -68,8 +68,8 @@ def export_text(config: ExportConfig, run_dir: Path) -> dict[str, Any]:
     if note:
         print(f"note: {note}")
     print(
-        f"{out}: compared with evaluation on {compared['texts']:,} texts: probabilities differ by "
-        f"{compared['largest_difference']:.1e} at most, {compared['other_classes']} classes are others"
+        f"{out}: compared with the model on {compared['texts']:,} texts: probabilities differ by "
+        f"{compared['largest_difference']:.1e} at most, {compared['other_classes']} predicted classes differ"
     )
     return about
 
@@ -206,28 +206,30 @@ def _differences(served: Served, predictor: Predictor, texts: Sequence[Fields], 
     encoded, rows = predictor.read(texts)
     wanted = predictor.probabilities(encoded)
     ids, answers = served.answers(texts)
-    where = "the exported graph differs from evaluation, which is a fault of this program; nothing was written: "
+    where = "the exported graph differs from the model, which is a fault of this program; nothing was written: "
     if not np.array_equal(np.flatnonzero(ids["has_words"]), rows):
-        raise UserError(f"{where}other texts have words")
+        raise UserError(f"{where}different texts have no words")
     tokens = [encoded.ids[start:stop] for start, stop in zip(encoded.offsets, encoded.offsets[1:], strict=False)]
     for row, own in zip(rows, tokens, strict=True):
         if not np.array_equal(ids["tokens"][row], np.pad(own, (0, ids["tokens"].shape[1] - len(own)))):
-            raise UserError(f"{where}the tokens of {' '.join(texts[row])[:60]!r} are others")
+            raise UserError(f"{where}the tokens of {' '.join(texts[row])[:60]!r} differ")
     if not len(rows):
         return {}
     scores = ids["scores"][rows] if "scores" in ids else None
     if encoded.scores is not None and not (scores is not None and _near(scores, encoded.scores)):
-        raise UserError(f"{where}the scores of the linear path are others")
+        raise UserError(f"{where}the scores of the linear models differ")
     differences = {"largest_difference": answers["probabilities"][rows] - wanted}
     if served.network:
         differences["largest_difference_onnx"] = served.network(ids["tokens"][rows], scores) - wanted
     found: dict[str, Any] = {name: float(np.abs(values).max()) for name, values in differences.items()}
     for name, value in found.items():
         if not value <= most:  # also true for NaN
-            raise UserError(f"{where}{name.replace('_', ' ')} of a probability is {value:.1e}, {most} is allowed")
+            raise UserError(
+                f"{where}{name.replace('_', ' ')} of a probability is {value:.1e}; at most {most} is allowed"
+            )
     other, clear = _other_classes(predictor, wanted, {name: values[rows] for name, values in answers.items()}, most)
     if clear:
-        raise UserError(f"{where}{clear} classes are others")
+        raise UserError(f"{where}{clear} predicted classes differ")
     return found | {"other_classes": other}
 
 

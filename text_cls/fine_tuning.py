@@ -78,7 +78,9 @@ def _prepare(config: FineTuningConfig, placement: Placement, run_dir: Path | str
     """Reads and builds everything; ``run_dir`` is None if nothing is written."""
     check_plotly(config.interactive)
     if config.init_from and config.tuning.mlm_epochs:
-        raise UserError("--mlm_epochs begins with the checkpoint: leave it out with --init_from")
+        raise UserError(
+            "--mlm_epochs trains the published checkpoint, which --init_from replaces: leave one of them out"
+        )
     texts = prepare_texts(config.data, config.encoder, config.seed, cache_of(config.cache_dir), run_dir is None)
     if config.tuning.mlm_epochs and texts.tokeniser.cutter.mask_id is None:
         raise UserError("--mlm_epochs: the encoder's tokeniser has no <mask>; leave it out")
@@ -116,8 +118,8 @@ def _check_join(checkpoint: Checkpoint, config: FineTuningConfig) -> None:
     several = len(config.data.text_fields) > 1
     if there is not None and there != here and (several or "pair" in (there, here)):
         raise UserError(
-            f"--join_fields={here}: {checkpoint.folder} was trained with {there}; set it, or another --pooling, which "
-            "begins with a new head"
+            f"--join_fields={here}: {checkpoint.folder} was trained with {there}; set that, or another --pooling, "
+            "which begins with a new head"
         )
 
 
@@ -129,8 +131,8 @@ def _pooling_after(source: Source, config: FineTuningConfig, texts: PreparedText
     if source.is_new and before not in (None, texts.checkpoint.fingerprint()):
         theirs = flags_of(source.run, config).get("encoder", "")
         raise UserError(
-            f"--encoder={config.encoder.encoder}: --init_from={source.run} began with another one, {theirs}, and its "
-            f"words and sizes are needed; give --encoder={theirs}"
+            f"--encoder={config.encoder.encoder}: --init_from={source.run} has another encoder, whose vocabulary "
+            f"and sizes are needed; use --encoder={theirs}"
         )
     return source.predictor.config.pooling if config.model.pooling == "auto" else config.model.pooling
 

@@ -54,7 +54,8 @@ def check_expressible(tokeniser: Tokeniser) -> None:
             )
         if rule not in RULES:
             raise UserError(
-                f"the run cuts words as version {rule} did, which the exported graph does not; train it again to export"
+                f"the run splits texts into words by the rules of version {rule}, which cannot be exported; train it "
+                "again to export"
             )
     elif not isinstance(tokeniser, PieceTokeniser) or not isinstance(tokeniser.cutter, WordPiece):
         raise UserError(

@@ -57,7 +57,7 @@ def read_token(path: Path, raw: Any, place: Any = None, special: bool = False) -
     for name, value in switches.items():
         check_switch(path, f"{name} of {shown(text)}", value)
     if switches["single_word"]:
-        raise UserError(f"{path}: the added token {shown(text)} is a single_word, which is not followed here")
+        raise UserError(f"{path}: the added token {shown(text)} has single_word, which is not supported")
     return Token(text, place, switches["normalized"])
 
 

@@ -70,7 +70,7 @@ def _check_class(path: Path, raw: dict[str, Any]) -> None:
     for step, harmless in _STEPS.items():
         value = raw.get(step)
         if value is not None and value != harmless:
-            raise UserError(f"{path}: {step} is {shown(value)}, which is not followed here; only BERT's WordPiece is")
+            raise UserError(f"{path}: {step} is {shown(value)}, which is not supported; only BERT's WordPiece is")
 
 
 def _check_roles(path: Path, raw: dict[str, Any]) -> None:

@@ -167,7 +167,7 @@ def _check_flags(config: PredictionConfig) -> None:
     defaults = PredictionConfig()
     for name in _ABOUT_FILES:
         if name not in used and getattr(config, name) != getattr(defaults, name):
-            raise UserError(f"--{name}: --dataset={config.dataset} has no use for it; leave it out")
+            raise UserError(f"--{name} is not used by --dataset={config.dataset}; leave it out")
 
 
 def _form(config: PredictionConfig) -> Format:

@@ -224,7 +224,7 @@ class TextJob:
             seconds = time.monotonic() - start
             run.say(
                 f"linear models: {len(self.linear.ngrams):,} n-grams, C = {self.linear.C:g}, fitted in "
-                f"{seconds:.1f} s; training figures are the network's alone, validation figures those of all together"
+                f"{seconds:.1f} s; training figures are of the network alone, validation figures of the sum"
             )
 
     def _validation(self) -> np.ndarray:
@@ -253,7 +253,9 @@ class TextJob:
             run.say("the linear models do not help on the validation split, and are left out")
             return temperature
         listed = ", ".join(f"{name} {weight:.3g}" for name, weight in self.linear_weights.items())
-        run.say(f"logits: the network's + the linear models' times {listed}, now fitted on validation texts too")
+        run.say(
+            f"logits: the network's plus the linear models' (weights: {listed}), now fitted on validation texts too"
+        )
         self.predictor.linear = self.linear.path(factor)
         self.encoded["validation"] = dataclasses.replace(
             self.encoded["validation"], scores=np.float32(factor) * self.linear.scores

@@ -15,10 +15,10 @@ MAX_WINDOWS = 2**10
 class CutConfig(Config):
     """The part of a text that is read for one vector."""
 
-    max_length: int = option(256, "Longest text in tokens, special ones included.", low=3, high=2**20)
+    max_length: int = option(256, "Longest text in tokens, special tokens included.", low=3, high=2**20)
     truncate: str = option(
         "head",
-        "Part that is kept of longer texts: the head, or a quarter from the head and the rest from the tail.",
+        "Part that is kept of longer texts: head, tail, or head_tail: a quarter from the head, the rest from the tail.",
         choices=TRUNCATIONS,
     )
 
@@ -29,16 +29,15 @@ class LengthConfig(CutConfig):
 
     truncate: str = option(
         "head",
-        "Part that is kept of longer texts: the head, or a quarter from the head and the rest from the tail; windows: "
-        "all, in parts of --max_length tokens whose logits are averaged; training takes one part a text and epoch.",
+        "Part that is kept of longer texts: head, tail, or head_tail: a quarter from the head, the rest from the tail; "
+        "windows: all of the text, in parts of --max_length tokens whose logits are averaged; training uses one part "
+        "of each text in an epoch.",
         choices=(*TRUNCATIONS, WINDOWS),
     )
-    stride: int = option(
-        0, "Tokens from where a window begins to where the next one does; 0: half a window.", low=0, high=2**20
-    )
+    stride: int = option(0, "Number of tokens between the starts of two windows; 0: half a window.", low=0, high=2**20)
     max_windows: int = option(
         MOST_WINDOWS,
-        "Most windows of a text; those of a longer one are spread evenly over it, with gaps if need be.",
+        "Largest number of windows per text; in longer texts they are spread evenly, with gaps if necessary.",
         low=2,
         high=MAX_WINDOWS,
     )

@@ -69,7 +69,7 @@ def _kind(path: Path, settings: dict[str, Any], family: str) -> str:
     bare = name.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(name, str) else name
     if bare not in _CLASSES and name not in GENERIC:
         known = ", ".join((*(f"{kind}Tokenizer" for kind in _CLASSES), *GENERIC))
-        raise UserError(f"{path}: tokenizer_class {shown(name)}; read are {known}")
+        raise UserError(f"{path}: tokenizer_class {shown(name)}; supported are {known}")
     return bare
 
 

@@ -189,7 +189,7 @@ def _check(step: Any, name: str, known: tuple[str, ...]) -> None:
     pattern = step.get("pattern")
     if isinstance(pattern, dict) and "Regex" in pattern and pattern["Regex"] not in _REGEXES:
         raise UserError(
-            f"{name} replaces {shown(pattern['Regex'])}; only {', '.join(map(repr, _REGEXES))} are followed"
+            f"{name} replaces {shown(pattern['Regex'])}; only {', '.join(map(repr, _REGEXES))} are supported"
         )
 
 

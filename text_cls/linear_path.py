@@ -80,6 +80,6 @@ class LinearPath:
         if shapes != (1, (len(ngrams),), (len(ngrams), num_classes), (num_classes,)):
             raise UserError(f"{path}: damaged: not of {len(ngrams):,} features and {num_classes} classes")
         if not ngrams.is_whole() or not all(np.isfinite(arrays[name]).all() for name in floats):
-            raise UserError(f"{path}: damaged: features that are in no order, or what is no number")
+            raise UserError(f"{path}: damaged: features that are not in order, or weights that are not finite")
         ngrams.prepare()
         return found

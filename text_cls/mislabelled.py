@@ -99,8 +99,8 @@ def write_suspects(run: Run, splits: Splits, count: int, seed: int) -> dict[str,
         writer.writerow([train.ids[row], line.label, line.suggested, *probabilities, _excerpt(train.fields[row])])
     write_text(run.path / SUSPECTS, text.getvalue().encode("utf-8", "replace").decode("utf-8"))  # half surrogate pairs
     run.say(
-        f"label noise: {summary['share']:.1%} of the training labels are estimated to be wrong, by linear models that "
-        f"agree with {summary['agreed']:.1%}; {len(lines):,} are in doubt, {min(count, len(lines)):,} in {SUSPECTS}"
+        f"label noise: linear models, which agree with {summary['agreed']:.1%} of the training labels, estimate that "
+        f"{summary['share']:.1%} are wrong; {len(lines):,} are in doubt, {min(count, len(lines)):,} are in {SUSPECTS}"
     )
     return {"label_noise": {"in_doubt": len(lines), "folds": FOLDS} | summary}
 

@@ -97,7 +97,7 @@ def _notes(inexact: int) -> list[str]:
     """Notes for readers of explanations."""
     if not inexact:
         return []
-    return [f"explanations whose words do not add up to 1 %: {inexact:,}; their gap says by how much they miss"]
+    return [f"explanations that miss the logit by more than 1 %: {inexact:,}; their gap says by how much"]
 
 
 def _load(config: PredictionConfig, run_dir: Path | str) -> Predictor:
@@ -140,7 +140,7 @@ def _answered(
     encoded, rows = predictor.read([chunk[place].fields for place in readable])
     probabilities = predictor.probabilities(encoded)
     if not np.isfinite(probabilities).all():
-        raise UserError("the model answers with what is no number; train it again")
+        raise UserError("the outputs of the model are not finite numbers; train it again")
     found = best(probabilities, predictor.classes, config.top, predictor.thresholds)
     answers = dict(zip((readable[row] for row in rows), found, strict=True))
     why = _explained(explainer, chunk, answers) if explainer else {}
@@ -172,7 +172,7 @@ def _check_out(out: Path | None) -> None:
         raise UserError(f"--out={out} is {what}; name a new file, or leave --out out for standard output")
     with out.open(encoding="utf-8", errors="replace", newline="") as file:
         if not are_answers(file.readline(2**16)):
-            raise UserError(f"--out={out} is there, and holds no answers; name a new file, or remove this one")
+            raise UserError(f"--out={out} exists and is not a file of answers; name a new file, or remove this one")
 
 
 @contextmanager

@@ -23,8 +23,8 @@ def _as_in_training(name: str) -> Any:
 class PredictionConfig(Config):
     """Texts to classify with a trained run; ``text_cls.prediction.predict``."""
 
-    dataset: str = option(LINES, "Form of the texts.", choices="text_cls.inputs:FORMS")
-    input: str = option("", "lines: file with one text a line (packed or not), or a pipe; '-' for standard input.")
+    dataset: str = option(LINES, "Format of the texts.", choices="text_cls.inputs:FORMS")
+    input: str = option("", "lines: file with one text per line (compressed or not), or a pipe; '-': standard input.")
     data_path: Path | None = option(None, "csv, jsonl: the file; folder: of .txt files, in class folders or not.")
     text_fields: tuple[str, ...] = _as_in_training("text_fields")
     id_field: str = _as_in_training("id_field")
@@ -34,20 +34,20 @@ class PredictionConfig(Config):
     encoding: str = _as_in_training("encoding")
     keep_rows: str = _as_in_training("keep_rows")
     skip_bad_rows: bool = option(
-        False, "Answer unusable rows, and lines that cannot be decoded, with the reason alone; stops there otherwise."
+        False, "For unusable rows and undecodable lines, write the reason in place of an answer; otherwise stop there."
     )
     max_megabytes: int = _as_in_training("max_megabytes")
-    separator: str = option("", "lines: what is between the fields of a text, such as headline and description.")
+    separator: str = option("", "lines: separator of the fields of a text, such as headline and description.")
     join_fields: str = option(
-        "", "How fields are put together, of a published classifier that does not say: sep, space or pair."
+        "", "How the fields of a text are joined, for a published classifier that does not say it: sep, space, pair."
     )
     explain: bool = option(
         False,
-        "Say what each word adds to the logit of a class that is listed, by integrated gradients: in CSV the ten "
-        "strongest words as word:+0.52, in JSON lines all as [word, 0.52].",
+        "Write what each word adds to the logit of each listed class (integrated gradients). csv: the ten strongest "
+        "words, as word:+0.52; jsonl: all words, as [word, 0.52].",
     )
     top: int = option(1, "Classes to list for each text, the likeliest first.", low=1)
-    format: str = option("csv", "Form of the answers.", choices="text_cls.answers:FORMATS")
+    format: str = option("csv", "Format of the answers.", choices="text_cls.answers:FORMATS")
     out: Path | None = option(None, "File of the answers, written whole or not at all. [standard output]")
     devices: str = option("cpu", "auto, cpu or gpu.")
 
@@ -59,8 +59,8 @@ class PredictionConfig(Config):
             raise UserError(f"--join_fields={self.join_fields} is not known: use sep, space or pair")
         if self.separator and self.dataset != LINES:
             raise UserError(
-                f"--separator={self.separator!r}: --dataset={self.dataset} has no use for it; name the fields of "
-                "a text by --text_fields"
+                f"--separator={self.separator!r} is not used by --dataset={self.dataset}; name the fields of a text by "
+                "--text_fields"
             )
 
     @property

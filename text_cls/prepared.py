@@ -68,11 +68,14 @@ def make_tokeniser(checkpoint: Checkpoint, encoder: EncoderConfig, join_fields: 
     """The checkpoint's tokeniser, with the lengths of the configuration."""
     if encoder.max_length > checkpoint.config.max_positions:
         raise UserError(
-            f"--max_length={encoder.max_length}: the encoder has {checkpoint.config.max_positions} positions; longer "
-            "texts are cut, see --truncate"
+            f"--max_length={encoder.max_length}: the encoder has {checkpoint.config.max_positions} positions; lower "
+            "it, longer texts are cut (--truncate)"
         )
     if join_fields == "pair" and encoder.truncate != "head":
-        raise UserError(f"--truncate={encoder.truncate}: pairs lose their ends; leave it out with --join_fields=pair")
+        raise UserError(
+            f"--truncate={encoder.truncate}: pairs of texts are always cut at their ends; leave it out with "
+            "--join_fields=pair"
+        )
     cutter = checkpoint.tokeniser(encoder.tokeniser)
     stride, most = (encoder.stride, encoder.max_windows) if isinstance(encoder, LengthConfig) else (0, MOST_WINDOWS)
     return PieceTokeniser.of(cutter, encoder.max_length, encoder.truncate, join_fields, stride, most)

@@ -256,5 +256,5 @@ def read_published(folder: Path, join_fields: str = "") -> Published:
         if value not in (*known, UNTOLD):
             raise UserError(f"{checkpoint.folder / CONFIG}: {name} is {shown(value)}; known are {', '.join(known)}")
     if join == "pair" and truncate != "head":
-        raise UserError(f"{path}: pairs lose their ends, and truncation_side is {side}; give one text")
+        raise UserError(f"{path}: pairs of texts are cut at their ends, and truncation_side is {side}; give one text")
     return Published(checkpoint, read_head(checkpoint), most, truncate, join)

@@ -103,7 +103,8 @@ def draw(run: Run, config: TextTaskConfig, picture: Callable[[str, Callable[[Pat
     if not _is_current(run.path):
         if not (run.path / REPORT_DATA).exists():
             run.say(
-                f"note: {PAGE} is without errors, explanations and t-SNE, which a run keeps as it ends; make a new run"
+                f"note: {PAGE} has no errors, explanations and t-SNE: this run did not save them at its end; make a "
+                "new run"
             )
         run.picture(PAGE, lambda path: write_page(run.path, path, config.interactive))
 

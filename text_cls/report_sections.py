@@ -89,10 +89,10 @@ def _figures(run: Finished) -> list[str]:
             low, high = intervals[key]
             below.insert(0, f"{100 * intervals['level']:.0f} % interval {number(low)} – {number(high)}<br>")
         tiles.append(page.tile(_plain(key), number(run.test[key]), "".join(below)))
-    how = "Figures of the test texts, which were looked at once."
+    how = "Figures of the test texts, which were used only once, for this."
     if intervals:
         how += (
-            f" Intervals are of {intervals['resamples']:,} resamples of these texts; another training is not in them."
+            f" Intervals are of {intervals['resamples']:,} resamples of these texts, without the variation of training."
         )
     return [page.tiles(tiles), f"<p><small>{how}</small></p>", _facts(run)]
 
@@ -217,7 +217,7 @@ def _doubts(run: Finished) -> list[str]:
         )
         for row in rows[:MOST_SUSPECTS]
     ]
-    how = "Training rows that models which had not seen them take for another class, with both probabilities."
+    how = "Training rows that have another class according to models not trained on them, with both probabilities."
     return [f"<p>{how} {len(rows):,} are in {SUSPECTS}.</p>", parts.cards(items)]
 
 

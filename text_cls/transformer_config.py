@@ -32,10 +32,12 @@ class TransformerConfig(Config):
     )
     position: str = option("sinusoidal", "Position encoding.", choices=POSITIONS)
     norm: str = option("pre", "Layer norm before or after each branch (Xiong et al. 2020).", choices=NORMS)
-    pooling: str = option("mean", "How the tokens' vectors become the text's.", choices="text_cls.pooling:POOLINGS")
+    pooling: str = option(
+        "mean", "How the tokens' vectors become one vector of the text.", choices="text_cls.pooling:POOLINGS"
+    )
     activation: str = option("gelu", "Activation of the feed-forward nets.", choices=("gelu", "relu"))
-    bigram_buckets: int = option(0, "Rows of a table of hashed word pairs; 0 for none.", low=0, high=10**8)
-    networks: int = option(1, "Networks whose mean answers.", low=1, high=MAX_NETWORKS, from_data=True)
+    bigram_buckets: int = option(0, "Rows of an embedding table of hashed word pairs; 0: no table.", low=0, high=10**8)
+    networks: int = option(1, "Number of networks whose logits are averaged.", low=1, high=MAX_NETWORKS, from_data=True)
 
     def check(self) -> None:
         if self.width % self.num_heads:
@@ -79,8 +81,8 @@ class SizeConfig(Config):
 
     size: str = option(
         "auto",
-        "Size of the network, its dropout and the epochs; auto: by the number of training words. Each of these flags "
-        "counts where it is given.",
+        "Sets the size of the network, its dropout and the number of epochs; auto: by the number of training words. A "
+        "flag for one of these values overrides it.",
         choices=("auto", *SIZES),
     )
     width: int | None = option(None, "Width D of the hidden vectors. [by --size]", low=1, high=MAX_WIDTH)
@@ -94,7 +96,10 @@ class SizeConfig(Config):
         None, "Share of training tokens replaced by <MASK>. [by --size]", low=0.0, high=0.99
     )
     networks: int | None = option(
-        None, "Networks, each with weights of its own, whose mean logits answer. [by --size]", low=1, high=MAX_NETWORKS
+        None,
+        "Number of networks, each with its own weights, whose logits are averaged. [by --size]",
+        low=1,
+        high=MAX_NETWORKS,
     )
 
     def given(self) -> dict[str, float]:

@@ -137,7 +137,7 @@ class WordPiece:
         self._special = {token: places[token] for token in raw}
         self._folded = {self._read_over(token.text): places[token.text] for token in self.added if token.folded}
         if "" in self._folded:
-            raise UserError("an added token is looked for in folded text, and nothing is left of it there")
+            raise UserError("an added token is empty after case and accents are folded; remove it from the files")
         self._at_special, self._at_folded = _any_of(self._special), _any_of(self._folded)
         self._pieces = _Pieces({word: place for word, place in places.items() if word not in self._no_pieces})
         if backend not in ("python", "tokenizers"):

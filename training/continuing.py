@@ -96,5 +96,5 @@ def seen_before(run: Path, fingerprints: Mapping[str, str], what: str) -> tuple[
         return ()
     return (
         f"the {' and '.join(others)} {what} are not those of {run}, which may have been trained on some of them: "
-        f"figures are too good then; use the same data, seed and shares, or {what} that it cannot have seen",
+        f"figures are then too good; use the same data, seed and shares, or {what} that it cannot have seen",
     )

@@ -138,7 +138,7 @@ def taking_part(cache: Path) -> Iterator[None]:
 
     with ExitStack() as stack:
         if not me.chief:
-            print(f"host {me.index} of {me.count}, counted from 0: host 0 says what is done", flush=True)
+            print(f"host {me.index} of {me.count}, counted from 0: host 0 prints the progress", flush=True)
             stack.enter_context(held_back(but=cache))
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         try:
@@ -202,7 +202,7 @@ def _receive(port: int, me: Hosts, end: float) -> None:
         while len(there) < me.count - 1:
             missing = ", ".join(me.addresses[i] for i in range(1, me.count) if i not in there)
             if time.monotonic() > end:
-                raise UserError(f"hosts of TF_CONFIG that have not come: {missing}")
+                raise UserError(f"these hosts of TF_CONFIG have not connected: {missing}; start the same command there")
             if time.monotonic() > print_at:
                 print(f"waiting for {missing}", flush=True)
                 print_at = end

@@ -203,7 +203,7 @@ class Run:
             check_regular(metrics)
             there = metrics.read_text(encoding="utf-8", errors="replace")
         if not there.startswith(history):
-            self.say("note: metrics.jsonl was cut or changed since the checkpoint, which has it whole; written again")
+            self.say("note: metrics.jsonl was cut or changed; it was written again from the checkpoint")
         self.history = history
         write_text(metrics, history)
         if step:

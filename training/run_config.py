@@ -59,7 +59,7 @@ def check_data(path: Path, now: Mapping[str, Any], config: Config, made: bool) -
     before = read_own(path / "data.json")
     if before is None and made:
         raise UserError(
-            f"--run_dir={path} has results and no data.json that says what they were made of; choose another folder"
+            f"--run_dir={path} has results but no data.json, which says what they were made of; choose another folder"
         )
     before = before or {}
     differing = [name for name in before if name != _NOTES and now.get(name) != before[name]]

@@ -20,7 +20,7 @@ def tensorboard_writer(path: Path) -> Writer:
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError as error:
-        raise UserError("--tensorboard needs the library of that name: pip install tensorboard") from error
+        raise UserError("--tensorboard needs the library tensorboard: pip install tensorboard") from error
     name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
 
     def write(step: int, split: str, figures: dict[str, float]) -> None:

@@ -25,13 +25,13 @@ class LayoutConfig(Config):
     distance: str = option("correlation", "Distance between features.", choices="vision_bridge.distances:DISTANCES")
     engine: str = option(
         "tsne",
-        "Layout method. igtd and order (as the features come, row by row) give each feature a pixel of its own, "
-        "whatever --pixels and --rectangle say.",
+        "Layout method. igtd and order (the features in their order, row by row) give each feature its own pixel, and "
+        "ignore --pixels and --rectangle.",
         choices="vision_bridge.embedding:ENGINES",
     )
     perplexity: float = option(
         0.0,
-        "Perplexity of t-SNE; 0: 30, or of fewer than 91 features the largest that they allow, a third of the others.",
+        "Perplexity of t-SNE; 0: 30, or for fewer than 91 features the largest possible, (features - 1) / 3.",
         low=0.0,
         same_as_default=(30.0,),
     )
@@ -55,14 +55,14 @@ class Choices(Config):
     """The choices in which the author's code and the corrected method differ; defaults: the corrected method."""
 
     last_layer: int = option(
-        0, "* Last of the six hidden states that are used, counted back from the encoder's last.", low=0
+        0, "* Last of the six hidden states that are used, counted backwards; 0: the encoder's last layer.", low=0
     )
     scaling: str = _as_in(LayoutConfig, "scaling", "* ")
     distance: str = _as_in(LayoutConfig, "distance", "* ")
     init: str = _as_in(LayoutConfig, "init", "* ")
     fit_rows: str = option(
         "train",
-        "* Rows that the layout is fitted to; all leaks validation and test rows into it.",
+        "* Rows that the layout is fitted to; all: validation and test rows leak into the layout.",
         choices=("train", "all"),
     )
     rectangle: str = _as_in(LayoutConfig, "rectangle", "* ")
@@ -129,8 +129,8 @@ class BridgeConfig(Config):
     width: int = _as_in(LayoutConfig, "width")
     channels: str = option(
         "one",
-        "groups: an image has a channel for each group of features (layers of the encoder, columns of a table, its "
-        "--column_groups), and fixed averages of them are the extractor's three.",
+        "one: an image has one channel; groups: one channel for each group of features (layers of the encoder, columns "
+        "of a table, its --column_groups), averaged with fixed weights to the extractor's three channels.",
         choices=("one", "groups"),
     )
     shuffle_pixels: bool = option(False, "Control: move the features' pixels to random positions.")
@@ -142,14 +142,14 @@ class BridgeConfig(Config):
     map_pool: int = option(1, "Average the maps over squares of this side, to save disk space and time.", low=1)
     map_storage: str = option(
         "float16",
-        "How the maps are kept in the cache: float16; int8, half as large, whose rounding is printed; none: they are "
-        "computed anew at every step, where they do not fit on the disk.",
+        "How the extractor's maps are kept in the cache: float16; int8, half as large, with its error printed; "
+        "none: computed again at every step, for maps that do not fit on the disk.",
         choices=("float16", "int8", "none"),
     )
     mixup: float = option(
         0.0,
-        "Train on mixtures of two images, and of their losses, in shares drawn from Beta(A, A), where A is this number "
-        "(Zhang et al. 2018); 0: on the images themselves. Needs --map_storage=none.",
+        "α of mixup (Zhang et al. 2018): train on mixtures of two images and of their losses, with shares drawn from "
+        "Beta(α, α); 0: no mixup. Needs --map_storage=none.",
         low=0.0,
     )
     head: Config = nested(overrides_of(HeadConfig), prefix="head_")
@@ -161,7 +161,7 @@ class BridgeConfig(Config):
     )
     extractor_learning_rate: float = option(
         0.0,
-        "Learning rate of the extractor's convolutions; 0: they stay frozen, as its batch norms always do. Needs "
+        "Learning rate of the extractor's convolutions; 0: they are frozen. Its batch norms are always frozen. Needs "
         "--map_storage=none.",
         low=0.0,
     )
@@ -180,12 +180,13 @@ class BridgeConfig(Config):
     def check(self) -> None:
         if not self.training.shards:
             raise UserError(
-                "--shards=0 depends on the number of cores, and batch norms see the rows of one shard: give a number"
+                "--shards=0 depends on the number of cores, and batch norms on the rows of a shard: set a number, such "
+                "as 1"
             )
         for name in ("mixup", "extractor_learning_rate"):
             if getattr(self, name) and self.map_storage != "none":
                 raise UserError(
-                    f"--{name}={getattr(self, name):g} with --map_storage={self.map_storage}: the cache has maps "
+                    f"--{name}={getattr(self, name):g} with --map_storage={self.map_storage}: cached maps are "
                     "of a frozen extractor and of single images; add --map_storage=none"
                 )
         if self.training.patience and not self.chosen.early_stopping:
@@ -229,7 +230,9 @@ class ProbingConfig(Config):
     """Simple models besides the trained head, which measure how much each stage tells about the labels."""
 
     probes: bool = option(True, "Also fit simple models to features, pixel means and maps, and draw stages.png.")
-    probe_layers: bool = option(False, "Also fit them to what every convolution of the extractor sees.")
+    probe_layers: bool = option(
+        False, "Also fit these simple models to the input of every convolution of the extractor."
+    )
 
     def check_stages(self, chosen: Choices) -> None:
         """Raises UserError for --probe_layers if a convolution's input depends on the other images of the batch."""
@@ -237,7 +240,7 @@ class ProbingConfig(Config):
             raise UserError("--probe_layers with --noprobes: leave one of them out")
         if self.probe_layers and (chosen.z_norm, chosen.bn_mode) != ("train", "frozen"):
             raise UserError(
-                "--probe_layers: what the layers give depends on the batch: add --z_norm=train --bn_mode=frozen"
+                "--probe_layers needs outputs that do not depend on the batch: add --z_norm=train --bn_mode=frozen"
             )
 
 
@@ -250,17 +253,19 @@ class TableConfig(Config):
         "Extractors of the table's rows, in order.",
         choices="vision_bridge.extractors:EXTRACTORS",
     )
-    weights_of: tuple[str, ...] = option((), "ROW=FILE for each row whose weights are in a file of their own.")
+    weights_of: tuple[str, ...] = option((), "ROW=FILE: file of the weights of the extractor of a row.")
     missing_weights: str = option(
-        "error", "If weights cannot be loaded: stop, or use random ones and say so.", choices=("error", "random"),
+        "error",
+        "If weights cannot be loaded: stop (error), or use random weights and print a note (random).",
+        choices=("error", "random"),
         former_names=("missing",),
-    )  # fmt: skip
+    )
     seeds: int = option(3, "Trainings of each row and control, with seeds from --seed on.", low=1)
     control_row: str = option("", "Extractor of the controls below the table; empty: no controls.")
     control_seeds: int = option(
-        5, "Trainings with random weights, and as many with the published ones, as a control.", low=2
+        5, "Control: number of trainings with random weights, and of trainings with the published weights.", low=2
     )
-    ablations: bool = option(True, "With controls: also each choice of the other preset by itself.")
+    ablations: bool = option(True, "With --control_row: also try each choice of the other preset alone.")
 
     def check(self) -> None:
         from vision_bridge.extractors import EXTRACTORS

@@ -36,13 +36,12 @@ def check_layout(count: int, config: LayoutConfig) -> None:
     if count < FEWEST and engine.tsne and config.perplexity:
         raise UserError(
             f"{count} features are too few for t-SNE, which needs {FEWEST}: leave out the perplexity of "
-            f"{config.perplexity:g}, and they are laid out by their principal coordinates"
+            f"{config.perplexity:g}; their principal coordinates are then the layout"
         )
     if engine.tsne and config.perplexity and not 1 < config.perplexity <= largest:
         raise UserError(
-            f"{count} features are too few for a perplexity of {config.perplexity:g}, which must be above 1 and needs "
-            f"three features for each of its units and one more: use at most {math.floor(100 * largest) / 100:g}, or "
-            "leave it out"
+            f"{count} features are too few for a perplexity of {config.perplexity:g}, which must be above 1 and "
+            f"at most (features - 1) / 3: use at most {math.floor(100 * largest) / 100:g}, or leave it out"
         )
     if count >= FEWEST or engine.grid:
         check_engine(config.engine, count, perplexity_of(count, config))
@@ -75,7 +74,7 @@ def embed_any_number(
     largest = float(distance[0:1].max())  # distances from the first feature; any other is at most four times as large
     if count > 1 and largest < SMALLEST[DISTANCES[config.distance].by_angle] and not ENGINES[config.engine].grid:
         raise UserError(
-            f"all {count} features are the same but for unit and offset, so no layout is better than another: leave "
+            f"all {count} features are equal except for scale and offset, so no layout is better than another: leave "
             "out all but one, or use the engine order"
         )
     if largest < SMALL:

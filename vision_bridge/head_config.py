@@ -41,7 +41,7 @@ class HeadConfig(Config):
         False, "Subtract the mean of each frozen map over training images, and divide by its deviation. [false]"
     )
     map_dropout: float = option(
-        0.0, "Dropout of the frozen maps, drawn in 256ths: the nearest is taken. [0]", low=0.0, high=0.99
+        0.0, "Dropout of the frozen maps, rounded to a multiple of 1/256. [0]", low=0.0, high=0.99
     )
     reconstruction: float = option(
         0.0, "Weight of a decoder's squared reconstruction error; 0: no decoder. [0]", low=0.0
@@ -50,8 +50,9 @@ class HeadConfig(Config):
     def check(self) -> None:
         if self.reconstruction and not self.filters:
             raise UserError(
-                "a decoder mirrors the head's convolutions and there are none: leave out --head_reconstruction"
+                "--head_reconstruction needs convolutions in the head, which its decoder mirrors: leave it out, "
+                "or set --head_filters"
             )
         for name, layers in (("filters", self.filters), ("dense", self.dense)):
             if len(layers) > MAX_LAYERS:
-                raise UserError(f"--head_{name} names {len(layers):,} layers: {MAX_LAYERS:,} are the most")
+                raise UserError(f"--head_{name} names {len(layers):,} layers: at most {MAX_LAYERS:,} are possible")

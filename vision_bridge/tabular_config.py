@@ -24,22 +24,22 @@ class TabularConfig(Config):
         "own", "own: the file of --data_path; or one of scikit-learn's data sets, which need no file.", choices=DATASETS
     )
     data_path: Path | None = option(None, "own: csv or tsv (also .gz, .bz2, .xz, .zst), npz, npy or parquet file.")
-    validation_path: Path | None = option(None, "own: file of the validation rows, instead of a share.")
-    test_path: Path | None = option(None, "own: file of the test rows, instead of a share.")
+    validation_path: Path | None = option(None, "own: file of the validation rows, in place of --validation_share.")
+    test_path: Path | None = option(None, "own: file of the test rows, in place of --test_share.")
     label_field: str = option(
-        "", "Column of the label; npz: its array; npy: its number, from 0. [label; npz: y; npy: the last]"
+        "", "Column of the label; npz: name of its array; npy: its number, from 0. [label; npz: y; npy: the last]"
     )
     group_field: str = option(
-        "", "Column whose equal values stay in one split, such as the patient's number; it is no feature."
+        "", "Column of groups, such as the patient's number: all rows of a group are in one split; not a feature."
     )
-    ignore_fields: tuple[str, ...] = option((), "Columns that are no features.")
+    ignore_fields: tuple[str, ...] = option((), "Columns that are not used as features.")
     categorical_fields: tuple[str, ...] = option(
-        (), "Columns of numbers that are names, such as postcodes; columns of texts need not be listed."
+        (), "Columns of numbers that are categories, such as postcodes; columns of texts need not be listed."
     )
     column_groups: tuple[str, ...] = option(
         (),
-        "Patterns of column names, such as mean*,worst*: columns that fit the same one are a group, for "
-        "--channels=groups and pictures; a column belongs to the first that it fits.",
+        "Patterns of column names, such as mean*,worst*, for --channels=groups and pictures: the columns that match a "
+        "pattern are a group; a column belongs to the first pattern that it matches.",
     )
     task: str = option(
         "auto", "Whether the label is a class or a quantity; auto: by the column, or an error.", choices=TASKS
@@ -50,15 +50,17 @@ class TabularConfig(Config):
         choices=MISSING,
     )
     missing_values: tuple[str, ...] = option(
-        ("NA", "N/A", "NaN", "nan", "null", "NULL", "?"), "Texts that mean a missing value, as empty ones do."
+        ("NA", "N/A", "NaN", "nan", "null", "NULL", "?"), "Texts that mean a missing value; an empty cell always does."
     )
-    max_categories: int = option(50, "Most different texts of a column that becomes one column a text.", low=2)
+    max_categories: int = option(
+        50, "Largest number of different texts in a column of texts, which becomes a 0/1 column per text.", low=2
+    )
     columns: tuple[str, ...] = option((), "csv: names of the columns of a file without a header row.")
-    delimiter: str = option("auto", "csv: what lies between columns; auto: by the first line.",
+    delimiter: str = option("auto", "csv: separator of the columns; auto: found in the first line.",
                             choices=("auto", *DELIMITERS))  # fmt: skip
     decimal: str = option("point", "csv: the mark before a number's decimals.", choices=("point", "comma"))
     encoding: str = option("utf-8", "csv: encoding of the file, such as cp1252.")
-    max_megabytes: int = option(2000, "Largest table that is read, unpacked.", low=1)
+    max_megabytes: int = option(2000, "Largest table to read, in MB after unpacking.", low=1)
     test_share: float = option(0.2, "Share of all rows (or groups) for the test, without --test_path.", low=0.0)
     validation_share: float = option(
         0.2, "Share of the other rows (or groups) for validation, without --validation_path.", low=0.0
@@ -113,7 +115,7 @@ class TableBridgeConfig(BridgeConfig):
     def check_used(self) -> None:
         super().check_used()
         if self.chosen.last_layer != PRESETS[self.preset].last_layer:
-            raise UserError("--last_layer is about encoders of texts, and a table has none: leave it out")
+            raise UserError("--last_layer is for encoders of texts, and a table has none: leave it out")
 
 
 def _check_encoding(name: str) -> None:

@@ -157,7 +157,7 @@ def _read_npz(path: Path, config: TabularConfig) -> Records:
     listing = next((arrays[name] for name in _NAMES if name in arrays), np.arange(x.shape[1]).astype(str))
     names = [str(name) for name in listing.ravel()]
     if len(names) != x.shape[1]:
-        raise UserError(f"{path}: {len(names)} names of {x.shape[1]} columns")
+        raise UserError(f"{path}: {len(names)} names for {x.shape[1]} columns")
     columns = dict(zip(names, np.asarray(x, np.float64).T, strict=True))
     check_fields(path, names, names[0])
     for name in filter(None, (target, config.group_field)):

@@ -64,7 +64,7 @@ def _held_out(rows: np.ndarray, drawn: Drawn, share: float, seed: int, flag: str
     if drawn.group is not None:
         group = drawn.group[rows]
         if len(np.unique(group)) < 2:
-            raise UserError(f"{flag}: the training rows are of one group of --group_field, and cannot be parted")
+            raise UserError(f"{flag}: the training rows are all of one group of --group_field, and cannot be split")
         found = next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(rows, groups=group))
     elif drawn.classes:
         count = _stratified_count(label, drawn.classes, share, flag)

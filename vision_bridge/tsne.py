@@ -105,8 +105,8 @@ def check_perplexity(count: int, perplexity: float) -> None:
     """Raises UserError unless ``count`` points allow for the perplexity."""
     if perplexity <= 1 or count < 3 * perplexity + 1:
         raise UserError(
-            f"{count} features are too few for a perplexity of {perplexity:g}: three times it and one more are needed; "
-            f"use at most {max((count - 1) // 3, 0)}"
+            f"{count} features are too few for a perplexity of {perplexity:g}, which must be at most "
+            f"(features - 1) / 3: use at most {max((count - 1) // 3, 0)}"
         )
 
 

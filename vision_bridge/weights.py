@@ -153,7 +153,9 @@ class _Reader(NamedTuple):
         shape = layer.gamma.shape
         if f"{layer.name}.weight" not in self.state and f"{layer.of}.bias" in self.state:
             if layer.mode == "batch":
-                raise UserError(f"{self.where}: its batch norms are folded in, so --bn_mode=batch has nothing to take")
+                raise UserError(
+                    f"{self.where}: its batch norms are folded into the convolutions: use --bn_mode=frozen, not batch"
+                )
             one = np.ones(shape, np.float32)
             return [one, self.get(layer.of, (".bias",), shape), 0 * one, one * (1 - layer.epsilon)]
         parts = (".weight", ".bias", ".running_mean", ".running_var")

@@ -86,12 +86,14 @@ def _asked(config: CaptionConfig, arguments: Sequence[str]) -> tuple[Question, .
         raise UserError(f"--merge={config.merge} is a folder with files in it; name a new one")
     if config.data_path is not None:
         if arguments:
-            raise UserError(f"{arguments[0]!r} and --data_path={config.data_path}: both ask; use one of them")
+            raise UserError(
+                f"{arguments[0]!r} and --data_path={config.data_path}: both have questions; use one of them"
+            )
         return read_questions(config.data_path)
     if not arguments and config.merge is None:
         raise UserError(
-            'nothing to answer: name pictures, if there are any, and then the question ("What is this?"); or '
-            "--data_path=questions.jsonl"
+            'no question was given: pass the paths of its pictures, if any, and then the question ("What is this?"); '
+            "or set --data_path=questions.jsonl"
         )
     one = Example(tuple(arguments[:-1]), arguments[-1], "") if arguments else None
     return () if one is None else (Question("the question", one, ""),)
@@ -121,8 +123,8 @@ def _loaded(config: CaptionConfig, run_dir: Path, placement: Placement, question
     predictor = Predictor.of_run(run_dir, placement, config.checkpoint, exact=config.merge is not None)
     if config.merge is not None and questions and predictor.base and predictor.base.quantised != "none":
         raise UserError(
-            f"{run_dir} was trained with --quantize={predictor.base.quantised}, and --merge adds its updates to the "
-            "weights as they were published, which answer a little differently; ask without --merge"
+            f"{run_dir} was trained with --quantize={predictor.base.quantised}, and --merge uses the published weights "
+            "without rounding, whose answers differ a little; answer the questions without --merge"
         )
     return predictor
 
@@ -139,8 +141,8 @@ def longest_prompt(config: CaptionConfig, predictor: Predictor, questions: Seque
         if lengths[-1] + (config.max_tokens or 1) > places:
             more = f"--max_tokens={config.max_tokens}" if config.max_tokens else "one"
             raise UserError(
-                f"{where}: {lengths[-1]:,} tokens and {more} more do not fit into the {places:,} places of the model; "
-                "shorten the question, or lower --max_tokens"
+                f"{where}: {lengths[-1]:,} tokens and {more} more for the answer do not fit into the {places:,} "
+                "positions of the model; shorten the question, or lower --max_tokens"
             )
     return max(lengths)
 
@@ -156,7 +158,7 @@ def answer_all(
         write_origin(config.out, origin)
     start, step = time.monotonic(), compiled_step(predictor.model)
     if before:
-        progress(f"{config.out}: {before:,} of {len(questions):,} are answered there, and stay")
+        progress(f"{config.out}: {before:,} of {len(questions):,} are answered there already, and stay")
     for first in range(before, len(questions), config.batch_size):
         chosen = range(first, min(first + config.batch_size, len(questions)))
         lines = [questions[number].line(text) for number, text in _answers(config, predictor, questions, chosen, step)]

@@ -118,7 +118,7 @@ def example_of(row: dict[str, Any], where: str, folder: Path, answered: bool = T
             raise UserError(f"{where}: {name} is {shown(row.get(name))}; a text that is not empty is needed")
     given = [row[name] for name in IMAGE_KEYS if row.get(name) is not None]
     if len(given) > 1:
-        raise UserError(f"{where}: image and images; give one of them")
+        raise UserError(f"{where}: it has image and images; use one of them")
     pictures = given[0] if given else []
     pictures = [pictures] if isinstance(pictures, str) else pictures
     if not isinstance(pictures, list) or not all(isinstance(one, str) and one for one in pictures):

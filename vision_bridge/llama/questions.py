@@ -45,7 +45,9 @@ def read_questions(path: Path) -> tuple[Question, ...]:
     for where, row in read_rows(path, "prompt, and image or images if there are any"):
         example = example_of(row, where, path.parent, answered=False)
         if "answer" in row and "expected" in row:
-            raise UserError(f"{where}: answer and expected, and answer becomes expected; leave one of them out")
+            raise UserError(
+                f"{where}: it has answer and expected, but answer is renamed expected; leave one of them out"
+            )
         kept = {"expected" if name == "answer" else name: value for name, value in row.items()}
         head = f'{json.dumps(kept, ensure_ascii=False)[:-1]}, "answer": '
         try:
@@ -110,7 +112,9 @@ def check_origin(out: Path, origin: dict[str, Any]) -> None:
     other = [name for name in origin if before.get(name) != origin[name]]
     if other:
         told = ", ".join(f"{name} {shown(before.get(name, 'unknown'))}, not {shown(origin[name])}" for name in other)
-        raise UserError(f"--out={out}: its answers were given otherwise ({told}); name a new file, or remove this one")
+        raise UserError(
+            f"--out={out}: its answers were made with other settings ({told}); name a new file, or remove this one"
+        )
 
 
 def write_origin(out: Path, origin: dict[str, Any]) -> None:

@@ -92,7 +92,7 @@ def frozen_states(
     with in_cache(path), filling(path, shape, "uint16" if narrow else "float32", depends_on, renew=True) as file:
         if file.done < len(keys):
             progress = Progress(len(keys), "picture", file.done)
-            print(f"the frozen tower's states of {len(keys):,} pictures", flush=True)
+            print(f"computing the frozen tower's states of {len(keys):,} pictures", flush=True)
             parts = (_kept(values["states"], narrow) for values in stream(_batches(album, config.vision, file.done)))
             file.fill(parts, 8, progress.update)
         states = file.read_only()

@@ -21,34 +21,36 @@ class FinetuneLlamaConfig(TaskConfig):
         choices=("digits", "pairs"),
     )
     data_path: Path | None = option(
-        None, "pairs.jsonl: a line for each question, with image or images, prompt, answer."
+        None, "pairs.jsonl: one line per question, with image or images, prompt and answer."
     )
     validation_share: float = option(0.1, "Share of the pictures for validation.", low=0.0, high=0.9)
     test_share: float = option(0.1, "Share of the pictures for the test.", low=0.0, high=0.9)
-    shuffle_images: bool = option(False, "Control, of digits: questions about pictures of other questions.")
+    shuffle_images: bool = option(
+        False, "digits: control, in which each question gets the picture of another question."
+    )
     variant: str = option(
         "makers",
-        "makers: as the makers' code computes; transformers: as transformers 4.56 to 5.24, for checkpoints that were "
-        "fine-tuned with it.",
+        "makers: compute as the code of the model's makers; transformers: compute as transformers 4.56 to 5.24, for "
+        "checkpoints that were fine-tuned with it.",
         choices="vision_bridge.llama.config:VARIANTS",
     )
-    lora_rank: int = option(16, "Rank of the low-rank updates of the decoder's linear maps.", low=1)
+    lora_rank: int = option(16, "Rank of the low-rank updates (LoRA) of the decoder's linear layers.", low=1)
     lora_modules: str = option(
         "all",
-        "Linear maps with an update: all of the decoder's layers, those of attention, or of the layers that look at "
+        "Linear layers of the decoder that get an update: all, those of attention, or those of the cross-attention to "
         "pictures.",
         choices=("all", "attention", "cross"),
     )
     quantize: str = option(
         "none",
-        "Keep the frozen kernels of --checkpoint, within the layers of tower and decoder, as int8 or int4; updates are "
+        "Keep the frozen kernels in the layers of the vision tower and the decoder as int8 or int4; the updates are "
         "added to them. Not tested on a GPU.",
         choices=("none", "int8", "int4"),
     )
     remat: bool = option(
         False,
-        "Keep the states between the decoder's layers alone, and compute those within a layer a second time for its "
-        "gradient: less memory, longer steps (gradient checkpointing).",
+        "Gradient checkpointing: keep only the states between the decoder's layers, and compute the states within a "
+        "layer again for its gradient; less memory, longer steps.",
     )
     training: TrainingConfig = nested(
         TrainingConfig, batch_size=32, num_epochs=15.0, learning_rate=2e-3, schedule="cosine", warmup=0.05,
