@@ -1,8 +1,8 @@
 """The positive definite part of t-SNE's Hessian, and solvers of equations with it. ``D`` points.
 
 It is 4·L, where L is the Laplacian of the weights p_ij / (1 + |y_i − y_j|²): the spectral direction of Vladymyrov and
-Carreira-Perpiñán (2012). Up to ``FACTORED`` points it is factored, in D³ / 3 operations and 4·D² bytes; above, equations
-with a sparse matrix are solved by conjugate gradients (Hestenes and Stiefel 1952), which need little further memory.
+Carreira-Perpiñán (2012). Up to ``FACTORED`` points it is factored, in D³ / 3 operations and 4·D² bytes. Equations with
+a larger sparse matrix are solved by conjugate gradients (Hestenes and Stiefel 1952), which need little further memory.
 """
 
 from collections.abc import Callable
