@@ -21,7 +21,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.engine import training_turn
-from benchmarks.turns import Turn, answer, take_turns_on
+from benchmarks.turns import Turn, answer, keep_to_cores, take_turns_on
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", "", "imdb_reviews_50k.csv.xz for embed, the AG News folder for finetune.")
@@ -183,6 +183,7 @@ def play(side: str) -> None:
 def main(argv: list[str]) -> None:
     """Lets the sides take turns and prints medians and ratios."""
     if FLAGS.side:
+        keep_to_cores(FLAGS.threads)
         play(FLAGS.side)
         return
     options = [f"--{name}={FLAGS[name].value}" for name in ("task", "pooling", "texts", "threads")]

@@ -23,7 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.engine import training_turn
-from benchmarks.turns import Turn, answer, take_turns_on
+from benchmarks.turns import Turn, answer, keep_to_cores, take_turns_on
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_path", "../shared/data/ag_news", "Folder with train.csv or train_subset.csv, and test.csv.")
@@ -151,6 +151,7 @@ def play(side: str) -> None:
 def main(argv: list[str]) -> None:
     """Lets the sides take turns and prints medians and ratios."""
     if FLAGS.side:
+        keep_to_cores(FLAGS.threads)
         play(FLAGS.side)
         return
     options = [f"--{name}={FLAGS[name].value}" for name in ("batch_size", "steps", "threads")]
