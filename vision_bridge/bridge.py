@@ -16,8 +16,8 @@ import numpy as np
 
 from files.arrays import GrowingArray
 from training.backends import Placement
-from training.checkpoint import fingerprint
 from training.functions import compiled
+from training.named_arrays import fingerprint
 from training.progress import Progress
 from training.session import precision_now
 from training.shared_arrays import Filling, filling
