@@ -16,7 +16,7 @@ from text_cls import report_files
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
 from text_cls.calibration import activated
 from text_cls.config import TextTaskConfig
-from text_cls.continuing import Source, drop, keep
+from text_cls.continuing import Source
 from text_cls.data import Splits
 from text_cls.encoding import Encoded
 from text_cls.fusion import Fusion, fuse
@@ -32,6 +32,7 @@ from text_cls.report_text import MOST_LINES, as_text, whole
 from text_cls.scored_rows import TEST_ROWS
 from training.backends import Placement
 from training.config import TrainingConfig
+from training.continuing import drop, keep
 from training.dry_run import first_step
 from training.job import Job, make_job
 from training.loop import fit
