@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,11 @@ def _all_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*ignored: object, **more: object) -> None:
         raise MemoryError("23 GB")
 
-    for module in ("training", "diffusion", "vision_bridge"):
+    # All are imported before the first is patched: they import these functions from one another.
+    modules = [import_module(f"{package}.plots") for package in ("training", "diffusion", "vision_bridge")]
+    for module in modules:
         for name in ("save_figure", "save_image"):
-            monkeypatch.setattr(f"{module}.plots.{name}", fail, raising=False)
+            monkeypatch.setattr(module, name, fail, raising=False)
 
 
 @pytest.mark.slow
