@@ -56,9 +56,6 @@ def copy(folder: Path, modules: list[str]) -> None:
     """The code, the tests, and a configuration for some modules."""
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    # A fork has none of its server's threads: here TensorFlow starts them where a test needs them.
-    conftest = folder / "tests" / "conftest.py"
-    conftest.write_text(conftest.read_text().replace('    make_placement("cpu:2")', "    pass"))
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     tests = sorted({f"tests/test_{name}.py" for module in modules for name in MODULES[module].split()})
@@ -111,7 +108,7 @@ def main(_: list[str]) -> None:
             for every in map(mutants, modules)
             for name in (draw.sample(every, FLAGS.most) if len(every) > FLAGS.most else every)
         ]
-    environment = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"} | dict(os.environ)
+    environment = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"} | dict(os.environ) | {"TESTS_ARE_FORKED": "1"}
     command = [sys.executable, "-m", "mutmut"]
     with Path("log.txt").open("w") as log:
         run = [*command, "run", "--max-children=1", *names]

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusion.readers import Images
 from files.errors import UserError
-from training.feed import Batches, endless, spec_of
+from training.feed import Batches, endless, filled_up, spec_of
 
 
 class ImageBatch(NamedTuple):
@@ -90,10 +90,8 @@ def evaluation_batches(images: Images, size: int) -> Batches:
     def batches() -> Iterator[ImageBatch]:
         for start in range(0, len(images), size):
             rows = np.arange(start, min(start + size, len(images)))
-            filler = size - len(rows)
-            mask = np.pad(np.ones(len(rows), np.float32), (0, filler))
-            rows = np.pad(rows, (0, filler), mode="edge")
-            yield ImageBatch(images.pixels[rows], images.label(rows), rows.astype(np.int32), mask)
+            ones = np.ones(len(rows), np.float32)
+            yield filled_up(ImageBatch(images.pixels[rows], images.label(rows), rows.astype(np.int32), ones), size)
 
     return Batches(batches, spec_of(next(batches())))
 
@@ -111,10 +109,8 @@ def stream_batches(images: Iterator[np.ndarray], size: int, ahead: int = 4) -> B
         failures: list[UserError] = []
         stream = _until_failure(chain([first], images), failures)
         while chosen := list(islice(stream, size)):
-            filler = size - len(chosen)
-            mask = np.pad(np.ones(len(chosen), np.float32), (0, filler))
-            zeros = np.zeros(size, np.int32)
-            yield ImageBatch(np.stack([*chosen, *[chosen[-1]] * filler]), zeros, zeros, mask)
+            zeros, ones = np.zeros(len(chosen), np.int32), np.ones(len(chosen), np.float32)
+            yield filled_up(ImageBatch(np.stack(chosen), zeros, zeros, ones), size)
         if failures:
             raise failures[0]
 
@@ -139,15 +135,16 @@ def sample_batches(request: ImageRequest, no_class: int, size: int) -> Batches:
     def batches() -> Iterator[SampleBatch]:
         for start in range(0, count, size):
             part = slice(start, start + size)
-            filler = (0, size - len(label[part]))
-            yield SampleBatch(
-                np.pad(request.number[part], filler).astype(np.int32),
-                np.pad(label[part], filler).astype(np.int32),
-                np.full(size, request.seed, np.uint32),
-                np.full(size, request.to_seed or 0, np.uint32),
-                np.pad(mix[part], filler).astype(np.float32),
-                np.pad(source[part], (filler, (0, 0), (0, 0), (0, 0))),
-                np.pad(np.ones(len(label[part]), np.float32), filler),
+            rows = len(label[part])
+            batch = SampleBatch(
+                request.number[part].astype(np.int32),
+                label[part].astype(np.int32),
+                np.full(rows, request.seed, np.uint32),
+                np.full(rows, request.to_seed or 0, np.uint32),
+                mix[part].astype(np.float32),
+                source[part],
+                np.ones(rows, np.float32),
             )
+            yield filled_up(batch, size)
 
     return Batches(batches, spec_of(next(batches())))

@@ -6,7 +6,7 @@ name: a class of the source keeps its embedding, a new class gets a new one.
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,28 +23,13 @@ from training import continuing
 from training.backends import Placement
 from training.config_files import text_of
 from training.randomness import is_seed_state
-from training.run import Run
 
-drop = continuing.drop
+Source = continuing.Source[Generator]
 _OF_DATA = ("height", "width", "num_classes")  # fields that may differ with the images
 _FREE = ("dropout",)  # fields that may differ: no part of the weights
 _DERIVED = ("condition_channels",)  # follow from channels and --enlarge, which are compared
 _LABELS = "label_embedding/embeddings"  # [K + 1, E]; the last row means no class
 _BIAS = "time_2/bias"  # [E]; a label's embedding is added to this layer's output
-
-
-class Source(NamedTuple):
-    """A finished run that another one starts from.
-
-    Attributes:
-        run: its folder; not needed once the new run has copied the weights.
-        generator: its network, with the saved weights.
-        fingerprint: of the file of the weights.
-    """
-
-    run: Path
-    generator: Generator
-    fingerprint: str
 
 
 def read_source(run: Path | None, placement: Placement, run_dir: Path | None = None) -> Source | None:
@@ -58,18 +43,7 @@ def read_source(run: Path | None, placement: Placement, run_dir: Path | None = N
     if is_published(run):
         raise UserError(f"--init_from={run} is a published model, not a run of ddpm; name the folder of a run")
     origin = continuing.find_origin(run, WEIGHTS, run_dir)
-    return Source(run, Generator.load(origin.folder, placement), origin.fingerprint)
-
-
-def inputs_of(source: Source | None) -> dict[str, str]:
-    """The fingerprint of the source's weights, on which the run depends besides configuration and data."""
-    return continuing.inputs_of(source and source.fingerprint)
-
-
-def keep(source: Source | None, run: Run) -> None:
-    """Copies the source into the folder of the run that starts from it."""
-    if source is not None:
-        continuing.keep(run, source.generator.save)
+    return Source(run, Generator.load(origin.folder, placement), origin.fingerprint, origin.is_new)
 
 
 def network_of(source: Source, wanted: UNetConfig, process: ProcessConfig, enlarge: int = 0) -> UNetConfig:
@@ -86,7 +60,7 @@ def network_of(source: Source, wanted: UNetConfig, process: ProcessConfig, enlar
     """
     _check_process(source, process)
     _check_factor(source, enlarge)
-    theirs, defaults = source.generator.config, DdpmConfig().unet
+    theirs, defaults = source.trained.config, DdpmConfig().unet
     there = dataclasses.replace(theirs, attention_resolutions=_same_levels(theirs, wanted.height))
     changes: dict[str, Any] = {name: getattr(wanted, name) for name in _OF_DATA}
     differing = []
@@ -124,7 +98,7 @@ def _remedy(differing: list[str], theirs: UNetConfig) -> str:
 
 def _check_process(source: Source, wanted: ProcessConfig) -> None:
     """Raises UserError for another process, in which the network would have to predict something else."""
-    theirs, mine = source.generator.process.config, wanted.settled()
+    theirs, mine = source.trained.process.config, wanted.settled()
     differing = [
         _difference(name, getattr(mine, name), value)
         for name, value in mine.differences(theirs).items()
@@ -139,7 +113,7 @@ def _check_process(source: Source, wanted: ProcessConfig) -> None:
 
 def _check_factor(source: Source, enlarge: int) -> None:
     """Raises UserError for another factor: the network's inputs besides x_t would differ."""
-    theirs = source.generator.enlarge
+    theirs = source.trained.enlarge
     if enlarge != theirs:
         remedy = f"set --enlarge={theirs}" if theirs else "leave out --enlarge"
         raise UserError(
@@ -161,24 +135,24 @@ def start_from(source: Source, generator: Generator, wanted: UNetConfig, splits:
         Notes for the user.
     """
     theirs = {
-        variable.path: variable for variable in source.generator.model.variables if not is_seed_state(variable.path)
+        variable.path: variable for variable in source.trained.model.variables if not is_seed_state(variable.path)
     }
     for variable in generator.model.variables:
         if variable.path == _LABELS:
-            variable.assign(_rows(source.generator, generator.classes, _array(variable), theirs.get(_LABELS)))
+            variable.assign(_rows(source.trained, generator.classes, _array(variable), theirs.get(_LABELS)))
         elif not is_seed_state(variable.path):
             variable.assign(_array(theirs[variable.path]))
             if variable.path == _BIAS and _LABELS in theirs and not generator.classes:
                 variable.assign(_array(variable) + _array(theirs[_LABELS])[-1])  # as for images of no class
-    notes = [f"starts from the weights of {source.run}{_classes(source.generator.classes, generator.classes)}"]
+    notes = [f"starts from the weights of {source.run}{_classes(source.trained.classes, generator.classes)}"]
     of_data = [field.name for field in dataclasses.fields(wanted) if field.metadata["option"].from_data]
     taken = {name: value for name, value in wanted.differences(generator.config).items() if name not in of_data}
     if taken:
         listed = ", ".join(f"{name} {text_of(value)}" for name, value in taken.items())
         notes.append(f"the network is that of {source.run}: {listed}")
-    if source.generator.range != generator.range:
+    if source.trained.range != generator.range:
         scales = (
-            f"{scale} black and white" if scale else "8 bits" for scale in (source.generator.range, generator.range)
+            f"{scale} black and white" if scale else "8 bits" for scale in (source.trained.range, generator.range)
         )
         notes.append("the images of {run} had {} and these have {}".format(*scales, run=source.run))
     held_out = {"test": splits.test.fingerprint()}

@@ -21,7 +21,7 @@ from diffusion.samplers import ddim, make_levels, make_table
 from diffusion.sampling import Constrain, sample, to_pixels
 from files.errors import UserError
 from training.evaluation import make_evaluator
-from training.feed import Batches, spec_of
+from training.feed import Batches, filled_up, spec_of
 
 Draw = Callable[[Any], Any]  # stream → standard normal noise [B, …]
 
@@ -170,17 +170,15 @@ def edit_batches(given: Given, no_class: int, size: int) -> Batches:
     def batches() -> Iterator[EditBatch]:
         for start in range(0, count, size):
             rows = np.arange(start, min(start + size, count))
-            filler = size - len(rows)
-            mask = np.pad(np.ones(len(rows), np.float32), (0, filler))
-            rows = np.pad(rows, (0, filler), mode="edge")
-            yield EditBatch(
+            batch = EditBatch(
                 given.pixels[rows],
                 fill[rows].astype(np.float32),
                 label[rows].astype(np.int32),
                 rows.astype(np.int32),
-                np.full(size, given.seed, np.uint32),
-                mask,
+                np.full(len(rows), given.seed, np.uint32),
+                np.ones(len(rows), np.float32),
             )
+            yield filled_up(batch, size)
 
     return Batches(batches, spec_of(next(batches())))
 

@@ -13,10 +13,10 @@ from diffusion.decoding import NeedsRange, Refused, decode, extremes, quiet
 from diffusion.folders import natural
 from diffusion.image_files import ARCHIVES, Entry
 from diffusion.image_report import Scale
-from diffusion.images import list_images, readable, stream_images
+from diffusion.images import list_images, stream_images
 from diffusion.pixel_ranges import Range, choose_range, is_whole, parse_range
 from diffusion.readers import is_arrays, read_npz
-from diffusion.wording import counted, first_names
+from diffusion.wording import counted, first_names, shown_path
 from files.errors import UserError
 from files.limits import check_regular
 
@@ -86,11 +86,11 @@ def _read_file(path: Path, reading: ReadingConfig, scale: Range | None) -> Named
     quiet()
     result = decode(entry, reading, scale, None)
     if isinstance(result, NeedsRange):
-        scale, note = choose_range(reading.range, extremes(entry, reading), readable(path))
+        scale, note = choose_range(reading.range, extremes(entry, reading), shown_path(path))
         notes, result = [note], decode(entry, reading, scale, None)
     if not result or isinstance(result, Refused | NeedsRange):
         reason = result.reason if isinstance(result, Refused) else "its range is not known"
-        raise UserError(f"{readable(path)}: not a readable image ({reason}); name another file, or a folder")
+        raise UserError(f"{shown_path(path)}: not a readable image ({reason}); name another file, or a folder")
     notes += [f"{counted(1, 'image file')} {what}" for what in result.notes]
     frames = result.frames
     names = [PurePosixPath(f"{path.name}:{number}" if number else path.name) for number in range(len(frames))]
@@ -155,8 +155,8 @@ def _rows_of(images: Named, masks: Named, path: Path) -> list[int]:
     rows: dict[PurePosixPath, int] = {}
     for row, name in enumerate(masks.names):
         if rows.setdefault(_bare(name), row) != row:
-            raise UserError(f"--mask={path}: {readable(masks.names[rows[_bare(name)]])} and {readable(name)} are masks "
-                            "of the same name; remove one")  # fmt: skip
+            first = shown_path(masks.names[rows[_bare(name)]])
+            raise UserError(f"--mask={path}: {first} and {shown_path(name)} are masks of the same name; remove one")
     missing = [str(name) for name in images.names if _bare(name) not in rows]
     if missing:
         raise UserError(f"--mask={path}: no mask for {first_names(missing)}; masks have the names of their images")

@@ -27,7 +27,7 @@ from diffusion.resizing import resize, resize_antialiased, resize_bicubic, resiz
 from diffusion.statistics import INCEPTION_WIDTH, mode_of
 from files.download import fetch
 from files.tensors import read_weights
-from training.checkpoint import fingerprint
+from training.named_arrays import fingerprint
 from training.randomness import seed_of, seeded
 from training.session import precision
 

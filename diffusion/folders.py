@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from diffusion.split_names import Named, check_classes, conflict, is_no_class, name_splits, some, split_of
-from diffusion.wording import counted
+from diffusion.wording import counted, shown_path
 from files.documents import shown
 from files.errors import UserError
 
@@ -234,12 +234,6 @@ def _labels(paths: Sequence[PurePosixPath], inner: list[Parts], splits: list[str
         for row in rows:
             splits[row] = ""
     return labels
-
-
-def shown_path(path: PurePosixPath) -> str:
-    """A path for a message: always one line."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 def _not_looked_at(inner: list[Parts], labels: list[str]) -> list[str]:

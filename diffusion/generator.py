@@ -28,8 +28,8 @@ from diffusion.unet_config import UNetConfig
 from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.errors import UserError
 from training.backends import Placement
-from training.checkpoint import fingerprint, load_weights, write_weights
 from training.evaluation import make_mapper
+from training.named_arrays import fingerprint, load_weights, write_weights
 from training.placement import multiple_of
 from training.run_config import read_own
 from training.session import precision, precision_now

@@ -6,10 +6,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from diffusion.decoding import Decoded
-from diffusion.folders import shown_path
 from diffusion.image_files import Ignored
 from diffusion.pixel_ranges import Range, clipped_note, kept_as_is, parse_range
-from diffusion.wording import counted
+from diffusion.wording import counted, shown_path
 from files.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,11 +82,6 @@ class Report:
         """Says why there is no image."""
         if self._bad:
             said = f"none of {counted(self.files, 'file')} can be read, such as {self._bad[0]}"
-            return UserError(f"{readable(self._path)}: no images there: {said}")
+            return UserError(f"{shown_path(self._path)}: no images there: {said}")
         looked = "looked for .png, .jpg and whatever else Pillow reads, in any case"
-        return UserError("; ".join([f"{readable(self._path)}: no images there ({looked})", *self.ignored.notes()]))
-
-
-def readable(path: Path | PurePosixPath) -> str:
-    """A path for a message: always one line."""
-    return shown_path(PurePosixPath(path))
+        return UserError("; ".join([f"{shown_path(self._path)}: no images there ({looked})", *self.ignored.notes()]))

@@ -14,8 +14,9 @@ from PIL import Image
 
 from diffusion.decoding import Decoded, NeedsRange, Refused, decode, extremes, is_deep, quiet
 from diffusion.image_files import Entry, Ignored, entries
-from diffusion.image_report import NO_SCALE, IsKept, Report, Scale, readable
+from diffusion.image_report import NO_SCALE, IsKept, Report, Scale
 from diffusion.pixel_ranges import Extremes, Range, choose_range
+from diffusion.wording import shown_path
 from files.cores import available_cores
 from files.errors import UserError
 from files.limits import MIB
@@ -169,10 +170,10 @@ def _decoded(
                 if isinstance(result, Refused):
                     if not reading.skip_bad_images:
                         raise UserError(
-                            f"{readable(path / entry.name)}: not a readable image ({result.reason}); fix or remove "
+                            f"{shown_path(path / entry.name)}: not a readable image ({result.reason}); fix or remove "
                             "it, or leave such files out with --skip_bad_images"
                         )
-                    report.refused(f"{readable(entry.name)} ({result.reason})")
+                    report.refused(f"{shown_path(entry.name)} ({result.reason})")
                     continue
                 report.decoded(result)
                 for number, pixels in enumerate(result.frames):
@@ -230,7 +231,7 @@ def find_scale(path: Path, reading: "ReadingConfig", *others: Path, is_kept: IsK
             each += pool.map(partial(extremes, reading=reading), group)
     kept = is_kept(names) if is_kept else [True] * len(names)
     found = reduce(Extremes.merged, (one for one, is_in in zip(each, kept, strict=True) if is_in), Extremes())
-    return Scale(*choose_range(reading.range, found, readable(path))) if found.kinds else Scale()
+    return Scale(*choose_range(reading.range, found, shown_path(path))) if found.kinds else Scale()
 
 
 def list_images(path: Path, reading: "ReadingConfig") -> Listing:
@@ -291,7 +292,7 @@ def _check_like_first(path: Path, first: NamedImage, image: NamedImage) -> None:
     a, b = first.pixels.shape, image.pixels.shape
     if a != b:
         raise UserError(
-            f"{readable(path)}: images differ: {readable(first.name)} is {a[1]}×{a[0]} with {a[2]} channel(s), "
-            f"{readable(image.name)} is {b[1]}×{b[0]} with {b[2]}; "
+            f"{shown_path(path)}: images differ: {shown_path(first.name)} is {a[1]}×{a[0]} with {a[2]} channel(s), "
+            f"{shown_path(image.name)} is {b[1]}×{b[0]} with {b[2]}; "
             f"{'set --image_size' if a[:2] != b[:2] else 'set --channels to 1 or 3'}"
         )

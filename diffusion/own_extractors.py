@@ -21,7 +21,7 @@ from diffusion.resizing import resize, resize_bicubic, resize_on_host
 from files.documents import file_sha256
 from files.errors import UserError, line_of
 from files.tensors import check_finite
-from training.checkpoint import fingerprint
+from training.named_arrays import fingerprint
 
 
 def _scaled(mean: tuple[float, ...], deviation: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,10 @@ import numpy as np
 from diffusion.array_images import to_images
 from diffusion.duplicates import Named, shared_images
 from diffusion.folders import SPLITS, lookalikes, understand
-from diffusion.images import OnProgress, arrange, ignore, read_images, readable
+from diffusion.images import OnProgress, arrange, ignore, read_images
 from diffusion.labels import Labels, number_labels, read_labels, read_names
 from diffusion.pixel_ranges import Range
+from diffusion.wording import shown_path
 from files.errors import UserError
 from files.limits import MIB, check_regular, read_at_most
 from files.npz import read_npy
@@ -242,7 +243,7 @@ def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = 
 
     ``folders.understand`` decides what a folder means.
     """
-    where = readable(path)
+    where = shown_path(path)
     loaded = read_images(path, reading, on_progress, lambda names: [bool(s) for s in understand(names, where).splits])
     tree = understand(loaded.names, where)
     rows = {split: [row for row, own in enumerate(tree.splits) if own == split] for split in (*SPLITS, "")}
@@ -251,7 +252,7 @@ def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = 
     parts, start = {}, 0
     for split in SPLITS:
         if rows[split]:
-            names = [readable(loaded.names[row]) for row in rows[split]]
+            names = [shown_path(loaded.names[row]) for row in rows[split]]
             labels = Labels.of([tree.labels[row] for row in rows[split]]) if any(tree.labels) else None
             pixels = loaded.pixels[start : start + len(names)]
             parts[split] = _Part(pixels, labels, names.__getitem__)

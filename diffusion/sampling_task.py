@@ -40,10 +40,7 @@ def sample_images(config: SampleConfig, model_dir: Path | str) -> dict[str, Path
     model_dir = Path(model_dir)
     out = _out(config, model_dir)
     with session(config) as placement:
-        generator = open_model(model_dir, placement).computing_in(config.precision)
-        _guide(generator, config)
-        request = _request(config, generator, config.num_images)
-        _check(config, generator, request, out)
+        generator, request = _prepare(config, model_dir, out, placement)
         check_chief_writes(out, "--out")
         out.mkdir(parents=True, exist_ok=True)
         with precision(generator.precision):
@@ -59,9 +56,7 @@ def dry_run(config: SampleConfig, model_dir: Path | str) -> None:
     model_dir = Path(model_dir)
     out = _out(config, model_dir)
     with session(config) as placement:
-        generator = open_model(model_dir, placement).computing_in(config.precision)
-        _guide(generator, config)
-        _check(config, generator, _request(config, generator, config.num_images), out)
+        generator, _ = _prepare(config, model_dir, out, placement)
         rows = len(make_table(config.sampler, generator.process).times)
         print(
             f"{config.num_images:,} images of {generator.shape} with {config.sampler}: {rows} evaluations each of a "
@@ -84,6 +79,20 @@ def open_model(model_dir: Path, placement: Placement) -> Generator:
     for note in generator.notes:
         print(f"note: {note}")
     return generator
+
+
+def _prepare(config: SampleConfig, model_dir: Path, out: Path, placement: Placement) -> tuple[Generator, ImageRequest]:
+    """The model, and the images that it can make; prints notes on both."""
+    generator = open_model(model_dir, placement).computing_in(config.precision)
+    _guide(generator, config)
+    request = _request(config, generator, config.num_images)
+    generator.check(config.sampler, request)
+    if config.format == "png":
+        check_names([] if request.label is None else [generator.classes[k] for k in np.unique(request.label)])
+        check_folder(out / "png")
+    for warning in generator.warnings(config.sampler):
+        print(f"note: {warning}")
+    return generator, request
 
 
 def _guide(generator: Generator, config: SampleConfig) -> None:
@@ -114,15 +123,6 @@ def numbers_of_classes(names: tuple[str, ...], generator: Generator) -> np.ndarr
             f"{', '.join(generator.classes) or 'no classes'}"
         )
     return np.array([generator.classes.index(name) for name in names], np.intp)
-
-
-def _check(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> None:
-    generator.check(config.sampler, request)
-    if config.format == "png":
-        check_names([] if request.label is None else [generator.classes[k] for k in np.unique(request.label)])
-        check_folder(out / "png")
-    for warning in generator.warnings(config.sampler):
-        print(f"note: {warning}")
 
 
 def _write_grid(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> dict[str, Path]:

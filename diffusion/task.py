@@ -15,7 +15,6 @@ import numpy as np
 
 from diffusion.batches import evaluation_batches, training_batches
 from diffusion.config import DdpmConfig
-from diffusion.continuing import drop, inputs_of, keep
 from diffusion.enlarging import measured, more_images
 from diffusion.features import FidMeter
 from diffusion.image_source import ImageSource
@@ -25,6 +24,7 @@ from diffusion.readers import Images
 from diffusion.run_pictures import RunPictures, draw_missing
 from diffusion.training_setup import Setup, prepare
 from training.checkpoint import State
+from training.continuing import drop, inputs_of, keep
 from training.draws import EVALUATION, Place
 from training.dry_run import first_step
 from training.evaluation import make_evaluator

@@ -1,6 +1,7 @@
-"""Numbers and names of things in messages."""
+"""Numbers, names and paths in messages."""
 
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from training.names import one_line
 
@@ -17,3 +18,9 @@ def first_names(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
     return ", ".join(map(one_line, every[:_NAMED])) + more
+
+
+def shown_path(path: PurePath) -> str:
+    """A path for a message: always one line."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from files.errors import UserError
 from files.limits import check_regular, read_at_most
@@ -40,6 +41,14 @@ def shown(value: Any, most: int = 60) -> str:
     except (RecursionError, ValueError):  # nested deep; a number of more than 4,300 digits
         return f"a {type(value).__name__}"
     return text if len(text) <= most else text[:most] + "…"
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value from JSON is a finite number; an integer may be too large for a float."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def parse_json(text: str, where: str) -> Any:

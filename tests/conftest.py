@@ -18,7 +18,8 @@ SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).resolve().parents[2] /
 
 
 def pytest_configure() -> None:
-    make_placement("cpu:2")
+    if "TESTS_ARE_FORKED" not in os.environ:  # a fork, as of benchmarks.mutation, has none of its parent's threads
+        make_placement("cpu:2")
     # Processes of tests would ignore it too, as a background job's children do.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,6 +10,7 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
+from tests.figures import drawn
 from text_cls import calibration, plots
 from text_cls.calibration import (
     Claims,
@@ -23,7 +24,6 @@ from text_cls.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
-from training.plots import NewFigure, new_figure
 
 SEVERAL = pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
 
@@ -224,13 +224,7 @@ def test_a_fitted_temperature_heals_a_model_that_is_too_sure() -> None:
 
 
 def test_the_picture_shows_both_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[NewFigure] = []
-
-    def keep(*shape: int, **options: object) -> NewFigure:
-        made.append(new_figure(*shape, **options))
-        return made[-1]
-
-    monkeypatch.setattr(plots, "new_figure", keep)
+    made = drawn(monkeypatch, plots)
     bins = {"reliability_uncalibrated": [[0.5, 0.25, 10]], "reliability": [[0.4, 0.3, 10], [0.9, 1.0, 10]]}
     plots.calibration({"temperature": 1.5, **bins, "coverage": [[0.5, 1.0], [1.0, 0.75]]}, tmp_path / "a.png")
     reliability, coverage = ([line.get_xydata().tolist() for line in axis.get_lines()] for axis in made[0].axes[0])

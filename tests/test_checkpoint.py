@@ -13,8 +13,9 @@ from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 from files.writing import move_whole
 from training.adamw import AdamW
-from training.checkpoint import Checkpointer, State, load_weights, write_weights
+from training.checkpoint import Checkpointer, State
 from training.dropout import Dropout
+from training.named_arrays import load_weights, write_weights
 
 
 def _model(width: int = 3) -> tuple[keras.Model, AdamW]:

@@ -48,13 +48,13 @@ def source() -> Source:
     rng = np.random.default_rng(1)
     for variable in generator.model.trainable_variables:
         variable.assign(rng.normal(0, 0.1, variable.shape))
-    return Source(Path("run"), generator, "abc")
+    return Source(Path("run"), generator, "abc", True)
 
 
 def _started(source: Source, classes: tuple[str, ...], side: int = 8) -> tuple[Generator, tuple[str, ...]]:
     wanted = DdpmConfig().unet.for_images((1, side, side, 1), len(classes))
     network = network_of(source, wanted, ProcessConfig())
-    generator = Generator(network, make_process(ProcessConfig()), classes, source.generator.placement)
+    generator = Generator(network, make_process(ProcessConfig()), classes, source.trained.placement)
     return generator, start_from(source, generator, wanted, _splits(side))
 
 
@@ -69,7 +69,7 @@ def _predicted(generator: Generator, *labels: int) -> np.ndarray:
 def test_classes_are_known_by_their_names(source: Source) -> None:
     generator, notes = _started(source, ("emu", "owl", "cat"))
     assert notes[0] == "starts from the weights of run; new classes: emu; without dog"
-    here, there = _predicted(generator, 0, 1, 2, 3), _predicted(source.generator, 0, 1, 2, 3)
+    here, there = _predicted(generator, 0, 1, 2, 3), _predicted(source.trained, 0, 1, 2, 3)
     for row, before in ((1, 2), (2, 0), (3, 3)):  # owl, cat and no class
         np.testing.assert_allclose(here[row], there[before], rtol=1e-5, atol=1e-6)
     assert all(abs(here[0] - row).max() > 1e-3 for row in there)
@@ -78,9 +78,9 @@ def test_classes_are_known_by_their_names(source: Source) -> None:
 def test_a_network_gains_and_loses_its_classes(source: Source) -> None:
     """An image of no class is predicted as before."""
     none, _ = _started(source, ())
-    expected = _predicted(source.generator, 3)
+    expected = _predicted(source.trained, 3)
     np.testing.assert_allclose(_predicted(none), expected, rtol=1e-5, atol=1e-6)
-    again, notes = _started(source._replace(generator=none), CLASSES)
+    again, notes = _started(source._replace(trained=none), CLASSES)
     new, no_class = _predicted(again, 0, 3)
     np.testing.assert_allclose(no_class, expected[0], rtol=1e-5, atol=1e-6)
     assert notes[0] == "starts from the weights of run; new classes: cat, dog, owl"
@@ -91,7 +91,7 @@ def test_attention_stays_at_its_level_whatever_the_size(source: Source) -> None:
     generator, notes = _started(source, CLASSES, side=16)
     assert generator.shape == (16, 16, 1) and generator.config.attention_resolutions == (8,)
     assert "the network is that of run: base_width 8, num_blocks 1, attention_resolutions 8, num_groups 4" in notes[1]
-    there = {variable.path: np.asarray(variable) for variable in source.generator.model.trainable_variables}
+    there = {variable.path: np.asarray(variable) for variable in source.trained.model.trainable_variables}
     here = {variable.path: np.asarray(variable) for variable in generator.model.trainable_variables}
     assert here.keys() == there.keys() and all(np.array_equal(here[name], there[name]) for name in here)
     # Flags of the source's own flags.txt, and those that say the same at the new size, are no contradiction.
@@ -102,10 +102,10 @@ def test_attention_stays_at_its_level_whatever_the_size(source: Source) -> None:
 
 
 def test_images_of_another_range_are_said(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source.generator, "range", Range(300, 1920))
+    monkeypatch.setattr(source.trained, "range", Range(300, 1920))
     generator, notes = _started(source, CLASSES)
     assert "the images of run had 300…1920 black and white and these have 8 bits" in notes
-    generator.range = source.generator.range
+    generator.range = source.trained.range
     assert not any("black" in note for note in start_from(source, generator, generator.config, _splits()))
 
 
@@ -143,9 +143,9 @@ def test_another_factor_of_enlarging_is_refused(source: Source, monkeypatch: pyt
 
     with pytest.raises(UserError, match=r"other inputs: 0 there, 2 here; leave out --enlarge, or"):
         network(2)
-    seeing = dataclasses.replace(source.generator.config, condition_channels=1)
-    monkeypatch.setattr(source.generator, "config", seeing)
-    monkeypatch.setattr(source.generator, "enlarge", 2)
+    seeing = dataclasses.replace(source.trained.config, condition_channels=1)
+    monkeypatch.setattr(source.trained, "config", seeing)
+    monkeypatch.setattr(source.trained, "enlarge", 2)
     for factor in (0, 4):
         with pytest.raises(UserError, match=f"other inputs: 2 there, {factor} here; set --enlarge=2, or"):
             network(factor)
@@ -206,25 +206,25 @@ def test_where_the_source_is(source: Source, tmp_path: Path) -> None:
     run, other = tmp_path / "one", tmp_path / "two"
     with pytest.raises(UserError, match=r"one: no trained model there"):
         find_origin(run, WEIGHTS, other)
-    source.generator.save(run / "model")
+    source.trained.save(run / "model")
     origin = find_origin(run, WEIGHTS, other)
-    assert origin == (run, run / "model", file_sha256(run / "model" / WEIGHTS), True)
+    assert origin == (run / "model", file_sha256(run / "model" / WEIGHTS), True)
     write_json(other / "data.json", {"init_from": "abc"})
     assert not find_origin(run, WEIGHTS, other).is_new
     shutil.rmtree(run)
     with pytest.raises(UserError, match=r"no trained model there"):
-        Generator.load(find_origin(run, WEIGHTS, other).folder, source.generator.placement)
+        Generator.load(find_origin(run, WEIGHTS, other).folder, source.trained.placement)
     for name in ("model", "start"):  # the copy with which it began comes first
-        source.generator.save(other / name)
-        assert find_origin(run, WEIGHTS, other) == (run, other / name, "abc", False)
+        source.trained.save(other / name)
+        assert find_origin(run, WEIGHTS, other) == (other / name, "abc", False)
     with pytest.raises(UserError, match=r"no trained model there"):
         find_origin(run, WEIGHTS, tmp_path / "three")
 
 
 def test_mistakes(source: Source, tmp_path: Path) -> None:
     run, more = tmp_path / "one", ["--devices=cpu", f"--run_dir={tmp_path / 'two'}"]
-    source.generator.save(run / "model")
-    source.generator.save_config(tmp_path / "unfinished" / "model")
+    source.trained.save(run / "model")
+    source.trained.save_config(tmp_path / "unfinished" / "model")
     published = tmp_path / "published" / "unet"
     published.mkdir(parents=True)
     (published / "diffusion_pytorch_model.bin").write_bytes(b"")

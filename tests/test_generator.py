@@ -22,8 +22,8 @@ from diffusion.unet_config import UNetConfig
 from files.documents import read_object
 from files.errors import UserError
 from training.backends import Placement
-from training.checkpoint import write_weights
 from training.draws import EVALUATION, Place
+from training.named_arrays import write_weights
 from training.placement import make_placement
 from training.session import precision
 

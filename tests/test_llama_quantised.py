@@ -14,8 +14,8 @@ from tests.scripts import fails, run, succeeds
 from tests.test_llama import CONFIG as GOLDEN_CONFIG
 from tests.test_llama import IDS, REAL, TILES, _filled, _pictures
 from training.backends import Placement
-from training.checkpoint import fingerprint
 from training.functions import compiled
+from training.named_arrays import fingerprint
 from vision_bridge.llama.checkpoint import load_checkpoint
 from vision_bridge.llama.examples import open_picture
 from vision_bridge.llama.model import LlamaVision

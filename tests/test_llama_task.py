@@ -16,7 +16,7 @@ from tests.little_llama import CONFIG, pairs_config, write_folder
 from tests.scripts import run
 from training import loop
 from training.backends import Placement
-from training.checkpoint import fingerprint
+from training.named_arrays import fingerprint
 from training.session import session
 from vision_bridge.llama.checkpoint import load_checkpoint, published_names, read_config, save_checkpoint
 from vision_bridge.llama.digits import digits_album

@@ -14,12 +14,12 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 import text_cls.plots
 from files.errors import Interrupted
+from tests.figures import drawn
 from tests.scripts import fails, succeeds
 from text_cls.metrics import MOST_DENSE, confusion_cells, report
 from text_cls.plots import confusion, f1_by_class, most_confused, scatter_3d
 from text_cls.report_text import as_text, whole
 from training.config import TaskConfig
-from training.plots import new_figure
 from training.run import Run
 
 
@@ -55,7 +55,7 @@ def _side(file: Path) -> int:
 
 
 def test_names_and_titles_of_many_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = drawn(monkeypatch)
+    made = drawn(monkeypatch, text_cls.plots)
     figures = _report(600, 3000)
     confusion(figures["confusion"], list(figures["per_class"]), tmp_path / "a.png")
     axis = made[0].axes[0, 0]
@@ -64,17 +64,6 @@ def test_names_and_titles_of_many_classes(tmp_path: Path, monkeypatch: pytest.Mo
     assert made[1].axes[0, 0].get_title() == "30 of 600 classes, those of the most texts"
     confusion([[1, 0], [1, 1]], ["a", "b"], tmp_path / "c.png")
     assert made[2].axes[0, 0].get_title() == ""
-
-
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    made: list[Any] = []
-
-    def keep(*shape: int, **options: object) -> Any:
-        made.append(new_figure(*shape, **options))
-        return made[-1]
-
-    monkeypatch.setattr(text_cls.plots, "new_figure", keep)
-    return made
 
 
 def test_the_most_confused_by_hand() -> None:
@@ -88,7 +77,7 @@ def test_the_most_confused_by_hand() -> None:
 
 
 def test_confused_classes_are_drawn_with_their_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = drawn(monkeypatch)
+    made = drawn(monkeypatch, text_cls.plots)
     cells = [[k, k, 1] for k in range(300)] + [[7, 250, 40], [250, 7, 20]]
     confusion(cells, [f"c{k}" for k in range(300)], tmp_path / "a.png")
     axis = made[0].axes[0, 0]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 from PIL import Image
 
 from tests import little_texts
+from tests.figures import drawn
 from tests.little_ddpm import TINY
 from tests.scripts import succeeds
 from training import plots
-from training.plots import NewFigure, new_figure, training_curves
+from training.plots import training_curves
 
 ROOT = Path(__file__).resolve().parents[1]
 _DRAW = """
@@ -45,13 +47,7 @@ def test_curves_of_the_figures_that_a_run_has(tmp_path: Path, monkeypatch: pytes
         {"step": 2, "split": "validation", "loss": 2.5, "fid": 7.0, "accuracy": 0.5},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    made: list[NewFigure] = []
-
-    def keep(*shape: int, **options: object) -> NewFigure:
-        made.append(new_figure(*shape, **options))
-        return made[-1]
-
-    monkeypatch.setattr(plots, "new_figure", keep)
+    made = drawn(monkeypatch, plots)
     training_curves(tmp_path / "metrics.jsonl", tmp_path / "a.png")
     training_curves(tmp_path / "metrics.jsonl", tmp_path / "b.png", ("loss", "mse", "fid"))
     names = [[axis.get_ylabel() for axis in drawing.axes[0]] for drawing in made]
@@ -68,9 +64,11 @@ def _all_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*ignored: object, **more: object) -> None:
         raise MemoryError("23 GB")
 
-    for module in ("training", "diffusion", "vision_bridge"):
+    # All are imported before the first is patched: they import these functions from one another.
+    modules = [import_module(f"{package}.plots") for package in ("training", "diffusion", "vision_bridge")]
+    for module in modules:
         for name in ("save_figure", "save_image"):
-            monkeypatch.setattr(f"{module}.plots.{name}", fail, raising=False)
+            monkeypatch.setattr(module, name, fail, raising=False)
 
 
 @pytest.mark.slow

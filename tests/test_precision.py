@@ -19,11 +19,12 @@ from files.tensors import read_tensors, read_weights, write_tensors
 from tests.policies import dtype_policy
 from tests.scripts import ROOT
 from tests.steps import take_steps
-from training.checkpoint import Checkpointer, State, fingerprint, load_weights, write_weights
+from training.checkpoint import Checkpointer, State
 from training.config import TaskConfig, TrainingConfig
 from training.config_files import from_json
 from training.draws import Place
 from training.job import Job
+from training.named_arrays import fingerprint, load_weights, write_weights
 from training.objectives import classification, seeded_call
 from training.optimizers import OPTIMIZERS, make_optimizer
 from training.options import overrides_of

@@ -16,6 +16,7 @@ from experiments.runs_text import aligned, best_of, duration, number
 from experiments.runs_watch import follow
 from files.errors import UserError
 from files.locks import alone, is_held
+from tests.figures import drawn
 from tests.little_runs import RESULT, everything, make, make_all, save, table
 from tests.scripts import ROOT, fails, succeeds
 from text_cls.baseline_config import BaselineConfig
@@ -168,14 +169,7 @@ def test_numbers_and_tables_are_written_as_elsewhere() -> None:
 
 
 def test_one_picture_of_several_runs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[plots.NewFigure] = []
-
-    def keep(*shape: int, **options: object) -> plots.NewFigure:
-        made.append(plots.NewFigure(*original(*shape, **options)))
-        return made[-1]
-
-    original = plots.new_figure
-    monkeypatch.setattr(plots, "new_figure", keep)
+    made = drawn(monkeypatch, plots)
     places = (make(tmp_path / "_$a$"), make(tmp_path / "b", (0.4, 0.3)), folder / "group" / "seed0")
     said = shown(RunsConfig(picture=tmp_path / "x.png"), *places)
     assert said.endswith(f"\nloss of 2 runs is in {tmp_path}/x.png; 1 have none")

@@ -11,7 +11,7 @@ import numpy as np
 
 from text_cls.encoding import Encoded
 from text_cls.vocabulary import PAD_ID
-from training.feed import Batches, Spec
+from training.feed import Batches, Spec, padded_rows
 
 Rows = int | Callable[[int], int]  # of a batch: a number, or padded length → number
 
@@ -62,18 +62,15 @@ def _plan(
     return [plan[i] for i in shuffle.permutation(len(plan))] if shuffle is not None else plan
 
 
-def _batch(encoded: Encoded, rows: np.ndarray, size: int, padded: int) -> Batch:
+def _batch(encoded: Encoded, rows: np.ndarray, size: int, length: int) -> Batch:
     """One batch of ``size`` rows, with filler if there are fewer."""
-    tokens = np.full((size, padded), PAD_ID, np.int32)
-    tokens[:, 0] = encoded.ids[0]  # the opening token, in filler too: attention over no token would be NaN
-    for place, row in enumerate(rows):
-        start, stop = encoded.offsets[row], encoded.offsets[row + 1]
-        tokens[place, : stop - start] = encoded.ids[start:stop]
     filler = size - len(rows)
+    own = [encoded.ids[encoded.offsets[row] : encoded.offsets[row + 1]] for row in rows]
+    own += [encoded.ids[:1]] * filler  # the opening token: attention over no token would be NaN
     label = np.zeros((size, *encoded.labels.shape[1:]), _label_dtype(encoded))
     label[: len(rows)] = encoded.labels[encoded.texts_of(rows)]
     return Batch(
-        tokens,
+        padded_rows(own, length, PAD_ID),
         label,
         np.pad(rows, (0, filler), constant_values=-1).astype(np.int32),
         np.pad(np.ones(len(rows), np.float32), (0, filler)),

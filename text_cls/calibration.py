@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
 
+from files.documents import is_number
+
 BINS = 15
 _FEWEST = 10  # claims in a bin
 SHARES = 20  # of the texts, in the curve of accuracy against coverage
@@ -90,7 +92,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def is_temperature(value: Any) -> bool:
     """Whether a value from a file is a possible temperature."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return is_number(value) and value > 0
 
 
 def _mean_logit_of_labels(logits: np.ndarray, labels: np.ndarray) -> float:

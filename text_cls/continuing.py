@@ -6,7 +6,7 @@ If the classes are the same, the run starts with the source's head too; otherwis
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from files.errors import UserError
 from text_cls.config import CleaningConfig
@@ -21,42 +21,12 @@ from training.backends import Placement
 from training.config_files import as_flags
 from training.options import Config
 from training.randomness import is_seed_state
-from training.run import Run
 from training.run_config import flags_of
 
-drop = continuing.drop
+Source = continuing.Source[Predictor]
 # Choices that may differ from the source's, because no weight depends on them.
 _FREE = {"dropout", "attention_dropout", "token_dropout", "head_dropout", "num_classes"}
 Own = TypeVar("Own", bound=WordTokeniser | SubwordTokeniser)
-
-
-class Source(NamedTuple):
-    """A finished run that a new run starts from.
-
-    Attributes:
-        run: its folder, which may have been removed since the new run began.
-        predictor: its vocabulary and weights.
-        fingerprint: of the weights.
-        is_new: whether the new run has not begun yet.
-    """
-
-    run: Path
-    predictor: Predictor
-    fingerprint: str
-    is_new: bool
-
-    def own_tokeniser(self, kind: type[Own]) -> Own:
-        """The source's tokeniser; raises UserError if it is of another kind."""
-        tokeniser = self.predictor.tokeniser
-        if not isinstance(tokeniser, kind):
-            raise UserError(f"--init_from={self.run} has another tokeniser; use the flags in its flags.txt")
-        return tokeniser
-
-    def cleaner(self, kind: type[WordTokeniser] | type[SubwordTokeniser], config: CleaningConfig) -> Cleaner:
-        """The source's cleaner; raises UserError if a flag differs from it."""
-        cleaner = self.own_tokeniser(kind).cleaner
-        check_same(self, config, cleaner.config, "cleaning steps")
-        return cleaner
 
 
 def read_source(run: Path | None, placement: Placement, run_dir: Path | str | None = None) -> Source | None:
@@ -73,15 +43,19 @@ def read_source(run: Path | None, placement: Placement, run_dir: Path | str | No
     return Source(run, Predictor.load(origin.folder, placement), origin.fingerprint, origin.is_new)
 
 
-def inputs_of(source: Source | None) -> dict[str, str]:
-    """The entry of ``data.json`` for the source's weights."""
-    return continuing.inputs_of(source and source.fingerprint)
+def own_tokeniser(source: Source, kind: type[Own]) -> Own:
+    """The source's tokeniser; raises UserError if it is of another kind."""
+    tokeniser = source.trained.tokeniser
+    if not isinstance(tokeniser, kind):
+        raise UserError(f"--init_from={source.run} has another tokeniser; use the flags in its flags.txt")
+    return tokeniser
 
 
-def keep(source: Source | None, run: Run) -> None:
-    """Copies the source into the folder of the new run."""
-    if source is not None:
-        continuing.keep(run, source.predictor.save)
+def own_cleaner(source: Source, kind: type[WordTokeniser] | type[SubwordTokeniser], config: CleaningConfig) -> Cleaner:
+    """The source's cleaner; raises UserError if a flag differs from it."""
+    cleaner = own_tokeniser(source, kind).cleaner
+    check_same(source, config, cleaner.config, "cleaning steps")
+    return cleaner
 
 
 def check_used(source: Source, config: Config, names: Iterable[str]) -> None:
@@ -122,7 +96,7 @@ def start_from(source: Source, predictor: Predictor) -> str:
     Raises:
         UserError: the models are of different kinds or shapes, or have different tokenisers.
     """
-    theirs = source.predictor
+    theirs = source.trained
     if type(theirs.config) is not type(predictor.config):
         raise UserError(f"--init_from={source.run} is a run of another task; use a run of the same task")
     check_same(source, predictor.config, theirs.config, "settings of the network")

@@ -16,7 +16,7 @@ from text_cls.bert import DENSE, add_lora, freeze, layerwise_rates
 from text_cls.checkpoint_writing import save_classifier, save_encoder, why_not_whole
 from text_cls.checkpoints import Checkpoint, load_encoder, load_pooler
 from text_cls.config import FineTuningConfig
-from text_cls.continuing import Source, inputs_of, read_source, seen_before, start_from
+from text_cls.continuing import Source, read_source, seen_before, start_from
 from text_cls.encoder_config import BertClassifierConfig, BertConfig
 from text_cls.encoder_families import FAMILIES
 from text_cls.objective import token_rates
@@ -28,6 +28,7 @@ from text_cls.published_classifier import head_for, load_head, own_fields
 from text_cls.task import TextJob
 from training.backends import Placement
 from training.config import TrainingConfig
+from training.continuing import inputs_of
 from training.evaluation import make_evaluator
 from training.job import Job, make_job
 from training.loop import fit
@@ -134,7 +135,7 @@ def _pooling_after(source: Source, config: FineTuningConfig, texts: PreparedText
             f"--encoder={config.encoder.encoder}: --init_from={source.run} has another encoder, whose vocabulary "
             f"and sizes are needed; use --encoder={theirs}"
         )
-    return source.predictor.config.pooling if config.model.pooling == "auto" else config.model.pooling
+    return source.trained.config.pooling if config.model.pooling == "auto" else config.model.pooling
 
 
 def _model_config(config: FineTuningConfig, texts: PreparedTexts) -> BertClassifierConfig:

@@ -22,7 +22,7 @@ from keras import ops
 from text_cls.batches import evaluation_rows
 from text_cls.ensemble import networks_of
 from text_cls.vocabulary import PAD_ID
-from training.feed import Batches, Spec
+from training.feed import Batches, Spec, filled_up, padded_rows
 from training.functions import with_gradient
 
 POINTS = (14, 32, 64, 128, 256)  # of the integral; 14 points and both ends of the line fill one batch of 16
@@ -163,20 +163,17 @@ def _batches(lines: Sequence[Line], numbers: Sequence[int], shares: np.ndarray, 
     def batches() -> Iterator[Points]:
         for length in np.unique(padded):
             rows = np.flatnonzero(np.repeat(padded == length, len(shares)))
-            for start in range(0, len(rows), rows_at(int(length))):
-                yield batch(rows[start : start + rows_at(int(length))], int(length))
+            size = rows_at(int(length))
+            for start in range(0, len(rows), size):
+                yield filled_up(batch(rows[start : start + size], int(length)), size)
 
     def batch(rows: np.ndarray, length: int) -> Points:
-        size = rows_at(length)
-        filled = np.pad(rows, (0, size - len(rows)), mode="edge")
-        own = [lines[numbers[row // len(shares)]] for row in filled]
-        tokens, baseline = np.full((2, size, length), PAD_ID, np.int32)
-        for place, line in enumerate(own):
-            tokens[place, : len(line.tokens)], baseline[place, : len(line.tokens)] = line.tokens, line.baseline
-        mask = np.pad(np.ones(len(rows), np.float32), (0, size - len(rows)))
-        share = shares[filled % len(shares)].astype(np.float32)
+        own = [lines[numbers[row // len(shares)]] for row in rows]
+        tokens = padded_rows([line.tokens for line in own], length, PAD_ID)
+        baseline = padded_rows([line.baseline for line in own], length, PAD_ID)
+        share = shares[rows % len(shares)].astype(np.float32)
         label = np.array([line.label for line in own], np.int32)
-        return Points(tokens, baseline, share, label, filled.astype(np.int32), mask)
+        return Points(tokens, baseline, share, label, rows.astype(np.int32), np.ones(len(rows), np.float32))
 
     text, one = Spec((None, None), "int32"), Spec((None,), "float32")
     return Batches(batches, Points(text, text, one, Spec((None,), "int32"), Spec((None,), "int32"), one), ahead=8)

@@ -16,7 +16,7 @@ from text_cls import report_files
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
 from text_cls.calibration import activated
 from text_cls.config import TextTaskConfig
-from text_cls.continuing import Source, drop, keep
+from text_cls.continuing import Source
 from text_cls.data import Splits
 from text_cls.encoding import Encoded
 from text_cls.fusion import Fusion, fuse
@@ -28,10 +28,12 @@ from text_cls.mislabelled import check_suspects, write_suspects
 from text_cls.objective import make_loss_fn, objective_of, token_rates
 from text_cls.predictor import Predictor
 from text_cls.preprocess import Corpus
+from text_cls.report_data import Answered
 from text_cls.report_text import MOST_LINES, as_text, whole
 from text_cls.scored_rows import TEST_ROWS
 from training.backends import Placement
 from training.config import TrainingConfig
+from training.continuing import drop, keep
 from training.dry_run import first_step
 from training.job import Job, make_job
 from training.loop import fit
@@ -160,15 +162,15 @@ class TextJob:
         result = run.finished(f"test_{self.labelling.headline}")
         if result is not None:
             drop(run)
-            draw(self, run, run.missing_picture, result)
+            draw(run, self.config, run.missing_picture, result)
             return result
         keep(self.source, run)
         self.source = None  # its weights have been copied: this frees memory for training
         before()
         result = self._train_and_report(run, export)
         drop(run)
-        report_files.explain_some(run, self)
-        draw(self, run, run.picture, result)
+        report_files.explain_some(run, self.config, self._tested())
+        draw(run, self.config, run.picture, result)
         page = f"{report_files.PAGE}, " if self.config.report else ""
         run.say(
             f"everything is in {run.path}: {page}result.json, report.json, report.txt, curves.png, "
@@ -203,9 +205,16 @@ class TextJob:
         write_text(run.path / "report.txt", whole(reports))
         result = result_of(self, reports, state, start)
         export()
-        report_files.keep(run, self)
+        report_files.keep(run, self.config, self._tested())
         run.write_json("result.json", result)
         return result
+
+    def _tested(self) -> report_files.Tested:
+        """The test split with the answers of the trained model."""
+        predictor, classes = self.predictor, self.splits.classes
+        probabilities = predictor.activated(self.logits["test"])
+        answered = Answered(self.splits.test, probabilities, predictor.thresholds, classes)
+        return report_files.Tested(answered, self.encoded["test"], predictor)
 
     @cached_property
     def linear(self) -> LinearFit | None:

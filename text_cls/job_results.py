@@ -10,6 +10,8 @@ from files.writing import write_text
 from text_cls import plots, report_files
 from text_cls.answers import predictions_csv
 from text_cls.calibration import activated
+from text_cls.config import TextTaskConfig
+from text_cls.labelling import labelling_of
 from text_cls.metrics import flat
 from text_cls.scored_rows import TEST_ROWS, write_scored
 from training.checkpoint import State
@@ -65,19 +67,19 @@ def write_predictions(job: "TextJob", folder: Path) -> None:
 
 
 def draw(
-    job: "TextJob", run: Run, picture: Callable[[str, Callable[[Path], None]], None], result: dict[str, Any]
+    run: Run, config: TextTaskConfig, picture: Callable[[str, Callable[[Path], None]], None], result: dict[str, Any]
 ) -> None:
     """The pictures that need no model, from the files of the run; ``picture`` is ``run.picture``, or draws only missing
     ones."""
-    metrics, shown = run.path / "metrics.jsonl", job.labelling.curves
-    picture("curves.png", lambda path: training_curves(metrics, path, shown))
+    labelling = labelling_of(config.data.multi_label)
+    picture("curves.png", lambda path: training_curves(run.path / "metrics.jsonl", path, labelling.curves))
     picture(
-        f"{job.labelling.picture}.png",
-        lambda path: job.labelling.draw(read_json(run.path / "report.json")["test"], path),
+        f"{labelling.picture}.png",
+        lambda path: labelling.draw(read_json(run.path / "report.json")["test"], path),
     )
     if "temperature" in result:  # versions before 0.7 fitted none
         picture(
             "calibration.png",
             lambda path: plots.calibration(read_json(run.path / "report.json")["test"]["calibration"], path),
         )
-    report_files.draw(run, job.config, picture)
+    report_files.draw(run, config, picture)

@@ -29,10 +29,10 @@ from text_cls.published_classifier import UNTOLD, is_published, read_published
 from text_cls.several_labels import UNFITTED, fit_thresholds
 from text_cls.tokenisers import PieceTokeniser, Tokeniser
 from training.backends import Placement
-from training.checkpoint import load_weights, write_weights
 from training.config import TrainingConfig
 from training.evaluation import make_evaluator
 from training.feed import Batches
+from training.named_arrays import load_weights, write_weights
 from training.options import today
 from training.placement import make_placement
 from training.session import precision, precision_now

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from files.documents import shown
+from files.documents import is_number, shown
 from text_cls.calibration import is_temperature
 from text_cls.config import DataConfig
 from text_cls.length_config import MAX_WINDOWS, TRUNCATIONS, WINDOWS
@@ -61,6 +61,6 @@ def _check_labels(multi_label: Any, thresholds: Any, num_classes: int) -> None:
         return
     if not isinstance(thresholds, list) or len(thresholds) != num_classes:
         raise ValueError(f"thresholds are {shown(thresholds)}, and there are {num_classes} classes")
-    wrong = [t for t in thresholds if not isinstance(t, int | float) or isinstance(t, bool) or not 0 <= t <= 1]
+    wrong = [t for t in thresholds if not is_number(t) or not 0 <= t <= 1]
     if wrong:
         raise ValueError(f"thresholds have {shown(wrong[0])} among them")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from files.artefacts import CONFIG
-from files.documents import read_object, shown
+from files.documents import is_number, read_object, shown
 from files.errors import UserError
 from text_cls.calibration import is_temperature
 from text_cls.checkpoints import Checkpoint, load_encoder, read_checkpoint
@@ -85,7 +85,7 @@ def read_head(checkpoint: Checkpoint) -> Head:
     dropout = about.get(form.dropout)
     if dropout is None:
         dropout = checkpoint.config.dropout if form.default is None else form.default
-    if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout < 1:
+    if not is_number(dropout) or not 0 <= dropout < 1:
         raise UserError(f"{path}: {form.dropout} is {shown(dropout)}; a number from 0 to below 1 is needed")
     own = own_fields(checkpoint)
     thresholds = _thresholds(path, own, len(classes)) if multi_label else None
@@ -162,7 +162,7 @@ def _thresholds(path: Path, own: dict[str, Any], count: int) -> np.ndarray:
     if not isinstance(found, list) or len(found) != count:
         raise UserError(f"{path}: thresholds are {shown(found)}, and there are {count} classes")
     for value in found:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        if not is_number(value) or not 0 <= value <= 1:
             raise UserError(f"{path}: thresholds have {shown(value)} among them; a probability is needed")
     return np.array(found, np.float64)
 
@@ -242,7 +242,7 @@ def read_published(folder: Path, join_fields: str = "") -> Published:
     if side not in ("left", "right"):
         raise UserError(f"{path}: truncation_side is {shown(side)}; left or right is needed")
     most = min(checkpoint.config.max_positions, _LONGEST)
-    if isinstance(longest, int | float) and not isinstance(longest, bool) and 3 <= longest <= 2**20:
+    if is_number(longest) and 3 <= longest <= 2**20:
         most = min(checkpoint.config.max_positions, int(longest))
     if most < 3:
         raise UserError(f"{folder}: the encoder has {most} positions; a text needs three")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from text_cls.report_page import write_page
 from text_cls.report_sections import MOST_POINTS, PLACES
 from training.page import PAGE
 from training.run import Run
-
-if TYPE_CHECKING:
-    from text_cls.job import TextJob
 
 POOLED = "pooled.npz"
 _SOURCES = ("result.json", "report.json", SUSPECTS, EXPLAINED, PLACES)  # the page also depends on the pictures
@@ -39,14 +36,6 @@ class Tested(NamedTuple):
     encoded: Encoded
     predictor: Predictor
 
-    @classmethod
-    def by(cls, job: "TextJob") -> Self:
-        """From a job whose model is trained and whose test texts are scored."""
-        predictor = job.predictor
-        probabilities = predictor.activated(job.logits["test"])
-        answered = Answered(job.splits.test, probabilities, predictor.thresholds, job.splits.classes)
-        return cls(answered, job.encoded["test"], predictor)
-
     def pooled(self, rows: np.ndarray) -> Pooled:
         """The vectors of some of the texts."""
         predictor, encoded = self.predictor, self.encoded.take(rows)
@@ -54,9 +43,8 @@ class Tested(NamedTuple):
         return Pooled(principal(vectors), rows, encoded.labels, self.answered.likeliest[rows])
 
 
-def keep(run: Run, job: "TextJob") -> None:
+def keep(run: Run, config: TextTaskConfig, tested: Tested) -> None:
     """Writes the data that the page needs from the model and the texts; nothing with --noreport."""
-    config, tested = job.config, Tested.by(job)
     if not config.report:
         return
     rows = drawn_rows(len(tested.encoded), config.tsne, config.seed)
@@ -76,16 +64,15 @@ def _why_no_tsne(answered: Answered, rows: np.ndarray) -> str:
     return f"no t-SNE of {len(rows)} test texts: it needs five" if 0 < len(rows) < FEWEST else ""
 
 
-def explain_some(run: Run, job: "TextJob") -> None:
+def explain_some(run: Run, config: TextTaskConfig, tested: Tested) -> None:
     """Explains a few answers. This needs the model, so a run that was killed before has no explanations."""
-    if not job.config.report:
+    if not config.report:
         return
-    answered = Tested.by(job).answered
-    rows = to_explain(answered)
+    answered, rows = tested.answered, to_explain(tested.answered)
 
     def write(path: Path) -> None:
         texts, classes = [answered.texts.fields[row] for row in rows], answered.likeliest[rows].tolist()
-        run.write_json(path.name, explained(answered, rows, explain(job.predictor, texts, classes)))
+        run.write_json(path.name, explained(answered, rows, explain(tested.predictor, texts, classes)))
 
     if rows:
         run.picture(EXPLAINED, write)

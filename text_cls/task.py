@@ -8,7 +8,7 @@ from files.download import cache_of
 from files.errors import UserError
 from text_cls.class_weights import margin_weights
 from text_cls.config import ClassifierConfig
-from text_cls.continuing import Source, check_used, inputs_of, read_source, seen_before, start_from
+from text_cls.continuing import Source, check_used, own_cleaner, own_tokeniser, read_source, seen_before, start_from
 from text_cls.corpora import CorpusCache, clean_splits
 from text_cls.data import check_joined, load
 from text_cls.encoding import Encoded
@@ -20,6 +20,7 @@ from text_cls.preprocess import Corpus
 from text_cls.tokenisers import TOKENISERS
 from text_cls.transformer_config import SIZES, size_for
 from training.backends import Placement
+from training.continuing import inputs_of
 from training.run import Run
 from training.session import session
 
@@ -60,14 +61,14 @@ def _prepare(config: ClassifierConfig, placement: Placement, run_dir: Path | str
     source = read_source(config.init_from, placement, run_dir)
     if source is not None:
         check_used(source, config, [field.name for field in dataclasses.fields(config.vocabulary)])
-    cleaner = kind.cleaner_of(config.cleaning) if source is None else source.cleaner(kind, config.cleaning)
+    cleaner = kind.cleaner_of(config.cleaning) if source is None else own_cleaner(source, kind, config.cleaning)
     splits, corpora = clean_splits(
         load(config.data, config.seed, cache), cleaner, CorpusCache(cache, write), config.data.skip_bad_rows
     )
     if source is None:
         tokeniser = kind.build(corpora["train"], cleaner, config.vocabulary, config.length)
     else:
-        tokeniser = dataclasses.replace(source.own_tokeniser(kind), **dataclasses.asdict(config.length))
+        tokeniser = dataclasses.replace(own_tokeniser(source, kind), **dataclasses.asdict(config.length))
     encoded = {name: tokeniser.encode(corpora[name], texts.labels) for name, texts in splits.parts().items()}
     config, size = _sized(config, len(corpora["train"].ids), source)
     model = dataclasses.replace(
@@ -81,7 +82,7 @@ def _prepare(config: ClassifierConfig, placement: Placement, run_dir: Path | str
         config.data.multi_label,
     )  # fmt: skip
     started = () if source is None else (start_from(source, predictor), *seen_before(source, splits))
-    if source is not None and source.predictor.linear is not None:
+    if source is not None and source.trained.linear is not None:
         started += ("the source's linear models are not continued: new ones are fitted on these texts",)
     return TextJob(
         config, splits, encoded, predictor, placement, started=started, source=source, size=size, corpora=corpora,
@@ -100,7 +101,7 @@ def _sized(config: ClassifierConfig, words: int, source: Source | None) -> tuple
     chosen = SIZES[name]._asdict()
     epochs = chosen.pop("num_epochs")
     if source is not None:
-        chosen = {field: getattr(source.predictor.config, field) for field in chosen}
+        chosen = {field: getattr(source.trained.config, field) for field in chosen}
     chosen |= config.size.given()
     training = config.training
     if training.num_epochs is None:

@@ -46,14 +46,21 @@ def _initializer(name: str) -> Any:
     return FanAverage() if name == "glorot_uniform" else name
 
 
-def _shape_of_first(shape: Any, queries: int | None) -> Any:
-    """[B, T, D] → the shape of the first ``queries`` tokens; None: of all tokens."""
-    tokens = shape[1] if queries is None else queries if shape[1] is None else min(queries, shape[1])
-    return (shape[0], tokens, shape[2])
+class _OfFirst:
+    """The output of a layer [B, T, D] → the first ``queries`` tokens; None: all tokens."""
+
+    compute_dtype: Any
+
+    def compute_output_shape(self, x_shape: Any, bias_shape: Any = None, queries: int | None = None) -> Any:
+        length = x_shape[1]
+        return (x_shape[0], length if queries is None else min(queries, length or queries), x_shape[2])
+
+    def compute_output_spec(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
+        return keras.KerasTensor(self.compute_output_shape(x.shape, None, queries), dtype=self.compute_dtype)
 
 
 @register
-class SelfAttention(layers.Layer):
+class SelfAttention(_OfFirst, layers.Layer):
     """Multi-head scaled dot-product self-attention with one fused query-key-value product (Eq. 1, Vaswani et al.)."""
 
     def __init__(
@@ -95,19 +102,13 @@ class SelfAttention(layers.Layer):
         x = ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], parts, self.num_heads, depth))
         return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), parts, axis=0)
 
-    def compute_output_shape(self, x_shape: Any, bias_shape: Any = None, queries: int | None = None) -> Any:
-        return _shape_of_first(x_shape, queries)
-
-    def compute_output_spec(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
-        return keras.KerasTensor(_shape_of_first(x.shape, queries), dtype=self.compute_dtype)
-
     def get_config(self) -> dict[str, Any]:
         names = ("num_heads", "dropout", "out_initializer")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @register
-class EncoderBlock(layers.Layer):
+class EncoderBlock(_OfFirst, layers.Layer):
     """Self-attention and a feed-forward net, each with a residual and a layer norm before (pre) or after (post)."""
 
     def __init__(
@@ -163,12 +164,6 @@ class EncoderBlock(layers.Layer):
             else:
                 x = norm(kept + drop(branch(x), training=training))
         return x
-
-    def compute_output_shape(self, x_shape: Any, bias_shape: Any = None, queries: int | None = None) -> Any:
-        return _shape_of_first(x_shape, queries)
-
-    def compute_output_spec(self, x: Any, bias: Any, training: bool = False, queries: int | None = None) -> Any:
-        return keras.KerasTensor(_shape_of_first(x.shape, queries), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         names = ("num_heads", "ffn_width", "dropout", "attention_dropout", "norm", "activation", "norm_epsilon")

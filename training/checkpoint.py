@@ -9,7 +9,7 @@ they need no entry.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,10 @@ import keras
 import numpy as np
 
 from files.errors import UserError
-from files.tensors import check_finite, read_tensors, write_tensors
+from files.tensors import read_tensors, write_tensors
 from files.writing import move_whole
 from training.hosts import hosts
-from training.named_arrays import Tensors, assign, named_values, named_variables
+from training.named_arrays import Tensors, assign, fingerprint, named_values, named_variables
 from training.optimizers import Optimizer
 
 
@@ -219,31 +219,6 @@ class Checkpointer:
             )
         assign(path, "model", {name: variable for name, variable in own.items() if name not in fixed}, tensors)
         self._fixed = digests
-
-
-def write_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
-    """Writes a model's variables without the states of seed generators, which never change."""
-    write_tensors(path, named_values("model", named_variables(variables)), {})
-
-
-def load_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
-    """Loads a model's variables from a file that ``Checkpointer`` or ``write_weights`` wrote.
-
-    Raises:
-        UserError: the file is missing, damaged, of another model, or has numbers that are not finite.
-    """
-    tensors = read_tensors(path)[0]
-    check_finite(path, tensors)
-    assign(path, "model", named_variables(variables), tensors)
-
-
-def fingerprint(variables: Sequence[keras.Variable], about: str = "") -> str:
-    """SHA-256 of ``about`` and the variables' values, in their order."""
-    digest = hashlib.sha256(about.encode())
-    for variable in variables:
-        array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
-        digest.update(array.reshape(-1).view(np.uint8).data)  # as bytes, because Python has no bfloat16
-    return digest.hexdigest()
 
 
 def _digest(variable: keras.Variable) -> str:

@@ -4,9 +4,9 @@ The new run keeps a copy of the source until it is finished, so that the source 
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from files.artefacts import CONFIG
 from files.documents import file_sha256, read_object
@@ -18,17 +18,35 @@ from training.run_config import read_own
 START = "start"  # the copy of the source in the folder of the new run
 
 
-class Origin(NamedTuple):
+class Savable(Protocol):
+    """A trained model with all that belongs to it."""
+
+    def save(self, folder: Path) -> None:
+        """Writes it into ``folder``."""
+
+
+Trained = TypeVar("Trained", bound=Savable)
+
+
+class Source(NamedTuple, Generic[Trained]):
     """A finished run that a new run starts from.
 
     Attributes:
         run: its folder, which may have been removed since the new run began.
-        folder: of its model.
+        trained: its model.
         fingerprint: of its file of weights.
         is_new: whether the new run has not begun yet.
     """
 
     run: Path
+    trained: Trained
+    fingerprint: str
+    is_new: bool
+
+
+class Origin(NamedTuple):
+    """Where the model of a ``Source`` is; the other attributes are those of ``Source``."""
+
     folder: Path
     fingerprint: str
     is_new: bool
@@ -54,23 +72,23 @@ def find_origin(run: Path, weights: str, run_dir: Path | str | None = None) -> O
     if run_dir is not None and before is not None and not folder.exists():
         own = [Path(run_dir) / name for name in (START, "model")]
         folder = next((folder for folder in own if (folder / CONFIG).exists()), folder)
-        return Origin(run, folder, str(before), False)
+        return Origin(folder, str(before), False)
     if not (folder / CONFIG).is_file():
         raise UserError(f"--init_from={run}: no trained model there (model/{CONFIG} is missing)")
     if not (folder / weights).is_file():
         raise UserError(f"--init_from={run}: its training has not ended; finish it, or start from another run")
-    return Origin(run, folder, file_sha256(folder / weights), before is None)
+    return Origin(folder, file_sha256(folder / weights), before is None)
 
 
-def inputs_of(fingerprint: str | None) -> dict[str, str]:
-    """The entry of ``data.json`` for the source's weights; ``fingerprint`` is None without a source."""
-    return {} if fingerprint is None else {"init_from": fingerprint}
+def inputs_of(source: Source[Any] | None) -> dict[str, str]:
+    """The entry of ``data.json`` for the source's weights."""
+    return {} if source is None else {"init_from": source.fingerprint}
 
 
-def keep(run: Run, save: Callable[[Path], None]) -> None:
-    """Saves a copy of the source into the folder of the new run, by ``save``."""
-    if not (run.path / START / CONFIG).exists():
-        save(run.path / START)
+def keep(source: Source[Any] | None, run: Run) -> None:
+    """Saves a copy of the source into the folder of the new run."""
+    if source is not None and not (run.path / START / CONFIG).exists():
+        source.trained.save(run.path / START)
 
 
 def drop(run: Run) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
@@ -65,6 +65,14 @@ def endless(
             arrays = draw(epoch)
             batch = [np.concatenate([part, array[:place]]) for part, array in zip(batch, arrays, strict=True)]
         yield batch
+
+
+def padded_rows(rows: Sequence[Any], length: int, value: int) -> np.ndarray:
+    """Rows of token ids, each of at most ``length`` → [N, length] int32, padded on the right with ``value``."""
+    tokens = np.full((len(rows), length), value, np.int32)
+    for own, row in zip(tokens, rows, strict=True):
+        own[: len(row)] = row
+    return tokens
 
 
 def filled_up(batch: Any, multiple: int) -> Any:

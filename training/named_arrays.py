@@ -1,5 +1,6 @@
-"""Variables of a model or an optimizer ↔ arrays by name, as files keep them."""
+"""Variables of a model or an optimizer ↔ arrays by name, as files keep them; a fingerprint of their values."""
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 
 from files.errors import UserError
+from files.tensors import check_finite, read_tensors, write_tensors
 from training.randomness import is_seed_state
 
 Tensors = dict[str, np.ndarray]
@@ -55,6 +57,31 @@ def assign(path: Path, prefix: str, named: dict[str, keras.Variable], tensors: T
         )
     for name, variable in named.items():
         variable.assign(found[name])
+
+
+def write_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
+    """Writes a model's variables without the states of seed generators, which never change."""
+    write_tensors(path, named_values("model", named_variables(variables)), {})
+
+
+def load_weights(path: Path, variables: Sequence[keras.Variable]) -> None:
+    """Loads a model's variables from a file that ``Checkpointer`` or ``write_weights`` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, of another model, or has numbers that are not finite.
+    """
+    tensors = read_tensors(path)[0]
+    check_finite(path, tensors)
+    assign(path, "model", named_variables(variables), tensors)
+
+
+def fingerprint(variables: Sequence[keras.Variable], about: str = "") -> str:
+    """SHA-256 of ``about`` and the variables' values, in their order."""
+    digest = hashlib.sha256(about.encode())
+    for variable in variables:
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        digest.update(array.reshape(-1).view(np.uint8).data)  # as bytes, because Python has no bfloat16
+    return digest.hexdigest()
 
 
 def _of_prefix(prefix: str, tensors: Tensors) -> Tensors:

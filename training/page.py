@@ -6,7 +6,6 @@ the content into HTML.
 
 import base64
 import io
-import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from files.documents import read_text
+from files.documents import is_number, read_text
 from files.limits import check_regular
 from training.names import MOST, one_line
 from training.page_style import STYLE
@@ -132,7 +131,7 @@ def number(value: Any, form: str = ".4f") -> str:
     """A figure; a dash for anything but a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–"
-    return f"{value:{form}}" if math.isfinite(value) else "no number"
+    return f"{value:{form}}" if is_number(value) else "no number"
 
 
 class Column(NamedTuple):

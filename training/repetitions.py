@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from files.documents import is_number
 from files.writing import write_text
 from training.names import one_line
 
@@ -80,7 +81,7 @@ class Cell(NamedTuple):
 
 def figures_of(result: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers of a ``result.json`` without the seed, and the seconds of a step if they can be computed."""
-    numbers = {name: float(value) for name, value in result.items() if _is_number(value) and name != "seed"}
+    numbers = {name: float(value) for name, value in result.items() if is_number(value) and name != "seed"}
     if numbers.get("steps", 0) > 0 and "train_seconds" in numbers:
         numbers.setdefault(PER_STEP, numbers["train_seconds"] / numbers["steps"])
     return numbers
@@ -225,11 +226,3 @@ def _difference_text(mean: Mean | None, digits: int) -> str:
 def _number(value: float, digits: int, sign: str = "") -> str:
     """.9750, +12,345: without the zero before the point, as in the other tables."""
     return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign},.{digits}f}")
-
-
-def _is_number(value: Any) -> bool:
-    """Whether the value is a finite number; an integer may be too large for a float."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False

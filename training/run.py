@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from filelock import Timeout
 
-from files.documents import read_object, write_json
+from files.documents import is_number, read_object, write_json
 from files.errors import Interrupted, UserError
 from files.limits import check_regular
 from files.locks import alone, is_taken
@@ -172,7 +171,7 @@ class Run:
             result = read_object(path)
         except UserError as error:
             raise UserError(f"{error}; {remedy}") from error
-        lacking = [name for name in figures if not _is_number(result.get(name))]
+        lacking = [name for name in figures if not is_number(result.get(name))]
         if lacking:
             raise UserError(f"{path}: damaged: no {lacking[0]} in it; {remedy}")
         return result
@@ -281,10 +280,6 @@ def version() -> str:
 
 def _taken(path: Path) -> str:
     return f"--run_dir={path} is in use by another process; wait for its end, or choose another folder"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _short(value: float) -> str:

@@ -4,7 +4,6 @@ A folder may be incomplete, damaged or no run folder; ``Seen.problems`` lists wh
 """
 
 import json
-import math
 import os
 import re
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from files.documents import parse_json, read_object, read_text
+from files.documents import is_number, parse_json, read_object, read_text
 from files.errors import UserError
 from files.locks import is_held
 
@@ -225,7 +224,7 @@ def _best(
     found = [line for line in validation if line["step"] == (kept.get("best_step") or result.get("best_step"))]
     if not found:
         return None
-    figures = {name: value for name, value in found[-1].items() if name not in ("step", "split") and _is_number(value)}
+    figures = {name: value for name, value in found[-1].items() if name not in ("step", "split") and is_number(value)}
     score, wanted = kept.get("best"), flags.get("select", "")
     if score is not None:
         equal = [name for name, value in figures.items() if abs(value) == abs(score)]
@@ -280,8 +279,4 @@ def differing(runs: Sequence[Seen]) -> dict[str, list[str]]:
 
 def curve_of(run: Seen, figure: str) -> list[tuple[int, float]]:
     """(step, value) of a figure on the validation rows."""
-    return [(line["step"], line[figure]) for line in run.validation if _is_number(line.get(figure))]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return [(line["step"], line[figure]) for line in run.validation if is_number(line.get(figure))]

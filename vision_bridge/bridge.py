@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
 
 from files.arrays import GrowingArray
 from training.backends import Placement
-from training.checkpoint import fingerprint
 from training.functions import compiled
+from training.named_arrays import fingerprint
 from training.progress import Progress
 from training.session import precision_now
 from training.shared_arrays import Filling, filling
@@ -117,6 +117,12 @@ class Maps(NamedTuple):
     alone: bool = True
     statistics: MapStatistics | None = None
 
+    @classmethod
+    def of_images(cls, config: BridgeConfig, network: Network, images: Stage, z: Normalization) -> Self:
+        """Maps that are not stored."""
+        by = partial(make_maps_of, normalization=z, enlarge=config.enlarge, pool=config.map_pool)
+        return cls(network, images, by, by(network.model), map_shape(network.model, config.map_pool), cached=False)
+
     def remove(self) -> None:
         """Deletes the maps from the cache."""
         if self.cached:
@@ -187,24 +193,24 @@ class Bridge:
         """The frozen maps of every image."""
         config, chosen, model = self.config, self.config.chosen, network.model
         z = self.normalization
-        by = partial(make_maps_of, normalization=z, enlarge=config.enlarge, pool=config.map_pool)
-        maps_of, shape = by(model), map_shape(model, config.map_pool)
+        maps = Maps.of_images(config, network, self.images, z)
         depends_on = {"images": self.images.key, "weights": network.fingerprint(),
                       "enlarge": config.enlarge, "pool": config.map_pool, "normalization": list(z),
                       "precision": precision_now()}  # fmt: skip
         statistics = None
         if config.head_of(network.extractor).map_norm or config.map_storage == "int8":
-            statistics = self._statistics(maps_of, depends_on | {"bn_mode": chosen.bn_mode})
+            statistics = self._statistics(maps.maps_of, depends_on | {"bn_mode": chosen.bn_mode})
         by_batch = chosen.z_norm == "batch" or (chosen.bn_mode == "batch" and has_norms(model))
+        maps = maps._replace(alone=not by_batch, statistics=statistics)
         if by_batch or config.map_storage == "none":
-            return Maps(network, self.images, by, maps_of, shape, False, not by_batch, statistics)
+            return maps
 
-        packing = PACKINGS[config.map_storage](statistics or MapStatistics.neutral(shape.channels))
-        stream = make_stream(maps_of, packing, self.placement)
+        packing = PACKINGS[config.map_storage](statistics or MapStatistics.neutral(maps.shape.channels))
+        stream = make_stream(maps.maps_of, packing, self.placement)
 
         def fill(split: str, file: Filling) -> None:
             images = self.images.arrays[split]
-            print(f"{model.name} maps of {len(images):,} {split} images, {'×'.join(map(str, shape))}", flush=True)
+            print(f"{model.name} maps of {len(images):,} {split} images, {'×'.join(map(str, maps.shape))}", flush=True)
             progress = Progress(len(images), "image", file.done)
             fill_maps(stream, images, file, config.training.batch_size, progress.update)
 
@@ -213,8 +219,8 @@ class Bridge:
             error = float(np.sqrt(np.mean(np.square(statistics.error))))
             print(f"maps as int8: rounded by {error:.3f} deviations of a map (root mean square)", flush=True)
             depends_on |= {"statistics": key_of([value.tolist() for value in statistics])}
-        stage = self._files.stage("maps", depends_on, self.images.arrays, shape, packing.dtype, fill, filling)
-        return Maps(network, stage, by, packing.unpack, shape, cached=True, statistics=statistics)
+        stage = self._files.stage("maps", depends_on, self.images.arrays, maps.shape, packing.dtype, fill, filling)
+        return maps._replace(x=stage, maps_of=packing.unpack, cached=True)
 
     def learning(self, maps: Maps) -> Maps:
         """The same maps, which must not be cached ones, by a copy of the extractor whose convolutions learn."""

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +28,7 @@ from vision_bridge.config import BridgeConfig, ProbingConfig
 from vision_bridge.goals import Goal, make_goal
 from vision_bridge.images import Normalization
 from vision_bridge.layout import Layout
-from vision_bridge.maps import make_maps_of, map_shape
+from vision_bridge.maps import map_shape
 from vision_bridge.probing import named, probes
 from vision_bridge.storage import MapStatistics
 from vision_bridge.weights import set_random_weights
@@ -282,10 +281,7 @@ def _job_on_random_images(
     channels = (3,) if config.channels == "groups" else ()  # any number of groups costs the same
     images = np.random.default_rng(0).standard_normal((rows, config.height, config.width, *channels), np.float32)
     z = Normalization(0, 1, config.chosen.z_norm == "batch")
-    by = partial(make_maps_of, normalization=z, enlarge=config.enlarge, pool=config.map_pool)
-    shape = map_shape(network.model, config.map_pool)
-    neutral = MapStatistics.neutral(shape.channels)
-    x = Stage("", dict.fromkeys(SPLITS, images))
-    maps = Maps(network, x, by, by(network.model), shape, cached=False, statistics=neutral)
+    maps = Maps.of_images(config, network, Stage("", dict.fromkeys(SPLITS, images)), z)
+    maps = maps._replace(statistics=MapStatistics.neutral(maps.shape.channels))
     features = Features({}, dict.fromkeys(SPLITS, np.zeros(rows, np.int32)), classes, "", ())
     return make_head_job(Bridge(config, features, Path(), placement), maps, training, seed).job

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from files.errors import UserError
+from training.feed import padded_rows
 from training.functions import compiled
 from vision_bridge.llama.model import LlamaVision, causal
 from vision_bridge.llama.text import Pair, Position, Seen
@@ -86,9 +87,7 @@ def generate(
             f"prompts of {lengths.min()} to {lengths.max()} tokens and {most} new ones: at least one is needed, and "
             f"all must fit into {config.text.positions:,} positions"
         )
-    tokens = np.full((len(prompts), lengths.max()), config.pad_token, np.int32)
-    for row, prompt in zip(tokens, prompts, strict=True):
-        row[: len(prompt)] = prompt
+    tokens = padded_rows(prompts, lengths.max(), config.pad_token)
     logits, state = _start(model, tokens, lengths, -(-(lengths.max() + most) // _PLACES) * _PLACES, sight)
     step = step or compiled_step(model)
     ended = np.zeros(len(prompts), bool)

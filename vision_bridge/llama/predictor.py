@@ -13,7 +13,7 @@ from files.artefacts import artefact_digest, read_artefact, write_artefact
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 from training.backends import Placement
-from training.checkpoint import fingerprint
+from training.named_arrays import fingerprint
 from vision_bridge.llama.checkpoint import load_checkpoint, read_config, save_checkpoint
 from vision_bridge.llama.digits import byte_tokeniser
 from vision_bridge.llama.generation import Choose, Sight, generate, greedy

@@ -8,13 +8,13 @@ import numpy as np
 
 from files.download import cache_of
 from training.backends import Placement
-from training.checkpoint import fingerprint
 from training.config import TrainingConfig
 from training.dry_run import first_step
 from training.evaluation import make_evaluator
 from training.figures import Cost
 from training.job import Figures, Job, make_job
 from training.loop import fit
+from training.named_arrays import fingerprint
 from training.randomness import seeded
 from training.run import Run
 from training.session import session
