@@ -149,7 +149,7 @@ def _samplers(run: Found) -> list[str]:
     if run.progress:
         return []
     if not run.samplers:
-        return [page.note(f"{SAMPLERS}/samplers.json is missing: a run with --report writes it at its end.")]
+        return [page.note(f"{SAMPLERS}/samplers.json is not there: a run with --report writes it at its end.")]
     grids = run.samplers["grids"]
     asked = sorted({grid["at_most"] for grid in grids})
     columns = [Column("sampler", "name", False), *(Column(f"{most} evaluations", str(most), False) for most in asked)]
@@ -177,7 +177,7 @@ def _nearest(run: Found) -> list[str]:
     if run.progress:
         return []
     if run.pairs is None:
-        return [page.note(f"{NEAREST} is missing: a run with --report writes it at its end.")]
+        return [page.note(f"{NEAREST} is not there: a run with --report writes it at its end.")]
     pairs, items = run.pairs, []
     for k in range(len(pairs.sample)):
         both = plots.tiled(np.stack([pairs.pixels[k], pairs.train[k]]), 2)

@@ -157,7 +157,7 @@ def test_other_answers_than_evaluation_leave_nothing(
 ) -> None:
     command = ["export_text", f"--run_dir={run}", f"--out={tmp_path}/out", "--onnx=false"]
     for change, message in (
-        (lambda p: p + np.float32(2e-4), "largest difference of a probability is 2.0e-04, 0.0001 is allowed"),
+        (lambda p: p + np.float32(2e-4), "largest difference of a probability is 2.0e-04; at most 0.0001 is allowed"),
         (lambda p: p * np.nan, "is nan"),
     ):
         _fake(monkeypatch, change)

@@ -84,7 +84,7 @@ REFUSED: list[tuple[dict, list[str], str]] = [
     ({"variation": ("x: dropout=0",)}, [], "train_text, x: unexpected argument 'dropout=0'"),
     ({"variation": ("x: --data_path",)}, [], "train_text, x: .*data_path"),
     ({"variation": ("x: --patience=3 --select=",)}, [], "train_text, x: --patience=3 needs --select"),
-    ({"variation": ("x: --seed=3",)}, [], "train_text, x: --seed is not for a single run: --seeds"),
+    ({"variation": ("x: --seed=3",)}, [], "train_text, x: --seed is not for a single run: set it by --seeds"),
     ({"vary": ("run_dir=a|b",)}, [], "--run_dir is not for a single run"),
     ({}, ["--seed=3"], "train_text, the flags behind --: --seed is not"),
     ({}, ["--nodry_run"], "the flags behind --: --dry_run is not"),

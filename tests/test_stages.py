@@ -96,7 +96,7 @@ def test_the_picture_of_stages_and_the_names_of_its_figures(tmp_path: Path) -> N
 def test_layers_are_probed_only_where_images_do_not_depend_on_one_another() -> None:
     ProbingConfig(probe_layers=True).check_stages(Choices())
     for chosen in (Choices(z_norm="batch"), Choices(bn_mode="batch")):
-        with pytest.raises(UserError, match="depends on the batch"):
+        with pytest.raises(UserError, match="do not depend on the batch"):
             ProbingConfig(probe_layers=True).check_stages(chosen)
         ProbingConfig().check_stages(chosen)
     with pytest.raises(UserError, match="--probe_layers with --noprobes"):

@@ -80,7 +80,10 @@ def test_how_many_points_a_perplexity_needs() -> None:
     check_perplexity(13, 4.0)
     check_perplexity(5, 1.25)
     for count, perplexity, most in ((12, 4.0, 3), (100, 1.0, 33), (6, 2.0, 1), (0, 2.0, 0)):
-        with pytest.raises(UserError, match=f"^{count} features are too few for .* {perplexity:g}: .* most {most}$"):
+        with pytest.raises(
+            UserError,
+            match=f"^{count} features are too few for a perplexity of {perplexity:g}, .*: use at most {most}$",
+        ):
             check_perplexity(count, perplexity)
         with pytest.raises(UserError, match="too few"):
             affinities(np.zeros((count, count)), perplexity)
