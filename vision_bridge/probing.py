@@ -109,8 +109,11 @@ def fit_probes(goal: Goal, arrays: Arrays, labels: Arrays, seed: int, hidden: bo
 
 
 def features_probes(run: Run, bridge: Bridge, seed: int, hidden: bool) -> dict[str, Probe]:
-    """Simple models on the features; with ``hidden``, ``probes`` finds their figures in the run folder."""
-    features = bridge.features
+    """Simple models on the features; with ``hidden``, ``probes`` finds their figures in the run folder.
+
+    What an earlier call left there is not fitted again, but for the linear model, whose answers are needed.
+    """
+    features, hidden = bridge.features, hidden and "features" not in (run.read_json(PROBES) or {})
     goal = make_goal(features.classes, features.labels["train"])
     run.say(f"simple models on features, {features.arrays['train'].shape[1]}")
     fitted = fit_probes(goal, features.arrays, features.labels, seed, hidden)
