@@ -4,8 +4,9 @@
     KERAS_BACKEND=jax python -m benchmarks.attention --dtype=bfloat16 --batch=64 --heads=12 --depth=64 --lengths=128,512
 
 Every row of a batch is a text of at least half the length, then padding. Both forms are compiled, and timed twice: the
-answer alone, and the answer with the gradients of q, k and v. Each line says which form ``text_cls.attention`` uses
-here for such a call; a gradient counts as training that drops nothing. On a GPU, run it alone: JAX takes its memory.
+answer alone, and the answer with the gradients of q, k and v. Each line says which form ``text_cls.layers.attention``
+uses here for such a call; a gradient counts as training that drops nothing. On a GPU, run it alone, as JAX takes its
+memory.
 """
 
 import os
@@ -66,7 +67,7 @@ def measure(length: int) -> None:
     """Prints one line of results for each of answer and gradient."""
     from keras import ops
 
-    from text_cls import attention
+    from text_cls.layers import attention
     from training.dropout import Dropout
 
     rng = np.random.default_rng(0)

@@ -39,17 +39,17 @@ BATCH, CLASSES = 32, 4
 
 def _folder() -> Path:
     from files.download import default_cache
-    from text_cls.checkpoints import resolve
+    from text_cls.encoders.checkpoints import resolve
 
     return resolve("minilm", default_cache())
 
 
 def prepare(path: Path) -> None:
     """Encodes the texts once, the same ids for every side."""
-    from text_cls.checkpoints import read_checkpoint
     from text_cls.config import DataConfig
-    from text_cls.data import draw_rows, load
-    from text_cls.tokenisers import PieceTokeniser
+    from text_cls.data.splits import draw_rows, load
+    from text_cls.encoders.checkpoints import read_checkpoint
+    from text_cls.tokens.tokenisers import PieceTokeniser
 
     dataset, length = ("imdb", 256) if FLAGS.task == "embed" else ("ag_news", 128)
     texts = draw_rows(load(DataConfig(dataset, Path(FLAGS.data_path))).train, FLAGS.texts, True, 0, "train")
@@ -62,9 +62,9 @@ def prepare(path: Path) -> None:
 def ours_embed(arrays: dict[str, np.ndarray]) -> Turn:
     """``text_cls.features`` without the file."""
     from text_cls.batches import sorted_batches
-    from text_cls.checkpoints import read_checkpoint
-    from text_cls.encoding import Encoded
+    from text_cls.encoders.checkpoints import read_checkpoint
     from text_cls.features import feature_encoder, make_feature_fn
+    from text_cls.tokens.encoding import Encoded
     from training.evaluation import make_evaluator
     from training.placement import make_placement
 
@@ -79,11 +79,11 @@ def ours_embed(arrays: dict[str, np.ndarray]) -> Turn:
 def ours_finetune(arrays: dict[str, np.ndarray]) -> Turn:
     """The engine's own train step over its own batches, as ``finetune_bert`` runs them."""
     from text_cls.batches import training_batches
-    from text_cls.bert import build_classifier
-    from text_cls.checkpoints import load_encoder, read_checkpoint
-    from text_cls.encoder_config import BertClassifierConfig
-    from text_cls.encoding import Encoded
+    from text_cls.encoders.bert import build_classifier
+    from text_cls.encoders.checkpoints import load_encoder, read_checkpoint
+    from text_cls.encoders.config import BertClassifierConfig
     from text_cls.objective import make_loss_fn
+    from text_cls.tokens.encoding import Encoded
     from training.adamw import AdamW
     from training.config import TrainingConfig
     from training.job import Job

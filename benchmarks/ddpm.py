@@ -73,11 +73,11 @@ def ours(side: str) -> Turn:
     """What ``experiments.ddpm`` and ``experiments.sample_ddpm`` do."""
 
     from diffusion.batches import training_batches
+    from diffusion.data.readers import Images
     from diffusion.generator import Generator
-    from diffusion.objective import make_loss_fn
-    from diffusion.process import make_process
-    from diffusion.process_config import ProcessConfig, SamplerConfig
-    from diffusion.readers import Images
+    from diffusion.process.config import ProcessConfig, SamplerConfig
+    from diffusion.process.objective import make_loss_fn
+    from diffusion.process.process import make_process
     from training.adamw import AdamW
     from training.config import TrainingConfig
     from training.job import Job

@@ -2,7 +2,7 @@
 
 Operations are those of matrix products and convolutions for one image; a multiplication with an addition counts as two.
 A convolution of a doubled image counts by its definition on every side. Ours needs 4/9 of these operations
-(``diffusion.unet_layers.DoublingConv``), which ``done=True`` counts.
+(``diffusion.network.layers.DoublingConv``), which ``done=True`` counts.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-    from diffusion.unet_config import UNetConfig
+    from diffusion.network.config import UNetConfig
 
 SHAPES = {  # height, channels, base width, multipliers, attention sizes, groups, dropout
     "cifar10": (32, 3, 128, (1, 2, 2, 2), (16,), 32, 0.1),
@@ -25,7 +25,7 @@ _HEAD = 32  # channels of a head of lucidrains' attention
 
 def config_of(name: str) -> "UNetConfig":
     """The reference's network."""
-    from diffusion.unet_config import UNetConfig
+    from diffusion.network.config import UNetConfig
 
     size, channels, width, multipliers, attention, groups, dropout = SHAPES[name]
     return UNetConfig(size, size, channels, width, multipliers, 2, attention, 1, dropout, groups)
@@ -50,7 +50,7 @@ def twin(name: str) -> "keras.Model":  # long: one network from its input to its
     import keras
     from keras import layers, ops
 
-    from diffusion.unet_layers import DoublingConv, GroupNorm, PlaceAttention, TimeEmbedding
+    from diffusion.network.layers import DoublingConv, GroupNorm, PlaceAttention, TimeEmbedding
     from training.dropout import Dropout
 
     size, channels, base, multipliers, _, groups, dropout = SHAPES[name]

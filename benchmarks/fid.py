@@ -52,7 +52,7 @@ def usual_distance(mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, co
 
 def compare_distances() -> None:
     """Prints seconds and values of both, and the ratio of the medians."""
-    from diffusion.fid import fit_gaussian, frechet_distance, frechet_distance_of_features
+    from diffusion.fid.frechet import fit_gaussian, frechet_distance, frechet_distance_of_features
 
     x, y = random_features(0), random_features(1)
     arguments = (*fit_gaussian(x), *fit_gaussian(y))
@@ -76,12 +76,12 @@ def compare_distances() -> None:
 
 
 def ours() -> Turn:
-    """``diffusion.features`` without the file."""
+    """``diffusion.fid.features`` without the file."""
     from pathlib import Path
 
-    from diffusion.extractors import build_extractor
-    from diffusion.feature_config import FeatureConfig
-    from diffusion.features import make_feature_stream
+    from diffusion.fid.extractors import build_extractor
+    from diffusion.fid.feature_config import FeatureConfig
+    from diffusion.fid.features import make_feature_stream
     from training.placement import make_placement
 
     placement = make_placement("cpu")

@@ -49,8 +49,8 @@ def squeezenet(weights: Path, target: Path) -> str:
     """Saves SqueezeNet as a model from images of 0 … 255 to 512 features; its path."""
     import keras
 
-    from vision_bridge.backbones import build_backbone
-    from vision_bridge.weights import load_backbone
+    from vision_bridge.frozen.backbones import build_backbone
+    from vision_bridge.frozen.weights import load_backbone
 
     network = build_backbone("squeezenet1_1_whole", 128, 128)
     load_backbone("squeezenet1_1_whole", str(weights), None, Path(), network)
@@ -64,13 +64,13 @@ def squeezenet(weights: Path, target: Path) -> str:
 
 def main(argv: list[str]) -> None:
     """Four levels of three corruptions."""
-    from diffusion import plots
-    from diffusion.data import load
-    from diffusion.data_config import DataConfig
-    from diffusion.extractors import build_extractor
-    from diffusion.feature_config import FeatureConfig
-    from diffusion.features import make_feature_stream
-    from diffusion.fid import frechet_distance_of_features
+    from diffusion.data.config import DataConfig
+    from diffusion.data.datasets import load
+    from diffusion.fid.extractors import build_extractor
+    from diffusion.fid.feature_config import FeatureConfig
+    from diffusion.fid.features import make_feature_stream
+    from diffusion.fid.frechet import frechet_distance_of_features
+    from diffusion.report import plots
     from files.download import default_cache
     from training.placement import make_placement
 

@@ -189,7 +189,7 @@ def our_turn(peer: str, folder: Path) -> Turn:
 
 def say_difference(peer: str, ours: Found, theirs: Found) -> None:
     """Prints the difference of the figures, and which part of it comes from distances and from features."""
-    from diffusion.fid import frechet_distance_of_features
+    from diffusion.fid.frechet import frechet_distance_of_features
 
     same = frechet_distance_of_features(*(part.astype(np.float64) for part in theirs[1:]))
     errors = [np.abs(a - b).max() / b.std() for a, b in zip(ours[1:], theirs[1:], strict=True)]

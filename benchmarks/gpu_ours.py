@@ -49,11 +49,11 @@ def _texts(workload: str, sizes: Sizes, draw: np.random.Generator) -> Arrays:
 
 def _images(sizes: Sizes, draw: np.random.Generator) -> Arrays:
     """Images, what our loss draws for them, and the sampler's table."""
-    from diffusion import noise
-    from diffusion.process import make_process
-    from diffusion.process_config import ProcessConfig
-    from diffusion.sampler_table import M0, X
-    from diffusion.samplers import make_table
+    from diffusion.process import noise
+    from diffusion.process.config import ProcessConfig
+    from diffusion.process.process import make_process
+    from diffusion.sampling.samplers import make_table
+    from diffusion.sampling.table import M0, X
 
     unet, process = sizes.unet, make_process(ProcessConfig())
     shape, number = (unet.size, unet.size, unet.channels), np.arange(unet.images, dtype=np.int32)
@@ -73,7 +73,7 @@ def _images(sizes: Sizes, draw: np.random.Generator) -> Arrays:
 
 
 def _bert_config(sizes: Sizes, dropout: float) -> Any:
-    from text_cls.encoder_config import BertConfig
+    from text_cls.encoders.config import BertConfig
 
     b = sizes.bert
     return BertConfig(
@@ -82,28 +82,28 @@ def _bert_config(sizes: Sizes, dropout: float) -> Any:
 
 
 def _classifier(sizes: Sizes, dropout: float) -> Any:
-    from text_cls.bert import build_classifier
-    from text_cls.encoder_config import BertClassifierConfig
+    from text_cls.encoders.bert import build_classifier
+    from text_cls.encoders.config import BertClassifierConfig
 
     config = _bert_config(sizes, dropout)
     return build_classifier(BertClassifierConfig(config, sizes.bert.classes, head_dropout=dropout))
 
 
 def _unet_config(sizes: Sizes, dropout: float) -> Any:
-    from diffusion.unet_config import UNetConfig
+    from diffusion.network.config import UNetConfig
 
     u = sizes.unet
     return UNetConfig(u.size, u.size, u.channels, u.base, u.multipliers, u.blocks, u.attention, 1, dropout, u.groups)
 
 
 def _unet(sizes: Sizes, dropout: float) -> Any:
-    from diffusion.unet import build_unet
+    from diffusion.network.unet import build_unet
 
     return build_unet(_unet_config(sizes, dropout))
 
 
 def _sampler(sizes: Sizes) -> Any:
-    from diffusion.process_config import SamplerConfig
+    from diffusion.process.config import SamplerConfig
 
     return SamplerConfig("ddim", sizes.unet.sampling_steps)
 
@@ -153,7 +153,7 @@ def _tsne(sizes: Sizes, arrays: Arrays) -> tuple[Turn, Arrays]:
 
     from training.functions import compiled
     from training.session import precision
-    from vision_bridge.tsne_exact import exact
+    from vision_bridge.layouts.tsne_exact import exact
 
     points, steps = arrays["points"], sizes.steps["tsne"]
     with precision("float32"):
@@ -171,7 +171,7 @@ def _tsne(sizes: Sizes, arrays: Arrays) -> tuple[Turn, Arrays]:
 
 def _features(sizes: Sizes, arrays: Arrays, placement: "Placement") -> tuple[Turn, Arrays]:
     from text_cls.batches import Batch
-    from text_cls.bert import build_encoder
+    from text_cls.encoders.bert import build_encoder
     from text_cls.features import make_feature_fn
     from training.evaluation import make_evaluator
     from training.feed import Batches, spec_of
@@ -190,8 +190,8 @@ def _features(sizes: Sizes, arrays: Arrays, placement: "Placement") -> tuple[Tur
 
 def _sampling(sizes: Sizes, arrays: Arrays, placement: "Placement", dropout: float) -> tuple[Turn, Arrays]:
     from diffusion.generator import Generator
-    from diffusion.process import make_process
-    from diffusion.process_config import ProcessConfig
+    from diffusion.process.config import ProcessConfig
+    from diffusion.process.process import make_process
 
     count, steps = sizes.unet.images, sizes.steps["sampling"]
     generator = Generator(_unet_config(sizes, dropout), make_process(ProcessConfig()), (), placement)
@@ -226,9 +226,9 @@ def _train_unet(
     sizes: Sizes, arrays: Arrays, placement: "Placement", precision: str, dropout: float
 ) -> tuple[Turn, Arrays]:
     from diffusion.batches import ImageBatch
-    from diffusion.objective import make_loss_fn
-    from diffusion.process import make_process
-    from diffusion.process_config import ProcessConfig
+    from diffusion.process.config import ProcessConfig
+    from diffusion.process.objective import make_loss_fn
+    from diffusion.process.process import make_process
 
     count = sizes.unet.images
     number, mask = np.arange(count, dtype=np.int32), np.ones(count, np.float32)

@@ -22,7 +22,7 @@ from absl import app, flags
 if TYPE_CHECKING:
     import keras
 
-    from text_cls.encoding import Encoded
+    from text_cls.tokens.encoding import Encoded
     from training.backends import Placement
     from training.feed import Batches
     from training.job import LossFn
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
 def texts(count: int, mean: float, longest: int, classes: int) -> "Encoded":
     """Random ids below 20,000; lengths are log-normal, as those of news and reviews are, and cut."""
-    from text_cls.encoding import Encoded
+    from text_cls.tokens.encoding import Encoded
 
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(mean), 0.6, count), 2, longest).astype(int)
@@ -63,9 +63,9 @@ def texts(count: int, mean: float, longest: int, classes: int) -> "Encoded":
 def from_scratch(count: int, mean: float, longest: int, classes: int, **choices: Any) -> Case:
     """``train_text``."""
     from text_cls.batches import training_batches
+    from text_cls.layers.transformer import build_classifier
+    from text_cls.layers.transformer_config import TransformerConfig
     from text_cls.objective import make_loss_fn
-    from text_cls.transformer import build_classifier
-    from text_cls.transformer_config import TransformerConfig
 
     model = build_classifier(TransformerConfig(20_000, classes, max_length=longest, num_layers=1, **choices))
     return Case(training_batches(texts(count, mean, longest, classes), 64, 0), model, make_loss_fn(model))
@@ -74,8 +74,8 @@ def from_scratch(count: int, mean: float, longest: int, classes: int, **choices:
 def fine_tuning() -> Case:
     """``finetune_bert`` of six layers of width 384, as MiniLM has, with 32 texts a batch."""
     from text_cls.batches import training_batches
-    from text_cls.bert import build_classifier
-    from text_cls.encoder_config import BertClassifierConfig, BertConfig
+    from text_cls.encoders.bert import build_classifier
+    from text_cls.encoders.config import BertClassifierConfig, BertConfig
     from text_cls.objective import make_loss_fn
 
     model = build_classifier(BertClassifierConfig(BertConfig(30_522, 384, 6, 12, 1536, 512), 2))
@@ -86,11 +86,11 @@ def diffusion(count: int, size: int, channels: int, batch: int, flip: bool, **un
     """``ddpm``."""
     from diffusion.batches import training_batches
     from diffusion.config import DdpmConfig
-    from diffusion.objective import make_loss_fn
-    from diffusion.process import make_process
-    from diffusion.process_config import ProcessConfig
-    from diffusion.readers import Images
-    from diffusion.unet import build_unet
+    from diffusion.data.readers import Images
+    from diffusion.network.unet import build_unet
+    from diffusion.process.config import ProcessConfig
+    from diffusion.process.objective import make_loss_fn
+    from diffusion.process.process import make_process
 
     rng = np.random.default_rng(0)
     images = Images(rng.integers(0, 256, (count, size, size, channels), np.uint8), None)
@@ -109,10 +109,10 @@ def head(folder: Path, on_maps: bool) -> Case:
     from vision_bridge.bridge import build_network
     from vision_bridge.classifier import build_head, make_loss_fn
     from vision_bridge.config import BridgeConfig
-    from vision_bridge.extractors import EXTRACTORS
-    from vision_bridge.images import Normalization
-    from vision_bridge.maps import make_maps_of, map_shape
-    from vision_bridge.weights import set_random_weights
+    from vision_bridge.frozen.extractors import EXTRACTORS
+    from vision_bridge.frozen.images import Normalization
+    from vision_bridge.frozen.maps import make_maps_of, map_shape
+    from vision_bridge.frozen.weights import set_random_weights
 
     config, name = BridgeConfig(), "resnet18"
     network = build_network(config, name, make_placement(FLAGS.devices))

@@ -35,7 +35,7 @@ flags.DEFINE_string("out", "", "JSON file for the figures, if it is given.")
 def _judged(run_dir: Path, splits: Any, judge: Judge) -> dict[str, dict[str, float]]:
     """Figures by guidance scale."""
     from diffusion.generator import Generator, ImageRequest
-    from diffusion.process_config import SamplerConfig
+    from diffusion.process.config import SamplerConfig
     from training.placement import make_placement
 
     generator = Generator.of_run(run_dir, make_placement(FLAGS.devices))

@@ -28,7 +28,7 @@ class Judge(NamedTuple):
 
 
 def train_judge(kind: str, splits: Any, seed: int, epochs: int = 0) -> Judge:
-    """A judge for the classes of ``splits`` (``diffusion.data.Splits``)."""
+    """A judge for the classes of ``splits`` (``diffusion.data.datasets.Splits``)."""
     network, features = _train_network(splits, seed, epochs)
     if kind == "svm":
         from sklearn.svm import SVC
@@ -66,7 +66,7 @@ def _train_network(splits: Any, seed: int, epochs: int) -> tuple[Callable, Calla
 def splits_of(run_dir: Path, data_path: str = "") -> Any:
     """The images of a run, split as in the run."""
     from diffusion.config import DdpmConfig
-    from diffusion.data import load, rule_of_run
+    from diffusion.data.datasets import load, rule_of_run
     from training.config_files import load as load_config
 
     config = load_config(run_dir / "config.json", DdpmConfig())
@@ -86,8 +86,8 @@ def compared(
         wanted: [N] their classes, or None.
         seed: of the choice of real images.
     """
-    from diffusion.fid import frechet_distance_of_features
-    from diffusion.prdc import precision_recall_density_coverage
+    from diffusion.fid.frechet import frechet_distance_of_features
+    from diffusion.fid.prdc import precision_recall_density_coverage
 
     features = judge.features(images)
     figures = {"fid": frechet_distance_of_features(real, features)}
@@ -111,10 +111,10 @@ def by_evaluations(name: str, most: Iterable[int], process: Any) -> dict[int, An
     Args:
         name: of the sampler.
         most: for each of these, as many steps as take no more evaluations; none where none do.
-        process: ``diffusion.process.Process``.
+        process: ``diffusion.process.process.Process``.
     """
-    from diffusion.process_config import SamplerConfig
-    from diffusion.sampler_grids import largest
+    from diffusion.process.config import SamplerConfig
+    from diffusion.report.sampler_grids import largest
 
     found = (largest(SamplerConfig(), name, count, process) for count in sorted(most))
     return {len(chosen.table.times): chosen.config for chosen in found if chosen is not None}

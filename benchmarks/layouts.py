@@ -42,8 +42,8 @@ flags.DEFINE_string("devices", "cpu", "Where it runs, as the scripts' --devices.
 def measured(table: str, layout: str, seed: int, folder: Path) -> dict[str, float]:
     """Accuracies of one run, and the seconds of its layout."""
     from experiments.tabular import TableImagesConfig, train_table
-    from vision_bridge.layout import Layout
-    from vision_bridge.tabular import load_table
+    from vision_bridge.layouts.layout import Layout
+    from vision_bridge.tables.features import load_table
 
     source = {"data_path": Path(table)} if "." in table else {"dataset": table}
     head = {"head_filters": (32, 32), "head_kernel": 3, "head_pooled": 4, "map_pool": 1, "learning_rate": 1e-3}

@@ -1,8 +1,8 @@
 """Mutation testing of the mathematical modules by mutmut 3: how many small errors put into a module its tests find.
 
     pip install mutmut
-    python -m benchmarks.mutation --modules=diffusion.process --folder=/tmp/mutation
-    python -m benchmarks.mutation --modules=diffusion.process --folder=/tmp/mutation --again
+    python -m benchmarks.mutation --modules=diffusion.process.process --folder=/tmp/mutation
+    python -m benchmarks.mutation --modules=diffusion.process.process --folder=/tmp/mutation --again
 
 Works on a copy in ``--folder``, which is replaced, and prints the survivors; ``--again`` copies the tests anew and
 retries the survivors alone. ``setup.cfg`` has the rest of the configuration. The results are in docs/mutation.md.
@@ -32,21 +32,21 @@ FOLDERS = ("files", "training", "text_cls", "diffusion", "vision_bridge", "exper
 
 # Module → its own fast tests, without tests/test_ and .py.
 MODULES = {
-    "diffusion.process": "process process_by_hand",
-    "diffusion.samplers": "samplers_by_hand",
-    "diffusion.levels": "process samplers_by_hand",
-    "diffusion.spacings": "process_by_hand",
-    "diffusion.fid": "fid",
-    "diffusion.quality": "quality",
-    "diffusion.mmd": "quality",
-    "diffusion.prdc": "feature_neighbours",
-    "vision_bridge.rectangle": "rectangle",
-    "vision_bridge.tsne": "tsne_by_hand",
+    "diffusion.process.process": "process process_by_hand",
+    "diffusion.sampling.samplers": "samplers_by_hand",
+    "diffusion.process.levels": "process samplers_by_hand",
+    "diffusion.sampling.spacings": "process_by_hand",
+    "diffusion.fid.frechet": "fid",
+    "diffusion.fid.quality": "quality",
+    "diffusion.fid.mmd": "quality",
+    "diffusion.fid.prdc": "feature_neighbours",
+    "vision_bridge.layouts.rectangle": "rectangle",
+    "vision_bridge.layouts.tsne": "tsne_by_hand",
     "training.schedules": "schedules",
     "training.adamw": "optimizer",
     "training.engine_optimizer": "optimizer",
-    "text_cls.metrics": "metrics",
-    "text_cls.wordpiece": "wordpiece",
+    "text_cls.evaluation.metrics": "metrics",
+    "text_cls.tokens.wordpiece": "wordpiece",
 }
 # pytest's exit codes, and signals where a mutant ran out of time; 255 is a failure of pytest itself and no kill.
 KILLED = {1: "killed", 3: "killed", 24: "timeout", -24: "timeout", 36: "timeout", 152: "timeout"}

@@ -48,7 +48,7 @@ ONE = 50  # sentences of a turn that answers them one at a time
 def write_lines(path: Path, count: int) -> None:
     """AG News training texts, title and description in one line each."""
     from text_cls.config import DataConfig
-    from text_cls.data import load
+    from text_cls.data.splits import load
 
     fields = load(DataConfig("ag_news", Path(FLAGS.data_path), join_fields="space")).train.fields
     texts = [" ".join(" ".join(text).split()) for text in fields]

@@ -19,9 +19,9 @@ flags.DEFINE_string("out", "sampling_cost.png", "File of the picture.")
 
 def main(argv: list[str]) -> None:
     """Measures and draws."""
-    from diffusion import plots
     from diffusion.generator import Generator, ImageRequest
-    from diffusion.process_config import SamplerConfig
+    from diffusion.process.config import SamplerConfig
+    from diffusion.report import plots
     from training.placement import make_placement
 
     generator = Generator.load(Path(FLAGS.run_dir) / "model", make_placement("cpu"))

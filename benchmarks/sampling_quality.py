@@ -30,7 +30,7 @@ flags.DEFINE_string("out", "sampling_quality.png", "File of the picture.")
 def main(argv: list[str]) -> None:
     """Prints the table and draws the picture."""
     from diffusion.generator import Generator, ImageRequest
-    from diffusion.samplers import SAMPLERS
+    from diffusion.sampling.samplers import SAMPLERS
     from training.placement import make_placement
 
     run_dir = Path(FLAGS.run_dir)

@@ -42,8 +42,8 @@ class Recipe(NamedTuple):
 
 def bert_base(batch: int, tokens: int = 512) -> Recipe:
     """12 layers of width 768, feed-forward 3072 (Devlin et al. 2019), fine-tuned."""
-    from text_cls.bert import build_classifier
-    from text_cls.encoder_config import BertClassifierConfig, BertConfig
+    from text_cls.encoders.bert import build_classifier
+    from text_cls.encoders.config import BertClassifierConfig, BertConfig
 
     config = BertConfig()
     parameters = build_classifier(BertClassifierConfig(config, 2)).count_params()
@@ -56,8 +56,8 @@ def bert_base(batch: int, tokens: int = 512) -> Recipe:
 
 def cifar10(batch: int) -> Recipe:
     """The U-Net of Ho et al. (2020) on 32×32 images; 12.1 GFLOP forward (counted by XLA, see ``benchmarks.ddpm``)."""
-    from diffusion.unet import build_unet
-    from diffusion.unet_config import UNetConfig
+    from diffusion.network.config import UNetConfig
+    from diffusion.network.unet import build_unet
 
     return Recipe("CIFAR-10 U-Net", batch, 3 * 12.1e9, build_unet(UNetConfig()).count_params(), 0, 0)
 

@@ -42,10 +42,10 @@ OURS = {"ours": "cpu", "two devices": "cpu:2", "jax": "cpu"}  # side → --devic
 def prepare(path: Path) -> None:
     """Encodes the texts once, the same ids for every side."""
     from text_cls.config import DataConfig
-    from text_cls.data import load
-    from text_cls.preprocess import Cleaner, tokenise
-    from text_cls.tokenisers import WordTokeniser
-    from text_cls.vocabulary import Vocabulary
+    from text_cls.data.splits import load
+    from text_cls.tokens.preprocess import Cleaner, tokenise
+    from text_cls.tokens.tokenisers import WordTokeniser
+    from text_cls.tokens.vocabulary import Vocabulary
 
     texts = load(DataConfig("ag_news", Path(FLAGS.data_path))).train
     corpus = tokenise(texts.fields, Cleaner())
@@ -59,10 +59,10 @@ def prepare(path: Path) -> None:
 def ours(arrays: dict[str, np.ndarray], devices: str) -> Turn:
     """The engine's own train step over its own batches."""
     from text_cls.batches import training_batches
-    from text_cls.encoding import Encoded
+    from text_cls.layers.transformer import build_classifier
+    from text_cls.layers.transformer_config import TransformerConfig
     from text_cls.objective import make_loss_fn
-    from text_cls.transformer import build_classifier
-    from text_cls.transformer_config import TransformerConfig
+    from text_cls.tokens.encoding import Encoded
     from training.adamw import AdamW
     from training.config import TrainingConfig
     from training.job import Job

@@ -59,7 +59,7 @@ def make_matrix(path: Path) -> None:
 def ours(folder: Path) -> tuple[float, np.ndarray]:
     """``Layout``, the matrix by memory map."""
     from vision_bridge.config import LayoutConfig
-    from vision_bridge.layout import Layout
+    from vision_bridge.layouts.layout import Layout
 
     features = np.load(folder / "matrix.npy", mmap_mode="r")
     start = time.perf_counter()
@@ -145,9 +145,9 @@ SIDES: dict[str, Callable[[Path], tuple[float, np.ndarray]]] = {
 
 def compare(folder: Path) -> None:
     """Turns, medians, ratios."""
-    from vision_bridge.distances import distances, gram_matrix
-    from vision_bridge.scaling import describe, fit_scaling
-    from vision_bridge.tsne import affinities, kl_divergence
+    from vision_bridge.layouts.distances import distances, gram_matrix
+    from vision_bridge.layouts.scaling import describe, fit_scaling
+    from vision_bridge.layouts.tsne import affinities, kl_divergence
 
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in FLAGS.sides}
     for number in range(FLAGS.rounds):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion.readers import Images
+from diffusion.data.readers import Images
 from files.errors import UserError
 from training.feed import Batches, endless, filled_up, spec_of
 

@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 from typing import Self
 
-from diffusion.data_config import DataConfig
-from diffusion.feature_config import FeatureConfig
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.unet_config import UNetConfig
+from diffusion.data.config import DataConfig
+from diffusion.fid.feature_config import FeatureConfig
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import ProcessConfig, SamplerConfig
 from files.errors import UserError
 from training.config import TaskConfig, TrainingConfig
 from training.options import nested, option

@@ -12,11 +12,11 @@ import keras
 import numpy as np
 
 from diffusion.config import DdpmConfig
-from diffusion.data import Splits
+from diffusion.data.datasets import Splits
 from diffusion.generator import WEIGHTS, Generator
-from diffusion.process_config import OF_TRAINING, ProcessConfig
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import OF_TRAINING, ProcessConfig
 from diffusion.published import is_published
-from diffusion.unet_config import UNetConfig
 from diffusion.wording import first_names
 from files.errors import UserError
 from training import continuing

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffusion import plots
 from diffusion.batches import ImageRequest
-from diffusion.editing_config import EDITS, EditConfig
-from diffusion.editing_images import Named, check_size, notes_on_scale, read_masks, read_named
-from diffusion.edits import MAKE, Edit, Made, edit_function
+from diffusion.editing.config import EDITS, EditConfig
+from diffusion.editing.edits import MAKE, Edit, Made, edit_function
+from diffusion.editing.images import Named, check_size, notes_on_scale, read_masks, read_named
 from diffusion.generator import Generator
+from diffusion.report import plots
 from diffusion.sampling_task import numbers_of_classes, open_model
 from diffusion.wording import counted
 from files.arrays import write_npz

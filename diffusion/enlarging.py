@@ -12,10 +12,10 @@ import numpy as np
 from keras import ops
 
 from diffusion.batches import ImageRequest
-from diffusion.process_config import SamplerConfig
-from diffusion.readers import Images
-from diffusion.resizing import resize, resize_bicubic
-from diffusion.unet_config import UNetConfig
+from diffusion.data.readers import Images
+from diffusion.data.resizing import resize, resize_bicubic
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import SamplerConfig
 from files.documents import shown
 from files.errors import UserError
 

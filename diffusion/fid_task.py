@@ -11,18 +11,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion import fid_figures, statistics
-from diffusion.extractor import Extractor
-from diffusion.extractors import build_extractor
-from diffusion.features import Features, FeatureStream, image_features, make_feature_stream, path_in_cache
-from diffusion.fid import fit_gaussian
-from diffusion.fid_config import FidConfig
-from diffusion.fid_figures import Side
-from diffusion.image_source import ImageSource, Source
-from diffusion.scales import check_scales
-from diffusion.sources import notes_on_splits, open_source
-from diffusion.statistics import Statistics
-from diffusion.tool_files import FeatureFile
+from diffusion.fid import figures as fid_figures
+from diffusion.fid import statistics
+from diffusion.fid.config import FidConfig
+from diffusion.fid.extractor import Extractor
+from diffusion.fid.extractors import build_extractor
+from diffusion.fid.features import Features, FeatureStream, image_features, make_feature_stream, path_in_cache
+from diffusion.fid.figures import Side
+from diffusion.fid.frechet import fit_gaussian
+from diffusion.fid.image_source import ImageSource, Source
+from diffusion.fid.scales import check_scales
+from diffusion.fid.sources import notes_on_splits, open_source
+from diffusion.fid.statistics import Statistics
+from diffusion.fid.tool_files import FeatureFile
 from files.arrays import put_copy, release
 from files.documents import read_object, write_json
 from files.download import cache_of

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from diffusion import noise
 from diffusion.batches import ImageRequest, SampleBatch, sample_batches
+from diffusion.data.pixel_ranges import Range
 from diffusion.enlarging import condition, said
 from diffusion.generator_config import parse_saved
-from diffusion.guidance import Network, Pair, make_predict
-from diffusion.pixel_ranges import Range
-from diffusion.process import Process, make_process
-from diffusion.process_config import OF_TRAINING, SamplerConfig
-from diffusion.samplers import make_levels, make_table, warnings
-from diffusion.sampling import sample, slerp, to_pixels
-from diffusion.unet import build_unet
-from diffusion.unet_config import UNetConfig
+from diffusion.network.config import UNetConfig
+from diffusion.network.unet import build_unet
+from diffusion.process import noise
+from diffusion.process.config import OF_TRAINING, SamplerConfig
+from diffusion.process.process import Process, make_process
+from diffusion.sampling.guidance import Network, Pair, make_predict
+from diffusion.sampling.loop import sample, slerp, to_pixels
+from diffusion.sampling.samplers import make_levels, make_table, warnings
 from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.errors import UserError
 from training.backends import Placement

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffusion.data.pixel_ranges import Range, parse_found
 from diffusion.enlarging import read_factor
-from diffusion.pixel_ranges import Range, parse_found
-from diffusion.process_config import ProcessConfig
-from diffusion.unet_config import UNetConfig
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import ProcessConfig
 from files.documents import shown
 from training.config import TrainingConfig
 

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from diffusion.generator import Generator
-from diffusion.process import make_process
+from diffusion.network.config import MAX_LEVELS, MAX_SIZE, UNetConfig
+from diffusion.process.process import make_process
 from diffusion.published_process import notes_of, plain, read_process
-from diffusion.unet_config import MAX_LEVELS, MAX_SIZE, UNetConfig
 from files.documents import read_object, shown
 from files.errors import UserError
 from files.tensors import read_weights

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from diffusion.process_config import ProcessConfig
+from diffusion.process.config import ProcessConfig
 from files.documents import shown
 
 _SCHEDULES = {

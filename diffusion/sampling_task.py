@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from diffusion import plots
 from diffusion.batches import ImageRequest
 from diffusion.config import SampleConfig
+from diffusion.data.png_folder import check_folder, check_names, write_folder
 from diffusion.generator import Generator
-from diffusion.noise import STREAMS_VERSION
-from diffusion.png_folder import check_folder, check_names, write_folder
+from diffusion.process.noise import STREAMS_VERSION
 from diffusion.published import is_published, open_generator
-from diffusion.samplers import make_table
+from diffusion.report import plots
+from diffusion.sampling.samplers import make_table
 from files.arrays import write_npz
 from files.errors import UserError
 from training.backends import Placement

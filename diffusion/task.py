@@ -15,13 +15,13 @@ import numpy as np
 
 from diffusion.batches import evaluation_batches, training_batches
 from diffusion.config import DdpmConfig
+from diffusion.data.readers import Images
 from diffusion.enlarging import measured, more_images
-from diffusion.features import FidMeter
-from diffusion.image_source import ImageSource
-from diffusion.neighbours import Neighbours, nearest
-from diffusion.objective import by_time
-from diffusion.readers import Images
-from diffusion.run_pictures import RunPictures, draw_missing
+from diffusion.fid.features import FidMeter
+from diffusion.fid.image_source import ImageSource
+from diffusion.fid.neighbours import Neighbours, nearest
+from diffusion.process.objective import by_time
+from diffusion.report.run_pictures import RunPictures, draw_missing
 from diffusion.training_setup import Setup, prepare
 from training.checkpoint import State
 from training.continuing import drop, inputs_of, keep

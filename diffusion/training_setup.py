@@ -8,13 +8,13 @@ import numpy as np
 from diffusion.batches import ImageRequest
 from diffusion.config import DdpmConfig
 from diffusion.continuing import Source, network_of, read_source, start_from
-from diffusion.data import Splits, load, rule_of_run
+from diffusion.data.datasets import Splits, load, rule_of_run
+from diffusion.data.pixel_ranges import parse_range
 from diffusion.enlarging import condition_of, network_for, request_of
-from diffusion.extractors import Extractor, build_extractor
+from diffusion.fid.extractors import Extractor, build_extractor
 from diffusion.generator import Generator
-from diffusion.objective import Conditioning, make_loss_fn
-from diffusion.pixel_ranges import parse_range
-from diffusion.process import make_process
+from diffusion.process.objective import Conditioning, make_loss_fn
+from diffusion.process.process import make_process
 from files.download import cache_of
 from files.errors import UserError
 from training.backends import Placement

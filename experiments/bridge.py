@@ -12,7 +12,7 @@ from training.config import TaskConfig
 from training.options import nested, option
 from training.run import Data, Run
 from vision_bridge.config import BridgeConfig, ProbingConfig, TableConfig
-from vision_bridge.extractors import EXTRACTORS
+from vision_bridge.frozen.extractors import EXTRACTORS
 
 if TYPE_CHECKING:
     from experiments.tabular import TableImagesConfig
@@ -30,7 +30,7 @@ class TextBridgeConfig(TaskConfig):
     pooling: str = option(
         "cls",
         "How the tokens' vectors become one vector of the text, in each layer.",
-        choices="text_cls.pooling:POOLINGS",
+        choices="text_cls.layers.pooling:POOLINGS",
     )
     bridge: BridgeConfig = nested(BridgeConfig)
 
@@ -53,7 +53,7 @@ class ImdbImagesConfig(TextBridgeConfig):
     backbone: str = option(
         "efficientnet_lite0",
         "Extractor: the first layers of this ImageNet network.",
-        choices="vision_bridge.extractors:EXTRACTORS",
+        choices="vision_bridge.frozen.extractors:EXTRACTORS",
     )
     probing: ProbingConfig = nested(ProbingConfig)
 

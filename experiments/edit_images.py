@@ -3,7 +3,7 @@
 python -m experiments.edit_images --run_dir=runs/ddpm-digits-… --images=photos --edit=inpaint --mask=mask.png
 """
 
-from diffusion.editing_config import EditConfig
+from diffusion.editing.config import EditConfig
 from experiments import launch
 
 FLAGS = launch.define(EditConfig(), run_dir="Folder of the trained model.")

@@ -10,7 +10,7 @@ RUN_DIR:test). A is the real side. Figures of different --protocol are not compa
 
 import dataclasses
 
-from diffusion.fid_config import FidConfig
+from diffusion.fid.config import FidConfig
 from experiments import launch
 from files.errors import UserError
 

@@ -75,8 +75,8 @@ def _standard_input(config: PredictionConfig) -> Iterable[str]:
     """Its lines, when they are asked for."""
     from pathlib import Path
 
-    from text_cls.streams import Stream
-    from text_cls.text_files import read_lines
+    from text_cls.data.streams import Stream
+    from text_cls.data.text_files import read_lines
 
     if sys.stdin is None:
         return ()

@@ -9,11 +9,11 @@ from training.config import TaskConfig
 from training.options import nested, option
 from training.run import Run
 from vision_bridge.config import ProbingConfig
-from vision_bridge.extractors import EXTRACTORS
-from vision_bridge.tabular_config import TableBridgeConfig, TabularConfig
+from vision_bridge.frozen.extractors import EXTRACTORS
+from vision_bridge.tables.config import TableBridgeConfig, TabularConfig
 
 if TYPE_CHECKING:
-    from vision_bridge.tabular import Tabular
+    from vision_bridge.tables.features import Tabular
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TableImagesConfig(TaskConfig):
     backbone: str = option(
         "squeezenet1_1",
         "Extractor: the first layers of this ImageNet network.",
-        choices="vision_bridge.extractors:EXTRACTORS",
+        choices="vision_bridge.frozen.extractors:EXTRACTORS",
     )
     probing: ProbingConfig = nested(ProbingConfig)
 
@@ -79,7 +79,7 @@ def dry_run_table(config: TableImagesConfig) -> None:
 def _prepare(config: TableImagesConfig) -> "Tabular":
     """Reads the table; refuses an image or a perplexity that does not fit the number of columns."""
     from vision_bridge.bridge import check_features
-    from vision_bridge.tabular import load_table
+    from vision_bridge.tables.features import load_table
 
     table = load_table(config.data, config.seed)
     check_features(config.bridge, len(table.features.names))

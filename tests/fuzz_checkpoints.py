@@ -14,9 +14,9 @@ from pathlib import Path
 
 from files.tensors import read_tensors, write_tensors
 from tests.fuzzing import main, mutated, results_of
-from text_cls.checkpoints import read_checkpoint
-from text_cls.encoder_families import FORMS
-from text_cls.published_classifier import read_head
+from text_cls.encoders.checkpoints import read_checkpoint
+from text_cls.encoders.families import FORMS
+from text_cls.encoders.published_classifier import read_head
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 FOLDERS = ("bert", "bert_bin", "bert_old_bin", "distilbert", "bert_classifier", "bert_labels", "distilbert_classifier")

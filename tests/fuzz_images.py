@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffusion.data_config import ReadingConfig
-from diffusion.images import read_images
+from diffusion.data.config import ReadingConfig
+from diffusion.data.images import read_images
 from tests.fuzzing import main, mutated, results_of
 
 _SIZE = (24, 16)

@@ -22,9 +22,9 @@ import zstandard
 
 from tests.fuzzing import main, mutated, results_of
 from text_cls.config import DataConfig
-from text_cls.data import load
-from text_cls.vocabulary import SPECIAL, Vocabulary
-from text_cls.wordpiece import read_vocabulary
+from text_cls.data.splits import load
+from text_cls.tokens.vocabulary import SPECIAL, Vocabulary
+from text_cls.tokens.wordpiece import read_vocabulary
 
 _ROWS = [{"id": i, "text": f"text {i}, of; a | file", "label": "ab"[i % 2], "meta": {"t": i}} for i in range(24)]
 

@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from diffusion.unet_layers import DoublingConv, GroupNorm, PlaceAttention, TimeEmbedding
-from text_cls.bert import BertEmbedding, RelativeBias
-from text_cls.embedding import TokenDropout, TokenEmbedding
-from text_cls.pretrain import MaskTokens
-from text_cls.transformer import EncoderBlock, PaddingBias, Pooling, SelfAttention
-from text_cls.vocabulary import PAD_ID
+from diffusion.network.layers import DoublingConv, GroupNorm, PlaceAttention, TimeEmbedding
+from text_cls.encoders.bert import BertEmbedding, RelativeBias
+from text_cls.encoders.pretrain import MaskTokens
+from text_cls.layers.embedding import TokenDropout, TokenEmbedding
+from text_cls.layers.transformer import EncoderBlock, PaddingBias, Pooling, SelfAttention
+from text_cls.tokens.vocabulary import PAD_ID
 from training.dropout import Dropout
-from vision_bridge.backbones import Norm
 from vision_bridge.classifier import AdaptiveAveragePool, MapDropout
+from vision_bridge.frozen.backbones import Norm
 
 _RNG = np.random.default_rng(0)
 TOKENS = np.array([[2, 7, 9, 11, 30, 0], [2, 5, 6, 0, 0, 0], [2, 0, 0, 0, 0, 0], [2, 12, 13, 14, 15, 16]], np.int32)
@@ -95,7 +95,8 @@ DRAWN = ("mask_tokens",)  # another backend draws other numbers
 LOAD = """
 import json, sys
 import keras, numpy as np
-import training.dropout, text_cls.pretrain, diffusion.unet, vision_bridge.classifier, vision_bridge.backbones
+import training.dropout, text_cls.encoders.pretrain, diffusion.network.unet
+import vision_bridge.classifier, vision_bridge.frozen.backbones
 assert keras.config.dtype_policy().name == "float32"
 folder, again = sys.argv[1], sys.argv[2] == "again"
 found = {}

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from text_cls.linear_fit import LinearFit
-from text_cls.preprocess import Cleaner, Corpus, tokenise
+from text_cls.linear.fit import LinearFit
+from text_cls.tokens.preprocess import Cleaner, Corpus, tokenise
 
 WORDS = {0: "good fine great film", 1: "bad poor dull film", 2: "goal match team film"}
 

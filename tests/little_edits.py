@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from diffusion.generator import Generator
-from diffusion.unet_config import UNetConfig
+from diffusion.network.config import UNetConfig
 
 UNET = UNetConfig(8, 8, 1, 4, (1,), 1, (), num_groups=2, num_classes=2)
 CLASSES = ("no", "yes")

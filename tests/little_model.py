@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from text_cls.layers.transformer_config import TransformerConfig
 from text_cls.predictor import Predictor
-from text_cls.preprocess import Cleaner, tokenise
-from text_cls.tokenisers import WordTokeniser
-from text_cls.transformer_config import TransformerConfig
-from text_cls.vocabulary import Vocabulary
+from text_cls.tokens.preprocess import Cleaner, tokenise
+from text_cls.tokens.tokenisers import WordTokeniser
+from text_cls.tokens.vocabulary import Vocabulary
 from training.placement import make_placement
 
 TEXTS = ["the good film", "a bad scene", "film with an actor", "the goal by the striker of the team", "the bank"]

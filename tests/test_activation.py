@@ -7,13 +7,13 @@ from keras import ops
 
 from training.functions import with_gradient
 from vision_bridge.activation import class_activation
-from vision_bridge.backbones import build_backbone
 from vision_bridge.classifier import build_head
 from vision_bridge.config import HeadConfig
-from vision_bridge.extractors import EXTRACTORS
-from vision_bridge.images import Normalization
-from vision_bridge.maps import make_maps_of
-from vision_bridge.receptive import Cells, cells_of_images, cells_of_maps, through
+from vision_bridge.frozen.backbones import build_backbone
+from vision_bridge.frozen.extractors import EXTRACTORS
+from vision_bridge.frozen.images import Normalization
+from vision_bridge.frozen.maps import make_maps_of
+from vision_bridge.frozen.receptive import Cells, cells_of_images, cells_of_maps, through
 
 
 def _all_positive(model: keras.Model) -> keras.Model:

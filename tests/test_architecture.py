@@ -27,10 +27,10 @@ BACKENDS = {  # where they may be imported
     "tensorflow": (
         "training/backends/tensorflow.py",
         "files/tensors.py",
-        *(f"text_cls/graph_{name}.py" for name in ("unicode", "html", "words", "subwords", "pieces", "linear")),
-        *(f"text_cls/graph_{name}.py" for name in ("text", "model")),
+        *(f"text_cls/graph/{name}.py" for name in ("unicode", "html", "words", "subwords", "pieces", "linear")),
+        *(f"text_cls/graph/{name}.py" for name in ("text", "model")),
     ),  # the second reads TensorFlow 1's checkpoints; the others make the graph that is exported
-    "jax": ("training/backends/jax.py", "text_cls/attention.py"),  # the second asks for flash attention
+    "jax": ("training/backends/jax.py", "text_cls/layers/attention.py"),  # the second asks for flash attention
 }
 LONGEST_FILE, LONGEST_FUNCTION = 300, 40
 LONGEST_TEST_FILE, LONGEST_TEST = 320, 45
@@ -107,9 +107,10 @@ def test_the_scripts_are_all_found() -> None:
 
 
 _LIGHT = (
-    "text_cls.tokenisers", "text_cls.readers", "text_cls.data", "text_cls.config", "vision_bridge.layout",
-    "vision_bridge.config", "vision_bridge.extractors", "diffusion.samplers", "diffusion.process", "diffusion.config",
-    "training.options", "training.config", "files.tensors", "files.arrays", "files.download",
+    "text_cls.tokens.tokenisers", "text_cls.data.readers", "text_cls.data.splits", "text_cls.config",
+    "vision_bridge.layouts.layout", "vision_bridge.config", "vision_bridge.frozen.extractors",
+    "diffusion.sampling.samplers", "diffusion.process.process", "diffusion.config", "training.options",
+    "training.config", "files.tensors", "files.arrays", "files.download",
     *(f"experiments.{path.stem}" for path in SCRIPTS),
 )  # fmt: skip
 

@@ -16,10 +16,11 @@ import pytest
 import tensorflow as tf
 
 from tests.policies import dtype_policy
-from text_cls import attention, bert, transformer
-from text_cls.encoder_config import BertClassifierConfig, BertConfig
-from text_cls.transformer import SelfAttention
-from text_cls.transformer_config import TransformerConfig
+from text_cls.encoders import bert
+from text_cls.encoders.config import BertClassifierConfig, BertConfig
+from text_cls.layers import attention, transformer
+from text_cls.layers.transformer import SelfAttention
+from text_cls.layers.transformer_config import TransformerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMS = ("explicit", "fused")
@@ -98,7 +99,8 @@ def test_both_forms_give_the_same_logits_and_gradients(name: str) -> None:
 # Each model in both forms: the same numbers as above, in a process of the other backend, compiled.
 _ON_JAX = """
 import sys, jax, keras, numpy as np
-from text_cls import attention, bert
+from text_cls.layers import attention
+from text_cls.encoders import bert
 assert keras.backend.backend() == "jax" and not attention.flash_device()  # there is no GPU
 assert jax.config.jax_default_device is None
 with keras.device("cpu:0"):
@@ -259,8 +261,8 @@ def test_cpus_keep_the_explicit_form() -> None:
 _FOR_CUDA = """
 import json, re, sys, jax, keras, numpy as np
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
-from text_cls import attention, transformer
-from text_cls.transformer_config import TransformerConfig
+from text_cls.layers import attention, transformer
+from text_cls.layers.transformer_config import TransformerConfig
 cudnn.check_cudnn_version = lambda: 91000
 cudnn.check_compute_capability = lambda capability: float(capability) <= 8.0
 attention.flash_device = lambda: True

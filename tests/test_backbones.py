@@ -12,10 +12,10 @@ import pytest
 from files.errors import UserError
 from files.tensors import write_tensors
 from tests.golden.backbone_state import images, random_state, some
-from vision_bridge.backbones import build_backbone, has_norms
 from vision_bridge.config import BN_MODES
-from vision_bridge.extractors import EXTRACTORS
-from vision_bridge.weights import load_backbone, load_weights
+from vision_bridge.frozen.backbones import build_backbone, has_norms
+from vision_bridge.frozen.extractors import EXTRACTORS
+from vision_bridge.frozen.weights import load_backbone, load_weights
 
 GOLDEN = Path(__file__).parent / "golden" / "backbones.npz"
 
@@ -48,7 +48,7 @@ class Site:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked, self.offline, self.state = 0, False, state_of(NAME)
-        monkeypatch.setattr("vision_bridge.weights.fetch", self)
+        monkeypatch.setattr("vision_bridge.frozen.weights.fetch", self)
 
     def __call__(self, url: str, file_hash: str, cache: Path) -> Path:
         self.asked += 1

@@ -11,28 +11,29 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from diffusion import noise
-from diffusion.guidance import Prediction
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.samplers import make_table
-from diffusion.sampling import sample
-from diffusion.unet import build_unet
-from diffusion.unet_config import UNetConfig
-from text_cls import bert, transformer
-from text_cls.encoder_config import BertClassifierConfig, BertConfig
-from text_cls.transformer_config import TransformerConfig
-from vision_bridge.backbones import build_backbone
+from diffusion.network.config import UNetConfig
+from diffusion.network.unet import build_unet
+from diffusion.process import noise
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.process import make_process
+from diffusion.sampling.guidance import Prediction
+from diffusion.sampling.loop import sample
+from diffusion.sampling.samplers import make_table
+from text_cls.encoders import bert
+from text_cls.encoders.config import BertClassifierConfig, BertConfig
+from text_cls.layers import transformer
+from text_cls.layers.transformer_config import TransformerConfig
 from vision_bridge.classifier import build_head
 from vision_bridge.config import HeadConfig
-from vision_bridge.images import Normalization, prepare
-from vision_bridge.tsne_exact import exact
-from vision_bridge.weights import set_random_weights
+from vision_bridge.frozen.backbones import build_backbone
+from vision_bridge.frozen.images import Normalization, prepare
+from vision_bridge.frozen.weights import set_random_weights
+from vision_bridge.layouts.tsne_exact import exact
 
 ROOT = Path(__file__).resolve().parents[1]
 _SCRIPT = """
 import numpy as np
-import text_cls.bert
+import text_cls.encoders.bert
 model = keras.saving.load_model(sys.argv[1])
 np.save(sys.argv[3], np.asarray(model(np.load(sys.argv[2]))))"""
 
@@ -70,13 +71,13 @@ def test_jax_gives_the_same_logits_of_bert(tmp_path: Path) -> None:
 
 _SAMPLING = """
 import numpy as np
-import diffusion.unet
-from diffusion import noise
-from diffusion.guidance import Prediction
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.process import make_process
-from diffusion.samplers import make_table
-from diffusion.sampling import sample
+import diffusion.network.unet
+from diffusion.process import noise
+from diffusion.sampling.guidance import Prediction
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.process import make_process
+from diffusion.sampling.samplers import make_table
+from diffusion.sampling.loop import sample
 model, process = keras.saving.load_model(sys.argv[1]), make_process(ProcessConfig(50))
 table = make_table(SamplerConfig("ancestral", 5, variance="small"), process)
 number = np.arange(3)
@@ -136,10 +137,10 @@ import numpy as np, jax
 from scipy.sparse import csr_matrix
 from vision_bridge.classifier import build_head
 from vision_bridge.config import HeadConfig
-from vision_bridge.backbones import build_backbone
-from vision_bridge.images import Normalization, prepare
-from vision_bridge.tsne_exact import exact
-from vision_bridge.weights import set_random_weights
+from vision_bridge.frozen.backbones import build_backbone
+from vision_bridge.frozen.images import Normalization, prepare
+from vision_bridge.layouts.tsne_exact import exact
+from vision_bridge.frozen.weights import set_random_weights
 images = np.load(sys.argv[1])
 slice = build_backbone("shufflenet_v2_x1_0", 150, 150)
 set_random_weights(slice, 3)
@@ -177,8 +178,8 @@ def test_jax_draws_the_same_maps_and_lays_out_alike(tmp_path: Path) -> None:
 _WEIGHTS = """
 from typing import NamedTuple
 import numpy as np
-from text_cls import bert
-from text_cls.encoder_config import BertConfig
+from text_cls.encoders import bert
+from text_cls.encoders.config import BertConfig
 from training.evaluation import make_evaluator
 from training.feed import Batches, Spec
 from training.functions import compiled, with_gradient

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.data import Splits, load
-from diffusion.data_config import DataConfig, ReadingConfig
-from diffusion.decoding import TURNED
-from diffusion.fid_config import FidConfig
-from diffusion.image_source import ImageSource
-from diffusion.images import read_images
-from diffusion.sources import open_source
+from diffusion.data.config import DataConfig, ReadingConfig
+from diffusion.data.datasets import Splits, load
+from diffusion.data.decoding import TURNED
+from diffusion.data.images import read_images
+from diffusion.fid.config import FidConfig
+from diffusion.fid.image_source import ImageSource
+from diffusion.fid.sources import open_source
 from files.errors import UserError
 from tests import fuzz_images
 
@@ -204,7 +204,7 @@ def test_names_that_cannot_be_printed(tmp_path: Path) -> None:
 
 
 def test_images_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion.images._BYTES_AT_ONCE", 2**14)
+    monkeypatch.setattr("diffusion.data.images._BYTES_AT_ONCE", 2**14)
     for k in range(300):
         _png(tmp_path / f"{k}.bmp", np.full((64, 64, 3), k % 256, np.uint8))
     read_images(tmp_path, ReadingConfig())

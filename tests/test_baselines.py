@@ -12,9 +12,9 @@ from sklearn.svm import LinearSVC
 from files.errors import UserError
 from tests.scripts import fails, succeeds
 from text_cls.baseline_config import FORMER_MODELS, BaselineConfig
-from text_cls.baselines import MODELS, features, run_baseline, with_characters
-from text_cls.nb_svm import NaiveBayesSvm, log_count_ratios
-from text_cls.preprocess import Cleaner, merge, tokenise
+from text_cls.linear.baselines import MODELS, features, run_baseline, with_characters
+from text_cls.linear.nb_svm import NaiveBayesSvm, log_count_ratios
+from text_cls.tokens.preprocess import Cleaner, merge, tokenise
 
 TEXTS = ["A cat sat on the mat", "the cats' mats, re-sat!", "dogs bark at Äpfel and at a cat", "x", "an unseen emu"]
 

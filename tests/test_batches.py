@@ -11,7 +11,7 @@ from text_cls.batches import (
     token_budget,
     training_batches,
 )
-from text_cls.encoding import Encoded
+from text_cls.tokens.encoding import Encoded
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, 101)
 

@@ -9,7 +9,7 @@ import pytest
 from files.errors import UserError
 from tests.policies import dtype_policy
 from tests.steps import take_steps
-from text_cls.bert import (
+from text_cls.encoders.bert import (
     add_lora,
     blocks,
     build_classifier,
@@ -18,7 +18,7 @@ from text_cls.bert import (
     layerwise_rates,
     merge_lora,
 )
-from text_cls.encoder_config import BertClassifierConfig, BertConfig
+from text_cls.encoders.config import BertClassifierConfig, BertConfig
 from training.adamw import AdamW
 from training.backends import Placement
 from training.job import Job

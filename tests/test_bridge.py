@@ -24,20 +24,20 @@ from training.options import overrides_of
 from training.randomness import seeded
 from training.repetitions import mean_interval
 from vision_bridge.activation import class_activation, feature_shares, group_shares
-from vision_bridge.backbones import build_backbone
 from vision_bridge.batches import ImageBatch, evaluation_batches, training_batches
 from vision_bridge.classifier import build_head, is_encoder, make_loss_fn
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, HeadConfig, LayoutConfig
 from vision_bridge.controls import Data, linear_probe, wilson_interval
-from vision_bridge.extractors import EXTRACTORS
-from vision_bridge.images import Normalization, fit_normalization, prepare
-from vision_bridge.layout import Layout
-from vision_bridge.pooling import adaptive_pool_matrix, pooled, side_within
-from vision_bridge.receptive import Cells
-from vision_bridge.scaling import Scaling
-from vision_bridge.storage import MapStatistics
+from vision_bridge.frozen.backbones import build_backbone
+from vision_bridge.frozen.extractors import EXTRACTORS
+from vision_bridge.frozen.images import Normalization, fit_normalization, prepare
+from vision_bridge.frozen.pooling import adaptive_pool_matrix, pooled, side_within
+from vision_bridge.frozen.receptive import Cells
+from vision_bridge.frozen.storage import MapStatistics
+from vision_bridge.frozen.weights import load_backbone, load_weights
+from vision_bridge.layouts.layout import Layout
+from vision_bridge.layouts.scaling import Scaling
 from vision_bridge.table import ablations
-from vision_bridge.weights import load_backbone, load_weights
 
 TWICE = Cells(np.full(2, 0.5), np.full(2, 2.0), np.full(2, 2.0))  # maps of half the image's height and width
 SMALL = HeadConfig(kernel=2, filters=(4, 3), dropout=0.0, pooled=2, dense=(5,), dense_dropout=0.0)

@@ -166,7 +166,7 @@ def _agrees(bridge: Bridge) -> bool:
 
 def _other_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layouts come out another way from now on, as they do on another number of cores."""
-    from vision_bridge import layout
+    from vision_bridge.layouts import layout
 
     fit = layout.Layout.fit.__func__  # type: ignore[attr-defined]
     monkeypatch.setattr(layout.Layout, "fit", classmethod(lambda cls, *a, **k: fit(cls, *a, **k).shuffled(5)))

@@ -17,7 +17,7 @@ from vision_bridge.bridge import Bridge
 from vision_bridge.classifier import build_head, make_loss_fn
 from vision_bridge.config import BridgeConfig
 from vision_bridge.head_config import HeadConfig
-from vision_bridge.tabular import load_table
+from vision_bridge.tables.features import load_table
 from vision_bridge.task import make_head_job, resolved
 
 SMALL = {

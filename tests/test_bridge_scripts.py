@@ -22,7 +22,7 @@ from text_cls.features import embed_texts
 from training.config_files import as_flags, load
 from training.session import session
 from vision_bridge.config import PRESETS, BridgeConfig
-from vision_bridge.layout import Layout
+from vision_bridge.layouts.layout import Layout
 from vision_bridge.task import resolved
 
 pytestmark = pytest.mark.usefixtures("one_thread")

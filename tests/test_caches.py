@@ -7,8 +7,8 @@ import pytest
 
 from files.errors import UserError
 from text_cls.corpora import CorpusCache, clean_splits
-from text_cls.data import Splits, Texts
-from text_cls.preprocess import Cleaner, Corpus
+from text_cls.data.splits import Splits, Texts
+from text_cls.tokens.preprocess import Cleaner, Corpus
 
 
 def _splits() -> Splits:

@@ -11,8 +11,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from tests.figures import drawn
-from text_cls import calibration, plots
-from text_cls.calibration import (
+from text_cls.evaluation import calibration
+from text_cls.evaluation.calibration import (
     Claims,
     activated,
     calibration_error,
@@ -24,6 +24,7 @@ from text_cls.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
+from text_cls.report import plots
 
 SEVERAL = pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
 

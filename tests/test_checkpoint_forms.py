@@ -13,8 +13,8 @@ import pytest
 
 from files.tensors import read_tensors, write_tensors
 from tests.refusals import refused
-from text_cls.bert import build_encoder
-from text_cls.checkpoints import load_encoder, read_checkpoint
+from text_cls.encoders.bert import build_encoder
+from text_cls.encoders.checkpoints import load_encoder, read_checkpoint
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 TOKENS = np.array([[2, 9, 17, 30, 11, 3], [2, 8, 3, 0, 0, 0]], np.int32)

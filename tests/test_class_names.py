@@ -11,15 +11,15 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import FontManager, FontProperties, findfont
 
-import text_cls.plots
+import text_cls.report.plots
 import training.plots
 import vision_bridge.plots
 from tests.figures import drawn
 from tests.scripts import succeeds
 from tests.test_many_classes import SMALL, write_texts
-from text_cls.metrics import report
-from text_cls.plots import confusion, f1_by_class, scatter_3d, scatter_3d_html
-from text_cls.report_text import as_text
+from text_cls.evaluation.metrics import report
+from text_cls.report.plots import confusion, f1_by_class, scatter_3d, scatter_3d_html
+from text_cls.report.text import as_text
 from training.names import one_line, width
 from training.plots import drawable, name_legend, name_ticks, new_figure, save_figure
 
@@ -60,7 +60,7 @@ def test_names_are_one_line(name: str, line: str) -> None:
 
 def test_names_are_drawn_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Warnings of matplotlib are errors here: of glyphs that the font lacks, say."""
-    made = drawn(monkeypatch, text_cls.plots)
+    made = drawn(monkeypatch, text_cls.report.plots)
     count = len(NAMES)
     confusion(np.eye(count, dtype=int).tolist(), NAMES, tmp_path / "confusion.png")
     f1_by_class({name: {"f1": 0.5, "support": 3} for name in NAMES}, tmp_path / "f1.png")

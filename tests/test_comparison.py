@@ -10,8 +10,8 @@ import pytest
 from files.documents import write_json
 from files.errors import UserError
 from tests.scripts import fails, succeeds
-from text_cls.data import Splits, Texts
-from text_cls.scored_rows import read_scored, write_scored
+from text_cls.data.splits import Splits, Texts
+from text_cls.evaluation.scored_rows import read_scored, write_scored
 from training.significance import interval_of_accuracy, mcnemar
 
 IDS = ["a", 'b, "1"\r\nx', "\r", " é\x85 ", "", "a"]

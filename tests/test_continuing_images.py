@@ -9,14 +9,14 @@ import pytest
 
 from diffusion.config import DdpmConfig
 from diffusion.continuing import Source, network_of, start_from
-from diffusion.data import Splits
+from diffusion.data.datasets import Splits
+from diffusion.data.pixel_ranges import Range
+from diffusion.data.readers import Images
 from diffusion.enlarging import network_for
 from diffusion.generator import WEIGHTS, Generator
-from diffusion.pixel_ranges import Range
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig
-from diffusion.readers import Images
-from diffusion.unet_config import UNetConfig
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import ProcessConfig
+from diffusion.process.process import make_process
 from files.documents import file_sha256, read_object, write_json
 from files.errors import UserError
 from tests.little_ddpm import TINY, weights_of

@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from diffusion import samplers
 from diffusion.config import DdpmConfig
-from diffusion.editing import shortened
-from diffusion.levels import Levels
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.samplers import Table, make_table
-from diffusion.spacings import spaced_times
+from diffusion.editing.walks import shortened
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.levels import Levels
+from diffusion.process.process import make_process
+from diffusion.sampling import samplers
+from diffusion.sampling.samplers import Table, make_table
+from diffusion.sampling.spacings import spaced_times
 from files.errors import UserError
 from tests.test_samplers import LINEAR, MEANS, PROCESS, SHARES, SPREAD, gaussian, mixture, run
 from training.config_files import from_json

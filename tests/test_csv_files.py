@@ -8,10 +8,10 @@ import pytest
 from files.errors import UserError
 from tests.refusals import refused
 from text_cls.config import DataConfig
-from text_cls.csv_files import Dialect, Line, Unreadable, find_dialect, read_rows
-from text_cls.data import load
-from text_cls.format import Format
-from text_cls.readers import BadRows, read_csv
+from text_cls.data.csv_files import Dialect, Line, Unreadable, find_dialect, read_rows
+from text_cls.data.format import Format
+from text_cls.data.readers import BadRows, read_csv
+from text_cls.data.splits import load
 
 FORM = Format(("text",), "label")
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import ddpm_networks
 from benchmarks.gpu_sizes import UNet, unet_operations
-from diffusion.unet import build_unet
+from diffusion.network.unet import build_unet
 
 ROOT = Path(__file__).resolve().parents[1]
 

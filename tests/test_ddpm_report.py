@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.report_data import NEAREST, Pairs, Progress
-from diffusion.report_page import write_page
-from diffusion.report_sections import MOST_GRIDS, thinned
+from diffusion.report.data import NEAREST, Pairs, Progress
+from diffusion.report.page import write_page
+from diffusion.report.sections import MOST_GRIDS, thinned
 from files.errors import UserError
 from tests.test_report_page import EVIL, Reader
 from training import page as pages

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from diffusion.config import DdpmConfig
-from diffusion.data import load
-from diffusion.data_config import DataConfig
-from diffusion.feature_config import FeatureConfig
-from diffusion.fid import frechet_distance_of_features
-from diffusion.process_config import ProcessConfig, SamplerConfig
+from diffusion.data.config import DataConfig
+from diffusion.data.datasets import load
+from diffusion.fid.feature_config import FeatureConfig
+from diffusion.fid.frechet import frechet_distance_of_features
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import ProcessConfig, SamplerConfig
 from diffusion.task import train_ddpm
-from diffusion.unet_config import UNetConfig
 from files.documents import read_object, read_sealed, write_json, write_sealed
 from tests.little_ddpm import TINY, metrics_of, weights_of
 from tests.scripts import fails, fails_each, succeeds

@@ -9,11 +9,11 @@ import tensorflow as tf
 from keras import ops
 
 from diffusion.batches import ImageBatch, evaluation_batches, training_batches
-from diffusion.objective import Conditioning, by_time, make_loss_fn, to_model
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig
-from diffusion.readers import Images
-from diffusion.unet import GroupNorm, TimeEmbedding
+from diffusion.data.readers import Images
+from diffusion.network.unet import GroupNorm, TimeEmbedding
+from diffusion.process.config import ProcessConfig
+from diffusion.process.objective import Conditioning, by_time, make_loss_fn, to_model
+from diffusion.process.process import make_process
 from tests.steps import take_steps
 from training.adamw import AdamW
 from training.backends import Placement

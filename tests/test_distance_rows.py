@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-import vision_bridge.distance_rows
-import vision_bridge.layout
+import vision_bridge.layouts.distance_rows
+import vision_bridge.layouts.layout
 from tests.test_hard_columns import TABLES
 from vision_bridge.config import LayoutConfig
-from vision_bridge.distance_rows import DistanceRows, suits
-from vision_bridge.distances import DISTANCES, feature_distances
-from vision_bridge.duplicates import equal_columns
-from vision_bridge.embedding import principal_coordinates
-from vision_bridge.layout import Layout
-from vision_bridge.scaling import SCALINGS, describe, fit_scaling
+from vision_bridge.layouts.distance_rows import DistanceRows, suits
+from vision_bridge.layouts.distances import DISTANCES, feature_distances
+from vision_bridge.layouts.duplicates import equal_columns
+from vision_bridge.layouts.embedding import principal_coordinates
+from vision_bridge.layouts.layout import Layout
+from vision_bridge.layouts.scaling import SCALINGS, describe, fit_scaling
 
 
 @pytest.mark.parametrize("kind", DISTANCES)
@@ -36,8 +36,8 @@ def test_a_layout_by_rows_is_that_of_the_matrix(kind: str, monkeypatch: pytest.M
     features[:, 7] = features[:, 9] + 1e-7 * rng.normal(size=40)
     config = LayoutConfig(distance=kind)
     whole = Layout.fit(features, config)
-    monkeypatch.setattr(vision_bridge.distance_rows, "WIDE", 699)
-    monkeypatch.setattr(vision_bridge.layout, "feature_distances", None)  # the matrix is not computed
+    monkeypatch.setattr(vision_bridge.layouts.distance_rows, "WIDE", 699)
+    monkeypatch.setattr(vision_bridge.layouts.layout, "feature_distances", None)  # the matrix is not computed
     found = Layout.fit(features, config)
     np.testing.assert_allclose(found.divergence, whole.divergence, rtol=0.01)
     start = principal_coordinates(DistanceRows(features, fit_scaling("min_max", describe(features)), kind))

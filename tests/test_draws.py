@@ -13,12 +13,12 @@ import tensorflow as tf
 from scipy import stats
 
 from text_cls.batches import Batch, token_budget, training_batches
-from text_cls.embedding import TokenDropout
-from text_cls.encoding import Encoded
+from text_cls.encoders.pretrain import MaskTokens
+from text_cls.layers.embedding import TokenDropout
+from text_cls.layers.transformer import build_classifier
+from text_cls.layers.transformer_config import TransformerConfig
 from text_cls.objective import make_loss_fn
-from text_cls.pretrain import MaskTokens
-from text_cls.transformer import build_classifier
-from text_cls.transformer_config import TransformerConfig
+from text_cls.tokens.encoding import Encoded
 from training import draws
 from training.backends import Placement
 from training.config import TaskConfig, TrainingConfig
@@ -218,7 +218,7 @@ def test_rates_of_none_and_all(placed: bool) -> None:
 
 _PLAIN = """
 import keras, numpy as np
-from text_cls.embedding import TokenDropout
+from text_cls.layers.embedding import TokenDropout
 from training.dropout import Dropout
 keras.utils.set_random_seed(0)
 tokens = keras.Input((6,), dtype="int32")

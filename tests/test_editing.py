@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from diffusion import editing, noise
-from diffusion.editing_config import EditConfig
-from diffusion.guidance import Prediction
-from diffusion.levels import Levels
-from diffusion.process import Process, make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.samplers import SAMPLERS, make_levels, make_table
+from diffusion.editing import walks as editing
+from diffusion.editing.config import EditConfig
+from diffusion.process import noise
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.levels import Levels
+from diffusion.process.process import Process, make_process
+from diffusion.sampling.guidance import Prediction
+from diffusion.sampling.samplers import SAMPLERS, make_levels, make_table
 from files.errors import UserError
 from tests.test_samplers import gaussian, run
 from training.functions import compiled

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.data_config import ReadingConfig
-from diffusion.editing_images import notes_on_scale, output_names, read_masks, read_named
-from diffusion.pixel_ranges import Range
+from diffusion.data.config import ReadingConfig
+from diffusion.data.pixel_ranges import Range
+from diffusion.editing.images import notes_on_scale, output_names, read_masks, read_named
 from files.errors import UserError
 from tests.little_edits import NAMES, given_pixels, write_images
 

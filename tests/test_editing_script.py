@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion import editing
+from diffusion.editing import walks as editing
 from diffusion.generator import Generator
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.process import make_process
 from tests.little_edits import CLASSES, NAMES, UNET, filled, given_pixels, write_images
 from tests.scripts import fails, fails_each, succeeds
 from training.backends import Placement

@@ -13,13 +13,13 @@ import pytest
 from files.tensors import read_tensors
 from tests.refusals import refused
 from tests.scripts import succeeds
-from text_cls.bert import _rows_by_distance, build_encoder
 from text_cls.checkpoint_writing import save_classifier, save_encoder
-from text_cls.checkpoints import Checkpoint, load_encoder, read_checkpoint
-from text_cls.library_files import read_library_pieces
+from text_cls.encoders.bert import _rows_by_distance, build_encoder
+from text_cls.encoders.checkpoints import Checkpoint, load_encoder, read_checkpoint
+from text_cls.encoders.library_files import read_library_pieces
 from text_cls.predictor import Predictor
-from text_cls.tokenisers import PieceTokeniser
-from text_cls.vocabulary import SEGMENT
+from text_cls.tokens.tokenisers import PieceTokeniser
+from text_cls.tokens.vocabulary import SEGMENT
 
 FOLDER = Path(__file__).parent / "golden" / "encoders"
 WHOLE = ("roberta", "xlm_roberta", "camembert", "electra", "electra_same", "albert", "mpnet")

@@ -14,9 +14,9 @@ from diffusion import enlarging
 from diffusion.batches import ImageBatch, ImageRequest
 from diffusion.enlarging import smaller_on_host
 from diffusion.generator import Generator
-from diffusion.objective import Conditioning, make_loss_fn
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.objective import Conditioning, make_loss_fn
+from diffusion.process.process import make_process
 from files.errors import UserError
 from files.tensors import read_tensors
 from tests.little_ddpm import TINY, metrics_of

@@ -10,15 +10,15 @@ import pytest
 from tests.little_model import TEXTS
 from text_cls.batches import Batch
 from text_cls.continuing import Source, start_from
-from text_cls.ensemble import networks_of
-from text_cls.explaining import explain
+from text_cls.layers.ensemble import networks_of
+from text_cls.layers.transformer_config import TransformerConfig
 from text_cls.objective import make_loss_fn
-from text_cls.pooled import pooled_vectors
 from text_cls.predictor import Predictor
-from text_cls.preprocess import Cleaner, tokenise
-from text_cls.tokenisers import WordTokeniser
-from text_cls.transformer_config import TransformerConfig
-from text_cls.vocabulary import Vocabulary
+from text_cls.report.explaining import explain
+from text_cls.report.pooled import pooled_vectors
+from text_cls.tokens.preprocess import Cleaner, tokenise
+from text_cls.tokens.tokenisers import WordTokeniser
+from text_cls.tokens.vocabulary import Vocabulary
 from training.objectives import classification
 from training.placement import make_placement
 

@@ -7,17 +7,17 @@ import pytest
 
 from tests.scripts import ROOT
 from tests.test_explaining import PLACEMENT, is_complete, with_random_weights
-from text_cls.checkpoints import load_encoder, read_checkpoint
-from text_cls.encoder_config import BertClassifierConfig
-from text_cls.encoding import Framing
-from text_cls.explained_words import CUT, joined_spans
-from text_cls.explaining import explain
-from text_cls.pairs import PairFraming
+from text_cls.encoders.checkpoints import load_encoder, read_checkpoint
+from text_cls.encoders.config import BertClassifierConfig
+from text_cls.layers.transformer_config import TransformerConfig
 from text_cls.predictor import Predictor
-from text_cls.preprocess import SEP
-from text_cls.tokenisers import PieceTokeniser
-from text_cls.transformer_config import TransformerConfig
-from text_cls.vocabulary import SEGMENT
+from text_cls.report.explained_words import CUT, joined_spans
+from text_cls.report.explaining import explain
+from text_cls.tokens.encoding import Framing
+from text_cls.tokens.pairs import PairFraming
+from text_cls.tokens.preprocess import SEP
+from text_cls.tokens.tokenisers import PieceTokeniser
+from text_cls.tokens.vocabulary import SEGMENT
 
 GOLDEN = ROOT / "tests" / "golden"
 LIBRARY = ("roberta", "xlm_roberta", "camembert", "electra", "albert", "mpnet")

@@ -18,15 +18,15 @@ from tests.scripts import ROOT, fails, succeeds
 from tests.scripts import run as run_script
 from text_cls import prediction
 from text_cls.answers import Explanation, are_answers
-from text_cls.explained_words import CUT
-from text_cls.explaining import Explainer, _lines, explain, is_exact
-from text_cls.integrated_gradients import from_embeddings, integrated
-from text_cls.linear_fit import LinearFit
+from text_cls.layers.transformer_config import TransformerConfig
+from text_cls.linear.fit import LinearFit
 from text_cls.predictor import NO_WORDS, Predictor
-from text_cls.preprocess import SEP, Cleaner, tokenise
-from text_cls.tokenisers import WordTokeniser
-from text_cls.transformer_config import TransformerConfig
-from text_cls.vocabulary import MASK_ID, Vocabulary
+from text_cls.report.explained_words import CUT
+from text_cls.report.explaining import Explainer, _lines, explain, is_exact
+from text_cls.report.integrated_gradients import from_embeddings, integrated
+from text_cls.tokens.preprocess import SEP, Cleaner, tokenise
+from text_cls.tokens.tokenisers import WordTokeniser
+from text_cls.tokens.vocabulary import MASK_ID, Vocabulary
 from training.placement import make_placement
 from training.session import precision
 

@@ -15,19 +15,20 @@ from files.errors import UserError
 from tests.little_model import TEXTS, save
 from tests.scripts import succeeds
 from tests.test_graph_text import TRICKY
-from text_cls import exporting, graph_model
+from text_cls import exporting
 from text_cls.config import CleaningConfig, TransformerConfig
-from text_cls.data import joined_fields
+from text_cls.data.splits import joined_fields
 from text_cls.export_config import ExportConfig
-from text_cls.graph_linear import Scores
-from text_cls.linear_path import LinearPath
-from text_cls.ngrams import NGrams
+from text_cls.graph import model as graph_model
+from text_cls.graph.linear import Scores
+from text_cls.linear.ngrams import NGrams
+from text_cls.linear.path import LinearPath
+from text_cls.linear.word_parts import MOST_CHARACTERS
 from text_cls.predictor import Predictor
-from text_cls.preprocess import SEP, Cleaner, Corpus, Fields, tokenise
-from text_cls.subwords import Subwords
-from text_cls.tokenisers import SubwordTokeniser, WordTokeniser
-from text_cls.vocabulary import Vocabulary
-from text_cls.word_parts import MOST_CHARACTERS
+from text_cls.tokens.preprocess import SEP, Cleaner, Corpus, Fields, tokenise
+from text_cls.tokens.subwords import Subwords
+from text_cls.tokens.tokenisers import SubwordTokeniser, WordTokeniser
+from text_cls.tokens.vocabulary import Vocabulary
 from training.placement import make_placement
 from training.session import precision
 

@@ -15,11 +15,12 @@ from files.documents import read_sealed, write_json
 from files.errors import UserError
 from tests.little_model import TEXTS, save
 from tests.scripts import fails, succeeds
-from text_cls import exporting, graph_model
+from text_cls import exporting
 from text_cls.config import ClassifierConfig, CleaningConfig, DataConfig
 from text_cls.export_config import ExportConfig
+from text_cls.graph import model as graph_model
 from text_cls.predictor import Predictor
-from text_cls.preprocess import Cleaner
+from text_cls.tokens.preprocess import Cleaner
 from training.config_files import as_json
 from training.placement import make_placement
 from training.session import precision
@@ -50,8 +51,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    save(folder)
+    save(folder := tmp_path_factory.mktemp("run"))
     return folder
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from diffusion import distances
-from diffusion.by_class import fid_by_class, precision_recall_by_class
-from diffusion.fid import frechet_distance_of_features
-from diffusion.memorisation import memorisation
-from diffusion.neighbours import nearest
-from diffusion.prdc import precision_recall, precision_recall_density_coverage
+from diffusion.fid import distances
+from diffusion.fid.by_class import fid_by_class, precision_recall_by_class
+from diffusion.fid.frechet import frechet_distance_of_features
+from diffusion.fid.memorisation import memorisation
+from diffusion.fid.neighbours import nearest
+from diffusion.fid.prdc import precision_recall, precision_recall_density_coverage
 from files.errors import UserError
 
 

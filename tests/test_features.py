@@ -9,10 +9,10 @@ import pytest
 
 from files.errors import UserError
 from text_cls.batches import token_budget
-from text_cls.bert import build_encoder
-from text_cls.checkpoints import load_encoder, read_checkpoint
-from text_cls.encoding import Encoded
+from text_cls.encoders.bert import build_encoder
+from text_cls.encoders.checkpoints import load_encoder, read_checkpoint
 from text_cls.features import embed, feature_encoder
+from text_cls.tokens.encoding import Encoded
 from training.backends import Placement
 
 TINY = Path(__file__).parent / "golden" / "tiny" / "bert"

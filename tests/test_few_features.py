@@ -10,8 +10,8 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 from files.errors import UserError
 from vision_bridge.config import LayoutConfig
-from vision_bridge.feature_counts import notes, perplexity_of
-from vision_bridge.layout import Layout
+from vision_bridge.layouts.feature_counts import notes, perplexity_of
+from vision_bridge.layouts.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from diffusion import fid, statistics
-from diffusion.fid import Moments, Reference, fit_gaussian, frechet_distance, frechet_distance_of_features
-from diffusion.statistics import Statistics
+from diffusion.fid import frechet as fid
+from diffusion.fid import statistics
+from diffusion.fid.frechet import Moments, Reference, fit_gaussian, frechet_distance, frechet_distance_of_features
+from diffusion.fid.statistics import Statistics
 from files.errors import UserError
 
 

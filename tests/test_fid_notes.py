@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from diffusion.config import DdpmConfig
-from diffusion.data_config import DataConfig, ReadingConfig
-from diffusion.feature_config import FeatureConfig
-from diffusion.fid_config import FidConfig
+from diffusion.data.config import DataConfig, ReadingConfig
+from diffusion.fid.config import FidConfig
+from diffusion.fid.feature_config import FeatureConfig
 from diffusion.fid_task import dry_run, measure_fid
+from diffusion.network.config import UNetConfig
 from diffusion.task import dry_run as dry_run_of_ddpm
-from diffusion.unet_config import UNetConfig
 from files.documents import read_object
 from files.errors import UserError
 
@@ -54,7 +54,9 @@ def test_notes_are_the_same_when_features_are_there_already(
     first = _notes(capsys)
     assert [sum(text in note for note in first) for text in (FRAMES, "uint16 pixels", "of train and test")] == [1, 1, 1]
     with monkeypatch.context() as patch:
-        patch.setattr("diffusion.features.make_feature_stream", lambda *_: pytest.fail("features are computed again"))
+        patch.setattr(
+            "diffusion.fid.features.make_feature_stream", lambda *_: pytest.fail("features are computed again")
+        )
         measure_fid(_swapped(config), tmp_path / "two")
         assert _notes(capsys) == first
         for file in (tmp_path / "cache" / "features").glob("*.json"):
@@ -74,7 +76,7 @@ def test_notes_of_a_resumed_run_are_of_all_images(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("diffusion.features._SAVE_EVERY", 1)
+        patch.setattr("diffusion.fid.features._SAVE_EVERY", 1)
         patch.setattr("training.progress.Progress.update", stopped)
         with pytest.raises(KeyboardInterrupt):
             measure_fid(few, tmp_path / "run")

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion import statistics
-from diffusion.extractors import build_extractor
-from diffusion.feature_config import FeatureConfig
-from diffusion.features import image_features
-from diffusion.fid import frechet_distance
-from diffusion.fid_config import FidConfig
+from diffusion.fid import statistics
+from diffusion.fid.config import FidConfig
+from diffusion.fid.extractors import build_extractor
+from diffusion.fid.feature_config import FeatureConfig
+from diffusion.fid.features import image_features
+from diffusion.fid.frechet import frechet_distance
+from diffusion.fid.image_source import ImageSource
+from diffusion.fid.sources import open_source
+from diffusion.fid.tool_files import read_npy_features
 from diffusion.fid_task import measure_fid
-from diffusion.image_source import ImageSource
-from diffusion.sources import open_source
-from diffusion.tool_files import read_npy_features
 from files.arrays import growing_array
 from files.errors import UserError
 from tests.scripts import fails, fails_each, succeeds
@@ -209,7 +209,9 @@ def test_features_are_computed_once_for_all_runs(world: Path, tmp_path: Path, mo
     flags += [f"--features={world / 'm.keras'}", f"--cache_dir={tmp_path / 'cache'}"]
     succeeds("fid", *sides, *flags, f"--run_dir={tmp_path / 'one'}")
     with monkeypatch.context() as patch:
-        patch.setattr("diffusion.features.make_feature_stream", lambda *_: pytest.fail("features are computed again"))
+        patch.setattr(
+            "diffusion.fid.features.make_feature_stream", lambda *_: pytest.fail("features are computed again")
+        )
         succeeds("fid", *reversed(sides), *flags, f"--run_dir={tmp_path / 'two'}")
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
     assert one["fid"] == pytest.approx(two["fid"], rel=1e-9)

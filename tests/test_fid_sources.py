@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion import images
 from diffusion.config import DdpmConfig
-from diffusion.data import load
-from diffusion.data_config import DataConfig
-from diffusion.extractors import build_extractor
-from diffusion.feature_config import FeatureConfig
-from diffusion.features import image_features
-from diffusion.fid_config import FidConfig
+from diffusion.data import images
+from diffusion.data.config import DataConfig
+from diffusion.data.datasets import load
+from diffusion.data.pixel_ranges import Range
+from diffusion.fid.config import FidConfig
+from diffusion.fid.extractors import build_extractor
+from diffusion.fid.feature_config import FeatureConfig
+from diffusion.fid.features import image_features
+from diffusion.fid.image_source import ImageSource
+from diffusion.fid.scales import check_scales
+from diffusion.fid.sources import notes_on_splits, open_source
+from diffusion.fid.tool_files import FeatureFile
 from diffusion.generator import Generator
-from diffusion.image_source import ImageSource
-from diffusion.pixel_ranges import Range
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import ProcessConfig
+from diffusion.process.process import make_process
 from diffusion.published import open_generator
-from diffusion.scales import check_scales
-from diffusion.sources import notes_on_splits, open_source
-from diffusion.tool_files import FeatureFile
-from diffusion.unet_config import UNetConfig
 from files.documents import write_json
 from files.errors import UserError
 from training.backends import Placement

@@ -6,8 +6,8 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.special import log_softmax, softmax
 
-from text_cls.calibration import negative_log_likelihood
-from text_cls.fusion import _cross_entropy, _smoothed, fuse
+from text_cls.evaluation.calibration import negative_log_likelihood
+from text_cls.linear.fusion import _cross_entropy, _smoothed, fuse
 
 RNG = np.random.default_rng(0)
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from diffusion import noise
 from diffusion.batches import ImageBatch, sample_batches
+from diffusion.fid.neighbours import nearest
 from diffusion.generator import Generator, ImageRequest
-from diffusion.neighbours import nearest
-from diffusion.objective import Conditioning, make_loss_fn
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.sampling import slerp
-from diffusion.unet_config import UNetConfig
+from diffusion.network.config import UNetConfig
+from diffusion.process import noise
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.objective import Conditioning, make_loss_fn
+from diffusion.process.process import make_process
+from diffusion.sampling.loop import slerp
 from files.documents import read_object
 from files.errors import UserError
 from training.backends import Placement

@@ -12,18 +12,21 @@ import pytest
 import tensorflow as tf
 
 from files.errors import UserError
-from text_cls import graph_tables, graph_text, graph_words, words
 from text_cls.config import CleaningConfig
-from text_cls.data import joined_fields
-from text_cls.graph_html import HtmlStripper
-from text_cls.graph_pieces import Pieces
-from text_cls.graph_unicode import Composer, by_row, decode, decomposed, encode
-from text_cls.library_pieces import LibraryPieces
-from text_cls.preprocess import Cleaner, Corpus, tokenise
-from text_cls.subwords import Subwords
-from text_cls.tokenisers import PieceTokeniser, SubwordTokeniser, Tokeniser, WordTokeniser
-from text_cls.vocabulary import Vocabulary
-from text_cls.wordpiece import Added, WordPiece
+from text_cls.data.splits import joined_fields
+from text_cls.graph import tables as graph_tables
+from text_cls.graph import text as graph_text
+from text_cls.graph import words as graph_words
+from text_cls.graph.html import HtmlStripper
+from text_cls.graph.pieces import Pieces
+from text_cls.graph.unicode import Composer, by_row, decode, decomposed, encode
+from text_cls.tokens import words
+from text_cls.tokens.library_pieces import LibraryPieces
+from text_cls.tokens.preprocess import Cleaner, Corpus, tokenise
+from text_cls.tokens.subwords import Subwords
+from text_cls.tokens.tokenisers import PieceTokeniser, SubwordTokeniser, Tokeniser, WordTokeniser
+from text_cls.tokens.vocabulary import Vocabulary
+from text_cls.tokens.wordpiece import Added, WordPiece
 
 ENCODERS = Path(__file__).parent / "golden" / "encoders"
 TRICKY = (

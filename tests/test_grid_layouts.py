@@ -5,9 +5,9 @@ import pytest
 
 from files.errors import UserError
 from vision_bridge.config import LayoutConfig
-from vision_bridge.layout import Layout
-from vision_bridge.pixels import PIXELS
-from vision_bridge.rectangle import RECTANGLES
+from vision_bridge.layouts.layout import Layout
+from vision_bridge.layouts.pixels import PIXELS
+from vision_bridge.layouts.rectangle import RECTANGLES
 
 
 @pytest.fixture(scope="module")

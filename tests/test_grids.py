@@ -11,9 +11,9 @@ from scipy.spatial.distance import cdist, pdist, squareform
 from scipy.stats import spearmanr
 
 from files.errors import UserError
-from vision_bridge import igtd
-from vision_bridge.embedding import ENGINES, check_engine, embed_features
-from vision_bridge.grids import frame, grid_shape, pixels_of_cells, pixels_of_points, points_of_pixels
+from vision_bridge.layouts import igtd
+from vision_bridge.layouts.embedding import ENGINES, check_engine, embed_features
+from vision_bridge.layouts.grids import frame, grid_shape, pixels_of_cells, pixels_of_points, points_of_pixels
 
 
 @pytest.mark.parametrize("count, image, expected", [

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffusion.guidance import make_predict
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.process import make_process
+from diffusion.sampling.guidance import make_predict
 
 FLOW = make_process(ProcessConfig(noise_schedule="flow", target="x0"))
 BETTER = np.random.default_rng(0).normal(size=(2, 3, 3, 1)).astype(np.float32)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, csr_matrix, random_array
 
-import vision_bridge.distances
+import vision_bridge.layouts.distances
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
 from vision_bridge.config import LayoutConfig
-from vision_bridge.distances import DISTANCES, feature_distances
-from vision_bridge.layout import Layout
-from vision_bridge.scaling import BLOCK, SCALINGS, describe, fit_scaling
+from vision_bridge.layouts.distances import DISTANCES, feature_distances
+from vision_bridge.layouts.layout import Layout
+from vision_bridge.layouts.scaling import BLOCK, SCALINGS, describe, fit_scaling
 
 ROWS = 300
 
@@ -142,7 +142,7 @@ def test_a_wide_matrix_is_added_up_in_tiles(kind: str, monkeypatch: pytest.Monke
     features = np.random.default_rng(0).normal(3.0, 2.0, (70, 600))
     scaling = fit_scaling("min_max", describe(features))
     whole = feature_distances(features, scaling, kind)
-    monkeypatch.setattr(vision_bridge.distances, "WIDEST", 599)
+    monkeypatch.setattr(vision_bridge.layouts.distances, "WIDEST", 599)
     np.testing.assert_allclose(feature_distances(features, scaling, kind), whole, rtol=1e-6)
 
 

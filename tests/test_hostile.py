@@ -20,24 +20,24 @@ import pytest
 import zstandard
 from PIL import Image
 
-from diffusion import statistics
 from diffusion.config import DataConfig as ImageData
-from diffusion.data import load as load_images
-from diffusion.data_config import ReadingConfig
-from diffusion.images import list_images, read_images
+from diffusion.data.config import ReadingConfig
+from diffusion.data.datasets import load as load_images
+from diffusion.data.images import list_images, read_images
+from diffusion.fid import statistics
 from files.errors import UserError
 from files.limits import ZstandardReader
 from files.npz import read_npz
 from files.tensors import read_tensors, read_tf1
 from files.torch_file import read_torch
 from tests.refusals import refused
-from text_cls.checkpoints import read_checkpoint
 from text_cls.config import DataConfig
-from text_cls.data import load
-from text_cls.format import Format
-from text_cls.readers import BadRows, read_json
-from text_cls.text_files import LONGEST, open_text
-from text_cls.wordpiece import read_vocabulary
+from text_cls.data.format import Format
+from text_cls.data.readers import BadRows, read_json
+from text_cls.data.splits import load
+from text_cls.data.text_files import LONGEST, open_text
+from text_cls.encoders.checkpoints import read_checkpoint
+from text_cls.tokens.wordpiece import read_vocabulary
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 MB = 10**6
@@ -252,7 +252,7 @@ def test_members_of_archives_that_are_too_large(tmp_path: Path, suffix: str) -> 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
 def test_archives_that_unpack_to_too_much(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion.image_files.most_unpacked", lambda path: MB)
+    monkeypatch.setattr("diffusion.data.image_files.most_unpacked", lambda path: MB)
     path = _archive(tmp_path / f"x.{suffix}", {f"{k}.png": bytes(MB // 4) for k in range(20)})
     reading = ReadingConfig(skip_bad_images=True)
     assert "unpacks to more than 1,000,000 bytes" in refused(lambda: read_images(path, reading))

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from diffusion.extractors import build_extractor
-from diffusion.feature_config import FeatureConfig
+from diffusion.fid.extractors import build_extractor
+from diffusion.fid.feature_config import FeatureConfig
 from files.tensors import read_tf1, read_weights, write_tensors
 from tests.golden.inception_state import random_state
 from tests.refusals import refused

@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion import statistics
-from diffusion.extractors import build_extractor
-from diffusion.feature_config import FeatureConfig
+from diffusion.fid import statistics
+from diffusion.fid.extractors import build_extractor
+from diffusion.fid.feature_config import FeatureConfig
+from diffusion.network.config import UNetConfig
 from diffusion.published import load_generator
-from diffusion.unet_config import UNetConfig
 from files.documents import read_object, shown
 from files.tensors import read_tensors, read_tf1, read_weights, write_tensors
 from tests.golden.unet_config import CONFIG as UNET
 from tests.refusals import refused
-from text_cls.checkpoints import read_checkpoint
-from text_cls.encoder_config import BertConfig
-from text_cls.transformer_config import TransformerConfig
-from text_cls.wordpiece import read_vocabulary
+from text_cls.encoders.checkpoints import read_checkpoint
+from text_cls.encoders.config import BertConfig
+from text_cls.layers.transformer_config import TransformerConfig
+from text_cls.tokens.wordpiece import read_vocabulary
 from training.backends import Placement
 from training.randomness import seed_of
 from vision_bridge.config import HeadConfig
-from vision_bridge.layout import Layout
+from vision_bridge.layouts.layout import Layout
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 DEEP = "[" * 100_000

@@ -16,12 +16,12 @@ from files.tensors import read_tensors, write_tensors
 from tests.golden.classifier_lines import LINES, rows_of
 from tests.refusals import refused
 from text_cls.checkpoint_writing import write_tokeniser
-from text_cls.checkpoints import read_checkpoint
-from text_cls.encoder_families import FAMILIES
-from text_cls.hub_tokeniser import read_tokeniser
-from text_cls.published_classifier import read_published
-from text_cls.tokenisers import PieceTokeniser
-from text_cls.wordpiece import WordPiece
+from text_cls.encoders.checkpoints import read_checkpoint
+from text_cls.encoders.families import FAMILIES
+from text_cls.encoders.hub_tokeniser import read_tokeniser
+from text_cls.encoders.published_classifier import read_published
+from text_cls.tokens.tokenisers import PieceTokeniser
+from text_cls.tokens.wordpiece import WordPiece
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 INDEX = "model.safetensors.index.json"

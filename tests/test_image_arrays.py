@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.array_images import to_images
-from diffusion.data import load
-from diffusion.data_config import DataConfig, ReadingConfig
-from diffusion.images import list_images, read_images
-from diffusion.labels import Labels, number_labels, read_labels
-from diffusion.readers import read_folder, read_npz
+from diffusion.data.array_images import to_images
+from diffusion.data.config import DataConfig, ReadingConfig
+from diffusion.data.datasets import load
+from diffusion.data.images import list_images, read_images
+from diffusion.data.labels import Labels, number_labels, read_labels
+from diffusion.data.readers import read_folder, read_npz
 from files.errors import UserError
 from files.npz import parse_npy
 from tests.test_image_ranges import scaled

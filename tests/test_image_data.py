@@ -11,10 +11,10 @@ import pytest
 import zstandard
 from PIL import Image
 
-from diffusion.data import Splits, load
-from diffusion.data_config import DataConfig, ReadingConfig
-from diffusion.images import list_images, read_images
-from diffusion.readers import Images
+from diffusion.data.config import DataConfig, ReadingConfig
+from diffusion.data.datasets import Splits, load
+from diffusion.data.images import list_images, read_images
+from diffusion.data.readers import Images
 from files.errors import UserError
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.data_config import ReadingConfig
-from diffusion.folders import Tree, is_system, natural, split_of, understand
-from diffusion.image_files import SUFFIXES
-from diffusion.images import arrange, list_images, read_images
-from diffusion.readers import Found, read_folder
+from diffusion.data.config import ReadingConfig
+from diffusion.data.folders import Tree, is_system, natural, split_of, understand
+from diffusion.data.image_files import SUFFIXES
+from diffusion.data.images import arrange, list_images, read_images
+from diffusion.data.readers import Found, read_folder
 from files.errors import UserError
 
 
@@ -212,7 +212,9 @@ def _read(path: Path, **options: object) -> Found:
 
 
 def test_hidden_and_system_files_are_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion.image_files.SUFFIXES", tuple(suffix for suffix in SUFFIXES if suffix != ".heic"))
+    monkeypatch.setattr(
+        "diffusion.data.image_files.SUFFIXES", tuple(suffix for suffix in SUFFIXES if suffix != ".heic")
+    )
     for place, name in enumerate(("2/a.png", "10/b.png", "2/.ipynb_checkpoints/a.png", "@eaDir/2/a.png", "10/._b.png")):
         _save(tmp_path / name, place)
     for name in ("a.HEIC", "2/notes.txt", "2/clip.mp4", "2/clip2.mp4", "Makefile", "Thumbs.db", ".DS_Store"):

@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 
 from diffusion.config import DdpmConfig
-from diffusion.data_config import DataConfig, ReadingConfig
-from diffusion.decoding import is_deep
-from diffusion.fid_config import FidConfig
-from diffusion.image_source import ImageSource
-from diffusion.images import Loaded, Scale, find_scale, list_images, read_images, stream_images
-from diffusion.pixel_ranges import Range, to_bytes
-from diffusion.readers import read_folder
-from diffusion.scales import check_scales
-from diffusion.sources import open_source
+from diffusion.data.config import DataConfig, ReadingConfig
+from diffusion.data.decoding import is_deep
+from diffusion.data.images import Loaded, Scale, find_scale, list_images, read_images, stream_images
+from diffusion.data.pixel_ranges import Range, to_bytes
+from diffusion.data.readers import read_folder
+from diffusion.fid.config import FidConfig
+from diffusion.fid.image_source import ImageSource
+from diffusion.fid.scales import check_scales
+from diffusion.fid.sources import open_source
+from diffusion.network.config import UNetConfig
 from diffusion.training_setup import prepare
-from diffusion.unet_config import UNetConfig
 from files.documents import read_object
 from files.errors import UserError
 from tests.fuzz_images import deep_png, deep_tiff
@@ -199,7 +199,7 @@ def test_a_model_is_told_the_range_of_its_images(
 
 
 def test_values_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion.pixel_ranges._BLOCK", 7)
+    monkeypatch.setattr("diffusion.data.pixel_ranges._BLOCK", 7)
     values = np.random.default_rng(0).normal(size=(9, 5))
     found, clipped = to_bytes(values, Range(-1, 1))
     np.testing.assert_array_equal(found, scaled(values, -1, 1))

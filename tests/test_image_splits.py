@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from diffusion.config import DdpmConfig
-from diffusion.data import DATASETS, Splits, load, rule_of_run
-from diffusion.data_config import DataConfig
-from diffusion.readers import Found, Images
-from diffusion.splitting import draw, first_copies
+from diffusion.data.config import DataConfig
+from diffusion.data.datasets import DATASETS, Splits, load, rule_of_run
+from diffusion.data.readers import Found, Images
+from diffusion.data.splitting import draw, first_copies
+from diffusion.network.config import UNetConfig
 from diffusion.task import _make_scorer, train_ddpm
 from diffusion.training_setup import prepare
-from diffusion.unet_config import UNetConfig
 from files.documents import read_object, write_json
 from files.errors import UserError
 from training.run import Run

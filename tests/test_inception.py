@@ -10,15 +10,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from diffusion import inception
-from diffusion.extractor import Extractor
-from diffusion.extractors import EXTRACTORS, LAYERS, build_extractor
-from diffusion.feature_config import PROTOCOLS, FeatureConfig
-from diffusion.features import image_features
-from diffusion.image_source import ImageSource
-from diffusion.inception import build_inception
-from diffusion.inception_weights import copy_keras, load_torch
-from diffusion.resizing import resize
+from diffusion.data.resizing import resize
+from diffusion.fid import inception
+from diffusion.fid.extractor import Extractor
+from diffusion.fid.extractors import EXTRACTORS, LAYERS, build_extractor
+from diffusion.fid.feature_config import PROTOCOLS, FeatureConfig
+from diffusion.fid.features import image_features
+from diffusion.fid.image_source import ImageSource
+from diffusion.fid.inception import build_inception
+from diffusion.fid.inception_weights import copy_keras, load_torch
 from files.documents import read_sealed
 from files.errors import UserError
 from tests.golden.inception_state import images, random_state

@@ -72,11 +72,12 @@ np.savez(sys.argv[1], **{name: _numbers(ours) for name, (ours, _) in PAIRS.items
 _MODELS = """
 import random
 import keras
-from diffusion.unet_config import UNetConfig
-from diffusion.unet import build_unet
-from text_cls import bert, pretrain, transformer
-from text_cls.transformer_config import TransformerConfig
-from text_cls.encoder_config import BertClassifierConfig, BertConfig
+from diffusion.network.config import UNetConfig
+from diffusion.network.unet import build_unet
+from text_cls.encoders import bert, pretrain
+from text_cls.layers import transformer
+from text_cls.layers.transformer_config import TransformerConfig
+from text_cls.encoders.config import BertClassifierConfig, BertConfig
 from vision_bridge.classifier import build_head
 from vision_bridge.config import HeadConfig
 random.seed(0)

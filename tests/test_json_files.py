@@ -9,10 +9,10 @@ import pytest
 from files.errors import UserError
 from tests.refusals import refused
 from text_cls.config import DataConfig
-from text_cls.data import load
-from text_cls.format import Format
-from text_cls.published_data import HUFFPOST_15
-from text_cls.readers import BadRows, read_json
+from text_cls.data.format import Format
+from text_cls.data.published_data import HUFFPOST_15
+from text_cls.data.readers import BadRows, read_json
+from text_cls.data.splits import load
 
 FORM = Format(("text",), "label")
 RECORDS = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}, {"text": "three", "label": "a"}]

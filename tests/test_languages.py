@@ -14,14 +14,14 @@ from files.errors import UserError
 from tests.refusals import refused
 from tests.scripts import ROOT, succeeds
 from text_cls.config import CleaningConfig, LengthConfig, VocabularyConfig
-from text_cls.encoding import Encoded, unknown_share
+from text_cls.layers.transformer_config import TransformerConfig
 from text_cls.predictor import Predictor
-from text_cls.preprocess import Cleaner, load_stop_words, tokenise
-from text_cls.tokenisers import PieceTokeniser, WordTokeniser
-from text_cls.transformer_config import TransformerConfig
-from text_cls.vocabulary import SPECIAL, UNK_ID, Vocabulary
-from text_cls.wordpiece import WordPiece
-from text_cls.words import _NOT_SIMPLE, RULES, by_unicode
+from text_cls.tokens.encoding import Encoded, unknown_share
+from text_cls.tokens.preprocess import Cleaner, load_stop_words, tokenise
+from text_cls.tokens.tokenisers import PieceTokeniser, WordTokeniser
+from text_cls.tokens.vocabulary import SPECIAL, UNK_ID, Vocabulary
+from text_cls.tokens.wordpiece import WordPiece
+from text_cls.tokens.words import _NOT_SIMPLE, RULES, by_unicode
 from training.backends import Placement
 
 STEPS = [

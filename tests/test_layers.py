@@ -22,15 +22,15 @@ import diffusion
 import text_cls
 import training
 import vision_bridge
-from diffusion.unet import GroupNorm, PlaceAttention, TimeEmbedding
+from diffusion.network.unet import GroupNorm, PlaceAttention, TimeEmbedding
 from tests.layer_cases import CASES, DRAWN, LOAD, TOKENS, Case
 from tests.policies import dtype_policy
-from text_cls.embedding import TokenDropout
-from text_cls.pretrain import MaskTokens
-from text_cls.transformer import PaddingBias, SelfAttention
+from text_cls.encoders.pretrain import MaskTokens
+from text_cls.layers.embedding import TokenDropout
+from text_cls.layers.transformer import PaddingBias, SelfAttention
 from training.draws import Place, drawing_at
 from training.dropout import Dropout
-from vision_bridge.backbones import Norm
+from vision_bridge.frozen.backbones import Norm
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (training, text_cls, diffusion, vision_bridge)

@@ -12,14 +12,14 @@ from scipy.spatial.distance import pdist, squareform
 from files.errors import UserError
 from training.functions import compiled
 from vision_bridge.config import LayoutConfig
-from vision_bridge.distances import DISTANCES, Gram, distances, gram_matrix
-from vision_bridge.embedding import embed_features, kernel_principal_components, principal_coordinates
-from vision_bridge.images import Normalization, mixing, prepare
-from vision_bridge.layout import Layout
-from vision_bridge.scaling import SCALINGS, describe, fit_scaling
-from vision_bridge.tsne import affinities, descend, kl_divergence
-from vision_bridge.tsne_exact import exact
-from vision_bridge.tsne_fft import interpolated, potential
+from vision_bridge.frozen.images import Normalization, mixing, prepare
+from vision_bridge.layouts.distances import DISTANCES, Gram, distances, gram_matrix
+from vision_bridge.layouts.embedding import embed_features, kernel_principal_components, principal_coordinates
+from vision_bridge.layouts.layout import Layout
+from vision_bridge.layouts.scaling import SCALINGS, describe, fit_scaling
+from vision_bridge.layouts.tsne import affinities, descend, kl_divergence
+from vision_bridge.layouts.tsne_exact import exact
+from vision_bridge.layouts.tsne_fft import interpolated, potential
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

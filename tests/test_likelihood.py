@@ -9,10 +9,10 @@ import pytest
 from keras import ops
 
 from diffusion.batches import ImageBatch
-from diffusion.likelihood import Bound, Gaussian, gaussian_kl, log_likelihood_of_pixels
-from diffusion.objective import by_time, make_loss_fn
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig
+from diffusion.process.config import ProcessConfig
+from diffusion.process.likelihood import Bound, Gaussian, gaussian_kl, log_likelihood_of_pixels
+from diffusion.process.objective import by_time, make_loss_fn
+from diffusion.process.process import make_process
 from training.draws import EVALUATION, Place
 
 

@@ -7,15 +7,15 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.svm import LinearSVC
 
 from tests.little_corpus import fit, texts
-from text_cls import linear_fit
-from text_cls.calibration import negative_log_likelihood
-from text_cls.class_weights import margin_weights
 from text_cls.config import ObjectiveConfig
-from text_cls.fusion import fuse
-from text_cls.linear_fit import LinearFit, _folds
-from text_cls.linear_models import ALPHA, CS, linear_svm, naive_bayes
-from text_cls.ngrams import NGrams
-from text_cls.preprocess import Corpus
+from text_cls.evaluation.calibration import negative_log_likelihood
+from text_cls.evaluation.class_weights import margin_weights
+from text_cls.linear import fit as linear_fit
+from text_cls.linear.fit import LinearFit, _folds
+from text_cls.linear.fusion import fuse
+from text_cls.linear.models import ALPHA, CS, linear_svm, naive_bayes
+from text_cls.linear.ngrams import NGrams
+from text_cls.tokens.preprocess import Corpus
 
 
 def _features(count: int, classes: int) -> tuple[NGrams, Corpus, np.ndarray]:

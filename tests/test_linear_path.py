@@ -10,10 +10,10 @@ import pytest
 
 from files.errors import UserError
 from tests.little_corpus import fit, texts
-from text_cls.linear_path import LinearPath
-from text_cls.ngrams import NGrams
-from text_cls.preprocess import Cleaner, tokenise
-from text_cls.word_parts import _MOST_DIGITS
+from text_cls.linear.ngrams import NGrams
+from text_cls.linear.path import LinearPath
+from text_cls.linear.word_parts import _MOST_DIGITS
+from text_cls.tokens.preprocess import Cleaner, tokenise
 
 
 def test_contributions_and_bias_add_up_to_the_scores() -> None:

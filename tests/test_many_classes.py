@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-import text_cls.plots
+import text_cls.report.plots
 from files.errors import Interrupted
 from tests.figures import drawn
 from tests.scripts import fails, succeeds
-from text_cls.metrics import MOST_DENSE, confusion_cells, report
-from text_cls.plots import confusion, f1_by_class, most_confused, scatter_3d
-from text_cls.report_text import as_text, whole
+from text_cls.evaluation.metrics import MOST_DENSE, confusion_cells, report
+from text_cls.report.plots import confusion, f1_by_class, most_confused, scatter_3d
+from text_cls.report.text import as_text, whole
 from training.config import TaskConfig
 from training.run import Run
 
@@ -55,7 +55,7 @@ def _side(file: Path) -> int:
 
 
 def test_names_and_titles_of_many_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = drawn(monkeypatch, text_cls.plots)
+    made = drawn(monkeypatch, text_cls.report.plots)
     figures = _report(600, 3000)
     confusion(figures["confusion"], list(figures["per_class"]), tmp_path / "a.png")
     axis = made[0].axes[0, 0]
@@ -77,7 +77,7 @@ def test_the_most_confused_by_hand() -> None:
 
 
 def test_confused_classes_are_drawn_with_their_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = drawn(monkeypatch, text_cls.plots)
+    made = drawn(monkeypatch, text_cls.report.plots)
     cells = [[k, k, 1] for k in range(300)] + [[7, 250, 40], [250, 7, 20]]
     confusion(cells, [f"c{k}" for k in range(300)], tmp_path / "a.png")
     axis = made[0].axes[0, 0]
@@ -194,7 +194,7 @@ def test_a_result_outlives_its_pictures(tmp_path: Path, monkeypatch: pytest.Monk
     """What failed, or was not reached, is drawn when the run is started again."""
     flags, folder = [*write_texts(tmp_path, ["up", "down"], 20), *SMALL], tmp_path / "run"
     with monkeypatch.context() as broken:
-        _break(broken, "text_cls.plots", "confusion")
+        _break(broken, "text_cls.report.plots", "confusion")
         _break(broken, "text_cls.job_results", "training_curves")
         done = succeeds("train_text", *flags, f"--run_dir={folder}")
         assert "note: confusion.png could not be drawn: MemoryError: 23 GB" in done and "note: curves.png" in done
@@ -226,7 +226,7 @@ def test_the_result_is_there_before_anything_is_drawn(tmp_path: Path, monkeypatc
 
 
 def test_baselines_outlive_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _break(monkeypatch, "text_cls.plots", "confusion")
+    _break(monkeypatch, "text_cls.report.plots", "confusion")
     flags = write_texts(tmp_path, ["up", "down"], 20)
     done = succeeds("baselines_text", *flags, f"--run_dir={tmp_path}/run", "--models=naive_bayes")
     assert "note: confusion_naive_bayes.png could not be drawn" in done

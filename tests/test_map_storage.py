@@ -11,13 +11,13 @@ from files.documents import read_sealed, write_sealed
 from files.errors import UserError
 from training.backends import Placement
 from training.draws import Place, drawing_at
-from vision_bridge.backbones import build_backbone
 from vision_bridge.cache import Cache
 from vision_bridge.classifier import MapDropout
-from vision_bridge.images import Normalization, prepare
-from vision_bridge.maps import fill_maps, make_maps_of, make_stream, map_shape
-from vision_bridge.storage import PACKINGS, MapStatistics, check_fits, float16, int8
-from vision_bridge.weights import load_backbone
+from vision_bridge.frozen.backbones import build_backbone
+from vision_bridge.frozen.images import Normalization, prepare
+from vision_bridge.frozen.maps import fill_maps, make_maps_of, make_stream, map_shape
+from vision_bridge.frozen.storage import PACKINGS, MapStatistics, check_fits, float16, int8
+from vision_bridge.frozen.weights import load_backbone
 
 
 def test_packed_maps_and_their_stated_error() -> None:

@@ -9,8 +9,8 @@ from keras import ops
 from files.arrays import growing_array
 from files.errors import UserError
 from training.backends import Placement
-from vision_bridge.maps import fill_maps, make_stream
-from vision_bridge.storage import MapStatistics, float16
+from vision_bridge.frozen.maps import fill_maps, make_stream
+from vision_bridge.frozen.storage import MapStatistics, float16
 
 
 @pytest.mark.parametrize("value", [65_600.0, -70_000.0, np.nan])

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from text_cls.baselines import MODELS, features, run_baseline
-from text_cls.class_weights import balanced_weights
-from text_cls.metrics import (
+from text_cls.evaluation.class_weights import balanced_weights
+from text_cls.evaluation.metrics import (
     FIGURES,
     MOST_DENSE,
     Counts,
@@ -16,9 +15,10 @@ from text_cls.metrics import (
     negative_log_likelihood,
     report,
 )
+from text_cls.linear.baselines import MODELS, features, run_baseline
 from text_cls.objective import token_rates
-from text_cls.preprocess import Cleaner, tokenise
-from text_cls.report_text import as_text
+from text_cls.report.text import as_text
+from text_cls.tokens.preprocess import Cleaner, tokenise
 from training.figures import Cost
 
 P = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4]])

@@ -13,8 +13,8 @@ from scipy.sparse import csr_matrix
 from files.errors import UserError
 from tests.scripts import ROOT
 from text_cls.config import ClassifierConfig
-from text_cls.data import Splits, Texts
-from text_cls.mislabelled import (
+from text_cls.data.splits import Splits, Texts
+from text_cls.report.mislabelled import (
     SUSPECTS,
     check_suspects,
     confident_class,

@@ -16,18 +16,18 @@ from sklearn.naive_bayes import MultinomialNB
 from files.errors import UserError
 from tests.test_predictor import TEXTS
 from text_cls.answers import predictions_csv
-from text_cls.baselines import run_baseline
 from text_cls.batches import evaluation_batches, training_batches
-from text_cls.class_weights import balanced_weights
 from text_cls.config import ClassifierConfig, DataConfig, FineTuningConfig
-from text_cls.encoding import Encoded
+from text_cls.evaluation.class_weights import balanced_weights
+from text_cls.evaluation.several_labels import average_precision, fit_thresholds, report
+from text_cls.layers.transformer_config import TransformerConfig
+from text_cls.linear.baselines import run_baseline
 from text_cls.predictor import Predictor
-from text_cls.preprocess import Cleaner, tokenise
-from text_cls.report_text import as_text
-from text_cls.several_labels import average_precision, fit_thresholds, report
-from text_cls.tokenisers import WordTokeniser
-from text_cls.transformer_config import TransformerConfig
-from text_cls.vocabulary import Vocabulary
+from text_cls.report.text import as_text
+from text_cls.tokens.encoding import Encoded
+from text_cls.tokens.preprocess import Cleaner, tokenise
+from text_cls.tokens.tokenisers import WordTokeniser
+from text_cls.tokens.vocabulary import Vocabulary
 from training.backends import Placement
 from training.config import TrainingConfig
 from training.objectives import multi_label_classification

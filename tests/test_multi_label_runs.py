@@ -10,7 +10,7 @@ import pytest
 
 from tests.jax_scripts import Jax
 from tests.scripts import ROOT, fails, run, succeeds
-from text_cls.scored_rows import read_scored
+from text_cls.evaluation.scored_rows import read_scored
 
 TINY = ROOT / "tests" / "golden" / "tiny" / "bert"
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from text_cls.ngrams import NGrams
-from text_cls.preprocess import SEP, Cleaner, Corpus, tokenise
-from text_cls.word_parts import _MOST_DIGITS, PartNumbers, parts_of
+from text_cls.linear.ngrams import NGrams
+from text_cls.linear.word_parts import _MOST_DIGITS, PartNumbers, parts_of
+from text_cls.tokens.preprocess import SEP, Cleaner, Corpus, tokenise
 
 TEXTS = ["the cat sat on the mat", "the cat ate", "a dog sat on a mat the cat", "cats and mats", "a a a dog dog"]
 MANY = 10**6

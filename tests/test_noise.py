@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from diffusion import noise
+from diffusion.process import noise
 
 
 def _words(*values: int) -> tuple:

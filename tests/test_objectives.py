@@ -9,8 +9,8 @@ import pytest
 from keras import ops
 
 from files.errors import UserError
-from text_cls.class_weights import logit_adjustment
 from text_cls.config import ClassifierConfig, ObjectiveConfig
+from text_cls.evaluation.class_weights import logit_adjustment
 from text_cls.objective import objective_of
 from training.draws import Place
 from training.functions import with_gradient

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from diffusion.extractors import build_extractor
-from diffusion.feature_config import SCALES, FeatureConfig
-from diffusion.features import image_features, path_in_cache
-from diffusion.image_source import ImageSource
-from diffusion.own_extractors import SCALED, input_of
-from diffusion.resizing import resize_bicubic, resize_on_host
+from diffusion.data.resizing import resize_bicubic, resize_on_host
+from diffusion.fid.extractors import build_extractor
+from diffusion.fid.feature_config import SCALES, FeatureConfig
+from diffusion.fid.features import image_features, path_in_cache
+from diffusion.fid.image_source import ImageSource
+from diffusion.fid.own_extractors import SCALED, input_of
 from files.errors import UserError
 from training.backends import Placement
 

@@ -11,15 +11,15 @@ import pytest
 from files.errors import UserError
 from tests.golden.pairs import LENGTH, PAIRS
 from tests.scripts import ROOT, fails, succeeds
-from text_cls.bert import build_encoder
-from text_cls.checkpoints import load_encoder, read_checkpoint
-from text_cls.encoding import Encoded
-from text_cls.length_config import EncoderConfig
-from text_cls.pairs import longest_first
+from text_cls.encoders.bert import build_encoder
+from text_cls.encoders.checkpoints import load_encoder, read_checkpoint
+from text_cls.encoders.pretrain import MaskTokens
 from text_cls.predictor import Predictor, _joining
 from text_cls.prepared import make_tokeniser
-from text_cls.pretrain import MaskTokens
-from text_cls.vocabulary import SEGMENT
+from text_cls.tokens.encoding import Encoded
+from text_cls.tokens.length_config import EncoderConfig
+from text_cls.tokens.pairs import longest_first
+from text_cls.tokens.vocabulary import SEGMENT
 
 TINY = ROOT / "tests" / "golden" / "tiny"
 GOLDEN = np.load(TINY / "pairs.npz")

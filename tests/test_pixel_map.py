@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from files.errors import UserError
 from vision_bridge import PixelMap, pixel_map
 from vision_bridge.config import PRESETS, LayoutConfig
-from vision_bridge.layout import Layout
+from vision_bridge.layouts.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[1]
 

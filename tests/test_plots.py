@@ -21,12 +21,12 @@ from training.plots import training_curves
 ROOT = Path(__file__).resolve().parents[1]
 _DRAW = """
 import sys, numpy as np, matplotlib
-import text_cls.plots, diffusion.plots, vision_bridge.plots
+import text_cls.report.plots, diffusion.report.plots, vision_bridge.plots
 from pathlib import Path
 out = Path(sys.argv[1])
-text_cls.plots.scatter_3d(np.eye(3), np.arange(3), "abc", out / "scatter.png")
-text_cls.plots.confusion([[3, 1], [0, 2]], "ab", out / "confusion.png")
-diffusion.plots.lines([1, 2], np.ones((2, 2)), "ab", "x", "y", out / "lines.png")
+text_cls.report.plots.scatter_3d(np.eye(3), np.arange(3), "abc", out / "scatter.png")
+text_cls.report.plots.confusion([[3, 1], [0, 2]], "ab", out / "confusion.png")
+diffusion.report.plots.lines([1, 2], np.ones((2, 2)), "ab", "x", "y", out / "lines.png")
 vision_bridge.plots.image_rows({"a": np.ones((2, 3, 3)) * [[[1], [2], [3]]]}, out / "rows.png")
 print(matplotlib.get_backend(), 'matplotlib.pyplot' in sys.modules, len(list(out.glob('*.png'))))
 """
@@ -65,7 +65,7 @@ def _all_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError("23 GB")
 
     # All are imported before the first is patched: they import these functions from one another.
-    modules = [import_module(f"{package}.plots") for package in ("training", "diffusion", "vision_bridge")]
+    modules = [import_module(f"{package}.plots") for package in ("training", "diffusion.report", "vision_bridge")]
     for module in modules:
         for name in ("save_figure", "save_image"):
             monkeypatch.setattr(module, name, fail, raising=False)

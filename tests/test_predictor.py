@@ -10,14 +10,14 @@ from scipy import special
 
 from files.errors import UserError
 from tests.scripts import run
-from text_cls.calibration import activated, fit_temperature
 from text_cls.config import CleaningConfig
+from text_cls.evaluation.calibration import activated, fit_temperature
+from text_cls.evaluation.several_labels import fit_thresholds
+from text_cls.layers.transformer_config import TransformerConfig
 from text_cls.predictor import Predictor
-from text_cls.preprocess import Cleaner, tokenise
-from text_cls.several_labels import fit_thresholds
-from text_cls.tokenisers import WordTokeniser
-from text_cls.transformer_config import TransformerConfig
-from text_cls.vocabulary import Vocabulary
+from text_cls.tokens.preprocess import Cleaner, tokenise
+from text_cls.tokens.tokenisers import WordTokeniser
+from text_cls.tokens.vocabulary import Vocabulary
 from training.backends import Placement
 from training.session import precision
 
@@ -210,7 +210,7 @@ def test_a_model_of_no_numbers_does_not_answer(tmp_path: Path, one_replica: Plac
 
 def test_one_text_costs_few_rows_and_many_waste_few(one_replica: Placement) -> None:
     from text_cls.batches import evaluation_batches, evaluation_rows
-    from text_cls.encoding import Encoded
+    from text_cls.tokens.encoding import Encoded
 
     rows = evaluation_rows(64)
     assert [rows(n) for n in (8, 64, 65, 128, 256, 512)] == [16, 16, 12, 8, 4, 4]

@@ -6,13 +6,13 @@ import pytest
 
 from files.errors import UserError
 from tests.refusals import refused
-from text_cls import preprocess
 from text_cls.config import CleaningConfig
 from text_cls.corpora import CorpusCache, clean_splits
-from text_cls.data import Splits, Texts
-from text_cls.encoding import Framing
-from text_cls.preprocess import SEP, Cleaner, Corpus, load_stop_words, tokenise
-from text_cls.vocabulary import CLS_ID, SEP_ID, SPECIAL, UNK_ID, Vocabulary
+from text_cls.data.splits import Splits, Texts
+from text_cls.tokens import preprocess
+from text_cls.tokens.encoding import Framing
+from text_cls.tokens.preprocess import SEP, Cleaner, Corpus, load_stop_words, tokenise
+from text_cls.tokens.vocabulary import CLS_ID, SEP_ID, SPECIAL, UNK_ID, Vocabulary
 
 WORDS_ALONE = CleaningConfig(keep_punctuation=False, keep_special=False)
 

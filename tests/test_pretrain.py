@@ -7,8 +7,8 @@ import numpy as np
 
 from tests.steps import take_steps
 from text_cls.batches import Batch
-from text_cls.encoder_config import BertConfig
-from text_cls.pretrain import MaskTokens, build_masked_lm, make_masked_lm_loss
+from text_cls.encoders.config import BertConfig
+from text_cls.encoders.pretrain import MaskTokens, build_masked_lm, make_masked_lm_loss
 from training.adamw import AdamW
 from training.backends import Placement
 from training.job import Job

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-from diffusion.levels import Levels, posterior
-from diffusion.process import TIME_DISTRIBUTIONS, DiscreteProcess, make_process
-from diffusion.process_config import ProcessConfig
+from diffusion.process.config import ProcessConfig
+from diffusion.process.levels import Levels, posterior
+from diffusion.process.process import TIME_DISTRIBUTIONS, DiscreteProcess, make_process
+from diffusion.process.targets import TARGETS
 from diffusion.published_process import notes_of, read_process
-from diffusion.spacings import spaced_times
-from diffusion.targets import TARGETS
+from diffusion.sampling.spacings import spaced_times
 from files.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden" / "schedules.json"

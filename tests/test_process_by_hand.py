@@ -7,11 +7,11 @@ import pytest
 from keras import ops
 from scipy.special import expit, ndtri
 
-from diffusion import spacings
-from diffusion.levels import Levels
-from diffusion.process import SCHEDULES, TIME_DISTRIBUTIONS, Process, make_process
-from diffusion.process_config import ProcessConfig
-from diffusion.spacings import spaced_times
+from diffusion.process.config import ProcessConfig
+from diffusion.process.levels import Levels
+from diffusion.process.process import SCHEDULES, TIME_DISTRIBUTIONS, Process, make_process
+from diffusion.sampling import spacings
+from diffusion.sampling.spacings import spaced_times
 from files.errors import UserError
 
 BETAS = (0.1, 0.2, 0.5)

@@ -10,9 +10,9 @@ import pytest
 
 from files.errors import UserError
 from files.tensors import read_tensors, write_tensors
-from text_cls.bert import build_encoder
 from text_cls.checkpoint_writing import save_encoder
-from text_cls.checkpoints import load_encoder, read_checkpoint, resolve
+from text_cls.encoders.bert import build_encoder
+from text_cls.encoders.checkpoints import load_encoder, read_checkpoint, resolve
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny"

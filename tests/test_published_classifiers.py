@@ -15,9 +15,9 @@ from tests.golden.classifier_lines import LINES, rows_of
 from tests.refusals import refused
 from tests.scripts import fails, succeeds
 from text_cls.checkpoint_writing import save_classifier
-from text_cls.checkpoints import read_checkpoint
+from text_cls.encoders.checkpoints import read_checkpoint
+from text_cls.encoders.published_classifier import head_for
 from text_cls.predictor import Predictor
-from text_cls.published_classifier import head_for
 from training.backends import Placement
 
 TINY = Path(__file__).parent / "golden" / "tiny"

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from diffusion import fid, mmd, quality
-from diffusion.fid import Reference
-from diffusion.intervals import fid_infinity, interval_of_mean
-from diffusion.prdc import precision_recall_density_coverage
-from diffusion.quality import Compared
-from diffusion.scores import inception_score
+from diffusion.fid import frechet as fid
+from diffusion.fid import mmd, quality
+from diffusion.fid.frechet import Reference
+from diffusion.fid.intervals import fid_infinity, interval_of_mean
+from diffusion.fid.prdc import precision_recall_density_coverage
+from diffusion.fid.quality import Compared
+from diffusion.fid.scores import inception_score
 from files.errors import UserError
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from text_cls.config import CleaningConfig, DataConfig
-from text_cls.data import load
-from text_cls.preprocess import Cleaner, tokenise
+from text_cls.data.splits import load
+from text_cls.tokens.preprocess import Cleaner, tokenise
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from files.errors import UserError
-from vision_bridge.rectangle import convex_hull, minimum_rectangle, mistaken_rectangle, rotation_to_horizontal
+from vision_bridge.layouts.rectangle import convex_hull, minimum_rectangle, mistaken_rectangle, rotation_to_horizontal
 
 
 def _area(corners: np.ndarray) -> float:

@@ -9,26 +9,26 @@ import pytest
 from absl import flags
 from keras import ops
 
-from diffusion.process import SCHEDULES as NOISE_SCHEDULES
-from diffusion.process import DiscreteProcess, Schedule, make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.samplers import SAMPLERS, Sampler, ddim, make_table
-from diffusion.spacings import SPACINGS
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.process import SCHEDULES as NOISE_SCHEDULES
+from diffusion.process.process import DiscreteProcess, Schedule, make_process
+from diffusion.sampling.samplers import SAMPLERS, Sampler, ddim, make_table
+from diffusion.sampling.spacings import SPACINGS
 from experiments import config_flags
-from text_cls.class_weights import CLASS_WEIGHTS
 from text_cls.config import ClassifierConfig
-from text_cls.datasets import DATASETS, DataSet
-from text_cls.found_rows import Found
-from text_cls.metrics import FIGURES
-from text_cls.pooling import POOLINGS
-from text_cls.readers import Row
+from text_cls.data.datasets import DATASETS, DataSet
+from text_cls.data.found_rows import Found
+from text_cls.data.readers import Row
+from text_cls.evaluation.class_weights import CLASS_WEIGHTS
+from text_cls.evaluation.metrics import FIGURES
+from text_cls.layers.pooling import POOLINGS
 from text_cls.task import train_classifier
 from training.adamw import AdamW
 from training.figures import Cost
 from training.optimizers import OPTIMIZERS
 from training.schedules import SHAPES
-from vision_bridge.backbones import build_backbone
-from vision_bridge.extractors import EXTRACTORS
+from vision_bridge.frozen.backbones import build_backbone
+from vision_bridge.frozen.extractors import EXTRACTORS
 
 
 def _rows(*ignored: Any) -> Found:

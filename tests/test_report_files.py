@@ -11,11 +11,11 @@ from files.errors import UserError
 from tests import little_model
 from tests.scripts import succeeds
 from tests.test_report_page import Reader, answered_texts
-from text_cls import report_files
 from text_cls.answers import Explanation
-from text_cls.data import Texts
-from text_cls.pooled import Places, Pooled, drawn_rows, pooled_vectors, principal
-from text_cls.report_data import MOST_ERRORS, MOST_WORDS, Answered, beginning, explained, report_data, to_explain
+from text_cls.data.splits import Texts
+from text_cls.report import files as report_files
+from text_cls.report.data import MOST_ERRORS, MOST_WORDS, Answered, beginning, explained, report_data, to_explain
+from text_cls.report.pooled import Places, Pooled, drawn_rows, pooled_vectors, principal
 from training.backends import Placement
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from files.errors import UserError
-from text_cls import page_parts
 from text_cls.answers import Explanation
-from text_cls.data import Texts
+from text_cls.data.splits import Texts
 from text_cls.labelling import labelling_of
-from text_cls.pooled import Places, check_plotly
-from text_cls.report_data import Answered, explained, report_data
-from text_cls.report_page import write_page
+from text_cls.report import page_parts
+from text_cls.report.data import Answered, explained, report_data
+from text_cls.report.page import write_page
+from text_cls.report.pooled import Places, check_plotly
 from training import page as whole_page
 
 EVIL = '<script>alert(1)</script>"><img src=http://x.y/z onerror=alert(2)>\ud800\x00\u202e&amp;'
@@ -219,7 +219,7 @@ def test_plotly_is_part_of_the_page_where_it_is_asked_for(tmp_path: Path, monkey
 
 
 def test_interactive_needs_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("text_cls.pooled.find_spec", lambda name: None)
+    monkeypatch.setattr("text_cls.report.pooled.find_spec", lambda name: None)
     check_plotly(False)
     with pytest.raises(UserError, match="pip install plotly"):
         check_plotly(True)

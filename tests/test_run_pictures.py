@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion import run_pictures, sampler_grids
 from diffusion.batches import ImageRequest
 from diffusion.config import DdpmConfig
+from diffusion.fid.neighbours import Neighbours
 from diffusion.generator import Generator
-from diffusion.guidance import Prediction
-from diffusion.neighbours import Neighbours
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.run_pictures import RunPictures, draw_missing
-from diffusion.sampler_grids import Planned, affordable, draw_sampler_grids, planned, run_table
-from diffusion.samplers import SAMPLERS, Table
-from diffusion.sampling import sample
-from diffusion.unet_config import UNetConfig
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.process import make_process
+from diffusion.report import run_pictures, sampler_grids
+from diffusion.report.run_pictures import RunPictures, draw_missing
+from diffusion.report.sampler_grids import Planned, affordable, draw_sampler_grids, planned, run_table
+from diffusion.sampling.guidance import Prediction
+from diffusion.sampling.loop import sample
+from diffusion.sampling.samplers import SAMPLERS, Table
 from files.errors import Interrupted, UserError
 from tests.little_ddpm import TINY
 from tests.scripts import succeeds

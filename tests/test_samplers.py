@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion import samplers
 from diffusion.config import DdpmConfig
-from diffusion.fid_config import FidConfig
-from diffusion.guidance import Prediction
-from diffusion.levels import Levels
-from diffusion.process import Process, make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.samplers import M0, Table, X, make_table
-from diffusion.sampling import sample
-from diffusion.spacings import CHOICES, SPACINGS, spaced_times
+from diffusion.fid.config import FidConfig
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.levels import Levels
+from diffusion.process.process import Process, make_process
+from diffusion.sampling import samplers
+from diffusion.sampling.guidance import Prediction
+from diffusion.sampling.loop import sample
+from diffusion.sampling.samplers import M0, Table, X, make_table
+from diffusion.sampling.spacings import CHOICES, SPACINGS, spaced_times
 from files.errors import UserError
 from tests.scripts import ROOT
 from training.config_files import as_flags
@@ -277,10 +277,10 @@ def test_bad_samplers_and_warnings() -> None:
 
 def test_tables_and_configurations_need_neither_keras_nor_tensorflow() -> None:
     code = (
-        "import sys, diffusion.data\n"
-        "from diffusion.config import DdpmConfig, SampleConfig\nfrom diffusion.fid_config import FidConfig\n"
-        "from diffusion.process import make_process\n"
-        "from diffusion.samplers import make_table\n"
+        "import sys, diffusion.data.datasets\n"
+        "from diffusion.config import DdpmConfig, SampleConfig\nfrom diffusion.fid.config import FidConfig\n"
+        "from diffusion.process.process import make_process\n"
+        "from diffusion.sampling.samplers import make_table\n"
         "config = DdpmConfig()\n"
         "make_table(config.sampler, make_process(config.process))\n"
         "SampleConfig(), FidConfig()\n"

@@ -8,11 +8,11 @@ import pytest
 from scipy.integrate import quad
 from scipy.interpolate import lagrange
 
-from diffusion import samplers
-from diffusion.levels import Levels, posterior
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.samplers import Table, make_levels, make_table
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.levels import Levels, posterior
+from diffusion.process.process import make_process
+from diffusion.sampling import samplers
+from diffusion.sampling.samplers import Table, make_levels, make_table
 from files.errors import UserError
 
 GIVEN = make_process(ProcessConfig(3, betas=(0.1, 0.2, 0.5)))

@@ -9,9 +9,9 @@ import pytest
 from diffusion import sampling_task
 from diffusion.config import SampleConfig
 from diffusion.generator import Generator
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.unet_config import UNetConfig
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.process import make_process
 from files.errors import UserError
 from training.placement import make_placement
 from training.session import precision

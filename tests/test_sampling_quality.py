@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.judging import by_evaluations, some_of
-from diffusion.process import make_process
-from diffusion.process_config import ProcessConfig, SamplerConfig
-from diffusion.samplers import SAMPLERS, make_table
+from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.process import make_process
+from diffusion.sampling.samplers import SAMPLERS, make_table
 from tests.little_ddpm import TINY
 from tests.scripts import succeeds
 

@@ -10,9 +10,9 @@ from scipy.stats import binomtest
 from files.errors import UserError
 from vision_bridge import plots
 from vision_bridge.answers import ANSWERS, compare, read_answers, vote, write_answers
-from vision_bridge.backbones import build_backbone
 from vision_bridge.config import Choices, ProbingConfig
-from vision_bridge.extractors import EXTRACTORS
+from vision_bridge.frozen.backbones import build_backbone
+from vision_bridge.frozen.extractors import EXTRACTORS
 from vision_bridge.goals import Classification
 from vision_bridge.probing import convolution_inputs, named
 from vision_bridge.report import paired

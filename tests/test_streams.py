@@ -11,11 +11,12 @@ import pytest
 from tests.little_model import TEXTS, columns, rows_of, save
 from tests.refusals import refused
 from tests.scripts import fails, run, succeeds
-from text_cls import inputs, streams
+from text_cls import inputs
+from text_cls.data import streams
+from text_cls.data.streams import PATIENCE, Stream
+from text_cls.data.text_files import LONGEST
 from text_cls.inputs import InOrder, Input, in_chunks, read_inputs
 from text_cls.prediction_config import PredictionConfig
-from text_cls.streams import PATIENCE, Stream
-from text_cls.text_files import LONGEST
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_a_stream_has_the_lines_of_a_file(tmp_path: Path, content: bytes) -> Non
 def test_a_line_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LONGEST >= 2**20
     monkeypatch.setattr(streams, "LONGEST", 50)
-    monkeypatch.setattr("text_cls.text_files.LONGEST", 50)
+    monkeypatch.setattr("text_cls.data.text_files.LONGEST", 50)
     stream = Stream(_Pieces(b"a\nb\n" + b"x" * 200, 8), "a pipe")  # type: ignore[arg-type]
     assert "a pipe:3: a line of more than 50 characters" in refused(lambda: list(stream))
 

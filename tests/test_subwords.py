@@ -21,10 +21,10 @@ from text_cls.config import (
     VocabularyConfig,
 )
 from text_cls.predictor import Predictor
-from text_cls.preprocess import SEP, Cleaner, Corpus, tokenise
-from text_cls.subwords import Pieces, Subwords, expanded
-from text_cls.tokenisers import SubwordTokeniser, load_own
-from text_cls.vocabulary import CLS_ID, SEP_ID, SPECIAL, Vocabulary
+from text_cls.tokens.preprocess import SEP, Cleaner, Corpus, tokenise
+from text_cls.tokens.subwords import Pieces, Subwords, expanded
+from text_cls.tokens.tokenisers import SubwordTokeniser, load_own
+from text_cls.tokens.vocabulary import CLS_ID, SEP_ID, SPECIAL, Vocabulary
 from training.backends import Placement
 
 pytest.importorskip("tokenizers")
@@ -60,7 +60,7 @@ def test_long_words_are_trained_on_in_parts() -> None:
 
 
 def test_a_file_larger_than_is_read_is_not_trained_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("text_cls.vocabulary.MOST_BYTES", 2**11)
+    monkeypatch.setattr("text_cls.tokens.vocabulary.MOST_BYTES", 2**11)
     assert "--vocabulary_size" in refused(_tokeniser)
     corpus = tokenise([(" ".join(f"{'x' * 30}{k}" for k in range(100)),)], Cleaner())
     assert "--vocabulary_size" in refused(lambda: Vocabulary.build(corpus, 100))
@@ -107,7 +107,7 @@ def test_the_same_texts_give_the_same_file(tmp_path: Path) -> None:
     tokeniser.vocabulary.save(tmp_path / "here.json")
     tokeniser.tokenise(TEXTS).save(tmp_path / "corpus.npz")
     code = (
-        "import sys; from pathlib import Path; from text_cls.subwords import Corpus, Subwords\n"
+        "import sys; from pathlib import Path; from text_cls.tokens.subwords import Corpus, Subwords\n"
         "Subwords.build(Corpus.load(Path(sys.argv[1])), 300, 2).save(Path(sys.argv[2]))"
     )
     for name in ("one.json", "two.json"):

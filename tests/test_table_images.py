@@ -18,8 +18,8 @@ from tests.scripts import fails_each, succeeds
 from training.config_files import as_flags, load
 from vision_bridge.bridge import Features
 from vision_bridge.controls import STRENGTHS, rmse_interval
-from vision_bridge.layout import Layout
-from vision_bridge.tabular import load_table
+from vision_bridge.layouts.layout import Layout
+from vision_bridge.tables.features import load_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,9 +12,9 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.preprocessing import OneHotEncoder
 
 from files.errors import UserError
-from vision_bridge.tabular import Tabular, load_table
-from vision_bridge.tabular_config import TabularConfig
-from vision_bridge.tabular_files import read_table
+from vision_bridge.tables.config import TabularConfig
+from vision_bridge.tables.features import Tabular, load_table
+from vision_bridge.tables.files import read_table
 
 
 def counting_rows(count: int = 20) -> list[list[str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from files.errors import UserError
 from tests.test_tables import counting_rows, loaded, with_column, write_table
-from vision_bridge.tabular_config import TableBridgeConfig, TabularConfig
+from vision_bridge.tables.config import TableBridgeConfig, TabularConfig
 
 MORE = "".join(f"{k},{'xy'[k % 2]}\n" for k in range(8))
 BAD: list[tuple[str, dict[str, Any], str]] = [

@@ -9,8 +9,8 @@ import zstandard
 
 from files.errors import UserError
 from text_cls.config import DataConfig
-from text_cls.data import Texts, draw_rows, load
-from text_cls.published_data import HUFFPOST_15
+from text_cls.data.published_data import HUFFPOST_15
+from text_cls.data.splits import Texts, draw_rows, load
 
 
 def _csv(path: Path, rows: int = 40, extra: str = "") -> Path:

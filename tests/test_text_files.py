@@ -13,9 +13,9 @@ import zstandard
 from files.errors import UserError
 from tests.refusals import refused
 from text_cls.config import DataConfig
-from text_cls.data import load
-from text_cls.format import Format
-from text_cls.readers import BadRows, read_csv, read_folder
+from text_cls.data.format import Format
+from text_cls.data.readers import BadRows, read_csv, read_folder
+from text_cls.data.splits import load
 
 CONTENT = "text,label\ncafé “quoted” text,a\nnaïve – words,b\n"
 ROWS = [("café “quoted” text", "a"), ("naïve – words", "b")]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffusion import statistics
-from diffusion.statistics import Kind, check_comparable
-from diffusion.tool_files import FeatureFile, read_npy_features, read_npz_features, read_tool_file
+from diffusion.fid import statistics
+from diffusion.fid.statistics import Kind, check_comparable
+from diffusion.fid.tool_files import FeatureFile, read_npy_features, read_npz_features, read_tool_file
 from files.errors import UserError
 from files.pickled_arrays import read_pickle
 from files.torch_file import read_torch, read_torch_arrays

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from files.errors import UserError
-from text_cls.embedding import TokenDropout, TokenEmbedding, sinusoids
-from text_cls.transformer import EncoderBlock, Pooling, SelfAttention, build_classifier
-from text_cls.transformer_config import TransformerConfig
-from text_cls.vocabulary import CLS_ID, MASK_ID, PAD_ID, SEP_ID
+from text_cls.layers.embedding import TokenDropout, TokenEmbedding, sinusoids
+from text_cls.layers.transformer import EncoderBlock, Pooling, SelfAttention, build_classifier
+from text_cls.layers.transformer_config import TransformerConfig
+from text_cls.tokens.vocabulary import CLS_ID, MASK_ID, PAD_ID, SEP_ID
 
 CONFIG = TransformerConfig(
     50, 3, max_length=16, width=8, num_layers=2, num_heads=2, ffn_width=12, dropout=0.5, bigram_buckets=31

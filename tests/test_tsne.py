@@ -10,9 +10,9 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.manifold import _t_sne
 
 from tests.golden.clustered import PERPLEXITY, TABLES, start, table
-from vision_bridge import laplacian, tsne
-from vision_bridge.embedding import STARTS, embed_features
-from vision_bridge.tsne import Objective, Value, affinities, descend, kl_divergence
+from vision_bridge.layouts import laplacian, tsne
+from vision_bridge.layouts.embedding import STARTS, embed_features
+from vision_bridge.layouts.tsne import Objective, Value, affinities, descend, kl_divergence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,9 +10,9 @@ from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist, squareform
 
 from files.errors import UserError
-from vision_bridge import tsne
-from vision_bridge.laplacian import inverse_kernel
-from vision_bridge.tsne import Value, affinities, attraction, check_perplexity, descend, entropy, kl_divergence
+from vision_bridge.layouts import tsne
+from vision_bridge.layouts.laplacian import inverse_kernel
+from vision_bridge.layouts.tsne import Value, affinities, attraction, check_perplexity, descend, entropy, kl_divergence
 
 RNG = np.random.default_rng(0)
 CLOUD = squareform(pdist(RNG.normal(size=(40, 3)) + 4 * RNG.normal(size=(4, 3)).repeat(10, axis=0)))

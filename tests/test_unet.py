@@ -9,10 +9,10 @@ import pytest
 import safetensors.numpy
 
 from diffusion.generator import ImageRequest
-from diffusion.process_config import SamplerConfig
+from diffusion.network.config import UNetConfig
+from diffusion.network.unet import GroupNorm, TimeEmbedding, build_unet
+from diffusion.process.config import SamplerConfig
 from diffusion.published import is_published, load_generator, load_unet, read_config
-from diffusion.unet import GroupNorm, TimeEmbedding, build_unet
-from diffusion.unet_config import UNetConfig
 from files.errors import UserError
 from tests.golden.unet_config import CONFIG
 from tests.policies import dtype_policy

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from diffusion.unet import build_unet
-from diffusion.unet_config import UNetConfig
-from diffusion.unet_layers import DoublingConv, GroupNorm, group_normalise
+from diffusion.network.config import UNetConfig
+from diffusion.network.layers import DoublingConv, GroupNorm, group_normalise
+from diffusion.network.unet import build_unet
 from files.errors import UserError
 from tests.policies import dtype_policy
 

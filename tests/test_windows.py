@@ -15,13 +15,13 @@ from files.errors import Interrupted
 from tests import little_model
 from tests.refusals import refused
 from text_cls.batches import answer_batches, sorted_batches, steps_per_epoch, token_budget, training_batches
-from text_cls.encoding import Encoded, Framing, encode, unknown_share
-from text_cls.explaining import explain, is_exact
+from text_cls.layers.transformer import build_classifier
+from text_cls.layers.transformer_config import TransformerConfig
 from text_cls.objective import make_loss_fn
-from text_cls.pooled import pooled_vectors
 from text_cls.predictor import Predictor
-from text_cls.transformer import build_classifier
-from text_cls.transformer_config import TransformerConfig
+from text_cls.report.explaining import explain, is_exact
+from text_cls.report.pooled import pooled_vectors
+from text_cls.tokens.encoding import Encoded, Framing, encode, unknown_share
 from training.backends import Placement
 from training.config import TaskConfig, TrainingConfig
 from training.job import make_job

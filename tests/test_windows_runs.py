@@ -12,12 +12,12 @@ from files.errors import UserError
 from tests.little_model import rows_of
 from tests.refusals import refused
 from tests.scripts import ROOT, fails, parses, succeeds
-from text_cls.checkpoints import read_checkpoint
 from text_cls.config import ClassifierConfig, EmbeddingConfig, FineTuningConfig
-from text_cls.length_config import TunedEncoderConfig
+from text_cls.encoders.checkpoints import read_checkpoint
+from text_cls.encoders.published_classifier import read_published
 from text_cls.predictor import Predictor
 from text_cls.prepared import make_tokeniser
-from text_cls.published_classifier import read_published
+from text_cls.tokens.length_config import TunedEncoderConfig
 from training.backends import Placement
 
 TINY = ROOT / "tests" / "golden" / "tiny"

@@ -9,9 +9,9 @@ import pytest
 
 from files.errors import UserError
 from tests.golden.lines import COUNT, lines
-from text_cls.pieces import tokenise_pieces
-from text_cls.preprocess import Corpus
-from text_cls.wordpiece import SPECIAL, Added, WordPiece, _Pieces, checked
+from text_cls.tokens.pieces import tokenise_pieces
+from text_cls.tokens.preprocess import Corpus
+from text_cls.tokens.wordpiece import SPECIAL, Added, WordPiece, _Pieces, checked
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny" / "vocab.txt"
@@ -196,7 +196,7 @@ def test_splitting_by_hand() -> None:
 
 
 def test_words_are_kept_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("text_cls.wordpiece._MAX_KEPT", 2)
+    monkeypatch.setattr("text_cls.tokens.wordpiece._MAX_KEPT", 2)
     pieces = _Pieces({"[UNK]": 0, "a": 1, "b": 2, "##a": 3, "": 4, "##": 5})
     assert (pieces["a"], pieces["ba"], dict(pieces)) == ((1,), (2, 3), {"a": (1,), "ba": (2, 3)})
     assert pieces["b"] == (2,) and dict(pieces) == {"b": (2,)}

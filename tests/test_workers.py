@@ -9,7 +9,7 @@ import pytest
 
 from files.errors import UserError
 from tests.processes import python, wait_until
-from text_cls.workers import map_in_processes
+from text_cls.tokens.workers import map_in_processes
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -51,7 +51,7 @@ def _square(tool: object, chunk: int) -> int:
 _MAPPING = """
 import sys
 from tests.test_workers import _slow
-from text_cls.workers import map_in_processes
+from text_cls.tokens.workers import map_in_processes
 if __name__ == "__main__":
     try:
         map_in_processes(_slow, sys.argv[1], list(range(9)), 2)

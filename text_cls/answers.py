@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """How much each word adds to the logit of one class; see ``text_cls.explaining``.
+    """How much each word adds to the logit of one class; see ``text_cls.report.explaining``.
 
     Attributes:
         words: of the text, in its order; "…" stands for words that were left out because the text is too long.

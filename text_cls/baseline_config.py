@@ -19,7 +19,7 @@ class BaselineConfig(TaskConfig):
     models: tuple[str, ...] = option(
         (*FORMER_MODELS, "linear_svm_characters", "nb_svm"),
         "Models to fit; linear_svm_characters also reads n-grams of 2 to 5 characters inside words.",
-        choices="text_cls.baselines:MODELS",
+        choices="text_cls.linear.baselines:MODELS",
     )
     max_ngram: int = option(2, "Longest word n-gram.", low=1)
     strength: float = option(1.0, "Multiple of the default C or 1/alpha; larger: less regularisation.", low=0.0)

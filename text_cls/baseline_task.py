@@ -14,15 +14,15 @@ from files.download import cache_of
 from files.errors import UserError
 from files.writing import write_text
 from text_cls.baseline_config import FORMER_MODELS, BaselineConfig
-from text_cls.baselines import MODELS, features, run_baseline, with_characters
 from text_cls.corpora import CorpusCache, Tokenised, clean_splits
-from text_cls.data import check_joined, load
+from text_cls.data.splits import check_joined, load
+from text_cls.evaluation.metrics import flat
+from text_cls.evaluation.scored_rows import name_of, write_scored
+from text_cls.evaluation.several_labels import fit_thresholds
 from text_cls.labelling import Labelling, labelling_of
-from text_cls.metrics import flat
-from text_cls.preprocess import Cleaner, merge
-from text_cls.report_text import MOST_LINES, as_text, whole
-from text_cls.scored_rows import name_of, write_scored
-from text_cls.several_labels import fit_thresholds
+from text_cls.linear.baselines import MODELS, features, run_baseline, with_characters
+from text_cls.report.text import MOST_LINES, as_text, whole
+from text_cls.tokens.preprocess import Cleaner, merge
 from training.config_files import text_of
 from training.hosts import hosts
 from training.randomness import seeded

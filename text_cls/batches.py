@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from text_cls.encoding import Encoded
-from text_cls.vocabulary import PAD_ID
+from text_cls.tokens.encoding import Encoded
+from text_cls.tokens.vocabulary import PAD_ID
 from training.feed import Batches, Spec, padded_rows
 
 Rows = int | Callable[[int], int]  # of a batch: a number, or padded length → number

@@ -9,18 +9,18 @@ import numpy as np
 from files.documents import write_json
 from files.tensors import write_tensors
 from files.writing import write_text
-from text_cls.checkpoint_config import published_config
-from text_cls.checkpoint_names import Tensors, published_names, untrimmed
-from text_cls.checkpoints import is_kernel, layout
-from text_cls.encoder_config import BertClassifierConfig, BertConfig
-from text_cls.encoder_families import FAMILIES, Family
-from text_cls.length_config import WINDOWS
-from text_cls.library_pieces import LibraryPieces
-from text_cls.pieces import Cutter
+from text_cls.encoders.checkpoint_config import published_config
+from text_cls.encoders.checkpoint_names import Tensors, published_names, untrimmed
+from text_cls.encoders.checkpoints import is_kernel, layout
+from text_cls.encoders.config import BertClassifierConfig, BertConfig
+from text_cls.encoders.families import FAMILIES, Family
+from text_cls.encoders.published_classifier import OWN, problem_type
 from text_cls.predictor import Predictor
-from text_cls.published_classifier import OWN, problem_type
-from text_cls.tokenisers import PieceTokeniser
-from text_cls.wordpiece import SPECIAL, Added, WordPiece
+from text_cls.tokens.length_config import WINDOWS
+from text_cls.tokens.library_pieces import LibraryPieces
+from text_cls.tokens.pieces import Cutter
+from text_cls.tokens.tokenisers import PieceTokeniser
+from text_cls.tokens.wordpiece import SPECIAL, Added, WordPiece
 
 
 def save_encoder(folder: Path, config: BertConfig, encoder: keras.Model, cutter: Cutter) -> None:

@@ -10,7 +10,7 @@ from files.documents import read_object, write_json
 from files.errors import UserError
 from files.limits import check_regular
 from text_cls.comparison_config import ComparisonConfig
-from text_cls.scored_rows import Scored, read_scored
+from text_cls.evaluation.scored_rows import Scored, read_scored
 from training.significance import LEVEL, RESAMPLES, interval_of_accuracy, interval_of_difference, mcnemar
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Self
 
 from files.errors import UserError
-from text_cls.csv_files import check_delimiter
-from text_cls.encoder_config import BertClassifierConfig
-from text_cls.length_config import FrozenEncoderConfig, LengthConfig, TunedEncoderConfig
-from text_cls.text_files import check_encoding
-from text_cls.transformer_config import SizeConfig, TransformerConfig
+from text_cls.data.csv_files import check_delimiter
+from text_cls.data.text_files import check_encoding
+from text_cls.encoders.config import BertClassifierConfig
+from text_cls.layers.transformer_config import SizeConfig, TransformerConfig
+from text_cls.tokens.length_config import FrozenEncoderConfig, LengthConfig, TunedEncoderConfig
 from training.config import TaskConfig, TrainingConfig
 from training.options import Config, nested, option
 
@@ -22,7 +22,7 @@ class DataConfig(Config):
     """Which data set is read, how it is split, and which rows are used."""
 
     dataset: str = option(
-        "bbc_news", "Named data set, or the format of your own files.", choices="text_cls.datasets:DATASETS"
+        "bbc_news", "Named data set, or the format of your own files.", choices="text_cls.data.datasets:DATASETS"
     )
     data_path: Path | None = option(None, "File or folder of the data set; ag_news and imdb can be downloaded.")
     test_path: Path | None = option(
@@ -48,7 +48,7 @@ class DataConfig(Config):
     quoting: str = option(
         "auto",
         'csv: a quotation mark inside a quoted text is doubled, or written \\"; none: quotation marks mean nothing.',
-        choices="text_cls.csv_files:QUOTINGS",
+        choices="text_cls.data.csv_files:QUOTINGS",
     )
     encoding: str = option(
         "auto",
@@ -111,7 +111,7 @@ class CleaningConfig(Config):
         "Other symbols (currency, mathematics, emoji) are words; otherwise they are dropped.",
     )
     stop_words: str = option("none", "none, sklearn, nltk (needs a download), or a file of words.")
-    stemmer: str = option("none", "Stemmer of NLTK.", choices="text_cls.preprocess:STEMMERS")
+    stemmer: str = option("none", "Stemmer of NLTK.", choices="text_cls.tokens.preprocess:STEMMERS")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ class VocabularyConfig(Config):
     tokeniser: str = option(
         "words",
         "What a token is: a word, or a part of one (BPE over bytes, trained on the training texts; no <UNK>).",
-        choices="text_cls.tokenisers:TOKENISERS",
+        choices="text_cls.tokens.tokenisers:TOKENISERS",
     )
     vocabulary_size: int = option(
         20000, "Largest number of words or subwords (the most frequent), special tokens included.", low=6, high=10**7
@@ -158,7 +158,7 @@ class ObjectiveConfig(Config):
         0.0, "Share of the target probability that is spread over all classes.", low=0.0, high=0.99
     )
     class_weights: str = option(
-        "none", "Weights of the classes in the loss.", choices="text_cls.class_weights:CLASS_WEIGHTS"
+        "none", "Weights of the classes in the loss.", choices="text_cls.evaluation.class_weights:CLASS_WEIGHTS"
     )
     focal_gamma: float = option(
         0.0, "γ of the focal loss: texts that are confidently classified right count less; 0: off.", low=0.0, high=10.0
@@ -292,6 +292,6 @@ class EmbeddingConfig(TaskConfig):
         (-1,), "Hidden states to write; 0: embeddings, 1: output of the first layer, -1: of the last."
     )
     pooling: str = option(
-        "cls", "How the tokens' vectors become one vector of the text.", choices="text_cls.pooling:POOLINGS"
+        "cls", "How the tokens' vectors become one vector of the text.", choices="text_cls.layers.pooling:POOLINGS"
     )
     dtype: str = option("float32", "Number format of the arrays.", choices=("float32", "float16"))

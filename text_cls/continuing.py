@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from files.errors import UserError
 from text_cls.config import CleaningConfig
-from text_cls.data import Splits
-from text_cls.ensemble import networks_of
+from text_cls.data.splits import Splits
+from text_cls.encoders.published_classifier import is_published
+from text_cls.layers.ensemble import networks_of
 from text_cls.predictor import WEIGHTS, Predictor
-from text_cls.preprocess import Cleaner
-from text_cls.published_classifier import is_published
-from text_cls.tokenisers import SubwordTokeniser, WordTokeniser
+from text_cls.tokens.preprocess import Cleaner
+from text_cls.tokens.tokenisers import SubwordTokeniser, WordTokeniser
 from training import continuing
 from training.backends import Placement
 from training.config_files import as_flags

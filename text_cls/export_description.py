@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from text_cls.encoders.published_classifier import UNTOLD
 from text_cls.export_config import ExportConfig
 from text_cls.predictor import Predictor
-from text_cls.published_classifier import UNTOLD
 from training.run import version
 
 NOTE, ONNX = "export.json", "network.onnx"

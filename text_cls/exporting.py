@@ -19,12 +19,12 @@ from files.errors import UserError
 from files.owned_folders import check_owned, put_in_place, seal
 from files.writing import draft_folder
 from text_cls.config import ClassifierConfig, FineTuningConfig
-from text_cls.data import load
+from text_cls.data.splits import load
+from text_cls.encoders.published_classifier import UNTOLD
 from text_cls.export_config import ExportConfig
 from text_cls.export_description import NOTE, ONNX, describe, number_of_fields
 from text_cls.predictor import Predictor
-from text_cls.preprocess import Fields
-from text_cls.published_classifier import UNTOLD
+from text_cls.tokens.preprocess import Fields
 from training import config_files
 from training.hosts import hosts
 from training.placement import make_placement
@@ -99,7 +99,7 @@ def _prepared(config: ExportConfig, run_dir: Path) -> tuple[Path, ModuleType, Pr
         raise UserError("an export is made by one process: run it without TF_CONFIG")
     out = config.out.expanduser()
     check_owned(out, NOTE, _WHAT)
-    graph = importlib.import_module("text_cls.graph_model")
+    graph = importlib.import_module("text_cls.graph.model")
     if config.onnx:
         graph.onnx_libraries()
     predictor = Predictor.load(run_dir, make_placement(config.devices), config.join_fields)

@@ -15,13 +15,13 @@ from files.arrays import write_npy
 from files.download import cache_of
 from files.errors import UserError
 from text_cls.batches import Batch, Rows, sorted_batches, token_budget
-from text_cls.bert import build_encoder
-from text_cls.checkpoints import Checkpoint, load_encoder
 from text_cls.config import EmbeddingConfig
-from text_cls.encoder_config import BertConfig
-from text_cls.encoding import Encoded
+from text_cls.encoders.bert import build_encoder
+from text_cls.encoders.checkpoints import Checkpoint, load_encoder
+from text_cls.encoders.config import BertConfig
+from text_cls.layers.transformer import Pooling
 from text_cls.prepared import PreparedTexts, read_encoder, tokenise_texts
-from text_cls.transformer import Pooling
+from text_cls.tokens.encoding import Encoded
 from training.backends import Placement
 from training.evaluation import make_mapper
 from training.progress import Progress

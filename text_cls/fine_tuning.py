@@ -12,19 +12,19 @@ from files.documents import read_object
 from files.download import cache_of
 from files.errors import Interrupted, UserError
 from text_cls.batches import evaluation_batches, training_batches
-from text_cls.bert import DENSE, add_lora, freeze, layerwise_rates
 from text_cls.checkpoint_writing import save_classifier, save_encoder, why_not_whole
-from text_cls.checkpoints import Checkpoint, load_encoder, load_pooler
 from text_cls.config import FineTuningConfig
 from text_cls.continuing import Source, read_source, seen_before, start_from
-from text_cls.encoder_config import BertClassifierConfig, BertConfig
-from text_cls.encoder_families import FAMILIES
+from text_cls.encoders.bert import DENSE, add_lora, freeze, layerwise_rates
+from text_cls.encoders.checkpoints import Checkpoint, load_encoder, load_pooler
+from text_cls.encoders.config import BertClassifierConfig, BertConfig
+from text_cls.encoders.families import FAMILIES
+from text_cls.encoders.pretrain import build_masked_lm, make_masked_lm_loss, mean_figures
+from text_cls.encoders.published_classifier import head_for, load_head, own_fields
 from text_cls.objective import token_rates
-from text_cls.pooled import check_plotly
 from text_cls.predictor import Predictor
 from text_cls.prepared import PreparedTexts, prepare_texts
-from text_cls.pretrain import build_masked_lm, make_masked_lm_loss, mean_figures
-from text_cls.published_classifier import head_for, load_head, own_fields
+from text_cls.report.pooled import check_plotly
 from text_cls.task import TextJob
 from training.backends import Placement
 from training.config import TrainingConfig

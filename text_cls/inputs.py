@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from files.errors import UserError
-from text_cls.datasets import DATASETS
-from text_cls.format import Format
-from text_cls.found_rows import format_of
+from text_cls.data.datasets import DATASETS
+from text_cls.data.format import Format
+from text_cls.data.found_rows import format_of
+from text_cls.data.readers import EMPTY_ROWS, BadRows, Row, class_folders, file_text, read_csv, read_json
+from text_cls.data.streams import PATIENCE, Stream
+from text_cls.data.text_files import MARKING, open_text, position, read_lines, undecodable
 from text_cls.prediction_config import LINES, PredictionConfig
-from text_cls.readers import EMPTY_ROWS, BadRows, Row, class_folders, file_text, read_csv, read_json
-from text_cls.streams import PATIENCE, Stream
-from text_cls.text_files import MARKING, open_text, position, read_lines, undecodable
 
 FORMS = (LINES, "csv", "jsonl", "folder")
 CHUNK = 8192  # texts in memory at a time

@@ -12,25 +12,25 @@ import numpy as np
 
 from files.errors import UserError
 from files.writing import write_text
-from text_cls import report_files
 from text_cls.batches import Rows, steps_per_epoch, token_budget, training_batches
-from text_cls.calibration import activated
 from text_cls.config import TextTaskConfig
 from text_cls.continuing import Source
-from text_cls.data import Splits
-from text_cls.encoding import Encoded
-from text_cls.fusion import Fusion, fuse
+from text_cls.data.splits import Splits
+from text_cls.evaluation.calibration import activated
+from text_cls.evaluation.metrics import flat
+from text_cls.evaluation.scored_rows import TEST_ROWS
 from text_cls.job_results import draw, result_of, split_report, write_predictions
 from text_cls.labelling import labelling_of
-from text_cls.linear_fit import LinearFit
-from text_cls.metrics import flat
-from text_cls.mislabelled import check_suspects, write_suspects
+from text_cls.linear.fit import LinearFit
+from text_cls.linear.fusion import Fusion, fuse
 from text_cls.objective import make_loss_fn, objective_of, token_rates
 from text_cls.predictor import Predictor
-from text_cls.preprocess import Corpus
-from text_cls.report_data import Answered
-from text_cls.report_text import MOST_LINES, as_text, whole
-from text_cls.scored_rows import TEST_ROWS
+from text_cls.report import files as report_files
+from text_cls.report.data import Answered
+from text_cls.report.mislabelled import check_suspects, write_suspects
+from text_cls.report.text import MOST_LINES, as_text, whole
+from text_cls.tokens.encoding import Encoded
+from text_cls.tokens.preprocess import Corpus
 from training.backends import Placement
 from training.config import TrainingConfig
 from training.continuing import drop, keep

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from files.documents import read_json
 from files.writing import write_text
-from text_cls import plots, report_files
 from text_cls.answers import predictions_csv
-from text_cls.calibration import activated
 from text_cls.config import TextTaskConfig
+from text_cls.evaluation.calibration import activated
+from text_cls.evaluation.metrics import flat
+from text_cls.evaluation.scored_rows import TEST_ROWS, write_scored
 from text_cls.labelling import labelling_of
-from text_cls.metrics import flat
-from text_cls.scored_rows import TEST_ROWS, write_scored
+from text_cls.report import files as report_files
+from text_cls.report import plots
 from training.checkpoint import State
 from training.plots import training_curves
 from training.run import Run

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from files.errors import UserError
-from text_cls import calibration, metrics, plots, several_labels
 from text_cls.config import HEADLINES
-from text_cls.several_labels import UNFITTED
+from text_cls.evaluation import calibration, metrics, several_labels
+from text_cls.evaluation.several_labels import UNFITTED
+from text_cls.report import plots
 from training.figures import Cost
 from training.significance import (
     LEVEL,

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import keras
 
-from text_cls import bert
-from text_cls.encoder_config import BertClassifierConfig, BertConfig
-from text_cls.ensemble import build_networks
-from text_cls.tokenisers import PieceTokeniser, Tokeniser, load_own
-from text_cls.transformer_config import TransformerConfig
+from text_cls.encoders import bert
+from text_cls.encoders.config import BertClassifierConfig, BertConfig
+from text_cls.layers.ensemble import build_networks
+from text_cls.layers.transformer_config import TransformerConfig
+from text_cls.tokens.tokenisers import PieceTokeniser, Tokeniser, load_own
 
 ModelConfig = TransformerConfig | BertClassifierConfig
 

@@ -9,10 +9,10 @@ import numpy as np
 from keras import ops
 
 from text_cls.batches import Batch
-from text_cls.class_weights import CLASS_WEIGHTS, logit_adjustment
 from text_cls.config import ObjectiveConfig
-from text_cls.ensemble import mean_logits
-from text_cls.vocabulary import PAD_ID
+from text_cls.evaluation.class_weights import CLASS_WEIGHTS, logit_adjustment
+from text_cls.layers.ensemble import mean_logits
+from text_cls.tokens.vocabulary import PAD_ID
 from training.draws import Place
 from training.objectives import classification, multi_label_classification, seeded_call
 

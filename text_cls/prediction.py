@@ -15,11 +15,11 @@ from files.download import default_cache
 from files.errors import UserError
 from files.writing import replacing
 from text_cls.answers import EXPLAINED, FORMATS, Answer, Explanation, Line, are_answers, best, lines_of
-from text_cls.explaining import Explainer, is_exact
+from text_cls.data.streams import Stream
 from text_cls.inputs import CHUNK, InOrder, Input, in_chunks, opened, read_inputs
 from text_cls.prediction_config import PredictionConfig
 from text_cls.predictor import NO_WORDS, Predictor
-from text_cls.streams import Stream
+from text_cls.report.explaining import Explainer, is_exact
 from training.hosts import hosts, on_chief, taking_part
 from training.placement import make_placement
 

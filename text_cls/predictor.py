@@ -16,18 +16,18 @@ from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.errors import UserError
 from text_cls.answers import Answer, best
 from text_cls.batches import answer_batches, evaluation_batches
-from text_cls.calibration import activated, fit_temperature
-from text_cls.data import joined_fields
-from text_cls.encoding import Encoded
-from text_cls.linear_path import FILE as LINEAR
-from text_cls.linear_path import LinearPath
+from text_cls.data.splits import joined_fields
+from text_cls.encoders.published_classifier import UNTOLD, is_published, read_published
+from text_cls.evaluation.calibration import activated, fit_temperature
+from text_cls.evaluation.several_labels import UNFITTED, fit_thresholds
+from text_cls.linear.path import FILE as LINEAR
+from text_cls.linear.path import LinearPath
 from text_cls.model_kinds import KINDS, ModelConfig, vocabulary_size
 from text_cls.objective import make_predict_fn
 from text_cls.predictor_checks import check_configuration, check_vocabulary
-from text_cls.preprocess import Corpus, Fields
-from text_cls.published_classifier import UNTOLD, is_published, read_published
-from text_cls.several_labels import UNFITTED, fit_thresholds
-from text_cls.tokenisers import PieceTokeniser, Tokeniser
+from text_cls.tokens.encoding import Encoded
+from text_cls.tokens.preprocess import Corpus, Fields
+from text_cls.tokens.tokenisers import PieceTokeniser, Tokeniser
 from training.backends import Placement
 from training.config import TrainingConfig
 from training.evaluation import make_evaluator

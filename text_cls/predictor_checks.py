@@ -3,10 +3,10 @@
 from typing import Any
 
 from files.documents import is_number, shown
-from text_cls.calibration import is_temperature
 from text_cls.config import DataConfig
-from text_cls.length_config import MAX_WINDOWS, TRUNCATIONS, WINDOWS
-from text_cls.tokenisers import Tokeniser
+from text_cls.evaluation.calibration import is_temperature
+from text_cls.tokens.length_config import MAX_WINDOWS, TRUNCATIONS, WINDOWS
+from text_cls.tokens.tokenisers import Tokeniser
 from training.config import TrainingConfig
 from training.options import choices_of
 

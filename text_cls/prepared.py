@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from files.errors import UserError
-from text_cls.checkpoints import Checkpoint, read_checkpoint, resolve
 from text_cls.config import DataConfig
 from text_cls.corpora import CorpusCache, tokenise_splits
-from text_cls.data import Splits, load
-from text_cls.encoding import Encoded
-from text_cls.length_config import MOST_WINDOWS, EncoderConfig, LengthConfig
-from text_cls.preprocess import Corpus
-from text_cls.tokenisers import PieceTokeniser
+from text_cls.data.splits import Splits, load
+from text_cls.encoders.checkpoints import Checkpoint, read_checkpoint, resolve
+from text_cls.tokens.encoding import Encoded
+from text_cls.tokens.length_config import MOST_WINDOWS, EncoderConfig, LengthConfig
+from text_cls.tokens.preprocess import Corpus
+from text_cls.tokens.tokenisers import PieceTokeniser
 
 
 class PreparedTexts(NamedTuple):

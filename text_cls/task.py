@@ -6,19 +6,19 @@ from typing import Any
 
 from files.download import cache_of
 from files.errors import UserError
-from text_cls.class_weights import margin_weights
 from text_cls.config import ClassifierConfig
 from text_cls.continuing import Source, check_used, own_cleaner, own_tokeniser, read_source, seen_before, start_from
 from text_cls.corpora import CorpusCache, clean_splits
-from text_cls.data import check_joined, load
-from text_cls.encoding import Encoded
+from text_cls.data.splits import check_joined, load
+from text_cls.evaluation.class_weights import margin_weights
 from text_cls.job import TextJob
-from text_cls.linear_fit import LinearFit
-from text_cls.pooled import check_plotly
+from text_cls.layers.transformer_config import SIZES, size_for
+from text_cls.linear.fit import LinearFit
 from text_cls.predictor import Predictor
-from text_cls.preprocess import Corpus
-from text_cls.tokenisers import TOKENISERS
-from text_cls.transformer_config import SIZES, size_for
+from text_cls.report.pooled import check_plotly
+from text_cls.tokens.encoding import Encoded
+from text_cls.tokens.preprocess import Corpus
+from text_cls.tokens.tokenisers import TOKENISERS
 from training.backends import Placement
 from training.continuing import inputs_of
 from training.run import Run

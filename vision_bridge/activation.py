@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from vision_bridge.layout import Layout
-from vision_bridge.receptive import Cells, through
+from vision_bridge.frozen.receptive import Cells, through
+from vision_bridge.layouts.layout import Layout
 
 
 def class_activation(

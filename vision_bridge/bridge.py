@@ -21,17 +21,17 @@ from training.named_arrays import fingerprint
 from training.progress import Progress
 from training.session import precision_now
 from training.shared_arrays import Filling, filling
-from vision_bridge.backbones import build_backbone, has_norms
 from vision_bridge.cache import Cache, Stage, key_of
 from vision_bridge.classifier import check_maps
 from vision_bridge.config import BridgeConfig
-from vision_bridge.extractors import EXTRACTORS, Extractor
-from vision_bridge.feature_counts import check_layout, notes
-from vision_bridge.images import Normalization, fit_normalization
-from vision_bridge.layout import ALGORITHM, Layout
-from vision_bridge.maps import MapShape, fill_maps, make_maps_of, make_stream, map_shape, sampled_maps
-from vision_bridge.storage import MOST_SAMPLED, PACKINGS, MapStatistics
-from vision_bridge.weights import load_backbone
+from vision_bridge.frozen.backbones import build_backbone, has_norms
+from vision_bridge.frozen.extractors import EXTRACTORS, Extractor
+from vision_bridge.frozen.images import Normalization, fit_normalization
+from vision_bridge.frozen.maps import MapShape, fill_maps, make_maps_of, make_stream, map_shape, sampled_maps
+from vision_bridge.frozen.storage import MOST_SAMPLED, PACKINGS, MapStatistics
+from vision_bridge.frozen.weights import load_backbone
+from vision_bridge.layouts.feature_counts import check_layout, notes
+from vision_bridge.layouts.layout import ALGORITHM, Layout
 
 SPLITS = ("train", "validation", "test")
 

@@ -15,10 +15,10 @@ from training.objectives import classification, seeded_call
 from training.optimizers import RateOf
 from vision_bridge.batches import MixedBatch
 from vision_bridge.config import Rates
+from vision_bridge.frozen.images import SYNCHRONIZED
+from vision_bridge.frozen.pooling import adaptive_pool_matrix
+from vision_bridge.frozen.storage import MapStatistics
 from vision_bridge.head_config import HeadConfig
-from vision_bridge.images import SYNCHRONIZED
-from vision_bridge.pooling import adaptive_pool_matrix
-from vision_bridge.storage import MapStatistics
 
 Objective = Callable[[Any, Any], dict[str, Any]]  # outputs [B, C], labels [B] → ``loss`` and other values, each [B]
 

@@ -10,7 +10,7 @@ from training.options import Config, nested, option, overrides_of
 from vision_bridge.head_config import HeadConfig
 
 if TYPE_CHECKING:
-    from vision_bridge.extractors import Extractor
+    from vision_bridge.frozen.extractors import Extractor
 
 BN_MODES = ("frozen", "batch")
 
@@ -21,13 +21,15 @@ class LayoutConfig(Config):
 
     height: int = option(50, "Height of the image in pixels.", low=1, high=8192)
     width: int = option(50, "Width of the image in pixels.", low=1, high=8192)
-    scaling: str = option("standardize", "Scaling of the features.", choices="vision_bridge.scaling:SCALINGS")
-    distance: str = option("correlation", "Distance between features.", choices="vision_bridge.distances:DISTANCES")
+    scaling: str = option("standardize", "Scaling of the features.", choices="vision_bridge.layouts.scaling:SCALINGS")
+    distance: str = option(
+        "correlation", "Distance between features.", choices="vision_bridge.layouts.distances:DISTANCES"
+    )
     engine: str = option(
         "tsne",
         "Layout method. igtd and order (the features in their order, row by row) give each feature its own pixel, and "
         "ignore --pixels and --rectangle.",
-        choices="vision_bridge.embedding:ENGINES",
+        choices="vision_bridge.layouts.embedding:ENGINES",
     )
     perplexity: float = option(
         0.0,
@@ -35,12 +37,16 @@ class LayoutConfig(Config):
         low=0.0,
         same_as_default=(30.0,),
     )
-    init: str = option("pca", "Initial layout of t-SNE.", choices="vision_bridge.embedding:STARTS")
+    init: str = option("pca", "Initial layout of t-SNE.", choices="vision_bridge.layouts.embedding:STARTS")
     seed: int = option(0, "Seed of a random initial layout, of umap and igtd, and of --shuffle_pixels.", low=0)
     rectangle: str = option(
-        "smallest", "Rectangle around the layout that becomes the image.", choices="vision_bridge.rectangle:RECTANGLES"
+        "smallest",
+        "Rectangle around the layout that becomes the image.",
+        choices="vision_bridge.layouts.rectangle:RECTANGLES",
     )
-    pixels: str = option("bins", "How the layout's points become pixels.", choices="vision_bridge.pixels:PIXELS")
+    pixels: str = option(
+        "bins", "How the layout's points become pixels.", choices="vision_bridge.layouts.pixels:PIXELS"
+    )
 
 
 def _as_in(config: type[Config], name: str, mark: str = "") -> Any:
@@ -251,7 +257,7 @@ class TableConfig(Config):
     rows: tuple[str, ...] = option(
         ("alexnet", "wide_resnet50_2", "resnext50_32x4d", "shufflenet_v2_x1_0", "vgg16"),
         "Extractors of the table's rows, in order.",
-        choices="vision_bridge.extractors:EXTRACTORS",
+        choices="vision_bridge.frozen.extractors:EXTRACTORS",
     )
     weights_of: tuple[str, ...] = option((), "ROW=FILE: file of the weights of the extractor of a row.")
     missing_weights: str = option(
@@ -268,7 +274,7 @@ class TableConfig(Config):
     ablations: bool = option(True, "With --control_row: also try each choice of the other preset alone.")
 
     def check(self) -> None:
-        from vision_bridge.extractors import EXTRACTORS
+        from vision_bridge.frozen.extractors import EXTRACTORS
 
         if not self.rows:
             raise UserError("--rows=: name at least one extractor")

@@ -12,10 +12,10 @@ from training.run import Run
 from vision_bridge import plots
 from vision_bridge.activation import class_activation, feature_shares, group_shares
 from vision_bridge.bridge import Bridge, Features, Maps
+from vision_bridge.frozen.images import EPSILON, fit_normalization, mixing
+from vision_bridge.frozen.receptive import cells_of_maps
 from vision_bridge.goals import Goal
-from vision_bridge.images import EPSILON, fit_normalization, mixing
-from vision_bridge.receptive import cells_of_maps
-from vision_bridge.rectangle import convex_hull
+from vision_bridge.layouts.rectangle import convex_hull
 
 _CLASSES, _IMAGES = 30, 5  # most classes in a picture, images of each class
 _NAMED = 5  # columns of a table that are named in the picture of the activation

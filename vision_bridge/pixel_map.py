@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from files.errors import UserError
 from vision_bridge.config import LayoutConfig
-from vision_bridge.feature_counts import notes
-from vision_bridge.layout import Layout
+from vision_bridge.layouts.feature_counts import notes
+from vision_bridge.layouts.layout import Layout
 
 
 class FeatureError(UserError, ValueError):

@@ -17,7 +17,7 @@ _MOST_NAMES = 64  # most features whose names are written on a layout
 if TYPE_CHECKING:
     from vision_bridge.bridge import Features
     from vision_bridge.goals import Goal
-    from vision_bridge.layout import Layout
+    from vision_bridge.layouts.layout import Layout
     from vision_bridge.report import Line
 
 

@@ -14,9 +14,9 @@ from vision_bridge.batches import evaluation_batches
 from vision_bridge.bridge import SPLITS, Bridge, Maps
 from vision_bridge.classifier import AdaptiveAveragePool
 from vision_bridge.controls import Data, Probe
+from vision_bridge.frozen.maps import make_maps_of
+from vision_bridge.frozen.pooling import pooled, side_within
 from vision_bridge.goals import Goal, make_goal
-from vision_bridge.maps import make_maps_of
-from vision_bridge.pooling import pooled, side_within
 
 MOST_COLUMNS = 16_384  # of a model's input: all of 19×19×40 maps, an 8×8 average of 256 maps
 _HIDDEN = ("features", "pixels")  # stages on which a network with a hidden layer is fitted too

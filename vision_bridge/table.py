@@ -16,11 +16,11 @@ from training.options import Config
 from training.repetitions import mean_interval
 from training.run import Run
 from vision_bridge.answers import Pair, compare, read_answers, vote
-from vision_bridge.backbones import has_norms
 from vision_bridge.bridge import Bridge, Maps, Network, load_network
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig
 from vision_bridge.controls import Probe, wilson_interval
-from vision_bridge.extractors import EXTRACTORS
+from vision_bridge.frozen.backbones import has_norms
+from vision_bridge.frozen.extractors import EXTRACTORS
 from vision_bridge.probing import PROBE_OF_FEATURES, features_probes, named, probes
 from vision_bridge.report import Line, draw_report, write_report
 from vision_bridge.task import train_head

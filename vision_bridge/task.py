@@ -25,13 +25,13 @@ from vision_bridge.bridge import SPLITS, Bridge, Features, Maps, Network, build_
 from vision_bridge.cache import Stage
 from vision_bridge.classifier import FineTuned, build_head, make_loss_fn, rate_factor
 from vision_bridge.config import BridgeConfig, ProbingConfig
+from vision_bridge.frozen.images import Normalization
+from vision_bridge.frozen.maps import map_shape
+from vision_bridge.frozen.storage import MapStatistics
+from vision_bridge.frozen.weights import set_random_weights
 from vision_bridge.goals import Goal, make_goal
-from vision_bridge.images import Normalization
-from vision_bridge.layout import Layout
-from vision_bridge.maps import map_shape
+from vision_bridge.layouts.layout import Layout
 from vision_bridge.probing import named, probes
-from vision_bridge.storage import MapStatistics
-from vision_bridge.weights import set_random_weights
 
 
 class HeadJob(NamedTuple):

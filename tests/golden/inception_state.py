@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffusion.inception import build_inception, convolutions
+from diffusion.fid.inception import build_inception, convolutions
 
 
 def random_state() -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 
 from files.download import default_cache
 from tests.golden.texts import TEXTS
-from text_cls.checkpoints import resolve
+from text_cls.encoders.checkpoints import resolve
 
 HERE = Path(__file__).parent
 TINY = HERE / "tiny"

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from tests.golden.clustered import PERPLEXITY, TABLES, start, table
-from vision_bridge.embedding import embed_features
+from vision_bridge.layouts.embedding import embed_features
 
 HERE = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, BertWordPieceTokenizer
 
 from files.download import default_cache
 from tests.golden.lines import lines
-from text_cls.checkpoints import resolve
+from text_cls.encoders.checkpoints import resolve
 
 HERE = Path(__file__).parent
 

@@ -1,0 +1,1 @@
+"""What users bring as images: files, folders, archives and arrays → splits of uint8 images."""

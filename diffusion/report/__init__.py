@@ -1,0 +1,1 @@
+"""What a run draws: grids, curves, and its page."""

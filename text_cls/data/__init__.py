@@ -1,0 +1,1 @@
+"""What users bring as texts: CSV, JSON, folders and published data sets → splits of labelled rows."""

@@ -1,0 +1,1 @@
+"""Tokenisers and classifiers as TensorFlow graphs, for export."""

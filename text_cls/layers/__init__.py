@@ -1,0 +1,1 @@
+"""The Transformer's layers, and the classifiers from scratch that are built of them."""

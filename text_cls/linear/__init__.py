@@ -1,0 +1,1 @@
+"""Linear models on n-grams: the baselines, and the sum that a classifier from scratch adds to its network."""

@@ -1,0 +1,1 @@
+"""Texts → token ids: words, subwords, WordPiece and the tokenizers library behind one interface."""

@@ -1,0 +1,1 @@
+"""The first layers of ImageNet networks, with frozen weights: images → maps, and how maps are kept."""

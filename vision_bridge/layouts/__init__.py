@@ -1,0 +1,1 @@
+"""Features → pixels: distances between features, t-SNE and other layouts, the smallest rectangle."""

@@ -1,0 +1,1 @@
+"""What users bring as tables: files of rows → numeric features by split."""
