@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
+import tensorflow
 from threadpoolctl import threadpool_limits
 
 from training.backends import Placement
@@ -17,12 +18,23 @@ from training.placement import make_placement
 SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).resolve().parents[2] / "shared"))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "not slow":
+        _optimise_no_graphs()
     if "TESTS_ARE_FORKED" not in os.environ:  # a fork, as of benchmarks.mutation, has none of its parent's threads
         make_placement("cpu:2")
     # Processes of tests would ignore it too, as a background job's children do.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _optimise_no_graphs() -> None:
+    """The models of fast tests are small, and run a few times: most of their time would go into optimising graphs.
+
+    Slow tests, and the processes that tests start under TensorFlow, have graphs as users have them.
+    """
+    tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # JAX's tests are processes of their own
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -1,6 +1,8 @@
 """The arrows between packages, what may import TensorFlow or touch flags, and how long a file or a function may be."""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,37 @@ def _imports(path: Path, top_level_only: bool = False) -> set[str]:
 def test_arrows_go_one_way(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     assert _imports(path) & set(MAY_IMPORT) <= MAY_IMPORT[package]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_arrows_between_the_parts_of_a_package_go_one_way(package: str) -> None:
+    """Parts are a package's folders and its single modules. A configuration is a part of its own, wherever it lies."""
+    needs: dict[str, set[str]] = {}
+    for path in sorted((ROOT / package).glob("**/*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                needs.setdefault(_part(module), set()).update(_part(name) for name in modules if _is_module(name))
+    graphlib.TopologicalSorter({part: others - {part} for part, others in needs.items()}).prepare()
+
+
+def _part(module: str) -> str:
+    return module if module.endswith("config") else ".".join(module.split(".")[:2])
+
+
+def _is_module(name: str) -> bool:
+    package, *rest = name.split(".")
+    return package in PACKAGES and bool(rest) and (ROOT / package / f"{'/'.join(rest)}.py").is_file()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_map_names_every_file(path: Path) -> None:
+    """In its folder's part of ``docs/architecture.md``; scripts are listed by ``python -m experiments``."""
+    place = (ROOT / "docs" / "architecture.md").read_text()
+    for depth, folder in enumerate(path.relative_to(ROOT).parts[:-1]):
+        place = re.search(rf"^{'  ' * depth}{folder}/.*\n(?:{'  ' * depth} .*\n)*", place, re.MULTILINE)[0]
+    assert path.name in (*re.findall(r"\w+\.py", place), "__init__.py", "__main__.py") or path in SCRIPTS
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -131,6 +131,7 @@ def test_flags_of_a_run_are_taken_up(trained: Trained, tmp_path: Path) -> None:
     assert "finished before" in succeeds("imdb_images", replay, f"--run_dir={tmp_path / 'old'}")
 
 
+@pytest.mark.slow
 def test_layers_are_pooled_as_asked(config: ImdbImagesConfig, tmp_path: Path) -> None:
     """The features of ``--pooling=mean`` are those that ``embed_texts`` writes, layer by layer."""
     with session(config, config.bridge.training) as placement:
@@ -153,6 +154,7 @@ def test_a_dry_run_writes_nothing(flags: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_author_s_preset_in_another_precision(flags: list[str], tmp_path: Path) -> None:
     """Batch statistics of images and extractor: the maps cannot be cached and are computed in every step."""
     more = ["--preset=author", "--backbone=resnet18", "--engine=pca", "--precision=mixed_bfloat16", "--num_steps=2",

@@ -215,6 +215,7 @@ def test_names_of_classes_that_are_no_names_of_folders(trained: Path, tmp_path: 
         shutil.rmtree(run)
 
 
+@pytest.mark.slow
 def test_grids_animations_and_interpolations(trained: Path, tmp_path: Path) -> None:
     succeeds(
         "sample_ddpm", f"--run_dir={trained}", f"--out={tmp_path}", "--num_images=7", "--columns=5", "--animate",

@@ -72,6 +72,7 @@ def test_parts_are_made_anew_and_the_others_stay(model: Path, images: Path, mask
     assert "holds images/a.png" in fails("edit_images", *flags, f"--mask={mask}")
 
 
+@pytest.mark.slow
 def test_images_like_the_given_ones(model: Path, images: Path, tmp_path: Path) -> None:
     """More strength, more change; from files or from arrays, to files or to an array."""
     flags = [f"--run_dir={model}", "--edit=vary", "--devices=cpu", "--sampling_steps=20", "--sampler=dpm++"]
@@ -88,6 +89,7 @@ def test_images_like_the_given_ones(model: Path, images: Path, tmp_path: Path) -
     assert 0 < np.abs(little - before).mean() < np.abs(changed - before).mean()
 
 
+@pytest.mark.slow
 def test_between_two_images(model: Path, images: Path, tmp_path: Path) -> None:
     flags = [
         f"--run_dir={model}",

@@ -209,9 +209,7 @@ def test_features_are_computed_once_for_all_runs(world: Path, tmp_path: Path, mo
     flags += [f"--features={world / 'm.keras'}", f"--cache_dir={tmp_path / 'cache'}"]
     succeeds("fid", *sides, *flags, f"--run_dir={tmp_path / 'one'}")
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "diffusion.fid.features.make_feature_stream", lambda *_: pytest.fail("features are computed again")
-        )
+        patch.setattr("diffusion.fid.features.make_feature_stream", lambda *_: pytest.fail("computed again"))
         succeeds("fid", *reversed(sides), *flags, f"--run_dir={tmp_path / 'two'}")
     one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
     assert one["fid"] == pytest.approx(two["fid"], rel=1e-9)

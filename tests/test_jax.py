@@ -146,7 +146,8 @@ def _go_on(task: list[str], path: Path, jax: Jax | None) -> list[dict[str, Any]]
     return _lines(path)
 
 
-@pytest.mark.parametrize("name", ["text", pytest.param("ddpm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["text", "ddpm"])
 def test_either_goes_on_from_the_others_checkpoint(pairs: Pairs, jax: Jax, tmp_path: Path, name: str) -> None:
     """And each from its own; on JAX too a run that was stopped is bit for bit what it would have been."""
     task, whole = pairs.tasks[name], pairs[name]

@@ -117,6 +117,7 @@ def test_an_interrupted_command_goes_on(folder: Path, tmp_path: Path, monkeypatc
     assert done.returncode == 0 and out.read_text() == whole and len(calls) == 4
 
 
+@pytest.mark.slow
 def test_answers_of_another_run_or_other_choices_are_not_added_to(folder: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "answers.jsonl", f"--out={tmp_path / 'answers.jsonl'}"
     lines = succeeds("caption", *_flags(folder)).splitlines(keepends=True)

@@ -15,6 +15,7 @@ from vision_bridge.llama.task_config import FinetuneLlamaConfig
 pytest.importorskip("tiktoken")
 
 
+@pytest.mark.slow
 def test_exact_matches_over_seeds_are_the_table(tmp_path: Path) -> None:
     found = {}
 

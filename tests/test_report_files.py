@@ -151,6 +151,7 @@ def _fail(*ignored: object, **more: object) -> None:
     raise MemoryError("23 GB")
 
 
+@pytest.mark.slow
 def test_no_page_and_no_run(texts: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     succeeds("train_text", *texts, "--report", "--dry_run", f"--run_dir={folder}")

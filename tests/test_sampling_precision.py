@@ -39,6 +39,7 @@ def _images(run: Path, out: Path, how: str = "") -> np.ndarray:
     return np.load(out / "images.npz")["images"]
 
 
+@pytest.mark.slow
 def test_a_folder_says_in_which_precision_its_images_were_made(run: Path, tmp_path: Path) -> None:
     """Those of another differ a little; the model's own by its name is the model's own, another is refused."""
     own, narrow = _images(run, tmp_path / "own"), _images(run, tmp_path / "narrow", "mixed_bfloat16")

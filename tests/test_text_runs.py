@@ -48,6 +48,7 @@ def test_low_rank_updates_are_merged_before_they_are_judged(
     assert config["precision"] == "mixed_bfloat16"
 
 
+@pytest.mark.slow
 def test_an_exchanged_tokeniser_is_refused(flags: list[str], tmp_path: Path) -> None:
     encoder, result = tmp_path / "encoder", tmp_path / "run" / "result.json"
     shutil.copytree(TINY, encoder)

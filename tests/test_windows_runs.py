@@ -70,6 +70,7 @@ def flags(tmp_path: Path) -> list[str]:
             "--batch_size=8"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_with_windows(flags: list[str], tmp_path: Path, one_replica: Placement) -> None:
     """One that reads the head cannot tell the classes; one that goes on from it and reads all can."""
     one, two = tmp_path / "one", tmp_path / "two"

@@ -9,12 +9,12 @@ import numpy as np
 from files.documents import write_json
 from files.tensors import write_tensors
 from files.writing import write_text
-from text_cls.encoders.checkpoint_config import published_config
 from text_cls.encoders.checkpoint_names import Tensors, published_names, untrimmed
 from text_cls.encoders.checkpoints import is_kernel, layout
 from text_cls.encoders.config import BertClassifierConfig, BertConfig
 from text_cls.encoders.families import FAMILIES, Family
 from text_cls.encoders.published_classifier import OWN, problem_type
+from text_cls.encoders.published_configs import published_config
 from text_cls.predictor import Predictor
 from text_cls.tokens.length_config import WINDOWS
 from text_cls.tokens.library_pieces import LibraryPieces

