@@ -9,7 +9,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
-import tensorflow
 from threadpoolctl import threadpool_limits
 
 from training.backends import Placement
@@ -33,6 +32,8 @@ def _optimise_no_graphs() -> None:
 
     Slow tests, and the processes that tests start under TensorFlow, have graphs as users have them.
     """
+    import tensorflow  # after ``training``, which sets what it reads when it starts
+
     tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # JAX's tests are processes of their own
 
