@@ -11,7 +11,7 @@ from PIL import Image
 from diffusion.batches import ImageRequest
 from diffusion.editing.config import EDITS, EditConfig
 from diffusion.editing.edits import MAKE, Edit, Made, edit_function
-from diffusion.editing.images import Named, check_size, notes_on_scale, read_masks, read_named
+from diffusion.editing.images import NamedImages, check_size, notes_on_scale, read_masks, read_named
 from diffusion.generator import Generator
 from diffusion.report import plots
 from diffusion.sampling_task import numbers_of_classes, open_model
@@ -102,14 +102,14 @@ def _prepare(config: EditConfig, generator: Generator) -> Edit:
     return edit
 
 
-def _check_images(images: Named, generator: Generator) -> None:
+def _check_images(images: NamedImages, generator: Generator) -> None:
     height, width, channels = generator.shape
     factor = generator.enlarge or 1
     needing = f"this network, which makes them {factor} times as large, needs" if factor > 1 else "the network needs"
     check_size(images, (height // factor, width // factor, channels), "--images", needing)
 
 
-def _say_pairs(config: EditConfig, images: Named) -> None:
+def _say_pairs(config: EditConfig, images: NamedImages) -> None:
     """Prints the pairs of images; raises UserError for an odd number of images."""
     if len(images.names) % 2:
         raise UserError(

@@ -16,7 +16,7 @@ from diffusion.fid import statistics
 from diffusion.fid.config import FidConfig
 from diffusion.fid.extractor import Extractor
 from diffusion.fid.extractors import build_extractor
-from diffusion.fid.features import Features, FeatureStream, image_features, make_feature_stream, path_in_cache
+from diffusion.fid.features import FeatureStream, ImageFeatures, image_features, make_feature_stream, path_in_cache
 from diffusion.fid.figures import Side
 from diffusion.fid.frechet import fit_gaussian
 from diffusion.fid.image_source import ImageSource, Source
@@ -40,7 +40,7 @@ class _Opened(NamedTuple):
 
     sources: dict[str, Source]
     extractor: Extractor | None
-    plan: fid_figures.Plan
+    plan: fid_figures.FigurePlan
 
 
 class _Network(NamedTuple):
@@ -172,7 +172,7 @@ def _measure_side(
     if isinstance(source, Statistics):
         return Side(source, None)
     if isinstance(source, FeatureFile):
-        found = Features(source.features, None)
+        found = ImageFeatures(source.features, None)
         provenance = source.provenance
     else:
         assert network is not None
@@ -188,7 +188,7 @@ def _measure_side(
 
 def _features_of_images(
     config: FidConfig, run: Run, name: str, source: ImageSource, network: _Network, notes: _Notes
-) -> Features:
+) -> ImageFeatures:
     """Features in the run's folder; also in the cache, for other runs, if no model makes the images."""
     run.say(f"{name}: {source.count:,} images of {source.name}")
     progress = Progress(source.count, "image")

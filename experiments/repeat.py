@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from filelock import Timeout
 
 from experiments import launch
-from experiments.repeat_plan import Planned, RepeatConfig, command_of, make_plan
+from experiments.repeat_plan import PlannedRun, RepeatConfig, command_of, make_plan
 from experiments.repeat_process import run_to_its_end
 from files.documents import read_object, write_json
 from files.errors import Interrupted, UserError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FLAGS = launch.define(RepeatConfig(), "Folder of all runs and their table; resumed if it exists.", arguments=True)
 NOTE = "repeat.json"
-Launcher = Callable[[Planned], str]  # makes a run; returns why it failed, or ""; raises Interrupted
+Launcher = Callable[[PlannedRun], str]  # makes a run; returns why it failed, or ""; raises Interrupted
 
 
 def main(arguments: list[str]) -> None:
@@ -92,7 +92,7 @@ def repeat(config: RepeatConfig, more: Sequence[str], folder: Path, launcher: La
         table.end()
 
 
-def _left(config: RepeatConfig, plan: Sequence[Planned]) -> list[Planned]:
+def _left(config: RepeatConfig, plan: Sequence[PlannedRun]) -> list[PlannedRun]:
     """The runs to make, seed by seed, so that all rows soon have one seed; refuses a folder in use."""
     states = [_state(run) for run in plan]
     if "in use" in states:
@@ -102,7 +102,7 @@ def _left(config: RepeatConfig, plan: Sequence[Planned]) -> list[Planned]:
     return sorted(left, key=lambda run: config.seeds.index(run.seed))
 
 
-def in_a_process(run: Planned) -> str:
+def in_a_process(run: PlannedRun) -> str:
     """Runs the script in a process of its own; returns why it failed, or ""; raises Interrupted."""
     end = run_to_its_end([*_python(), "-m", f"experiments.{run.script}", *run.flags], run.log)
     if end.stopped:
@@ -122,14 +122,14 @@ def _python() -> list[str]:
 class _Table:
     """Results and failures of the runs, and the files of the table."""
 
-    def __init__(self, config: RepeatConfig, plan: Sequence[Planned], folder: Path, command: str) -> None:
+    def __init__(self, config: RepeatConfig, plan: Sequence[PlannedRun], folder: Path, command: str) -> None:
         self._config, self._plan, self._folder, self._command = config, plan, folder, command
         self._failures: dict[Path, str] = {}
         self._results: dict[Path, dict[str, float]] = {}
         for run in plan:
             self._find(run)
 
-    def add(self, run: Planned, error: str) -> str:
+    def add(self, run: PlannedRun, error: str) -> str:
         """Records how a run ended, and returns this as a short text."""
         from training.repetitions import main_figures
 
@@ -174,7 +174,7 @@ class _Table:
         if lacking:
             raise UserError(f"--figures={lacking[0]}: no result has it; there are {', '.join(known)}")
 
-    def _find(self, run: Planned) -> dict[str, float] | None:
+    def _find(self, run: PlannedRun) -> dict[str, float] | None:
         """The figures of a run, if it is finished."""
         from training.repetitions import figures_of
         from training.run import Run
@@ -193,7 +193,7 @@ class _Table:
     def _groups(self) -> "list[Group]":
         from training.repetitions import Group
 
-        rows: dict[tuple[str, str], list[Planned]] = {}
+        rows: dict[tuple[str, str], list[PlannedRun]] = {}
         for run in self._plan:
             rows.setdefault((run.data, run.variation), []).append(run)
         return [
@@ -207,7 +207,7 @@ class _Table:
         ]
 
 
-def _state(run: Planned) -> str:
+def _state(run: PlannedRun) -> str:
     """The state of a run: finished, in use, begun or to do.
 
     Raises:

@@ -63,7 +63,7 @@ class Variation(NamedTuple):
     flags: tuple[str, ...]
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run to make.
 
     Attributes:
@@ -100,7 +100,7 @@ class Planned(NamedTuple):
         return ", ".join(filter(None, (self.data, one_line(self.variation, 200), f"seed {self.seed}")))
 
 
-def make_plan(config: RepeatConfig, more: Sequence[str], folder: Path) -> list[Planned]:
+def make_plan(config: RepeatConfig, more: Sequence[str], folder: Path) -> list[PlannedRun]:
     """All runs: by data set, variation and seed.
 
     Args:
@@ -123,7 +123,7 @@ def make_plan(config: RepeatConfig, more: Sequence[str], folder: Path) -> list[P
         with _naming(script, *filter(None, (data, name))):
             values = _parsed(script, task, given)
             _refuse_ours(values, ["dry_run"])  # seed and run_dir of a flagfile are overruled
-            plan.append(Planned(script, data, name, seed, path, given, config_flags.read(task(), values)))
+            plan.append(PlannedRun(script, data, name, seed, path, given, config_flags.read(task(), values)))
     _check_differing(plan)
     return plan
 
@@ -238,7 +238,7 @@ def _naming(script: str, *places: str) -> Iterator[None]:
         raise UserError(f"{', '.join([script, *places])}: {text}") from error
 
 
-def _check_differing(plan: Sequence[Planned]) -> None:
+def _check_differing(plan: Sequence[PlannedRun]) -> None:
     """Raises UserError for two variations with equal configurations on every data set."""
     configs: dict[str, list[Config]] = {}
     for run in plan:

@@ -24,7 +24,7 @@ from experiments.runs_watch import follow
 from files.errors import UserError
 from training.names import one_line
 from training.options import Config, option
-from training.run_listing import Seen, curve_of, find_others, find_runs, look_at, unknown
+from training.run_listing import RunSummary, curve_of, find_others, find_runs, look_at, unknown
 
 _PICTURES = (".png", ".svg", ".pdf")
 Say = Callable[[str], None]
@@ -91,9 +91,9 @@ def show(config: RunsConfig, places: Sequence[Path], say: Say) -> None:
         _draw(config, found, say)
 
 
-def _runs(places: Sequence[Path]) -> dict[str, Seen]:
+def _runs(places: Sequence[Path]) -> dict[str, RunSummary]:
     """Every run by its name, relative to the place if there is only one; the latest changes come last."""
-    found: dict[str, Seen] = {}
+    found: dict[str, RunSummary] = {}
     for place in places:
         if not place.is_dir():
             raise UserError(f"{place}: no such folder; name a run, or a folder of runs")
@@ -109,7 +109,7 @@ def _scripts() -> dict[str, str]:
     return {script.config: script.name for script in catalogue.scripts().values()}
 
 
-def _as_json(name: str, run: Seen) -> dict[str, object]:
+def _as_json(name: str, run: RunSummary) -> dict[str, object]:
     """A run as JSON values, without NaN and infinity, which JSON lacks."""
     fields = run._asdict() | {
         "name": name,
@@ -121,7 +121,7 @@ def _as_json(name: str, run: Seen) -> dict[str, object]:
     return json.loads(json.dumps(fields), parse_constant=lambda constant: None)
 
 
-def _draw(config: RunsConfig, found: dict[str, Seen], say: Say) -> None:
+def _draw(config: RunsConfig, found: dict[str, RunSummary], say: Say) -> None:
     assert config.picture is not None
     selecting = [run.best.name for run in found.values() if run.best]
     figure = config.curve or (selecting or [""])[0]

@@ -7,12 +7,12 @@ from datetime import datetime
 from files.errors import UserError
 from training.names import one_line, padded, width
 from training.repetitions import figures_of, main_figures
-from training.run_listing import FINISHED, Seen, differing
+from training.run_listing import FINISHED, RunSummary, differing
 
 _MOST = 40  # columns of a cell
 
 
-def listed(runs: Mapping[str, Seen], scripts: Mapping[str, str]) -> str:
+def listed(runs: Mapping[str, RunSummary], scripts: Mapping[str, str]) -> str:
     """A line for each run; ``scripts``: class of a configuration → script."""
     titles = ["run", "script", "state", "step", "best", "left", "moved", "note"]
     rows = []
@@ -25,7 +25,7 @@ def listed(runs: Mapping[str, Seen], scripts: Mapping[str, str]) -> str:
     return aligned(titles, rows)
 
 
-def best_of(run: Seen) -> str:
+def best_of(run: RunSummary) -> str:
     """The first figure of test rows of a finished run; else the best one on validation rows."""
     figures = figures_of(run.result)
     tested = [name for name in main_figures(figures) if name.startswith(("test_", "fid")) or "_test_" in name]
@@ -34,7 +34,7 @@ def best_of(run: Seen) -> str:
     return f"validation {run.best.name.replace('_', ' ')} {number(run.best.value)}" if run.best else ""
 
 
-def compared(runs: Mapping[str, Seen], figures: Sequence[str]) -> str:
+def compared(runs: Mapping[str, RunSummary], figures: Sequence[str]) -> str:
     """The choices in which runs differ, and their figures; a row for each run, or a column if runs are fewer.
 
     Raises:

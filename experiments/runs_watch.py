@@ -10,14 +10,14 @@ from experiments.runs_text import best_of, duration, number
 from files.errors import UserError
 from files.locks import is_held
 from training.repetitions import figures_of, main_figures
-from training.run_listing import FINISHED, RUNNING, Seen, look_at
+from training.run_listing import FINISHED, RUNNING, RunSummary, look_at
 
 _WAIT = 1.0  # seconds between looks
 _BAR = 30  # columns
 _ERASE = "\r\x1b[K"
 
 
-def follow(runs: Mapping[str, Seen], say: Callable[[str], None], screen: TextIO, wait: float = _WAIT) -> None:
+def follow(runs: Mapping[str, RunSummary], say: Callable[[str], None], screen: TextIO, wait: float = _WAIT) -> None:
     """Shows the progress of a run until its process ends.
 
     Args:
@@ -42,7 +42,7 @@ def follow(runs: Mapping[str, Seen], say: Callable[[str], None], screen: TextIO,
     say(f"{path}: finished" + (f", {', '.join(shown)}" if shown else ""))
 
 
-def _until_the_end(path: Path, say: Callable[[str], None], screen: TextIO, wait: float) -> Seen:
+def _until_the_end(path: Path, say: Callable[[str], None], screen: TextIO, wait: float) -> RunSummary:
     log, bar = _Lines(path / "log.txt"), _Bar(screen)
     try:
         while True:
@@ -59,7 +59,7 @@ def _until_the_end(path: Path, say: Callable[[str], None], screen: TextIO, wait:
         bar.erase()
 
 
-def running(runs: Mapping[str, Seen]) -> Path:
+def running(runs: Mapping[str, RunSummary]) -> Path:
     """The folder of the run to follow; of nested runs, such as a table's, the innermost."""
     live = [run.path for run in runs.values() if run.state == RUNNING]
     live = [path for path in live if not any(other != path and other.is_relative_to(path) for other in live)]
@@ -99,7 +99,7 @@ class _Bar:
     def __init__(self, screen: TextIO) -> None:
         self._screen, self._there = screen, False
 
-    def draw(self, run: Seen) -> None:
+    def draw(self, run: RunSummary) -> None:
         """Draws the bar at the cursor."""
         if self._screen.isatty():
             self._screen.write(bar_of(run)[: shutil.get_terminal_size().columns - 1])  # one line, which can be erased
@@ -114,7 +114,7 @@ class _Bar:
             self._there = False
 
 
-def bar_of(run: Seen) -> str:
+def bar_of(run: RunSummary) -> str:
     """[######------] 650/1,316  left 3:20  validation accuracy .8250."""
     if run.step is None or not run.steps:
         return f"{run.state}, no step is logged yet"

@@ -13,7 +13,7 @@ from vision_bridge.frozen.backbones import build_backbone
 from vision_bridge.frozen.extractors import EXTRACTORS
 from vision_bridge.frozen.images import Normalization
 from vision_bridge.frozen.maps import make_maps_of
-from vision_bridge.frozen.receptive import Cells, cells_of_images, cells_of_maps, through
+from vision_bridge.frozen.receptive import MapCells, cells_of_images, cells_of_maps, through
 
 
 def _all_positive(model: keras.Model) -> keras.Model:
@@ -70,7 +70,7 @@ def test_cells_by_hand() -> None:
 
 
 def test_values_of_cells_are_spread_over_the_image() -> None:
-    cells = Cells(np.array([2.0, 1.0]), np.array([2.0, 1.0]), np.array([4.0, 1.0]))
+    cells = MapCells(np.array([2.0, 1.0]), np.array([2.0, 1.0]), np.array([4.0, 1.0]))
     spread = cells.spread(np.array([[1.0, 0.0], [3.0, 0.0]]), 8, 4)
     np.testing.assert_allclose(spread[:, 1], [0, 0.5, 1, 2, 3, 1.5, 0, 0])  # centres at rows 2 and 4, which see 2 more
     np.testing.assert_allclose(spread[:, 2:], 0)

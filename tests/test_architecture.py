@@ -87,6 +87,20 @@ def test_the_map_names_every_file(path: Path) -> None:
     assert path.name in (*re.findall(r"\w+\.py", place), "__init__.py", "__main__.py") or path in SCRIPTS
 
 
+def test_the_map_names_what_there_is() -> None:
+    """The names at the end of a line are in the file at its beginning, or in another one of that line."""
+    folders: list[str] = []
+    for line in (ROOT / "docs" / "architecture.md").read_text().split("```")[3].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        if folder := re.match(r" *(\w+)/", line):
+            folders = [*folders[:depth], folder[1]]
+        elif (names := re.search(r"  (\w+(?:, [\w…]+)*)$", line)) and depth == len(folders[:depth]):
+            files = [ROOT.joinpath(*folders[:depth], name) for name in re.findall(r"\w+\.py", line)]
+            code = "\n".join(file.read_text() for file in files)
+            defined = set(re.findall(r"^(?:def |class )?(\w+)\b", code, re.MULTILINE))
+            assert {*names[1].split(", ")} - {"…"} <= defined, line
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_heavy_imports_stay_where_they_belong(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]

@@ -27,19 +27,19 @@ from vision_bridge.activation import class_activation, feature_shares, group_sha
 from vision_bridge.batches import ImageBatch, evaluation_batches, training_batches
 from vision_bridge.classifier import build_head, is_encoder, make_loss_fn
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, HeadConfig, LayoutConfig
-from vision_bridge.controls import Data, linear_probe, wilson_interval
+from vision_bridge.controls import LabelledRows, linear_probe, wilson_interval
 from vision_bridge.frozen.backbones import build_backbone
 from vision_bridge.frozen.extractors import EXTRACTORS
 from vision_bridge.frozen.images import Normalization, fit_normalization, prepare
 from vision_bridge.frozen.pooling import adaptive_pool_matrix, pooled, side_within
-from vision_bridge.frozen.receptive import Cells
+from vision_bridge.frozen.receptive import MapCells
 from vision_bridge.frozen.storage import MapStatistics
 from vision_bridge.frozen.weights import load_backbone, load_weights
 from vision_bridge.layouts.layout import Layout
 from vision_bridge.layouts.scaling import Scaling
 from vision_bridge.table import ablations
 
-TWICE = Cells(np.full(2, 0.5), np.full(2, 2.0), np.full(2, 2.0))  # maps of half the image's height and width
+TWICE = MapCells(np.full(2, 0.5), np.full(2, 2.0), np.full(2, 2.0))  # maps of half the image's height and width
 SMALL = HeadConfig(kernel=2, filters=(4, 3), dropout=0.0, pooled=2, dense=(5,), dense_dropout=0.0)
 
 
@@ -160,7 +160,7 @@ def test_probe_and_intervals_by_hand() -> None:
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, 400)
     x = rng.normal(size=(400, 5)) + label[:, None] * (2, 0, 0, 0, 0)
-    parts = [Data(x[i : i + 100], label[i : i + 100]) for i in (0, 200, 300)]
+    parts = [LabelledRows(x[i : i + 100], label[i : i + 100]) for i in (0, 200, 300)]
     assert 0.75 < linear_probe(*parts).test < 0.95  # Φ(1) = .84 is the best possible
     low, high = wilson_interval(0.9, 100)
     assert (round(low, 4), round(high, 4)) == (0.8256, 0.9448)  # Wilson's formula by hand, z = 1.95996

@@ -8,7 +8,7 @@ import pytest
 from files.errors import UserError
 from tests.refusals import refused
 from text_cls.config import DataConfig
-from text_cls.data.csv_files import Dialect, Line, Unreadable, find_dialect, read_rows
+from text_cls.data.csv_files import CsvRow, Dialect, Unreadable, find_dialect, read_rows
 from text_cls.data.format import Format
 from text_cls.data.readers import BadRows, read_csv
 from text_cls.data.splits import load
@@ -254,8 +254,8 @@ def test_reading_goes_on_behind_the_line_at_fault() -> None:
     lines = ['a,"x\n', 'b",c\n', 'd,"e" f\n', '"g\n', "h,i\n"]
     found = list(read_rows(iter(lines), Dialect()))
     assert [row.first for row in found] == [1, 3, 4, 5]
-    assert isinstance(found[0], Line) and found[0].values == ["a", "x\nb", "c"] and found[0].last == 2
-    assert [type(row) for row in found] == [Line, Unreadable, Unreadable, Line]
+    assert isinstance(found[0], CsvRow) and found[0].values == ["a", "x\nb", "c"] and found[0].last == 2
+    assert [type(row) for row in found] == [CsvRow, Unreadable, Unreadable, CsvRow]
     inner = ['a,"x\n', 'y","z\n', "w,v\n"]  # the second quoted column is the one that does not close
     (first, *_) = read_rows(iter(inner), Dialect())
     assert isinstance(first, Unreadable) and first.first == 2

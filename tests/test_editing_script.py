@@ -177,7 +177,7 @@ def test_an_edit_of_an_image_is_the_same_in_any_batch(one_replica: Placement) ->
     generator = filled(Generator(UNET, process, CLASSES, one_replica))
     fill = np.zeros((4, 8, 8, 1))
     fill[:, :, :3] = 1
-    given = editing.Given(given_pixels(), np.array([0, 1, 1, 0]), 5, fill)
+    given = editing.GivenImages(given_pixels(), np.array([0, 1, 1, 0]), 5, fill)
     editor = editing.make_editor(editing.inpainting(generator, sampler, 3), generator, sampler)
     four, three = (editor(given, size)["image"] for size in (4, 3))
     assert np.abs(four.astype(int) - three).max() <= 1 and four.shape == (4, 8, 8, 1)

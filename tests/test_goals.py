@@ -7,7 +7,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from sklearn.preprocessing import StandardScaler
 
 from training.figures import Cost
-from vision_bridge.controls import Data, mlp_regression_probe, ridge_probe, rmse_interval
+from vision_bridge.controls import LabelledRows, mlp_regression_probe, ridge_probe, rmse_interval
 from vision_bridge.goals import Classification, Regression, make_goal
 
 
@@ -42,7 +42,7 @@ def test_probes_of_a_quantity() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 5))
     label = 1000 + 50 * x[:, 0] - 20 * x[:, 1] + rng.normal(0, 5, 400)
-    parts = [Data(x[a:b], label[a:b]) for a, b in ((0, 200), (200, 300), (300, 400))]
+    parts = [LabelledRows(x[a:b], label[a:b]) for a, b in ((0, 200), (200, 300), (300, 400))]
     found = ridge_probe(*parts)
     scaler = StandardScaler().fit(x[:200])
     model = Ridge(found.setting).fit(scaler.transform(x[:200]), label[:200])

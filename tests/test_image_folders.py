@@ -11,7 +11,7 @@ from diffusion.data.config import ReadingConfig
 from diffusion.data.folders import Tree, is_system, natural, split_of, understand
 from diffusion.data.image_files import SUFFIXES
 from diffusion.data.images import arrange, list_images, read_images
-from diffusion.data.readers import Found, read_folder
+from diffusion.data.readers import FoundImages, read_folder
 from files.errors import UserError
 
 
@@ -207,7 +207,7 @@ def _save(path: Path, value: int) -> None:
     Image.new("L", (4, 4), value).save(path, format="PNG")
 
 
-def _read(path: Path, **options: object) -> Found:
+def _read(path: Path, **options: object) -> FoundImages:
     return read_folder(path, ReadingConfig(**options))  # type: ignore[arg-type]
 
 

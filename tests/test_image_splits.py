@@ -11,7 +11,7 @@ import pytest
 from diffusion.config import DdpmConfig
 from diffusion.data.config import DataConfig
 from diffusion.data.datasets import DATASETS, Splits, load, rule_of_run
-from diffusion.data.readers import Found, Images
+from diffusion.data.readers import FoundImages, Images
 from diffusion.data.splitting import draw, first_copies
 from diffusion.network.config import UNetConfig
 from diffusion.task import _make_scorer, train_ddpm
@@ -58,16 +58,16 @@ def test_three_parts_by_class_and_no_image_in_two(tmp_path: Path) -> None:
 def test_what_the_files_do_not_have_is_held_out_of_the_training_images(monkeypatch: pytest.MonkeyPatch) -> None:
     train, validation, test = (Images(_noise(count, count), None) for count in (50, 21, 31))
 
-    def sizes(found: Found, **choices: object) -> list[int]:
+    def sizes(found: FoundImages, **choices: object) -> list[int]:
         monkeypatch.setitem(DATASETS, "digits", DATASETS["digits"]._replace(read=lambda *ignored: found))
         splits = load(DataConfig(**choices))  # type: ignore[arg-type]
         return [len(images) for images in (*splits.parts().values(), splits.whole("train"), splits.whole("validation"))]
 
-    assert sizes(Found(train, test, validation=validation)) == [50, 21, 31, 50, 21]
-    assert sizes(Found(train, test)) == [45, 5, 31, 50, 5]  # a figure against "the training images" means all 50
-    assert sizes(Found(train, validation=validation)) == [45, 21, 5, 45, 21]
-    assert sizes(Found(train)) == [41, 4, 5, 45, 4]
-    assert sizes(Found(train, test), splits="two") == [50, 31, 31, 50, 31]
+    assert sizes(FoundImages(train, test, validation=validation)) == [50, 21, 31, 50, 21]
+    assert sizes(FoundImages(train, test)) == [45, 5, 31, 50, 5]  # a figure against "the training images" means all 50
+    assert sizes(FoundImages(train, validation=validation)) == [45, 21, 5, 45, 21]
+    assert sizes(FoundImages(train)) == [41, 4, 5, 45, 4]
+    assert sizes(FoundImages(train, test), splits="two") == [50, 31, 31, 50, 31]
 
 
 def test_copies_of_an_image_are_on_one_side_and_counted(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_class_without_training_images_is_none_to_the_network(monkeypatch: pyt
     """A data set's names are its own, whatever classes its images have; the network knows those that it can learn."""
     pixels = _noise(24)
     labels = np.array([0, 2] * 10 + [0, 1, 2, 1], np.int32)
-    found = Found(Images(pixels[:20], labels[:20]), Images(pixels[20:], labels[20:]), ("a", "b", "c"))
+    found = FoundImages(Images(pixels[:20], labels[:20]), Images(pixels[20:], labels[20:]), ("a", "b", "c"))
     monkeypatch.setitem(DATASETS, "digits", DATASETS["digits"]._replace(read=lambda *ignored: found))
     splits = load(DataConfig())
     assert splits.classes == ("a", "b", "c")
@@ -211,12 +211,12 @@ def test_parts_that_do_not_fit_one_another(splits: str, monkeypatch: pytest.Monk
     small, large = Images(_noise(9), label), Images(_noise(9)[:, :2], label)
     for found, message in (
         (
-            Found(small, small, ("a",), validation=large),
+            FoundImages(small, small, ("a",), validation=large),
             r"training images are \(4, 4, 1\) and validation images \(2, 4",
         ),
-        (Found(small, Images(small.pixels, None), ("a",)), "only one of the training and test images has labels"),
-        (Found(small, small.take(np.arange(0)), ("a",)), "no test images"),
-        (Found(small, None, ()), "labels from 0 to 0, and 0 classes"),
+        (FoundImages(small, Images(small.pixels, None), ("a",)), "only one of the training and test images has labels"),
+        (FoundImages(small, small.take(np.arange(0)), ("a",)), "no test images"),
+        (FoundImages(small, None, ()), "labels from 0 to 0, and 0 classes"),
     ):
         monkeypatch.setitem(DATASETS, "digits", DATASETS["digits"]._replace(read=lambda *ignored, found=found: found))
         with pytest.raises(UserError, match=message):

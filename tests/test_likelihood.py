@@ -10,7 +10,7 @@ from keras import ops
 
 from diffusion.batches import ImageBatch
 from diffusion.process.config import ProcessConfig
-from diffusion.process.likelihood import Bound, Gaussian, gaussian_kl, log_likelihood_of_pixels
+from diffusion.process.likelihood import Bound, DiagonalGaussian, gaussian_kl, log_likelihood_of_pixels
 from diffusion.process.objective import by_time, make_loss_fn
 from diffusion.process.process import make_process
 from training.draws import EVALUATION, Place
@@ -20,17 +20,17 @@ def test_pixels_have_all_the_mass() -> None:
     """The masses of the 256 values add up to 1, wherever the Gaussian is; and one of them by the density."""
     values = (np.arange(256) / 127.5 - 1.0).astype(np.float32)
     for mean, deviation in ((0.1, 0.05), (-1.4, 0.3), (0.99, 0.02)):
-        at = Gaussian(np.full(256, mean, np.float32), np.full(256, 2 * math.log(deviation), np.float32))
+        at = DiagonalGaussian(np.full(256, mean, np.float32), np.full(256, 2 * math.log(deviation), np.float32))
         masses = np.exp(np.asarray(log_likelihood_of_pixels(values, at), np.float64))
         assert abs(masses.sum() - 1.0) < 2e-5
-    at = Gaussian(np.float32(0.1), np.float32(2 * math.log(0.3)))
+    at = DiagonalGaussian(np.float32(0.1), np.float32(2 * math.log(0.3)))
     density = math.exp(-((values[100] - 0.1) ** 2) / 0.18) / (0.3 * math.sqrt(2 * math.pi))
     np.testing.assert_allclose(log_likelihood_of_pixels(values[100], at), math.log(density * 2 / 255), rtol=1e-3)
 
 
 def test_divergence_of_two_gaussians() -> None:
     found = gaussian_kl(
-        Gaussian(np.float32(1.0), np.float32(math.log(4.0))), Gaussian(np.float32(3.0), np.float32(0.0))
+        DiagonalGaussian(np.float32(1.0), np.float32(math.log(4.0))), DiagonalGaussian(np.float32(3.0), np.float32(0.0))
     )
     np.testing.assert_allclose(found, 0.5 * (0.0 - math.log(4.0) - 1.0 + 4.0 + 4.0), rtol=1e-6)
 
@@ -54,7 +54,7 @@ def test_the_bound_of_gaussian_data_is_its_likelihood() -> None:
     exact = np.exp(np.asarray(at.log_variance)) + of_x0**2 * spread**2 * sigma**2 / variance
     first = (t == 1)[:, None]
     exact = np.where(first, spread**2 * sigma**2 / variance, exact)
-    terms = np.asarray(bound.term(x0, x, t, Gaussian(at.mean, np.log(exact).astype(np.float32))))
+    terms = np.asarray(bound.term(x0, x, t, DiagonalGaussian(at.mean, np.log(exact).astype(np.float32))))
     total += (terms / share[t - 1]).mean()
     likelihood = 0.5 * math.log(2 * math.pi * math.e * spread**2) - math.log(2 / 255)
     assert abs(total - likelihood / math.log(2)) < 0.05

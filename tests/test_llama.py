@@ -23,7 +23,7 @@ from vision_bridge.llama.generation import Sight, generate, nucleus
 from vision_bridge.llama.layers import Gate, RMSNorm
 from vision_bridge.llama.model import LlamaVision, Pictures, causal
 from vision_bridge.llama.shapes import published_shapes
-from vision_bridge.llama.text import Seen
+from vision_bridge.llama.text import CrossMasks
 
 FOLDER = Path(__file__).parent / "golden" / "llama"
 GOLDEN = dict(np.load(FOLDER / "golden.npz"))
@@ -218,7 +218,7 @@ def _seen_with(**factors: Callable) -> Callable:
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         right = LlamaVision.seen
 
-        def wrong(self: Any, tiles: Any) -> Seen:
+        def wrong(self: Any, tiles: Any) -> CrossMasks:
             seen = right(self, tiles)
             return seen._replace(**{name: change(getattr(seen, name)) for name, change in factors.items()})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.repeat import repeat
-from experiments.repeat_plan import Planned, RepeatConfig
+from experiments.repeat_plan import PlannedRun, RepeatConfig
 from tests.little_llama import write_checkpoint, write_pairs
 from training.repetitions import main_figures
 from vision_bridge.llama.task import finetune
@@ -19,7 +19,7 @@ pytest.importorskip("tiktoken")
 def test_exact_matches_over_seeds_are_the_table(tmp_path: Path) -> None:
     found = {}
 
-    def launcher(run: Planned) -> str:
+    def launcher(run: PlannedRun) -> str:
         assert isinstance(run.config, FinetuneLlamaConfig)
         found[run.seed] = finetune(run.config, run.path)["test_exact_match"]
         return ""

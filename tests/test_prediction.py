@@ -19,7 +19,7 @@ from tests.little_model import HEADER, TEXTS, columns, rows_of, save
 from tests.processes import ROOT, wait_until
 from tests.scripts import fails, run, run_process, succeeds
 from text_cls import inputs, prediction
-from text_cls.answers import Answer, Line, best
+from text_cls.answers import Answer, AnswerLine, best
 from text_cls.inputs import read_inputs
 from text_cls.prediction import predict
 from text_cls.prediction_config import PredictionConfig
@@ -169,7 +169,7 @@ def test_a_bar_on_a_terminal(
     screen, calls = _Terminal(), []
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(prediction, "read_inputs", lambda *args: calls.append(args) or read_inputs(*args))
-    monkeypatch.setattr(prediction, "_answered", lambda *args: (Line(one.id, None) for one in args[2]))
+    monkeypatch.setattr(prediction, "_answered", lambda *args: (AnswerLine(one.id, None) for one in args[2]))
     predict(PredictionConfig(out=tmp_path / "answers.csv", **given), model[1], ["the film\n"] * 70_000, print)
     shown = [int(at) for at in re.findall(rf"(\d+)/{'Unknown' if form == 'unknown' else path.stat().st_size}\b",
                                           re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue()))]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from tests.little_model import HEADER, NO_TEXT, TEXTS, columns, confidences, rows_of, save
 from tests.refusals import refused
 from tests.scripts import fails, run, succeeds
-from text_cls.inputs import InOrder, Input, in_chunks, read_inputs
+from text_cls.inputs import InOrder, TextInput, in_chunks, read_inputs
 from text_cls.prediction_config import PredictionConfig
 from text_cls.predictor import NO_WORDS, Predictor
 
@@ -177,7 +177,7 @@ def test_a_large_file_is_never_in_memory(tmp_path: Path, form: str) -> None:
 
 
 def test_long_texts_make_smaller_chunks() -> None:
-    chunks = list(in_chunks(Input(str(k), ("x" * 2**22,)) for k in range(9)))
+    chunks = list(in_chunks(TextInput(str(k), ("x" * 2**22,)) for k in range(9)))
     assert [len(chunk) for chunk in chunks] == [4, 4, 1]
 
 

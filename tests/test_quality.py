@@ -216,7 +216,7 @@ def test_figures_by_name_or_why_there_are_none() -> None:
             figures, notes = compute(lacking)
             assert not figures and len(notes) == 1 and notes[0].startswith("no "), name
     for name, metric in quality.METRICS.items():  # whether it can be had is decided in one place, for both
-        a, b = (quality.Given(side, metric.least, True, True, 8) for side in "AB")
+        a, b = (quality.SideProperties(side, metric.least, True, True, 8) for side in "AB")
         assert not metric.why_not(a, b) and metric.measure(Compared(x, y, y)).figures, name
         assert metric.why_not(a, b._replace(size=metric.least - 1)).startswith(f"it needs {metric.least} images, and B")
         few = metric(Compared(x[: metric.least], y[: metric.least], y[: metric.least]))
@@ -255,7 +255,7 @@ def test_fewer_images_than_features_are_said() -> None:
 
 def test_why_a_figure_cannot_be_had() -> None:
     """Every reason as it is told, in the order in which they are looked for."""
-    a, b = quality.Given("here", 6, True, True, 8), quality.Given("there", 5, True, True, 8)
+    a, b = quality.SideProperties("here", 6, True, True, 8), quality.SideProperties("there", 5, True, True, 8)
     score, prdc = quality.METRICS["is"], quality.METRICS["prdc"]
     assert score.why_not(a, b._replace(has_images=False, num_logits=0)) == "there has no images"
     assert score.why_not(a, b._replace(num_logits=0)) == "the extractor has no classes"

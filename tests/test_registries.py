@@ -17,7 +17,7 @@ from diffusion.sampling.spacings import SPACINGS
 from experiments import config_flags
 from text_cls.config import ClassifierConfig
 from text_cls.data.datasets import DATASETS, DataSet
-from text_cls.data.found_rows import Found
+from text_cls.data.found_rows import FoundRows
 from text_cls.data.readers import Row
 from text_cls.evaluation.class_weights import CLASS_WEIGHTS
 from text_cls.evaluation.metrics import FIGURES
@@ -31,9 +31,9 @@ from vision_bridge.frozen.backbones import build_backbone
 from vision_bridge.frozen.extractors import EXTRACTORS
 
 
-def _rows(*ignored: Any) -> Found:
+def _rows(*ignored: Any) -> FoundRows:
     words = {"sun": "warm bright", "rain": "wet grey"}
-    return Found([Row((f"{words[k]} day {i}",), k, f"here:{i}", str(i)) for i in range(30) for k in words])
+    return FoundRows([Row((f"{words[k]} day {i}",), k, f"here:{i}", str(i)) for i in range(30) for k in words])
 
 
 def test_a_classifier_of_new_parts_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

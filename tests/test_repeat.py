@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments.repeat import dry_run, repeat
-from experiments.repeat_plan import Planned, RepeatConfig, command_of, make_plan
+from experiments.repeat_plan import PlannedRun, RepeatConfig, command_of, make_plan
 from experiments.repeat_process import run_to_its_end
 from files.errors import Interrupted
 from files.locks import alone
@@ -23,14 +23,14 @@ from training.run import Run
 TWO = ("dropout=.1|.3",)
 
 
-def _never(run: Planned) -> str:
+def _never(run: PlannedRun) -> str:
     raise AssertionError(run)
 
 
-def pretending(ran: list[str], fails: Callable[[Planned], str] = lambda run: "") -> Callable[[Planned], str]:
+def pretending(ran: list[str], fails: Callable[[PlannedRun], str] = lambda run: "") -> Callable[[PlannedRun], str]:
     """A launcher of runs that make a folder and a result, and note what they were."""
 
-    def launcher(run: Planned) -> str:
+    def launcher(run: PlannedRun) -> str:
         ran.append(f"{run.variation} {run.seed}")
         with Run.open(run.path, run.config) as folder:
             if error := fails(run):
@@ -66,7 +66,7 @@ def test_a_failed_run_does_not_end_the_others_and_is_run_again(
 ) -> None:
     config, ran = RepeatConfig(vary=TWO, seeds=(0, 1)), list[str]()
 
-    def fails(run: Planned) -> str:
+    def fails(run: PlannedRun) -> str:
         return "out of memory" if run.seed == 0 and run.variation == "dropout=.1" else ""
 
     message = refused(lambda: repeat(config, [], tmp_path / "runs", pretending(ran, fails)))
@@ -80,7 +80,7 @@ def test_a_failed_run_does_not_end_the_others_and_is_run_again(
 
 
 def test_a_run_that_ends_without_a_result_has_failed(tmp_path: Path) -> None:
-    def damaged(run: Planned) -> str:
+    def damaged(run: PlannedRun) -> str:
         with Run.open(run.path, run.config):
             if run.seed:
                 (run.path / "result.json").write_text("{")
@@ -97,7 +97,7 @@ def test_a_run_that_ends_without_a_result_has_failed(tmp_path: Path) -> None:
 def test_an_interruption_keeps_what_is_finished(tmp_path: Path, error: BaseException) -> None:
     config, ran = RepeatConfig(vary=TWO, seeds=(0, 1)), list[str]()
 
-    def stops(run: Planned) -> str:
+    def stops(run: PlannedRun) -> str:
         if run.seed:
             raise error
         return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.repeat import repeat
-from experiments.repeat_plan import SCRIPTS, Planned, RepeatConfig, make_plan, safe, task_of, variations_of
+from experiments.repeat_plan import SCRIPTS, PlannedRun, RepeatConfig, make_plan, safe, task_of, variations_of
 from files.errors import UserError
 from tests import scripts
 from tests.refusals import refused
@@ -15,7 +15,7 @@ from training.options import leaves
 TWO = ("dropout=.1|.3",)
 
 
-def never(run: Planned) -> str:
+def never(run: PlannedRun) -> str:
     raise AssertionError(run)
 
 

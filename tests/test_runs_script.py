@@ -23,7 +23,7 @@ from text_cls.baseline_config import BaselineConfig
 from training import plots
 from training.checkpoint import State
 from training.run import Run
-from training.run_listing import Best, Seen, differing, find_runs, look_at
+from training.run_listing import Best, RunSummary, differing, find_runs, look_at
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ print(*sys.modules)"""
 
 
 def test_a_finished_run_s_best_is_of_its_test_rows() -> None:
-    run = Seen(Path("x"), "", "", "finished", 1, 2, Best("loss", 0.5, 1), None, None, {}, {}, (), ())
+    run = RunSummary(Path("x"), "", "", "finished", 1, 2, Best("loss", 0.5, 1), None, None, {}, {}, (), ())
     assert best_of(run) == "validation loss .5000"
     assert best_of(run._replace(result={"test_loss": 2.0})) == "test loss 2"
     assert best_of(run._replace(result={"fid": 12.345, "train_seconds": 3})) == "fid 12.35"

@@ -15,7 +15,7 @@ from text_cls import inputs
 from text_cls.data import streams
 from text_cls.data.streams import PATIENCE, Stream
 from text_cls.data.text_files import LONGEST
-from text_cls.inputs import InOrder, Input, in_chunks, read_inputs
+from text_cls.inputs import InOrder, TextInput, in_chunks, read_inputs
 from text_cls.prediction_config import PredictionConfig
 
 
@@ -58,7 +58,7 @@ def test_a_stream_has_the_lines_of_a_file(tmp_path: Path, content: bytes) -> Non
     wanted = list(read_inputs(config, (), InOrder(True))) if content else []
     for size in (4, 5, 7, 2**16):
         stream = Stream(_Pieces(content, size), str(tmp_path / "texts.txt"))  # type: ignore[arg-type]
-        found: list[Input] = []
+        found: list[TextInput] = []
         try:
             found += read_inputs(PredictionConfig(), stream, InOrder(True))
         except inputs.UserError:
@@ -83,7 +83,7 @@ def test_a_pause_ends_a_chunk() -> None:
     reading, writing = os.pipe()
     with open(reading, "rb") as file:
         stream = Stream(file, "a pipe")
-        chunks = in_chunks((Input(line.strip(), ()) for line in stream), 3, stream.pauses)
+        chunks = in_chunks((TextInput(line.strip(), ()) for line in stream), 3, stream.pauses)
 
         def next_ids() -> list[str]:
             return [one.id for one in next(chunks)]
@@ -101,10 +101,10 @@ def test_lines_that_trickle_in_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPa
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
-    def trickle() -> Iterator[Input]:
+    def trickle() -> Iterator[TextInput]:
         for number in range(8):
             now[0] += 0.4 * PATIENCE
-            yield Input(str(number), ())
+            yield TextInput(str(number), ())
 
     assert [len(chunk) for chunk in in_chunks(trickle(), pauses=lambda: False)] == [4, 4]
     assert [len(chunk) for chunk in in_chunks(trickle())] == [8]

@@ -22,7 +22,7 @@ from text_cls.config import (
 )
 from text_cls.predictor import Predictor
 from text_cls.tokens.preprocess import SEP, Cleaner, Corpus, tokenise
-from text_cls.tokens.subwords import Pieces, Subwords, expanded
+from text_cls.tokens.subwords import SubwordIds, Subwords, expanded
 from text_cls.tokens.tokenisers import SubwordTokeniser, load_own
 from text_cls.tokens.vocabulary import CLS_ID, SEP_ID, SPECIAL, Vocabulary
 from training.backends import Placement
@@ -69,10 +69,10 @@ def test_a_file_larger_than_is_read_is_not_trained_for(monkeypatch: pytest.Monke
 
 def test_words_are_replaced_by_their_pieces() -> None:
     corpus = Corpus(["a", "b", "c"], np.array([2, 0, 1, 2], np.int32), np.array([0, 1, 1, 4]))
-    ids, offsets = expanded(corpus, Pieces(np.array([10, 20, 21, 30, 31, 32], np.int32), np.array([1, 2, 3])))
+    ids, offsets = expanded(corpus, SubwordIds(np.array([10, 20, 21, 30, 31, 32], np.int32), np.array([1, 2, 3])))
     assert ids.tolist() == [30, 31, 32, 10, 20, 21, 30, 31, 32] and offsets.tolist() == [0, 3, 3, 9]
     ids, offsets = expanded(
-        Corpus([], np.zeros(0, np.int32), np.array([0])), Pieces(np.zeros(0, np.int32), np.zeros(0, int))
+        Corpus([], np.zeros(0, np.int32), np.array([0])), SubwordIds(np.zeros(0, np.int32), np.zeros(0, int))
     )
     assert ids.tolist() == [] and offsets.tolist() == [0]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion.fid import statistics
-from diffusion.fid.statistics import Kind, check_comparable
+from diffusion.fid.statistics import FeatureKind, check_comparable
 from diffusion.fid.tool_files import FeatureFile, read_npy_features, read_npz_features, read_tool_file
 from files.errors import UserError
 from files.pickled_arrays import read_pickle
@@ -104,17 +104,17 @@ def test_a_file_is_compared_with_its_own_protocol_only(tmp_path: Path) -> None:
     for one, two in (("clean-fid", "tf2015"), ("pytorch-fid", "torch-fidelity"), ("pytorch-fid", "clean-fid")):
         with pytest.raises(UserError, match=f"{one}'s.* cannot be compared"):
             check_comparable(kinds[one], kinds[two])
-    of_images = Kind(64, {"mode": "tf2015-64", "weights_hash": "abc"})
+    of_images = FeatureKind(64, {"mode": "tf2015-64", "weights_hash": "abc"})
     with pytest.raises(UserError, match=r"cannot be compared: compute the other with --protocol=clean --dims=64$"):
-        check_comparable(Kind(64, statistics.of_tool("clean-fid", 64)), of_images)
+        check_comparable(FeatureKind(64, statistics.of_tool("clean-fid", 64)), of_images)
     with pytest.raises(UserError, match=r"compute both from images with the same --protocol or --features$"):
-        check_comparable(Kind(6, statistics.of_tool("clean-fid", 6)), of_images)  # no --dims makes 6
+        check_comparable(FeatureKind(6, statistics.of_tool("clean-fid", 6)), of_images)  # no --dims makes 6
     with pytest.raises(UserError, match=r"add --statistics_of= with one of tf2015, .* image \[H, W\] is \[1, H, W\]"):
-        check_comparable(of_images, Kind(64, {"mode": statistics.UNLABELLED}))
-    ours = Kind(6, {"mode": "tf2015-6", "weights_hash": "abc"})
+        check_comparable(of_images, FeatureKind(64, {"mode": statistics.UNLABELLED}))
+    ours = FeatureKind(6, {"mode": "tf2015-6", "weights_hash": "abc"})
     assert "edm2's features do not name their weights" in check_comparable(ours, kinds["edm2"])[0]
     with pytest.raises(UserError, match="different protocols, tf2015 and tf2015-64"):
-        check_comparable(Kind(2048, {"mode": "tf2015"}), Kind(64, {"mode": "tf2015-64"}))
+        check_comparable(FeatureKind(2048, {"mode": "tf2015"}), FeatureKind(64, {"mode": "tf2015-64"}))
     np.savez(tmp_path / "adm.npz", mu=MU, sigma=SIGMA, mu_s=MU, sigma_s=SIGMA, arr_0=np.zeros((2, 4, 4, 3), np.uint8))
     assert statistics.load(tmp_path / "adm.npz").provenance["tool"] == "adm"
 

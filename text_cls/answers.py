@@ -49,7 +49,7 @@ class Explanation:
         return [(self.words[place], float(self.attributions[place])) for place in order if self.attributions[place]]
 
 
-class Line(NamedTuple):
+class AnswerLine(NamedTuple):
     """One line of a file of answers: an id, a class, a note (for a text without a class, the reason), and the
     explanation."""
 
@@ -80,23 +80,23 @@ def best(
 
 def lines_of(
     identity: str, answers: Sequence[Answer], note: str = "", explanations: Sequence[Explanation] = ()
-) -> Iterator[Line]:
+) -> Iterator[AnswerLine]:
     """A line for every answer of a text, with its explanation if given; for a text without answers, one line with the
     reason."""
     if not answers:
-        yield Line(identity, None, note or _NO_CLASS)
+        yield AnswerLine(identity, None, note or _NO_CLASS)
     why: Sequence[Explanation | None] = explanations or [None] * len(answers)
     for answer, explanation in zip(answers, why, strict=True):
-        yield Line(identity, answer, note, explanation)
+        yield AnswerLine(identity, answer, note, explanation)
 
 
-def _as_csv(lines: Iterable[Line]) -> str:
+def _as_csv(lines: Iterable[AnswerLine]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows((*_plain(line), line.note) for line in lines)
     return text.getvalue()
 
 
-def _as_explained_csv(lines: Iterable[Line]) -> str:
+def _as_explained_csv(lines: Iterable[AnswerLine]) -> str:
     text = io.StringIO()
     rows = ((*_plain(line), line.note, *_plain_words(line.explanation)) for line in lines)
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -114,16 +114,16 @@ def _logits(explanation: Explanation) -> tuple[float, float, float]:
     return explanation.logit, explanation.baseline, explanation.gap
 
 
-def _plain(line: Line) -> tuple[str, Any, str, str]:
+def _plain(line: AnswerLine) -> tuple[str, Any, str, str]:
     answer = line.answer
     return (line.id, answer.label, answer.name, f"{answer.confidence:.6f}") if answer else (line.id, "", "", "")
 
 
-def _as_jsonl(lines: Iterable[Line]) -> str:
+def _as_jsonl(lines: Iterable[AnswerLine]) -> str:
     return "".join(json.dumps(_object(line)) + "\n" for line in lines)
 
 
-def _as_explained_jsonl(lines: Iterable[Line]) -> str:
+def _as_explained_jsonl(lines: Iterable[AnswerLine]) -> str:
     return "".join(json.dumps(_object(line) | _words(line.explanation)) + "\n" for line in lines)
 
 
@@ -136,17 +136,17 @@ def _words(explanation: Explanation | None) -> dict[str, Any]:
     return why | {_CUT: explanation.cut}
 
 
-def _object(line: Line) -> dict[str, Any]:
+def _object(line: AnswerLine) -> dict[str, Any]:
     label, name, confidence = line.answer or (None, None, None)
     rounded = None if confidence is None else round(confidence, 6)
     return {"id": line.id, "label": label, "class": name, "confidence": rounded, "note": line.note or None}
 
 
-class Form(NamedTuple):
+class AnswerFormat(NamedTuple):
     """A format of files of answers: their header, and the function that writes lines."""
 
     header: str
-    text: Callable[[Iterable[Line]], str]
+    text: Callable[[Iterable[AnswerLine]], str]
 
 
 _FOUR = ("id", "label", "class", "confidence")
@@ -154,8 +154,11 @@ _WHY = ("explanation", "logit", "baseline", "gap")
 _EXPLAINED = (*_FOUR, "note", *_WHY)
 _CUT = "cut"  # in JSON lines alone
 _HEADERS = ((*_FOUR, "note"), _FOUR, _EXPLAINED, (*_EXPLAINED, _CUT))  # today's first
-FORMATS = {"csv": Form(",".join(_HEADERS[0]) + "\n", _as_csv), "jsonl": Form("", _as_jsonl)}
-EXPLAINED = {"csv": Form(",".join(_EXPLAINED) + "\n", _as_explained_csv), "jsonl": Form("", _as_explained_jsonl)}
+FORMATS = {"csv": AnswerFormat(",".join(_HEADERS[0]) + "\n", _as_csv), "jsonl": AnswerFormat("", _as_jsonl)}
+EXPLAINED = {
+    "csv": AnswerFormat(",".join(_EXPLAINED) + "\n", _as_explained_csv),
+    "jsonl": AnswerFormat("", _as_explained_jsonl),
+}
 
 
 def are_answers(first: str) -> bool:

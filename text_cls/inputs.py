@@ -30,7 +30,7 @@ _ABOUT_FILES = ("text_fields", "id_field", "columns", "keep_rows", "encoding", "
 _NO_TEXTS = "no text given: pass texts as arguments, --input=FILE, or lines on standard input"
 
 
-class Input(NamedTuple):
+class TextInput(NamedTuple):
     """One text to classify; ``note`` is the reason if it cannot be answered."""
 
     id: str
@@ -43,7 +43,7 @@ class InOrder(BadRows):
 
     def __init__(self, skip: bool) -> None:
         super().__init__(skip)
-        self._waiting: list[Input] = []
+        self._waiting: list[TextInput] = []
         self._file: TextIO | None = None
 
     def reads(self, file: TextIO) -> None:
@@ -56,16 +56,16 @@ class InOrder(BadRows):
     def __call__(self, message: str, identity: str = "") -> None:
         if not self.skip:
             super().__call__(message)
-        self._waiting.append(Input(_whole(identity), (), _whole(str(UserError(message)))))
+        self._waiting.append(TextInput(_whole(identity), (), _whole(str(UserError(message)))))
 
     def notice(self, what: str, where: str, identity: str = "") -> None:
         """Adds a row that training leaves out, because it is an input too."""
         if what == EMPTY_ROWS:
-            self._waiting.append(Input(_whole(identity), (), f"{where}: the row is empty"))
+            self._waiting.append(TextInput(_whole(identity), (), f"{where}: the row is empty"))
         else:
             super().notice(what, where)
 
-    def waiting(self) -> list[Input]:
+    def waiting(self) -> list[TextInput]:
         """The inputs that were collected since the last call."""
         waiting, self._waiting = self._waiting, []
         return waiting
@@ -105,7 +105,9 @@ def _mode_of(path: Path | None) -> int | None:
         return None  # the reader raises the error
 
 
-def read_inputs(config: PredictionConfig, texts: Iterable[str], bad: InOrder, pairs: bool = False) -> Iterator[Input]:
+def read_inputs(
+    config: PredictionConfig, texts: Iterable[str], bad: InOrder, pairs: bool = False
+) -> Iterator[TextInput]:
     """Every input, in order, with few in memory at a time.
 
     Args:
@@ -137,8 +139,8 @@ def read_inputs(config: PredictionConfig, texts: Iterable[str], bad: InOrder, pa
 
 
 def in_chunks(
-    inputs: Iterable[Input], most: int = CHUNK, pauses: Callable[[], bool] | None = None
-) -> Iterator[list[Input]]:
+    inputs: Iterable[TextInput], most: int = CHUNK, pauses: Callable[[], bool] | None = None
+) -> Iterator[list[TextInput]]:
     """Inputs in chunks.
 
     Args:
@@ -147,7 +149,7 @@ def in_chunks(
         pauses: for a stream, whether the next input is not there yet. Then, or ``PATIENCE`` seconds after its first
             input, a chunk is complete.
     """
-    chunk: list[Input] = []
+    chunk: list[TextInput] = []
     size, began = 0, 0.0
     for one in inputs:
         began = began if chunk else time.monotonic()
@@ -175,7 +177,7 @@ def _form(config: PredictionConfig) -> Format:
     return format_of(config.as_data(), label_field="", split_field="")
 
 
-def _checked(one: Input, pairs: bool, config: PredictionConfig, bad: InOrder) -> Iterator[Input]:
+def _checked(one: TextInput, pairs: bool, config: PredictionConfig, bad: InOrder) -> Iterator[TextInput]:
     """The input, with a note if it has no text, or another number of fields than the model needs."""
     if not one.note and not any(field.strip() for field in one.fields):
         one = one._replace(note="there is no text")
@@ -190,7 +192,7 @@ def _checked(one: Input, pairs: bool, config: PredictionConfig, bad: InOrder) ->
 
 def _of_lines(
     lines: Iterable[str], config: PredictionConfig, bad: InOrder, where: str = "", encoding: str = "utf-8"
-) -> Iterator[Input]:
+) -> Iterator[TextInput]:
     """One input for each line, with the line's number as its id."""
     for number, line in enumerate(lines, start=1):
         if isinstance(lines, Stream):
@@ -201,23 +203,23 @@ def _of_lines(
             yield from bad.waiting()
             continue
         text = line.strip()
-        yield Input(str(number), tuple(text.split(config.separator)) if config.separator else (text,))
+        yield TextInput(str(number), tuple(text.split(config.separator)) if config.separator else (text,))
 
 
-def _of_file(path: Path, config: PredictionConfig, bad: InOrder) -> Iterator[Input]:
+def _of_file(path: Path, config: PredictionConfig, bad: InOrder) -> Iterator[TextInput]:
     with open_text(path, config.max_megabytes, config.encoding, MARKING) as file:
         bad.reads(file)
         yield from _of_lines(read_lines(file, path), config, bad, f"{path}:", file.encoding)
 
 
-def _in_order(rows: Iterable[Row], bad: InOrder) -> Iterator[Input]:
+def _in_order(rows: Iterable[Row], bad: InOrder) -> Iterator[TextInput]:
     for row in rows:
         yield from bad.waiting()
-        yield Input(row.id, row.fields)
+        yield TextInput(row.id, row.fields)
     yield from bad.waiting()
 
 
-def _of_folder(folder: Path, config: PredictionConfig, bad: InOrder) -> Iterator[Input]:
+def _of_folder(folder: Path, config: PredictionConfig, bad: InOrder) -> Iterator[TextInput]:
     """One input for each file; its id is its path in the folder."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -230,7 +232,7 @@ def _of_folder(folder: Path, config: PredictionConfig, bad: InOrder) -> Iterator
             bad(str(error), identity)
             yield from bad.waiting()
             continue
-        yield Input(identity, (text,))
+        yield TextInput(identity, (text,))
 
 
 def _text_files(folder: Path, depth: int = 0) -> Iterator[Path]:

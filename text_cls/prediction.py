@@ -14,9 +14,9 @@ import numpy as np
 from files.download import default_cache
 from files.errors import UserError
 from files.writing import replacing
-from text_cls.answers import EXPLAINED, FORMATS, Answer, Explanation, Line, are_answers, best, lines_of
+from text_cls.answers import EXPLAINED, FORMATS, Answer, AnswerLine, Explanation, are_answers, best, lines_of
 from text_cls.data.streams import Stream
-from text_cls.inputs import CHUNK, InOrder, Input, in_chunks, opened, read_inputs
+from text_cls.inputs import CHUNK, InOrder, TextInput, in_chunks, opened, read_inputs
 from text_cls.prediction_config import PredictionConfig
 from text_cls.predictor import NO_WORDS, Predictor
 from text_cls.report.explaining import Explainer, is_exact
@@ -114,14 +114,16 @@ def _load(config: PredictionConfig, run_dir: Path | str) -> Predictor:
 
 def _chunks(
     config: PredictionConfig, texts: Iterable[str], predictor: Predictor, bad: InOrder
-) -> Iterator[Sequence[Input]]:
+) -> Iterator[Sequence[TextInput]]:
     """The texts, which only the chief of several hosts reads."""
     walk = _walk(config, texts, predictor, bad) if hosts().chief else iter(())
     while chunk := on_chief(lambda: next(walk, None)):
-        yield [Input(identity, tuple(fields), note) for identity, fields, note in chunk]
+        yield [TextInput(identity, tuple(fields), note) for identity, fields, note in chunk]
 
 
-def _walk(config: PredictionConfig, texts: Iterable[str], predictor: Predictor, bad: InOrder) -> Iterator[list[Input]]:
+def _walk(
+    config: PredictionConfig, texts: Iterable[str], predictor: Predictor, bad: InOrder
+) -> Iterator[list[TextInput]]:
     with opened(config, texts) as (config, texts):
         pauses = texts.pauses if config.path is None and isinstance(texts, Stream) else None
         inputs = read_inputs(config, texts, bad, _takes_pairs(predictor))
@@ -133,8 +135,8 @@ def _takes_pairs(predictor: Predictor) -> bool:
 
 
 def _answered(
-    config: PredictionConfig, predictor: Predictor, chunk: Sequence[Input], explainer: Explainer | None = None
-) -> Iterator[Line]:
+    config: PredictionConfig, predictor: Predictor, chunk: Sequence[TextInput], explainer: Explainer | None = None
+) -> Iterator[AnswerLine]:
     """The lines of each input, with explanations if there is an ``explainer``."""
     readable = [place for place, one in enumerate(chunk) if not one.note]
     encoded, rows = predictor.read([chunk[place].fields for place in readable])
@@ -152,7 +154,7 @@ def _answered(
 
 
 def _explained(
-    explainer: Explainer, chunk: Sequence[Input], answers: dict[int, list[Answer]]
+    explainer: Explainer, chunk: Sequence[TextInput], answers: dict[int, list[Answer]]
 ) -> dict[int, list[Explanation]]:
     """The explanations of the answers, by number of the input."""
     asked = [(place, answer.label) for place, own in answers.items() for answer in own]

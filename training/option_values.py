@@ -58,7 +58,7 @@ class Option(NamedTuple):
         return self.former_values.get(value, value) if isinstance(value, str) else value
 
 
-class Kind(NamedTuple):
+class FieldType(NamedTuple):
     """A field's type: ``int | None`` is (int, many=False, optional=True)."""
 
     type: type
@@ -66,18 +66,18 @@ class Kind(NamedTuple):
     optional: bool
 
 
-def kind_of(hint: Any) -> Kind:
+def kind_of(hint: Any) -> FieldType:
     """The type that an annotation names."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         first, second = typing.get_args(hint)
         assert second is type(None), f"{hint}: a field has one type, and perhaps None"
         return kind_of(first)._replace(optional=True)
     if typing.get_origin(hint) is tuple:
-        return Kind(typing.get_args(hint)[0], True, False)
-    return Kind(hint, False, False)
+        return FieldType(typing.get_args(hint)[0], True, False)
+    return FieldType(hint, False, False)
 
 
-def checked_value(name: str, value: Any, kind: Kind, about: Option) -> Any:
+def checked_value(name: str, value: Any, kind: FieldType, about: Option) -> Any:
     """A value of the field's own type, within its choices and bounds; raises UserError for any other."""
     if kind.optional and (value is None or (kind.type is Path and value == "")):
         return None

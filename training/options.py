@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self, TypeVar
 
 from files.errors import UserError
-from training.option_values import Kind, Option, checked_value, kind_of
+from training.option_values import FieldType, Option, checked_value, kind_of
 
 C = TypeVar("C", bound="Config")
 
@@ -121,7 +121,7 @@ class Leaf(NamedTuple):
     name: str
     former_names: tuple[str, ...]
     path: tuple[str, ...]
-    kind: Kind
+    kind: FieldType
     default: Any
     option: Option
 
@@ -208,7 +208,7 @@ def _option(field: dataclasses.Field) -> Option:
 
 
 @functools.cache
-def _kinds(config: type[Config]) -> dict[str, Kind]:
+def _kinds(config: type[Config]) -> dict[str, FieldType]:
     """Types of the fields that are not nested configurations."""
     kinds = {name: kind_of(hint) for name, hint in typing.get_type_hints(config).items()}
     return {name: kind for name, kind in kinds.items() if not issubclass(kind.type, Config)}

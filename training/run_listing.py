@@ -33,7 +33,7 @@ class Best(NamedTuple):
     step: int
 
 
-class Seen(NamedTuple):
+class RunSummary(NamedTuple):
     """A run as its folder shows it.
 
     Attributes:
@@ -100,7 +100,7 @@ def _is_run(path: Path, files: Sequence[str]) -> bool:
         return False
 
 
-def look_at(path: Path) -> Seen:
+def look_at(path: Path) -> RunSummary:
     """Reads a run folder."""
     problems: list[str] = []
     about = _object(path / "config.json", problems)
@@ -111,16 +111,16 @@ def look_at(path: Path) -> Seen:
     last = _progress(path / "log.txt")
     validation = [line for line in lines if line.get("split") == "validation"]
     best = _best(path, flags, result, validation, problems)
-    return Seen(
+    return RunSummary(
         path, str(about.get("task", "")), str(about.get("version", "")), state, _step(lines, result),
         last.steps if last else None, best, _left(path, last) if state == RUNNING else None, _moved(path), flags,
         result, validation, tuple(problems),
     )  # fmt: skip
 
 
-def unknown(path: Path) -> Seen:
+def unknown(path: Path) -> RunSummary:
     """A folder that is no run folder."""
-    return Seen(path, "", "", NO_RUN, None, None, None, None, _time_of(path), {}, {}, (), ())
+    return RunSummary(path, "", "", NO_RUN, None, None, None, None, _time_of(path), {}, {}, (), ())
 
 
 def _state(path: Path, finished: bool, problems: list[str]) -> str:
@@ -264,7 +264,7 @@ def _time_of(path: Path) -> float | None:
         return None
 
 
-def differing(runs: Sequence[Seen]) -> dict[str, list[str]]:
+def differing(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
     """The choices in which these runs differ: flag → its text in each run, "" for a run without it.
 
     A flag is compared among the runs of those tasks that have it.
@@ -277,6 +277,6 @@ def differing(runs: Sequence[Seen]) -> dict[str, list[str]]:
     return found
 
 
-def curve_of(run: Seen, figure: str) -> list[tuple[int, float]]:
+def curve_of(run: RunSummary, figure: str) -> list[tuple[int, float]]:
     """(step, value) of a figure on the validation rows."""
     return [(line["step"], line[figure]) for line in run.validation if is_number(line.get(figure))]

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from vision_bridge.frozen.receptive import Cells, through
+from vision_bridge.frozen.receptive import MapCells, through
 from vision_bridge.layouts.layout import Layout
 
 
 def class_activation(
-    head: keras.Model, maps: Any, classes: np.ndarray, with_gradient: Callable, cells: Cells, height: int, width: int
+    head: keras.Model, maps: Any, classes: np.ndarray, with_gradient: Callable, cells: MapCells, height: int, width: int
 ) -> np.ndarray:
     """Grad-CAM (Selvaraju et al. 2017) at the encoder's last convolution, or at the maps if it has none.
 

@@ -69,7 +69,7 @@ def vote(answers: Sequence[np.ndarray], classes: int) -> np.ndarray:
     return (votes + np.eye(classes)[answers[0]] / 2).argmax(axis=1)
 
 
-class Pair(NamedTuple):
+class ClassifierPair(NamedTuple):
     """Two classifiers on the same test rows.
 
     Attributes:
@@ -87,7 +87,7 @@ class Pair(NamedTuple):
     p: float
 
 
-def compare(first: str, second: str, right: dict[str, np.ndarray]) -> Pair:
+def compare(first: str, second: str, right: dict[str, np.ndarray]) -> ClassifierPair:
     """McNemar's test of two of several classifiers.
 
     Args:
@@ -96,4 +96,4 @@ def compare(first: str, second: str, right: dict[str, np.ndarray]) -> Pair:
     """
     a, b = right[first], right[second]
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return Pair(first, second, (only_a - only_b) / len(a), only_a, only_b, mcnemar(only_a, only_b))
+    return ClassifierPair(first, second, (only_a - only_b) / len(a), only_a, only_b, mcnemar(only_a, only_b))

@@ -16,7 +16,7 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # values of logistic regression's C,
 RIDGES = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)  # penalties of ridge regression, chosen in the same way
 
 
-class Data(NamedTuple):
+class LabelledRows(NamedTuple):
     """Rows of one split with their labels."""
 
     x: np.ndarray  # [N, D]
@@ -32,7 +32,7 @@ class Probe(NamedTuple):
     answers: np.ndarray  # [N] to the test rows
 
 
-def linear_probe(train: Data, validation: Data, test: Data) -> Probe:
+def linear_probe(train: LabelledRows, validation: LabelledRows, test: LabelledRows) -> Probe:
     """Logistic regression on standardised columns; its strength is chosen on the validation rows.
 
     Strengths are tried in ascending order until two in a row are worse than the best: large ones take longest.
@@ -47,7 +47,7 @@ def linear_probe(train: Data, validation: Data, test: Data) -> Probe:
     return best
 
 
-def mlp_probe(train: Data, validation: Data, test: Data, seed: int) -> Probe:
+def mlp_probe(train: LabelledRows, validation: LabelledRows, test: LabelledRows, seed: int) -> Probe:
     """A dense network of one hidden layer of 256; its weight decay is chosen on the validation rows."""
     stop = len(train.label) // 10 >= len(np.unique(train.label))  # needs every class in a tenth of the rows
 
@@ -57,14 +57,14 @@ def mlp_probe(train: Data, validation: Data, test: Data, seed: int) -> Probe:
     return max(_probes((1.0, 10.0), make, accuracy, train, validation, test), key=lambda probe: probe.validation)
 
 
-def ridge_probe(train: Data, validation: Data, test: Data) -> Probe:
+def ridge_probe(train: LabelledRows, validation: LabelledRows, test: LabelledRows) -> Probe:
     """Ridge regression on standardised columns; its penalty is chosen on the validation rows."""
     # Pixels are nearly collinear: their normal equations are singular in float32.
-    parts = [Data(np.asarray(part.x, np.float64), part.label) for part in (train, validation, test)]
+    parts = [LabelledRows(np.asarray(part.x, np.float64), part.label) for part in (train, validation, test)]
     return min(_probes(RIDGES, Ridge, rmse, *parts), key=lambda probe: probe.validation)
 
 
-def mlp_regression_probe(train: Data, validation: Data, test: Data, seed: int) -> Probe:
+def mlp_regression_probe(train: LabelledRows, validation: LabelledRows, test: LabelledRows, seed: int) -> Probe:
     """As ``mlp_probe``, for standardised quantities."""
     stop = len(train.label) >= 20
 
@@ -90,9 +90,9 @@ def _probes(
     settings: Sequence[float],
     make: Callable[[float], Any],
     score: Callable[[np.ndarray, np.ndarray], float],
-    train: Data,
-    validation: Data,
-    test: Data,
+    train: LabelledRows,
+    validation: LabelledRows,
+    test: LabelledRows,
 ) -> Iterator[Probe]:
     """A fitted model for every setting, on standardised columns, with its scores."""
     scaler = StandardScaler().fit(train.x)

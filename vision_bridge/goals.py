@@ -12,13 +12,13 @@ from training.job import Figures
 from training.objectives import classification
 from training.repetitions import Interval
 from vision_bridge import controls
-from vision_bridge.controls import Data, Probe
+from vision_bridge.controls import LabelledRows, Probe
 
 Values = Mapping[str, np.ndarray]  # the objective's values by name, [N] each
 PICTURED = 4  # groups of equal size into which pictures divide a quantity
 
 
-class Shown(NamedTuple):
+class RowsByClass(NamedTuple):
     """Rows sorted into classes for pictures: their names, and the number of each row's class [N]."""
 
     names: tuple[str, ...]
@@ -48,13 +48,15 @@ class Goal(Protocol):
     def interval(self, values: Values) -> Interval:
         """95 % interval of ``figure``, for the test rows."""
 
-    def probes(self, train: Data, validation: Data, test: Data, seed: int, hidden: bool) -> dict[str, Probe]:
+    def probes(
+        self, train: LabelledRows, validation: LabelledRows, test: LabelledRows, seed: int, hidden: bool
+    ) -> dict[str, Probe]:
         """Simple models by name, with ``figure`` of the test rows; ``hidden``: also a network of one hidden layer."""
 
     def baselines(self, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
         """``figure`` on test labels of models without features, by name."""
 
-    def shown(self, labels: np.ndarray) -> Shown:
+    def shown(self, labels: np.ndarray) -> RowsByClass:
         """Labels [N] → classes for pictures."""
 
     def named(self, labels: np.ndarray) -> list[str]:
@@ -96,15 +98,17 @@ class Classification(NamedTuple):
     def interval(self, values: Values) -> Interval:
         return controls.wilson_interval(float(np.mean(values["accuracy"])), len(values["accuracy"]))
 
-    def probes(self, train: Data, validation: Data, test: Data, seed: int, hidden: bool) -> dict[str, Probe]:
+    def probes(
+        self, train: LabelledRows, validation: LabelledRows, test: LabelledRows, seed: int, hidden: bool
+    ) -> dict[str, Probe]:
         found = {"linear": controls.linear_probe(train, validation, test)}
         return found | ({"mlp": controls.mlp_probe(train, validation, test, seed)} if hidden else {})
 
     def baselines(self, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
         return {}
 
-    def shown(self, labels: np.ndarray) -> Shown:
-        return Shown(self.classes, labels)
+    def shown(self, labels: np.ndarray) -> RowsByClass:
+        return RowsByClass(self.classes, labels)
 
     def named(self, labels: np.ndarray) -> list[str]:
         return [self.classes[k] for k in labels]
@@ -156,18 +160,20 @@ class Regression(NamedTuple):
     def interval(self, values: Values) -> Interval:
         return controls.rmse_interval(self.deviation * np.asarray(values["error"], np.float64))
 
-    def probes(self, train: Data, validation: Data, test: Data, seed: int, hidden: bool) -> dict[str, Probe]:
+    def probes(
+        self, train: LabelledRows, validation: LabelledRows, test: LabelledRows, seed: int, hidden: bool
+    ) -> dict[str, Probe]:
         found = {"linear": controls.ridge_probe(train, validation, test)}
         return found | ({"mlp": controls.mlp_regression_probe(train, validation, test, seed)} if hidden else {})
 
     def baselines(self, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
         return {"mean": controls.rmse(np.full(len(test), np.mean(train)), test)}
 
-    def shown(self, labels: np.ndarray) -> Shown:
+    def shown(self, labels: np.ndarray) -> RowsByClass:
         edges = np.unique(np.quantile(labels, np.linspace(0, 1, PICTURED + 1)))
         number = np.clip(np.searchsorted(edges, labels, side="right") - 1, 0, max(0, len(edges) - 2))
         names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges.tolist())]
-        return Shown(tuple(names or [f"{edges[0]:.4g}"]), number)
+        return RowsByClass(tuple(names or [f"{edges[0]:.4g}"]), number)
 
     def named(self, labels: np.ndarray) -> list[str]:
         return [f"{value:.4g}" for value in labels]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vision_bridge.bridge import Features
     from vision_bridge.goals import Goal
     from vision_bridge.layouts.layout import Layout
-    from vision_bridge.report import Line
+    from vision_bridge.report import TableLine
 
 
 def _outline(axis: Axes, corners: np.ndarray, **style: Any) -> None:
@@ -171,7 +171,7 @@ def predicted(true: np.ndarray, guess: np.ndarray, path: Path) -> None:
     save_figure(figure, path)
 
 
-def accuracies(lines: "Sequence[Line]", path: Path) -> None:
+def accuracies(lines: "Sequence[TableLine]", path: Path) -> None:
     """A table's test accuracies with their intervals, and the published accuracies."""
     figure, axes = new_figure(figsize=(8, 0.5 * len(lines) + 1.6))
     axis = axes[0, 0]

@@ -13,7 +13,7 @@ from training.run import Run
 from vision_bridge.batches import evaluation_batches
 from vision_bridge.bridge import SPLITS, Bridge, Maps
 from vision_bridge.classifier import AdaptiveAveragePool
-from vision_bridge.controls import Data, Probe
+from vision_bridge.controls import LabelledRows, Probe
 from vision_bridge.frozen.maps import make_maps_of
 from vision_bridge.frozen.pooling import pooled, side_within
 from vision_bridge.goals import Goal, make_goal
@@ -25,7 +25,7 @@ PROBES, PROBE_OF_FEATURES = "probes.json", "probe_linear_on_features"
 Arrays = Mapping[str, np.ndarray]  # [N, …] by split
 
 
-class Stage(NamedTuple):
+class ProbedStage(NamedTuple):
     """A place between features and head.
 
     Attributes:
@@ -37,28 +37,28 @@ class Stage(NamedTuple):
     arrays: Callable[[], Arrays]
 
 
-def stages(bridge: Bridge, maps: Maps, layerwise: bool = False) -> Iterator[Stage]:
+def stages(bridge: Bridge, maps: Maps, layerwise: bool = False) -> Iterator[ProbedStage]:
     """Features, pixels, with ``layerwise`` the inputs of every convolution of the extractor, and the maps.
 
     Maps are averaged over a grid of cells, so that they have at most ``MOST_COLUMNS`` values a row; pixels averaged
     over the same cells show what this average alone loses. Maps that depend on the batch are left out.
     """
-    yield Stage("features", lambda: bridge.features.arrays)
-    yield Stage("pixels", lambda: bridge.images.arrays)
+    yield ProbedStage("features", lambda: bridge.features.arrays)
+    yield ProbedStage("pixels", lambda: bridge.images.arrays)
     if not maps.alone:
         return
     if layerwise:
         of_layers = convolution_inputs(maps.network.model)
         side = side_within(next(iter(of_layers.values())).shape[1:], MOST_COLUMNS)
         if side < min(bridge.pixel_map.shape):
-            yield Stage(f"pixels over {side}×{side} cells", partial(_pooled_pixels, bridge, side))
+            yield ProbedStage(f"pixels over {side}×{side} cells", partial(_pooled_pixels, bridge, side))
         for name, seen in of_layers.items():
-            yield Stage(name, partial(_computed, bridge, keras.Model(maps.network.model.input, seen)))
+            yield ProbedStage(name, partial(_computed, bridge, keras.Model(maps.network.model.input, seen)))
     side = side_within(maps.shape, MOST_COLUMNS)
     if maps.cached:
-        yield Stage("maps", lambda: {split: pooled(maps.x.arrays[split], side) for split in SPLITS})
+        yield ProbedStage("maps", lambda: {split: pooled(maps.x.arrays[split], side) for split in SPLITS})
     else:
-        yield Stage("maps", partial(_computed, bridge, maps.network.model))
+        yield ProbedStage("maps", partial(_computed, bridge, maps.network.model))
 
 
 def _pooled_pixels(bridge: Bridge, side: int) -> Arrays:
@@ -103,7 +103,7 @@ def _computed(bridge: Bridge, model: keras.Model) -> Arrays:
 def fit_probes(goal: Goal, arrays: Arrays, labels: Arrays, seed: int, hidden: bool) -> dict[str, Probe]:
     """Simple models on the arrays of a stage, by name."""
     train, validation, test = (
-        Data(np.asarray(arrays[split]).reshape(len(arrays[split]), -1), labels[split]) for split in SPLITS
+        LabelledRows(np.asarray(arrays[split]).reshape(len(arrays[split]), -1), labels[split]) for split in SPLITS
     )
     return goal.probes(train, validation, test, seed, hidden)
 

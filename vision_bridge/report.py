@@ -11,11 +11,11 @@ import numpy as np
 
 from files.writing import write_text
 from training.repetitions import Interval, mean_interval
-from vision_bridge.answers import Pair
+from vision_bridge.answers import ClassifierPair
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class TableLine:
     """A line of the table, or of the controls below it; None is an empty cell. Columns have the fields' names."""
 
     row: str
@@ -33,7 +33,7 @@ class Line:
     reproduced: float | None = None
 
     @classmethod
-    def of_results(cls, row: str, results: Sequence[dict[str, Any]], **more: Any) -> "Line":
+    def of_results(cls, row: str, results: Sequence[dict[str, Any]], **more: Any) -> "TableLine":
         """The means of several trainings' results; a single training has the interval of its test rows."""
         test, first = [result["test_accuracy"] for result in results], results[0]
         several = len(test) > 1
@@ -52,18 +52,22 @@ class Line:
         )
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Line))
+COLUMNS = tuple(field.name for field in dataclasses.fields(TableLine))
 
 
 def write_report(
-    folder: Path, lines: Sequence[Line], controls: Sequence[Line], control_title: str, pairs: Sequence[Pair]
+    folder: Path,
+    lines: Sequence[TableLine],
+    controls: Sequence[TableLine],
+    control_title: str,
+    pairs: Sequence[ClassifierPair],
 ) -> str:
     """Writes ``table.md``, ``table.csv`` and ``pairs.csv``; returns the text of ``table.md``."""
     text = markdown(lines) + (f"\n{paired(pairs)}" if pairs else "")
     text += f"\nControls, {control_title}:\n\n{markdown(controls)}" if controls else ""
     write_text(folder / "table.md", text)
     _write_csv(folder / "table.csv", map(_title, COLUMNS), (dataclasses.astuple(line) for line in (*lines, *controls)))
-    _write_csv(folder / "pairs.csv", map(_title, Pair._fields), pairs)
+    _write_csv(folder / "pairs.csv", map(_title, ClassifierPair._fields), pairs)
     return text
 
 
@@ -75,7 +79,7 @@ def _write_csv(path: Path, header: Iterable[str], lines: Iterable[Sequence[Any]]
     write_text(path, file.getvalue())
 
 
-def paired(pairs: Sequence[Pair]) -> str:
+def paired(pairs: Sequence[ClassifierPair]) -> str:
     """McNemar's tests as a square table: accuracy of the row minus that of the column, and p."""
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)))
     cells = {(pair.second, pair.first): f"{-pair.difference:+.4f} (p {_p(pair.p)})" for pair in pairs}
@@ -92,14 +96,14 @@ def _p(value: float) -> str:
     return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".", 1)
 
 
-def draw_report(path: Path, lines: Sequence[Line]) -> None:
+def draw_report(path: Path, lines: Sequence[TableLine]) -> None:
     """``table.png``: the accuracies of the table."""
     from vision_bridge import plots
 
     plots.accuracies(lines, path)
 
 
-def markdown(lines: Sequence[Line]) -> str:
+def markdown(lines: Sequence[TableLine]) -> str:
     """A table without the columns that are empty in every line."""
     columns = [name for name in COLUMNS if any(getattr(line, name) is not None for line in lines)]
 

@@ -15,14 +15,14 @@ from training.hosts import on_chief
 from training.options import Config
 from training.repetitions import mean_interval
 from training.run import Run
-from vision_bridge.answers import Pair, compare, read_answers, vote
+from vision_bridge.answers import ClassifierPair, compare, read_answers, vote
 from vision_bridge.bridge import Bridge, Maps, Network, load_network
 from vision_bridge.config import PRESETS, BridgeConfig, Choices, TableConfig
 from vision_bridge.controls import Probe, wilson_interval
 from vision_bridge.frozen.backbones import has_norms
 from vision_bridge.frozen.extractors import EXTRACTORS
 from vision_bridge.probing import PROBE_OF_FEATURES, features_probes, named, probes
-from vision_bridge.report import Line, draw_report, write_report
+from vision_bridge.report import TableLine, draw_report, write_report
 from vision_bridge.task import train_head
 
 _FIGURES, _TEXTS = ("test_accuracy", "test_accuracy_low", "test_accuracy_high", "val_accuracy"), ("weights", "maps")
@@ -37,7 +37,7 @@ class Variant(NamedTuple):
     shuffle: bool = False
 
 
-class Plan(NamedTuple):
+class TablePlan(NamedTuple):
     """Everything that a table trains, checked by ``make_plan``.
 
     Attributes:
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
     variants: list[Variant]
 
 
-def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: Placement) -> Plan:
+def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: Placement) -> TablePlan:
     """Checks that the weights of every extractor can be loaded.
 
     Raises:
@@ -73,7 +73,7 @@ def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: 
             weights[name] = "random"
             fingerprints[name] = load(bridge, name, "random").fingerprint()
     if not table.control_row:
-        return Plan(weights, fingerprints, [])
+        return TablePlan(weights, fingerprints, [])
     chosen = bridge.chosen
     variants = [Variant("shuffled", "shuffled pixels", chosen, shuffle=True)]
     if table.ablations:
@@ -83,7 +83,7 @@ def make_plan(table: TableConfig, bridge: BridgeConfig, cache: Path, placement: 
         except UserError as error:
             raise UserError(f"control 'bn_mode = {other.bn_mode}': {error}; --noablations leaves it out") from error
         variants += ablations(chosen, other, has_norms(network.model))
-    return Plan(weights, fingerprints, variants)
+    return TablePlan(weights, fingerprints, variants)
 
 
 def ablations(chosen: Choices, other: Choices, norms: bool) -> list[Variant]:
@@ -130,7 +130,7 @@ class Table:
     config: TableConfig
     bridge: BridgeConfig
     seed: int
-    plan: Plan
+    plan: TablePlan
     bridge_of: Callable[[BridgeConfig], Bridge]
 
     def make(self) -> dict[str, Any]:
@@ -150,11 +150,11 @@ class Table:
         self.run.say(f"{text}\neverything is in {self.run.path}: table.md, table.csv, table.png, runs/")
         return result
 
-    def line(self, name: str) -> Line:
+    def line(self, name: str) -> TableLine:
         """One row of the table."""
         extractor, rates = EXTRACTORS[name], self.bridge.rates_of(EXTRACTORS[name])
         results = self.trainings(name, "", self.bridge_of(self.bridge), [self.plan.weights[name]] * self.config.seeds)
-        return Line.of_results(
+        return TableLine.of_results(
             extractor.title,
             results,
             encoder_rate=f"{rates.encoder:g}",
@@ -168,7 +168,7 @@ class Table:
         bridge = self.bridge_of(self.bridge)
         return features_probes(self.run, bridge, self.seed, hidden=bool(self.config.control_row))["linear"]
 
-    def pairs(self, probe: Probe) -> list[Pair]:
+    def pairs(self, probe: Probe) -> list[ClassifierPair]:
         """McNemar's test of every two rows; a row's networks vote. The ``probe`` of the features is a row too."""
         features, seeds = self.bridge_of(self.bridge).features, range(self.seed, self.seed + self.config.seeds)
         labels, classes = features.labels["test"], features.classes
@@ -210,13 +210,13 @@ class Table:
             results.append(result)
         return results
 
-    def controls(self, name: str) -> list[Line]:
+    def controls(self, name: str) -> list[TableLine]:
         """The controls: probes, random weights, shuffled pixels, and the other preset's choices."""
         bridge, weights = self.bridge_of(self.bridge), self.plan.weights[name]
         maps = bridge.maps(bridge.load(name, weights))
         keep, found = maps.x.key, named(probes(self.run, bridge, maps, self.seed), {})
         lines = [
-            Line(name.removeprefix("probe_").replace("_", " "), test=value)
+            TableLine(name.removeprefix("probe_").replace("_", " "), test=value)
             for name, value in found.items()
             if name != PROBE_OF_FEATURES
         ]
@@ -224,18 +224,18 @@ class Table:
         random = self.trainings(name, "random", bridge, [f"random:{seed}" for seed in seeds], keep)
         if not weights.startswith("random"):
             published = self.trainings(name, "", bridge, [weights for _ in seeds])
-            lines.append(Line.of_results("published weights", published))
+            lines.append(TableLine.of_results("published weights", published))
             gain = [a["test_accuracy"] - b["test_accuracy"] for a, b in zip(published, random, strict=True)]
             low, high = mean_interval(gain)
             self.run.say(f"published minus random weights: {sum(gain) / len(gain):+.4f} ({low:+.4f} to {high:+.4f})")
-        lines.append(Line.of_results("as many networks of random weights", random))
+        lines.append(TableLine.of_results("as many networks of random weights", random))
         for variant in self.plan.variants:
             other = self.bridge_of(self.bridge.choosing(variant.choices, variant.shuffle))
             results = self.trainings(name, variant.name, other, [weights] * self.config.seeds, keep)
-            lines.append(Line.of_results(variant.title, results))
+            lines.append(TableLine.of_results(variant.title, results))
         return lines
 
-    def _result(self, rows: list[Line], probe: Probe, controls: list[Line]) -> dict[str, Any]:
+    def _result(self, rows: list[TableLine], probe: Probe, controls: list[TableLine]) -> dict[str, Any]:
         """Every test accuracy; the main one belongs to the row with the best validation accuracy."""
         best = max(rows, key=lambda line: line.validation or 0.0)
         figures = {f"test_accuracy_{name}": line.test for name, line in zip(self.config.rows, rows, strict=True)}
@@ -244,8 +244,8 @@ class Table:
         return {"test_accuracy": best.test, "best_row": best.row, "seed": self.seed, **figures}
 
 
-def _line_of(probe: Probe) -> Line:
+def _line_of(probe: Probe) -> TableLine:
     """The line of logistic regression on the features."""
     interval = wilson_interval(probe.test, len(probe.answers))
-    return Line("linear on features", validation=probe.validation, test=probe.test, test_low=interval.low,
+    return TableLine("linear on features", validation=probe.validation, test=probe.test, test_low=interval.low,
                 test_high=interval.high)  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from diffusion.data import readers
 from diffusion.data.images import OnProgress, ignore
 from diffusion.data.pixel_ranges import Range
-from diffusion.data.readers import Found, Images
+from diffusion.data.readers import FoundImages, Images
 from diffusion.data.splitting import draw, first_copies
 from diffusion.wording import first_names
 from files.errors import UserError
@@ -151,7 +151,7 @@ def rule_of_run(run: Path, config: "DataConfig") -> "DataConfig":
     return dataclasses.replace(config, splits="two") if former else config
 
 
-def _in_three(where: Path | str, found: Found, config: "DataConfig", seed: int) -> Splits:
+def _in_three(where: Path | str, found: FoundImages, config: "DataConfig", seed: int) -> Splits:
     """Holds out what the data set lacks of its training images: first test, then validation images."""
     train, notes = found.train, list(found.notes)
     held_out = {"test": found.test, "validation": found.validation}
@@ -180,7 +180,7 @@ def _in_three(where: Path | str, found: Found, config: "DataConfig", seed: int) 
     return Splits(found.classes, train, validation, test, tuple(notes), found.validation is not None)
 
 
-def _in_two(where: Path | str, found: Found, config: "DataConfig", seed: int) -> Splits:
+def _in_two(where: Path | str, found: FoundImages, config: "DataConfig", seed: int) -> Splits:
     """The rule before version 0.9: a data set's own validation images count as test images."""
     train = found.train
     own = [part for part in (found.test, found.validation) if part is not None]
@@ -197,7 +197,7 @@ def _in_two(where: Path | str, found: Found, config: "DataConfig", seed: int) ->
     return Splits(found.classes, train, test, test, (*found.notes, note))
 
 
-def _check(where: Path | str, found: Found) -> None:
+def _check(where: Path | str, found: FoundImages) -> None:
     """Raises UserError for splits that contradict one another or the classes."""
     train = found.train
     for name, images in (("train", train), ("validation", found.validation), ("test", found.test)):
@@ -219,7 +219,7 @@ def _check(where: Path | str, found: Found) -> None:
             raise UserError(f"{where}: labels from {labels.min()} to {labels.max()}, and {len(found.classes)} classes")
 
 
-def _digits(config: "DataConfig", on_progress: OnProgress) -> Found:
+def _digits(config: "DataConfig", on_progress: OnProgress) -> FoundImages:
     """1,797 handwritten digits of 8×8 in 17 gray levels (Alpaydin & Kaynak 1998), from scikit-learn."""
     from sklearn.datasets import load_digits
 
@@ -227,13 +227,13 @@ def _digits(config: "DataConfig", on_progress: OnProgress) -> Found:
         raise UserError(f"--dataset=digits comes with scikit-learn; for {config.data_path} set --dataset=folder or npz")
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    return Found(Images(pixels, digits.target.astype(np.int32)), None, DIGITS)
+    return FoundImages(Images(pixels, digits.target.astype(np.int32)), None, DIGITS)
 
 
 def _mnist(name: str, classes: tuple[str, ...]) -> "Read":
     """MNIST's four files, an npz, or Keras' download."""
 
-    def read(config: "DataConfig", on_progress: OnProgress) -> Found:
+    def read(config: "DataConfig", on_progress: OnProgress) -> FoundImages:
         path = config.data_path
         if path is None:
             return readers.download(name, classes)
@@ -242,7 +242,7 @@ def _mnist(name: str, classes: tuple[str, ...]) -> "Read":
     return read
 
 
-def _cifar10(config: "DataConfig", on_progress: OnProgress) -> Found:
+def _cifar10(config: "DataConfig", on_progress: OnProgress) -> FoundImages:
     """The binary version's files, an image folder or archive, an npz, or Keras' download."""
     path = config.data_path
     if path is None:
@@ -259,17 +259,17 @@ def _cifar10(config: "DataConfig", on_progress: OnProgress) -> Found:
     return readers.read_folder(path, config, on_progress)
 
 
-def _folder(config: "DataConfig", on_progress: OnProgress) -> Found:
+def _folder(config: "DataConfig", on_progress: OnProgress) -> FoundImages:
     assert config.data_path is not None
     return readers.read_folder(config.data_path, config, on_progress)
 
 
-def _npz(config: "DataConfig", on_progress: OnProgress) -> Found:
+def _npz(config: "DataConfig", on_progress: OnProgress) -> FoundImages:
     assert config.data_path is not None
     return readers.read_npz(config.data_path, config)
 
 
-Read = Callable[["DataConfig", OnProgress], Found]
+Read = Callable[["DataConfig", OnProgress], FoundImages]
 
 
 class DataSet(NamedTuple):

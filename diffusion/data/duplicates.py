@@ -9,14 +9,14 @@ import numpy as np
 from diffusion.wording import counted
 
 
-class Named(NamedTuple):
+class SplitImages(NamedTuple):
     """Images of a split, and their names."""
 
     pixels: np.ndarray  # [N, H, W, C]
     name: Callable[[int], str]  # row → name of the image
 
 
-def shared_images(parts: Mapping[str, Named]) -> list[str]:
+def shared_images(parts: Mapping[str, SplitImages]) -> list[str]:
     """Notes on images of a split that are also, pixel for pixel, in a later split."""
     hashes = {split: _hashes(part.pixels) for split, part in parts.items()} if len(parts) > 1 else {}
     notes = []

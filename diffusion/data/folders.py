@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from diffusion.data.split_names import Named, check_classes, conflict, is_no_class, name_splits, some, split_of
+from diffusion.data.split_names import FolderMeaning, check_classes, conflict, is_no_class, name_splits, some, split_of
 from diffusion.wording import counted, shown_path
 from files.documents import shown
 from files.errors import UserError
@@ -108,7 +108,7 @@ def _are_splits(kinds: dict[str, str]) -> bool:
     return "train" in kinds.values() and len(set(kinds.values())) > 1
 
 
-def _names_of_level(inner: list[Parts], where: str, notes: list[str]) -> Named:
+def _names_of_level(inner: list[Parts], where: str, notes: list[str]) -> FolderMeaning:
     """The splits that folders at this level mean; without splits, an empty answer."""
     folders = _folders(inner)
     named = name_splits(folders, where)
@@ -122,10 +122,10 @@ def _names_of_level(inner: list[Parts], where: str, notes: list[str]) -> Named:
             "the training images into one called 'train', or rename it"
         )
     notes.append(f"the folder {some(named.kinds)} beside {some(others)} is taken for a class, not for a split")
-    return Named({}, {})
+    return FolderMeaning({}, {})
 
 
-def _with_classes(inner: list[Parts], named: Named, where: str, notes: list[str]) -> list[Parts]:
+def _with_classes(inner: list[Parts], named: FolderMeaning, where: str, notes: list[str]) -> list[Parts]:
     """Paths that begin with their class, which the name of their split's folder contains."""
     below = _folders(parts[1:] for parts in inner if parts[0] in named.classes)
     if len(below) > 1:
@@ -186,7 +186,7 @@ def _check_training(paths: Sequence[PurePosixPath], inner: list[Parts], splits: 
             )
 
 
-def _note_left_out(paths: Sequence[PurePosixPath], splits: list[str], named: Named, notes: list[str]) -> None:
+def _note_left_out(paths: Sequence[PurePosixPath], splits: list[str], named: FolderMeaning, notes: list[str]) -> None:
     for split in SPLITS:
         folders = [folder for folder, kind in named.kinds.items() if kind == split]
         if len(folders) > 1 and not named.classes:

@@ -39,7 +39,7 @@ class Labels(NamedTuple):
         return Counter(dict(zip(self.names, found, strict=True)))
 
 
-class Numbered(NamedTuple):
+class NumberedLabels(NamedTuple):
     """The splits' labels as numbers.
 
     Attributes:
@@ -136,7 +136,9 @@ def _text(value: object, where: str) -> str:
     return text
 
 
-def number_labels(parts: Mapping[str, Labels], where: str, fixed: Sequence[str] = (), skip: bool = False) -> Numbered:
+def number_labels(
+    parts: Mapping[str, Labels], where: str, fixed: Sequence[str] = (), skip: bool = False
+) -> NumberedLabels:
     """Class numbers by the natural order of the names in the training images.
 
     Args:
@@ -167,4 +169,4 @@ def number_labels(parts: Mapping[str, Labels], where: str, fixed: Sequence[str] 
             kept[split] = np.flatnonzero(numbers >= 0)
             numbers = numbers[kept[split]]
         labels[split] = numbers
-    return Numbered(classes, labels, kept, notes)
+    return NumberedLabels(classes, labels, kept, notes)

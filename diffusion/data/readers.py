@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from diffusion.data.array_images import to_images
-from diffusion.data.duplicates import Named, shared_images
+from diffusion.data.duplicates import SplitImages, shared_images
 from diffusion.data.folders import SPLITS, lookalikes, understand
 from diffusion.data.images import OnProgress, arrange, ignore, read_images
 from diffusion.data.labels import Labels, number_labels, read_labels, read_names
@@ -79,7 +79,7 @@ class Images:
         return digest.hexdigest()
 
 
-class Found(NamedTuple):
+class FoundImages(NamedTuple):
     """The content of a data set's files; ``test`` and ``validation`` are None if the files have no such split."""
 
     train: Images
@@ -90,7 +90,7 @@ class Found(NamedTuple):
     range: Range | None = None  # black and white, if pixels did not have 8 bits
 
 
-def download(name: str, classes: tuple[str, ...]) -> Found:
+def download(name: str, classes: tuple[str, ...]) -> FoundImages:
     """One of Keras' own data sets."""
     import keras
 
@@ -104,10 +104,10 @@ def download(name: str, classes: tuple[str, ...]) -> Found:
         Images(_with_channels(pixels), labels.reshape(-1).astype(np.int32))
         for pixels, labels in ((x, y), (x_test, y_test))
     ]
-    return Found(parts[0], parts[1], classes)
+    return FoundImages(parts[0], parts[1], classes)
 
 
-def read_idx(folder: Path, classes: tuple[str, ...]) -> Found:
+def read_idx(folder: Path, classes: tuple[str, ...]) -> FoundImages:
     """MNIST's four files."""
     parts = []
     for stem in ("train", "t10k"):
@@ -116,7 +116,7 @@ def read_idx(folder: Path, classes: tuple[str, ...]) -> Found:
         if len(pixels) != len(labels):
             raise UserError(f"{folder}: {len(pixels)} {stem} images and {len(labels)} labels")
         parts.append(Images(pixels[..., None], labels.astype(np.int32)))
-    return Found(parts[0], parts[1], classes)
+    return FoundImages(parts[0], parts[1], classes)
 
 
 def _idx_array(folder: Path, stem: str, dimensions: int) -> np.ndarray:
@@ -145,11 +145,11 @@ def _idx_array(folder: Path, stem: str, dimensions: int) -> np.ndarray:
         raise UserError(f"{path}: not an idx file of {dimensions} dimension(s) ({error}); fetch it again") from error
 
 
-def read_cifar_binary(files: list[Path], test: Path, classes: tuple[str, ...]) -> Found:
+def read_cifar_binary(files: list[Path], test: Path, classes: tuple[str, ...]) -> FoundImages:
     """Files of CIFAR-10's binary version."""
     parts = [_records(file) for file in files]
     pixels, labels = [part.pixels for part in parts], [part.labels for part in parts if part.labels is not None]
-    return Found(Images(np.concatenate(pixels), np.concatenate(labels)), _records(test), classes)
+    return FoundImages(Images(np.concatenate(pixels), np.concatenate(labels)), _records(test), classes)
 
 
 def _records(path: Path) -> Images:
@@ -166,7 +166,7 @@ def is_arrays(path: Path) -> bool:
     return path.suffix.lower() in (".npz", ".npy")
 
 
-def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[str, ...] = ()) -> Found:
+def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[str, ...] = ()) -> FoundImages:
     """Each split's images and labels, if it has any, in an npz file under usual names; or a ``.npy`` file's images.
 
     Args:
@@ -221,7 +221,7 @@ class _Part(NamedTuple):
     name: Callable[[int], str]  # row → name of the image
 
 
-def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple[str, ...], skip: bool) -> Found:
+def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple[str, ...], skip: bool) -> FoundImages:
     """Turns names of classes into numbers; notes images that several splits share."""
     labels = {split: part.labels for split, part in parts.items() if part.labels is not None}
     numbered = number_labels(labels, where, classes, skip) if "train" in labels else None
@@ -233,12 +233,12 @@ def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple
         kept = numbered.kept.get(split)
         images[split] = Images(part.pixels if kept is None else part.pixels[kept], numbered.labels[split])
     notes = notes + (numbered.notes if numbered else [])
-    notes += shared_images({split: Named(part.pixels, part.name) for split, part in parts.items()})
+    notes += shared_images({split: SplitImages(part.pixels, part.name) for split, part in parts.items()})
     own = numbered.classes if numbered else classes
-    return Found(images["train"], images.get("test"), own, tuple(notes), images.get("validation"))
+    return FoundImages(images["train"], images.get("test"), own, tuple(notes), images.get("validation"))
 
 
-def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = ignore) -> Found:
+def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = ignore) -> FoundImages:
     """The images of a folder or archive, which may have folders for classes and for splits.
 
     ``folders.understand`` decides what a folder means.

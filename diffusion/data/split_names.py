@@ -27,7 +27,7 @@ _FOLDS = {"fold", "folds", "cv", "split", "splits", "run"}
 _TOGETHER = ((r"\b(held|hold) out\b|\bheldout\b", "holdout"), (r"\btrain (val|valid|validation)\b", "trainval"))
 
 
-class Named(NamedTuple):
+class FolderMeaning(NamedTuple):
     """The meaning of the folders of one level.
 
     Attributes:
@@ -49,7 +49,7 @@ def is_no_class(folder: str) -> bool:
     return _simple(folder) in _NO_CLASS
 
 
-def name_splits(folders: Iterable[str], where: str) -> Named:
+def name_splits(folders: Iterable[str], where: str) -> FolderMeaning:
     """Which folders of a level are splits, by their names.
 
     Raises:
@@ -65,10 +65,10 @@ def name_splits(folders: Iterable[str], where: str) -> Named:
     if "test" in {found[folder] for folder, name in names.items() if name not in _EITHER}:
         found |= {folder: "validation" for folder, name in names.items() if name in _EITHER}
     if trained and len(set(found.values())) > 1:
-        return Named(found, {})
+        return FolderMeaning(found, {})
     pair = conflict(folders)
     if not pair or any(is_no_class(folder) for folder in found):  # the latter is told by its own name
-        return Named(found, {})
+        return FolderMeaning(found, {})
     named = None if found else _with_topic(folders)
     if named is None:
         raise UserError(
@@ -112,7 +112,7 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(listed[:5]) + (", …" if len(listed) > 5 else "")
 
 
-def _with_topic(folders: Iterable[str]) -> Named | None:
+def _with_topic(folders: Iterable[str]) -> FolderMeaning | None:
     """Splits by names that differ in one word only: ``cats_train`` and ``cats_test``.
 
     In several such pairs (``trainA, trainB, testA, testB``), the common part is the class. None if a name has no
@@ -131,13 +131,13 @@ def _with_topic(folders: Iterable[str]) -> Named | None:
     if any("train" not in of.values() or len(set(of.values())) < 2 for of in topics.values()):
         return None
     if len(topics) == 1:
-        return Named(kinds, {})
+        return FolderMeaning(kinds, {})
     classes: dict[str, str] = {}
     for topic, of in topics.items():
         first = min(of, key=lambda folder: (of[folder] != "train", folder))  # all say the same, perhaps in another case
         name = " ".join(piece for piece in _pieces(first) if _plain(piece) in topic)
         classes |= dict.fromkeys(of, name)
-    return Named(kinds, classes)
+    return FolderMeaning(kinds, classes)
 
 
 def _simple(folder: str) -> str:

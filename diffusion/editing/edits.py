@@ -10,8 +10,8 @@ from keras import ops
 from diffusion import enlarging
 from diffusion.batches import ImageRequest
 from diffusion.editing.config import EditConfig
-from diffusion.editing.images import Named, output_names
-from diffusion.editing.walks import EditFn, Given, from_noise, inpainting, inverting, make_editor, varying
+from diffusion.editing.images import NamedImages, output_names
+from diffusion.editing.walks import EditFn, GivenImages, from_noise, inpainting, inverting, make_editor, varying
 from diffusion.generator import Generator
 from diffusion.sampling.loop import slerp, to_pixels
 
@@ -50,13 +50,13 @@ class Edit(NamedTuple):
 
     config: EditConfig
     generator: Generator
-    images: Named
+    images: NamedImages
     label: np.ndarray | None
     fill: np.ndarray | None
 
     def run(self, function: EditFn, pixels: np.ndarray, label: np.ndarray | None) -> dict[str, np.ndarray]:
         """Runs an edit function of ``editing`` on all images."""
-        given = Given(pixels, label, self.config.seed, self.fill)
+        given = GivenImages(pixels, label, self.config.seed, self.fill)
         return make_editor(function, self.generator, self.config.sampler)(given, self.config.batch_size)
 
 
@@ -96,7 +96,7 @@ def _enlarge(edit: Edit) -> Made:
     return Made(output_names(edit.images.names), made, tiles, enlarging.columns_of(len(made[few]), 3), {})
 
 
-def _beside(images: Named, made: np.ndarray, columns: list[np.ndarray]) -> Made:
+def _beside(images: NamedImages, made: np.ndarray, columns: list[np.ndarray]) -> Made:
     shown = np.stack([part[:_MOST_SHOWN] for part in columns], axis=1)
     tiles = shown.reshape(-1, *shown.shape[2:])
     return Made(output_names(images.names), made, tiles, enlarging.columns_of(len(shown), len(columns)), {})

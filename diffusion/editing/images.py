@@ -24,7 +24,7 @@ _LONGEST = 200  # bytes of a name's part, so that a suffix has room
 _DEEPEST = 10  # parts of a name
 
 
-class Named(NamedTuple):
+class NamedImages(NamedTuple):
     """Images of one size.
 
     Attributes:
@@ -48,7 +48,7 @@ class _MaskReading(ReadingConfig):
         return 0
 
 
-def read_named(path: Path, reading: ReadingConfig, scale: Range | None = None) -> Named:
+def read_named(path: Path, reading: ReadingConfig, scale: Range | None = None) -> NamedImages:
     """The images of a folder, an archive, an image file, or an npz or npy file, in the natural order of their names.
 
     Args:
@@ -65,7 +65,7 @@ def read_named(path: Path, reading: ReadingConfig, scale: Range | None = None) -
         if scale is not None and found.range not in (None, scale):
             found = read_npz(path, dataclasses.replace(reading, range=scale.as_flag()))
         names = [PurePosixPath(f"{number:06d}") for number in range(len(found.train))]
-        return Named(names, found.train.pixels, found.notes, parse_range(reading.range) or found.range)
+        return NamedImages(names, found.train.pixels, found.notes, parse_range(reading.range) or found.range)
     if path.is_file() and not path.name.lower().endswith(ARCHIVES):
         return _read_file(path, reading, scale)
     notes: list[str] = []
@@ -76,10 +76,12 @@ def read_named(path: Path, reading: ReadingConfig, scale: Range | None = None) -
     used = ranges[0] if ranges else parse_range(reading.range)
     if known and not list_images(path, reading).is_deep:
         used = None
-    return Named([image.name for image in images], np.stack([image.pixels for image in images]), tuple(notes), used)
+    return NamedImages(
+        [image.name for image in images], np.stack([image.pixels for image in images]), tuple(notes), used
+    )
 
 
-def _read_file(path: Path, reading: ReadingConfig, scale: Range | None) -> Named:
+def _read_file(path: Path, reading: ReadingConfig, scale: Range | None) -> NamedImages:
     """The first frame of one file, or all of them."""
     check_regular(path, reading.max_bytes)
     entry, notes = Entry(PurePosixPath(path.name), lambda: path.open("rb")), []
@@ -95,7 +97,7 @@ def _read_file(path: Path, reading: ReadingConfig, scale: Range | None) -> Named
     frames = result.frames
     names = [PurePosixPath(f"{path.name}:{number}" if number else path.name) for number in range(len(frames))]
     used = scale if result.deep else None
-    return Named(names, np.stack(frames), tuple(notes), parse_range(reading.range) or used)
+    return NamedImages(names, np.stack(frames), tuple(notes), parse_range(reading.range) or used)
 
 
 def notes_on_scale(here: Range | None, learned: Range | None) -> list[str]:
@@ -114,7 +116,7 @@ def notes_on_scale(here: Range | None, learned: Range | None) -> list[str]:
     ]
 
 
-def check_size(images: Named, shape: tuple[int, int, int], flag: str, needing: str = "the network needs") -> None:
+def check_size(images: NamedImages, shape: tuple[int, int, int], flag: str, needing: str = "the network needs") -> None:
     """Raises UserError if a flag's images are not [H, W, C] ``shape``; ``needing``: who needs this shape."""
     height, width, channels = shape
     h, w, c = images.pixels.shape[1:]
@@ -126,7 +128,7 @@ def check_size(images: Named, shape: tuple[int, int, int], flag: str, needing: s
         raise UserError(f"{flag}: images have {c} channel(s), and the network needs {channels}: {remedy}")
 
 
-def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
+def read_masks(path: Path, images: NamedImages, reading: ReadingConfig) -> np.ndarray:
     """[N, H, W, 1] bool, true where a mask is white (128 or more of 255); transparent pixels are not white.
 
     Args:
@@ -139,7 +141,7 @@ def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
     """
     masks = read_named(path, _MaskReading(**vars(reading) | {"channels": 1, "range": "auto"}))
     pixels = masks.pixels if masks.pixels.shape[-1] == 1 else masks.pixels.min(axis=-1, keepdims=True)
-    check_size(Named(masks.names, pixels), (*images.pixels.shape[1:3], 1), "--mask")
+    check_size(NamedImages(masks.names, pixels), (*images.pixels.shape[1:3], 1), "--mask")
     fill = pixels >= 128
     if len(fill) > 1 or path.is_dir():
         fill = fill[_rows_of(images, masks, path)]
@@ -150,7 +152,7 @@ def read_masks(path: Path, images: Named, reading: ReadingConfig) -> np.ndarray:
     return fill
 
 
-def _rows_of(images: Named, masks: Named, path: Path) -> list[int]:
+def _rows_of(images: NamedImages, masks: NamedImages, path: Path) -> list[int]:
     """The row of each image's mask, which has the image's name; suffixes do not matter."""
     rows: dict[PurePosixPath, int] = {}
     for row, name in enumerate(masks.names):

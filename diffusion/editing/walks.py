@@ -18,7 +18,7 @@ from diffusion.process.objective import to_model
 from diffusion.sampling.guidance import Predict, make_predict
 from diffusion.sampling.loop import Constrain, sample, to_pixels
 from diffusion.sampling.samplers import ddim, make_levels, make_table
-from diffusion.sampling.table import M0, Table, X
+from diffusion.sampling.table import M0, SamplerTable, X
 from files.errors import UserError
 from training.evaluation import make_evaluator
 from training.feed import Batches, filled_up, spec_of
@@ -35,13 +35,13 @@ class Walk(NamedTuple):
         back: [R, 2] factors of x and of new noise in the jump back to the row's start; 1 and 0: no jump.
     """
 
-    table: Table
+    table: SamplerTable
     alpha: np.ndarray
     sigma: np.ndarray
     back: np.ndarray
 
 
-def resampled(table: Table, levels: Levels, times: int) -> Walk:
+def resampled(table: SamplerTable, levels: Levels, times: int) -> Walk:
     """Repeats every step but the last ``times`` times, with a jump back by q(x_t | x_s) between two repetitions.
 
     Algorithm 1 of RePaint (Lugmayr et al. 2022), with a jump of one step.
@@ -62,7 +62,7 @@ def resampled(table: Table, levels: Levels, times: int) -> Walk:
     jump = np.stack([ratio, np.sqrt(posterior(levels, step, step + 1).beta)], axis=1)
     bounds = None if table.log_variances is None else table.log_variances[step]
     return Walk(
-        Table(table.times[step], table.weights[step], bounds),
+        SamplerTable(table.times[step], table.weights[step], bounds),
         levels.alpha[step + 1],
         levels.sigma[step + 1],
         np.where(again[:, None], jump, [1.0, 0.0]),
@@ -108,13 +108,13 @@ def shortened(levels: Levels, strength: float) -> Levels:
     return Levels(levels.times[-steps - 1 :], levels.alpha[-steps - 1 :], levels.sigma[-steps - 1 :])
 
 
-def vary(table: Table, levels: Levels, predict: Predict, x0: Any, draw: Draw) -> Any:
+def vary(table: SamplerTable, levels: Levels, predict: Predict, x0: Any, draw: Draw) -> Any:
     """[B, …] the image with noise of the first level added, then denoised (SDEdit, Meng et al. 2022)."""
     x = float(levels.alpha[0]) * x0 + float(levels.sigma[0]) * draw(noise.sampling_stream())
     return sample(table, predict, lambda row: draw(noise.sampling_stream(row)), x).image
 
 
-def inverted(levels: Levels) -> Table:
+def inverted(levels: Levels) -> SamplerTable:
     """DDIM from the image to noise (Song et al. 2021, §5.4), over the same levels in reverse order.
 
     It starts with α x_0 at the smallest time above 0. The first row looks for the x at this time whose prediction is
@@ -124,17 +124,17 @@ def inverted(levels: Levels) -> Table:
     rest = ddim(up)
     first = np.zeros((1, 2, rest.weights.shape[-1]))
     first[0, 0, X], first[0, 0, M0] = 2.0, -up.alpha[0]
-    return Table(np.append(up.times[0], rest.times), np.concatenate([first, rest.weights]))
+    return SamplerTable(np.append(up.times[0], rest.times), np.concatenate([first, rest.weights]))
 
 
-def invert(table: Table, levels: Levels, predict: Predict, x0: Any) -> Any:
+def invert(table: SamplerTable, levels: Levels, predict: Predict, x0: Any) -> Any:
     """[B, …] the noise from which DDIM makes the image; ``table`` from ``inverted(levels)``."""
     x = float(levels.alpha[-2]) * x0
     return sample(table, predict, lambda row: x, x).image
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class GivenImages:
     """Images that are edited; image i of a seed is the same in any batch.
 
     Attributes:
@@ -161,7 +161,7 @@ class EditBatch(NamedTuple):
     mask: Any  # [B] float32, 1 for an image and 0 for filler
 
 
-def edit_batches(given: Given, no_class: int, size: int) -> Batches:
+def edit_batches(given: GivenImages, no_class: int, size: int) -> Batches:
     """The images in order, in batches of ``size``; ``no_class`` is the label for no class."""
     count = len(given.pixels)
     label = np.full(count, no_class) if given.label is None else given.label
@@ -188,7 +188,7 @@ EditFn = Callable[[EditBatch, Predict, Draw], dict[str, Any]]
 
 
 # (images, batch size; this changes only speed and memory) → {name: [N, …]}
-Editor = Callable[[Given, int], dict[str, np.ndarray]]
+Editor = Callable[[GivenImages, int], dict[str, np.ndarray]]
 
 
 def make_editor(function: EditFn, generator: Generator, sampler: SamplerConfig) -> Editor:
@@ -203,7 +203,7 @@ def make_editor(function: EditFn, generator: Generator, sampler: SamplerConfig) 
 
     evaluate = make_evaluator(edited, generator.placement)
 
-    def run(given: Given, batch_size: int) -> dict[str, np.ndarray]:
+    def run(given: GivenImages, batch_size: int) -> dict[str, np.ndarray]:
         size = min(batch_size, generator.round_up(len(given.pixels)))
         return evaluate(edit_batches(given, len(generator.classes), size))
 

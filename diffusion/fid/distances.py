@@ -23,7 +23,7 @@ _LARGEST = 1e36  # |x|²
 _MORE = 5  # further neighbours whose distances are computed again
 
 
-class Points:
+class BlockedFeatures:
     """Features [N, D], which may be memory-mapped, or some of their rows, as blocks minus a shift.
 
     Raises:
@@ -64,7 +64,7 @@ class Points:
         return part
 
 
-def points(*sets: np.ndarray, rows: Sequence[np.ndarray | None] = ()) -> list[Points]:
+def points(*sets: np.ndarray, rows: Sequence[np.ndarray | None] = ()) -> list[BlockedFeatures]:
     """Sets of features minus a common shift: the mean of the first set, in float32, so that no set loses digits.
 
     Args:
@@ -72,9 +72,11 @@ def points(*sets: np.ndarray, rows: Sequence[np.ndarray | None] = ()) -> list[Po
         rows: rows of each set; None, or left out: all.
     """
     which = rows or [None] * len(sets)
-    raw = Points(sets[0], which[0], np.zeros(sets[0].shape[1], np.float32))
+    raw = BlockedFeatures(sets[0], which[0], np.zeros(sets[0].shape[1], np.float32))
     mean = sum(raw.exact(part).sum(axis=0) for part in raw.blocks) / len(raw)
-    return [Points(features, chosen, mean.astype(np.float32)) for features, chosen in zip(sets, which, strict=True)]
+    return [
+        BlockedFeatures(features, chosen, mean.astype(np.float32)) for features, chosen in zip(sets, which, strict=True)
+    ]
 
 
 class Near(NamedTuple):
@@ -89,7 +91,7 @@ class Near(NamedTuple):
     row: np.ndarray
 
 
-def nearest_others(a: Points, k: int) -> Near:
+def nearest_others(a: BlockedFeatures, k: int) -> Near:
     """The k nearest other images of the same set, for each image of a set of more than k."""
     found = _Best(len(a), min(k + _MORE, len(a) - 1))
     for place, rows in enumerate(a.blocks):
@@ -105,7 +107,7 @@ def nearest_others(a: Points, k: int) -> Near:
     return _certain(a, a, found, k, others=True)
 
 
-def nearest(a: Points, b: Points, k: int = 1) -> Near:
+def nearest(a: BlockedFeatures, b: BlockedFeatures, k: int = 1) -> Near:
     """The k nearest images of b for each image of a; b has at least k."""
     found = _Best(len(a), min(k + _MORE, len(b)))
     for cols in b.blocks:
@@ -130,7 +132,9 @@ class Inside(NamedTuple):
     of_cols: list[np.ndarray]
 
 
-def inside(a: Points, b: Points, a_balls: Sequence[np.ndarray], b_balls: Sequence[np.ndarray]) -> Iterator[Inside]:
+def inside(
+    a: BlockedFeatures, b: BlockedFeatures, a_balls: Sequence[np.ndarray], b_balls: Sequence[np.ndarray]
+) -> Iterator[Inside]:
     """Which images lie in which balls, block by block; an image on the edge, up to rounding, is inside.
 
     Args:
@@ -158,7 +162,7 @@ def inside(a: Points, b: Points, a_balls: Sequence[np.ndarray], b_balls: Sequenc
             yield Inside(rows, cols, found[: len(a_balls)], found[len(a_balls) :])
 
 
-def same_place(a: Points, b: Points, square: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def same_place(a: BlockedFeatures, b: BlockedFeatures, square: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """[N] whether the images of a equal the ``rows`` of b, up to rounding; ``square``: their squared distances."""
     return square <= _rounding(a.width, np.float64) * (a.squares + b.squares[rows])
 
@@ -200,7 +204,7 @@ def _only_below(square: np.ndarray, limit: np.ndarray, first: int) -> tuple[np.n
     return found, numbers
 
 
-def _certain(a: Points, b: Points, found: _Best, k: int, others: bool) -> Near:
+def _certain(a: BlockedFeatures, b: BlockedFeatures, found: _Best, k: int, others: bool) -> Near:
     """The k nearest in float64 of the float32 candidates; of all images, for rows in which float32 may be wrong."""
     near = _measured_again(a, b, np.arange(len(a)), found.row, k)
     if found.row.shape[1] == len(b) - others:
@@ -223,7 +227,7 @@ def _certain(a: Points, b: Points, found: _Best, k: int, others: bool) -> Near:
     return near
 
 
-def _measured_again(a: Points, b: Points, which: np.ndarray, candidates: np.ndarray, k: int) -> Near:
+def _measured_again(a: BlockedFeatures, b: BlockedFeatures, which: np.ndarray, candidates: np.ndarray, k: int) -> Near:
     """The k nearest of the candidates [n, …], in float64, for the rows ``which`` [n] of a."""
     square, row = np.empty((len(which), k)), np.empty((len(which), k), np.int64)
     step = max(1, 2**22 // (a.width * candidates.shape[1]))  # numbers: 32 MiB
@@ -244,7 +248,7 @@ def _rough_squares(x: np.ndarray, y: np.ndarray, x_squares: np.ndarray, y_square
     return square
 
 
-def _exact_squares(a: Points, b: Points, which: np.ndarray, cols: slice) -> np.ndarray:
+def _exact_squares(a: BlockedFeatures, b: BlockedFeatures, which: np.ndarray, cols: slice) -> np.ndarray:
     """Squared distances [which, cols], minus a bound on their rounding in float64."""
     products = a.exact(which) @ b.exact(cols).T
     sums = a.squares[which, None] + b.squares[cols]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from diffusion.fid.statistics import Kind
+from diffusion.fid.statistics import FeatureKind
 
 # Extractors are built and called in this precision, even if models use another: distances depend on rounding.
 PRECISION = "float32"
@@ -56,9 +56,9 @@ class Extractor:
         return {"mode": self.mode, "weights_hash": self.weights_hash, "precision": PRECISION}
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FeatureKind:
         """The kind of its features."""
-        return Kind(self.width, {**self.depends_on, "resize": self.resize})
+        return FeatureKind(self.width, {**self.depends_on, "resize": self.resize})
 
 
 def with_channels(images: Any, channels: int) -> Any:

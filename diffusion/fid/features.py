@@ -34,7 +34,7 @@ _Compiled = Callable[[Batches], Iterator[np.ndarray]]
 FeatureStream = Callable[[Iterator[np.ndarray], int], AbstractContextManager[Iterator[np.ndarray]]]
 
 
-class Features(NamedTuple):
+class ImageFeatures(NamedTuple):
     """Features of images, memory-mapped.
 
     Attributes:
@@ -55,7 +55,7 @@ def image_features(
     on_progress: OnProgress = ignore,
     in_caches: bool = False,
     stream: FeatureStream | None = None,
-) -> Features:
+) -> ImageFeatures:
     """Features of a source's images, streamed into ``path``, never whole in memory; resumes an interrupted call.
 
     Args:
@@ -85,7 +85,7 @@ def image_features(
                 file.fill(parts, _SAVE_EVERY, on_progress)
         array = file.read_only() if in_caches else None
     array = np.load(path, mmap_mode="r") if array is None else array
-    return Features(array[:, : extractor.width], array[:, extractor.width :] if extractor.num_logits else None)
+    return ImageFeatures(array[:, : extractor.width], array[:, extractor.width :] if extractor.num_logits else None)
 
 
 def path_in_cache(extractor: Extractor, source: ImageSource, cache: Path) -> Path:

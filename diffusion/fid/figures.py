@@ -10,10 +10,10 @@ from diffusion.data.folders import natural
 from diffusion.fid import intervals, quality
 from diffusion.fid.by_class import fid_by_class, precision_recall_by_class
 from diffusion.fid.config import FidConfig
-from diffusion.fid.features import Features
+from diffusion.fid.features import ImageFeatures
 from diffusion.fid.frechet import Reference
 from diffusion.fid.image_source import ImageSource, Source
-from diffusion.fid.quality import Given, Measured
+from diffusion.fid.quality import Measured, SideProperties
 from diffusion.fid.statistics import Statistics
 from files.errors import UserError
 from training.names import one_line
@@ -31,7 +31,7 @@ class Side:
     """One side's statistics, its features if it has any, and its images' classes if they are needed."""
 
     statistics: Statistics
-    features: Features | None
+    features: ImageFeatures | None
     labels: list[str] | None = None
 
 
@@ -40,14 +40,14 @@ def metrics_of(config: FidConfig) -> tuple[str, ...]:
     return USUAL if config.metrics is None else config.metrics
 
 
-class Plan(NamedTuple):
+class FigurePlan(NamedTuple):
     """The figures besides FID that can be computed, and notes on usual ones that cannot."""
 
     metrics: tuple[str, ...]
     notes: list[str]
 
 
-def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
+def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> FigurePlan:
     """Decides which figures can be computed for the two sides.
 
     Args:
@@ -84,12 +84,12 @@ def check(config: FidConfig, a: Source, b: Source, num_logits: int) -> Plan:
             notes.setdefault(why, []).append(metric.called)
         else:
             can.append(name)
-    return Plan(tuple(can), [f"no {', '.join(names)}: {why}" for why, names in notes.items()])
+    return FigurePlan(tuple(can), [f"no {', '.join(names)}: {why}" for why, names in notes.items()])
 
 
-def _given(name: str, text: str, source: Source, num_logits: int) -> Given:
+def _given(name: str, text: str, source: Source, num_logits: int) -> SideProperties:
     has_images = isinstance(source, ImageSource)
-    return Given(f"{name} ({text})", source.count, not isinstance(source, Statistics), has_images, num_logits)
+    return SideProperties(f"{name} ({text})", source.count, not isinstance(source, Statistics), has_images, num_logits)
 
 
 def _check_classes(config: FidConfig, a: Source, b: Source) -> None:
@@ -105,7 +105,7 @@ def _check_classes(config: FidConfig, a: Source, b: Source) -> None:
 
 
 def compare(config: FidConfig, metrics: tuple[str, ...], run: Run, real: Side, fake: Side) -> dict[str, Any]:
-    """Every figure (also printed), and the provenance of both sides; ``metrics``: of a ``Plan``."""
+    """Every figure (also printed), and the provenance of both sides; ``metrics``: of a ``FigurePlan``."""
     a, b = real.statistics, fake.statistics
     for note in quality.notes_on_sizes(a.count, b.count, len(a.mean)):
         run.say(f"note: {note}")

@@ -40,7 +40,7 @@ SCALED: dict[str, tuple[np.ndarray, np.ndarray] | None] = {
 }
 
 
-class Input(NamedTuple):
+class ModelInput(NamedTuple):
     """The input of a model.
 
     Attributes:
@@ -71,7 +71,7 @@ class _Model(NamedTuple):
         in_numpy: see ``Extractor``.
     """
 
-    input: Input
+    input: ModelInput
     call: Callable[[Any], Any]
     width: int
     content_hash: str
@@ -142,7 +142,7 @@ def _resized(image: np.ndarray, height: int, width: int, bicubic: bool) -> np.nd
     return resize_on_host(image, height, width, half_pixel=True)
 
 
-def _as_input(x: Any, about: Input, scale: str, in_numpy: bool) -> Any:
+def _as_input(x: Any, about: ModelInput, scale: str, in_numpy: bool) -> Any:
     """Float images [B, H, W, C] of 0 … 255 → the model's input."""
     if (factors := SCALED[scale]) is not None:
         x = x * factors[0] + factors[1]
@@ -153,7 +153,7 @@ def _as_input(x: Any, about: Input, scale: str, in_numpy: bool) -> Any:
     return np.ascontiguousarray(x, about.dtype) if in_numpy else ops.cast(x, about.dtype)
 
 
-def input_of(where: str, shape: tuple, dtype: str) -> Input:
+def input_of(where: str, shape: tuple, dtype: str) -> ModelInput:
     """The input of a model, from its shape; names and −1 mean dimensions of any size.
 
     Raises:
@@ -169,7 +169,7 @@ def input_of(where: str, shape: tuple, dtype: str) -> Input:
     first = image[2] not in (1, 3)
     channels, height, width = image if first else (image[2], image[0], image[1])
     assert channels is not None
-    return Input(height, width, channels, first, dtype, batch)
+    return ModelInput(height, width, channels, first, dtype, batch)
 
 
 def _read_keras(where: str, path: Path) -> _Model:
@@ -183,7 +183,7 @@ def _read_keras(where: str, path: Path) -> _Model:
     check_weights(where, model)
     about = re.sub(r'"shared_object_id": \d+', "", model.to_json())  # a memory address of this process
     _, height, width, channels = shape
-    takes = Input(height, width, channels, channels_first=False)
+    takes = ModelInput(height, width, channels, channels_first=False)
     return _Model(takes, partial(model, training=False), out[1], fingerprint(model.variables, about), model)
 
 

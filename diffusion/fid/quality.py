@@ -44,7 +44,7 @@ class Measured(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Given(NamedTuple):
+class SideProperties(NamedTuple):
     """The properties of a side that figures need.
 
     Attributes:
@@ -78,7 +78,7 @@ class Metric:
     least: int = 2
     of_logits: bool = False
 
-    def why_not(self, a: Given, b: Given) -> str:
+    def why_not(self, a: SideProperties, b: SideProperties) -> str:
         """Why the figures cannot be computed; empty if they can."""
         if self.of_logits and not b.has_images:
             return f"{b.name} has no images"
@@ -94,14 +94,14 @@ class Metric:
         """The figures, or a note on why there are none."""
         logits = 0 if compared.logits is None else compared.logits.shape[1]
         a, b = (
-            Given(name, 0 if rows is None else len(rows), rows is not None, True, logits)
+            SideProperties(name, 0 if rows is None else len(rows), rows is not None, True, logits)
             for name, rows in (("A", compared.real), ("B", compared.logits if self.of_logits else compared.fake))
         )
         why = self.why_not(a, b)
         return Measured({}, (f"no {self.called}: {why}",)) if why else self.measure(compared)
 
 
-def saved_statistics(*sides: Given) -> str:
+def saved_statistics(*sides: SideProperties) -> str:
     """Says which sides are statistics, without features of single images; empty if none are."""
     names = [side.name for side in sides if not side.has_features]
     return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} saved statistics" if names else ""

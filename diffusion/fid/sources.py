@@ -16,7 +16,7 @@ from diffusion.data.folders import SPLITS, understand
 from diffusion.data.image_files import ARCHIVES, entries
 from diffusion.data.images import Listing, Scale, find_scale, list_images, stream_images
 from diffusion.data.pixel_ranges import Range, parse_found, parse_range
-from diffusion.data.readers import Found, Images, read_npz
+from diffusion.data.readers import FoundImages, Images, read_npz
 from diffusion.fid import statistics
 from diffusion.fid.config import FidConfig
 from diffusion.fid.image_source import ImageSource, Source
@@ -210,7 +210,7 @@ def _on_all_splits(text: str, path: Path, listing: Listing) -> list[str]:
     return [f"{text}: all its images, of {' and '.join(there)}; those of one split are folder:{there[-1]}@{path}"]
 
 
-def _on_other_splits(text: str, found: Found) -> list[str]:
+def _on_other_splits(text: str, found: FoundImages) -> list[str]:
     """A note that the images of a file of arrays are from its first split only, if it has several."""
     others = [name for name, images in (("validation", found.validation), ("test", found.test)) if images is not None]
     if not others:

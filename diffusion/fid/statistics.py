@@ -72,12 +72,12 @@ class Statistics:
         return self.provenance["mode"]
 
     @property
-    def kind(self) -> "Kind":
+    def kind(self) -> "FeatureKind":
         """The kind of the features."""
-        return Kind(len(self.mean), self.provenance)
+        return FeatureKind(len(self.mean), self.provenance)
 
 
-class Kind(NamedTuple):
+class FeatureKind(NamedTuple):
     """The kind of features; only features of the same kind are compared.
 
     Attributes:
@@ -223,7 +223,7 @@ def mode_of(protocol: str, width: int) -> str:
     return protocol if width == INCEPTION_WIDTH else f"{protocol}-{width}"
 
 
-def check_comparable(a: Statistics | Kind, b: Statistics | Kind) -> list[str]:
+def check_comparable(a: Statistics | FeatureKind, b: Statistics | FeatureKind) -> list[str]:
     """Raises UserError for features that cannot be compared; returns notes for the user."""
     one, two = (side.kind if isinstance(side, Statistics) else side for side in (a, b))
     if one.mode != two.mode:
@@ -243,7 +243,7 @@ def check_comparable(a: Statistics | Kind, b: Statistics | Kind) -> list[str]:
     )
 
 
-def _remedy(one: Kind, two: Kind) -> str:
+def _remedy(one: FeatureKind, two: FeatureKind) -> str:
     """How to compute the other side like the saved one, if one of our protocols made it."""
     if UNLABELLED in (one.mode, two.mode):
         return (

@@ -13,7 +13,7 @@ import numpy as np
 
 from diffusion.fid import statistics
 from diffusion.fid.feature_config import PROTOCOLS
-from diffusion.fid.statistics import INCEPTION_WIDTH, Kind, Statistics
+from diffusion.fid.statistics import INCEPTION_WIDTH, FeatureKind, Statistics
 from files.arrays import read_note
 from files.errors import UserError
 from files.npz import read_headers, read_npy, read_npz
@@ -47,9 +47,9 @@ class FeatureFile:
         return len(self.features)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FeatureKind:
         """The kind of the features."""
-        return Kind(self.features.shape[1], self.provenance)
+        return FeatureKind(self.features.shape[1], self.provenance)
 
 
 def read_npz_features(path: Path, tool: str) -> FeatureFile | None:

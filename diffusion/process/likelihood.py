@@ -14,7 +14,7 @@ HALF_A_LEVEL = 1.0 / 255.0  # half the distance of two pixel values in −1 … 
 _BITS = 1.0 / math.log(2.0)
 
 
-class Gaussian(NamedTuple):
+class DiagonalGaussian(NamedTuple):
     """Means and logarithms of variances, [B, …] each."""
 
     mean: Any
@@ -53,17 +53,17 @@ class Bound:
         table = ops.convert_to_tensor(self._steps[column], "float32")
         return ops.reshape(ops.take(table, ops.cast(t, "int32")), (-1,) + (1,) * (len(like.shape) - 1))
 
-    def posterior(self, x0: Any, x: Any, t: Any) -> Gaussian:
+    def posterior(self, x0: Any, x: Any, t: Any) -> DiagonalGaussian:
         """q(x_{t−1} | x_t, x_0); with a prediction of x_0, the mean of p(x_{t−1} | x_t)."""
         mean = self._at(0, t, x) * x0 + self._at(1, t, x) * x
-        return Gaussian(mean, self._at(2, t, x))
+        return DiagonalGaussian(mean, self._at(2, t, x))
 
     def log_variance(self, share: Any, t: Any) -> Any:
         """Between log β̃ (share 0) and log β (share 1), Eq. 15 of Nichol & Dhariwal (2021)."""
         small, large = self._at(2, t, share), self._at(3, t, share)
         return small + share * (large - small)
 
-    def term(self, x0: Any, x: Any, t: Any, predicted: Gaussian) -> Any:
+    def term(self, x0: Any, x: Any, t: Any, predicted: DiagonalGaussian) -> Any:
         """[B] L_{t−1} in bits/dim: the decoder's log-likelihood at t = 1, else a divergence of two Gaussians."""
         axes = tuple(range(1, len(x.shape)))
         divergence = gaussian_kl(self.posterior(x0, x, t), predicted)
@@ -74,7 +74,7 @@ class Bound:
     def term_of(self, x0: Any, x: Any, t: Any, predicted_x0: Any, share: Any) -> Any:
         """[B] the term of a network that predicts x_0 and says where between β̃ and β the variance lies."""
         mean = self.posterior(predicted_x0, x, t).mean
-        return self.term(x0, x, t, Gaussian(mean, self.log_variance(share, t)))
+        return self.term(x0, x, t, DiagonalGaussian(mean, self.log_variance(share, t)))
 
     def draw(self, u: Any) -> tuple[Any, Any]:
         """Uniform numbers [B] in (0, 1) → times t with probability ∝ 1/t, since the terms of small t are large, and the
@@ -88,18 +88,18 @@ class Bound:
     def prior(self, x0: Any) -> Any:
         """[B] L_T in bits/dim: how far x_T is from standard normal noise."""
         alpha, sigma = (float(part) for part in self.process.coefficients(np.array(self.process.last)))
-        x_T = Gaussian(alpha * x0, ops.full_like(x0, 2.0 * math.log(sigma)))
-        divergence = gaussian_kl(x_T, Gaussian(ops.zeros_like(x0), ops.zeros_like(x0)))
+        x_T = DiagonalGaussian(alpha * x0, ops.full_like(x0, 2.0 * math.log(sigma)))
+        divergence = gaussian_kl(x_T, DiagonalGaussian(ops.zeros_like(x0), ops.zeros_like(x0)))
         return ops.mean(divergence, axis=tuple(range(1, len(x0.shape)))) * _BITS
 
 
-def gaussian_kl(a: Gaussian, b: Gaussian) -> Any:
+def gaussian_kl(a: DiagonalGaussian, b: DiagonalGaussian) -> Any:
     """KL(a ‖ b) of every number, in nats."""
     apart = ops.square(a.mean - b.mean) * ops.exp(-b.log_variance)
     return 0.5 * (b.log_variance - a.log_variance - 1.0 + ops.exp(a.log_variance - b.log_variance) + apart)
 
 
-def log_likelihood_of_pixels(x0: Any, at: Gaussian) -> Any:
+def log_likelihood_of_pixels(x0: Any, at: DiagonalGaussian) -> Any:
     """log of the Gaussian's mass on each value's interval; the outer two are infinite (Eq. 13, Ho et al. 2020)."""
     inverse = ops.exp(-0.5 * at.log_variance)
     above = _normal_cdf((x0 + HALF_A_LEVEL - at.mean) * inverse)

@@ -66,7 +66,7 @@ class Pairs(NamedTuple):
         return pairs
 
 
-class Found(NamedTuple):
+class RunContent(NamedTuple):
     """The content of a run's folder; missing files give empty fields.
 
     Attributes:

@@ -5,7 +5,7 @@ The page is a pure function of the files of the run's folder and, until the run 
 
 from pathlib import Path
 
-from diffusion.report.data import Found, Progress
+from diffusion.report.data import Progress, RunContent
 from diffusion.report.sections import MOST_GRIDS, PARTS
 from files.writing import write_text
 from training.page import Page, sections
@@ -43,16 +43,16 @@ def write_page(folder: Path, path: Path, progress: Progress | None = None) -> No
     Raises:
         UserError: a file of the folder is damaged.
     """
-    write_text(path, page_of(Found.read(folder, progress)).html())
+    write_text(path, page_of(RunContent.read(folder, progress)).html())
 
 
-def page_of(run: Found) -> Page:
+def page_of(run: RunContent) -> Page:
     """The whole page."""
     name, reload = run.folder.resolve().name, run.progress.reload if run.progress else 0
     return Page(name, "a diffusion model", _lead(run), sections(PARTS, run), _STYLE, reload=reload)
 
 
-def _lead(run: Found) -> str:
+def _lead(run: RunContent) -> str:
     sizes = [f"{count:,} {split}" for split, count in run.sizes().items()]
     if not sizes:
         return "A diffusion model."

@@ -25,7 +25,7 @@ from diffusion.sampling.guidance import make_predict
 from diffusion.sampling.loop import to_pixels
 from diffusion.sampling.samplers import SAMPLERS as KNOWN
 from diffusion.sampling.samplers import make_levels, make_table
-from diffusion.sampling.table import Table
+from diffusion.sampling.table import SamplerTable
 from files.errors import UserError
 from training.evaluation import make_evaluator
 from training.feed import Batches, spec_of
@@ -40,7 +40,7 @@ _SHARE, _SECONDS = 0.05, 10.0  # time that all grids may take: a share of the tr
 Evaluate = Callable[[np.ndarray, float, np.ndarray], np.ndarray]
 
 
-class Planned(NamedTuple):
+class PlannedGrid(NamedTuple):
     """A grid to make.
 
     Attributes:
@@ -52,7 +52,7 @@ class Planned(NamedTuple):
 
     sampler: str
     at_most: int
-    table: Table
+    table: SamplerTable
     start: float
 
 
@@ -67,14 +67,14 @@ class _Batch(NamedTuple):
     mask: Any  # [N] float32
 
 
-def planned(config: SamplerConfig, generator: Generator) -> list[Planned]:
+def planned(config: SamplerConfig, generator: Generator) -> list[PlannedGrid]:
     """Every deterministic sampler with every number of evaluations, small numbers first; guidance by ``config``."""
     plans, process = [], generator.process
     for most in EVALUATIONS:
         for name in KNOWN:
             found = largest(config, name, most, process)
             if found is not None and not found.table.stochastic:
-                plans.append(Planned(name, most, found.table, process.start(found.levels)))
+                plans.append(PlannedGrid(name, most, found.table, process.start(found.levels)))
     return plans
 
 
@@ -83,7 +83,7 @@ class Chosen(NamedTuple):
 
     config: SamplerConfig
     levels: Levels
-    table: Table
+    table: SamplerTable
 
 
 def largest(config: SamplerConfig, name: str, most: int, process: Process) -> Chosen | None:
@@ -110,7 +110,7 @@ def largest(config: SamplerConfig, name: str, most: int, process: Process) -> Ch
     return None
 
 
-def run_table(table: Table, evaluate: Evaluate, x: np.ndarray) -> np.ndarray:
+def run_table(table: SamplerTable, evaluate: Evaluate, x: np.ndarray) -> np.ndarray:
     """``sampling.sample`` for a table without noise, row by row: x at the first time → the images [N, H, W, C]."""
     y, older = x, [np.zeros_like(x)] * max(1, table.memory - 1)
     for t, weights in zip(table.times, table.weights.astype(np.float32), strict=True):
@@ -149,7 +149,7 @@ def first_noise(request: ImageRequest, shape: tuple[int, ...]) -> np.ndarray:
     return ops.convert_to_numpy(drawn)
 
 
-def affordable(plans: Sequence[Planned], seconds: float, an_evaluation: float, allowed: float) -> list[int]:
+def affordable(plans: Sequence[PlannedGrid], seconds: float, an_evaluation: float, allowed: float) -> list[int]:
     """The numbers of evaluations, smallest first, whose grids together take no longer than allowed.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.report import plots
-from diffusion.report.data import NEAREST, SAMPLERS, SAMPLES, Found, Progress
+from diffusion.report.data import NEAREST, SAMPLERS, SAMPLES, Progress, RunContent
 from training import page
 from training.page import Column, Part, number
 
@@ -18,7 +18,7 @@ _MOST_ROWS = 200  # of a table
 _OF_GRID, _OF_SAMPLES, _OF_PAIR, _OF_SAMPLER, _OF_CURVES = 96_000, 400_000, 12_000, 40_000, 200_000
 
 
-def _figures(run: Found) -> list[str]:
+def _figures(run: RunContent) -> list[str]:
     if run.progress:
         return _so_far(run, run.progress)
     if not run.result:
@@ -48,7 +48,7 @@ def _figures(run: Found) -> list[str]:
     return [page.tiles(tiles), f"<p><small>{how}</small></p>"]
 
 
-def _so_far(run: Found, at: Progress) -> list[str]:
+def _so_far(run: RunContent, at: Progress) -> list[str]:
     """The progress of training, in figures."""
     train, validation = run.last("train"), run.last("validation")
     share = at.step / max(1, at.num_steps)
@@ -70,7 +70,7 @@ def _so_far(run: Found, at: Progress) -> list[str]:
     return [page.tiles(tiles), bar, said]
 
 
-def _film(run: Found) -> list[str]:
+def _film(run: RunContent) -> list[str]:
     """Grids over training: one is visible at a time, and the arrow keys move to the next."""
     grids = thinned(_grids(run.folder / SAMPLES), MOST_GRIDS)
     if not grids:
@@ -99,7 +99,7 @@ def thinned(grids: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Pat
     return [grids[k] for k in np.rint(np.linspace(0, len(grids) - 1, most)).astype(int)]
 
 
-def _samples(run: Found) -> list[str]:
+def _samples(run: RunContent) -> list[str]:
     if run.progress:
         return []
     classes = run.data.get("classes") or ()
@@ -108,7 +108,7 @@ def _samples(run: Found) -> list[str]:
     return [shown, _groups(run) if run.enlarge else columns]
 
 
-def _groups(run: Found) -> str:
+def _groups(run: RunContent) -> str:
     """Explains the columns of the grids of a model that enlarges; empty for other models."""
     if not run.enlarge:
         return ""
@@ -119,7 +119,7 @@ def _groups(run: Found) -> str:
     return f"<p><small>{how}</small></p>"
 
 
-def _curves(run: Found) -> list[str]:
+def _curves(run: RunContent) -> list[str]:
     if run.progress and not (run.folder / "curves.png").exists():
         return []
     alt = "Loss by step, of training and validation"
@@ -145,7 +145,7 @@ def _by_time(figures: Mapping[str, Any]) -> str:
     return page.folded("Mean squared error by time", page.table(columns, rows)) if rows else ""
 
 
-def _samplers(run: Found) -> list[str]:
+def _samplers(run: RunContent) -> list[str]:
     if run.progress:
         return []
     if not run.samplers:
@@ -165,7 +165,7 @@ def _samplers(run: Found) -> list[str]:
     return [f"<p>{how}</p>" if rows else "", page.table(columns, rows) if rows else "", *notes]
 
 
-def _cell(run: Found, grid: Mapping[str, Any]) -> str:
+def _cell(run: RunContent, grid: Mapping[str, Any]) -> str:
     alt = f"{grid['sampler']}, {grid['evaluations']} evaluations of the network"
     path = run.folder / SAMPLERS / Path(grid["file"]).name
     image = page.image(path, alt, _OF_SAMPLER) if path.exists() else page.note(f"{path.name} is not there")
@@ -173,7 +173,7 @@ def _cell(run: Found, grid: Mapping[str, Any]) -> str:
     return f"{image}<small>{few}{number(grid['seconds_per_image'], '.2g')} s an image</small>"
 
 
-def _nearest(run: Found) -> list[str]:
+def _nearest(run: RunContent) -> list[str]:
     if run.progress:
         return []
     if run.pairs is None:
@@ -198,7 +198,7 @@ def _nearest(run: Found) -> list[str]:
     return [f"<p>{how}</p>", f'<ul class="pairs">{"".join(items)}</ul>', page.facts(figures)]
 
 
-def _cost(run: Found) -> list[str]:
+def _cost(run: RunContent) -> list[str]:
     if not run.result:
         return []
     forms = {
@@ -226,7 +226,7 @@ def _named(key: str) -> str:
     }.get(key, key)  # fmt: skip
 
 
-def _settings(run: Found) -> list[str]:
+def _settings(run: RunContent) -> list[str]:
     sizes = run.sizes()
     counts = {split: run.data[split]["by_class"] for split in sizes if run.data[split]["by_class"] is not None}
     columns = [Column("class", "name", False), *(Column(split, split) for split in counts)]

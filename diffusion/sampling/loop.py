@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from diffusion.sampling.guidance import Predict, Prediction
-from diffusion.sampling.table import Table
+from diffusion.sampling.table import SamplerTable
 
 DrawNoise = Callable[[Any], Any]  # row → z [B, …]
 Constrain = Callable[[Any, Any], Any]  # (row, x [B, …]) → x
@@ -20,7 +20,7 @@ class Sampled(NamedTuple):
 
 
 def sample(
-    table: Table,
+    table: SamplerTable,
     predict: Predict,
     draw_noise: DrawNoise,
     x: Any,
@@ -69,7 +69,7 @@ def _with_frame(frames: list, x0: Any, row: Any, num_rows: int) -> list:
     return [ops.slice_update(frames[0], start, x0[None])]
 
 
-def _deviation(table: Table, prediction: Prediction, row: Any) -> Any:
+def _deviation(table: SamplerTable, prediction: Prediction, row: Any) -> Any:
     """Factor of the noise: 1 if the table has all of its deviation, else the learned deviation."""
     if table.log_variances is None:
         return 1.0

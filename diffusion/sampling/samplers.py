@@ -20,7 +20,7 @@ import numpy as np
 
 from diffusion.process.levels import Levels, posterior
 from diffusion.sampling.spacings import spaced_times
-from diffusion.sampling.table import M0, Table, X, Y
+from diffusion.sampling.table import M0, SamplerTable, X, Y
 from files.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from diffusion.process.process import Process
 
 
-def _table(times: np.ndarray, weights: np.ndarray, log_variances: np.ndarray | None = None) -> Table:
+def _table(times: np.ndarray, weights: np.ndarray, log_variances: np.ndarray | None = None) -> SamplerTable:
     assert np.isfinite(weights).all(), "a sampler's coefficients are not finite"
-    return Table(times, weights, log_variances)
+    return SamplerTable(times, weights, log_variances)
 
 
 def _zeros(rows: int, memory: int) -> np.ndarray:
     return np.zeros((rows, 2, 3 + memory))
 
 
-def ancestral(levels: Levels, variance: str = "large") -> Table:
+def ancestral(levels: Levels, variance: str = "large") -> SamplerTable:
     """Algorithm 2 (Ho et al. 2020) over any subset of times.
 
     ``variance`` is the reverse process's σ²: ``large`` is β, ``small`` is the posterior's β̃, and ``learned`` is a value
@@ -52,7 +52,7 @@ def ancestral(levels: Levels, variance: str = "large") -> Table:
     return _table(levels.times[:-1], weights, np.array(bounds) if variance == "learned" else None)
 
 
-def ddim(levels: Levels, eta: float = 0.0) -> Table:
+def ddim(levels: Levels, eta: float = 0.0) -> SamplerTable:
     """DDIM (Eq. 12 with the σ of Eq. 16, Song et al. 2021); η = 0 is deterministic, η = 1 ancestral with β̃.
 
     The levels may also rise, from the image to noise: with η = 0 this is the same path in the other direction.
@@ -69,7 +69,7 @@ def ddim(levels: Levels, eta: float = 0.0) -> Table:
 _NEARLY_PURE_NOISE = 100.0  # σ/α
 
 
-def heun(levels: Levels, raised: Levels | None = None, churn_noise: float = 1.0) -> Table:
+def heun(levels: Levels, raised: Levels | None = None, churn_noise: float = 1.0) -> SamplerTable:
     """Heun's method on dx̄/dσ̄ = ε with x̄ = x/α and σ̄ = σ/α (Algorithm 1, Karras et al. 2022): two evaluations a step.
 
     Two steps are DDIM's instead; the order is still 2. The last step ends at σ̄ = 0, where ε is not defined. If x_T is
@@ -121,7 +121,7 @@ def _churned(levels: Levels, config: "SamplerConfig", process: "Process") -> Lev
     return Levels.of(process, np.append(times if process.num_steps == np.inf else np.rint(times), 0))
 
 
-def dpm_solver_pp(levels: Levels, order: int = 2) -> Table:
+def dpm_solver_pp(levels: Levels, order: int = 2) -> SamplerTable:
     """DPM-Solver++, multistep, of order 2 or 3; the first steps and the last one have a lower order (Lu et al. 2022).
 
     Order 2 is Algorithm 2 (2M). Order 3 integrates the parabola through three predictions exactly. The authors' code
@@ -144,7 +144,7 @@ def dpm_solver_pp(levels: Levels, order: int = 2) -> Table:
     return _table(levels.times[:-1], weights)
 
 
-def unipc(levels: Levels, order: int = 3) -> Table:
+def unipc(levels: Levels, order: int = 3) -> SamplerTable:
     """UniPC (Zhao et al. 2023): a predictor of this order, a corrector of one order more, one evaluation a step.
 
     Predictor and corrector integrate the polynomial through the predictions of x_0 exactly. The paper's coefficients
@@ -227,7 +227,7 @@ class Sampler(NamedTuple):
         warnings: about choices that are allowed but rarely useful.
     """
 
-    table: Callable[["SamplerConfig", "Process", Levels], Table]
+    table: Callable[["SamplerConfig", "Process", Levels], SamplerTable]
     uses: tuple[str, ...] = ()
     spacing: str = ""
     warnings: Callable[["SamplerConfig", "Process"], list[str]] = lambda config, process: []
@@ -266,7 +266,7 @@ def make_levels(config: "SamplerConfig", process: "Process") -> Levels:
     return Levels.of(process, spaced_times(process, config.sampling_steps or int(process.num_steps), spacing))
 
 
-def make_table(config: "SamplerConfig", process: "Process", levels: Levels | None = None) -> Table:
+def make_table(config: "SamplerConfig", process: "Process", levels: Levels | None = None) -> SamplerTable:
     """The coefficients of a sampler for a process, at its own levels or at ``levels``.
 
     Raises:

@@ -12,7 +12,7 @@ X, Y, M0 = 0, 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class SamplerTable:
     """A sampler for one process and one choice of times.
 
     Attributes:

@@ -60,7 +60,7 @@ class Dialect(NamedTuple):
         return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.skip_space, strict=True, **options)
 
 
-class Line(NamedTuple):
+class CsvRow(NamedTuple):
     """A row of a CSV file; ``values`` is empty for a blank line."""
 
     first: int  # line of the file
@@ -114,7 +114,7 @@ class _Rows:
             self.number -= count
 
 
-def read_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[Line | Unreadable]:
+def read_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[CsvRow | Unreadable]:
     """Reads rows; after a row that cannot be split, it goes on after the line with the mistake."""
     rows = _Rows(lines, dialect)
     reader = dialect.reader(rows)
@@ -134,7 +134,7 @@ def read_rows(lines: Iterator[str], dialect: Dialect) -> Iterator[Line | Unreada
             continue
         if dialect.quoting == "backslash":
             values = [value.replace(_QUOTE, '"') for value in values]
-        yield Line(first, rows.number, values, rows.row if rows.number > first else ())
+        yield CsvRow(first, rows.number, values, rows.row if rows.number > first else ())
 
 
 def _complaint(rows: _Rows, opened: int, error: csv.Error) -> str:
@@ -216,7 +216,7 @@ def _sample(start: str, dialect: Dialect) -> list[list[str]]:
     """The first rows that can be split, without the last line, which may be incomplete."""
     lines = list(io.StringIO(start, newline=""))
     whole = lines[:-1] if len(lines) > 1 and len(start) >= BEGINNING else lines
-    rows = (row for row in read_rows(iter(whole), dialect) if isinstance(row, Line) and row.values)
+    rows = (row for row in read_rows(iter(whole), dialect) if isinstance(row, CsvRow) and row.values)
     return [row.values for row in itertools.islice(rows, _SAMPLE)]
 
 
@@ -235,7 +235,7 @@ def _find_quoting(path: Path, dialect: Dialect, form: Format) -> str:
     return min(found, key=lambda quoting: found[quoting])
 
 
-def _problems(rows: Iterator[Line | Unreadable]) -> int:
+def _problems(rows: Iterator[CsvRow | Unreadable]) -> int:
     """The number of rows that cannot be split, or have another number of columns than the first row."""
     width, problems = 0, 0
     for row in rows:
@@ -256,10 +256,10 @@ class SeveralLines:
         self._plain = dialect._replace(quoting="none")
         self._labels: set[str] = set()  # of rows of one line
         # A row, those of its lines that have the same number of columns, and its number of lines.
-        self._suspects: list[tuple[Line, list[list[str]], int]] = []
-        self._count, self._longest = 0, Line(0, 0, [])
+        self._suspects: list[tuple[CsvRow, list[list[str]], int]] = []
+        self._count, self._longest = 0, CsvRow(0, 0, [])
 
-    def see(self, row: Line) -> None:
+    def see(self, row: CsvRow) -> None:
         """Records a row."""
         if not row.lines:
             if self._label is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from files.errors import UserError
 from text_cls.data.format import SPLIT, some
-from text_cls.data.found_rows import Found, Reader, by_split, format_of, needed
+from text_cls.data.found_rows import FoundRows, Reader, by_split, format_of, needed
 from text_cls.data.published_data import ag_news, bbc_news, imdb, news_category
 from text_cls.data.readers import BadRows, Row, class_folders, read_csv, read_folder, read_json
 from text_cls.data.split_names import SPLIT_NAMES, simple, splits_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def _own_files(read: Callable) -> Reader:
     """A data set in the user's own files: one file, perhaps with a column of splits, and perhaps one for each split."""
 
-    def found(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+    def found(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
         path, form = needed(config.data_path, f"--dataset={config.dataset} needs --data_path"), format_of(config)
         result = by_split(list(read(path, form, bad)), config.split_field, str(path), bad)
         form = dataclasses.replace(form, split_field=SPLIT, keep=None)
@@ -53,7 +53,7 @@ def _check_one(rows: Iterable[Row] | None, split: str) -> None:
         raise UserError(f"--{split}_path is given, and the split column has {split!r} rows too: leave one of them out")
 
 
-def _with_test(found: Found, test: list[Row], config: "DataConfig", bad: BadRows) -> Found:
+def _with_test(found: FoundRows, test: list[Row], config: "DataConfig", bad: BadRows) -> FoundRows:
     """Adds a test file: scored if its rows have labels, otherwise only predicted."""
     if any(row.label is not None for row in test):
         _check_one(found.test, "test")
@@ -65,18 +65,18 @@ def _with_test(found: Found, test: list[Row], config: "DataConfig", bad: BadRows
     return found._replace(unlabeled=test)
 
 
-def _folder(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+def _folder(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
     """CLASS/*.txt, or train/CLASS/*.txt with test/CLASS/*.txt and validation/CLASS/*.txt."""
     path, form = needed(config.data_path, "--dataset=folder needs --data_path"), format_of(config)
     names = [folder.name for folder in class_folders(path)]
     if not any(_is_training(path / name) for name in names):
-        return Found(read_folder(path, bad, form))
+        return FoundRows(read_folder(path, bad, form))
     split_of = splits_of(names, str(path), "; or put the folders of all classes beside one another")
     twice = [split for split, count in Counter(split_of.values()).items() if count > 1]
     if twice:
         raise UserError(f"{path}: two folders of {twice[0]} rows: {', '.join(names)}; join them")
     rows = {split: read_folder(path / name, bad, form) for name, split in split_of.items()}
-    return Found(rows["train"], rows.get("test"), validation=rows.get("validation"))
+    return FoundRows(rows["train"], rows.get("test"), validation=rows.get("validation"))
 
 
 def _is_training(folder: Path) -> bool:
@@ -109,7 +109,7 @@ DATASETS: dict[str, DataSet] = {
 }
 
 
-def find_rows(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+def find_rows(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
     """The rows of a configuration's data set.
 
     Args:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from text_cls.config import DataConfig
 
 
-class Found(NamedTuple):
+class FoundRows(NamedTuple):
     """The rows in a data set's files. ``classes`` is empty if the training labels decide which classes there are."""
 
     train: Iterable[Row]
@@ -27,7 +27,7 @@ class Found(NamedTuple):
     validation: Iterable[Row] | None = None  # None: a share of the training rows
 
 
-Reader = Callable[["DataConfig", BadRows, Path], Found]  # the path is the cache of downloads
+Reader = Callable[["DataConfig", BadRows, Path], FoundRows]  # the path is the cache of downloads
 
 
 def keep_of(config: "DataConfig") -> Keep | None:
@@ -61,15 +61,15 @@ def needed(path: Path | None, message: str) -> Path:
     return path
 
 
-def by_split(rows: list[Row], column: str, where: str, bad: BadRows) -> Found:
+def by_split(rows: list[Row], column: str, where: str, bad: BadRows) -> FoundRows:
     """Rows by the split that ``column`` names; if no row names a split, all are training rows."""
     names = [row.split for row in rows]
     if not any(names):
-        return Found(rows)
+        return FoundRows(rows)
     remedy = f"; fix the column {column!r}, or set --split_field= if it is about something else"
     split_of = splits_of(set(names), where, remedy)
     bad.others.append(f"{where}: {described(names, split_of)}")
     parts: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     for row in rows:
         parts[split_of[row.split]].append(row)
-    return Found(parts["train"], parts["test"] or None, validation=parts["validation"] or None)
+    return FoundRows(parts["train"], parts["test"] or None, validation=parts["validation"] or None)

@@ -11,12 +11,12 @@ import numpy as np
 
 from files.documents import shown
 from text_cls.data.format import some
-from text_cls.data.found_rows import Found
+from text_cls.data.found_rows import FoundRows
 from text_cls.data.labels import RARE, Rare, count_labels, in_order, lookalikes, rename
 from text_cls.data.readers import BadRows, Row
 
 
-class Numbered(NamedTuple):
+class NumberedRows(NamedTuple):
     """Rows with their labels, [N] int32 or [N, K] uint8 of 0 and 1; None for rows without labels."""
 
     rows: list[Row]
@@ -31,7 +31,7 @@ class Numbering:
         notes: for readers of the result; complete once every split is numbered.
     """
 
-    def __init__(self, train: Sequence[Row], found: Found, rare: Rare, multi_label: bool, bad: BadRows) -> None:
+    def __init__(self, train: Sequence[Row], found: FoundRows, rare: Rare, multi_label: bool, bad: BadRows) -> None:
         """Finds the classes: those of the data set, or otherwise those of the training rows.
 
         Args:
@@ -52,7 +52,7 @@ class Numbering:
         self._left_out: Counter[str] = Counter()
         self._merged: Counter[str] = Counter()
 
-    def number(self, rows: Iterable[Row]) -> Numbered:
+    def number(self, rows: Iterable[Row]) -> NumberedRows:
         """Numbers the rows of any split; ``bad`` is called for rows without a known label."""
         kept, numbers = [], []
         for row in rows:
@@ -61,11 +61,11 @@ class Numbering:
                 kept.append(row)
                 numbers.append(found)
         if not self._multi_label:
-            return Numbered(kept, np.array([places[0] for places in numbers], np.int32))
+            return NumberedRows(kept, np.array([places[0] for places in numbers], np.int32))
         labels = np.zeros((len(kept), len(self.classes)), np.uint8)
         for number, places in enumerate(numbers):
             labels[number, places] = 1
-        return Numbered(kept, labels)
+        return NumberedRows(kept, labels)
 
     def _numbers(self, row: Row) -> list[int] | None:
         """The numbers of the row's classes; None if the row is left out."""

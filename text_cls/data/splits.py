@@ -18,7 +18,7 @@ from text_cls.data.datasets import find_rows
 from text_cls.data.format import some
 from text_cls.data.found_rows import keep_of
 from text_cls.data.labels import Rare
-from text_cls.data.numbering import Numbered, Numbering
+from text_cls.data.numbering import NumberedRows, Numbering
 from text_cls.data.readers import BadRows
 from text_cls.data.splitting import check_counts, drawn, stratified
 
@@ -132,7 +132,7 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
     validation, test = (
         None if rows is None else _texts(numbering.number(rows)) for rows in (found.validation, found.test)
     )
-    unlabeled = _texts(Numbered(list(found.unlabeled), None)) if found.unlabeled is not None else None
+    unlabeled = _texts(NumberedRows(list(found.unlabeled), None)) if found.unlabeled is not None else None
     if test is None:
         labelled, test = _split(labelled, config.test_share, seed, classes, "test")
     if validation is None:
@@ -221,7 +221,7 @@ def draw_rows(texts: Texts, count: int, balanced: bool, seed: int, name: str) ->
     return texts.take(rows)
 
 
-def _texts(numbered: Numbered) -> Texts:
+def _texts(numbered: NumberedRows) -> Texts:
     rows = numbered.rows
     return Texts([r.fields for r in rows], numbered.labels, [r.id for r in rows], [r.where for r in rows])
 

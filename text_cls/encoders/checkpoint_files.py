@@ -21,7 +21,7 @@ _OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "adapter_model.saf
 _CONFIGS = ("config.json", "bert_config.json")
 
 
-class Weights(NamedTuple):
+class WeightFiles(NamedTuple):
     """The files of a checkpoint's weights.
 
     Attributes:
@@ -66,7 +66,7 @@ class Weights(NamedTuple):
 _SAME = "take all files from the same checkpoint"
 
 
-def find_weights(path: Path) -> Weights:
+def find_weights(path: Path) -> WeightFiles:
     """The weights for a path that a user gives, of a folder or a file.
 
     If the path is a link, and the checkpoint's other files are next to the link, they are used: in the cache of a hub
@@ -84,7 +84,7 @@ def find_weights(path: Path) -> Weights:
     return _file(path)
 
 
-def _file(path: Path) -> Weights:
+def _file(path: Path) -> WeightFiles:
     if path.name.endswith(_INDEX):
         return _indexed(path)
     if path.suffix == ".index":
@@ -96,10 +96,10 @@ def _file(path: Path) -> Weights:
     return _single(path)
 
 
-def _single(path: Path, tf1: bool = False) -> Weights:
+def _single(path: Path, tf1: bool = False) -> WeightFiles:
     beside = any((path.parent / name).exists() for name in _CONFIGS)
     folder = path.parent if beside else path.resolve().parent
-    return Weights(path, folder, (path,), tf1=tf1)
+    return WeightFiles(path, folder, (path,), tf1=tf1)
 
 
 def _inner(folder: Path) -> Path:
@@ -117,7 +117,7 @@ def _inner(folder: Path) -> Path:
     return folder
 
 
-def _in_folder(folder: Path) -> Weights:
+def _in_folder(folder: Path) -> WeightFiles:
     for name in _WHOLE:
         if (folder / name).exists():
             return _file(folder / name)
@@ -140,7 +140,7 @@ def _group(file: Path) -> str:
     return file.name if shard is None else f"{shard[1]} of {shard[3]}{shard[4]}"
 
 
-def _all_shards(path: Path, shard: re.Match[str]) -> Weights:
+def _all_shards(path: Path, shard: re.Match[str]) -> WeightFiles:
     """All shards of a model without an index; their names have their number."""
     count = int(shard[3])
     names = (f"{shard[1]}-{number:05}-of-{shard[3]}{shard[4]}" for number in range(1, count + 1))
@@ -151,10 +151,10 @@ def _all_shards(path: Path, shard: re.Match[str]) -> Weights:
         shards.append(file)
     if path not in shards:
         raise UserError(f"{path}: a shard of that number does not exist among {count:,}")
-    return Weights(path, path.parent, tuple(shards))
+    return WeightFiles(path, path.parent, tuple(shards))
 
 
-def _indexed(path: Path) -> Weights:
+def _indexed(path: Path) -> WeightFiles:
     weight_map = read_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path}: weight_map is {shown(weight_map)}; an object of tensors and their files is needed")
@@ -166,7 +166,7 @@ def _indexed(path: Path) -> Weights:
     names = sorted(set(weight_map.values()))
     for name in names:
         check_regular(path.with_name(name), missing=f"no such file; {path.name} names it among {len(names):,}")
-    return Weights(path, path.parent, tuple(path.with_name(name) for name in names), weight_map)
+    return WeightFiles(path, path.parent, tuple(path.with_name(name) for name in names), weight_map)
 
 
 def _is_name(file: str) -> bool:

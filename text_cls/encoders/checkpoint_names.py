@@ -29,14 +29,14 @@ _IGNORED = re.compile(
 )
 
 
-class Named(NamedTuple):
+class NamedTensors(NamedTuple):
     """The tensors of a checkpoint: ``encoder`` by BERT's names, ``rest`` those outside the encoder."""
 
     encoder: Tensors
     rest: Tensors
 
 
-def named(path: Path, found: Tensors, family: str = "bert") -> Named:
+def named(path: Path, found: Tensors, family: str = "bert") -> NamedTensors:
     """Tensors by the names of their family → by BERT's names.
 
     Raises:
@@ -64,7 +64,7 @@ def named(path: Path, found: Tensors, family: str = "bert") -> Named:
         if short in (encoder if inside else rest):
             raise UserError(f"{path}: two tensors are called {shown(short)}, one of them {shown(name)}")
         (encoder if inside else rest)[short] = array
-    return Named(encoder, rest)
+    return NamedTensors(encoder, rest)
 
 
 def _prefix(path: Path, tensors: Tensors, family: str) -> str:

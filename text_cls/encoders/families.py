@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 Names = tuple[tuple[str, str], ...]
 
 
-class Form(NamedTuple):
+class ClassifierForm(NamedTuple):
     """A whole classifier of the family: a dense layer on [CLS], and then a second dense layer, the classifier.
 
     Attributes:
@@ -59,7 +59,7 @@ class Family(NamedTuple):
         wordpiece: whether the tokeniser is BERT's; otherwise it is described by ``tokenizer.json``.
     """
 
-    form: Form
+    form: ClassifierForm
     fields: dict[str, tuple[str, Any]]
     prefix: str
     tokeniser: str = "PreTrainedTokenizerFast"
@@ -128,7 +128,7 @@ PARTS = {
 def _roberta(name: str) -> Family:
     """BERT's layers, with late positions and another head."""
     return Family(
-        Form(f"{name}ForSequenceClassification", "pooler", "classifier.dense", "classifier.out_proj"),
+        ClassifierForm(f"{name}ForSequenceClassification", "pooler", "classifier.dense", "classifier.out_proj"),
         _SIZES | _SEGMENTS | {"pad_id": ("pad_token_id", 1)},
         "roberta.",
         late_positions=True,
@@ -140,11 +140,12 @@ def _roberta(name: str) -> Family:
 # Martin et al. 2020; Clark et al. 2020; Lan et al. 2020; Song et al. 2020.
 FAMILIES = {
     "bert": Family(
-        Form("BertForSequenceClassification", "pooler", "pooler.dense"), _SIZES | _SEGMENTS, "bert.", "BertTokenizer"
+        ClassifierForm("BertForSequenceClassification", "pooler", "pooler.dense"),
+        _SIZES | _SEGMENTS, "bert.", "BertTokenizer",
     ),
     "distilbert": Family(
-        Form("DistilBertForSequenceClassification", "pre_classifier", "pre_classifier", dropout="seq_classif_dropout",
-             default=0.2),
+        ClassifierForm("DistilBertForSequenceClassification", "pre_classifier", "pre_classifier",
+                       dropout="seq_classif_dropout", default=0.2),
         _DISTILBERT,
         "distilbert.",
         "DistilBertTokenizer",
@@ -159,13 +160,13 @@ FAMILIES = {
     "xlm-roberta": _roberta("XLMRoberta"),
     "camembert": _roberta("Camembert"),
     "electra": Family(
-        Form("ElectraForSequenceClassification", "dense_gelu", "classifier.dense", "classifier.out_proj"),
+        ClassifierForm("ElectraForSequenceClassification", "dense_gelu", "classifier.dense", "classifier.out_proj"),
         _SIZES | _SEGMENTS | _NARROW,
         "electra.",
         "ElectraTokenizer",
     ),
     "albert": Family(
-        Form("AlbertForSequenceClassification", "pooler", "pooler.dense", dropout="classifier_dropout_prob",
+        ClassifierForm("AlbertForSequenceClassification", "pooler", "pooler.dense", dropout="classifier_dropout_prob",
              default=0.1),
         _SIZES | _SEGMENTS | _NARROW | _ALBERT_DEFAULTS | {"pad_id": ("pad_token_id", 0)},
         "albert.",
@@ -184,7 +185,7 @@ FAMILIES = {
         wordpiece=False,
     ),
     "mpnet": Family(
-        Form("MPNetForSequenceClassification", "pooler", "classifier.dense", "classifier.out_proj",
+        ClassifierForm("MPNetForSequenceClassification", "pooler", "classifier.dense", "classifier.out_proj",
              "hidden_dropout_prob"),
         _SIZES,
         "mpnet.",

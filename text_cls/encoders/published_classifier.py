@@ -17,7 +17,7 @@ from files.errors import UserError
 from text_cls.config import DataConfig
 from text_cls.encoders.checkpoints import Checkpoint, load_encoder, read_checkpoint
 from text_cls.encoders.config import BertClassifierConfig
-from text_cls.encoders.families import FAMILIES, Form
+from text_cls.encoders.families import FAMILIES, ClassifierForm
 from text_cls.evaluation.calibration import is_temperature
 from text_cls.evaluation.several_labels import UNFITTED
 from text_cls.tokens.length_config import TRUNCATIONS
@@ -44,7 +44,7 @@ class Head(NamedTuple):
         temperature: divides the logits; 1 except in our own exports.
     """
 
-    form: Form
+    form: ClassifierForm
     classes: tuple[str, ...]
     multi_label: bool
     thresholds: np.ndarray | None
@@ -206,7 +206,7 @@ def load_head(head: Head, model: keras.Model, classes: Sequence[str]) -> None:
     model.get_layer("head").set_weights([kernel[:, order], bias[order]])
 
 
-class Published(NamedTuple):
+class PublishedClassifier(NamedTuple):
     """A published classifier that has been read."""
 
     checkpoint: Checkpoint
@@ -229,7 +229,7 @@ class Published(NamedTuple):
         load_head(self.head, model, self.head.classes)
 
 
-def read_published(folder: Path, join_fields: str = "") -> Published:
+def read_published(folder: Path, join_fields: str = "") -> PublishedClassifier:
     """Reads a published classifier; ``join_fields`` is used if the folder does not set it.
 
     Raises:
@@ -257,4 +257,4 @@ def read_published(folder: Path, join_fields: str = "") -> Published:
             raise UserError(f"{checkpoint.folder / CONFIG}: {name} is {shown(value)}; known are {', '.join(known)}")
     if join == "pair" and truncate != "head":
         raise UserError(f"{path}: pairs of texts are cut at their ends, and truncation_side is {side}; give one text")
-    return Published(checkpoint, read_head(checkpoint), most, truncate, join)
+    return PublishedClassifier(checkpoint, read_head(checkpoint), most, truncate, join)

@@ -107,7 +107,7 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.where(below > 0, above / np.maximum(below, 1), 0.0)
 
 
-class Cells(NamedTuple):
+class ConfusionCells(NamedTuple):
     """The cells of a confusion matrix that are not 0."""
 
     true: np.ndarray
@@ -126,13 +126,13 @@ def _confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> l
     return matrix.tolist()
 
 
-def confusion_cells(counts: Sequence[Sequence[int]], num_classes: int) -> Cells:
+def confusion_cells(counts: Sequence[Sequence[int]], num_classes: int) -> ConfusionCells:
     """``confusion`` of a report, in either form → the cells that are not 0."""
     if num_classes > MOST_DENSE:
-        return Cells(*np.array(counts, np.int64).reshape(-1, 3).T)
+        return ConfusionCells(*np.array(counts, np.int64).reshape(-1, 3).T)
     matrix = np.array(counts, np.int64)
     true, predicted = np.nonzero(matrix)
-    return Cells(true, predicted, matrix[true, predicted])
+    return ConfusionCells(true, predicted, matrix[true, predicted])
 
 
 def flat(figures: dict[str, Any]) -> dict[str, float]:

@@ -22,7 +22,7 @@ _DIGITS = 8  # larger numbers are no characters
 
 
 @functools.cache
-def _characters() -> tables.Table:
+def _characters() -> tables.CharacterTable:
     """For each number, the difference to the character of its entity; ``_NOTHING`` if it has none."""
     found = np.zeros(tables.CODES, np.int32)
     for code in (*range(0xA0), *range(0xD800, 0xE000), *range(0xFDD0, 0xFDF0), *_last_two()):

@@ -15,7 +15,7 @@ from text_cls.graph import tables
 from text_cls.graph.tables import Expansion
 from text_cls.graph.unicode import (
     APART,
-    Points,
+    CodePoints,
     by_row,
     decode,
     decomposed,
@@ -65,7 +65,7 @@ class Pieces(tf.Module):
         read = encode(self._normal(texts, self.fold_only), tf.size(texts))
         return self.folded.apart(read, self._words)
 
-    def _normal(self, texts: Any, fold: Expansion) -> Points:
+    def _normal(self, texts: Any, fold: Expansion) -> CodePoints:
         points = expanded(decode(texts), self.clean)
         if self.strip_accents:
             points = decomposed(points)

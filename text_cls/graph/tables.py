@@ -19,7 +19,7 @@ _BLOCK = 256  # characters; equal blocks of a table, which are most, are kept on
 _SURROGATES = range(0xD800, 0xE000)  # no text in UTF-8 contains one
 
 
-class Table(NamedTuple):
+class CharacterTable(NamedTuple):
     """A number for every character: ``values[256 * blocks[code // 256] + code % 256]``."""
 
     blocks: np.ndarray  # [4352] int32
@@ -35,18 +35,18 @@ class Expansion(NamedTuple):
         codes: the characters of all replacements, concatenated.
     """
 
-    place: Table
+    place: CharacterTable
     starts: np.ndarray
     counts: np.ndarray
     codes: np.ndarray
 
 
-def table(values: np.ndarray) -> Table:
+def table(values: np.ndarray) -> CharacterTable:
     """A table of ``CODES`` numbers."""
     known: dict[bytes, int] = {}
     parts = values.astype(np.int32).reshape(-1, _BLOCK)
     blocks = np.array([known.setdefault(part.tobytes(), len(known)) for part in parts], np.int32)
-    return Table(blocks, np.frombuffer(b"".join(known), np.int32))
+    return CharacterTable(blocks, np.frombuffer(b"".join(known), np.int32))
 
 
 def expansion(rule: Callable[[str], str]) -> Expansion:
@@ -89,7 +89,7 @@ def members(pattern: "str | re.Pattern[str]") -> np.ndarray:
 
 
 @functools.cache
-def table_of(pattern: str) -> Table:
+def table_of(pattern: str) -> CharacterTable:
     """1 for the characters that a pattern of ``regex`` matches, 0 for the others."""
     return table(members(pattern))
 
@@ -107,7 +107,7 @@ def decomposition() -> Expansion:
 
 
 @functools.cache
-def combining_classes() -> Table:
+def combining_classes() -> CharacterTable:
     """The canonical combining class of every character."""
     return table(np.array([unicodedata.combining(chr(code)) for code in range(CODES)], np.int32))
 
@@ -122,7 +122,7 @@ class Compositions(NamedTuple):
 
     pairs: np.ndarray
     whole: np.ndarray
-    active: Table
+    active: CharacterTable
 
 
 @functools.cache
@@ -162,6 +162,6 @@ def case_folding() -> Expansion:
 
 
 @functools.cache
-def spaces() -> Table:
+def spaces() -> CharacterTable:
     """1 for the characters at which ``str.split`` splits."""
     return table(np.array([chr(code).isspace() for code in range(CODES)], np.int32))

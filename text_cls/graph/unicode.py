@@ -9,26 +9,26 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from text_cls.graph import tables
-from text_cls.graph.tables import Expansion, Table
+from text_cls.graph.tables import CharacterTable, Expansion
 
 REPLACEMENT = 0xFFFD
 APART = b"\xff"  # a separator: no text in UTF-8 contains it
 _MANY_MARKS = 30  # as in ``words._TOO_MANY_MARKS``
 
 
-class Points(NamedTuple):
+class CodePoints(NamedTuple):
     """Code points of some texts, concatenated."""
 
     codes: Any  # [n] int32
     rows: Any  # [n] int64, number of the text of each, in ascending order
 
 
-def decode(texts: Any) -> Points:
+def decode(texts: Any) -> CodePoints:
     """[R] strings → their code points; bytes that are not UTF-8 become U+FFFD."""
     ragged = tf.strings.unicode_decode(
         texts, "UTF-8", errors="replace", replacement_char=REPLACEMENT, replace_control_characters=False
     )
-    return Points(ragged.values, ragged.value_rowids())
+    return CodePoints(ragged.values, ragged.value_rowids())
 
 
 def as_utf8(texts: Any) -> Any:
@@ -38,7 +38,7 @@ def as_utf8(texts: Any) -> Any:
     )
 
 
-def encode(points: Points, count: Any) -> Any:
+def encode(points: CodePoints, count: Any) -> Any:
     """Code points → ``count`` strings."""
     return tf.strings.unicode_encode(by_row(points.codes, points.rows, count), "UTF-8")
 
@@ -48,18 +48,18 @@ def by_row(values: Any, rows: Any, count: Any) -> Any:
     return tf.RaggedTensor.from_value_rowids(values, rows, tf.cast(count, tf.int64), validate=False)
 
 
-def look_up(table: Table, codes: Any) -> Any:
+def look_up(table: CharacterTable, codes: Any) -> Any:
     """[n] int32: each character's number in the table."""
     block = tf.gather(table.blocks, codes // 256)
     return tf.gather(table.values, block * 256 + codes % 256)
 
 
-def kept(points: Points, mask: Any) -> Points:
+def kept(points: CodePoints, mask: Any) -> CodePoints:
     """The characters for which ``mask`` is true."""
-    return Points(tf.boolean_mask(points.codes, mask), tf.boolean_mask(points.rows, mask))
+    return CodePoints(tf.boolean_mask(points.codes, mask), tf.boolean_mask(points.rows, mask))
 
 
-def expanded(points: Points, rule: Expansion) -> Points:
+def expanded(points: CodePoints, rule: Expansion) -> CodePoints:
     """Replaces every character by the rule."""
     place = look_up(rule.place, points.codes)
     counts = tf.gather(rule.counts, place)
@@ -67,7 +67,7 @@ def expanded(points: Points, rule: Expansion) -> Points:
     within = tf.range(tf.size(source)) - tf.gather(tf.cumsum(counts, exclusive=True), source)
     place = tf.gather(place, source)
     new = tf.gather(rule.codes, tf.gather(rule.starts, place) + within)
-    return Points(tf.where(place > 0, new, tf.gather(points.codes, source)), tf.gather(points.rows, source))
+    return CodePoints(tf.where(place > 0, new, tf.gather(points.codes, source)), tf.gather(points.rows, source))
 
 
 def shifted(values: Any, by: int, rows: Any, outside: int = 0) -> Any:
@@ -88,13 +88,13 @@ def last_place(mask: Any, rows: Any) -> Any:
     return tf.where(tf.logical_and(place >= 0, same), place, -1)
 
 
-def without_many_marks(points: Points, mark: Table) -> Points:
+def without_many_marks(points: CodePoints, mark: CharacterTable) -> CodePoints:
     """Keeps at most 30 of the marks in a sequence of marks."""
     is_mark = look_up(mark, points.codes) > 0
-    return Points(*tf.cond(tf.reduce_any(is_mark), lambda: _few_marks(points, is_mark), lambda: tuple(points)))
+    return CodePoints(*tf.cond(tf.reduce_any(is_mark), lambda: _few_marks(points, is_mark), lambda: tuple(points)))
 
 
-def _few_marks(points: Points, is_mark: Any) -> tuple[Any, Any]:
+def _few_marks(points: CodePoints, is_mark: Any) -> tuple[Any, Any]:
     size = tf.size(points.codes)
     first = tf.not_equal(shifted(points.rows + 1, -1, points.rows), points.rows + 1)  # of a text
     before = last_place(tf.logical_or(tf.logical_not(is_mark), first), points.rows)
@@ -103,15 +103,15 @@ def _few_marks(points: Points, is_mark: Any) -> tuple[Any, Any]:
     return tuple(kept(points, tf.logical_or(tf.logical_not(is_mark), run <= _MANY_MARKS)))
 
 
-def decomposed(points: Points) -> Points:
+def decomposed(points: CodePoints) -> CodePoints:
     """NFD."""
     points = expanded(points, tables.decomposition())
     order = look_up(tables.combining_classes(), points.codes)
     wrong = tf.logical_and(order > 0, shifted(order, -1, points.rows) > order)
-    return Points(*tf.cond(tf.reduce_any(wrong), lambda: _in_order(points, order), lambda: tuple(points)))
+    return CodePoints(*tf.cond(tf.reduce_any(wrong), lambda: _in_order(points, order), lambda: tuple(points)))
 
 
-def _in_order(points: Points, order: Any) -> tuple[Any, Any]:
+def _in_order(points: CodePoints, order: Any) -> tuple[Any, Any]:
     """Sorts the marks of each letter by their combining classes."""
     first = tf.not_equal(shifted(points.rows + 1, -1, points.rows), points.rows + 1)
     letter = tf.cumsum(tf.cast(tf.logical_or(tf.equal(order, 0), first), tf.int64))
@@ -128,17 +128,17 @@ class Composer(tf.Module):
         self.active = found.active
         pairs = tf.lookup.KeyValueTensorInitializer(found.pairs, found.whole, tf.int64, tf.int64)
         self.pairs = tf.lookup.StaticHashTable(pairs, -1)
-        spec = Points(tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64))
+        spec = CodePoints(tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64))
         self._compose = tf.function(self._compose_all, autograph=False, input_signature=spec)  # traced once
 
-    def __call__(self, points: Points) -> Points:
+    def __call__(self, points: CodePoints) -> CodePoints:
         """Texts in NFC; texts of simple characters are returned unchanged."""
         needed = tf.reduce_any(look_up(self.active, points.codes) > 0)
-        return Points(*tf.cond(needed, lambda: self._compose(*points), lambda: tuple(points)))
+        return CodePoints(*tf.cond(needed, lambda: self._compose(*points), lambda: tuple(points)))
 
     def _compose_all(self, codes: Any, rows: Any) -> tuple[Any, Any]:
         """Composes one mark of every letter at a time, from the left (UAX 15, D117)."""
-        points = decomposed(Points(codes, rows))
+        points = decomposed(CodePoints(codes, rows))
         order = look_up(tables.combining_classes(), points.codes)
         passed = tf.zeros_like(points.codes, tf.bool)
         shapes = [tf.TensorShape([None])] * 4

@@ -18,8 +18,8 @@ import tensorflow as tf
 from text_cls.config import CleaningConfig
 from text_cls.graph import tables
 from text_cls.graph.unicode import (
+    CodePoints,
     Composer,
-    Points,
     by_row,
     decode,
     encode,
@@ -92,7 +92,7 @@ def _kinds(runs: bool = False) -> np.ndarray:
 
 
 @functools.cache
-def _about(runs: bool) -> tables.Table:
+def _about(runs: bool) -> tables.CharacterTable:
     """The kind of every character, with higher bits for its effect on its neighbours."""
     found = _kinds(runs).copy()
     for bit, pattern in (
@@ -129,7 +129,7 @@ class Cutter(tf.Module):
         """[W] words → their form in the table of stop words; as ``words.fold``."""
         return encode(self.composed(decode(found), True), tf.size(found))
 
-    def composed(self, points: Points, lower_case: bool) -> Points:
+    def composed(self, points: CodePoints, lower_case: bool) -> CodePoints:
         """As ``words._composed``."""
         points = kept(points, tf.equal(look_up(self.vanishing, points.codes), 0))
         points = self.composer(without_many_marks(points, self.mark))
@@ -137,7 +137,7 @@ class Cutter(tf.Module):
             points = self.composer(expanded(points, tables.case_folding()))
         return points._replace(codes=tf.where(tf.equal(points.codes, ord("’")), ord("'"), points.codes))
 
-    def _words(self, points: Points, count: Any) -> Split:
+    def _words(self, points: CodePoints, count: Any) -> Split:
         kinds, attached = self._in_context(points)
         letters = encode(points._replace(codes=_FIRST + 2 * kinds + tf.cast(attached, tf.int32)), count)
         cut = decode(tf.strings.regex_replace(letters, self.pattern, r"<\1>\2")).codes
@@ -152,7 +152,7 @@ class Cutter(tf.Module):
         found = tf.strings.unicode_encode(by_row(inner.codes, number, total), "UTF-8")
         return Split(found, tf.boolean_mask(inner.rows, first))
 
-    def _in_context(self, points: Points) -> tuple[Any, Any]:
+    def _in_context(self, points: CodePoints) -> tuple[Any, Any]:
         """[n] the kinds of characters in their context, and whether \\X continues before them."""
         codes, rows = points
         keycap, rest = _keycaps(points)
@@ -182,7 +182,7 @@ def _is_any(codes: Any, characters: str) -> Any:
     return found
 
 
-def _keycaps(points: Points) -> tuple[Any, Any]:
+def _keycaps(points: CodePoints) -> tuple[Any, Any]:
     """[n] whether a keycap begins here, and whether this is its rest; as ``words._KEYCAP``."""
     codes, rows = points
     digit = (codes >= ord("0")) & (codes <= ord("9")) | _is_any(codes, "#*")
@@ -201,7 +201,7 @@ class _Clusters:
     """Where a grapheme cluster continues, by the rules of UAX 29 named below; Hangul and flags are not needed."""
 
     def __init__(self) -> None:
-        def of(name: str) -> tables.Table:
+        def of(name: str) -> tables.CharacterTable:
             return tables.table_of(rf"\p{{{name}}}")
 
         self.extend, self.joiner, self.spacing = (of(f"GCB={name}") for name in ("Extend", "ZWJ", "SpacingMark"))
@@ -212,11 +212,11 @@ class _Clusters:
         if self.links:
             self.consonant, self.linker, self.indic = (of(f"InCB={name}") for name in ("Consonant", "Linker", "Extend"))
 
-    def __call__(self, points: Points, apart: Any) -> Any:
+    def __call__(self, points: CodePoints, apart: Any) -> Any:
         """[n] whether a cluster continues; characters in ``apart`` count as if they had spaces around them."""
         codes, rows = points
 
-        def has(table: tables.Table) -> Any:
+        def has(table: tables.CharacterTable) -> Any:
             return (look_up(table, codes) > 0) & ~apart
 
         def before(mask: Any) -> Any:

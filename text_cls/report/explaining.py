@@ -18,7 +18,7 @@ from text_cls.answers import Explanation
 from text_cls.batches import bucket_lengths
 from text_cls.data.splits import joined_fields
 from text_cls.report.explained_words import CUT, Words, words_of
-from text_cls.report.integrated_gradients import Line, Slope, integrated, is_small, make_slopes
+from text_cls.report.integrated_gradients import IntegralPath, Slope, integrated, is_small, make_slopes
 from text_cls.tokens.encoding import Encoded
 from text_cls.tokens.preprocess import Corpus, Fields
 from text_cls.tokens.tokenisers import PieceTokeniser, Tokeniser
@@ -70,7 +70,7 @@ def is_exact(explanation: Explanation) -> bool:
     return is_small(explanation.gap, explanation.logit - explanation.baseline)
 
 
-def _lines(encoded: Encoded, labels: Sequence[int], tokeniser: Tokeniser) -> list[Line]:
+def _lines(encoded: Encoded, labels: Sequence[int], tokeniser: Tokeniser) -> list[IntegralPath]:
     mask, stay = MASK_ID, (PAD_ID, CLS_ID, SEP_ID)
     if isinstance(tokeniser, PieceTokeniser):
         cutter = tokeniser.cutter
@@ -80,7 +80,7 @@ def _lines(encoded: Encoded, labels: Sequence[int], tokeniser: Tokeniser) -> lis
     baseline = np.where(np.isin(piece, stay), encoded.ids, encoded.ids - piece + mask).astype(np.int32)
     ends, classes = encoded.offsets, np.repeat(labels, encoded.num_windows)
     return [
-        Line(encoded.ids[start:stop], baseline[start:stop], int(label))
+        IntegralPath(encoded.ids[start:stop], baseline[start:stop], int(label))
         for start, stop, label in zip(ends[:-1], ends[1:], classes, strict=True)
     ]
 

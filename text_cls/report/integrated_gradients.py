@@ -29,7 +29,7 @@ POINTS = (14, 32, 64, 128, 256)  # of the integral; 14 points and both ends of t
 SHARE, LEAST = 0.01, 1e-3  # a gap is small up to this share of the difference, or up to this value
 
 
-class Points(NamedTuple):
+class PathPoints(NamedTuple):
     """Points of lines from baselines to texts; see ``text_cls.batches.Batch`` for ``row`` and ``mask``."""
 
     tokens: Any  # [B, T] int32, 0 where padded
@@ -40,7 +40,7 @@ class Points(NamedTuple):
     mask: Any  # [B] float32
 
 
-class Line(NamedTuple):
+class IntegralPath(NamedTuple):
     """The path of one integral: one window of a text, its baseline, and one class."""
 
     tokens: np.ndarray  # [T] int32
@@ -94,11 +94,11 @@ def _halves(model: keras.Model) -> tuple[keras.Model, Callable[[Any, Any], Any]]
     return below, above
 
 
-def make_slopes(model: keras.Model) -> Callable[[Points], dict[str, Any]]:
+def make_slopes(model: keras.Model) -> Callable[[PathPoints], dict[str, Any]]:
     """Points → ``slope`` [B, T], each token's part of the derivative of the logit by α, and ``logit`` [B]."""
     below, above = from_embeddings(model)
 
-    def slopes(batch: Points) -> dict[str, Any]:
+    def slopes(batch: PathPoints) -> dict[str, Any]:
         start = below(batch.baseline)  # [B, T, E]
         way = below(batch.tokens) - start
 
@@ -112,7 +112,7 @@ def make_slopes(model: keras.Model) -> Callable[[Points], dict[str, Any]]:
     return slopes
 
 
-def integrated(lines: Sequence[Line], slopes: Callable, buckets: np.ndarray) -> list[Slope]:
+def integrated(lines: Sequence[IntegralPath], slopes: Callable, buckets: np.ndarray) -> list[Slope]:
     """Every line's integral, with as many points as it needs."""
     found: list[Slope] = [Slope(np.zeros(len(line.tokens)), 0.0, 0.0) for line in lines]
     waiting = list(range(len(lines)))
@@ -138,7 +138,7 @@ def _gauss_legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_points(
-    lines: Sequence[Line], numbers: Sequence[int], count: int, slopes: Callable, buckets: np.ndarray
+    lines: Sequence[IntegralPath], numbers: Sequence[int], count: int, slopes: Callable, buckets: np.ndarray
 ) -> tuple[dict[int, np.ndarray], dict[int, tuple[float, float]]]:
     """The integrals of the lines ``numbers`` with ``count`` points, and for ``POINTS[0]`` the logits at both ends."""
     shares, weights = _gauss_legendre(count)
@@ -155,25 +155,25 @@ def _with_points(
     return sums, ends
 
 
-def _batches(lines: Sequence[Line], numbers: Sequence[int], shares: np.ndarray, buckets: np.ndarray) -> Batches:
+def _batches(lines: Sequence[IntegralPath], numbers: Sequence[int], shares: np.ndarray, buckets: np.ndarray) -> Batches:
     """All points of the lines ``numbers``, each line padded to its own bucket; ``row`` counts points, line by line."""
     rows_at = evaluation_rows(16)
     padded = buckets[np.searchsorted(buckets, [len(lines[number].tokens) for number in numbers])]
 
-    def batches() -> Iterator[Points]:
+    def batches() -> Iterator[PathPoints]:
         for length in np.unique(padded):
             rows = np.flatnonzero(np.repeat(padded == length, len(shares)))
             size = rows_at(int(length))
             for start in range(0, len(rows), size):
                 yield filled_up(batch(rows[start : start + size], int(length)), size)
 
-    def batch(rows: np.ndarray, length: int) -> Points:
+    def batch(rows: np.ndarray, length: int) -> PathPoints:
         own = [lines[numbers[row // len(shares)]] for row in rows]
         tokens = padded_rows([line.tokens for line in own], length, PAD_ID)
         baseline = padded_rows([line.baseline for line in own], length, PAD_ID)
         share = shares[rows % len(shares)].astype(np.float32)
         label = np.array([line.label for line in own], np.int32)
-        return Points(tokens, baseline, share, label, rows.astype(np.int32), np.ones(len(rows), np.float32))
+        return PathPoints(tokens, baseline, share, label, rows.astype(np.int32), np.ones(len(rows), np.float32))
 
     text, one = Spec((None, None), "int32"), Spec((None,), "float32")
-    return Batches(batches, Points(text, text, one, Spec((None,), "int32"), Spec((None,), "int32"), one), ahead=8)
+    return Batches(batches, PathPoints(text, text, one, Spec((None,), "int32"), Spec((None,), "int32"), one), ahead=8)

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from files.writing import write_text
-from text_cls.evaluation.metrics import Cells, confusion_cells
+from text_cls.evaluation.metrics import ConfusionCells, confusion_cells
 from training.names import one_line
 from training.plots import name_legend, name_ticks, new_figure, save_figure
 
@@ -44,7 +44,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], path: Pat
     _draw_confusion(matrix, matrix / np.maximum(1, of_class)[:, None], names, title, path)
 
 
-def most_confused(cells: Cells, num_classes: int, most: int) -> np.ndarray:
+def most_confused(cells: ConfusionCells, num_classes: int, most: int) -> np.ndarray:
     """At most ``most`` class numbers, in order: the classes of the largest cells off the diagonal, then the largest
     classes."""
     if num_classes <= most:
@@ -117,7 +117,7 @@ def calibration(about: Mapping[str, Any], path: Path) -> None:
     save_figure(figure, path)
 
 
-class Group(NamedTuple):
+class PointGroup(NamedTuple):
     """Points that are drawn in one colour; ``rows`` are their numbers."""
 
     name: str
@@ -125,15 +125,15 @@ class Group(NamedTuple):
     colour: tuple[float, float, float]
 
 
-def groups_of(labels: np.ndarray, classes: Sequence[str]) -> list[Group]:
+def groups_of(labels: np.ndarray, classes: Sequence[str]) -> list[PointGroup]:
     """A group for every class, or for the ``MOST_CLASSES`` largest classes and one for all others."""
     sizes = np.bincount(labels, minlength=len(classes))
     shown = np.sort(np.argsort(-sizes, kind="stable")[:MOST_CLASSES])
     colours = _FEW if len(shown) <= len(_FEW) else _COLOURS
-    groups = [Group(classes[k], np.flatnonzero(labels == k), colours[n]) for n, k in enumerate(shown)]
+    groups = [PointGroup(classes[k], np.flatnonzero(labels == k), colours[n]) for n, k in enumerate(shown)]
     if len(shown) < len(classes):
         rest = np.flatnonzero(~np.isin(labels, shown))
-        groups.insert(0, Group(f"{len(classes) - len(shown):,} other classes", rest, _REST))
+        groups.insert(0, PointGroup(f"{len(classes) - len(shown):,} other classes", rest, _REST))
     return groups
 
 

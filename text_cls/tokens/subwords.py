@@ -24,7 +24,7 @@ _BYTES = FEWEST_SUBWORDS - len(SPECIAL)
 _LONGEST = 256  # characters of a word in training: a merge takes time in proportion to the length of its words
 
 
-class Pieces(NamedTuple):
+class SubwordIds(NamedTuple):
     """The subwords of some words: ``ids`` concatenated, int32; ``counts`` of each word's subwords, int64."""
 
     ids: np.ndarray
@@ -71,12 +71,12 @@ class Subwords:
         """A hash of tokens and merges."""
         return hashlib.sha256(self._model.to_str().encode()).hexdigest()
 
-    def pieces(self, words: Sequence[str]) -> Pieces:
+    def pieces(self, words: Sequence[str]) -> SubwordIds:
         """The subwords of each word; <SEP> is one token."""
         found = [encoding.ids for encoding in self._model.encode_batch(list(words), add_special_tokens=False)]
         found = [[SEP_ID - len(SPECIAL)] if word == SEP else own for word, own in zip(words, found, strict=True)]
         ids = np.fromiter((i for own in found for i in own), np.int32) + np.int32(len(SPECIAL))
-        return Pieces(ids, np.array([len(own) for own in found], np.int64))
+        return SubwordIds(ids, np.array([len(own) for own in found], np.int64))
 
     def save(self, path: Path) -> None:
         """Writes the library's ``tokenizer.json``, whose ids begin at 0."""
@@ -98,7 +98,7 @@ class Subwords:
             raise UserError(f"{path}: damaged: {error}") from error
 
 
-def expanded(corpus: Corpus, pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
+def expanded(corpus: Corpus, pieces: SubwordIds) -> tuple[np.ndarray, np.ndarray]:
     """The ids and offsets of a corpus with every word replaced by its pieces; ``pieces`` are those of its lexicon."""
     starts = np.cumsum(pieces.counts) - pieces.counts
     counts = pieces.counts[corpus.ids]

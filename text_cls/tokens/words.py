@@ -61,7 +61,7 @@ _ANY_PUNCTUATION = rf"[{_ASCII_PUNCTUATION}\p{{P}}]"
 _SYMBOL = r"[^\s\x1c-\x1f\p{L}\p{N}\p{M}\p{Z}\p{Cf}\p{Cs}]"
 
 
-class Rule(NamedTuple):
+class WordRule(NamedTuple):
     """One rule for words.
 
     Attributes:
@@ -137,8 +137,8 @@ def _composed(text: str, lower_case: bool) -> str:
     return text.replace("’", "'")
 
 
-RULES: dict[str, Rule] = {
-    "unicode": Rule(by_unicode, fold),
-    "unicode_runs": Rule(functools.partial(by_unicode, runs=True), fold),
-    "0.5": Rule(as_in_0_5, str.lower),
+RULES: dict[str, WordRule] = {
+    "unicode": WordRule(by_unicode, fold),
+    "unicode_runs": WordRule(functools.partial(by_unicode, runs=True), fold),
+    "0.5": WordRule(as_in_0_5, str.lower),
 }

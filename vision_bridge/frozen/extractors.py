@@ -24,7 +24,7 @@ class Wheel(NamedTuple):
     folder: str
 
 
-class Published(NamedTuple):
+class PublishedWeights(NamedTuple):
     """The published weights of a network.
 
     Attributes:
@@ -54,7 +54,7 @@ class Extractor(NamedTuple):
 
     title: str
     build: Build
-    published: Published
+    published: PublishedWeights
     encoder_rate: float
     rate: float
     head: HeadConfig
@@ -162,7 +162,7 @@ def _efficientnet_lite0(b: "Builder", x: Any) -> Any:
 
 _VGG_LAYERS = {0: "block1_conv1", 2: "block1_conv2", 5: "block2_conv1", 7: "block2_conv2", 10: "block3_conv1"}
 _FIRE_PARTS = {"squeeze": "squeeze1x1", "expand1x1": "expand1x1", "expand3x3": "expand3x3"}
-_SQUEEZENET = Published(
+_SQUEEZENET = PublishedWeights(
     "squeezenet1_1-b8a52dc0.pth",
     caffe_names={"features.0": "conv1"}
     | {
@@ -179,35 +179,36 @@ _EFFICIENTNET_WHEEL = Wheel(
 _FOUR = HeadConfig()
 EXTRACTORS = {
     "alexnet": Extractor(
-        "AlexNet", _alexnet, Published("alexnet-owt-7be5be79.pth"), 1e-5, 5e-4,
+        "AlexNet", _alexnet, PublishedWeights("alexnet-owt-7be5be79.pth"), 1e-5, 5e-4,
         HeadConfig(2, (192, 192, 192, 64), 0.3, 5, (700, 50)), 0.87, 0.801,
     ),
     "wide_resnet50_2": Extractor(
-        "ResNet", _bottlenecks(128), Published("wide_resnet50_2-95faca4d.pth"), 5e-5, 1e-4,
+        "ResNet", _bottlenecks(128), PublishedWeights("wide_resnet50_2-95faca4d.pth"), 5e-5, 1e-4,
         HeadConfig(dropout=0.2), 0.85, 0.824,
     ),
     "resnet50": Extractor(
-        "ResNet-50 (slides)", _bottlenecks(64), Published("resnet50-0676ba61.pth"), 5e-5, 1e-4, HeadConfig(dropout=0.2)
+        "ResNet-50 (slides)", _bottlenecks(64), PublishedWeights("resnet50-0676ba61.pth"),
+        5e-5, 1e-4, HeadConfig(dropout=0.2),
     ),
     "resnext50_32x4d": Extractor(
-        "ResNeXt", _bottlenecks(128, groups=32), Published("resnext50_32x4d-7cdf4587.pth"), 5e-5, 1e-3, _FOUR,
+        "ResNeXt", _bottlenecks(128, groups=32), PublishedWeights("resnext50_32x4d-7cdf4587.pth"), 5e-5, 1e-3, _FOUR,
         0.85, 0.819,
     ),
     "shufflenet_v2_x1_0": Extractor(
-        "ShuffleNet V2", _shufflenet, Published("shufflenetv2_x1-5666bf0f80.pth"), 5e-4, 1e-3, _FOUR, 0.86, 0.812
+        "ShuffleNet V2", _shufflenet, PublishedWeights("shufflenetv2_x1-5666bf0f80.pth"), 5e-4, 1e-3, _FOUR, 0.86, 0.812
     ),
     "vgg16": Extractor(
         "VGG16", _vgg16,
-        Published("vgg16-397923af.pth", caffe_names={f"features.{k}": name for k, name in _VGG_LAYERS.items()}),
+        PublishedWeights("vgg16-397923af.pth", caffe_names={f"features.{k}": name for k, name in _VGG_LAYERS.items()}),
         5e-5, 1e-3, _FOUR, 0.86, 0.813,
     ),
     "resnet18": Extractor(
-        "ResNet-18", _resnet18, Published("resnet18-f37072fd.pth"), 5e-5, 1e-4, HeadConfig(dropout=0.2)
+        "ResNet-18", _resnet18, PublishedWeights("resnet18-f37072fd.pth"), 5e-5, 1e-4, HeadConfig(dropout=0.2)
     ),
     "squeezenet1_1": Extractor("SqueezeNet 1.1", _squeezenet(4), _SQUEEZENET, 5e-4, 1e-3, _FOUR),
     "squeezenet1_1_whole": Extractor("SqueezeNet 1.1, all of it", _squeezenet(8), _SQUEEZENET, 5e-4, 1e-3, _FOUR),
     "efficientnet_lite0": Extractor(
-        "EfficientNet-Lite0", _efficientnet_lite0, Published("efficientnet-lite0-57934424.pth", _EFFICIENTNET_WHEEL),
-        5e-4, 1e-3, _FOUR,
+        "EfficientNet-Lite0", _efficientnet_lite0,
+        PublishedWeights("efficientnet-lite0-57934424.pth", _EFFICIENTNET_WHEEL), 5e-4, 1e-3, _FOUR,
     ),
 }  # fmt: skip

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 
-class Cells(NamedTuple):
+class MapCells(NamedTuple):
     """The cells of maps, along rows and columns of the image; float64 [2] each, in the image's pixels.
 
     Attributes:
@@ -22,11 +22,11 @@ class Cells(NamedTuple):
     step: np.ndarray
     size: np.ndarray
 
-    def seen_through(self, kernel: Any, stride: Any, before: Any = 0) -> "Cells":
+    def seen_through(self, kernel: Any, stride: Any, before: Any = 0) -> "MapCells":
         """The cells after a window of ``kernel`` cells, moved by ``stride``, with ``before`` cells of padding."""
         kernel, stride, before = (np.asarray(value, np.float64) for value in (kernel, stride, before))
         middle = self.first + ((kernel - 1) / 2 - before) * self.step
-        return Cells(middle, self.step * stride, self.size + (kernel - 1) * self.step)
+        return MapCells(middle, self.step * stride, self.size + (kernel - 1) * self.step)
 
     def weights(self, axis: int, cells: int, pixels: int) -> np.ndarray:
         """The matrix [pixels, cells] that spreads a value of each cell over the pixels of one axis.
@@ -47,18 +47,18 @@ class Cells(NamedTuple):
         return np.einsum("Hh,...hw,Ww->...HW", down, values, across)
 
 
-def cells_of_images(enlarge: int) -> Cells:
+def cells_of_images(enlarge: int) -> MapCells:
     """The pixels of an image as cells, after the image was enlarged by repeating every pixel."""
     both = np.ones(2)
-    return Cells((0.5 / enlarge - 0.5) * both, both / enlarge, both / enlarge)
+    return MapCells((0.5 / enlarge - 0.5) * both, both / enlarge, both / enlarge)
 
 
-def cells_of_maps(backbone: keras.Model, enlarge: int, pool: int) -> Cells:
+def cells_of_maps(backbone: keras.Model, enlarge: int, pool: int) -> MapCells:
     """The maps of an extractor on the image, after ``prepare`` and the average over squares of ``pool``."""
     return through(backbone, cells_of_images(enlarge)).seen_through(pool, pool)
 
 
-def through(model: keras.Model, cells: Cells) -> Cells:
+def through(model: keras.Model, cells: MapCells) -> MapCells:
     """The cells of a model's first output, from those of its input; images [B, h, w, K] all the way.
 
     If branches meet, the branch with the largest receptive field counts.
@@ -78,7 +78,7 @@ def through(model: keras.Model, cells: Cells) -> Cells:
     return of_tensor[id(keras.tree.flatten(model.output)[0])]
 
 
-def _after(operation: Any, cells: Cells) -> Cells:
+def _after(operation: Any, cells: MapCells) -> MapCells:
     """The cells after one layer: a padding, a convolution, a pooling, or one that works on each cell alone."""
     if isinstance(operation, keras.layers.ZeroPadding2D):
         before = np.array([sides[0] for sides in operation.padding], np.float64)

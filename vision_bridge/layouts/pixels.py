@@ -25,7 +25,7 @@ def assignment(place: np.ndarray, grid: np.ndarray) -> np.ndarray:
     return np.stack(np.unravel_index(chosen, grid), axis=1).astype(np.int64)
 
 
-class Rule(NamedTuple):
+class PixelRule(NamedTuple):
     """How points become pixels.
 
     Attributes:
@@ -37,4 +37,4 @@ class Rule(NamedTuple):
     one_each: bool = False
 
 
-PIXELS = {"bins": Rule(bins), "points": Rule(points), "assignment": Rule(assignment, one_each=True)}
+PIXELS = {"bins": PixelRule(bins), "points": PixelRule(points), "assignment": PixelRule(assignment, one_each=True)}

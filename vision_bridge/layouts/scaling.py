@@ -190,7 +190,7 @@ def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return total, (a - (total - of_b)) + (b - of_b)
 
 
-class Rule(NamedTuple):
+class ScalingRule(NamedTuple):
     """A scaling from the columns' statistics; a ``logarithmic`` one takes log(x + |min| + 1) first."""
 
     center: Callable[[Columns], np.ndarray]  # → [D]
@@ -204,12 +204,12 @@ def _greatest_logarithm(columns: Columns) -> np.ndarray:
 
 
 SCALINGS = {
-    "standardize": Rule(
+    "standardize": ScalingRule(
         lambda columns: columns.mean, lambda columns: columns.mean_rest, lambda columns: columns.deviation
     ),
-    "min_max": Rule(lambda columns: columns.low, lambda columns: columns.low_rest, lambda columns: columns.span),
+    "min_max": ScalingRule(lambda columns: columns.low, lambda columns: columns.low_rest, lambda columns: columns.span),
     # DeepInsight's second norm (Sharma et al. 2019): over the greatest logarithm of all columns
-    "log": Rule(
+    "log": ScalingRule(
         lambda columns: np.zeros_like(columns.mean), lambda columns: columns.low_rest, _greatest_logarithm,
         logarithmic=True,
     ),

@@ -25,7 +25,7 @@ DISTANCES = {
 }
 
 
-class Prepared(NamedTuple):
+class StandardColumns(NamedTuple):
     """Columns ``mean + size · c``, where c has mean 0 and deviation 1, even if the features are far from 0.
 
     Attributes:
@@ -48,13 +48,13 @@ class Prepared(NamedTuple):
             c /= self.deviation
         return c
 
-    def columns(self, chosen: np.ndarray) -> "Prepared":
+    def columns(self, chosen: np.ndarray) -> "StandardColumns":
         """The same for some columns."""
         middle, deviation = (None if own is None else own[chosen] for own in (self.middle, self.deviation))
-        return Prepared(self.scaling.of_columns(chosen), middle, deviation, self.mean[chosen], self.size[chosen])
+        return StandardColumns(self.scaling.of_columns(chosen), middle, deviation, self.mean[chosen], self.size[chosen])
 
 
-def prepare(features: Any, scaling: Scaling, kind: str) -> Prepared:
+def prepare(features: Any, scaling: Scaling, kind: str) -> StandardColumns:
     """Standardises the columns, whatever their scaling; may read them twice.
 
     Leaves out what the distance does not depend on: means and sizes for ``correlation``, lengths for ``cosine``.
@@ -64,7 +64,7 @@ def prepare(features: Any, scaling: Scaling, kind: str) -> Prepared:
     """
     width, middle = features.shape[1], None
     if scaling.kind == "standardize":
-        return Prepared(scaling, None, None, np.zeros(width), np.ones(width))
+        return StandardColumns(scaling, None, None, np.zeros(width), np.ones(width))
     if scaling.logarithmic:
         above = scaling.about_low()
         span = above.apply(value_range(features)[1][None], np.float64)[0]
@@ -81,7 +81,7 @@ def prepare(features: Any, scaling: Scaling, kind: str) -> Prepared:
     elif distance.by_angle:
         length = np.hypot(mean, size)
         mean, size = mean / length, size / length
-    return Prepared(standard, middle, deviation, mean, size)
+    return StandardColumns(standard, middle, deviation, mean, size)
 
 
 def check_directions(size: np.ndarray, kind: str) -> None:

@@ -13,7 +13,7 @@ from training.feed import Batches, Spec, endless
 from vision_bridge.llama.config import LlamaConfig
 from vision_bridge.llama.examples import Example, Tokens
 from vision_bridge.llama.pictures import seen_tiles
-from vision_bridge.llama.sight import Shown
+from vision_bridge.llama.sight import AlbumPictures
 
 
 class LlamaBatch(NamedTuple):
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
 
     examples: Sequence[Example]
     tokens: Sequence[Tokens]
-    shown: Shown
+    shown: AlbumPictures
     config: LlamaConfig
     lengths: tuple[int, int, int]
 

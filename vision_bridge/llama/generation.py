@@ -14,7 +14,7 @@ from files.errors import UserError
 from training.feed import padded_rows
 from training.functions import compiled
 from vision_bridge.llama.model import LlamaVision, causal
-from vision_bridge.llama.text import Pair, Position, Seen
+from vision_bridge.llama.text import CrossMasks, KeysAndValues, Position
 
 Choose = Callable[[np.ndarray, int], np.ndarray]  # (logits [B, W], number of the step) → tokens [B]
 _PLACES = 64  # the size of a cache is a multiple of it, so that batches of similar length share a compiled step
@@ -102,7 +102,7 @@ def generate(
         state = (cache, *state[1:])
 
 
-State = tuple[list[Pair], Any, Any]  # cache, keys and values of the pictures, masks of the last token
+State = tuple[list[KeysAndValues], Any, Any]  # cache, keys and values of the pictures, masks of the last token
 
 
 def _start(
@@ -117,17 +117,19 @@ def _start(
     position = causal(ops.convert_to_tensor(real))
     logits, cache = model.read(ops.convert_to_tensor(tokens), position, pairs, seen, places=last)
     more = ((0, 0), (0, 0), (0, places - tokens.shape[1]), (0, 0))
-    cache = [Pair(ops.pad(pair.key, more), ops.pad(pair.value, more)) for pair in cache]
+    cache = [KeysAndValues(ops.pad(pair.key, more), ops.pad(pair.value, more)) for pair in cache]
     if seen is not None:
         allowed = ops.take_along_axis(seen.allowed, last[:, None, :, None], axis=2)
-        seen = Seen(allowed, *(ops.take_along_axis(factor, last[:, :, None], axis=1) for factor in seen[1:]))
+        seen = CrossMasks(allowed, *(ops.take_along_axis(factor, last[:, :, None], axis=1) for factor in seen[1:]))
     return logits[:, 0], (cache, pairs, seen)
 
 
 def compiled_step(model: LlamaVision) -> Callable:
     """The step that adds one token to every row, compiled once for each shape."""
 
-    def step(token: Any, at: Any, cache: list[Pair], pairs: list[Pair] | None, seen: Seen | None) -> tuple[Any, Any]:
+    def step(
+        token: Any, at: Any, cache: list[KeysAndValues], pairs: list[KeysAndValues] | None, seen: CrossMasks | None
+    ) -> tuple[Any, Any]:
         allowed = ops.arange(cache[0].key.shape[2])[None] <= at[:, None]
         position = Position(at[:, None], allowed[:, None, None], at)
         logits, cache = model.read(token[:, None], position, pairs, seen, cache)

@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from vision_bridge.llama.config import LlamaConfig
 from vision_bridge.llama.layers import linear
-from vision_bridge.llama.text import Decoder, Pair, Position, Seen
+from vision_bridge.llama.text import CrossMasks, Decoder, KeysAndValues, Position
 from vision_bridge.llama.vision import VisionTower
 
 
@@ -66,7 +66,7 @@ class LlamaVision(keras.Model):
         tokens = count * self.config.vision.max_tiles * self.config.vision.tokens
         return ops.reshape(self.multi_modal_projector(states), (-1, tokens, self.config.text.width))
 
-    def seen(self, tiles: Any) -> Seen:
+    def seen(self, tiles: Any) -> CrossMasks:
         """The masks of cross-attention from tiles [B, S, M, T]: 1 if a token may look at a tile."""
         present = ops.repeat(ops.reshape(tiles, (-1, tiles.shape[1], tiles.shape[2] * tiles.shape[3])),
                              self.config.vision.tokens, axis=2)  # fmt: skip
@@ -74,13 +74,14 @@ class LlamaVision(keras.Model):
         some = ops.any(allowed, axis=-1, keepdims=True)
         factor = ops.cast(some, "float32")
         if self.config.row_mask:
-            return Seen(allowed[:, None], factor, factor)
-        return Seen(ops.logical_or(allowed, ops.logical_not(some))[:, None], ops.ones_like(factor), factor)
+            return CrossMasks(allowed[:, None], factor, factor)
+        return CrossMasks(ops.logical_or(allowed, ops.logical_not(some))[:, None], ops.ones_like(factor), factor)
 
     def read(
-        self, tokens: Any, position: Position, pictures: list[Pair] | None = None, seen: Seen | None = None,
-        cache: list[Pair] | None = None, places: Any = None, remat: bool = False,
-    ) -> tuple[Any, list[Pair]]:  # fmt: skip
+        self, tokens: Any, position: Position, pictures: list[KeysAndValues] | None = None,
+        seen: CrossMasks | None = None, cache: list[KeysAndValues] | None = None, places: Any = None,
+        remat: bool = False,
+    ) -> tuple[Any, list[KeysAndValues]]:  # fmt: skip
         """Logits float32, and keys and values of the self-attention layers.
 
         Args:

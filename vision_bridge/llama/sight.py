@@ -29,7 +29,7 @@ from vision_bridge.llama.model import LlamaVision, Pictures
 from vision_bridge.llama.pictures import aspect_ratio_of, canvas_of
 
 
-class Shown(NamedTuple):
+class AlbumPictures(NamedTuple):
     """The pictures of an album.
 
     Attributes:
@@ -52,12 +52,12 @@ class _Batch(NamedTuple):
     mask: Any  # [B]
 
 
-def whole_pictures(album: Album, config: VisionConfig) -> Shown:
+def whole_pictures(album: Album, config: VisionConfig) -> AlbumPictures:
     """The tiles of all pictures, in memory: for a tower that is trained, and for small pictures."""
     keys = album.pictures
     cut = list(tiled(album, keys, config))
     shape = (config.max_tiles, config.image_size, config.image_size, config.channels)
-    return Shown(
+    return AlbumPictures(
         {key: number for number, key in enumerate(keys)},
         np.array([one.pixels for one in cut], np.float32).reshape(-1, *shape),
         np.array([one.aspect_ratio for one in cut], np.int32),
@@ -67,7 +67,7 @@ def whole_pictures(album: Album, config: VisionConfig) -> Shown:
 
 def frozen_states(
     album: Album, model: LlamaVision, base: str, quantised: str, placement: Placement, cache: Path
-) -> Shown:
+) -> AlbumPictures:
     """The states that tower and projector compute from every picture: computed once, and kept in the cache.
 
     Args:
@@ -98,7 +98,7 @@ def frozen_states(
         states = file.read_only()
     ratios = _aspect_ratios(album, config.vision, path.parent)
     counts = np.array([np.prod(ASPECT_RATIOS[ratio - 1]) for ratio in ratios])
-    return Shown(
+    return AlbumPictures(
         {key: number for number, key in enumerate(keys)},
         states.view(BFLOAT16) if narrow else states,
         ratios,

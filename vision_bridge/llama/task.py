@@ -26,12 +26,12 @@ from vision_bridge.llama.model import LlamaVision
 from vision_bridge.llama.objective import add_lora, make_loss_fn, open_gates
 from vision_bridge.llama.predictor import Base, Predictor
 from vision_bridge.llama.quantisation import quantise
-from vision_bridge.llama.sight import Shown, frozen_states, whole_pictures
+from vision_bridge.llama.sight import AlbumPictures, frozen_states, whole_pictures
 from vision_bridge.llama.task_config import FinetuneLlamaConfig
 from vision_bridge.llama.tokeniser import Tokeniser, read_tokeniser
 
 
-class Prepared(NamedTuple):
+class TrainingInput(NamedTuple):
     """The input of training."""
 
     album: Album
@@ -98,7 +98,7 @@ def dry_run(config: FinetuneLlamaConfig) -> None:
         print(f"one step: {first_step(job, placement, training).cost}; nothing was written")
 
 
-def prepare(config: FinetuneLlamaConfig, placement: Placement) -> Prepared:
+def prepare(config: FinetuneLlamaConfig, placement: Placement) -> TrainingInput:
     """Examples, model and tokens."""
     if config.dataset == "digits":
         album, tokeniser, sizes = digits_album(config.seed, config.shuffle_images), byte_tokeniser(), small_config()
@@ -119,10 +119,10 @@ def prepare(config: FinetuneLlamaConfig, placement: Placement) -> Prepared:
         shown = frozen_states(album, model, base, config.quantize, placement, cache_of(config.cache_dir))
     else:
         shown = whole_pictures(album, sizes.vision)
-    return Prepared(album, tokeniser, model, base, _rows(album, tokeniser, model, shown))
+    return TrainingInput(album, tokeniser, model, base, _rows(album, tokeniser, model, shown))
 
 
-def _rows(album: Album, tokeniser: Tokeniser, model: LlamaVision, shown: Shown) -> dict[str, Rows]:
+def _rows(album: Album, tokeniser: Tokeniser, model: LlamaVision, shown: AlbumPictures) -> dict[str, Rows]:
     tokens = {split: [tokens_of(one, tokeniser) for one in part] for split, part in album.examples.items()}
     everything = [one for part in tokens.values() for one in part]
     lengths = (
@@ -133,13 +133,13 @@ def _rows(album: Album, tokeniser: Tokeniser, model: LlamaVision, shown: Shown) 
     return {split: Rows(album.examples[split], tokens[split], shown, model.config, lengths) for split in tokens}
 
 
-def _resolved(config: FinetuneLlamaConfig, prepared: Prepared) -> TrainingConfig:
+def _resolved(config: FinetuneLlamaConfig, prepared: TrainingInput) -> TrainingConfig:
     return config.training.resolved(-(-len(prepared.rows["train"].examples) // config.training.batch_size))
 
 
 def make(
     config: FinetuneLlamaConfig,
-    prepared: Prepared,
+    prepared: TrainingInput,
     training: TrainingConfig,
     figures_of: Callable[[str], Figures],
     placement: Placement,
@@ -157,7 +157,9 @@ def make(
     )
 
 
-def make_figures(prepared: Prepared, config: FinetuneLlamaConfig, placement: Placement) -> Callable[[str], Figures]:
+def make_figures(
+    prepared: TrainingInput, config: FinetuneLlamaConfig, placement: Placement
+) -> Callable[[str], Figures]:
     """A function, compiled once: split → mean loss of the answers' tokens, and the share of questions with the whole
     answer right."""
     loss_fn = make_loss_fn(prepared.model, frozen_tower=bool(prepared.base))
@@ -178,7 +180,7 @@ def make_figures(prepared: Prepared, config: FinetuneLlamaConfig, placement: Pla
     return figures
 
 
-def _by_kind(prepared: Prepared, split: str, right: np.ndarray) -> Figures:
+def _by_kind(prepared: TrainingInput, split: str, right: np.ndarray) -> Figures:
     """Exact matches of each prompt, if there are few different prompts."""
     prompts = [example.prompt for example in prepared.rows[split].examples]
     kinds = sorted(set(prompts))
@@ -188,7 +190,7 @@ def _by_kind(prepared: Prepared, split: str, right: np.ndarray) -> Figures:
     return {f"exact_match {kind}": float(right[rows].mean()) for kind, rows in chosen.items()}
 
 
-def _draw_answers(prepared: Prepared, config: FinetuneLlamaConfig, path: Path, count: int = 12) -> None:
+def _draw_answers(prepared: TrainingInput, config: FinetuneLlamaConfig, path: Path, count: int = 12) -> None:
     """Draws the first test questions with the model's answers."""
     from vision_bridge.llama import plots
 
@@ -199,7 +201,7 @@ def _draw_answers(prepared: Prepared, config: FinetuneLlamaConfig, path: Path, c
     plots.answers(examples, pictures, ["".join(parts) for parts in zip(*steps, strict=True)], path)
 
 
-def _sizes(prepared: Prepared) -> str:
+def _sizes(prepared: TrainingInput) -> str:
     sizes = ", ".join(f"{len(part):,} {split}" for split, part in prepared.album.examples.items())
     longest = prepared.rows["train"].lengths
     return f"questions: {sizes}; {len(prepared.album.pictures):,} pictures; at most {longest[0]} tokens a row"

@@ -16,14 +16,14 @@ from vision_bridge.llama.layers import Gate, RMSNorm, attend, linear, to_heads
 from vision_bridge.llama.rotary import frequencies, rotated
 
 
-class Pair(NamedTuple):
+class KeysAndValues(NamedTuple):
     """Keys and values of one layer, [B, G, L, d] each."""
 
     key: Any
     value: Any
 
 
-class Seen(NamedTuple):
+class CrossMasks(NamedTuple):
     """The masks of cross-attention.
 
     Attributes:
@@ -65,7 +65,7 @@ class SelfAttention(layers.Layer):
         for projection in (self.q_proj, self.k_proj, self.v_proj, self.o_proj):
             projection.build(shape)
 
-    def call(self, x: Any, position: Position, cache: Pair | None = None) -> tuple[Any, Pair]:
+    def call(self, x: Any, position: Position, cache: KeysAndValues | None = None) -> tuple[Any, KeysAndValues]:
         """Also returns keys and values: of these tokens, or the cache [B, G, C, d] with the new token (then S is 1)."""
         groups = self.config.num_key_value_heads
         query = rotated(to_heads(self.q_proj(x), self.config.num_heads), position.numbers, self.frequency)
@@ -74,7 +74,7 @@ class SelfAttention(layers.Layer):
         if cache is not None:
             here = ops.equal(ops.arange(cache.key.shape[2])[None], position.at[:, None])[:, None, :, None]
             key, value = ops.where(here, key, cache.key), ops.where(here, value, cache.value)
-        return self.o_proj(attend(query, key, value, position.allowed)), Pair(key, value)
+        return self.o_proj(attend(query, key, value, position.allowed)), KeysAndValues(key, value)
 
 
 class CrossAttention(layers.Layer):
@@ -94,13 +94,13 @@ class CrossAttention(layers.Layer):
         self.q_norm.build((self.config.head_width,))
         self.k_norm.build((self.config.head_width,))
 
-    def pair(self, pictures: Any) -> Pair:
+    def pair(self, pictures: Any) -> KeysAndValues:
         """Keys and values of pictures [B, V, D]; they are the same for every token."""
         groups = self.config.num_key_value_heads
         key, value = to_heads(self.k_proj(pictures), groups), to_heads(self.v_proj(pictures), groups)
-        return Pair(self.k_norm(key), value)
+        return KeysAndValues(self.k_norm(key), value)
 
-    def call(self, x: Any, pair: Pair, seen: Seen) -> Any:
+    def call(self, x: Any, pair: KeysAndValues, seen: CrossMasks) -> Any:
         query = self.q_norm(to_heads(self.q_proj(x), self.config.num_heads))
         return self.o_proj(attend(query, pair.key, pair.value, seen.allowed) * ops.cast(seen.attended, x.dtype))
 
@@ -136,7 +136,7 @@ class SelfBlock(layers.Layer):
         for part in (self.input_layernorm, self.self_attn, self.post_attention_layernorm, self.mlp):
             part.build(shape)
 
-    def call(self, x: Any, position: Position, cache: Pair | None = None) -> tuple[Any, Pair]:
+    def call(self, x: Any, position: Position, cache: KeysAndValues | None = None) -> tuple[Any, KeysAndValues]:
         mixed, pair = self.self_attn(self.input_layernorm(x), position, cache)
         x = x + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), pair
@@ -161,7 +161,7 @@ class CrossBlock(layers.Layer):
         ):  # fmt: skip
             part.build(shape)
 
-    def call(self, x: Any, pair: Pair, seen: Seen) -> Any:
+    def call(self, x: Any, pair: KeysAndValues, seen: CrossMasks) -> Any:
         x = x + self.cross_attn_attn_gate(self.cross_attn(self.input_layernorm(x), pair, seen))
         thought = self.mlp(self.post_attention_layernorm(x)) * ops.cast(seen.thought, x.dtype)
         return x + self.cross_attn_mlp_gate(thought)
@@ -187,7 +187,7 @@ class Decoder(layers.Layer):
         for part in (*self.blocks, self.norm):
             part.build((None, None, self.config.width))
 
-    def pairs(self, pictures: Any) -> list[Pair]:
+    def pairs(self, pictures: Any) -> list[KeysAndValues]:
         """Keys and values of pictures [B, V, D], for each cross-attention layer in order."""
         return [self.blocks[number].cross_attn.pair(pictures) for number in self.config.cross_layers]
 
@@ -195,11 +195,11 @@ class Decoder(layers.Layer):
         self,
         tokens: Any,
         position: Position,
-        pictures: list[Pair] | None = None,
-        seen: Seen | None = None,
-        cache: list[Pair] | None = None,
+        pictures: list[KeysAndValues] | None = None,
+        seen: CrossMasks | None = None,
+        cache: list[KeysAndValues] | None = None,
         remat: bool = False,
-    ) -> tuple[Any, list[Pair], list[Any]]:
+    ) -> tuple[Any, list[KeysAndValues], list[Any]]:
         """Final states, keys and values of the self-attention layers, and the states before every layer.
 
         Args:
@@ -207,12 +207,12 @@ class Decoder(layers.Layer):
             position: of the tokens.
             pictures: from ``pairs``; None: cross-attention layers are left out.
             seen: of the pictures.
-            cache: one ``Pair`` for each self-attention layer.
+            cache: one ``KeysAndValues`` for each self-attention layer.
             remat: whether states within a layer are not kept for the gradient but computed again. Then no keys and
                 values are returned.
         """
         x = self.embed_tokens(tokens)
-        pairs: list[Pair] = []
+        pairs: list[KeysAndValues] = []
         states = [x]
         of_pictures, of_text = iter(pictures or ()), iter(cache or ())
         for block in self.blocks:
@@ -235,5 +235,5 @@ def _recomputed(block: SelfBlock, position: Position) -> Callable[[Any], Any]:
     return keras.remat(lambda x: block(x, position)[0])
 
 
-def _recomputed_cross(block: CrossBlock, seen: Seen | None) -> Callable[[Any, Any, Any], Any]:
-    return keras.remat(lambda x, key, value: block(x, Pair(key, value), seen))
+def _recomputed_cross(block: CrossBlock, seen: CrossMasks | None) -> Callable[[Any, Any, Any], Any]:
+    return keras.remat(lambda x, key, value: block(x, KeysAndValues(key, value), seen))
