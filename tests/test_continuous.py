@@ -11,7 +11,7 @@ from diffusion.process.config import ProcessConfig, SamplerConfig
 from diffusion.process.levels import Levels
 from diffusion.process.process import make_process
 from diffusion.sampling import samplers
-from diffusion.sampling.samplers import Table, make_table
+from diffusion.sampling.samplers import SamplerTable, make_table
 from diffusion.sampling.spacings import spaced_times
 from files.errors import UserError
 from tests.test_samplers import LINEAR, MEANS, PROCESS, SHARES, SPREAD, gaussian, mixture, run
@@ -75,7 +75,7 @@ def test_one_heun_step_of_edm_by_hand() -> None:
     x, slope = 3.0, 3.0 * 0.5 / 4.0
     euler = x + (1.0 - 4.0) * slope
     corrected = x + (1.0 - 4.0) * 0.5 * (slope + euler * 0.5 / 1.0)
-    half = run(Table(table.times[:2], table.weights[:2]), np.array([x]), lambda x, t: 0.5 * x)
+    half = run(SamplerTable(table.times[:2], table.weights[:2]), np.array([x]), lambda x, t: 0.5 * x)
     np.testing.assert_allclose(half, corrected, rtol=1e-12)
     whole = run(table, np.array([x]), lambda x, t: 0.5 * x)
     np.testing.assert_allclose(whole, 0.5 * corrected, rtol=1e-12)

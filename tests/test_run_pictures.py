@@ -21,7 +21,7 @@ from diffusion.report.run_pictures import RunPictures, draw_missing
 from diffusion.report.sampler_grids import PlannedGrid, affordable, draw_sampler_grids, planned, run_table
 from diffusion.sampling.guidance import Prediction
 from diffusion.sampling.loop import sample
-from diffusion.sampling.samplers import SAMPLERS, Table
+from diffusion.sampling.samplers import SAMPLERS, SamplerTable
 from files.errors import Interrupted, UserError
 from tests.little_ddpm import TINY
 from tests.scripts import succeeds
@@ -115,7 +115,7 @@ def test_what_cannot_be_drawn_is_a_note(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_grids_that_take_too_long_are_left_out() -> None:
-    table = {rows: Table(np.ones(rows), np.zeros((rows, 2, 4))) for rows in (4, 5, 10, 20)}
+    table = {rows: SamplerTable(np.ones(rows), np.zeros((rows, 2, 4))) for rows in (4, 5, 10, 20)}
     plans = [PlannedGrid("a", most, table[rows], 1.0) for most, rows in ((20, 20), (5, 5), (5, 4), (10, 10))]
     assert affordable(plans, 1.0, 0.1, 4.9) == [5, 10, 20]
     assert affordable(plans, 1.0, 0.1, 4.8) == [5, 10]

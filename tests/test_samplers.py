@@ -16,7 +16,7 @@ from diffusion.process.process import Process, make_process
 from diffusion.sampling import samplers
 from diffusion.sampling.guidance import Prediction
 from diffusion.sampling.loop import sample
-from diffusion.sampling.samplers import M0, Table, X, make_table
+from diffusion.sampling.samplers import M0, SamplerTable, X, make_table
 from diffusion.sampling.spacings import CHOICES, SPACINGS, spaced_times
 from files.errors import UserError
 from tests.scripts import ROOT
@@ -28,7 +28,7 @@ LINEAR = make_process(ProcessConfig())
 MEANS, SPREAD, SHARES = np.array([-0.6, 0.5]), 0.2, np.array([0.4, 0.6])
 
 
-def run(table: Table, x: np.ndarray, predict_x0: Callable, rng: np.random.Generator | None = None) -> np.ndarray:
+def run(table: SamplerTable, x: np.ndarray, predict_x0: Callable, rng: np.random.Generator | None = None) -> np.ndarray:
     """The table's definition, in float64 NumPy."""
     y, predictions = x, [np.zeros_like(x)] * table.memory
     for t, w in zip(table.times, table.weights, strict=True):
@@ -108,7 +108,7 @@ def test_flow_of_a_gaussian_in_closed_form(name: str) -> None:
     np.testing.assert_allclose(found, expected, atol={1: 2e-2, 2: 5e-4, 3: 1e-5}[SOLVERS[name][1]])
 
 
-def spread_of(table: Table, process: Process, mean: float, spread: float) -> tuple[float, float]:
+def spread_of(table: SamplerTable, process: Process, mean: float, spread: float) -> tuple[float, float]:
     """Mean and standard deviation of what a one-prediction table makes of a Gaussian, in closed form."""
     m, v = 0.0, 1.0
     for t, w in zip(table.times, table.weights[:, 0], strict=True):
@@ -128,7 +128,7 @@ def test_algorithm_2_lands_on_a_gaussian(variance: str, tolerance: float) -> Non
 def test_the_two_variances_are_exact_at_their_ends() -> None:
     """β is right for standard normal data, β̃ for a single point (§3.2, Ho et al. 2020), with any number of steps."""
     times = spaced_times(LINEAR, 10, "uniform")
-    before_last = lambda table: Table(table.times[:-1], table.weights[:-1])  # noqa: E731
+    before_last = lambda table: SamplerTable(table.times[:-1], table.weights[:-1])  # noqa: E731
     _, spread = spread_of(before_last(samplers.ancestral(Levels.of(LINEAR, times), "large")), LINEAR, 0.0, 1.0)
     np.testing.assert_allclose(spread, 1.0, rtol=1e-12)
     mean, spread = spread_of(before_last(samplers.ancestral(Levels.of(LINEAR, times), "small")), LINEAR, 0.7, 0.0)
@@ -233,7 +233,7 @@ def test_the_compiled_loop_is_the_table(config: SamplerConfig) -> None:
     expected = run(table, x, bend, Given())  # type: ignore[arg-type]
     np.testing.assert_allclose(found, expected, atol=2e-5)
     assert frames.shape == (3, 6, 2)
-    last = run(Table(table.times[:-1], table.weights[:-1]), x, bend, None) if not table.stochastic else None
+    last = run(SamplerTable(table.times[:-1], table.weights[:-1]), x, bend, None) if not table.stochastic else None
     if last is not None:
         np.testing.assert_allclose(frames[-1], bend(last, 0), atol=2e-5)
 

@@ -12,7 +12,7 @@ from diffusion.process.config import ProcessConfig, SamplerConfig
 from diffusion.process.levels import Levels, posterior
 from diffusion.process.process import make_process
 from diffusion.sampling import samplers
-from diffusion.sampling.samplers import Table, make_levels, make_table
+from diffusion.sampling.samplers import SamplerTable, make_levels, make_table
 from files.errors import UserError
 
 GIVEN = make_process(ProcessConfig(3, betas=(0.1, 0.2, 0.5)))
@@ -29,7 +29,7 @@ def bend(x: np.ndarray, t: float) -> np.ndarray:
     return np.tanh(x) + 0.1 * t * x
 
 
-def walk(table: Table, x: np.ndarray, noise: float = 0.0) -> np.ndarray:
+def walk(table: SamplerTable, x: np.ndarray, noise: float = 0.0) -> np.ndarray:
     """The table's definition; every z is the same number."""
     y, seen = x, [0 * x] * table.memory
     for t, w in zip(table.times, table.weights, strict=True):
@@ -200,7 +200,7 @@ def test_churned_levels_by_hand() -> None:
 
 def test_a_table_says_what_it_has() -> None:
     weights = np.zeros((2, 2, 5))
-    assert Table(np.zeros(2), weights).memory == 2 and not Table(np.zeros(2), weights).stochastic
+    assert SamplerTable(np.zeros(2), weights).memory == 2 and not SamplerTable(np.zeros(2), weights).stochastic
     weights[1, 1, -1] = 0.1
     assert samplers._table(np.zeros(2), weights).stochastic
     with pytest.raises(AssertionError, match=r"^a sampler's coefficients are not finite"):

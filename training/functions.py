@@ -7,7 +7,7 @@ from training.backends import backend
 
 
 def compiled(function: Callable) -> Callable:
-    """The function, compiled as one graph."""
+    """The function, compiled as one graph. Variables that it reads are inputs: it always sees their values of now."""
     return backend().compiled(function)
 
 

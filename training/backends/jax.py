@@ -81,7 +81,7 @@ class Placement:
         return TrainStep(self._to_device, run)
 
     def map(self, function: Function, spec: Any) -> Map:
-        variables: list[keras.Variable] = []
+        programs: list[_Program] = []
         names: list[str] = []  # in the order of ``function``; JAX sorts dictionaries
 
         def values_of(batch: Any) -> dict:
@@ -90,16 +90,10 @@ class Placement:
             names[:] = values
             return values
 
-        def with_weights(values: Sequence[Any], batch: Any) -> dict:
-            with _Complete(list(zip(variables, values, strict=True))):
-                return values_of(batch)
-
-        compiled = jax.jit(with_weights, out_shardings=self._outputs)
-
         def run(batch: Any) -> dict[str, np.ndarray]:
-            if not names:
-                variables.extend(_read_by(values_of, batch))
-            values = compiled(self._values(variables), batch)
+            if not programs:
+                programs.append(_program(values_of, (batch,), out_shardings=self._outputs))
+            values = programs[0].run(self._values(programs[0].variables), batch)
             return {name: np.asarray(values[name]) for name in names}
 
         return Map(self._to_device, run)
@@ -310,6 +304,24 @@ def _sum(one: Any, two: Any) -> Any:
 
 
 _added = jax.jit(_sum)
+
+
+class _Program(NamedTuple):
+    """A compiled function whose first input are the values of the variables that it reads."""
+
+    variables: list[keras.Variable]
+    run: Callable
+
+
+def _program(function: Callable, arguments: tuple, **options: Any) -> _Program:
+    """Variables as constants would be compiled too: slowly, as a copy, and with the values that they have then."""
+    variables = _read_by(function, *arguments)
+
+    def with_values(values: Sequence[Any], *arguments: Any) -> Any:
+        with _Complete(list(zip(variables, values, strict=True))):
+            return function(*arguments)
+
+    return _Program(variables, jax.jit(with_values, **options))
 
 
 class _Complete(keras.StatelessScope):
@@ -537,7 +549,16 @@ def deterministic() -> Iterator[None]:
 
 
 def compiled(function: Callable) -> Callable:
-    return jax.jit(function)
+    programs: dict[Any, _Program] = {}  # by which arguments there are: without pictures other variables are read
+
+    def run(*arguments: Any) -> Any:
+        form = jax.tree.structure(arguments)
+        if form not in programs:
+            programs[form] = _program(function, arguments)
+        program = programs[form]
+        return program.run([variable.value for variable in program.variables], *arguments)
+
+    return run
 
 
 def with_gradient(function: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:

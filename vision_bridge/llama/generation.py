@@ -75,7 +75,7 @@ def generate(
         most: new tokens of a row.
         choose: ``greedy`` or a ``nucleus``.
         sight: the rows' pictures; None: no row has one.
-        step: ``compiled_step`` of the model, to share it between batches; the weights must not change meanwhile.
+        step: ``compiled_step`` of the model, to share it between batches.
 
     Raises:
         UserError: a prompt has no tokens, or leaves too few places for ``most`` more.
