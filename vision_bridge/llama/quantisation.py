@@ -1,4 +1,4 @@
-"""Kernels of frozen linear maps as 8 or 4 bits, by the layers' own ``quantize``. Not tested on a GPU."""
+"""Kernels of frozen linear maps as 8 or 4 bits, by the layers' own ``quantize``. Not measured on a GPU."""
 
 from collections.abc import Iterator
 

@@ -44,7 +44,7 @@ class FinetuneLlamaConfig(TaskConfig):
     quantize: str = option(
         "none",
         "Keep the frozen kernels in the layers of the vision tower and the decoder as int8 or int4; the updates are "
-        "added to them. Not tested on a GPU.",
+        "added to them. Not measured on a GPU.",
         choices=("none", "int8", "int4"),
     )
     remat: bool = option(
