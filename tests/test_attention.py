@@ -284,6 +284,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_cudnn_is_handed_what_it_takes() -> None:
     found = json.loads(_jax(_FOR_CUDA))
     forward, both = ["ScaleBiasSoftmax"], ["ScaleBiasSoftmax", "ScaleBiasSoftmaxBackward"]

@@ -84,6 +84,7 @@ def _metrics(path: Path) -> list[dict]:
     return [{name: line[name] for name in line if not name.endswith("per_second")} for line in lines]
 
 
+@pytest.mark.slow
 def test_python_gives_what_the_script_gave(
     trained: Trained, config: ImdbImagesConfig, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

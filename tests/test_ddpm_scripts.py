@@ -102,6 +102,7 @@ def test_stopped_it_can_be_sampled_and_python_goes_on_exactly(
         assert (path / name).read_bytes() == (trained / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_training_and_a_model_are_measured(trained: Path, quarters: Path, tmp_path: Path) -> None:
     measured = [line["fid"] for line in metrics_of(trained) if "fid" in line]
     assert len(measured) == 1 and measured[0] == json.loads((trained / "result.json").read_text())["val_fid"]
@@ -228,6 +229,7 @@ def test_grids_animations_and_interpolations(trained: Path, tmp_path: Path) -> N
     assert (tmp_path / "interpolation.png").exists()
 
 
+@pytest.mark.slow
 def test_many_images_resume_and_are_those_of_one_go(trained: Path, tmp_path: Path) -> None:
     flags = [f"--run_dir={trained}", "--num_images=10", "--sampling_steps=3", "--devices=cpu"]
     succeeds("sample_ddpm", *flags, "--format=npz", "--batch_size=10", f"--out={tmp_path / 'a'}")

@@ -274,6 +274,7 @@ def test_guidance_needs_labels_that_were_dropped(one_replica: Placement, tmp_pat
     Generator.load(tmp_path / "some", one_replica).check(guided, generator.request(np.arange(2)))
 
 
+@pytest.mark.slow
 def test_learned_variance_and_its_own_prediction(one_replica: Placement) -> None:
     """The network's second half sets the noise, and its third input the prediction of the step before."""
     config = dataclasses.replace(UNET, learned_variance=True, self_condition=True)

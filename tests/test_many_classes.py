@@ -190,6 +190,7 @@ def test_600_classes_from_end_to_end(tmp_path: Path) -> None:
     assert _side(folder / "confusion.png") < 3000
 
 
+@pytest.mark.slow
 def test_a_result_outlives_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed, or was not reached, is drawn when the run is started again."""
     flags, folder = [*write_texts(tmp_path, ["up", "down"], 20), *SMALL], tmp_path / "run"

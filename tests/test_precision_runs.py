@@ -66,10 +66,8 @@ def _stopping(save: Callable) -> Callable:
     return stop
 
 
-@pytest.mark.parametrize(
-    "script",
-    ["train_text", *(pytest.param(n, marks=pytest.mark.slow) for n in ("finetune_bert", "ddpm", "imdb_images"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train_text", "finetune_bert", "ddpm", "imdb_images"])
 def test_training_in_bfloat16(script: str, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = _command(script, texts)
     succeeds(*command, f"--run_dir={tmp_path / 'whole'}")

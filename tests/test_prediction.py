@@ -69,6 +69,7 @@ def test_an_unknown_flag_is_no_text(flag: str) -> None:
     assert _parsed("--", flag) == [flag]
 
 
+@pytest.mark.slow
 def test_answers_come_while_texts_are_read(model: tuple[Predictor, Path]) -> None:
     """So few are in memory at a time."""
     read, written = [0], [0]

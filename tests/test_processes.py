@@ -139,6 +139,7 @@ def test_a_second_process_on_a_run_folder_is_refused(tmp_path: Path) -> None:
         assert run.read_json("config.json") is not None
 
 
+@pytest.mark.slow
 def test_of_processes_that_start_together_one_gets_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "run"
     all_of_them = [_python(_RUN, str(path), "6") for _ in range(4)]

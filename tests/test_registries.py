@@ -36,6 +36,7 @@ def _rows(*ignored: Any) -> FoundRows:
     return FoundRows([Row((f"{words[k]} day {i}",), k, f"here:{i}", str(i)) for i in range(30) for k in words])
 
 
+@pytest.mark.slow
 def test_a_classifier_of_new_parts_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
 

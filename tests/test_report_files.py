@@ -132,6 +132,7 @@ def test_a_run_makes_its_page_and_makes_it_again(texts: list[str], tmp_path: Pat
     assert (folder / "report.html").read_bytes() == first and (folder / "report.html").stat().st_mtime_ns > stamp
 
 
+@pytest.mark.slow
 def test_a_page_that_fails_is_a_note(texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is a text that cannot be explained, and a t-SNE; the next call makes the page of what there is."""
     folder, command = tmp_path / "run", ["train_text", *texts, "--report", f"--run_dir={tmp_path}/run"]

@@ -82,6 +82,7 @@ def test_python_goes_on_where_the_script_was(
     assert "finished before, test accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_changed_table_is_other_data(trained: tuple[Path, str], wine: TableImagesConfig, tmp_path: Path) -> None:
     """A file whose rows changed, under the same name, is refused in the folder of the earlier run."""
     rows = np.column_stack([load_wine().data, load_wine().target])
@@ -95,6 +96,7 @@ def test_a_changed_table_is_other_data(trained: tuple[Path, str], wine: TableIma
     assert first["seed"] == 0 and name_of(config) == "t"
 
 
+@pytest.mark.slow
 def test_a_table_of_quantities(cache: Path, tmp_path: Path) -> None:
     """The target is a multiple of one column, which a linear head on the maps can find."""
     rng = np.random.default_rng(0)

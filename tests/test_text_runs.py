@@ -28,6 +28,7 @@ def flags(tmp_path: Path) -> list[str]:
             f"--cache_dir={tmp_path}/cache", f"--run_dir={tmp_path}/run"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_low_rank_updates_are_merged_before_they_are_judged(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
