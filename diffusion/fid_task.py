@@ -1,7 +1,7 @@
 """The Fréchet distance and further figures between two sets of images: ``measure_fid`` and its dry run.
 
-The path of an image: ``sources.open_source`` → ``features.image_features``, in the cache → ``fid.fit_gaussian`` → the
-distance. Wrong choices are found before the first image is read.
+The path of an image: ``sources.open_source`` → ``features.image_features``, in the cache → ``frechet.fit_gaussian``
+→ the distance. Wrong choices are found before the first image is read.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Training a diffusion model: ``train_ddpm`` and its dry run.
 
-The path of a training image: ``data.load`` → ``batches.training_batches`` → ``objective.make_loss_fn``, which
-``training.loop.fit`` calls. The path of a sample: ``Generator.stream`` → ``sampling.sample`` → ``plots.image_grid``,
+The path of a training image: ``datasets.load`` → ``batches.training_batches`` → ``objective.make_loss_fn``, which
+``training.loop.fit`` calls. The path of a sample: ``Generator.stream`` → ``loop.sample`` → ``plots.image_grid``,
 which ``run_pictures`` calls.
 """
 

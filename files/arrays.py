@@ -21,6 +21,7 @@ from files.documents import read_sealed, shown, write_sealed
 from files.errors import UserError
 from files.limits import check_regular
 from files.locks import alone
+from files.npz import DAMAGES
 from files.writing import is_held_back, replacing
 
 _MOVE = "; move it away"
@@ -169,7 +170,7 @@ class GrowingArray:
             array = np.load(path, mmap_mode="r")  # refuses a truncated file, which r+ would fill with zeros
             if self.done < shape[0]:
                 array = np.lib.format.open_memmap(path, "r+")
-        except (OSError, ValueError, EOFError) as error:  # also for a truncated file
+        except DAMAGES as error:  # also for a truncated file
             raise UserError(f"{path}: damaged ({error}){_MOVE}") from error
         if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
             raise UserError(f"{path}: {array.dtype} {array.shape}, and {self._note.name} says otherwise{_MOVE}")

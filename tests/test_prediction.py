@@ -165,7 +165,7 @@ def test_a_bar_on_a_terminal(
     line = {"csv": "the film,{}\n", "jsonl": '{{"text": "{}"}}\n'}.get(form, "the film {}\n")
     lines = "".join(line.format(number * 7919 % 1_000_003) for number in range(70_000))
     path, content = tmp_path / "texts", (("text,x\n" if form == "csv" else "") + lines).encode()
-    path.write_bytes(gzip.compress(content) if form == "packed" else content)
+    path.write_bytes(gzip.compress(content, 1) if form == "packed" else content)
     given = {} if form == "unknown" else {"data_path": path, "dataset": form if form in ("csv", "jsonl") else "lines"}
     screen, calls = _Terminal(), []
     monkeypatch.setattr(sys, "stderr", screen)

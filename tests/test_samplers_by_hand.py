@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.interpolate import lagrange
+from scipy.interpolate import KroghInterpolator
 
 from diffusion.process.config import ProcessConfig, SamplerConfig
 from diffusion.process.levels import Levels, posterior
@@ -42,7 +42,7 @@ def _integrated(levels: Levels, step: int, nodes: list[int], values: list[np.nda
     """σ_s ∫ e^λ m(λ) dλ over a step, m through values at levels ``nodes``."""
     found = []
     for column in np.array(values).T:
-        m = lagrange(levels.lambdas[nodes], column)
+        m = KroghInterpolator(levels.lambdas[nodes], column)
         found.append(quad(lambda u, m=m: math.exp(u) * m(u), *levels.lambdas[step : step + 2], epsabs=1e-13)[0])
     return levels.sigma[step + 1] * np.array(found)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from files.arrays import GrowingArray, growing_array
 from files.errors import UserError
+from files.npz import DAMAGES
 from training.hosts import exchange, hosts
 
 
@@ -85,7 +86,7 @@ class _Follower:
         exchange("filled")
         try:
             return np.load(self._path, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except DAMAGES as error:
             raise UserError(
                 f"{self._path}: this host does not see the file that the first host of TF_CONFIG wrote ({error}); all "
                 "hosts need the same files in --run_dir and --cache_dir"

@@ -1,6 +1,6 @@
 """Published classifiers, ``BertForSequenceClassification`` and its relatives: heads and classes.
 
-All have one dense layer on [CLS], and then a second one, the classifier (``encoder_families.Form``). Shapes: ``D``
+All have one dense layer on [CLS], and then a second one, the classifier (``families.ClassifierForm``). Shapes: ``D``
 width, ``K`` classes.
 """
 

@@ -1,7 +1,7 @@
 """The linear path: linear models on n-grams whose scores are added to the logits (wide & deep, Cheng et al. 2016).
 
 A text's logits are (network(tokens) + w_1 · SVM(n-grams) + w_2 · naive Bayes(n-grams)) / temperature; the weighted sum
-of the linear models is one matrix. ``linear_fit`` fits them. (If the linear part is trained with the network by
+of the linear models is one matrix. ``fit.py`` fits them. (If the linear part is trained with the network by
 gradients, it learns the training texts so fast that the network stops learning.)
 
 Shapes: ``N`` texts, ``n`` words of all texts, ``F`` features, ``K`` classes.
