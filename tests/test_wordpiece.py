@@ -166,6 +166,15 @@ def test_added_tokens_by_hand(backend: str) -> None:
         _tokeniser(Added("\u0301", folded=True))
 
 
+def test_the_library_is_refused_where_its_ids_would_be_others() -> None:
+    """It numbers added tokens behind all pieces; here a piece follows one."""
+    pytest.importorskip("tokenizers")
+    words = [*WordPiece(TINY).words, "<e>", "zzz"]
+    assert WordPiece(words, added=[Added("<e>")]).pieces("<e> zzz") == [len(words) - 2, len(words) - 1]
+    with pytest.raises(UserError, match="the added token '<e>' another id than the vocabulary"):
+        WordPiece(words, added=[Added("<e>")], backend="tokenizers").pieces("<e> zzz")
+
+
 def test_a_tokeniser_is_saved_and_sent_with_its_options(tmp_path: Path) -> None:
     wordpiece = _tokeniser(Added("Naïve", True), lower_case=True, strip_accents=False, split_cjk=False)
     text = "É naïve NAÏVE 中a"

@@ -241,6 +241,12 @@ class WordPiece:
         fast.add_special_tokens(list(SPECIAL))
         for token in sorted(self.added, key=lambda token: self.words.index(token.text)):  # the library numbers them on
             fast.add_tokens([tool.AddedToken(token.text, normalized=token.folded, special=not token.folded)])
+        for token in self.added:
+            if fast.token_to_id(token.text) != self.words.index(token.text):
+                raise UserError(
+                    f"--tokeniser=tokenizers: the library would give the added token {shown(token.text)} another id "
+                    "than the vocabulary, as pieces follow it there; leave it at python"
+                )
         return fast
 
     @staticmethod
