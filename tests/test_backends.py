@@ -129,7 +129,7 @@ def test_jax_samples_the_same_images(on_jax: OnJax) -> None:
         lambda row: noise.normal(7, number, row + 1, (4, 4, 1)),
         noise.normal(7, number, 0, (4, 4, 1)),
     )
-    np.testing.assert_allclose(on_jax.images, y, atol=2e-4)
+    np.testing.assert_allclose(on_jax.images, y, rtol=1e-6, atol=2e-4)
 
 
 _BRIDGE = """

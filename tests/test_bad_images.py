@@ -154,7 +154,7 @@ def test_what_pillow_warns_of_is_no_error(tmp_path: Path) -> None:
     Image.new("RGB", (6, 4)).save(file, "JPEG", exif=turned)
     damaged = file.getvalue().replace(b"\x01\x0f\x00\x02\x00\x00", b"\x01\x0f\x00\x02\x7f\x00")
     (tmp_path / "a.jpg").write_bytes(damaged)
-    with pytest.warns(UserWarning, match="Tag data larger than file"):
+    with pytest.warns(UserWarning, match="Tag data larger than file|Truncated File Read"):
         _exif_of(tmp_path / "a.jpg")
     assert read_images(tmp_path, ReadingConfig()).pixels.shape == (1, 4, 6, 3)
 
