@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("work", "answer", ["answer", "train"], "What is measured.")
 flags.DEFINE_bool("tiny", False, "A small model, to see that it runs.")
-flags.DEFINE_string("devices", "gpu", "As of the scripts.")
+flags.DEFINE_string("devices", "gpu", "As --devices of the scripts.")
 flags.DEFINE_enum("quantize", "none", ["none", "int8", "int4"], "Bits of the frozen kernels.")
-flags.DEFINE_bool("remat", False, "As of finetune_llama.")
+flags.DEFINE_bool("remat", False, "As --remat of finetune_llama.")
 flags.DEFINE_integer("rows", 1, "Rows of a batch.", 1)
 flags.DEFINE_integer("tokens", 512, "Tokens of a row (train) or of a prompt (answer).", 2)
 flags.DEFINE_integer("new_tokens", 64, "Tokens of an answer.", 2)
-flags.DEFINE_integer("rank", 16, "Of the updates.", 1)
+flags.DEFINE_integer("rank", 16, "Rank of the updates.", 1)
 flags.DEFINE_integer("steps", 5, "Steps that are timed, one by one.", 1)
 
 

@@ -53,7 +53,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
                    "--mlm_epochs=0.5"],
         "embed": ["embed_text", *texts, f"--encoder={encoder}", "--devices=cpu", "--layers=1,-1", "--pooling=mean"],
         "ddpm": ["ddpm", *TINY, *train, *many, "--num_samples=4"],
-        "head": ["imdb_images", *texts, *train, *head, "--num_epochs=10", "--backbone=squeezenet1_1",
+        "head": ["imdb_images", *texts, *train, *head, "--num_epochs=4", "--backbone=squeezenet1_1",
                  "--weights=random:1", "--select=reconstruction"],
         "table": ["imdb_table", *texts, *train, *head, "--num_epochs=1", "--rows=squeezenet1_1",
                   "--missing_weights=random", "--control_row="],

@@ -59,7 +59,7 @@ def test_logits_are_those_of_rounded_kernels_and_near_the_whole_ones(to: str, mo
     np.testing.assert_allclose(found, _logits(rounded), atol=2e-5)
     assert 1e-3 < difference.max() < most and np.sqrt((difference**2).mean()) < share * whole.std()
     add_lora(model, 2, "all")
-    np.testing.assert_allclose(_logits(model), found, atol=2e-6)  # XLA adds in another order
+    np.testing.assert_allclose(_logits(model), found, atol=5e-6)  # XLA adds in another order
     for layer in lora_layers(model, "all"):
         layer.lora_kernel_b.assign(np.random.default_rng(0).normal(0, 0.3, layer.lora_kernel_b.shape))
     assert np.abs(_logits(model) - found).max() > 0.1

@@ -7,7 +7,7 @@ from training.backends import backend
 
 
 def compiled(function: Callable) -> Callable:
-    """The function, compiled as one graph. Variables that it reads are inputs: it always sees their values of now."""
+    """The function, compiled as one graph. Each call uses the present values of the variables that it reads."""
     return backend().compiled(function)
 
 

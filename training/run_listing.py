@@ -1,6 +1,6 @@
 """Reads run folders to list runs; it writes nothing and imports nothing heavy.
 
-A folder may be incomplete, damaged or no run folder; ``Seen.problems`` lists what is wrong with it.
+A folder may be incomplete, damaged or no run folder; ``RunSummary.problems`` lists what is wrong with it.
 """
 
 import json

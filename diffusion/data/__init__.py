@@ -1,1 +1,1 @@
-"""What users bring as images: files, folders, archives and arrays → splits of uint8 images."""
+"""Named data sets, and what users bring as images (files, folders, archives, arrays) → splits of uint8 images."""

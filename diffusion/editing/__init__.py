@@ -1,1 +1,1 @@
-"""In-painting, variations and inversion of images, as walks over a sampler's table."""
+"""Edits of given images (in-painting, variations, images between two, enlarging), most of them walks over a table."""

@@ -104,7 +104,7 @@ def notes_on_scale(here: Range | None, learned: Range | None) -> list[str]:
     """A note if black and white of the images differ from those of the images that the model learned.
 
     Args:
-        here: ``Named.range``.
+        here: ``NamedImages.range``.
         learned: the range of the images that the model learned; None: 8 bits.
     """
     if here == learned or all(scale is None or is_whole(scale) for scale in (here, learned)):

@@ -1,1 +1,1 @@
-"""The noising process: schedules, α_t and σ_t, targets, random numbers, and the loss."""
+"""The noising process: schedules, α_t and σ_t, targets, random numbers, the loss, stops of samplers, bits/dim."""

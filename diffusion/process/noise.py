@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of seed, image, step and pixel.
+"""Random numbers as a pure function of seed, image, stream and pixel.
 
 Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") consists of additions, rotations and
 exclusive ors: every backend, batch size and number of devices draws the same bits. ``B`` batch.

@@ -1,6 +1,6 @@
 """Small grids by sampler and number of evaluations, all from the same noise, for a comparison on a run's page.
 
-``sampling.sample`` compiles a loop for each table. Here one compiled network serves all tables, and NumPy runs their
+``loop.sample`` compiles a loop for each table. Here one compiled network serves all tables, and NumPy runs their
 rows: compiling a dozen loops would take longer than the images. ``N`` images, ``H, W, C`` of each.
 """
 
@@ -111,7 +111,7 @@ def largest(config: SamplerConfig, name: str, most: int, process: Process) -> Ch
 
 
 def run_table(table: SamplerTable, evaluate: Evaluate, x: np.ndarray) -> np.ndarray:
-    """``sampling.sample`` for a table without noise, row by row: x at the first time → the images [N, H, W, C]."""
+    """``loop.sample`` for a table without noise, row by row: x at the first time → the images [N, H, W, C]."""
     y, older = x, [np.zeros_like(x)] * max(1, table.memory - 1)
     for t, weights in zip(table.times, table.weights.astype(np.float32), strict=True):
         older = [evaluate(x, t, older[0]), *older]

@@ -1,1 +1,1 @@
-"""From noise to images: samplers as tables of coefficients, their times, and the loop that runs a table."""
+"""From noise to images: samplers as tables of coefficients, their times, guidance, the loop that runs a table."""

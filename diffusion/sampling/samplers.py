@@ -1,4 +1,4 @@
-"""Samplers as tables: ``sampling.sample`` runs them all in one compiled loop. NumPy only.
+"""Samplers as tables: ``loop.sample`` runs them all in one compiled loop. NumPy only.
 
 Every sampler here is linear in x and in the predictions so far. Row r of its table evaluates the network at time t_r,
 converts its output to a prediction m_r of x_0, and sets

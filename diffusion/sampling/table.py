@@ -1,4 +1,4 @@
-"""A sampler as a table of coefficients. ``samplers`` computes it; ``sampling.sample`` runs it. NumPy only.
+"""A sampler as a table of coefficients. ``samplers`` computes it; ``loop.sample`` runs it. NumPy only.
 
 ``R`` rows, ``M`` predictions of x_0 that a row uses.
 """

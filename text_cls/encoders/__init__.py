@@ -1,1 +1,1 @@
-"""Published encoders of the BERT family, read from their checkpoints into our own layers."""
+"""Published encoders of the BERT family, and classifiers on them, in our own layers; masked language modelling."""

@@ -1,1 +1,1 @@
-"""Figures of a classifier: metrics, calibration, and test rows as a run answered them."""
+"""Figures of a classifier: metrics, calibration, test rows as a run answered them; weights of classes in the loss."""

@@ -1,8 +1,8 @@
 """Python's properties of all characters, as tables that a TensorFlow graph can hold; made with NumPy only.
 
 A graph has no ``unicodedata`` and no ``re``, and TensorFlow's own character classes are from another version of
-Unicode. So every class and every mapping in ``graph_*.py`` is one of these tables, made by calling Python on all
-characters.
+Unicode. So every class and every mapping of characters in this folder is one of these tables, made by calling Python
+on all characters.
 """
 
 import functools

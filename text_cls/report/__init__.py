@@ -1,1 +1,1 @@
-"""What a run tells its reader: report, page, pictures, and which words moved a decision."""
+"""What a run tells its reader: report, page, pictures, words that moved a decision, rows of doubtful label."""

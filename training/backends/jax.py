@@ -307,14 +307,17 @@ _added = jax.jit(_sum)
 
 
 class _Program(NamedTuple):
-    """A compiled function whose first input are the values of the variables that it reads."""
+    """A compiled function. Its first argument is the list of the values of ``variables``, which it reads."""
 
     variables: list[keras.Variable]
     run: Callable
 
 
 def _program(function: Callable, arguments: tuple, **options: Any) -> _Program:
-    """Variables as constants would be compiled too: slowly, as a copy, and with the values that they have then."""
+    """The function, compiled with the variables that it reads as inputs.
+
+    As constants they would be compiled too: slowly, as a second copy, and with the values of that moment.
+    """
     variables = _read_by(function, *arguments)
 
     def with_values(values: Sequence[Any], *arguments: Any) -> Any:
@@ -549,7 +552,7 @@ def deterministic() -> Iterator[None]:
 
 
 def compiled(function: Callable) -> Callable:
-    programs: dict[Any, _Program] = {}  # by which arguments there are: without pictures other variables are read
+    programs: dict[Any, _Program] = {}  # by the structure of the arguments: without pictures, other variables are read
 
     def run(*arguments: Any) -> Any:
         form = jax.tree.structure(arguments)

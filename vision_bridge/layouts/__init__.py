@@ -1,1 +1,1 @@
-"""Features → pixels: distances between features, t-SNE and other layouts, the smallest rectangle."""
+"""Features → pixels: scaling, distances between features, engines (t-SNE, IGTD, …), rectangle, rules of pixels."""
