@@ -1,4 +1,4 @@
-"""Features as images for frozen ImageNet networks; ``PixelMap`` is the layout as a scikit-learn transformer."""
+"""Features of texts or tables as images for frozen ImageNet networks, and Llama 3.2 Vision; ``PixelMap`` for scikit-learn."""
 
 from typing import TYPE_CHECKING, Any
 
