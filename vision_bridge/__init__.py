@@ -1,4 +1,4 @@
-"""Features of texts or tables as images for frozen ImageNet networks; Llama 3.2 Vision; ``PixelMap`` for scikit-learn."""
+"""Features of texts and tables as images for frozen ImageNet networks (``PixelMap``: the layout), Llama 3.2 Vision."""
 
 from typing import TYPE_CHECKING, Any
 
