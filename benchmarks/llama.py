@@ -89,7 +89,7 @@ def _answer(model: "LlamaVision") -> dict[str, float]:
     tiles = np.ones((rows, 1, vision.max_tiles), np.int32)
     size = (vision.image_size, vision.image_size, vision.channels)
     pixels = np.random.default_rng(0).standard_normal((*tiles.shape, *size)).astype(np.float32)
-    ids = np.full((rows, 1), 6, np.int32)  # 2 × 2 tiles
+    ids = np.full((rows, 1), _square(), np.int32)
     encode, step = compiled(lambda *pictures: model.encode(Pictures(*pictures))), compiled_step(model)
 
     def read() -> Any:
@@ -161,11 +161,18 @@ def _batch(model: "LlamaVision") -> "LlamaBatch":
     tokens = _tokens(model, rows, length)
     places = np.tile(np.arange(length - answer - 1, length - 1, dtype=np.int32), (rows, 1))
     return LlamaBatch(
-        tokens, np.ones_like(tokens), sight.astype(ml_dtypes.bfloat16), np.full((rows, 1), 6, np.int32),
+        tokens, np.ones_like(tokens), sight.astype(ml_dtypes.bfloat16), np.full((rows, 1), _square(), np.int32),
         np.ones((rows, 1, tiles), np.int32), np.ones((rows, length, 1, tiles), np.int32), places,
         np.take_along_axis(tokens, places + 1, axis=1), np.ones(places.shape, np.float32),
         np.full(rows, answer, np.float32),
     )  # fmt: skip
+
+
+def _square() -> int:
+    """The number of the aspect ratio of 2 × 2 tiles."""
+    from vision_bridge.llama.config import ASPECT_RATIOS
+
+    return 1 + ASPECT_RATIOS.index((2, 2))
 
 
 def _tokens(model: "LlamaVision", rows: int, length: int) -> np.ndarray:

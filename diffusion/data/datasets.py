@@ -130,8 +130,8 @@ def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) 
             raise UserError(
                 f"--{name}={value}: --dataset={config.dataset} consists of arrays, which are not changed; leave it out"
             )
-    own = config.data_path and (data_set.image_files or readers.is_arrays(config.data_path))
-    if config.range != "auto" and not own:
+    may_be_deep = config.data_path and (data_set.image_files or readers.is_arrays(config.data_path))
+    if config.range != "auto" and not may_be_deep:
         raise UserError(
             f"--range={config.range}: --dataset={config.dataset} has pixels of 8 bits, which are not changed; leave it "
             "out"

@@ -116,7 +116,7 @@ class Backend(Protocol):
         """Inside, operations on GPUs give the same results in every run."""
 
     def compiled(self, function: Callable) -> Callable:
-        """A function of tensors, compiled."""
+        """A function of tensors, compiled. Each call uses the present values of the variables that it reads."""
 
     def with_gradient(self, function: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
         """x → ``function(x)`` and the gradient of its sum with respect to x."""
