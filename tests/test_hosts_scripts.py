@@ -23,7 +23,8 @@ TUNED = [f"--encoder={ENCODER}", "--max_length=12", "--devices=cpu", "--num_step
 NETWORK = ["--base_width=8", "--channel_multipliers=1", "--num_blocks=1", "--attention_resolutions=", "--num_groups=4",
            "--batch_size=16", "--devices=cpu", "--diffusion_steps=50", "--sampling_steps=4", "--num_samples=11",
            "--warmup=0", "--log_every=2", "--num_steps=4", "--eval_every=2", "--learning_rate=0.001"]  # fmt: skip
-BRIDGE = [f"--encoder={ENCODER}", "--max_length=12", "--height=12", "--width=12", "--perplexity=5",
+# The engine pca: t-SNE gives another layout where the features differ by the rounding of float32, as between hosts.
+BRIDGE = [f"--encoder={ENCODER}", "--max_length=12", "--height=12", "--width=12", "--engine=pca",
           "--weights=random:1", "--enlarge=4", "--backbone=squeezenet1_1", "--head_kernel=2", "--head_filters=6,4",
           "--head_pooled=2", "--head_dense=8", "--batch_size=8", "--num_epochs=2", "--devices=cpu"]  # fmt: skip
 RUNS = {
