@@ -128,7 +128,10 @@ def _system_message(error: OSError, flags: Collection[str]) -> str | None:
     name, what = error.filename, error.strerror or "failed"
     file = os.fsdecode(name) if isinstance(name, str | bytes) else "standard output or a file"
     if error.errno in _FULL:
-        return f"{file}: cannot be written ({what}); make room and run the same command with the same --run_dir again"
+        return (
+            f"{file}: cannot be written ({what}); make room, perhaps in the cache (python -m experiments.cache), and "
+            "run the same command with the same --run_dir again"
+        )
     if error.errno in _REFUSED:
         folders = [f"--{flag}" for flag in _FOLDER_FLAGS if flag in flags]
         cache = ", or set $TRIPTYCH_CACHE" if "cache_dir" in flags else ""

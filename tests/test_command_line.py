@@ -46,7 +46,7 @@ def test_the_list_is_quick_and_loads_nothing() -> None:
 
 def test_a_name_that_there_is_not() -> None:
     assert refused(lambda: answer(["trian-text"])).startswith("there is no script 'trian-text'; is it train_text or ")
-    assert "; there are baselines_text, caption, " in refused(lambda: answer(["xyz"]))
+    assert "; there are baselines_text, cache, caption, " in refused(lambda: answer(["xyz"]))
     status, out, err = process("-c", TRIPTYCH, "repaet")
     assert (status, out) == (1, "") and err.startswith("error: there is no script 'repaet'; is it repeat")
 

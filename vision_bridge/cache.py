@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from files.arrays import growing_array, remove
+from files.cached import tell_if_large
 from files.download import in_cache
 from files.errors import UserError
 from files.locks import alone
@@ -101,6 +102,7 @@ class Cache(NamedTuple):
                     whole = (len(rows), *shape)
                     file = stack.enter_context((opened or growing_array)(path, whole, dtype, about, renew=True))
                 if file.done < len(rows):
+                    tell_if_large(path, whole, dtype)
                     fill(split, file)
                 arrays[split] = file.read_only()  # before another process may remove it
         return Stage(key_of(depends_on), arrays)

@@ -13,6 +13,7 @@ from keras import ops
 from PIL import Image
 
 from files.arrays import write_npy
+from files.cached import tell_if_large
 from files.download import in_cache
 from files.npz import read_npy
 from files.tensors import BFLOAT16
@@ -89,12 +90,13 @@ def frozen_states(
     } | ({} if quantised == "none" else {"quantised": quantised})  # fmt: skip
     path = cache / "llama" / f"states-{key_of(depends_on)}.npy"
     stream = make_mapper(lambda batch: {"states": _states(model, batch)}, placement)
-    with in_cache(path), filling(path, shape, "uint16" if narrow else "float32", depends_on, renew=True) as file:
+    dtype = "uint16" if narrow else "float32"
+    with in_cache(path), filling(path, shape, dtype, depends_on, renew=True) as file:
         if file.done < len(keys):
-            progress = Progress(len(keys), "picture", file.done)
+            tell_if_large(path, shape, dtype)
             print(f"computing the frozen tower's states of {len(keys):,} pictures", flush=True)
             parts = (_kept(values["states"], narrow) for values in stream(_batches(album, config.vision, file.done)))
-            file.fill(parts, 8, progress.update)
+            file.fill(parts, 8, Progress(len(keys), "picture", file.done).update)
         states = file.read_only()
     ratios = _aspect_ratios(album, config.vision, path.parent)
     counts = np.array([np.prod(ASPECT_RATIOS[ratio - 1]) for ratio in ratios])
