@@ -96,8 +96,9 @@ def test_classes_that_nothing_has_and_nothing_is_said_to_have() -> None:
     assert list(figures["per_class"]) == ["a", "b", "c", "d"]
     assert figures["per_class"]["d"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
     assert figures["confusion"] == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
-    assert figures["macro_precision"] == pytest.approx((0.5 + 0.5) / 4)
-    assert figures["macro_recall"] == pytest.approx((1.0 + 0.5) / 4)
+    assert figures["macro_precision"] == pytest.approx((0.5 + 0.5) / 3)  # of a, b, c, as without the class d
+    assert figures["macro_recall"] == pytest.approx((1.0 + 0.5) / 3)
+    assert report(P[:, ::-1], np.array([2, 2, 1, 1]), ("c", "b", "a"))["macro_f1"] == 1.0  # every answer is right
     assert set(flat(figures)) == set(FIGURES) and flat(figures)["accuracy"] == 0.5
     counts = Counts(np.array([3, 0]), np.array([4, 0]), np.array([6, 2]))
     np.testing.assert_allclose(counts.scores(), [[0.75, 0.0], [0.5, 0.0], [0.6, 0.0]])

@@ -63,11 +63,20 @@ def test_intervals_of_one_label_are_those_of_scikit_learn_on_every_resample() ->
     labels[labels == 5] = 4  # the last is predicted alone
     found = intervals_of_one_label(predicted, labels, 7, seed=1, resamples=200)
     drawn = _resamples(90, 200, 1)
-    f1 = [sk.f1_score(labels[r], predicted[r], labels=range(7), average="macro", zero_division=0) for r in drawn]
+    f1 = [sk.f1_score(labels[r], predicted[r], average="macro") for r in drawn]
     assert found["macro_f1"] == pytest.approx(_middle(f1))
     assert found["accuracy"] == pytest.approx(_middle([np.mean(labels[r] == predicted[r]) for r in drawn]))
     assert found == intervals_of_one_label(predicted, labels, 7, seed=1, resamples=200)
     assert found != intervals_of_one_label(predicted, labels, 7, seed=2, resamples=200)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_classifier_without_errors_has_no_interval(rows: int) -> None:
+    """Though a resample lacks many of the classes, each of which has a few rows."""
+    labels = np.repeat(np.arange(20), rows)
+    assert intervals_of_one_label(labels, labels, 25) == {"accuracy": (1.0, 1.0), "macro_f1": (1.0, 1.0)}
+    several = intervals_of_several_labels(np.eye(25)[labels], np.eye(25)[labels], np.full(25, 0.5))
+    assert several == {"mean_average_precision": (1.0, 1.0), "macro_f1": (1.0, 1.0)}
 
 
 def test_rows_without_an_answer_are_wrong() -> None:
@@ -86,7 +95,7 @@ def test_intervals_of_several_labels_are_those_of_scikit_learn_on_every_resample
     for rows in _resamples(70, 60, 4):
         y, p = labels[rows], probabilities[rows]
         precision.append(np.mean([sk.average_precision_score(y[:, k], p[:, k]) for k in range(5) if y[:, k].any()]))
-        f1.append(sk.f1_score(y, p >= thresholds, average="macro", zero_division=0))
+        f1.append(sk.f1_score(y, p >= thresholds, average="macro", zero_division=np.nan))
     assert found["mean_average_precision"] == pytest.approx(_middle(precision))
     assert found["macro_f1"] == pytest.approx(_middle(f1))
 

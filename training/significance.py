@@ -91,9 +91,10 @@ def _indicator(group: _Group, num_cells: int, num_classes: int) -> csr_matrix:
 
 
 def _macro_f1(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """[K, R] counts → [R], the mean F1 of all classes."""
+    """[K, R] counts → [R], the mean F1 of the classes that are drawn, as labels or as answers; 0 if none is."""
     below = predicted + support
-    return np.where(below > 0, 2 * hits / np.maximum(below, 1), 0.0).mean(axis=0)
+    f1 = np.where(below > 0, 2 * hits / np.maximum(below, 1), 0.0)
+    return f1.sum(axis=0) / np.maximum((below > 0).sum(axis=0), 1)
 
 
 def intervals_of_several_labels(

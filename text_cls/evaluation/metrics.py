@@ -20,12 +20,12 @@ class Predictions(NamedTuple):
     Attributes:
         probabilities: [N, K], rows sum to 1.
         labels: [N] class numbers.
-        by_class: precision, recall, F1, [K] each; the precision of a class that was never predicted is 0.
+        macro: means of the classes' precision, recall and F1; see ``Counts.macro``.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
-    by_class: np.ndarray
+    macro: tuple[float, float, float]
 
     @property
     def predicted(self) -> np.ndarray:
@@ -44,13 +44,13 @@ def likeliest(probabilities: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
 
 
-# The figures by name; a ``Cost`` is better if it is smaller. Macro averages are over all K classes.
+# The figures by name; a ``Cost`` is better if it is smaller.
 FIGURES: dict[str, Callable[[Predictions], float]] = {
     "accuracy": lambda p: float(np.mean(p.predicted == p.labels)),
     "loss": lambda p: negative_log_likelihood(p.probabilities, p.labels),
-    "macro_precision": lambda p: float(p.by_class[0].mean()),
-    "macro_recall": lambda p: float(p.by_class[1].mean()),
-    "macro_f1": lambda p: float(p.by_class[2].mean()),
+    "macro_precision": lambda p: p.macro[0],
+    "macro_recall": lambda p: p.macro[1],
+    "macro_f1": lambda p: p.macro[2],
     "calibration_error": lambda p: Cost(calibration.errors(p.probabilities, p.labels)["calibration_error"]),
 }
 
@@ -76,7 +76,7 @@ def report(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         np.bincount(predicted[answered], minlength=len(classes)),
         np.bincount(labels, minlength=len(classes)),
     )
-    predictions = Predictions(probabilities, labels, np.stack(counts.scores()))
+    predictions = Predictions(probabilities, labels, counts.macro())
     return {
         **{name: figure(predictions) for name, figure in FIGURES.items()},
         "per_class": counts.by_class(classes),
@@ -95,6 +95,16 @@ class Counts(NamedTuple):
         """Precision, recall and F1; 0 if the denominator is 0."""
         precision, recall = _ratio(self.hits, self.predicted), _ratio(self.hits, self.support)
         return precision, recall, _ratio(2 * self.hits, self.predicted + self.support)
+
+    def macro(self) -> tuple[float, float, float]:
+        """Means of precision, recall and F1 over the classes that a text has or is predicted to have; 0 if none is.
+
+        These are scikit-learn's classes for one label: a class that is in no text and no answer says nothing of the
+        answers.
+        """
+        there = self.predicted + self.support > 0
+        precision, recall, f1 = (float(score[there].mean()) if there.any() else 0.0 for score in self.scores())
+        return precision, recall, f1
 
     def by_class(self, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
         """{name: precision, recall, f1, support}."""

@@ -37,11 +37,6 @@ class Predictions(NamedTuple):
         precision, recall, f1 = Counts(*(np.sum(count) for count in self.counts)).scores()
         return float(precision), float(recall), float(f1)
 
-    def macro(self) -> tuple[float, float, float]:
-        """Means over all K classes of each class's precision, recall and F1."""
-        precision, recall, f1 = (float(score.mean()) for score in self.counts.scores())
-        return precision, recall, f1
-
 
 def _mean_average_precision(p: Predictions) -> float:
     """The mean over the classes with at least one text; 0 if there is none, as in scikit-learn."""
@@ -65,9 +60,9 @@ FIGURES: dict[str, Callable[[Predictions], float]] = {
     "micro_precision": lambda p: p.micro()[0],
     "micro_recall": lambda p: p.micro()[1],
     "micro_f1": lambda p: p.micro()[2],
-    "macro_precision": lambda p: p.macro()[0],
-    "macro_recall": lambda p: p.macro()[1],
-    "macro_f1": lambda p: p.macro()[2],
+    "macro_precision": lambda p: p.counts.macro()[0],
+    "macro_recall": lambda p: p.counts.macro()[1],
+    "macro_f1": lambda p: p.counts.macro()[2],
 }
 
 
