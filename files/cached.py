@@ -1,7 +1,7 @@
 """What a cache has computed: its entries, their sizes and last uses, and how they are deleted.
 
-An entry is everything that has the same key in its name: an array, its note and drafts of them. A name without a key is
-no entry, so that no file is deleted which somebody else has put into the folder.
+An entry is the files with the same key in their names: an array and its note. A file with a name that the cache does not
+give is no entry, so that nothing is deleted which somebody else has put into the folder.
 """
 
 import contextlib
@@ -15,10 +15,9 @@ from typing import NamedTuple
 import filelock
 import numpy as np
 
+from files.errors import UserError
 from files.locks import alone
 
-# ``features-KEY.npy``, ``.features-KEY.npy.123.draft``, ``KEY.npz``, ``jit_add-KEY-cache``
-_NAME = re.compile(r"\.?((?:[\w-]+-)?[0-9a-f]{24,64})(?:-cache|-atime)?(?:\..+)?")
 _LOCK = ".lock"
 _LARGE = 10**9  # bytes
 
@@ -39,11 +38,17 @@ class Entry(NamedTuple):
     used: float
 
 
-def entries(folder: Path) -> list[Entry]:
-    """The entries of a folder of the cache, those not used for longest first; none if there is no such folder."""
+def entries(folder: Path, names: re.Pattern[str]) -> list[Entry]:
+    """The entries of a folder of the cache, those not used for longest first; none if there is no such folder.
+
+    Args:
+        folder: of one kind of entries.
+        names: of their files; the first group is what the files of an entry have in common.
+    """
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        name = _NAME.fullmatch(path.name)
+        locked = path.name.startswith(".") and path.name.endswith(_LOCK)
+        name = names.fullmatch(path.name[1 : -len(_LOCK)] if locked else path.name)
         if name and (path.is_symlink() or path.is_file()):
             found[name[1]].append(path)
     return sorted(filter(None, map(_entry, found.values())), key=lambda entry: entry.used)
@@ -70,23 +75,27 @@ def delete(entry: Entry) -> bool:
         False if a process is writing the entry, which then stays.
 
     Raises:
-        OSError: the folder cannot be written; on Windows, a file is open.
+        UserError: the system does not let them be deleted.
     """
-    with ExitStack() as stack:
-        for lock in entry.locks:
-            try:
+    try:
+        with ExitStack() as stack:
+            for lock in entry.locks:
                 stack.enter_context(alone(lock.with_name(lock.name[1 : -len(_LOCK)])))
-            except filelock.Timeout:
-                return False
-        for path in entry.files:
-            path.unlink(missing_ok=True)
+            for path in entry.files:
+                path.unlink(missing_ok=True)
+    except filelock.Timeout:
+        return False
+    except OSError as error:
+        raise UserError(
+            f"{entry.files[0]}: cannot be deleted ({error.strerror}); change its folder's permissions"
+        ) from error
     return True
 
 
 def size_below(folder: Path) -> int:
-    """Bytes of all files in a folder and its folders; links are not followed."""
+    """Bytes of all files in a folder, which may be a link, and in its folders; links in it are not followed."""
     total = 0
-    for path in folder.rglob("*"):
+    for path in folder.resolve().rglob("*"):
         with contextlib.suppress(FileNotFoundError):
             total += path.lstat().st_size if path.is_symlink() or path.is_file() else 0
     return total

@@ -34,11 +34,12 @@ def cache(tmp_path: Path) -> Path:
     """Three computed entries, one of them used today, and files that are none."""
     put(tmp_path / "bridge" / f"maps-{KEY}.npy", 3000, 40)
     put(tmp_path / "bridge" / f"maps-{KEY}.json", 20, 40)
-    put(tmp_path / "bridge" / f".maps-{KEY}.npy.7.draft", 500, 40)
     put(tmp_path / "bridge" / f".maps-{KEY}.npy.lock", 0, 40)
     put(tmp_path / "bridge" / f"features-{KEY}.npy", 100, 1)
-    put(tmp_path / "xla" / f"jit_add-{KEY * 2}-cache", 70, 50)
+    put(tmp_path / "xla" / f"jit_add-{(KEY * 3)[:64]}-cache", 70, 50)
     put(tmp_path / "bridge" / "thesis.npy", 10, 99)
+    put(tmp_path / "features" / f"{KEY}.jpg", 10, 99)
+    put(tmp_path / "features" / f"my-notes-{KEY}.txt", 10, 99)
     put(tmp_path / "features" / "mine" / f"features-{KEY}.npy", 10, 99)
     put(tmp_path / "downloads" / f"weights-{KEY}.pth", 5000, 99)
     put(tmp_path / f"maps-{KEY}.npy", 10, 99)
@@ -63,27 +64,28 @@ def test_the_table_counts_entries_and_touches_nothing(cache: Path) -> None:
     before = everything(cache)
     first, *rows, would, free = of(cache)
     assert everything(cache) == before
-    assert first == f"{cache}: 8.7 kB" and free.startswith("free on the disk: ")
+    assert first == f"{cache}: 8.2 kB" and free.startswith("free on the disk: ")
     for title in ("unused 30 days", "last used", "what it is"):
         rows[0] = rows[0].replace(title, title.replace(" ", "_"))
     found = table("\n".join(rows))
     sizes = {kind: (row["entries"], row["size"], row["unused_30_days"]) for kind, row in found.items()}
     assert sizes == {
-        "bridge": ("2", "3.6 kB", "3.5 kB"), "features": ("0", "0 B", "0 B"), "llama": ("0", "0 B", "0 B"),
+        "bridge": ("2", "3.1 kB", "3.0 kB"), "features": ("0", "0 B", "0 B"), "llama": ("0", "0 B", "0 B"),
         "tokenised": ("0", "0 B", "0 B"), "xla": ("1", "70 B", "70 B"), "others": ("", "5.0 kB", ""),
     }  # fmt: skip
-    assert would == f"--delete would delete 2 entries, 3.6 kB of {', '.join(KINDS)}"
+    assert would == f"--delete would delete 2 entries, 3.1 kB of {', '.join(KINDS)}"
 
 
 def test_only_old_entries_of_the_kinds_are_deleted(cache: Path) -> None:
     before = names(cache)
     assert of(cache, delete=True, kinds=("xla",))[0] == "deleted 1 entries, 70 B"
-    assert before - names(cache) == {f"xla/jit_add-{KEY * 2}-cache"}
-    assert of(cache, delete=True)[0] == "deleted 1 entries, 3.5 kB"
+    assert before - names(cache) == {f"xla/jit_add-{(KEY * 3)[:64]}-cache"}
+    assert of(cache, delete=True)[0] == "deleted 1 entries, 3.0 kB"
     assert of(cache, delete=True, unused_days=0.5)[0] == "deleted 1 entries, 100 B"
     assert of(cache, delete=True, unused_days=0.0)[0] == "deleted 0 entries, 0 B"
     assert names(cache) == {  # the lock stays: another process may wait for it
-        "bridge/thesis.npy", f"bridge/.maps-{KEY}.npy.lock", f"features/mine/features-{KEY}.npy",
+        "bridge/thesis.npy", f"features/{KEY}.jpg", f"features/my-notes-{KEY}.txt",
+        f"bridge/.maps-{KEY}.npy.lock", f"features/mine/features-{KEY}.npy",
         f"downloads/weights-{KEY}.pth", f"maps-{KEY}.npy",
     }  # fmt: skip
 
@@ -98,11 +100,11 @@ def test_what_a_process_writes_stays_and_what_it_reads_can_be_read(cache: Path) 
     path = cache / "bridge" / f"maps-{KEY}.npy"
     with alone(path):
         lines = of(cache, delete=True, kinds=("bridge",), unused_days=0.0)
-    assert lines[0] == "deleted 1 entries, 100 B; 1 entries, 3.5 kB stay: a process is writing them"
+    assert lines[0] == "deleted 1 entries, 100 B; 1 entries, 3.0 kB stay: a process is writing them"
     assert path.exists()
     np.save(path, np.arange(5.0))
     array = np.load(path, mmap_mode="r")
-    (entry,) = entries(cache / "bridge")
+    (entry,) = entries(cache / "bridge", KINDS["bridge"].names)
     assert delete(entry) and not path.exists() and array.tolist() == [0, 1, 2, 3, 4]
     assert lock_of(path).exists()
 
@@ -144,7 +146,48 @@ def test_every_folder_that_the_code_caches_arrays_in_is_known() -> None:
     assert found - {"downloads", "backbones", "minilm"} == set(KINDS)
 
 
+def test_every_file_that_is_written_has_a_name_of_its_kind(tmp_path: Path) -> None:
+    """Of a path in the cache as the code makes it: ``f"states-{key}.npy"``, ``Cache.path(name, key)``."""
+    made = {
+        "bridge": [Cache(tmp_path).path(name, KEY, end).name for name, end in
+                   (("features", ".npy"), ("layout", ".safetensors"), ("images", ".npy"), ("maps", ".json"),
+                    ("map_statistics", ".safetensors"))],
+        "features": [f"features-{KEY}.npy", f"features-{KEY}.json"],
+        "llama": [f"states-{KEY}.npy", f"aspect-ratios-{KEY}.npy"],
+        "tokenised": [f"{KEY}.npz"],
+        "xla": [f"jit__lambda-{(KEY * 3)[:64]}-cache", f"jit_add-{(KEY * 3)[:64]}-atime"],
+    }  # fmt: skip
+    assert made.keys() == KINDS.keys()
+    for kind, files in made.items():
+        assert all(KINDS[kind].names.fullmatch(name) for name in files)
+        assert not KINDS[kind].names.fullmatch(f"{KEY}.jpg") and not KINDS[kind].names.fullmatch(f"x-{KEY}.txt")
+
+
+def test_a_kind_may_be_a_link_to_a_larger_disk_and_be_named_twice(
+    cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("disk")
+    put(elsewhere / f"{KEY}.npz", 2000, 60)
+    (cache / "tokenised").symlink_to(elsewhere)
+    first, *rows, would, _ = of(cache, kinds=("tokenised", "tokenised"))
+    assert first in (f"{cache}: 10.2 kB", f"{cache}: 10.3 kB") and rows[-1].split()[:3] == ["others", "5.0", "kB"]
+    assert would == "--delete would delete 1 entries, 2.0 kB of tokenised"
+    assert of(cache, delete=True, kinds=("tokenised", "tokenised"))[0] == "deleted 1 entries, 2.0 kB"
+    assert (cache / "tokenised").is_symlink() and not list(elsewhere.iterdir())
+
+
+def test_what_cannot_be_deleted_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(UserError, match=rf"maps-{KEY}.npy: cannot be deleted \(Permission denied\); change its folder"):
+        of(cache, delete=True, kinds=("bridge",))
+
+
 def test_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--kinds is empty: name one or more of bridge, features"):
+        CacheConfig(kinds=())
     with pytest.raises(UserError, match="no such folder"):
         of(tmp_path / "nowhere")
     message = fails("cache", f"--cache_dir={tmp_path}", "--kinds=downloads")
@@ -169,5 +212,5 @@ def test_sizes() -> None:
 def test_an_array_that_was_never_finished_is_an_entry(tmp_path: Path) -> None:
     with growing_array(tmp_path / "bridge" / f"maps-{KEY}.npy", (4, 2), "float32", {}) as file:
         file.array[:] = 1
-    (entry,) = entries(tmp_path / "bridge")
+    (entry,) = entries(tmp_path / "bridge", KINDS["bridge"].names)
     assert {path.suffix for path in entry.files} == {".npy", ".json"} and len(entry.locks) == 1
