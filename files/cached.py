@@ -1,7 +1,7 @@
 """What a cache has computed: its entries, their sizes and last uses, and how they are deleted.
 
-An entry is the files with the same key in their names: an array and its note. A file with a name that the cache does not
-give is no entry, so that nothing is deleted which somebody else has put into the folder.
+An entry is the files with the same key in their names: an array and its note. A file with a name that the cache does
+not give is no entry, so that nothing is deleted which somebody else has put into the folder.
 """
 
 import contextlib
