@@ -19,12 +19,15 @@ NO_TEXT = "there is no text"
 HEADER = "id,label,class,confidence,note\n"
 
 
-def save(folder: Path, multi_label: bool = False) -> Predictor:
+def save(folder: Path, multi_label: bool = False, fields: tuple[str, ...] = (), join_fields: str = "sep") -> Predictor:
     """A predictor of fixed weights in ``folder/model``; with several labels, half of TEXTS reach each threshold."""
     vocabulary = Vocabulary.build(tokenise([(text,) for text in TEXTS], Cleaner()), 100)
     config = TransformerConfig(len(vocabulary), 3, 8, width=16, ffn_width=16, num_layers=1, num_heads=2)
     tokeniser = WordTokeniser(Cleaner(), vocabulary, 8)
-    predictor = Predictor(config, tokeniser, ("up", "down", 'é, "'), make_placement("cpu"), multi_label=multi_label)
+    predictor = Predictor(
+        config, tokeniser, ("up", "down", 'é, "'), make_placement("cpu"), join_fields=join_fields,
+        multi_label=multi_label, fields=fields,
+    )  # fmt: skip
     rng = np.random.default_rng(0)
     for variable in predictor.model.trainable_variables:
         variable.assign(rng.normal(0, 0.5, variable.shape))

@@ -17,7 +17,7 @@ from tests.scripts import succeeds
 from tests.test_graph_text import TRICKY
 from text_cls import exporting
 from text_cls.config import CleaningConfig, TransformerConfig
-from text_cls.data.splits import joined_fields
+from text_cls.data.fields import joined_fields
 from text_cls.export_config import ExportConfig
 from text_cls.graph import model as graph_model
 from text_cls.graph.linear import Scores

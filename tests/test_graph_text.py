@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from files.errors import UserError
 from text_cls.config import CleaningConfig
-from text_cls.data.splits import joined_fields
+from text_cls.data.fields import joined_fields
 from text_cls.graph import tables as graph_tables
 from text_cls.graph import text as graph_text
 from text_cls.graph import words as graph_words

@@ -137,7 +137,7 @@ def test_pairs_from_end_to_end(flags: list[str], tmp_path: Path) -> None:
     swapped = succeeds("predict_text", f"--run_dir={tmp_path}/run", "--separator=|", "of and|the run", "of and|of and")
     assert answers.splitlines()[2] == swapped.splitlines()[2] and answers.splitlines()[1] != swapped.splitlines()[1]
     error = fails("predict_text", f"--run_dir={tmp_path}/run", "only one")
-    assert "the model takes two fields, and 'only one' has 1" in error
+    assert "the model takes two fields (premise, hypothesis), and 'only one' has 1" in error
 
 
 def test_a_published_classifier_of_pairs() -> None:

@@ -166,7 +166,8 @@ def test_a_bar_on_a_terminal(
     lines = "".join(line.format(number * 7919 % 1_000_003) for number in range(70_000))
     path, content = tmp_path / "texts", (("text,x\n" if form == "csv" else "") + lines).encode()
     path.write_bytes(gzip.compress(content, 1) if form == "packed" else content)
-    given = {} if form == "unknown" else {"data_path": path, "dataset": form if form in ("csv", "jsonl") else "lines"}
+    given = {"data_path": path, "dataset": form} if form in ("csv", "jsonl") else {"input": str(path)}
+    given = {} if form == "unknown" else given
     screen, calls = _Terminal(), []
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(prediction, "read_inputs", lambda *args: calls.append(args) or read_inputs(*args))

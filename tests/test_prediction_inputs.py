@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.little_model import HEADER, NO_TEXT, TEXTS, columns, confidences, rows_of, save
 from tests.refusals import refused
 from tests.scripts import fails, run, succeeds
+from text_cls.data.fields import wrong_number
 from text_cls.inputs import InOrder, TextInput, in_chunks, read_inputs
 from text_cls.prediction_config import PredictionConfig
 from text_cls.predictor import NO_WORDS, Predictor
@@ -137,6 +139,7 @@ MISTAKES = [
     (["--dataset=folder", "--columns=a"], "--columns is not used by --dataset=folder"),
     (["--dataset=jsonl", "--data_path=x", "--quoting=none"], "--quoting is not used by --dataset=jsonl"),
     (["--dataset=jsonl", "--data_path=x", "--separator=|"], "--separator='|' is not used by --dataset=jsonl"),
+    (["--data_path=x.csv"], "--data_path=x.csv is not used by --dataset=lines: set --dataset=csv, jsonl or folder"),
     (["--input=a", "--data_path=b"], "--input=a and --data_path=b: use one of them"),
     (["--input=a", "text"], "'text' is a text, and --input or --data_path names others"),
     (["--input=-", "text"], "'text' is a text, and --input or --data_path names others"),
@@ -168,7 +171,7 @@ def test_a_large_file_is_never_in_memory(tmp_path: Path, form: str) -> None:
     line = {"lines": text, "csv": text, "jsonl": json.dumps({"text": text})}[form]
     path = tmp_path / "texts"
     path.write_text(("text\n" if form == "csv" else "") + f"{line}\n" * count)
-    config = PredictionConfig(dataset=form, data_path=path)
+    config = PredictionConfig(dataset=form, **({"input": str(path)} if form == "lines" else {"data_path": path}))
     tracemalloc.start()
     sizes = [len(chunk) for chunk in in_chunks(read_inputs(config, (), InOrder(False)), 1000)]
     peak = tracemalloc.get_traced_memory()[1]
@@ -182,11 +185,14 @@ def test_long_texts_make_smaller_chunks() -> None:
 
 
 def test_pairs_need_two_fields(tmp_path: Path) -> None:
-    config = PredictionConfig(separator="|", skip_bad_rows=True)
-    found = list(read_inputs(config, ["a|b", "a", "", "a|b|c"], InOrder(True), pairs=True))
+    config, two = (
+        PredictionConfig(separator="|", skip_bad_rows=True),
+        partial(wrong_number, names=(), join_fields="pair"),
+    )
+    found = list(read_inputs(config, ["a|b", "a", "", "a|b|c"], InOrder(True), two))
     assert [(one.id, bool(one.note)) for one in found] == [("1", False), ("2", True), ("3", True), ("4", True)]
     assert "takes two fields" in found[1].note and found[2].note == NO_TEXT
-    error = refused(lambda: list(read_inputs(config, ["a|b", "c"], InOrder(False), pairs=True)))
+    error = refused(lambda: list(read_inputs(config, ["a|b", "c"], InOrder(False), two)))
     assert "text 2: the model takes two fields, and 'c' has 1; see --separator" in error
 
 

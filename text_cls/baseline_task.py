@@ -15,7 +15,8 @@ from files.errors import UserError
 from files.writing import write_text
 from text_cls.baseline_config import FORMER_MODELS, BaselineConfig
 from text_cls.corpora import CorpusCache, Tokenised, clean_splits
-from text_cls.data.splits import check_joined, load
+from text_cls.data.fields import check_joined
+from text_cls.data.splits import load
 from text_cls.evaluation.metrics import flat
 from text_cls.evaluation.scored_rows import name_of, write_scored
 from text_cls.evaluation.several_labels import fit_thresholds

@@ -97,7 +97,7 @@ def _prepare(config: FineTuningConfig, placement: Placement, run_dir: Path | str
     model = dataclasses.replace(_model_config(config, texts), pooling=pooling)
     predictor = Predictor(
         model, texts.tokeniser, texts.splits.classes, placement, config.training.batch_size, config.data.join_fields,
-        config.data.multi_label,
+        config.data.multi_label, texts.splits.fields,
     )  # fmt: skip
     encoder = predictor.model.get_layer("encoder")
     load_encoder(texts.checkpoint, encoder)

@@ -25,7 +25,7 @@ FORMS = (LINES, "csv", "jsonl", "folder")
 CHUNK = 8192  # texts in memory at a time
 _CHARACTERS = 2**24  # or fewer texts, if they have more characters than this
 _DEEPEST = 2  # levels of folders: of a split, of a class
-_OF_LINES = ("input", "data_path", "encoding")
+_OF_LINES = ("input", "encoding")
 _ABOUT_FILES = ("text_fields", "id_field", "columns", "keep_rows", "encoding", "delimiter", "quoting")
 _NO_TEXTS = "no text given: pass texts as arguments, --input=FILE, or lines on standard input"
 
@@ -106,7 +106,7 @@ def _mode_of(path: Path | None) -> int | None:
 
 
 def read_inputs(
-    config: PredictionConfig, texts: Iterable[str], bad: InOrder, pairs: bool = False
+    config: PredictionConfig, texts: Iterable[str], bad: InOrder, wrong: Callable[[int], str] = lambda count: ""
 ) -> Iterator[TextInput]:
     """Every input, in order, with few in memory at a time.
 
@@ -114,7 +114,7 @@ def read_inputs(
         config: which file to read, and how.
         texts: arguments or lines, read if ``config`` names no file; see ``opened``.
         bad: is called for rows that cannot be used.
-        pairs: whether a text must have two fields.
+        wrong: why a text with this number of fields cannot be classified; "" if it can.
 
     Raises:
         UserError: the file cannot be read, or has a row that cannot be used; the message names file and line.
@@ -133,7 +133,7 @@ def read_inputs(
     found = False
     for one in inputs:
         found = True
-        yield from _checked(one, pairs, config, bad)
+        yield from _checked(one, wrong, config, bad)
     if not found:
         raise UserError(f"{path}: no texts in it" if path else _NO_TEXTS)
 
@@ -177,14 +177,16 @@ def _form(config: PredictionConfig) -> Format:
     return format_of(config.as_data(), label_field="", split_field="")
 
 
-def _checked(one: TextInput, pairs: bool, config: PredictionConfig, bad: InOrder) -> Iterator[TextInput]:
+def _checked(
+    one: TextInput, wrong: Callable[[int], str], config: PredictionConfig, bad: InOrder
+) -> Iterator[TextInput]:
     """The input, with a note if it has no text, or another number of fields than the model needs."""
     if not one.note and not any(field.strip() for field in one.fields):
         one = one._replace(note="there is no text")
-    elif not one.note and pairs and len(one.fields) != 2:
+    elif not one.note and (why := wrong(len(one.fields))):
         flag = "--separator" if config.dataset == LINES else "--text_fields"
         text = one.fields[0][:40]
-        bad(f"text {one.id}: the model takes two fields, and {text!r} has {len(one.fields)}; see {flag}", one.id)
+        bad(f"text {one.id}: {why}, and {text!r} has {len(one.fields)}; see {flag}", one.id)
         yield from bad.waiting()
         return
     yield one

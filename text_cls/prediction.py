@@ -1,6 +1,7 @@
 """The task of classifying texts with a trained run: a stream of texts → one answer for each."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -126,12 +127,21 @@ def _walk(
 ) -> Iterator[list[TextInput]]:
     with opened(config, texts) as (config, texts):
         pauses = texts.pauses if config.path is None and isinstance(texts, Stream) else None
-        inputs = read_inputs(config, texts, bad, _takes_pairs(predictor))
+        inputs = read_inputs(_with_fields(config, predictor), texts, bad, predictor.wrong_number)
         yield from in_chunks(inputs, _CHUNK_EXPLAINED if config.explain else CHUNK, pauses)
 
 
-def _takes_pairs(predictor: Predictor) -> bool:
-    return predictor.join_fields == "pair"
+def _with_fields(config: PredictionConfig, predictor: Predictor) -> PredictionConfig:
+    """The columns that the model was trained on, unless others are named; raises UserError for impossible ones."""
+    given, own = config.text_fields, predictor.fields
+    if config.dataset not in ("csv", "jsonl"):
+        return config
+    if sorted(given) == sorted(own) and given != own:
+        raise UserError(f"--text_fields={','.join(given)}: the model was trained with {','.join(own)}, in this order")
+    chosen = given or own or ("text",)
+    if wrong := predictor.wrong_number(len(chosen)):
+        raise UserError(f"--text_fields={','.join(chosen)}: {wrong}")
+    return dataclasses.replace(config, text_fields=chosen)
 
 
 def _answered(

@@ -26,7 +26,11 @@ class PredictionConfig(Config):
     dataset: str = option(LINES, "Format of the texts.", choices="text_cls.inputs:FORMS")
     input: str = option("", "lines: file with one text per line (compressed or not), or a pipe; '-': standard input.")
     data_path: Path | None = option(None, "csv, jsonl: the file; folder: of .txt files, in class folders or not.")
-    text_fields: tuple[str, ...] = _as_in_training("text_fields")
+    text_fields: tuple[str, ...] = option(
+        (),
+        "csv, jsonl: columns of the text, in the order of training; article.title is title inside article. [those that "
+        "the model was trained on, or text]",
+    )
     id_field: str = _as_in_training("id_field")
     columns: tuple[str, ...] = _as_in_training("columns")
     delimiter: str = _as_in_training("delimiter")
@@ -55,6 +59,11 @@ class PredictionConfig(Config):
         self.as_data()
         if self.input and self.data_path:
             raise UserError(f"--input={self.input} and --data_path={self.data_path}: use one of them")
+        if self.data_path and self.dataset == LINES:
+            raise UserError(
+                f"--data_path={self.data_path} is not used by --dataset={LINES}: set --dataset=csv, jsonl or folder; a "
+                "file with one text per line is --input"
+            )
         if self.join_fields and self.join_fields not in choices_of(DataConfig, "join_fields"):
             raise UserError(f"--join_fields={self.join_fields} is not known: use sep, space or pair")
         if self.separator and self.dataset != LINES:
@@ -71,4 +80,5 @@ class PredictionConfig(Config):
     def as_data(self) -> DataConfig:
         """The choices that training has too, as its configuration; raises UserError for the same mistakes."""
         form = "csv" if self.dataset == LINES else self.dataset
-        return DataConfig(form, self.path, **{name: getattr(self, name) for name in _OF_FILES})
+        chosen = {name: getattr(self, name) for name in _OF_FILES if name != "text_fields" or self.text_fields}
+        return DataConfig(form, self.path, **chosen)

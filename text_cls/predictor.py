@@ -6,7 +6,7 @@ probabilities as in its split.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -16,7 +16,7 @@ from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.errors import UserError
 from text_cls.answers import Answer, best
 from text_cls.batches import answer_batches, evaluation_batches
-from text_cls.data.splits import joined_fields
+from text_cls.data.fields import as_fields, joined_fields, wrong_number
 from text_cls.encoders.published_classifier import UNTOLD, is_published, read_published
 from text_cls.evaluation.calibration import activated, fit_temperature
 from text_cls.evaluation.several_labels import UNFITTED, fit_thresholds
@@ -60,6 +60,7 @@ class Predictor:
         batch_size: int = 64,
         join_fields: str = "sep",
         multi_label: bool = False,
+        fields: Sequence[str] = (),
     ) -> None:
         """Builds the model, in the precision of the session.
 
@@ -71,9 +72,11 @@ class Predictor:
             batch_size: the largest number of rows of a batch.
             join_fields: see ``DataConfig``.
             multi_label: whether a text may have any number of labels.
+            fields: names of the fields of a text in the training data; empty if they are not known.
         """
         self.config, self.tokeniser, self.classes, self.batch_size = config, tokeniser, tuple(classes), batch_size
         self.join_fields, self.precision, self.placement = join_fields, precision_now(), placement
+        self.fields = tuple(fields)
         with placement.scope():
             self.model = KINDS[type(config)].build(config)
         self.multi_label = multi_label
@@ -104,6 +107,10 @@ class Predictor:
         corpus = self._tokenised(texts)
         return self.encoded(corpus.without_empty()), np.flatnonzero(corpus.lengths)
 
+    def wrong_number(self, count: int) -> str:
+        """Why the model cannot read a text of ``count`` fields; "" if it can."""
+        return wrong_number(count, self.fields, self.join_fields)
+
     def _tokenised(self, texts: Sequence[Fields]) -> Corpus:
         if self.join_fields == UNTOLD and any(len(fields) > 1 for fields in texts):
             raise UserError(
@@ -117,7 +124,7 @@ class Predictor:
         encoded = self.tokeniser.encode(corpus, labels)
         return encoded if self.linear is None else dataclasses.replace(encoded, scores=self.linear.scores(corpus))
 
-    def classify(self, texts: Sequence[str | Fields], top: int = 1) -> list[list[Answer]]:
+    def classify(self, texts: Iterable[str | Fields], top: int = 1) -> list[list[Answer]]:
         """Classifies raw texts, for use from Python.
 
         A few texts are not padded to a whole batch, which saves time; confidences therefore differ from evaluation by
@@ -130,11 +137,20 @@ class Predictor:
         Returns:
             A list for every text: its ``top`` classes, the likeliest first, or with ``multi_label`` all classes that
             reach their thresholds; empty for a text without words.
+
+        Raises:
+            TypeError: something else than texts.
+            ValueError: ``top`` is less than 1.
+            UserError: a text has another number of fields than the texts of training.
         """
-        if isinstance(texts, str):
-            raise TypeError("classify takes a list of texts: classify([text])")
-        encoded, rows = self.read([(text,) if isinstance(text, str) else tuple(text) for text in texts])
-        answers: list[list[Answer]] = [[] for _ in texts]
+        if top < 1:
+            raise ValueError(f"top={top}: use 1 or more")
+        given = as_fields(texts)
+        for number, fields in enumerate(given):
+            if wrong := self.wrong_number(len(fields)):
+                raise UserError(f"texts[{number}] has {len(fields)} field(s): {wrong}; pass a tuple of them")
+        encoded, rows = self.read(given)
+        answers: list[list[Answer]] = [[] for _ in given]
         found = best(self.probabilities(encoded, answer_batches), self.classes, top, self.thresholds)
         for row, classes in zip(rows, found, strict=True):
             answers[row] = classes
@@ -208,6 +224,7 @@ class Predictor:
             "classes": self.classes,
             "batch_size": self.batch_size,
             "join_fields": self.join_fields,
+            "text_fields": self.fields,
             "precision": self.precision,
             "multi_label": self.multi_label,
             "thresholds": None if self.thresholds is None else self.thresholds.tolist(),
@@ -248,7 +265,7 @@ class Predictor:
             with precision(raw["precision"]):
                 predictor = cls(
                     model, tokeniser, raw["classes"], placement, raw["batch_size"],
-                    raw.get("join_fields", "sep"), raw.get("multi_label", False),
+                    raw.get("join_fields", "sep"), raw.get("multi_label", False), raw.get("text_fields", ()),
                 )  # fmt: skip
             if predictor.multi_label:
                 predictor.thresholds = np.array(raw["thresholds"], np.float64)

@@ -31,6 +31,9 @@ def check_configuration(raw: dict[str, Any]) -> None:
         raise ValueError(f"classes are {shown(classes)}")
     if len(classes) != raw["model"]["num_classes"]:
         raise ValueError(f"there are {len(classes)} classes, and the model has {raw['model']['num_classes']}")
+    fields = raw.get("text_fields", [])
+    if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
+        raise ValueError(f"text_fields are {shown(fields)}")
     _check_labels(raw.get("multi_label", False), raw.get("thresholds"), len(classes))
     if not isinstance(raw.get("linear", False), bool):
         raise ValueError(f"linear is {shown(raw['linear'])}")

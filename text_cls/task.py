@@ -9,7 +9,8 @@ from files.errors import UserError
 from text_cls.config import ClassifierConfig
 from text_cls.continuing import Source, check_used, own_cleaner, own_tokeniser, read_source, seen_before, start_from
 from text_cls.corpora import CorpusCache, clean_splits
-from text_cls.data.splits import check_joined, load
+from text_cls.data.fields import check_joined
+from text_cls.data.splits import load
 from text_cls.evaluation.class_weights import margin_weights
 from text_cls.job import TextJob
 from text_cls.layers.transformer_config import SIZES, size_for
@@ -79,7 +80,7 @@ def _prepare(config: ClassifierConfig, placement: Placement, run_dir: Path | str
     )
     predictor = Predictor(
         model, tokeniser, splits.classes, placement, config.training.batch_size, config.data.join_fields,
-        config.data.multi_label,
+        config.data.multi_label, splits.fields,
     )  # fmt: skip
     started = () if source is None else (start_from(source, predictor), *seen_before(source, splits))
     if source is not None and source.trained.linear is not None:

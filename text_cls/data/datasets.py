@@ -43,7 +43,7 @@ def _own_files(read: Callable) -> Reader:
             result = result._replace(validation=rows(config.validation_path, "validation"))
         if config.test_path:
             result = _with_test(result, rows(config.test_path, "test"), config, bad)
-        return result
+        return result._replace(fields=config.text_fields)
 
     return found
 
@@ -123,5 +123,9 @@ def find_rows(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
     data_set, defaults = DATASETS[config.dataset], type(config)()
     for name in _ALL:
         if name not in data_set.flags and getattr(config, name) != getattr(defaults, name):
-            raise UserError(f"--{name} is not used by --dataset={config.dataset}; leave it out")
+            own = " or ".join(form for form in ("csv", "jsonl", "folder") if name in DATASETS[form].flags)
+            raise UserError(
+                f"--{name} is not used by --dataset={config.dataset}; leave it out, or set --dataset={own} to read "
+                "files of yours"
+            )
     return data_set.read(config, bad, cache)

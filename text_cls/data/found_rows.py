@@ -25,6 +25,7 @@ class FoundRows(NamedTuple):
     label_names: Mapping[str, str] = MappingProxyType({})  # as in the files → class name
     other_labels: str = "error"  # or "skip": rows whose label is no class are left out and counted
     validation: Iterable[Row] | None = None  # None: a share of the training rows
+    fields: tuple[str, ...] = ("text",)  # names of a text's fields
 
 
 Reader = Callable[["DataConfig", BadRows, Path], FoundRows]  # the path is the cache of downloads

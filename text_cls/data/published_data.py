@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from files.errors import UserError
 from text_cls.data.format import Format, Keep
 from text_cls.data.found_rows import FoundRows, by_split, format_of, keep_of, needed
 from text_cls.data.json_files import read_items
-from text_cls.data.readers import BadRows, Row, read_csv, read_folder, read_json
+from text_cls.data.readers import BadRows, read_csv, read_folder, read_json
 from text_cls.data.text_files import PACKED_SUFFIXES, beginning
 
 if TYPE_CHECKING:
@@ -78,18 +77,20 @@ def ag_news(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
             for split, stems in names.items()
         }
     names_by_number = {str(i + 1): name for i, name in enumerate(AG_NEWS_CLASSES)}
-    train, test = _ag_news_rows(files["train"], config, bad, keep_of(config)), _ag_news_rows(files["test"], config, bad)
-    return FoundRows(train, test, None, AG_NEWS_CLASSES, names_by_number)
+    forms = {split: _ag_news_form(file, config, keep_of(config) if split == "train" else None)
+             for split, file in files.items()}  # fmt: skip
+    train, test = (read_csv(files[split], form, bad) for split, form in forms.items())
+    return FoundRows(train, test, None, AG_NEWS_CLASSES, names_by_number, fields=forms["train"].text_fields)
 
 
-def _ag_news_rows(path: Path, config: "DataConfig", bad: BadRows, keep: Keep | None = None) -> Iterable[Row]:
+def _ag_news_form(path: Path, config: "DataConfig", keep: Keep | None) -> Format:
     lines = io.StringIO(beginning(path, config.max_megabytes, config.encoding), newline="")
     first = [value.strip() for value in next(csv.reader(lines), [""])]
     if first[0].isdigit():
         columns = ("label", "title", "description")
-        return read_csv(path, _only(columns[1:], "label", config, columns=columns, keep=keep), bad)
+        return _only(columns[1:], "label", config, columns=columns, keep=keep)
     fields = ("text",) if "text" in first else ("title", "description")
-    return read_csv(path, _only(fields, "label" if "label" in first else first[0], config, keep=keep), bad)
+    return _only(fields, "label" if "label" in first else first[0], config, keep=keep)
 
 
 def news_category(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
@@ -112,10 +113,11 @@ def news_category(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
     first = next((item for item in items if not item.problem), None)
     if first is not None and isinstance(first.value, dict) and "category" in first.value:
         rows = read_json(path, _only(fields, "category", config), bad)
-        return FoundRows(rows, None, None, HUFFPOST_15, other_labels="skip")
+        return FoundRows(rows, None, None, HUFFPOST_15, other_labels="skip", fields=fields)
     test = config.test_path or _find(path.parent, "News_test.json")
     unlabeled = read_json(test, _only(fields, "", config), bad) if test else None
-    return FoundRows(read_json(path, _only(fields, "label", config), bad), None, unlabeled, HUFFPOST_15, numbers)
+    rows = read_json(path, _only(fields, "label", config), bad)
+    return FoundRows(rows, None, unlabeled, HUFFPOST_15, numbers, fields=fields)
 
 
 def imdb(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
@@ -131,4 +133,4 @@ def imdb(config: "DataConfig", bad: BadRows, cache: Path) -> FoundRows:
         return FoundRows(splits[0], splits[1], None, ("negative", "positive"), names)
     rows = read_csv(path, _only(("review",), "sentiment", config, split_field="split"), bad)
     found = by_split(list(rows), "split", str(path), bad)
-    return found._replace(classes=("negative", "positive"), label_names=names)
+    return found._replace(classes=("negative", "positive"), label_names=names, fields=("review",))

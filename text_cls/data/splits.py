@@ -15,6 +15,7 @@ import numpy as np
 from files.download import cache_of
 from files.errors import UserError
 from text_cls.data.datasets import find_rows
+from text_cls.data.fields import joined_fields
 from text_cls.data.format import some
 from text_cls.data.found_rows import keep_of
 from text_cls.data.labels import Rare
@@ -79,6 +80,7 @@ class Splits:
         train, validation, test: labelled splits.
         unlabeled: the data set's own test rows without labels, which are predicted; None for most data sets.
         notes: for readers of the result, about rows left out and duplicates.
+        fields: names of a text's fields as they were read, before ``--join_fields=space`` joins them.
     """
 
     classes: tuple[str, ...]
@@ -87,6 +89,7 @@ class Splits:
     test: Texts
     unlabeled: Texts | None
     notes: tuple[str, ...]
+    fields: tuple[str, ...] = ()
 
     def parts(self) -> dict[str, Texts]:
         """The splits that are not None, by name."""
@@ -142,7 +145,8 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
         if not len(texts):
             raise UserError(f"{config.data_path or config.dataset}: no {name} rows that can be used")
     train, test = _drawn(config, train, test, seed)
-    splits = Splits(classes, train, validation, test, unlabeled, (*numbering.notes, *bad.notes(), *more))
+    notes = (*numbering.notes, *bad.notes(), *more)
+    splits = Splits(classes, train, validation, test, unlabeled, notes, found.fields)
     changes: dict[str, Any] = {
         name: dataclasses.replace(texts, fields=joined_fields(texts.fields, config.join_fields))
         for name, texts in splits.parts().items()
@@ -193,17 +197,6 @@ def _check_labelled(config: "DataConfig", labelled: Texts, classes: Sequence[str
             f"{config.data_path}: {len(classes)} class(es) in the training rows ({some(classes)}); "
             f"is --label_field={config.label_field} right?"
         )
-
-
-def check_joined(join_fields: str) -> None:
-    """Raises UserError for ``pair``, which only encoders have."""
-    if join_fields == "pair":
-        raise UserError("--join_fields=pair is for encoders (finetune_bert, embed_text): use sep or space")
-
-
-def joined_fields(texts: Sequence[tuple[str, ...]], join_fields: str) -> list[tuple[str, ...]]:
-    """The fields of every text; joined into one with spaces if ``join_fields`` is ``space``."""
-    return [(" ".join(fields),) for fields in texts] if join_fields == "space" else list(texts)
 
 
 def draw_rows(texts: Texts, count: int, balanced: bool, seed: int, name: str) -> Texts:

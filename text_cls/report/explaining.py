@@ -16,7 +16,7 @@ import numpy as np
 
 from text_cls.answers import Explanation
 from text_cls.batches import bucket_lengths
-from text_cls.data.splits import joined_fields
+from text_cls.data.fields import joined_fields
 from text_cls.report.explained_words import CUT, Words, words_of
 from text_cls.report.integrated_gradients import IntegralPath, Slope, integrated, is_small, make_slopes
 from text_cls.tokens.encoding import Encoded
