@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from files.errors import UserError
-from text_cls.data.splits import Splits, Texts, empty_message, without_empty
+from text_cls.data.splits import Splits, Texts, empty_message, lost_classes, without_empty
 from text_cls.tokens.preprocess import Cleaner, Corpus, Fields, tokenise
 
 _REMEDY = "; put a whole one in its place"  # in errors of files.npz; not needed here: texts are read again
@@ -42,7 +42,8 @@ def tokenise_splits(splits: Splits, tokenise: Tokenise, key: str, cache: CorpusC
         skip_empty: whether to leave out texts without words.
 
     Raises:
-        UserError: a text has no words and ``skip_empty`` is false, or all texts of a split have no words.
+        UserError: a text has no words and ``skip_empty`` is false, all texts of a split have no words, or only one
+            class is left in the training texts.
     """
     corpora: dict[str, Corpus] = {}
     changes: dict[str, Any] = {}
@@ -57,7 +58,8 @@ def tokenise_splits(splits: Splits, tokenise: Tokenise, key: str, cache: CorpusC
             notes = (*notes, f"{len(texts) - len(rows)} {name} rows left out, the first: {empty_message(texts, first)}")
             texts, corpus = texts.take(rows), corpus.without_empty()
         corpora[name], changes[name] = corpus, texts
-    return Tokenised(dataclasses.replace(splits, notes=notes, **changes), corpora)
+    splits = dataclasses.replace(splits, notes=notes, **changes)
+    return Tokenised(dataclasses.replace(splits, notes=(*notes, *lost_classes(splits))), corpora)
 
 
 def clean_splits(splits: Splits, cleaner: Cleaner, cache: CorpusCache, skip_empty: bool) -> Tokenised:

@@ -45,7 +45,7 @@ _PROBES = (
 )
 
 
-def export_text(config: ExportConfig, run_dir: Path) -> dict[str, Any]:
+def export_text(config: ExportConfig, run_dir: Path | str) -> dict[str, Any]:
     """Writes the folder ``config.out`` and returns what its ``export.json`` says.
 
     Args:
@@ -56,6 +56,7 @@ def export_text(config: ExportConfig, run_dir: Path) -> dict[str, Any]:
         UserError: what the run does cannot be in a graph, a library is missing, ``out`` holds something else, or the
             artefact answers otherwise than evaluation; nothing is written then.
     """
+    run_dir = Path(run_dir).expanduser()
     out, graph, predictor = _prepared(config, run_dir)
     texts, note = _own_texts(config, run_dir)
     with draft_folder(out) as draft:
@@ -74,8 +75,9 @@ def export_text(config: ExportConfig, run_dir: Path) -> dict[str, Any]:
     return about
 
 
-def dry_run(config: ExportConfig, run_dir: Path) -> None:
+def dry_run(config: ExportConfig, run_dir: Path | str) -> None:
     """Checks and reads everything, and writes nothing."""
+    run_dir = Path(run_dir).expanduser()
     out, _, predictor = _prepared(config, run_dir)
     texts, note = _own_texts(config, run_dir)
     if note:

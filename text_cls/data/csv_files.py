@@ -23,6 +23,7 @@ DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": 
 QUOTINGS = ("auto", "double", "backslash", "none")
 _ESCAPED = re.compile(r'\\([\\"])')
 _QUOTE = "\ufdd0"  # replaces an escaped quotation mark while a row is split; it is no character, so no text has it
+_OBJECT = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:[^\r\n]*\}\s*(?:[\r\n]|\Z)')  # on one line
 _EXCEL = re.compile(r'"?sep=(.)"?[,;\t]*\r?\n', re.IGNORECASE)  # a first line that tells Excel the delimiter
 _TOO_LONG = f"a row of more than {LONGEST:,} characters"
 _MOST = 0.6  # if more than this share of a row's lines look like rows, they are taken for rows
@@ -169,10 +170,12 @@ def find_dialect(path: Path, form: Format) -> Dialect:
     """The dialect of a file, from the flags and otherwise from the file, which is read once.
 
     Raises:
-        UserError: the file cannot be read, or it has no header row and two delimiters fit it.
+        UserError: the file cannot be read, is JSON, or has no header row and two delimiters fit it.
     """
     escaped = has_escaped_quotes(path, form.max_megabytes)
     start = beginning(path, form.max_megabytes, form.encoding)
+    if _OBJECT.match(start):
+        raise UserError(f"{path}:1: a JSON object, not a row of CSV: set --dataset=jsonl")
     hint = _EXCEL.match(start)
     start = start[hint.end() :] if hint else start
     delimiter = DELIMITERS.get(form.delimiter, form.delimiter)

@@ -55,7 +55,7 @@ def _check_one(rows: Iterable[Row] | None, split: str) -> None:
 
 def _with_test(found: FoundRows, test: list[Row], config: "DataConfig", bad: BadRows) -> FoundRows:
     """Adds a test file: scored if its rows have labels, otherwise only predicted."""
-    if any(row.label is not None for row in test):
+    if any(row.label for row in test):  # with several labels a row, an empty column is a row of none
         _check_one(found.test, "test")
         return found._replace(test=test)
     scored = "the test rows of --data_path are" if found.test else "a share of --data_path is"

@@ -158,8 +158,9 @@ def _documents(text: str, path: Path, form: Format) -> Iterator[Item]:
         found, error = _item(text, place, f"{path}:{line}")
         if found is None:
             at = line + text.count("\n", place, error.pos) if error else line
+            hint = "" if objects else "; if it is CSV, set --dataset=csv"
             raise UserError(
-                f"{path}:{at}: {_too_long(text, place)}malformed JSON ({error.msg if error else 'no value'})"
+                f"{path}:{at}: {_too_long(text, place)}malformed JSON ({error.msg if error else 'no value'}){hint}"
             )
         objects.append(Item(f"{path}:{line}", found[0]))
         place = _space(text, found[1])

@@ -49,6 +49,29 @@ def read_label(value: Any, multi_label: bool = False) -> Label | None:
     return name or None
 
 
+def folder_label(name: str) -> str:
+    """The class of a folder, whose name is never a list, a number without digits, or missing."""
+    return _simple(name) or name
+
+
+def undivided(names: Sequence[str], several: bool) -> list[str]:
+    """A note if names of classes seem to be several names each.
+
+    Args:
+        names: of all classes, with ``--multi_label``.
+        several: whether a row has more than one label.
+    """
+    for mark in ",;":
+        joined = [name for name in names if mark in name]
+        parts = {part.strip() for name in joined for part in name.split(mark)}
+        if joined and (parts & set(names) or not several):
+            return [
+                f"class {shown(joined[0])} has {mark!r} in its name: if these are several labels, put | between them, "
+                "or write a list"
+            ]
+    return []
+
+
 def _names(value: Any) -> tuple[str, ...] | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None

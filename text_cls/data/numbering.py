@@ -12,7 +12,7 @@ import numpy as np
 from files.documents import shown
 from text_cls.data.format import some
 from text_cls.data.found_rows import FoundRows
-from text_cls.data.labels import RARE, Rare, count_labels, in_order, lookalikes, rename
+from text_cls.data.labels import RARE, Rare, count_labels, in_order, lookalikes, rename, undivided
 from text_cls.data.readers import BadRows, Row
 
 
@@ -49,6 +49,8 @@ class Numbering:
         self.classes = fixed + ((RARE,) if RARE in self._renamed.values() else ()) if fixed else in_order(counts)
         self._places = {name: place for place, name in enumerate(self.classes)}
         self._lookalikes = [] if found.classes else lookalikes(counts)
+        if multi_label:
+            self._lookalikes += undivided(self.classes, any(len(label or ()) > 1 for label in labels))
         self._left_out: Counter[str] = Counter()
         self._merged: Counter[str] = Counter()
 

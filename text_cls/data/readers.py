@@ -14,7 +14,7 @@ from files.errors import UserError
 from text_cls.data.csv_files import CsvRow, SeveralLines, Unreadable, find_dialect, read_rows
 from text_cls.data.format import ABSENT, Format, Keep, names_of, some, value_of
 from text_cls.data.json_files import read_items
-from text_cls.data.labels import BadLabel, Label, read_label
+from text_cls.data.labels import BadLabel, Label, folder_label, read_label
 from text_cls.data.row_ids import RowIds
 from text_cls.data.text_files import ROWS_A_MEGABYTE, check_size, decode, open_text, read_lines, read_whole
 
@@ -267,8 +267,7 @@ def read_folder(path: Path, bad: BadRows, form: Format, classes: Sequence[str] =
                 continue
             found += 1
             text = file_text(file, form, bad)
-            label = read_label(folder.name)
-            yield Row((text,), label, str(file), f"{folder.name}/{file.name}")
+            yield Row((text,), folder_label(folder.name), str(file), f"{folder.name}/{file.name}")
     if not found:
         raise UserError(f"{path}: no CLASS/*.txt files in it")
     if ignored:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from files.documents import shown
 from files.download import cache_of
 from files.errors import UserError
 from text_cls.data.datasets import find_rows
@@ -131,7 +132,7 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
     numbering = Numbering(train_rows, found, rare, config.multi_label, bad)
     classes = numbering.classes
     labelled = _texts(numbering.number(train_rows))
-    _check_labelled(config, labelled, classes)
+    _check_labelled(config, labelled, classes, bad)
     validation, test = (
         None if rows is None else _texts(numbering.number(rows)) for rows in (found.validation, found.test)
     )
@@ -187,11 +188,30 @@ def empty_message(texts: Texts, row: int) -> str:
     return f"{texts.where[row]}: the text {texts.fields[row][0][:40]!r} is empty after cleaning"
 
 
-def _check_labelled(config: "DataConfig", labelled: Texts, classes: Sequence[str]) -> None:
+def lost_classes(splits: Splits) -> list[str]:
+    """A note on the classes that have lost all training rows: as duplicates, or because they had no words.
+
+    Raises:
+        UserError: one class is left, of those of which a text has exactly one.
+    """
+    labels = splits.train.labels
+    if labels is None or len(splits.classes) < 2:
+        return []
+    counts = class_counts(labels, len(splits.classes))
+    lost = [name for name, count in zip(splits.classes, counts, strict=True) if not count]
+    why = "the others were dropped as duplicates or had no words"
+    if labels.ndim == 1 and len(splits.classes) - len(lost) < 2:
+        left = splits.classes[int(counts.argmax())]
+        raise UserError(f"all {len(labels):,} training rows that are left are of class {shown(left)}: {why}")
+    return [f"classes without a training row ({why}): {some(lost)}"] if lost else []
+
+
+def _check_labelled(config: "DataConfig", labelled: Texts, classes: Sequence[str], bad: BadRows) -> None:
     if not len(labelled):
         keep = keep_of(config)
         chosen = f"; none has {keep.field}={'|'.join(keep.values)}" if keep else ""
-        raise UserError(f"{config.data_path or config.dataset}: no training rows{chosen}")
+        left_out = f"; {bad.notes()[0]}" if bad.count else ""
+        raise UserError(f"{config.data_path or config.dataset}: no training rows{chosen}{left_out}")
     if len(classes) < 2 - config.multi_label:
         raise UserError(
             f"{config.data_path}: {len(classes)} class(es) in the training rows ({some(classes)}); "

@@ -70,7 +70,8 @@ def check_counts(counts: Mapping[str, int], rows: int, share: float, name: str) 
     alone = next((label for label, count in counts.items() if count < 2), None)
     if alone is not None:
         too_few = f"too few to give the {name} split {share:.0%} of every class"
-        raise UserError(f"class {shown(alone)} has 1 row(s) of {rows}: {too_few}; {remedy}")
+        column = "; is --label_field right? " if 2 * len(counts) > rows else "; "
+        raise UserError(f"class {shown(alone)} has 1 row(s) of {rows}: {too_few}{column}{remedy}")
     if rows * share < len(counts):
         too_few = f"too few to give the {name} split a row of each of {len(counts)} classes"
         raise UserError(f"{share:.0%} of {rows:,} rows are {too_few}; {remedy}")
