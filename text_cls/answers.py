@@ -69,7 +69,12 @@ def best(
         classes: K names.
         top: number of classes for each text, without thresholds.
         thresholds: [K], with several labels a text: then all classes that reach their thresholds.
+
+    Raises:
+        ValueError: ``top`` is less than 1.
     """
+    if top < 1:
+        raise ValueError(f"top={top}: use 1 or more")
     order = np.argsort(-probabilities, axis=1, kind="stable")
     found = []
     for row, labels in zip(probabilities, order, strict=True):

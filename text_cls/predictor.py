@@ -143,12 +143,7 @@ class Predictor:
             ValueError: ``top`` is less than 1.
             UserError: a text has another number of fields than the texts of training.
         """
-        if top < 1:
-            raise ValueError(f"top={top}: use 1 or more")
-        given = as_fields(texts)
-        for number, fields in enumerate(given):
-            if wrong := self.wrong_number(len(fields)):
-                raise UserError(f"texts[{number}] has {len(fields)} field(s): {wrong}; pass a tuple of them")
+        given = as_fields(texts, self.wrong_number)
         encoded, rows = self.read(given)
         answers: list[list[Answer]] = [[] for _ in given]
         found = best(self.probabilities(encoded, answer_batches), self.classes, top, self.thresholds)

@@ -1,6 +1,6 @@
 """The fields of a text, such as headline and description: how they are joined, and how many a model takes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from files.documents import shown
 from files.errors import UserError
@@ -35,11 +35,16 @@ def wrong_number(count: int, names: Sequence[str], join_fields: str) -> str:
     return f"the model takes {_NUMBERS.get(wanted, f'{wanted} fields')}{named}"
 
 
-def as_fields(texts: Iterable[str | Fields]) -> list[Fields]:
+def as_fields(texts: Iterable[str | Fields], wrong: Callable[[int], str] = lambda count: "") -> list[Fields]:
     """Texts from Python, each a string or a sequence of its fields, as tuples.
+
+    Args:
+        texts: the texts.
+        wrong: why a text with this number of fields cannot be read; "" if it can.
 
     Raises:
         TypeError: one text, or a table, in place of texts; or a text that is none.
+        UserError: a text with a wrong number of fields.
     """
     if isinstance(texts, str | bytes | Mapping) or hasattr(texts, "columns"):
         raise TypeError(f"{type(texts).__name__} in place of texts: pass a list of texts, such as [text]")
@@ -48,5 +53,7 @@ def as_fields(texts: Iterable[str | Fields]) -> list[Fields]:
         fields = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, list | tuple) else ()
         if not fields or not all(isinstance(field, str) for field in fields):
             raise TypeError(f"texts[{number}] is {shown(text)}: pass a str, or a tuple of str, one for each field")
+        if why := wrong(len(fields)):
+            raise UserError(f"texts[{number}] has {len(fields)} field(s): {why}; pass a tuple of them")
         found.append(fields)
     return found
