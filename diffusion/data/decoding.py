@@ -223,10 +223,9 @@ def _pixels(
     opened.load()
     _check_pixels(opened, reading)  # again: an icon's header may be wrong
     turn, upright = orientation(opened)
-    high = opened.transpose(turn) if turn else opened
     if not kind or (in_two and low is None):
-        return high, upright
-    return joined(high, low.transpose(turn) if low is not None and turn else low, halves), upright
+        return turn(opened), upright
+    return joined(turn(opened), None if low is None else turn(low), halves), upright
 
 
 def _to_array(
