@@ -252,8 +252,6 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
 def test_bad_sources(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="set --dataset=folder or npz"):
         _load("digits", tmp_path)
-    with pytest.raises(UserError, match=r"--image_size=32: --dataset=digits consists of arrays"):
-        load(DataConfig(image_size=32))
     with pytest.raises(UserError, match="'svhn' is not known"):
         DataConfig(dataset="svhn")
     with pytest.raises(UserError, match="needs --data_path"):

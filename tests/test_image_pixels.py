@@ -1,4 +1,4 @@
-"""What a file says of its pixels besides their numbers: how the picture is turned."""
+"""What files and flags say of pixels besides their numbers: how a picture is turned, and how it is fitted."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.data.config import ReadingConfig
+from diffusion.config import DdpmConfig
+from diffusion.data.config import DataConfig, ReadingConfig
+from diffusion.data.datasets import load
 from diffusion.data.images import read_images
+from diffusion.editing.images import read_named
+from diffusion.fid.config import FidConfig
+from diffusion.fid.image_source import ImageSource
+from diffusion.fid.sources import open_source
+from diffusion.network.config import UNetConfig
+from diffusion.process.config import SamplerConfig
+from diffusion.training_setup import prepare
+from files.writing import write_text
+from tests.refusals import refused
+from training.backends import Placement
 
 _TURNED = {  # what EXIF's orientation says of the rows and columns in the file, by hand
     1: lambda a: a,
@@ -39,3 +51,56 @@ def test_every_orientation(tmp_path: Path, suffix: str, value: int) -> None:
     found = _read(tmp_path, channels=1)[0, ..., 0]
     expected = _TURNED[value](pixels)
     assert found.shape == expected.shape and np.abs(found.astype(int) - expected).max() < 10
+
+
+@pytest.mark.parametrize("options", [{"image_size": 8}, {"image_size": 8, "fit": "pad"}, {"channels": 3}, {}])
+def test_arrays_are_fitted_as_files_are(tmp_path: Path, one_replica: Placement, options: dict[str, Any]) -> None:
+    """Both sides of a distance, the images that a model learns from, and those that are edited."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 12, 20), np.uint8)
+    (tmp_path / "files").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "files" / f"{number:02d}.png")
+    np.save(tmp_path / "a.npy", pixels)
+    np.savez(tmp_path / "a.npz", images=pixels)
+    of_files = _read(tmp_path / "files", **options)
+    expected = (8, 8) if "image_size" in options else (12, 20)
+    assert of_files.shape == (30, *expected, options.get("channels", 1))
+    for name in ("files", "a.npy", "a.npz"):
+        side = open_source(str(tmp_path / name), FidConfig(reading=ReadingConfig(**options)), one_replica)
+        assert isinstance(side, ImageSource)
+        np.testing.assert_array_equal(np.stack(list(side.images(0))), of_files)
+        np.testing.assert_array_equal(read_named(tmp_path / name, ReadingConfig(**options)).pixels, of_files)
+    learned = [
+        load(DataConfig(dataset=kind, data_path=tmp_path / name, **options))
+        for kind, name in (("folder", "files"), ("npz", "a.npz"))
+    ]
+    assert learned[0].train.fingerprint() == learned[1].train.fingerprint()
+
+
+def test_an_array_that_cannot_be_fitted_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((4, 12, 20), np.uint8))
+    config = DataConfig(dataset="npz", data_path=tmp_path / "a.npy", image_size=8, fit="error")
+    assert "a.npy: 20×12 is no square, and --fit=error (crop, pad or stretch it)" in refused(lambda: load(config))
+    assert load(DataConfig(image_size=16, channels=3)).train.pixels.shape[1:] == (16, 16, 3)
+
+
+def test_images_of_a_model_are_fitted_as_well(
+    tmp_path: Path, one_replica: Placement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet = UNetConfig(base_width=8, channel_multipliers=(1,), num_blocks=1, attention_resolutions=(), num_groups=4)
+    generator = prepare(DdpmConfig(devices="cpu", unet=unet, num_samples=2), one_replica).generator
+    monkeypatch.setattr("diffusion.fid.sources.open_generator", lambda path, placement: generator)
+    write_text(tmp_path / "model" / "config.json", "{}")
+    found = {}
+    for size in (0, 16):
+        reading = ReadingConfig(image_size=size, channels=3 if size else 0)
+        config = FidConfig(num_images=2, reading=reading, sampler=SamplerConfig(sampling_steps=2))
+        source = open_source(str(tmp_path), config, one_replica)
+        assert isinstance(source, ImageSource) and ("image_size" in source.depends_on) == bool(size)
+        found[size] = next(source.images(0))
+    assert found[0].shape == (8, 8, 1) and found[16].shape == (16, 16, 3)
+    np.testing.assert_array_equal(found[16][..., 0], _resized(found[0][..., 0], 16))
+
+
+def _resized(image: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))

@@ -14,6 +14,7 @@ import numpy as np
 
 from diffusion.data.array_images import to_images
 from diffusion.data.duplicates import SplitImages, shared_images
+from diffusion.data.fitting import fitted_arrays
 from diffusion.data.folders import SPLITS, lookalikes, understand
 from diffusion.data.images import OnProgress, arrange, ignore, read_images
 from diffusion.data.labels import Labels, number_labels, read_labels, read_names
@@ -88,6 +89,21 @@ class FoundImages(NamedTuple):
     notes: tuple[str, ...] = ()
     validation: Images | None = None
     range: Range | None = None  # black and white, if pixels did not have 8 bits
+
+    def fitted(self, reading: "ReadingConfig", where: str) -> "FoundImages":
+        """The same images in the size and with the channels that are asked for; ``where`` they are, for errors.
+
+        Images of files have them already.
+        """
+
+        def one(images: Images | None) -> Images | None:
+            if images is None:
+                return None
+            return dataclasses.replace(images, pixels=fitted_arrays(images.pixels, reading, where))
+
+        train = one(self.train)
+        assert train is not None
+        return self._replace(train=train, test=one(self.test), validation=one(self.validation))
 
 
 def download(name: str, classes: tuple[str, ...]) -> FoundImages:
@@ -171,7 +187,7 @@ def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[
 
     Args:
         path: the file.
-        reading: black and white, and whether unusable images are left out.
+        reading: black and white, size and channels, and whether unusable images are left out.
         classes: names of the classes by number; empty: the labels that occur.
 
     Raises:
@@ -201,7 +217,8 @@ def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[
         parts[split] = _Part(pixels.arrays[name], labels, f"{name}[{{}}]".format)
     notes += lookalikes(sum((part.labels.counts() for part in parts.values() if part.labels), Counter()))
     found = _found(parts, str(path), notes, classes, bool(reading and reading.skip_bad_images))
-    return found._replace(range=pixels.range)
+    found = found._replace(range=pixels.range)
+    return found.fitted(reading, str(path)) if reading else found
 
 
 def _with_channels(pixels: np.ndarray) -> np.ndarray:
