@@ -147,15 +147,20 @@ def _too_large(size: int, reading: "ReadingConfig") -> str:
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    """Every file below a folder, also through links, but no folder twice."""
-    seen: set[str] = set()
-    for folder, below, names in os.walk(path, followlinks=True):
+    """Every file below a folder, also through links: a folder with two names is two folders.
+
+    Only a circle is left: a folder is not entered again below itself. So what is found does not depend on the order in
+    which the system lists a folder.
+    """
+    waiting: list[tuple[Path, frozenset[str]]] = [(path, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
         real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
+        if real in above:
             continue
-        seen.add(real)
-        yield from (Path(folder) / name for name in names)
+        _, below, names = next(os.walk(folder), (folder, [], []))
+        yield from (folder / name for name in names)
+        waiting += [(folder / name, above | {real}) for name in below]
 
 
 def _are_arrays(names: Iterable[PurePosixPath]) -> bool:
