@@ -11,7 +11,7 @@ from diffusion.data import readers
 from diffusion.data.images import OnProgress, ignore
 from diffusion.data.pixel_ranges import Range
 from diffusion.data.readers import FoundImages, Images
-from diffusion.data.splitting import draw, first_copies
+from diffusion.data.splitting import draw, together
 from diffusion.wording import first_names
 from files.errors import UserError
 from training.run_config import read_own
@@ -155,17 +155,8 @@ def _in_three(where: Path | str, found: FoundImages, config: "DataConfig", seed:
     held_out = {"test": found.test, "validation": found.validation}
     shares = {"test": (config.test_share, seed), "validation": (config.validation_share, (seed + 1) % 2**32)}
     shares = {name: how for name, how in shares.items() if held_out[name] is None}
-    copies = first_copies(train.pixels) if shares else np.arange(len(train))
-    different = len(np.unique(copies))
-    if different < len(train):
-        together = different > 2 * len(shares)
-        where_they_are = (
-            "all copies of an image are in the same split"
-            if together
-            else "too few different images to keep copies in one split"
-        )
-        notes.append(f"{len(train) - different:,} of {len(train):,} images are copies of others: {where_they_are}")
-        copies = copies if together else np.arange(len(train))
+    copies, about = together(train.pixels, train.files, 2 * len(shares)) if shares else (np.arange(len(train)), [])
+    notes += about
     for name, (share, seed_of_part) in shares.items():
         part = max(1, round(share * len(np.unique(copies))))
         if part >= len(np.unique(copies)):

@@ -50,17 +50,20 @@ class Images:
     Attributes:
         pixels: [N, H, W, C] uint8.
         labels: [N] int32, or None.
+        files: [N] the number of each image's file, if a file may have several images; else None.
     """
 
     pixels: np.ndarray
     labels: np.ndarray | None
+    files: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def take(self, rows: np.ndarray) -> "Images":
         """The images at ``rows``."""
-        return Images(self.pixels[rows], None if self.labels is None else self.labels[rows])
+        labels, files = (None if values is None else values[rows] for values in (self.labels, self.files))
+        return Images(self.pixels[rows], labels, files)
 
     def spread(self, count: int) -> "Images":
         """``count`` evenly spaced images of a split, which may be sorted by class; 0: all."""
@@ -236,6 +239,7 @@ class _Part(NamedTuple):
     pixels: np.ndarray
     labels: Labels | None
     name: Callable[[int], str]  # row → name of the image
+    files: np.ndarray | None = None  # see ``Images``
 
 
 def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple[str, ...], skip: bool) -> FoundImages:
@@ -245,10 +249,11 @@ def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple
     images: dict[str, Images] = {}
     for split, part in parts.items():
         if numbered is None or split not in numbered.labels:
-            images[split] = Images(part.pixels, None if part.labels is None else part.labels.rows.astype(np.int32))
+            rows = None if part.labels is None else part.labels.rows.astype(np.int32)
+            images[split] = Images(part.pixels, rows, part.files)
             continue
-        kept = numbered.kept.get(split)
-        images[split] = Images(part.pixels if kept is None else part.pixels[kept], numbered.labels[split])
+        whole, kept = Images(part.pixels, None, part.files), numbered.kept.get(split)
+        images[split] = dataclasses.replace(whole if kept is None else whole.take(kept), labels=numbered.labels[split])
     notes = notes + (numbered.notes if numbered else [])
     notes += shared_images({split: SplitImages(part.pixels, part.name) for split, part in parts.items()})
     own = numbered.classes if numbered else classes
@@ -272,7 +277,8 @@ def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = 
             names = [shown_path(loaded.names[row]) for row in rows[split]]
             labels = Labels.of([tree.labels[row] for row in rows[split]]) if any(tree.labels) else None
             pixels = loaded.pixels[start : start + len(names)]
-            parts[split] = _Part(pixels, labels, names.__getitem__)
+            files = np.array(loaded.files)[rows[split]] if reading.frames == "all" else None
+            parts[split] = _Part(pixels, labels, names.__getitem__, files)
             start += len(names)
     found = _found(parts, where, loaded.notes + list(tree.notes), (), reading.skip_bad_images)
     return found._replace(range=loaded.range)
