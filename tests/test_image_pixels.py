@@ -19,7 +19,9 @@ from diffusion.network.config import UNetConfig
 from diffusion.process.config import SamplerConfig
 from diffusion.training_setup import prepare
 from files.writing import write_text
+from tests.fuzz_images import deep_png
 from tests.refusals import refused
+from tests.test_image_ranges import scaled
 from training.backends import Placement
 
 _TURNED = {  # what EXIF's orientation says of the rows and columns in the file, by hand
@@ -51,6 +53,48 @@ def test_every_orientation(tmp_path: Path, suffix: str, value: int) -> None:
     found = _read(tmp_path, channels=1)[0, ..., 0]
     expected = _TURNED[value](pixels)
     assert found.shape == expected.shape and np.abs(found.astype(int) - expected).max() < 10
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_tiffs_of_which_0_is_white(tmp_path: Path, compression: str | None) -> None:
+    """Of 16 bits: Pillow turns the others round."""
+    values = (np.arange(16).reshape(4, 4) * 4369).astype(np.uint16)
+    for name, photometric in (("white", 0), ("black", 1)):
+        (tmp_path / name).mkdir()
+        pages = [Image.fromarray(values), Image.fromarray(values[::-1])]
+        options = {"tiffinfo": {262: photometric}, "compression": compression}
+        pages[0].save(tmp_path / name / "a.tif", save_all=True, append_images=pages[1:], **options)
+    white, black = (_read(tmp_path / name, frames="all")[..., 0] for name in ("white", "black"))
+    np.testing.assert_array_equal(white, 255 - black)
+    np.testing.assert_array_equal(black[0], np.arange(16).reshape(4, 4) * 17)
+    np.testing.assert_array_equal(black[1], black[0, ::-1])
+
+
+def test_floats_of_which_0_is_white_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(4, dtype=np.float32)).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    assert "a.tif: not a readable image (floats of which 0 is white" in refused(lambda: _read(tmp_path))
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_the_see_through_colour_of_sixteen_bits(tmp_path: Path, colour: bool) -> None:
+    """It is white, and neither the darkest nor the brightest value of the others."""
+    values = 1000 + 100 * np.arange(11)[None].repeat(4, 0)
+    values[:, 0], values[1, 5] = 60_000, 60_001  # of which 8 bits are the same
+    pixels = np.stack([values, values // 2, values // 3], axis=-1) if colour else values
+    key = tuple(pixels[0, 0].tolist()) if colour else 60_000
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(deep_png(2 if colour else 0, pixels, key))
+    shown = pixels[values != 60_000]
+    expected = scaled(pixels, shown.min(), shown.max())
+    expected[values == 60_000] = 255
+    np.testing.assert_array_equal(_read(tmp_path / "in")[0].squeeze(), expected)
+    assert _read(tmp_path / "in", range="0,65535")[0, 0, 0].min() == 255
+
+
+def test_an_image_that_is_wholly_see_through_is_white(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(deep_png(0, np.full((4, 4), 9), 9))
+    assert (_read(tmp_path) == 255).all()
+    assert (read_named(tmp_path / "a.png", ReadingConfig()).pixels == 255).all()
 
 
 @pytest.mark.parametrize("options", [{"image_size": 8}, {"image_size": 8, "fit": "pad"}, {"channels": 3}, {}])

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from diffusion.data.deep_pixels import Deep, array_image, joined, kind_of, low_half, low_mode
+from diffusion.data.deep_pixels import Deep, array_image, as_meant, joined, kind_of, low_half, low_mode
 from diffusion.data.fitting import fitted
 from diffusion.data.image_files import ARRAY, FORMATS, Entry
 from diffusion.data.orientation import orientation
@@ -128,9 +128,9 @@ def extremes(entry: Entry, reading: "ReadingConfig") -> Extremes:
 
     def of_image(image: Image.Image | Deep, kind: str) -> Extremes:
         found = Extremes()
-        if isinstance(image, Deep):
-            found = Extremes.of(image.colours)._replace(kinds=frozenset({kind}))
-        _to_array(image, reading, Range(found.low, found.high), kind)  # raises for a refused image
+        if isinstance(image, Deep) and image.seen().size:
+            found = Extremes.of(image.seen())._replace(kinds=frozenset({kind}))
+        _to_array(image, reading, Range(found.low, found.high) if found.kinds else Range(0, 1), kind)  # may refuse it
         return found
 
     found = _opened(entry, reading, read, of_image)
@@ -226,7 +226,7 @@ def _pixels(
     turn, upright = orientation(opened)
     if not kind or (in_two and low is None):
         return turn(opened), upright
-    return joined(turn(opened), None if low is None else turn(low), halves), upright
+    return as_meant(joined(turn(opened), None if low is None else turn(low), halves), opened), upright
 
 
 def _to_array(

@@ -118,6 +118,8 @@ def choose_range(text: str, found: Extremes, where: str) -> tuple[Range, str]:
     given = parse_range(text)
     if given:
         return given, ""
+    if not found.kinds:  # no pixel is seen
+        return Range(0.0, 1.0), ""
     kinds = " and ".join(sorted(found.kinds))
     if len(found.kinds) > 1:
         raise UserError(f"{where}: pixels are {kinds}, types that have no range in common; {REMEDY}")
