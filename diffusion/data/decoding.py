@@ -37,6 +37,9 @@ _PAGED = (
 )  # what others call frames are layers, sizes
 
 
+READING_VERSION = 2  # what is kept of images is made again; 1: mirrored pictures, negatives, one see-through colour
+
+
 class Decoded(NamedTuple):
     """The frames of a file.
 
