@@ -166,6 +166,18 @@ def test_a_range_for_eight_bits(tmp_path: Path) -> None:
             DataConfig(range=wrong)
 
 
+def test_eight_bits_that_are_nearly_black_are_said(tmp_path: Path) -> None:
+    """Masks of 0 and 1, scans of 16 levels: the values stay, and the remedy is named."""
+    for number in range(3):
+        _save(tmp_path / f"{number}.png", (_RAMP % 2).astype(np.uint8))
+    loaded = _read(tmp_path)
+    assert loaded.pixels.max() == 1 and len(loaded.notes) == 1
+    assert loaded.notes[0].endswith("if 1 is meant to be white, set --range=0,1")
+    assert _read(tmp_path, range="0,1").pixels.max() == 255 and not _read(tmp_path, range="0,1").notes
+    _save(tmp_path / "3.png", (_RAMP * 2 + 2).astype(np.uint8))
+    assert not _read(tmp_path).notes
+
+
 def test_both_sides_of_a_distance_have_one_scale(tmp_path: Path) -> None:
     for side in (0, 1):
         for k in range(2):
