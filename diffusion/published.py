@@ -14,8 +14,9 @@ from diffusion.published_process import notes_of, plain, read_process
 from diffusion.wording import first_names
 from files.documents import read_object, shown
 from files.errors import UserError
-from files.tensors import read_weights
+from files.tensors import read_metadata, read_weights
 from training.backends import Placement
+from training.run_config import read_own
 
 _FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _PARTS = {
@@ -74,7 +75,20 @@ def open_generator(folder: Path, placement: Placement) -> Generator:
     evaluated = ("result.json", "model/weights.safetensors", "checkpoints/best.safetensors")
     if (folder / "model" / "config.json").is_file() and not any((folder / name).exists() for name in evaluated):
         raise UserError(f"{folder}: no weights yet, because training has not reached an evaluation; let it go on")
-    return Generator.of_run(folder, placement)
+    generator = Generator.of_run(folder, placement)
+    if not (folder / "model" / "weights.safetensors").is_file():
+        generator.notes = (_unfinished(folder), *generator.notes)
+    return generator
+
+
+def _unfinished(run: Path) -> str:
+    """A note on the weights of a run that has not ended: those of which step, and why those."""
+    step = read_metadata(run / "checkpoints" / "best.safetensors").get("step", "")
+    after = f" after step {int(step):,}" if step.isdecimal() else ""
+    training = ((read_own(run / "config.json") or {}).get("config") or {}).get("training") or {}
+    select = training.get("select")
+    why = f"the best so far by the validation figure {shown(select)} (--select)" if select else "of its last evaluation"
+    return f"{run}: training has not ended; the weights are those{after}, {why}"
 
 
 def load_generator(folder: Path, placement: Placement) -> Generator:

@@ -11,7 +11,7 @@ from diffusion.config import SampleConfig
 from diffusion.data.png_folder import check_folder, check_names, write_folder
 from diffusion.generator import Generator
 from diffusion.process.noise import STREAMS_VERSION
-from diffusion.published import is_published, open_generator
+from diffusion.published import open_generator
 from diffusion.report import plots
 from diffusion.sampling.samplers import make_table
 from files.arrays import write_npz
@@ -74,8 +74,6 @@ def _out(config: SampleConfig, model_dir: Path) -> Path:
 def open_model(model_dir: Path, placement: Placement) -> Generator:
     """The model of a folder; prints its notes."""
     generator = open_generator(model_dir, placement)
-    if not is_published(model_dir) and not (model_dir / "result.json").is_file():
-        print("note: training has not ended; the weights are those of its last evaluation")
     for note in generator.notes:
         print(f"note: {note}")
     return generator
