@@ -19,6 +19,8 @@ from diffusion.task import _make_scorer, train_ddpm
 from diffusion.training_setup import prepare
 from files.documents import read_object, write_json
 from files.errors import UserError
+from tests.refusals import refused
+from training.backends import Placement
 from training.run import Run
 from training.session import session
 
@@ -222,6 +224,16 @@ def test_parts_that_do_not_fit_one_another(splits: str, monkeypatch: pytest.Monk
         monkeypatch.setitem(DATASETS, "digits", DATASETS["digits"]._replace(read=lambda *ignored, found=found: found))
         with pytest.raises(UserError, match=message):
             load(DataConfig(splits=splits))
+
+
+def test_one_class_that_is_left_is_said_with_the_shares(one_replica: Placement) -> None:
+    config = DdpmConfig(devices="cpu", unet=TINY, data=DataConfig(test_share=0.999))
+    message = refused(lambda: prepare(config, one_replica))
+    assert message.startswith("--class_conditional: digits has one class, ")
+    assert message.endswith(
+        ", of 10 in its 1 training image (--test_share=0.999, --validation_share=0.1): hold out fewer images, or use "
+        "--noclass_conditional"
+    )
 
 
 def test_what_is_wrong_with_the_parts_is_said(tmp_path: Path) -> None:
