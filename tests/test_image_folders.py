@@ -1,5 +1,6 @@
 """What the folders of a data set mean: splits, classes, and what is neither."""
 
+import shutil
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -283,6 +284,20 @@ def test_a_suffix_that_lies(tmp_path: Path) -> None:
     (tmp_path / "a" / "b.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n")
     with pytest.raises(UserError, match=r"b\.png: not a readable image"):  # nothing is run for it
         read_images(tmp_path, ReadingConfig())
+
+
+def test_an_archive_whose_suffix_lies(tmp_path: Path) -> None:
+    """As after renaming, or from a site that serves one for the other."""
+    _save(tmp_path / "in" / "a.png", 200)
+    for kind in ("zip", "tar", "gztar", "xztar"):
+        made = Path(shutil.make_archive(str(tmp_path / "made"), kind, tmp_path / "in"))
+        for suffix in (".zip", ".tar", ".tar.gz", ".tar.xz"):
+            path = tmp_path / f"{kind}{suffix}"
+            shutil.copy(made, path)
+            assert read_images(path, ReadingConfig()).pixels.max() == 200, (kind, suffix)
+    (tmp_path / "x.zip").write_bytes(b"no archive at all")
+    with pytest.raises(UserError, match=r"x\.zip: damaged or truncated archive \(File is not a zip file\)"):
+        read_images(tmp_path / "x.zip", ReadingConfig())
 
 
 def test_rows_are_arranged_in_place() -> None:
