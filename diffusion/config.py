@@ -8,10 +8,12 @@ from typing import Self
 from diffusion.data.config import DataConfig
 from diffusion.fid.feature_config import FeatureConfig
 from diffusion.network.config import UNetConfig
-from diffusion.process.config import ProcessConfig, SamplerConfig
+from diffusion.process.config import ProcessConfig, SamplerConfig, refuse_unused
 from files.errors import UserError
 from training.config import TaskConfig, TrainingConfig
 from training.options import nested, option
+
+INTERPOLATED = 8  # images whose noise --interpolate_to interpolates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,9 @@ class SampleConfig(TaskConfig):
 
     out: Path | None = option(None, "Folder for the images. [RUN_DIR/images]", affects_result=False)
     num_images: int = option(64, "Number of images.", low=1, high=10**8)
-    first_image: int = option(0, "Number of the first image; image i of a seed is always the same.", low=0)
+    first_image: int = option(
+        0, "Number of the first image; image i of a seed is always the same.", low=0, high=2**32 - 1
+    )
     batch_size: int = option(64, "Images in a batch; changes only speed and memory.", low=1, affects_result=False)
     classes: tuple[str, ...] = option(
         (), "Names of classes, assigned to the images cyclically; empty: all classes of the model."
@@ -122,3 +126,17 @@ class SampleConfig(TaskConfig):
         high=2**32 - 1,
         affects_result=False,
     )
+
+    def check(self) -> None:
+        rows = max(self.num_images, INTERPOLATED if self.interpolate_to >= 0 else 0)
+        if self.first_image + rows > 2**32:
+            raise UserError(
+                f"--first_image={self.first_image}: a seed has {2**32:,} images, and {rows:,} from there are asked "
+                "for; lower it"
+            )
+
+    def check_used(self) -> None:
+        super().check_used()
+        refuse_unused(self, "format", {"grid": ("columns", "animate"), "npz": (), "png": ()})
+        if self.unconditional and self.classes:
+            raise UserError("--classes and --unconditional exclude each other: leave one of them out")

@@ -20,7 +20,7 @@ from diffusion.fid.features import FeatureStream, ImageFeatures, image_features,
 from diffusion.fid.figures import Side
 from diffusion.fid.frechet import fit_gaussian
 from diffusion.fid.image_source import ImageSource, Source
-from diffusion.fid.scales import check_scales
+from diffusion.fid.scales import check_scales, is_of_model
 from diffusion.fid.sources import notes_on_splits, open_source
 from diffusion.fid.statistics import Statistics
 from diffusion.fid.tool_files import FeatureFile
@@ -29,6 +29,7 @@ from files.documents import read_object, write_json
 from files.download import cache_of
 from files.errors import UserError
 from training.backends import Placement
+from training.config_files import text_of
 from training.hosts import on_chief
 from training.progress import Progress
 from training.run import Run
@@ -116,7 +117,13 @@ def _check(config: FidConfig) -> None:
 def _open(config: FidConfig, placement: Placement) -> _Opened:
     """Opens both sides; raises UserError if they cannot be compared."""
     sources = {"a": open_source(config.a, config, placement), "b": open_source(config.b, config, placement)}
+    _check_sampler(config, sources.values())
     notes = check_scales(sources["a"], sources["b"])
+    if is_of_model(sources["a"]) and not is_of_model(sources["b"]):
+        notes.append(
+            f"A, {config.a}, is of a model, and B is not: A is the side of real images, for precision and recall, say; "
+            "give the model as the second set"
+        )
     extractor = None
     if any(isinstance(source, ImageSource) for source in sources.values()):
         extractor = build_extractor(config.features, cache_of(config.cache_dir))
@@ -133,6 +140,15 @@ def _open(config: FidConfig, placement: Placement) -> _Opened:
     num_logits = extractor.num_logits if extractor is not None else 0
     plan = fid_figures.check(config, sources["a"], sources["b"], num_logits)
     return _Opened(sources, extractor, plan._replace(notes=notes + plan.notes))
+
+
+def _check_sampler(config: FidConfig, sources: Iterable[Source]) -> None:
+    """Raises UserError for choices of sampling if no model makes images."""
+    if any(isinstance(source, ImageSource) and is_of_model(source) for source in sources):
+        return
+    given = FidConfig().settled().sampler.differences(config.settled().sampler)
+    for name, value in given.items():
+        raise UserError(f"--{name}={text_of(value)} is about sampling, and neither A nor B is a model: leave it out")
 
 
 def _identity(name: str, source: Source) -> dict[str, Any]:

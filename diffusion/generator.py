@@ -251,7 +251,8 @@ class Generator:
 
     @classmethod
     def of_run(cls, run_dir: Path, placement: Placement) -> "Generator":
-        """The model of a run folder; of an unfinished run, the averaged weights of its last evaluation."""
+        """The model of a run folder; of an unfinished run, the averaged weights of its last evaluation, or of
+        the best one by the figure of --select."""
         weights = run_dir / "model" / WEIGHTS
         unfinished = run_dir / "checkpoints" / "best.safetensors"
         generator = cls.load(run_dir / "model", placement, weights if weights.is_file() else unfinished)

@@ -11,10 +11,12 @@ from diffusion.generator import Generator
 from diffusion.network.config import MAX_LEVELS, MAX_SIZE, UNetConfig
 from diffusion.process.process import make_process
 from diffusion.published_process import notes_of, plain, read_process
+from diffusion.wording import first_names
 from files.documents import read_object, shown
 from files.errors import UserError
-from files.tensors import read_weights
+from files.tensors import read_metadata, read_weights
 from training.backends import Placement
+from training.run_config import read_own
 
 _FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _PARTS = {
@@ -51,6 +53,7 @@ _ONLY = (  # unsupported variants: name, the only supported value, diffusers' de
     ("num_class_embeds", None, None),
     ("attn_norm_num_groups", None, None),
 )
+_MIRRORED = {"DownBlock2D": "UpBlock2D", "AttnDownBlock2D": "AttnUpBlock2D"}  # our levels have the same kind both ways
 _BLOCK = re.compile(r"down_blocks\.(\d{1,4})\.resnets\.(\d{1,4})\.")
 _UP = re.compile(r"up_\d+_conv")  # our layer between two levels
 _OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -72,7 +75,20 @@ def open_generator(folder: Path, placement: Placement) -> Generator:
     evaluated = ("result.json", "model/weights.safetensors", "checkpoints/best.safetensors")
     if (folder / "model" / "config.json").is_file() and not any((folder / name).exists() for name in evaluated):
         raise UserError(f"{folder}: no weights yet, because training has not reached an evaluation; let it go on")
-    return Generator.of_run(folder, placement)
+    generator = Generator.of_run(folder, placement)
+    if not (folder / "model" / "weights.safetensors").is_file():
+        generator.notes = (_unfinished(folder), *generator.notes)
+    return generator
+
+
+def _unfinished(run: Path) -> str:
+    """A note on the weights of a run that has not ended: those of which step, and why those."""
+    step = read_metadata(run / "checkpoints" / "best.safetensors").get("step", "")
+    after = f" after step {int(step):,}" if step.isdecimal() else ""
+    training = ((read_own(run / "config.json") or {}).get("config") or {}).get("training") or {}
+    select = training.get("select")
+    why = f"the best so far by the validation figure {shown(select)} (--select)" if select else "of its last evaluation"
+    return f"{run}: training has not ended; the weights are those{after}, {why}"
 
 
 def load_generator(folder: Path, placement: Placement) -> Generator:
@@ -128,6 +144,7 @@ def read_config(raw: dict[str, Any]) -> UNetConfig:
     with_attention = [w for w, kind in zip(widths, kinds, strict=True) if kind == "AttnDownBlock2D"]
     if head_width and len({*with_attention, widths[-1]}) > 1:
         raise KeyError(f"attention_head_dim is {head_width} at widths that differ, which makes other numbers of heads")
+    _check_kinds(kinds, _list(raw, "up_block_types") if "up_block_types" in raw else None)
     return UNetConfig(
         height=size,
         width=size,
@@ -149,6 +166,18 @@ def _list(raw: dict[str, Any], name: str) -> list[Any]:
     return list(values)
 
 
+def _check_kinds(down: list[Any], up: list[Any] | None) -> None:
+    """KeyError for blocks that we do not have, or another kind of block on the way up than on the way down."""
+    for kind in down:
+        if not isinstance(kind, str) or kind not in _MIRRORED:
+            raise KeyError(f"down_block_types has {shown(kind)}; supported are {' and '.join(_MIRRORED)}")
+    expected = [_MIRRORED[kind] for kind in reversed(down)]
+    if up is not None and up != expected:
+        raise KeyError(
+            f"up_block_types is {shown(up, 200)}, not {shown(expected, 200)}, down_block_types the other way"
+        )
+
+
 def _check_sizes(config: UNetConfig, state: dict[str, np.ndarray], where: Path) -> None:
     """Raises UserError for a configuration of a larger network than the weights', before the network is built."""
     blocks = {(int(found[1]), int(found[2])) for name in state if (found := _BLOCK.match(name))}
@@ -167,40 +196,46 @@ def _check_sizes(config: UNetConfig, state: dict[str, np.ndarray], where: Path) 
 
 
 def load_unet(state: dict[str, np.ndarray], model: keras.Model, where: Path | str = "state") -> None:
-    """Assigns every weight of ``model`` from a state dict; assigns none if one is missing or has another shape.
+    """Assigns every weight of ``model`` from a state dict; assigns none if the two differ in any name or shape.
 
     Raises:
-        UserError: names the first missing or different weight.
+        UserError: names the first missing or different weight, or weights that ``model`` has no place for.
     """
+    left = dict(state)  # weights are taken out of it
     levels = sum(bool(_UP.fullmatch(layer.name)) for layer in model.layers) + 1
     values = []
     for layer in model.layers:
         for variable in layer.weights:
             if "seed_generator" in variable.path:
                 continue
-            value = _find(state, layer.name, variable.path.split("/")[1:], levels)
+            value = _find(left, layer.name, variable.path.split("/")[1:], levels)
             if value is None or value.shape != tuple(variable.shape):
                 wrong = "is missing" if value is None else f"has shape {value.shape}, not {tuple(variable.shape)}"
                 raise UserError(f"{where}: the weight of {variable.path} {wrong}; is it a checkpoint of this network?")
             values.append((variable, value))
+    if left:
+        raise UserError(
+            f"{where}: weights that this network has no place for: {first_names(sorted(left))}; "
+            "is config.json that of this checkpoint?"
+        )
     for variable, value in values:
         variable.assign(value)
 
 
-def _find(state: dict[str, np.ndarray], layer: str, path: list[str], levels: int) -> np.ndarray | None:
-    """One variable's value, in our layout."""
+def _find(left: dict[str, np.ndarray], layer: str, path: list[str], levels: int) -> np.ndarray | None:
+    """One variable's value, in our layout; its weights are taken out of ``left``."""
     prefix = _prefix(layer, levels)
     kind = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}[path[-1]]
     if path[0] == "qkv":
-        parts = [_get(state, f"{prefix}.{name}", kind) for name in ("to_q", "to_k", "to_v")]
+        parts = [_take(left, f"{prefix}.{name}", kind) for name in ("to_q", "to_k", "to_v")]
         return None if any(part is None for part in parts) else np.concatenate(parts, axis=-1)  # type: ignore[arg-type]
-    return _get(state, f"{prefix}.to_out.0" if path[0] == "out" else prefix, kind)
+    return _take(left, f"{prefix}.to_out.0" if path[0] == "out" else prefix, kind)
 
 
-def _get(state: dict[str, np.ndarray], name: str, kind: str) -> np.ndarray | None:
+def _take(left: dict[str, np.ndarray], name: str, kind: str) -> np.ndarray | None:
     """A tensor by its current or its earlier name, with inputs before outputs."""
     for now, old in {"": "", **_OLD}.items():
-        value = state.get(f"{name.replace(now, old) if now else name}.{kind}")
+        value = left.pop(f"{name.replace(now, old) if now else name}.{kind}", None)
         if value is not None:
             if value.ndim == 4:
                 return value.transpose(2, 3, 1, 0)  # [out, in, h, w] → [h, w, in, out]

@@ -1,24 +1,26 @@
 """Images from a trained model: a grid, an animation, an interpolation, or any number of image files."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffusion.batches import ImageRequest
-from diffusion.config import SampleConfig
+from diffusion.config import INTERPOLATED, SampleConfig
 from diffusion.data.png_folder import check_folder, check_names, write_folder
 from diffusion.generator import Generator
 from diffusion.process.noise import STREAMS_VERSION
-from diffusion.published import is_published, open_generator
+from diffusion.published import open_generator
 from diffusion.report import plots
 from diffusion.sampling.samplers import make_table
 from files.arrays import write_npz
 from files.errors import UserError
 from training.backends import Placement
-from training.config_files import identifying_flags
+from training.config_files import identifying_flags, text_of
 from training.hosts import check_chief_writes
+from training.names import one_line
 from training.progress import Progress
 from training.session import precision, session
 from training.shared_arrays import filling
@@ -74,8 +76,6 @@ def _out(config: SampleConfig, model_dir: Path) -> Path:
 def open_model(model_dir: Path, placement: Placement) -> Generator:
     """The model of a folder; prints its notes."""
     generator = open_generator(model_dir, placement)
-    if not is_published(model_dir) and not (model_dir / "result.json").is_file():
-        print("note: training has not ended; the weights are those of its last evaluation")
     for note in generator.notes:
         print(f"note: {note}")
     return generator
@@ -119,10 +119,15 @@ def numbers_of_classes(names: tuple[str, ...], generator: Generator) -> np.ndarr
     unknown = sorted(set(names) - set(generator.classes))
     if unknown:
         raise UserError(
-            f"--classes: the model does not know {', '.join(unknown)}; it knows "
-            f"{', '.join(generator.classes) or 'no classes'}"
+            f"--classes: the model does not know {_as_written(unknown)}; it knows "
+            f"{_as_written(generator.classes) or 'no classes'}"
         )
     return np.array([generator.classes.index(name) for name in names], np.intp)
+
+
+def _as_written(names: Iterable[str]) -> str:
+    """Names of classes as --classes takes them: a name with a comma is in quotation marks."""
+    return ", ".join(one_line(text_of((name,)), 200) for name in names)
 
 
 def _write_grid(config: SampleConfig, generator: Generator, request: ImageRequest, out: Path) -> dict[str, Path]:
@@ -146,7 +151,7 @@ def _write_grid(config: SampleConfig, generator: Generator, request: ImageReques
 
 def _interpolate(config: SampleConfig, generator: Generator, out: Path) -> dict[str, Path]:
     """Eight rows of eleven steps between two seeds' noise, each row one image number and class."""
-    rows, steps = 8, 11
+    rows, steps = INTERPOLATED, 11
     ends = _request(config, generator, rows)
     request = ImageRequest(
         np.repeat(ends.number, steps),

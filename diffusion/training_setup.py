@@ -15,6 +15,8 @@ from diffusion.fid.extractors import Extractor, build_extractor
 from diffusion.generator import Generator
 from diffusion.process.objective import Conditioning, make_loss_fn
 from diffusion.process.process import make_process
+from diffusion.wording import counted
+from files.documents import shown
 from files.download import cache_of
 from files.errors import UserError
 from training.backends import Placement
@@ -73,8 +75,8 @@ def prepare(config: DdpmConfig, placement: Placement, run_dir: Path | None = Non
     splits = load(data, config.seed, progress.update)
     progress.finish()
     if config.class_conditional:
-        splits = splits.learnable()
-        _check_classes(config, splits)
+        every, splits = splits.classes, splits.learnable()
+        _check_classes(config, splits, every)
     classes = splits.classes if config.class_conditional else ()
     unet = network_for(config.enlarge, config.unet.for_images(splits.train.pixels.shape, len(classes)))
     if source is not None:
@@ -98,17 +100,18 @@ def prepare(config: DdpmConfig, placement: Placement, run_dir: Path | None = Non
     return Setup(config, training, splits, generator, loss_fn, request, extractor, source)
 
 
-def _check_classes(config: DdpmConfig, splits: Splits) -> None:
+def _check_classes(config: DdpmConfig, splits: Splits, classes: tuple[str, ...]) -> None:
+    """Raises UserError unless training images are of two classes or more; ``classes``: of all images."""
+    where = config.data.data_path or config.data.dataset
     if splits.train.labels is None:
-        raise UserError(
-            f"--class_conditional: {config.data.data_path or config.data.dataset} has no labels (folders, or an array);"
-            " use --noclass_conditional"
-        )
+        raise UserError(f"--class_conditional: {where} has no labels (folders, or an array); use --noclass_conditional")
     if len(splits.classes) < 2:
-        raise UserError(
-            f"--class_conditional: {config.data.data_path} has one class, {splits.classes[0]!r}; "
-            "use --noclass_conditional"
-        )
+        only, remedy = shown(splits.classes[0]), "; "
+        if len(classes) > 1:
+            shares = f"--test_share={config.data.test_share:g}, --validation_share={config.data.validation_share:g}"
+            images = counted(len(splits.train), "training image")
+            remedy = f", of {len(classes):,} in its {images} ({shares}): hold out fewer images, or "
+        raise UserError(f"--class_conditional: {where} has one class, {only}{remedy}use --noclass_conditional")
 
 
 def _check_fid(config: DdpmConfig, training: TrainingConfig) -> None:

@@ -239,10 +239,10 @@ def _naming(script: str, *places: str) -> Iterator[None]:
 
 
 def _check_differing(plan: Sequence[PlannedRun]) -> None:
-    """Raises UserError for two variations with equal configurations on every data set."""
+    """Raises UserError for two variations with equal configurations on every data set; ``auto`` is its value."""
     configs: dict[str, list[Config]] = {}
     for run in plan:
-        configs.setdefault(run.variation, []).append(run.config)
+        configs.setdefault(run.variation, []).append(run.config.settled())
     for (one, mine), (other, theirs) in itertools.combinations(configs.items(), 2):
         if mine == theirs:
             raise UserError(f"variations {one!r} and {other!r} are the same run: leave one out, or change its flags")

@@ -238,11 +238,12 @@ class GrowingArray:
         try:
             before = read_sealed(self._note)
             done, checksum = before["done"], before.get(_SUM)
-            if type(done) is not int or not 0 <= done <= rows:
+            others = [(name, value) for name, value in self._depends_on.items() if before.get(name) != value]
+            # The number of rows that are done is compared with those of the same array only.
+            if not others and (type(done) is not int or not 0 <= done <= rows):
                 raise ValueError(f"it says that {shown(done)} rows of {rows:,} are done")
         except (UserError, ValueError, KeyError) as error:
             raise UserError(f"{path} exists and {self._note.name} does not say what it is ({error}){_MOVE}") from error
-        for name, value in self._depends_on.items():
-            if before.get(name) != value:
-                raise UserError(f"{path} holds another array ({name} {before.get(name)!r}, not {value!r}){_MOVE}")
+        for name, value in others:
+            raise UserError(f"{path} holds another array ({name} {before.get(name)!r}, not {value!r}){_MOVE}")
         return done, checksum

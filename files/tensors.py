@@ -50,6 +50,20 @@ def read_tensors(path: Path, sealed: bool = False) -> tuple[dict[str, np.ndarray
     return tensors, metadata
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """A safetensors file's metadata, without its tensors, which are not compared with their checksum.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    check_regular(path, MOST_BYTES, missing="no such checkpoint")
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError, ValueError, MemoryError) as error:
+        raise UserError(f"{path}: damaged checkpoint ({str(error)[:200]}); {_REMEDY}") from error
+
+
 def _tensor(path: Path, file: Any, name: str) -> np.ndarray:
     kind = file.get_slice(name).get_dtype()
     if kind in _TYPES:

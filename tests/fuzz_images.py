@@ -50,12 +50,18 @@ def _saved(kind: str, mode: str = "RGB", frames: int = 1, exif: bool = False, **
     return file.getvalue()
 
 
-def deep_png(colour_type: int) -> bytes:
-    """16 bits a channel: RGB, gray with opacity, or RGB with opacity."""
-    channels = {2: 3, 4: 2, 6: 4}[colour_type]
-    rows = np.random.default_rng(0).integers(0, 2000, (_SIZE[1], _SIZE[0] * channels)).astype(">u2")
-    header = struct.pack(">IIBBBBB", *_SIZE, 16, colour_type, 0, 0, 0)
-    chunks = (b"IHDR" + header, b"IDAT" + zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)), b"IEND")
+def deep_png(
+    colour_type: int, pixels: np.ndarray | None = None, see_through: int | tuple[int, ...] | None = None
+) -> bytes:
+    """16 bits a channel: gray, RGB, gray with opacity, or RGB with opacity; ``see_through``: one colour that is."""
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour_type]
+    if pixels is None:
+        pixels = np.random.default_rng(0).integers(0, 2000, (_SIZE[1], _SIZE[0], channels))
+    rows = pixels.reshape(len(pixels), -1).astype(">u2")
+    header = struct.pack(">IIBBBBB", pixels.shape[1], len(pixels), 16, colour_type, 0, 0, 0)
+    key = () if see_through is None else (b"tRNS" + np.array(see_through, ">u2").tobytes(),)
+    content = b"IDAT" + zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = (b"IHDR" + header, *key, content, b"IEND")
     packed = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 

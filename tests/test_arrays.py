@@ -121,6 +121,15 @@ def test_a_number_of_rows_that_makes_no_sense(tmp_path: Path, done: object) -> N
         GrowingArray(tmp_path / "a.npy", (7, 2), "float32", {})
 
 
+def test_an_array_of_more_rows_is_another_array(tmp_path: Path) -> None:
+    """As of more images than are asked for now: nothing is damaged, and the error names the choice that differs."""
+    GrowingArray(tmp_path / "a.npy", (7, 2), "float32", {"num_images": 7}).fill([ROWS])
+    message = r"a\.npy holds another array \(num_images 7, not 4\); move it away"
+    for rows in (4, 9):
+        with pytest.raises(UserError, match=message.replace("4", str(rows))):
+            GrowingArray(tmp_path / "a.npy", (rows, 2), "float32", {"num_images": rows})
+
+
 def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -18,9 +18,11 @@ from diffusion.process import noise
 from diffusion.process.config import ProcessConfig, SamplerConfig
 from diffusion.process.objective import Conditioning, make_loss_fn
 from diffusion.process.process import make_process
+from diffusion.published import open_generator
 from diffusion.sampling.loop import slerp
-from files.documents import read_object
+from files.documents import read_object, write_json
 from files.errors import UserError
+from files.tensors import read_tensors, write_tensors
 from training.backends import Placement
 from training.draws import EVALUATION, Place
 from training.named_arrays import write_weights
@@ -218,6 +220,27 @@ def test_an_unfinished_run_has_the_weights_of_its_last_evaluation(
     (tmp_path / "model" / "weights.safetensors").unlink()
     with pytest.raises(UserError, match=r"weights\.safetensors: no such file"):
         Generator.of_run(tmp_path, one_replica)
+
+
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [
+        ("loss", "the weights are those after step 1,200, the best so far by the validation figure 'loss' (--select)"),
+        ("", "the weights are those after step 1,200, of its last evaluation"),
+    ],
+)
+def test_the_weights_of_an_unfinished_run_are_said(
+    tmp_path: Path, generator: Generator, one_replica: Placement, select: str, said: str
+) -> None:
+    """Whoever opens it: fid and edit_images too."""
+    generator.save_config(tmp_path / "model")
+    best = tmp_path / "checkpoints" / "best.safetensors"
+    write_weights(best, generator.model.variables)
+    write_tensors(best, read_tensors(best)[0], {"step": "1200"})
+    write_json(tmp_path / "config.json", {"config": {"training": {"select": select}}})
+    assert open_generator(tmp_path, one_replica).notes == (f"{tmp_path}: training has not ended; {said}",)
+    generator.save(tmp_path / "model")
+    assert not open_generator(tmp_path, one_replica).notes
 
 
 def test_requests_that_cannot_be_met(generator: Generator, one_replica: Placement) -> None:

@@ -148,9 +148,16 @@ def test_vocabularies(tmp_path: Path) -> None:
         ({"block_out_channels": [0, 16]}, "block_out_channels has 0"),
         ({"block_out_channels": "wide"}, "block_out_channels is 'wide'"),
         (
-            {"block_out_channels": [8, 8, 16], "down_block_types": ["DownBlock2D"] * 3},
+            {
+                "block_out_channels": [8, 8, 16],
+                "down_block_types": ["DownBlock2D"] * 3,
+                "up_block_types": ["UpBlock2D"] * 3,
+            },
             "says 3 levels",
         ),
+        ({"up_block_types": ["AttnUpBlock2D"] * 2}, "up_block_types is ['AttnUpBlock2D', 'AttnUpBlock2D'], not ['At"),
+        ({"up_block_types": "UpBlock2D"}, "up_block_types is 'UpBlock2D', not a list"),
+        ({"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]}, "down_block_types has 'SkipDownBlock2D'; supported"),
         ({"down_block_types": ["DownBlock2D"]}, "not a UNet2DModel"),
         ({"down_block_types": None}, "down_block_types is None"),
         ({"sample_size": [16, 16]}, "sample_size has [16, 16]"),

@@ -33,7 +33,13 @@ _GRAY = np.arange(10 * 16).reshape(10, 4, 4)
         (_GRAY.astype(np.int64), _GRAY[..., None], "int64 from 0 to 159, taken as 8 bits"),
         (_GRAY > 80, (_GRAY > 80)[..., None] * 255, "truth values"),
         (_GRAY.astype(np.uint8)[:, None].repeat(3, 1), _GRAY[..., None].repeat(3, -1), "channels first"),
-        (_GRAY.astype(np.uint8)[0][..., None].repeat(3, -1), _GRAY[:1, ..., None].repeat(3, -1), "is one image of 3"),
+        (_GRAY.astype(np.uint8)[9][..., None].repeat(3, -1), _GRAY[9:, ..., None].repeat(3, -1), "is one image of 3"),
+        (
+            _GRAY.astype(np.uint8) // 10,
+            _GRAY[..., None] // 10,
+            "most 15 of 255 in all images, so they are nearly black",
+        ),
+        ((_GRAY > 80).astype(np.uint8), (_GRAY > 80)[..., None], "if 1 is meant to be white, set --range=0,1"),
     ],
 )
 def test_arrays_of_any_form(array: np.ndarray, expected: np.ndarray | None, note: str) -> None:
@@ -134,7 +140,7 @@ def test_labels_that_are_none(values: np.ndarray, message: str) -> None:
 
 
 def test_names_of_classes_in_the_file(tmp_path: Path) -> None:
-    images = np.zeros((4, 4, 4), np.uint8)
+    images = np.full((4, 4, 4), 200, np.uint8)
     names = np.array(["zebra", "ant", "bee"])
     np.savez(tmp_path / "a.npz", images=images, labels=np.array([2, 0, 2, 0]), classes=names)
     found = read_npz(tmp_path / "a.npz")
@@ -214,7 +220,7 @@ def test_a_folder_of_arrays(tmp_path: Path) -> None:
         assert "1 .npy" in read_images(tmp_path / "x.tar", ReadingConfig()).notes[0]
 
 
-@pytest.mark.parametrize("values", [_GRAY[0] > 3, _GRAY[0].astype(np.uint8), np.arange(48).reshape(3, 4, 4) / 47])
+@pytest.mark.parametrize("values", [_GRAY[0] > 3, _GRAY[9].astype(np.uint8), np.arange(48).reshape(3, 4, 4) / 47])
 def test_one_image_in_an_array(tmp_path: Path, values: np.ndarray) -> None:
     np.save(tmp_path / "1.npy", values)
     loaded = read_images(tmp_path, ReadingConfig())

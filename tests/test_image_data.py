@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import os
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -215,7 +217,43 @@ def test_links_in_a_circle_are_walked_once(tmp_path: Path) -> None:
     for k in range(3):
         _png(tmp_path / "a" / f"{k}.png")
     (tmp_path / "a" / "again").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
     assert len(_read(tmp_path)) == 3
+
+
+def test_a_folder_with_two_names_is_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order the system lists them in, none of the classes vanishes."""
+    for k in range(4):
+        _png(tmp_path / "kept" / f"{k}.png", np.full((4, 6), k, np.uint8))
+        _png(tmp_path / "in" / "b" / f"{k}.png", np.full((4, 6), 9 + k, np.uint8))
+    for name in ("a", "c"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "kept")
+    (tmp_path / "in" / "d").symlink_to(tmp_path / "in" / "b")
+    (tmp_path / "in" / "a" / "round").symlink_to(tmp_path / "in")
+    expected = [f"{name}/{k}.png" for name in "abcd" for k in range(4)]
+    scandir = os.scandir
+    for backwards in (False, True):
+        monkeypatch.setattr(os, "scandir", lambda at, way=backwards: _Listed(scandir(at), way))
+        assert [str(name) for name in read_images(tmp_path / "in", ReadingConfig()).names] == expected
+
+
+class _Listed:
+    """A folder's entries in one order or the other."""
+
+    def __init__(self, found: Iterator[os.DirEntry], backwards: bool) -> None:
+        self._entries = iter(sorted(found, key=lambda entry: entry.name, reverse=backwards))
+
+    def __enter__(self) -> "_Listed":
+        return self
+
+    def __iter__(self) -> Iterator[os.DirEntry]:
+        return self._entries
+
+    def __next__(self) -> os.DirEntry:
+        return next(self._entries)
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 def test_a_listing_covers_names_and_contents(tmp_path: Path) -> None:
@@ -252,8 +290,6 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
 def test_bad_sources(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="set --dataset=folder or npz"):
         _load("digits", tmp_path)
-    with pytest.raises(UserError, match=r"--image_size=32: --dataset=digits consists of arrays"):
-        load(DataConfig(image_size=32))
     with pytest.raises(UserError, match="'svhn' is not known"):
         DataConfig(dataset="svhn")
     with pytest.raises(UserError, match="needs --data_path"):

@@ -1,5 +1,6 @@
 """What the folders of a data set mean: splits, classes, and what is neither."""
 
+import shutil
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -216,12 +217,12 @@ def test_hidden_and_system_files_are_no_images(tmp_path: Path, monkeypatch: pyte
         "diffusion.data.image_files.SUFFIXES", tuple(suffix for suffix in SUFFIXES if suffix != ".heic")
     )
     for place, name in enumerate(("2/a.png", "10/b.png", "2/.ipynb_checkpoints/a.png", "@eaDir/2/a.png", "10/._b.png")):
-        _save(tmp_path / name, place)
+        _save(tmp_path / name, 200 + place)
     for name in ("a.HEIC", "2/notes.txt", "2/clip.mp4", "2/clip2.mp4", "Makefile", "Thumbs.db", ".DS_Store"):
         (tmp_path / name).write_bytes(b"x")
     found = _read(tmp_path)
     assert found.classes == ("2", "10") and found.train.labels is not None
-    assert found.train.pixels[:, 0, 0, 0].tolist() == [1, 0] and found.train.labels.tolist() == [1, 0]
+    assert found.train.pixels[:, 0, 0, 0].tolist() == [201, 200] and found.train.labels.tolist() == [1, 0]
     files, hidden = found.notes
     assert files == (
         "5 files left out, without the suffix of an image: 2 .mp4, 1 without a suffix, 1 .heic (pip "
@@ -238,7 +239,7 @@ def test_hidden_and_system_files_are_no_images(tmp_path: Path, monkeypatch: pyte
 def test_splits_of_a_folder_are_views_of_one_array(tmp_path: Path) -> None:
     names = ["a/test/9/1.png", "a/test/10/2.png", "a/train/10/3.png", "a/train/9/4.png", "a/val/9/5.png", "b.png"]
     for place, name in enumerate(names):
-        _save(tmp_path / name, place + 1)
+        _save(tmp_path / name, place + 201)
     (tmp_path / "a" / "val" / "9" / "5.png").write_bytes((tmp_path / "a" / "train" / "9" / "4.png").read_bytes())
     (tmp_path / "b.png").unlink()
     found = _read(tmp_path)
@@ -247,7 +248,7 @@ def test_splits_of_a_folder_are_views_of_one_array(tmp_path: Path) -> None:
     labels = [
         images.labels.tolist() for images in (found.train, found.validation, found.test) if images.labels is not None
     ]
-    assert values == [[3, 4], [4], [2, 1]] and labels == [[1, 0], [0], [1, 0]]
+    assert values == [[203, 204], [204], [202, 201]] and labels == [[1, 0], [0], [1, 0]]
     assert found.train.pixels.base is found.test.pixels.base is not None
     assert found.notes == (
         "1 train image is also in validation or test: kept, such as a/train/9/4.png, which is a/val/9/5.png",
@@ -256,11 +257,11 @@ def test_splits_of_a_folder_are_views_of_one_array(tmp_path: Path) -> None:
 
 def test_a_class_that_only_test_images_have(tmp_path: Path) -> None:
     for place, name in enumerate(("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/c/1.png")):
-        _save(tmp_path / name, place)
+        _save(tmp_path / name, 200 + place)
     with pytest.raises(UserError, match=r"1 test image is of classes that no training image has \('c'\)"):
         _read(tmp_path)
     found = _read(tmp_path, skip_bad_images=True)
-    assert found.test is not None and found.test.pixels[:, 0, 0, 0].tolist() == [2]
+    assert found.test is not None and found.test.pixels[:, 0, 0, 0].tolist() == [202]
     assert found.notes == ("1 test image is of classes that no training image has ('c'): left out",)
 
 
@@ -283,6 +284,20 @@ def test_a_suffix_that_lies(tmp_path: Path) -> None:
     (tmp_path / "a" / "b.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n")
     with pytest.raises(UserError, match=r"b\.png: not a readable image"):  # nothing is run for it
         read_images(tmp_path, ReadingConfig())
+
+
+def test_an_archive_whose_suffix_lies(tmp_path: Path) -> None:
+    """As after renaming, or from a site that serves one for the other."""
+    _save(tmp_path / "in" / "a.png", 200)
+    for kind in ("zip", "tar", "gztar", "xztar"):
+        made = Path(shutil.make_archive(str(tmp_path / "made"), kind, tmp_path / "in"))
+        for suffix in (".zip", ".tar", ".tar.gz", ".tar.xz"):
+            path = tmp_path / f"{kind}{suffix}"
+            shutil.copy(made, path)
+            assert read_images(path, ReadingConfig()).pixels.max() == 200, (kind, suffix)
+    (tmp_path / "x.zip").write_bytes(b"no archive at all")
+    with pytest.raises(UserError, match=r"x\.zip: damaged or truncated archive \(File is not a zip file\)"):
+        read_images(tmp_path / "x.zip", ReadingConfig())
 
 
 def test_rows_are_arranged_in_place() -> None:

@@ -114,9 +114,10 @@ def test_sixteen_bits_of_colours_and_opacity(tmp_path: Path) -> None:
         (folder / "a.png").write_bytes(content)
         found = _read(folder).pixels[0].astype(float)
         colours = values[..., :3] if channels > 2 else values[..., :1]
-        expected = (colours - colours.min()) / (colours.max() - colours.min()) * 255
+        alpha = (values[..., -1:] >> 8) / 255
+        seen = colours[alpha[..., 0] > 0] if channels in (2, 4) else colours
+        expected = ((colours - seen.min()) / (seen.max() - seen.min())).clip(0, 1) * 255
         if channels in (2, 4):  # on white
-            alpha = (values[..., -1:] >> 8) / 255
             expected = expected * alpha + 255 * (1 - alpha)
         assert abs(found - expected).max() < 1.01
         assert abs(_read(folder, range="dtype").pixels[0].astype(float) - expected).max() > 2
@@ -163,6 +164,18 @@ def test_a_range_for_eight_bits(tmp_path: Path) -> None:
     for wrong in ("", "1", "2,1", "1,1", "a,b", "0,inf", "nan,1", "1,2,3", "whole"):
         with pytest.raises(UserError, match=r"--range=.*: use auto, dtype or MIN,MAX"):
             DataConfig(range=wrong)
+
+
+def test_eight_bits_that_are_nearly_black_are_said(tmp_path: Path) -> None:
+    """Masks of 0 and 1, scans of 16 levels: the values stay, and the remedy is named."""
+    for number in range(3):
+        _save(tmp_path / f"{number}.png", (_RAMP % 2).astype(np.uint8))
+    loaded = _read(tmp_path)
+    assert loaded.pixels.max() == 1 and len(loaded.notes) == 1
+    assert loaded.notes[0].endswith("if 1 is meant to be white, set --range=0,1")
+    assert _read(tmp_path, range="0,1").pixels.max() == 255 and not _read(tmp_path, range="0,1").notes
+    _save(tmp_path / "3.png", (_RAMP * 2 + 2).astype(np.uint8))
+    assert not _read(tmp_path).notes
 
 
 def test_both_sides_of_a_distance_have_one_scale(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion.config import DdpmConfig
 from diffusion.data.config import DataConfig
@@ -18,6 +19,8 @@ from diffusion.task import _make_scorer, train_ddpm
 from diffusion.training_setup import prepare
 from files.documents import read_object, write_json
 from files.errors import UserError
+from tests.refusals import refused
+from training.backends import Placement
 from training.run import Run
 from training.session import session
 
@@ -223,9 +226,45 @@ def test_parts_that_do_not_fit_one_another(splits: str, monkeypatch: pytest.Monk
             load(DataConfig(splits=splits))
 
 
+def test_one_class_that_is_left_is_said_with_the_shares(one_replica: Placement) -> None:
+    config = DdpmConfig(devices="cpu", unet=TINY, data=DataConfig(test_share=0.999))
+    message = refused(lambda: prepare(config, one_replica))
+    assert message.startswith("--class_conditional: digits has one class, ")
+    assert message.endswith(
+        ", of 10 in its 1 training image (--test_share=0.999, --validation_share=0.1): hold out fewer images, or use "
+        "--noclass_conditional"
+    )
+
+
 def test_what_is_wrong_with_the_parts_is_said(tmp_path: Path) -> None:
     for count in (1, 2):
         with pytest.raises(UserError, match=r"too few to hold 1 out for (test|validation); add images"):
             load(_npz(tmp_path / "a.npz", images=_noise(count)))
     with pytest.raises(UserError, match="has labels; give both labels, or none"):
         load(_npz(tmp_path / "b.npz", x_train=_noise(9), y_train=np.arange(9) % 2, x_test=_noise(3)))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_pages_of_a_file_are_on_one_side(tmp_path: Path, labelled: bool) -> None:
+    """Neighbours in a video or a stack are almost copies, which no comparison of pixels finds."""
+    pixels = _noise(24 * 5)
+    pixels[7] = pixels[93]  # an image that two files have
+    for number in range(24):
+        pages = [Image.fromarray(image[..., 0]) for image in pixels[5 * number : 5 * number + 5]]
+        path = tmp_path / "in" / (f"{number % 2}" if labelled else "") / f"{number:02d}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    splits = load(DataConfig(dataset="folder", data_path=tmp_path / "in", frames="all"))
+    found = _rows(splits, pixels)
+    files = {name: {row // 5 for row in rows} - {1} for name, rows in found.items()}  # the copy is in file 1 and 18
+    assert sum(map(len, files.values())) == 23 and all(files.values())
+    assert len({name for name, rows in found.items() if {5, 93} & set(rows)}) == 1
+    assert splits.notes[-1] == "all frames and pages of a file are in the same split"
+
+
+def test_one_file_of_pages_is_divided_and_said(tmp_path: Path) -> None:
+    pages = [Image.fromarray(image[..., 0]) for image in _noise(20)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    splits = load(DataConfig(dataset="folder", data_path=tmp_path, frames="all"))
+    assert [len(images) for images in splits.parts().values()] == [16, 2, 2]
+    assert splits.notes[-1] == "too few files to keep the frames and pages of a file in one split"

@@ -1,5 +1,6 @@
 """Extractors that a user brings: what they take follows from their description, what pixels are is told by a flag."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,17 @@ def test_choices_that_belong_to_another_extractor() -> None:
     with pytest.raises(UserError, match="leave out the first"):
         FeatureConfig("keras", protocol="clean")
     assert FeatureConfig("keras").name == FeatureConfig(protocol="keras").name == "keras"
+
+
+def test_kept_features_of_files_are_of_this_way_to_read_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor = build_extractor(FeatureConfig(_network_at(tmp_path)), tmp_path)
+    sources = [dataclasses.replace(_source(), depends_on={name: "x"}) for name in ("files", "sha256")]
+    before = [path_in_cache(extractor, source, tmp_path) for source in sources]
+    monkeypatch.setattr("diffusion.fid.features.READING_VERSION", 99)
+    after = [path_in_cache(extractor, source, tmp_path) for source in sources]
+    assert before[0] != after[0] and before[1] == after[1]
+
+
+def _network_at(folder: Path) -> str:
+    _network().export(folder / "m", verbose=False)
+    return str(folder / "m")

@@ -73,6 +73,7 @@ REFUSED: list[tuple[dict, list[str], str]] = [
     ({"vary": (*TWO, "dropout=.2")}, [], "--vary: dropout is there twice"),
     ({"vary": ("dropout=.1|.1",)}, [], "two variations are named 'dropout=.1'"),
     ({"vary": ("dropout=.1|0.1",)}, [], "variations 'dropout=.1' and 'dropout=0.1' are the same run"),
+    ({"script": "ddpm", "vary": ("target=auto|eps",)}, [], "'target=auto' and 'target=eps' are the same run"),
     ({"variation": ("x:--dropout=0", "x: --dropout=1")}, [], "two variations are named 'x'"),
     ({"variation": ("base:--dropout=0",)}, [], "two variations are named 'base'"),
     ({"variation": ("a b:--dropout=0", "A_b: --dropout=.2")}, [], "'a b' and 'A_b' would have the same folder"),

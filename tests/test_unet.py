@@ -67,6 +67,18 @@ def test_a_missing_or_wrong_weight_is_named_and_nothing_assigned() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_weight_that_is_not_used_is_named_and_nothing_assigned() -> None:
+    """Otherwise another network would be loaded without a word."""
+    state, _ = _golden()
+    model = build_unet(read_config(CONFIG))
+    before = model.get_weights()
+    extra = {f"up_blocks.1.attentions.{k}.to_q.weight": np.zeros((8, 8), np.float32) for k in range(2)}
+    with pytest.raises(UserError, match=r"no place for: up_blocks\.1\.attentions\.0\.to_q\.weight, up_blocks\.1"):
+        load_unet(state | extra, model)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_group_norm_keeps_its_digits_under_a_large_mean() -> None:
     x = np.random.default_rng(0).normal(1000.0, 1.0, (2, 8, 8, 12))
     layer = GroupNorm(3)

@@ -13,6 +13,7 @@ from diffusion.data.pixel_ranges import (
     Range,
     choose_range,
     clipped_note,
+    dark_note,
     float_range,
     kept_as_is,
     parse_range,
@@ -65,6 +66,8 @@ def to_images(arrays: dict[str, np.ndarray], counts: dict[str, int], where: str,
             f"{' and '.join(plain)} {kept_as_is(len(plain))}, not on the scale {scale} of {scaled}; "
             "--range=MIN,MAX puts both on one"
         )
+    bright = max((array.max() for array in shaped.values() if array.dtype == np.uint8 and array.size), default=0)
+    notes += dark_note(int(bright)) if range_ == "auto" and not deep else []
     used = parse_range(range_) or scale
     return Pixels(result, notes + (clipped_note(clipped, used) if used else []), scale)
 

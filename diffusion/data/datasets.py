@@ -11,7 +11,7 @@ from diffusion.data import readers
 from diffusion.data.images import OnProgress, ignore
 from diffusion.data.pixel_ranges import Range
 from diffusion.data.readers import FoundImages, Images
-from diffusion.data.splitting import draw, first_copies
+from diffusion.data.splitting import draw, together
 from diffusion.wording import first_names
 from files.errors import UserError
 from training.run_config import read_own
@@ -124,20 +124,18 @@ def load(config: "DataConfig", seed: int = 0, on_progress: OnProgress = ignore) 
     data_set = DATASETS[config.dataset]
     if data_set.needs_path and config.data_path is None:
         raise UserError(f"--dataset={config.dataset} needs --data_path")
-    all_frames = config.frames if config.frames == "all" else ""
-    for name, value in (("image_size", config.image_size), ("channels", config.channels), ("frames", all_frames)):
-        if value and not (data_set.image_files and config.data_path):
-            raise UserError(
-                f"--{name}={value}: --dataset={config.dataset} consists of arrays, which are not changed; leave it out"
-            )
+    if config.frames == "all" and not (data_set.image_files and config.data_path):
+        raise UserError(
+            f"--frames=all: --dataset={config.dataset} consists of arrays, not of image files; leave it out"
+        )
     may_be_deep = config.data_path and (data_set.image_files or readers.is_arrays(config.data_path))
     if config.range != "auto" and not may_be_deep:
         raise UserError(
             f"--range={config.range}: --dataset={config.dataset} has pixels of 8 bits, which are not changed; leave it "
             "out"
         )
-    found = data_set.read(config, on_progress)
     where = config.data_path or config.dataset
+    found = data_set.read(config, on_progress).fitted(config, str(where))
     _check(where, found)
     splits = (_in_two if config.splits == "two" else _in_three)(where, found, config, seed)
     return dataclasses.replace(splits, range=found.range)
@@ -157,17 +155,8 @@ def _in_three(where: Path | str, found: FoundImages, config: "DataConfig", seed:
     held_out = {"test": found.test, "validation": found.validation}
     shares = {"test": (config.test_share, seed), "validation": (config.validation_share, (seed + 1) % 2**32)}
     shares = {name: how for name, how in shares.items() if held_out[name] is None}
-    copies = first_copies(train.pixels) if shares else np.arange(len(train))
-    different = len(np.unique(copies))
-    if different < len(train):
-        together = different > 2 * len(shares)
-        where_they_are = (
-            "all copies of an image are in the same split"
-            if together
-            else "too few different images to keep copies in one split"
-        )
-        notes.append(f"{len(train) - different:,} of {len(train):,} images are copies of others: {where_they_are}")
-        copies = copies if together else np.arange(len(train))
+    copies, about = together(train.pixels, train.files, 2 * len(shares)) if shares else (np.arange(len(train)), [])
+    notes += about
     for name, (share, seed_of_part) in shares.items():
         part = max(1, round(share * len(np.unique(copies))))
         if part >= len(np.unique(copies)):
@@ -278,7 +267,7 @@ class DataSet(NamedTuple):
     Attributes:
         read: its images.
         needs_path: whether ``data_path`` must be given.
-        image_files: whether ``data_path`` may name image files, for which --image_size and --channels are allowed.
+        image_files: whether ``data_path`` may name image files, which may have several frames.
     """
 
     read: Read

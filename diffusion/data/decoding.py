@@ -10,7 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from diffusion.data.deep_pixels import Deep, array_image, joined, kind_of, low_half, low_mode
+from diffusion.data.deep_pixels import Deep, array_image, as_meant, joined, kind_of, low_half, low_mode
+from diffusion.data.fitting import fitted
 from diffusion.data.image_files import ARRAY, FORMATS, Entry
 from diffusion.data.orientation import orientation
 from diffusion.data.pixel_ranges import Extremes, Range, parse_range, to_bytes, whole_range
@@ -34,6 +35,9 @@ _PAGED = (
     "MPO",
     "HEIF",
 )  # what others call frames are layers, sizes
+
+
+READING_VERSION = 2  # what is kept of images is made again; 1: mirrored pictures, negatives, one see-through colour
 
 
 class Decoded(NamedTuple):
@@ -127,9 +131,9 @@ def extremes(entry: Entry, reading: "ReadingConfig") -> Extremes:
 
     def of_image(image: Image.Image | Deep, kind: str) -> Extremes:
         found = Extremes()
-        if isinstance(image, Deep):
-            found = Extremes.of(image.colours)._replace(kinds=frozenset({kind}))
-        _to_array(image, reading, Range(found.low, found.high), kind)  # raises for a refused image
+        if isinstance(image, Deep) and image.seen().size:
+            found = Extremes.of(image.seen())._replace(kinds=frozenset({kind}))
+        _to_array(image, reading, Range(found.low, found.high) if found.kinds else Range(0, 1), kind)  # may refuse it
         return found
 
     found = _opened(entry, reading, read, of_image)
@@ -223,10 +227,9 @@ def _pixels(
     opened.load()
     _check_pixels(opened, reading)  # again: an icon's header may be wrong
     turn, upright = orientation(opened)
-    high = opened.transpose(turn) if turn else opened
     if not kind or (in_two and low is None):
-        return high, upright
-    return joined(high, low.transpose(turn) if low is not None and turn else low, halves), upright
+        return turn(opened), upright
+    return as_meant(joined(turn(opened), None if low is None else turn(low), halves), opened), upright
 
 
 def _to_array(
@@ -250,10 +253,7 @@ def _to_array(
     if see_through:
         opened = opened.convert("RGBA")
         opened = Image.alpha_composite(Image.new("RGBA", opened.size, (*[reading.behind] * 3, 255)), opened)
-    opened = opened.convert("L" if channels == 1 else "RGB")
-    if reading.image_size:
-        opened = _fitted(opened, reading.image_size, reading.fit)
-    return np.asarray(opened).reshape(opened.height, opened.width, channels), clipped
+    return fitted(opened, channels, reading), clipped
 
 
 def _stretched(image: Image.Image, scale: Range) -> tuple[Image.Image, int]:
@@ -264,22 +264,3 @@ def _stretched(image: Image.Image, scale: Range) -> tuple[Image.Image, int]:
     if image.mode == "RGBA":
         changed = np.concatenate([changed, values[..., 3:]], axis=-1)
     return Image.fromarray(changed), clipped
-
-
-def _fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
-    """A square of this side: the image's middle (crop), all of it with black bars (pad), or all of it stretched."""
-    if fit == "error" and image.width != image.height:
-        raise ValueError(f"{image.width}×{image.height} is no square, and --fit=error (crop, pad or stretch it)")
-    if fit == "pad":
-        longer = max(image.size)
-        width, height = (max(1, round(side * size / longer)) for side in image.size)
-        square = Image.new(image.mode, (size, size))
-        square.paste(
-            image.resize((width, height), Image.Resampling.BICUBIC), ((size - width) // 2, (size - height) // 2)
-        )
-        return square
-    if fit == "crop":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    return image.resize((size, size), Image.Resampling.BICUBIC)

@@ -11,6 +11,7 @@ from diffusion.data.image_files import FORMATS
 
 # Pillow reads only the 8 high bits of 16 bits a channel. In the other byte order it reads the 8 low ones.
 _LOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag, and its value
 _SPLIT = ("RGB;16", "RGBA;16", "RGBX;16")
 
 
@@ -19,6 +20,10 @@ class Deep(NamedTuple):
 
     colours: np.ndarray  # [H, W] or [H, W, 3]
     alpha: np.ndarray | None = None  # [H, W] uint8
+
+    def seen(self) -> np.ndarray:
+        """The colours that are not wholly see-through, [P] or [P, 3]."""
+        return self.colours if self.alpha is None else self.colours[self.alpha > 0]
 
 
 def array_image(array: np.ndarray) -> tuple[Image.Image | Deep, str]:
@@ -103,3 +108,21 @@ def joined(high: Image.Image, low: Image.Image | None, halves: str) -> Deep:
         return Deep(parts[..., 0] << 8 | parts[..., 1], parts[..., 2].astype(np.uint8))
     both = np.asarray(high).astype(np.uint16) << 8 | parts
     return Deep(both[..., :3], (both[..., 3] >> 8).astype(np.uint8) if both.shape[-1] == 4 else None)
+
+
+def as_meant(deep: Deep, opened: Image.Image) -> Deep:
+    """The pixels as the file's header says: in a TIFF, 0 may be white; in a PNG, one colour may be see-through.
+
+    Raises:
+        ValueError: floats of which 0 is white.
+    """
+    if opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        if deep.colours.dtype.kind == "f":
+            raise ValueError("floats of which 0 is white, and no value is said to be black; save them with 0 as black")
+        deep = deep._replace(colours=np.iinfo(deep.colours.dtype).max - deep.colours)
+    key = opened.info.get("transparency")
+    if opened.format == "PNG" and deep.alpha is None and isinstance(key, int | tuple):
+        same = deep.colours == np.array(key)
+        same = same.all(axis=-1) if same.ndim == 3 else same
+        deep = deep._replace(alpha=np.where(same, 0, 255).astype(np.uint8))
+    return deep

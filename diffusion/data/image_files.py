@@ -17,7 +17,7 @@ from diffusion.data.folders import is_system
 from diffusion.wording import counted
 from files.documents import shown
 from files.errors import UserError
-from files.limits import DAMAGED, MIB, Bounded, check_regular, most_unpacked, open_unpacked, read_at_most
+from files.limits import DAMAGED, MIB, Bounded, check_regular, is_packed, most_unpacked, open_unpacked, read_at_most
 
 if TYPE_CHECKING:
     from diffusion.data.config import ReadingConfig
@@ -34,6 +34,8 @@ ARRAY = ".npy"  # one image a file, if there are no other image files
 _HEIC = (".heic", ".heics", ".heif", ".heifs", ".hif")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip")
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, *DAMAGED, RuntimeError, NotImplementedError, ValueError)
+_ZIPS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # with members, empty, in parts
+_USTAR = slice(257, 262)  # where a tar archive says so
 _LONGEST_NAME = MIB  # bytes of a tar header with a name or attributes
 
 
@@ -124,10 +126,18 @@ def entries(path: Path, reading: "ReadingConfig", ignored: Ignored | None = None
         hint = "; arrays are read with --dataset=npz" if path.suffix.lower() in (ARRAY, ".npz") else ""
         raise UserError(f"{path}: neither a folder nor an archive ({', '.join(ARCHIVES)}){hint}")
     try:
-        zipped = path.suffix.lower() == ".zip"
-        yield from _zip_entries(path, reading, is_image) if zipped else _tar_entries(path, reading, is_image)
+        yield from _zip_entries(path, reading, is_image) if _is_zip(path) else _tar_entries(path, reading, is_image)
     except _DAMAGED as error:
         raise UserError(f"{path}: damaged or truncated archive ({error}); fetch it again") from error
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether an archive is a zip archive and no tar archive, by its first bytes; its suffix may be wrong."""
+    with path.open("rb") as file:
+        start = file.read(_USTAR.stop)
+    if start[:4] in _ZIPS:
+        return True
+    return path.suffix.lower() == ".zip" and not is_packed(path) and start[_USTAR] != b"ustar"
 
 
 def _open_file(path: Path, reading: "ReadingConfig") -> IO[bytes]:
@@ -147,15 +157,20 @@ def _too_large(size: int, reading: "ReadingConfig") -> str:
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    """Every file below a folder, also through links, but no folder twice."""
-    seen: set[str] = set()
-    for folder, below, names in os.walk(path, followlinks=True):
+    """Every file below a folder, also through links: a folder with two names is two folders.
+
+    Only a circle is left: a folder is not entered again below itself. So what is found does not depend on the order in
+    which the system lists a folder.
+    """
+    waiting: list[tuple[Path, frozenset[str]]] = [(path, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
         real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
+        if real in above:
             continue
-        seen.add(real)
-        yield from (Path(folder) / name for name in names)
+        _, below, names = next(os.walk(folder), (folder, [], []))
+        yield from (folder / name for name in names)
+        waiting += [(folder / name, above | {real}) for name in below]
 
 
 def _are_arrays(names: Iterable[PurePosixPath]) -> bool:

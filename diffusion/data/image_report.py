@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from diffusion.data.decoding import Decoded
 from diffusion.data.image_files import Ignored
-from diffusion.data.pixel_ranges import Range, clipped_note, kept_as_is, parse_range
+from diffusion.data.pixel_ranges import Range, clipped_note, dark_note, kept_as_is, parse_range
 from diffusion.wording import counted, shown_path
 from files.errors import UserError
 
@@ -33,7 +33,7 @@ class Report:
 
     def __init__(self, path: Path, scale: Scale | None = None, is_kept: IsKept | None = None) -> None:
         self.ignored, self.files, self.images, self.clipped = Ignored(), 0, 0, 0
-        self._deep, self._plain = 0, 0
+        self._deep, self._plain, self._brightest = 0, 0, 0  # the last: the largest value of images of 8 bits
         self.scale, self.is_kept = scale or Scale(), is_kept
         self._path, self._bad, self._num_bad = path, list[str](), 0
         self._other: Counter[str] = Counter()
@@ -50,6 +50,8 @@ class Report:
         self.clipped += result.clipped
         self._deep += result.deep
         self._plain += len(result.frames) - result.deep
+        if not result.deep:
+            self._brightest = max(self._brightest, *(int(frame.max()) for frame in result.frames))
 
     def notes(self, reading: "ReadingConfig") -> list[str]:
         """All that a user should know."""
@@ -69,6 +71,8 @@ class Report:
                 f"{self._plain:,} {kept_as_is(self._plain)}, "
                 "not on the scale of the others (--range=MIN,MAX puts all on one)"
             )
+        if reading.range == "auto" and not self._deep:
+            notes += dark_note(self._brightest)
         return notes + (clipped_note(self.clipped, given) if given else [])
 
     def tell(self, reading: "ReadingConfig", notes: list[str] | None, ranges: list[Range] | None) -> None:

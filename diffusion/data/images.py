@@ -44,6 +44,7 @@ class Loaded(NamedTuple):
     pixels: np.ndarray  # [N, H, W, C] uint8
     notes: list[str]  # files that were left out, and choices that were made for others
     range: Range | None = None  # black and white of pixels of more than 8 bits, if found from these pixels
+    files: tuple[int, ...] = ()  # the number of each image's file, which may have several
 
 
 class Listing(NamedTuple):
@@ -78,9 +79,7 @@ def read_images(
     Raises:
         UserError: nothing there, a damaged file (named), or images of different sizes or channels.
     """
-    names: list[PurePosixPath] = []
-    notes: list[str] = []
-    ranges: list[Range] = []
+    names, files, notes, ranges = list[PurePosixPath](), list[int](), list[str](), list[Range]()
     pixels = np.empty(0, np.uint8)
     for image in stream_images(path, reading, notes, ranges=ranges, is_kept=is_kept):
         if not names:
@@ -89,13 +88,15 @@ def read_images(
             pixels.resize((len(names) + max(64, len(names) // 8), *image.pixels.shape), refcheck=False)
         pixels[len(names)] = image.pixels
         names.append(image.name)
+        files.append(image.file)
         if len(names) % _AT_ONCE == 0:
             on_progress(len(names))
     on_progress(len(names))
     pixels.resize((len(names), *pixels.shape[1:]), refcheck=False)
     order = sorted(range(len(names)), key=lambda row: names[row].parts)
     arrange(pixels, order)
-    return Loaded([names[row] for row in order], pixels, notes, ranges[0] if ranges else None)
+    used = ranges[0] if ranges else None
+    return Loaded([names[row] for row in order], pixels, notes, used, tuple(files[row] for row in order))
 
 
 def arrange(rows: np.ndarray, order: Collection[int]) -> None:

@@ -1,11 +1,13 @@
 """The turn that a picture needs, from its EXIF data, which may be damaged."""
 
 import struct
+from collections.abc import Callable
+from functools import partial
 
 from PIL import Image
 
 _ORIENTATION = 0x0112
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -17,22 +19,35 @@ _TURNS = {
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}  # of a type's value
 _START = b"Exif\0\0"
 
+Turn = Callable[[Image.Image], Image.Image]
 
-def orientation(loaded: Image.Image) -> tuple[Image.Transpose | None, bool]:
+
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _transposed(image: Image.Image, method: Image.Transpose) -> Image.Image:
+    return image.transpose(method)
+
+
+def orientation(loaded: Image.Image) -> tuple[Turn, bool]:
     """The turn that an image needs, and whether it could be read; other EXIF data are ignored.
 
-    If one entry of the directory is damaged, the image is not turned: the other entries may be wrong too.
+    The turn is always a function: one of Pillow's numbers of turns is 0, which a test would take for none. If one entry
+    of the directory is damaged, the image is not turned: the other entries may be wrong too.
     """
     content = _content(loaded)
     if content is not None and not _is_whole(content):
-        return None, False
+        return _as_it_is, False
     try:
         value = loaded.getexif().get(_ORIENTATION)
     except Exception:  # damaged EXIF data may raise anything; the pixels are still whole
-        return None, False
+        return _as_it_is, False
     if value is None:
-        return None, True
-    return (_TURNS.get(value), value in range(9)) if isinstance(value, int) else (None, False)  # 0: not known
+        return _as_it_is, True
+    if isinstance(value, int) and value in _TRANSPOSES:
+        return partial(_transposed, method=_TRANSPOSES[value]), True
+    return _as_it_is, isinstance(value, int) and value in (0, 1)  # 0: not known
 
 
 def _content(loaded: Image.Image) -> bytes | None:

@@ -13,6 +13,7 @@ from files.errors import UserError
 
 _WHOLE = {"uint8": (0, 255), "uint16": (0, 65_535), "int16": (-32_768, 32_767), "int32": (-(2**31), 2**31 - 1)}
 _BLOCK = 2**22  # values to scale at a time
+_DARK = 32  # images of 8 bits of which all values are smaller were probably meant to be brighter
 REMEDY = "set --range=MIN,MAX, the values that are black and white"
 
 
@@ -118,6 +119,8 @@ def choose_range(text: str, found: Extremes, where: str) -> tuple[Range, str]:
     given = parse_range(text)
     if given:
         return given, ""
+    if not found.kinds:  # no pixel is seen
+        return Range(0.0, 1.0), ""
     kinds = " and ".join(sorted(found.kinds))
     if len(found.kinds) > 1:
         raise UserError(f"{where}: pixels are {kinds}, types that have no range in common; {REMEDY}")
@@ -162,3 +165,13 @@ def kept_as_is(count: int) -> str:
 def clipped_note(clipped: int, scale: Range) -> list[str]:
     """A note if values lie outside a range."""
     return [f"{clipped:,} values outside --range={scale.low:g},{scale.high:g} were set to its ends"] if clipped else []
+
+
+def dark_note(largest: int) -> list[str]:
+    """A note if images of 8 bits, of which this is the largest value of all, are nearly black."""
+    if not 0 < largest < _DARK:
+        return []
+    return [
+        f"pixels of 8 bits are at most {largest} of 255 in all images, so they are nearly black; if {largest} is meant "
+        f"to be white, set --range=0,{largest}"
+    ]

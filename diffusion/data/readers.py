@@ -14,6 +14,7 @@ import numpy as np
 
 from diffusion.data.array_images import to_images
 from diffusion.data.duplicates import SplitImages, shared_images
+from diffusion.data.fitting import fitted_arrays
 from diffusion.data.folders import SPLITS, lookalikes, understand
 from diffusion.data.images import OnProgress, arrange, ignore, read_images
 from diffusion.data.labels import Labels, number_labels, read_labels, read_names
@@ -49,17 +50,20 @@ class Images:
     Attributes:
         pixels: [N, H, W, C] uint8.
         labels: [N] int32, or None.
+        files: [N] the number of each image's file, if a file may have several images; else None.
     """
 
     pixels: np.ndarray
     labels: np.ndarray | None
+    files: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def take(self, rows: np.ndarray) -> "Images":
         """The images at ``rows``."""
-        return Images(self.pixels[rows], None if self.labels is None else self.labels[rows])
+        labels, files = (None if values is None else values[rows] for values in (self.labels, self.files))
+        return Images(self.pixels[rows], labels, files)
 
     def spread(self, count: int) -> "Images":
         """``count`` evenly spaced images of a split, which may be sorted by class; 0: all."""
@@ -88,6 +92,21 @@ class FoundImages(NamedTuple):
     notes: tuple[str, ...] = ()
     validation: Images | None = None
     range: Range | None = None  # black and white, if pixels did not have 8 bits
+
+    def fitted(self, reading: "ReadingConfig", where: str) -> "FoundImages":
+        """The same images in the size and with the channels that are asked for; ``where`` they are, for errors.
+
+        Images of files have them already.
+        """
+
+        def one(images: Images | None) -> Images | None:
+            if images is None:
+                return None
+            return dataclasses.replace(images, pixels=fitted_arrays(images.pixels, reading, where))
+
+        train = one(self.train)
+        assert train is not None
+        return self._replace(train=train, test=one(self.test), validation=one(self.validation))
 
 
 def download(name: str, classes: tuple[str, ...]) -> FoundImages:
@@ -171,7 +190,7 @@ def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[
 
     Args:
         path: the file.
-        reading: black and white, and whether unusable images are left out.
+        reading: black and white, size and channels, and whether unusable images are left out.
         classes: names of the classes by number; empty: the labels that occur.
 
     Raises:
@@ -201,7 +220,8 @@ def read_npz(path: Path, reading: "ReadingConfig | None" = None, classes: tuple[
         parts[split] = _Part(pixels.arrays[name], labels, f"{name}[{{}}]".format)
     notes += lookalikes(sum((part.labels.counts() for part in parts.values() if part.labels), Counter()))
     found = _found(parts, str(path), notes, classes, bool(reading and reading.skip_bad_images))
-    return found._replace(range=pixels.range)
+    found = found._replace(range=pixels.range)
+    return found.fitted(reading, str(path)) if reading else found
 
 
 def _with_channels(pixels: np.ndarray) -> np.ndarray:
@@ -219,6 +239,7 @@ class _Part(NamedTuple):
     pixels: np.ndarray
     labels: Labels | None
     name: Callable[[int], str]  # row → name of the image
+    files: np.ndarray | None = None  # see ``Images``
 
 
 def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple[str, ...], skip: bool) -> FoundImages:
@@ -228,10 +249,11 @@ def _found(parts: dict[str, _Part], where: str, notes: list[str], classes: tuple
     images: dict[str, Images] = {}
     for split, part in parts.items():
         if numbered is None or split not in numbered.labels:
-            images[split] = Images(part.pixels, None if part.labels is None else part.labels.rows.astype(np.int32))
+            rows = None if part.labels is None else part.labels.rows.astype(np.int32)
+            images[split] = Images(part.pixels, rows, part.files)
             continue
-        kept = numbered.kept.get(split)
-        images[split] = Images(part.pixels if kept is None else part.pixels[kept], numbered.labels[split])
+        whole, kept = Images(part.pixels, None, part.files), numbered.kept.get(split)
+        images[split] = dataclasses.replace(whole if kept is None else whole.take(kept), labels=numbered.labels[split])
     notes = notes + (numbered.notes if numbered else [])
     notes += shared_images({split: SplitImages(part.pixels, part.name) for split, part in parts.items()})
     own = numbered.classes if numbered else classes
@@ -255,7 +277,8 @@ def read_folder(path: Path, reading: "ReadingConfig", on_progress: OnProgress = 
             names = [shown_path(loaded.names[row]) for row in rows[split]]
             labels = Labels.of([tree.labels[row] for row in rows[split]]) if any(tree.labels) else None
             pixels = loaded.pixels[start : start + len(names)]
-            parts[split] = _Part(pixels, labels, names.__getitem__)
+            files = np.array(loaded.files)[rows[split]] if reading.frames == "all" else None
+            parts[split] = _Part(pixels, labels, names.__getitem__, files)
             start += len(names)
     found = _found(parts, where, loaded.notes + list(tree.notes), (), reading.skip_bad_images)
     return found._replace(range=loaded.range)

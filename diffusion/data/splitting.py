@@ -1,4 +1,7 @@
-"""Which images are held out: a share of every class, with all copies of an image on one side. ``N`` images."""
+"""Which images are held out: a share of every class; copies of an image, and images of one file, on one side.
+
+``N`` images.
+"""
 
 import hashlib
 
@@ -12,13 +15,61 @@ def first_copies(pixels: np.ndarray) -> np.ndarray:
     return np.array([first.setdefault(found, row) for row, found in enumerate(hashes)], np.int64)
 
 
+def merged(copies: np.ndarray, files: np.ndarray) -> np.ndarray:
+    """[N] ``copies``, with one number for all images of a file, and for files that have copies of the same image.
+
+    Args:
+        copies: [N] from ``first_copies``.
+        files: [N] the number of each image's file.
+    """
+    groups, before = copies, np.full_like(copies, -1)
+    while (groups != before).any():
+        before, groups = groups, _least(copies, _least(files, groups))
+    return groups
+
+
+def _least(key: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """[N] for each row, the least value of all rows with the same key."""
+    least = np.full(key.max(initial=0) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(least, key, values)
+    return least[key]
+
+
+def together(pixels: np.ndarray, files: np.ndarray | None, least: int) -> tuple[np.ndarray, list[str]]:
+    """[N] numbers, equal for images that must be on one side, and notes on them.
+
+    Args:
+        pixels: [N, H, W, C] of the images.
+        files: [N] the number of each image's file; None: every image has its own.
+        least: more different numbers than this are needed; otherwise files, and then copies, may be divided.
+    """
+    alone = np.arange(len(pixels))
+    groups, notes = first_copies(pixels), []
+    different = len(np.unique(groups))
+    if different < len(pixels):
+        enough = different > least
+        where = (
+            "all copies of an image are in the same split"
+            if enough
+            else "too few different images to keep copies in one split"
+        )
+        notes.append(f"{len(pixels) - different:,} of {len(pixels):,} images are copies of others: {where}")
+        groups = groups if enough else alone
+    if files is None or len(np.unique(files)) == len(files):
+        return groups, notes
+    of_files = merged(groups, files)
+    if len(np.unique(of_files)) > least:
+        return of_files, [*notes, "all frames and pages of a file are in the same split"]
+    return groups, [*notes, "too few files to keep the frames and pages of a file in one split"]
+
+
 def draw(copies: np.ndarray, labels: np.ndarray | None, share: float, seed: int) -> np.ndarray:
     """[N] whether each image is drawn: a share of the different images, at least one, and of each class its share.
 
     If the share allows it, at least one image of every class is not drawn.
 
     Args:
-        copies: [N] from ``first_copies``; equal numbers go to one side.
+        copies: [N] from ``first_copies`` or ``merged``; equal numbers go to one side.
         labels: [N] class numbers, or None.
         share: of the different images.
         seed: of the draw.

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from diffusion.batches import ImageBatch, ImageRequest, stream_batches
+from diffusion.data.decoding import READING_VERSION
 from diffusion.data.images import OnProgress, ignore
 from diffusion.fid.extractor import PRECISION, Extractor
 from diffusion.fid.frechet import Reference
@@ -89,8 +90,13 @@ def image_features(
 
 
 def path_in_cache(extractor: Extractor, source: ImageSource, cache: Path) -> Path:
-    """Where the cache keeps the features of a source's images: a name by everything that they depend on."""
-    about = json.dumps([source.depends_on, source.count, extractor.depends_on], sort_keys=True)
+    """Where the cache keeps the features of a source's images: a name by everything that they depend on.
+
+    The pixels of files also depend on how this version reads them; arrays are known by their pixels.
+    """
+    depends_on: list[Any] = [source.depends_on, source.count, extractor.depends_on]
+    depends_on += [READING_VERSION] if "files" in source.depends_on else []
+    about = json.dumps(depends_on, sort_keys=True)
     return cache / "features" / f"features-{hashlib.sha256(about.encode()).hexdigest()[:24]}.npy"
 
 

@@ -25,7 +25,7 @@ def check_scales(a: Source, b: Source) -> list[str]:
             "may have two values (--range=MIN,MAX puts images on one scale)"
         ]
     low, high = (" and ".join(f"{scale[end]:g}" for scale in scales if scale) for end in (0, 1))
-    of_models = [scale for source, scale in zip((a, b), scales, strict=True) if _is_of_model(source)]
+    of_models = [scale for source, scale in zip((a, b), scales, strict=True) if is_of_model(source)]
     remedy = "set --range=MIN,MAX, one for both"
     if len(of_models) == 1 and of_models[0]:
         remedy = f"set --range={of_models[0].as_flag()}, the model's"
@@ -54,5 +54,6 @@ def _named(source: Source) -> str:
     return source.name if isinstance(source, ImageSource) else "the saved side"
 
 
-def _is_of_model(source: Source) -> bool:
+def is_of_model(source: Source) -> bool:
+    """Whether a model makes, or made, the images of a side."""
     return "model" in (source.depends_on if isinstance(source, ImageSource) else source.provenance)

@@ -12,6 +12,7 @@ import numpy as np
 from diffusion.config import DdpmConfig
 from diffusion.data.config import DataConfig, ReadingConfig
 from diffusion.data.datasets import DATASETS, load, rule_of_run
+from diffusion.data.fitting import fitted_arrays
 from diffusion.data.folders import SPLITS, understand
 from diffusion.data.image_files import ARCHIVES, entries
 from diffusion.data.images import Listing, Scale, find_scale, list_images, stream_images
@@ -265,9 +266,11 @@ def _model(text: str, path: Path, config: FidConfig, placement: Placement) -> Im
     def images(skip: int) -> Iterator[np.ndarray]:
         request = generator.request(np.arange(skip, count), config.seed)
         for part in generator.stream(sampler, request, config.batch_size):
-            yield from part["image"]
+            yield from fitted_arrays(part["image"], config.reading, text)
 
     depends_on = {"model": generator.fingerprint(), "sampler": repr(sampler), "seed": config.seed, "count": count}
+    fit = {name: getattr(config.reading, name) for name in ("image_size", "fit", "channels")}
+    depends_on |= {name: value for name, value in fit.items() if value != getattr(ReadingConfig(), name)}
     depends_on["noise_streams"] = STREAMS_VERSION  # in earlier versions a seed gave other images
     # TensorFloat-32 is off while features are computed; see ``features.make_feature_stream``.
     depends_on["model_precision"] = "float32" if generator.precision == "tf32" else generator.precision
