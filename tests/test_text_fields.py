@@ -113,3 +113,15 @@ def test_texts_from_python(model: tuple[Predictor, Path]) -> None:
         with pytest.raises(ValueError, match=f"top={top}: use 1 or more"):
             model[0].classify(ROWS, top=top)
     assert len(model[0].classify(row for row in ROWS)) == 3
+
+
+def test_runs_that_join_fields_otherwise_have_the_same_test_rows(tmp_path: Path) -> None:
+    rows = "\n".join(f"t{i} x,b{i},{'uv'[i % 2]}" for i in range(40))
+    (tmp_path / "a.csv").write_text(f"title,body,label\n{rows}\n")
+    data = {
+        join: load(DataConfig("csv", tmp_path / "a.csv", text_fields=("title", "body"), join_fields=join)).describe()
+        for join in ("sep", "space", "pair")
+    }
+    assert data["space"]["test_as_read"] == data["sep"]["test"]["sha256"] == data["pair"]["test"]["sha256"]
+    assert data["space"]["test"] != data["sep"]["test"] and "test_as_read" not in data["sep"]
+    assert "test_as_read" not in load(DataConfig("csv", tmp_path / "a.csv", text_fields=("body",))).describe()

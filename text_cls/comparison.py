@@ -41,7 +41,7 @@ def check_same_rows(first: Scored, second: Scored) -> None:
     if first.rows != second.rows:
         raise UserError(
             f"{what} have different test rows (see test in their data.json): compare runs with the same data, seed "
-            "and shares"
+            "and shares; runs of versions before 0.16 also need the same --join_fields"
         )
     for column in ("ids", "labels"):
         pairs = zip(getattr(first, column), getattr(second, column), strict=True)

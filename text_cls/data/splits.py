@@ -82,6 +82,7 @@ class Splits:
         unlabeled: the data set's own test rows without labels, which are predicted; None for most data sets.
         notes: for readers of the result, about rows left out and duplicates.
         fields: names of a text's fields as they were read, before ``--join_fields=space`` joins them.
+        test_as_read: fingerprint of the test texts before they were joined; empty if they were not.
     """
 
     classes: tuple[str, ...]
@@ -91,6 +92,7 @@ class Splits:
     unlabeled: Texts | None
     notes: tuple[str, ...]
     fields: tuple[str, ...] = ()
+    test_as_read: str = ""
 
     def parts(self) -> dict[str, Texts]:
         """The splits that are not None, by name."""
@@ -107,6 +109,8 @@ class Splits:
         for name, texts in self.parts().items():
             counts = None if texts.labels is None else class_counts(texts.labels, len(self.classes)).tolist()
             description[name] = {"rows": len(texts), "by_class": counts, "sha256": texts.fingerprint()}
+        if self.test_as_read:  # compare_text recognises the rows of a run that joins fields otherwise
+            description["test_as_read"] = self.test_as_read
         if self.unlabeled is not None:  # predictions.csv has them
             ids = json.dumps(self.unlabeled.ids).encode()
             description["unlabeled_ids"] = hashlib.sha256(ids).hexdigest()
@@ -152,7 +156,8 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
         name: dataclasses.replace(texts, fields=joined_fields(texts.fields, config.join_fields))
         for name, texts in splits.parts().items()
     }
-    return dataclasses.replace(splits, **changes)
+    joined = config.join_fields == "space" and len(found.fields) > 1
+    return dataclasses.replace(splits, test_as_read=test.fingerprint() if joined else "", **changes)
 
 
 def _drawn(config: "DataConfig", train: Texts, test: Texts, seed: int) -> tuple[Texts, Texts]:

@@ -66,7 +66,8 @@ class Scored(NamedTuple):
 
     Attributes:
         path: of the file.
-        rows: SHA-256 of texts and labels of the test split, from ``data.json`` in the same folder.
+        rows: SHA-256 of texts, before their fields are joined, and labels of the test split, from ``data.json`` in the
+            same folder.
         ids, labels, predicted: of each row, as in the file.
         confidence: [N].
     """
@@ -97,9 +98,10 @@ def read_scored(path: Path) -> Scored:
     about = file.parent / "data.json"
     if not about.exists():
         raise UserError(f"{about}: no such file; it says which rows were tested: give the file in the run's folder")
-    test = read_object(about).get("test")
+    described = read_object(about)
+    test = described.get("test")
     test = test if isinstance(test, dict) else {}
-    digest, count = test.get("sha256"), test.get("rows")
+    digest, count = described.get("test_as_read", test.get("sha256")), test.get("rows")
     if not isinstance(digest, str) or not isinstance(count, int):
         raise UserError(f"{about}: damaged: test is {shown(test)}; rows and sha256 are needed")
     lines = _read(file)
