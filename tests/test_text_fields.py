@@ -125,3 +125,18 @@ def test_runs_that_join_fields_otherwise_have_the_same_test_rows(tmp_path: Path)
     assert data["space"]["test_as_read"] == data["sep"]["test"]["sha256"] == data["pair"]["test"]["sha256"]
     assert data["space"]["test"] != data["sep"]["test"] and "test_as_read" not in data["sep"]
     assert "test_as_read" not in load(DataConfig("csv", tmp_path / "a.csv", text_fields=("body",))).describe()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", '{"task": "BaselineConfig"}', "a run of baselines_text, which keeps no model"),
+        ("config.json", '{"task": "EmbeddingConfig"}', "a run of embed_text, which keeps no model"),
+        ("config.json", '{"task": "ClassifierConfig"}', "did the run finish"),
+        ("repeat.json", "{}", "a folder of repeat, with many runs in it; give the folder of one"),
+    ],
+)
+def test_folders_without_a_model(tmp_path: Path, file: str, content: str, message: str) -> None:
+    (tmp_path / "flags.txt").write_text("")
+    (tmp_path / file).write_text(content)
+    assert message in fails("predict_text", f"--run_dir={tmp_path}", "a text")

@@ -24,7 +24,7 @@ from text_cls.linear.path import FILE as LINEAR
 from text_cls.linear.path import LinearPath
 from text_cls.model_kinds import KINDS, ModelConfig, vocabulary_size
 from text_cls.objective import make_predict_fn
-from text_cls.predictor_checks import check_configuration, check_vocabulary
+from text_cls.predictor_checks import check_configuration, check_vocabulary, model_folder
 from text_cls.tokens.encoding import Encoded
 from text_cls.tokens.preprocess import Corpus, Fields
 from text_cls.tokens.tokenisers import PieceTokeniser, Tokeniser
@@ -247,7 +247,7 @@ class Predictor:
             UserError: a file is missing, damaged, or not the file that was saved with the others; or the classifier
                 was trained with other ``join_fields``.
         """
-        folder, placement = _model_folder(Path(folder).expanduser()), placement or make_placement()
+        folder, placement = model_folder(Path(folder).expanduser()), placement or make_placement()
         if is_published(folder):
             return _joining(cls._of_published(folder, placement, join_fields), join_fields, folder)
         raw = read_artefact(folder, hint="; did the run finish?")
@@ -291,10 +291,3 @@ def _joining(predictor: Predictor, join_fields: str, folder: Path) -> Predictor:
     if join_fields not in ("", predictor.join_fields):
         raise UserError(f"--join_fields={join_fields}: {folder} was trained with {predictor.join_fields}; leave it out")
     return predictor
-
-
-def _model_folder(folder: Path) -> Path:
-    """The folder of the model: ``folder`` itself, or ``model`` in the folder of a run."""
-    inner = folder / "model"
-    is_run = (folder / "flags.txt").exists()
-    return inner if is_run or (inner.is_dir() and not (folder / CONFIG).exists()) else folder

@@ -1,14 +1,38 @@
-"""Checks of a predictor's ``config.json``, before a model is built from it."""
+"""Where a run keeps its model, and checks of a predictor's ``config.json``, before a model is built from it."""
 
+from pathlib import Path
 from typing import Any
 
-from files.documents import is_number, shown
+from files.artefacts import CONFIG
+from files.documents import is_number, read_object, shown
+from files.errors import UserError
 from text_cls.config import DataConfig
 from text_cls.evaluation.calibration import is_temperature
 from text_cls.tokens.length_config import MAX_WINDOWS, TRUNCATIONS, WINDOWS
 from text_cls.tokens.tokenisers import Tokeniser
 from training.config import TrainingConfig
 from training.options import choices_of
+
+_WITHOUT_MODEL = {"BaselineConfig": "baselines_text", "EmbeddingConfig": "embed_text"}  # tasks and their scripts
+
+
+def model_folder(folder: Path) -> Path:
+    """The folder of the model: ``folder`` itself, or ``model`` in the folder of a run.
+
+    Raises:
+        UserError: the folder is of a run that keeps no classifier.
+    """
+    inner, is_run = folder / "model", (folder / "flags.txt").exists()
+    if (folder / "repeat.json").is_file():
+        raise UserError(f"{folder}: a folder of repeat, with many runs in it; give the folder of one")
+    if is_run and not inner.is_dir() and (folder / CONFIG).is_file():
+        task = read_object(folder / CONFIG).get("task")
+        if task in _WITHOUT_MODEL:
+            raise UserError(
+                f"{folder}: a run of {_WITHOUT_MODEL[task]}, which keeps no model; give one of train_text or "
+                "finetune_bert"
+            )
+    return inner if is_run or (inner.is_dir() and not (folder / CONFIG).exists()) else folder
 
 
 def check_configuration(raw: dict[str, Any]) -> None:
