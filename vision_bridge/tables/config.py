@@ -56,10 +56,10 @@ class TabularConfig(Config):
         50, "Largest number of different texts in a column of texts, which becomes a 0/1 column per text.", low=2
     )
     columns: tuple[str, ...] = option((), "csv: names of the columns of a file without a header row.")
-    delimiter: str = option("auto", "csv: separator of the columns; auto: found in the first line.",
+    delimiter: str = option("auto", "csv: separator of the columns; auto: found in the first rows.",
                             choices=("auto", *DELIMITERS))  # fmt: skip
     decimal: str = option("point", "csv: the mark before a number's decimals.", choices=("point", "comma"))
-    encoding: str = option("utf-8", "csv: encoding of the file, such as cp1252.")
+    encoding: str = option("utf-8", "csv: encoding of the file, such as cp1252; a byte order mark overrides it.")
     max_megabytes: int = option(2000, "Largest table to read, in MB after unpacking.", low=1)
     test_share: float = option(0.2, "Share of all rows (or groups) for the test, without --test_path.", low=0.0)
     validation_share: float = option(

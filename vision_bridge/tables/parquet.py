@@ -1,0 +1,48 @@
+"""Parquet files → rows. ``N`` rows."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from files.errors import UserError
+from vision_bridge.tables.config import TabularConfig
+from vision_bridge.tables.records import LABEL, Records, check_fields, texts_of
+
+
+def read_parquet(path: Path, config: TabularConfig) -> Records:
+    """The rows of a parquet file; raises UserError if it cannot be read, or has columns of other types."""
+    try:
+        parquet: Any = import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise UserError(
+            f"{path}: parquet needs a library: pip install triptych-keras[parquet], or save as csv"
+        ) from error
+    arrow: Any = import_module("pyarrow")
+    try:
+        table = parquet.read_table(path)
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable parquet file ({str(error)[:200]})") from error
+    check_fields(path, table.column_names, config.label_field or LABEL)
+    used = [name for name in table.column_names if name not in config.ignore_fields]
+    columns = {name: _arrow_column(path, name, table.column(name), arrow.types, config) for name in used}
+    ignored = {name: np.full(table.num_rows, np.nan) for name in table.column_names if name in config.ignore_fields}
+    lines = np.arange(1, table.num_rows + 1)
+    return Records(columns | ignored, lines, str(path), config.label_field or LABEL)
+
+
+def _arrow_column(path: Path, name: str, column: Any, types: Any, config: TabularConfig) -> np.ndarray:
+    """A parquet column as numbers or texts."""
+    kind, values = column.type, column.to_pylist()
+    numeric: Sequence[Callable[[Any], bool]] = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
+    if types.is_null(kind) or any(is_kind(kind) for is_kind in numeric):
+        return np.array([np.nan if value is None else float(value) for value in values])
+    texts = (types.is_string, types.is_large_string, types.is_dictionary)
+    if not any(is_kind(kind) for is_kind in texts):
+        raise UserError(
+            f"{path}: column {name!r} is of type {kind}: make it numbers or texts, or list it in --ignore_fields"
+        )
+    cells = ["" if value is None else str(value).strip() for value in values]
+    return texts_of(cells, frozenset({"", *config.missing_values}))
