@@ -3,9 +3,7 @@
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from files.errors import UserError
@@ -81,15 +79,3 @@ def test_archives_that_are_no_table(tmp_path: Path) -> None:
                 archive.writestr(name, content)
         with pytest.raises(UserError, match=message):
             loaded(tmp_path / "t.xlsx")
-
-
-def parquet_of(path: Path, columns: dict[str, Any]) -> Path:
-    """A Parquet file of these columns, lists or Arrow's arrays."""
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(arrow.table(columns), path)
-    return path
-
-
-def numbers(count: int = 40) -> list[float]:
-    """A column of features."""
-    return np.random.default_rng(0).normal(size=count).tolist()

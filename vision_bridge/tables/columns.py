@@ -12,6 +12,7 @@ from vision_bridge.tables.config import TabularConfig
 from vision_bridge.tables.records import as_numbers, as_texts, is_missing, is_number, listed
 
 _OWN_GROUPS = 12  # up to so many columns each have a group of their own; more columns are one group
+_COUNTING = 10  # fewer numbers are consecutive by chance
 Rows = Mapping[str, np.ndarray]  # split → row numbers
 
 
@@ -113,6 +114,35 @@ def _add_categories(
     for split, part in rows.items():
         if new[part].any():
             found.notes.append(f"{new[part].sum():,} {split} rows have texts in {name!r} that no training row has")
+
+
+def row_numbers(fields: Mapping[str, np.ndarray], files: Sequence[np.ndarray], config: TabularConfig) -> list[str]:
+    """Notes on columns that hold consecutive whole numbers, each once, in one of the files.
+
+    Args:
+        fields: see ``encode``.
+        files: row numbers of each file.
+        config: which columns are categories.
+    """
+    notes = []
+    for name, column in fields.items():
+        if column.dtype == object or name in config.categorical_fields:
+            continue
+        ends = next((ends for rows in files if (ends := _ends_of_counting(column[rows]))), None)
+        if ends is not None:
+            notes.append(
+                f"column {name!r} looks like a number of the row ({ends[0]:.0f} to {ends[1]:.0f}, each once): list it "
+                "in --ignore_fields if it is one"
+            )
+    return notes
+
+
+def _ends_of_counting(values: np.ndarray) -> tuple[float, float] | None:
+    """The smallest and the largest of consecutive whole numbers in any order; None for other numbers, or few."""
+    ordered = np.sort(values)
+    if len(ordered) < _COUNTING or not np.isfinite(ordered).all() or ordered[0] % 1 or (np.diff(ordered) != 1).any():
+        return None
+    return ordered[0], ordered[-1]
 
 
 def _useful(encoded: Encoded, train: np.ndarray) -> Encoded:

@@ -19,7 +19,16 @@ from files.errors import UserError
 from files.limits import DAMAGED
 from files.text_bytes import encoding_of, open_bytes
 from vision_bridge.tables.config import DELIMITERS, TabularConfig
-from vision_bridge.tables.records import LABEL, Records, check_fields, is_number, numbers_of, texts_of
+from vision_bridge.tables.records import (
+    LABEL,
+    Records,
+    check_fields,
+    is_number,
+    note_of_unnamed,
+    numbers_of,
+    texts_of,
+    without_index,
+)
 
 _BLOCK = 4096  # rows whose texts are in memory at a time
 _LONGEST = 2**24  # characters of a line
@@ -64,9 +73,8 @@ def read_csv(path: Path, config: TabularConfig) -> Records:
         for name, parts in zip(blocks.names, blocks.columns, strict=True)
         if name
     }
-    unnamed = blocks.names.count("")
-    notes = (f"{path.name}: {unnamed} column(s) without a name left out (pandas writes its index so)",)
-    return Records(columns, np.array(blocks.lines), str(path), config.label_field or LABEL, notes if unnamed else ())
+    notes = note_of_unnamed(path, blocks.names)
+    return Records(columns, np.array(blocks.lines), str(path), config.label_field or LABEL, notes)
 
 
 def _csv_blocks(path: Path, config: TabularConfig, texts: frozenset[str]) -> _Blocks:
@@ -86,7 +94,7 @@ def _csv_blocks(path: Path, config: TabularConfig, texts: frozenset[str]) -> _Bl
 def _blocks(path: Path, form: _Form, file: Iterable[str], config: TabularConfig, texts: frozenset[str]) -> _Blocks:
     rows = form.reader(file)
     header: list[str] = [] if config.columns else next(rows, [])
-    names = [name.strip() for name in config.columns or header]
+    names = without_index([name.strip() for name in config.columns or header], config)
     _check_header(path, names, header, config)
     as_text = texts | set(config.categorical_fields)
     missing = frozenset({"", *config.missing_values})

@@ -15,7 +15,7 @@ from files.errors import UserError
 from training.names import one_line
 from vision_bridge.bridge import Features
 from vision_bridge.cache import key_of
-from vision_bridge.tables.columns import Grouped, encode, group_columns
+from vision_bridge.tables.columns import Grouped, encode, group_columns, row_numbers
 from vision_bridge.tables.config import TabularConfig
 from vision_bridge.tables.files import read_built_in, read_table
 from vision_bridge.tables.records import Records, as_numbers, as_texts, is_missing, is_number, listed
@@ -97,7 +97,9 @@ def load_table(config: TabularConfig, seed: int) -> Tabular:
     x = np.stack(list(encoded.columns.values()), axis=1)  # [N, D]
     arrays = {name: x[part] for name, part in rows.items()}
     labels = {name: label[part] for name, part in rows.items()}
-    notes = (*(note for part in parts.values() for note in part.notes), *encoded.notes)
+    files = [np.flatnonzero(whole.given == number) for number in parts]
+    of_files = [note for part in parts.values() for note in part.notes]
+    notes = (*of_files, *row_numbers(fields, files, config), *encoded.notes)
     grouped = group_columns(tuple(encoded.columns), config.column_groups)
     return Tabular(_features(arrays, labels, classes, tuple(encoded.columns), grouped, source), notes, source)
 

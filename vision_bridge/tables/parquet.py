@@ -9,7 +9,7 @@ import numpy as np
 
 from files.errors import UserError
 from vision_bridge.tables.config import TabularConfig
-from vision_bridge.tables.records import LABEL, Records, check_fields, texts_of
+from vision_bridge.tables.records import LABEL, Records, check_fields, note_of_unnamed, texts_of, without_index
 
 
 def read_parquet(path: Path, config: TabularConfig) -> Records:
@@ -25,12 +25,17 @@ def read_parquet(path: Path, config: TabularConfig) -> Records:
         table = parquet.read_table(path)
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable parquet file ({str(error)[:200]})") from error
-    check_fields(path, table.column_names, config.label_field or LABEL)
-    used = [name for name in table.column_names if name not in config.ignore_fields]
-    columns = {name: _arrow_column(path, name, table.column(name), arrow.types, config) for name in used}
-    ignored = {name: np.full(table.num_rows, np.nan) for name in table.column_names if name in config.ignore_fields}
-    lines = np.arange(1, table.num_rows + 1)
-    return Records(columns | ignored, lines, str(path), config.label_field or LABEL)
+    names = without_index(table.column_names, config)
+    check_fields(path, [name for name in names if name], config.label_field or LABEL)
+    columns = {
+        name: np.full(table.num_rows, np.nan)
+        if name in config.ignore_fields
+        else _arrow_column(path, name, table.column(place), arrow.types, config)
+        for place, name in enumerate(names)
+        if name
+    }
+    lines, notes = np.arange(1, table.num_rows + 1), note_of_unnamed(path, names)
+    return Records(columns, lines, str(path), config.label_field or LABEL, notes)
 
 
 def _arrow_column(path: Path, name: str, column: Any, types: Any, config: TabularConfig) -> np.ndarray:

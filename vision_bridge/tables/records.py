@@ -3,6 +3,7 @@
 Numbers are read by ``float``, which rounds correctly.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 
 from files.errors import UserError
 from training.names import one_line
+from vision_bridge.tables.config import TabularConfig
 
+_INDEX = re.compile(r"Unnamed: \d+(\.\d+|_level_\d+)?|__index_level_\d+__")  # pandas, for a column without a name
 LABEL = "label"  # of a table in which the label's column has no name of its own
 
 
@@ -41,6 +44,20 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     """Some names for a message."""
     some = ", ".join(one_line(name, 40) for name in names[:most])
     return f"{some}, … ({len(names):,} in all)" if len(names) > most else some
+
+
+def without_index(names: Sequence[str], config: TabularConfig) -> list[str]:
+    """Names of a file's columns; empty for those to which pandas gave a name, unless a flag has that name."""
+    told = {config.label_field, config.group_field}
+    told.update(config.columns, config.ignore_fields, config.categorical_fields)
+    return ["" if _INDEX.fullmatch(name) and name not in told else name for name in names]
+
+
+def note_of_unnamed(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """A note on columns whose name is empty; none without such columns."""
+    count = names.count("")
+    note = f"{path.name}: {count} column(s) without a name left out (pandas writes its index so)"
+    return (note,) if count else ()
 
 
 def is_missing(column: np.ndarray) -> np.ndarray:
