@@ -10,6 +10,7 @@ from files.errors import UserError
 from training.names import one_line
 from vision_bridge.tables.config import TabularConfig
 from vision_bridge.tables.records import as_numbers, as_texts, is_missing, is_number, listed
+from vision_bridge.tables.spelling import check_spelling
 
 _OWN_GROUPS = 12  # up to so many columns each have a group of their own; more columns are one group
 _COUNTING = 10  # fewer numbers are consecutive by chance
@@ -56,10 +57,11 @@ def _numbers(name: str, column: np.ndarray, places: np.ndarray) -> np.ndarray | 
     """[N] numbers with NaN; None for a column of texts.
 
     Raises:
-        UserError: an infinite number, or texts and numbers in one column.
+        UserError: an infinite number, one in a spelling that is not read, or texts and numbers in one column.
     """
     numbers = as_numbers(column)
     if numbers is None:
+        check_spelling(name, column, places)
         _check_no_numbers(name, column, places)
         return None
     infinite = np.flatnonzero(np.isinf(numbers))
@@ -104,8 +106,7 @@ def _add_categories(
     if len(known) > config.max_categories:
         raise UserError(
             f"column {name!r} has {len(known):,} different texts ({listed(known, 3)}), more than --max_categories="
-            f"{config.max_categories}: list it in --ignore_fields if it names rows, say --decimal=comma if these are "
-            "numbers, or raise --max_categories"
+            f"{config.max_categories}: list it in --ignore_fields if it names rows, or raise --max_categories"
         )
     for text in known:
         column = np.where(missing, np.nan, np.equal(texts, text).astype(np.float64))

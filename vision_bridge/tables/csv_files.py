@@ -23,12 +23,12 @@ from vision_bridge.tables.records import (
     LABEL,
     Records,
     check_fields,
-    is_number,
     note_of_unnamed,
     numbers_of,
     texts_of,
     without_index,
 )
+from vision_bridge.tables.spelling import DecimalComma, meant_as_texts
 
 _BLOCK = 4096  # rows whose texts are in memory at a time
 _LONGEST = 2**24  # characters of a line
@@ -50,11 +50,12 @@ class _Form(NamedTuple):
 
 
 class _Blocks(NamedTuple):
-    """A csv file: the names of its columns, each column in blocks of rows, and the line of each row."""
+    """A csv file: the names of its columns, each column in blocks of rows, the line of each row, and notes."""
 
     names: list[str]
     columns: list[list[np.ndarray]]
     lines: list[int]
+    notes: list[str]
 
 
 def read_csv(path: Path, config: TabularConfig) -> Records:
@@ -73,7 +74,7 @@ def read_csv(path: Path, config: TabularConfig) -> Records:
         for name, parts in zip(blocks.names, blocks.columns, strict=True)
         if name
     }
-    notes = note_of_unnamed(path, blocks.names)
+    notes = (*note_of_unnamed(path, blocks.names), *blocks.notes)
     return Records(columns, np.array(blocks.lines), str(path), config.label_field or LABEL, notes)
 
 
@@ -98,15 +99,32 @@ def _blocks(path: Path, form: _Form, file: Iterable[str], config: TabularConfig,
     _check_header(path, names, header, config)
     as_text = texts | set(config.categorical_fields)
     missing = frozenset({"", *config.missing_values})
-    blocks, numbered = _Blocks(names, [[] for _ in names], []), _checked_rows(rows, path, len(names), form.skipped)
+    blocks, numbered = _Blocks(names, [[] for _ in names], [], []), _checked_rows(rows, path, len(names), form.skipped)
+    with_comma = _with_comma(path, names, config)
     while block := list(islice(numbered, _BLOCK)):
-        blocks.lines.extend(line for line, _ in block)
+        lines = [line for line, _ in block]
+        blocks.lines.extend(lines)
         for place, cells in enumerate(zip(*(cells for _, cells in block), strict=True)):
-            if config.decimal == "comma" and names[place] not in config.categorical_fields:
-                cells = tuple(map(_with_point, cells))
+            if place in with_comma:
+                cells = with_comma[place].read(cells, lines)
             numbers = None if names[place] in as_text else numbers_of(cells, missing)
             blocks.columns[place].append(texts_of(cells, missing) if numbers is None else numbers)
+    blocks.notes.extend(note for column in with_comma.values() if (note := column.note))
     return blocks
+
+
+def _with_comma(path: Path, names: Sequence[str], config: TabularConfig) -> dict[int, DecimalComma]:
+    """Readers of the columns, by place, whose numbers have a decimal comma: those that may be numbers."""
+    if config.decimal != "comma":
+        return {}
+    label = config.label_field or LABEL
+    as_written = {"", config.group_field, *config.categorical_fields, *config.ignore_fields}
+    as_written.update([label] if config.task == "classification" else [])
+    return {
+        place: DecimalComma(path, name, meant_as_texts(name == label))
+        for place, name in enumerate(names)
+        if name not in as_written
+    }
 
 
 def _check_header(path: Path, names: Sequence[str], header: Sequence[str], config: TabularConfig) -> None:
@@ -180,9 +198,3 @@ def _checked_rows(rows: Any, path: Path, width: int, skipped: int) -> Iterator[t
         if len(cells) != width:
             raise UserError(f"{path}:{line}: {len(cells)} columns, and the first line has {width}")
         yield line, [cell.strip() for cell in cells]
-
-
-def _with_point(cell: str) -> str:
-    """A number with a decimal comma → with a point; other texts as they are."""
-    changed = cell.replace(",", ".")
-    return changed if is_number(changed) else cell

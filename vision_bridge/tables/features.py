@@ -19,6 +19,7 @@ from vision_bridge.tables.columns import Grouped, encode, group_columns, row_num
 from vision_bridge.tables.config import TabularConfig
 from vision_bridge.tables.files import read_built_in, read_table
 from vision_bridge.tables.records import Records, as_numbers, as_texts, is_missing, is_number, listed
+from vision_bridge.tables.spelling import check_spelling
 from vision_bridge.tables.splits import Drawn, split_rows
 
 MOST_CLASSES = 20  # whole numbers as labels are classes if at most so many different ones occur
@@ -200,6 +201,8 @@ def read_labels(column: np.ndarray, places: np.ndarray, name: str, task: str) ->
         return numbers, ()
     if task == "auto" and numbers is not None:
         _check_are_classes(numbers, name)
+    elif task == "auto":
+        check_spelling(name, column, places, label=True)
     texts = as_texts(column)
     found = set(texts.tolist())
     classes = sorted(found, key=float) if all(map(is_number, found)) else sorted(found)
