@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from files.errors import UserError
+from training.class_names import plain
 from training.names import one_line
 from vision_bridge.tables.config import TabularConfig
 from vision_bridge.tables.records import as_numbers, as_texts, is_missing, is_number, listed
@@ -22,6 +23,13 @@ class Encoded(NamedTuple):
 
     columns: dict[str, np.ndarray]
     notes: list[str]
+
+    def add(self, name: str, column: np.ndarray) -> None:
+        """Adds a column of features; raises UserError if there is one of that name."""
+        if name in self.columns:
+            raise UserError(f"two columns of features are named {name!r}: one is made of texts or missing values, and "
+                            "one is a column of the table; rename that, or list it in --ignore_fields")  # fmt: skip
+        self.columns[name] = column
 
 
 def encode(fields: Mapping[str, np.ndarray], places: np.ndarray, rows: Rows, config: TabularConfig) -> Encoded:
@@ -45,11 +53,14 @@ def encode(fields: Mapping[str, np.ndarray], places: np.ndarray, rows: Rows, con
         missing = is_missing(column)
         _check_missing(name, missing, places, config)
         if numbers is not None:
-            found.columns[name] = _filled(numbers, train)
+            found.add(name, _filled(numbers, train))
         else:
-            _add_categories(found, name, as_texts(column), missing, rows, config)
+            texts = as_texts(column)
+            if name in config.categorical_fields:
+                texts = np.array([text and plain(text) for text in texts], object)
+            _add_categories(found, name, texts, missing, rows, config)
         if config.missing == "indicator" and missing.any():
-            found.columns[f"{name} is missing"] = missing.astype(np.float64)
+            found.add(f"{name} is missing", missing.astype(np.float64))
     return _useful(found, train)
 
 
@@ -110,7 +121,7 @@ def _add_categories(
         )
     for text in known:
         column = np.where(missing, np.nan, np.equal(texts, text).astype(np.float64))
-        found.columns[f"{name}={text}"] = _filled(column, rows["train"])
+        found.add(f"{name}={text}", _filled(column, rows["train"]))
     new = ~missing & ~np.isin(texts.astype(str), known)
     for split, part in rows.items():
         if new[part].any():

@@ -97,7 +97,7 @@ def _blocks(path: Path, form: _Form, file: Iterable[str], config: TabularConfig,
     header: list[str] = [] if config.columns else next(rows, [])
     names = without_index([name.strip() for name in config.columns or header], config)
     _check_header(path, names, header, config)
-    as_text = texts | set(config.categorical_fields)
+    as_text = texts | config.as_written(config.label_field or LABEL)
     missing = frozenset({"", *config.missing_values})
     blocks, numbered = _Blocks(names, [[] for _ in names], [], []), _checked_rows(rows, path, len(names), form.skipped)
     with_comma = _with_comma(path, names, config)

@@ -1,6 +1,6 @@
 """Tables as they are read: csv, npz, npy and parquet files, and scikit-learn's data sets. ``N`` rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from files.npz import read_npy, read_npz
 from vision_bridge.tables.config import TabularConfig
 from vision_bridge.tables.csv_files import read_csv
 from vision_bridge.tables.parquet import read_parquet
-from vision_bridge.tables.records import LABEL, Records, check_fields, listed, texts_of
+from vision_bridge.tables.records import LABEL, Records, check_fields, listed, written
 
 _ARRAYS = ("x", "X", "features", "data")
 _TARGETS = ("y", "labels", LABEL, "target", "targets")
@@ -27,11 +27,15 @@ def read_table(path: Path, config: TabularConfig) -> Records:
         UserError: it is missing, empty, damaged or no table, or lacks the label's column.
     """
     check_regular(path)
-    reader = {".npz": _read_npz, ".npy": _read_npy, ".parquet": read_parquet}.get(path.suffix.lower(), read_csv)
-    records = reader(path, config)
+    records = reader_of(path)(path, config)
     if not len(records):
         raise UserError(f"{path}: no rows")
     return records
+
+
+def reader_of(path: Path) -> Callable[[Path, TabularConfig], Records]:
+    """The function that reads a file of this suffix."""
+    return {".npz": _read_npz, ".npy": _read_npy, ".parquet": read_parquet}.get(path.suffix.lower(), read_csv)
 
 
 def read_built_in(name: str) -> Records:
@@ -40,7 +44,7 @@ def read_built_in(name: str) -> Records:
     bunch = datasets.load_diabetes(scaled=False) if name == "diabetes" else getattr(datasets, f"load_{name}")()
     target = bunch.target
     names = getattr(bunch, "target_names", None)  # of classes; diabetes has none
-    label = target.astype(float) if names is None else np.array([str(names[k]) for k in target], object)
+    label = written(target.astype(float) if names is None else [str(names[k]) for k in target], ())
     x = np.asarray(bunch.data, np.float64)
     columns = dict(zip(map(str, bunch.feature_names), x.T, strict=True))
     return Records(columns | {LABEL: label}, np.arange(1, len(x) + 1), name, LABEL)
@@ -56,7 +60,7 @@ def _read_npz(path: Path, config: TabularConfig) -> Records:
     names = [str(name) for name in listing.ravel()]
     if len(names) != x.shape[1]:
         raise UserError(f"{path}: {len(names)} names for {x.shape[1]} columns")
-    columns = dict(zip(names, np.asarray(x, np.float64).T, strict=True))
+    columns = _columns(x, names, config.as_written(""))
     check_fields(path, names, names[0])
     for name in filter(None, (target, config.group_field)):
         if (name in arrays) == (name in columns):
@@ -75,15 +79,21 @@ def _one_of(path: Path, arrays: dict[str, np.ndarray], names: Sequence[str], wha
 
 
 def _column(path: Path, name: str, array: np.ndarray, rows: int, config: TabularConfig) -> np.ndarray:
-    """An array of an npz file as a column."""
+    """An array of an npz file as a column of texts."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.shape != (rows,) or array.dtype.kind not in "fiubUS":
         raise UserError(f"{path}: {name!r} is {array.dtype} {array.shape}: a number or a text for each of {rows} rows")
-    if array.dtype.kind not in "US":
-        return array.astype(np.float64)
-    texts = array.astype(str).tolist()
-    return texts_of([text.strip() for text in texts], frozenset({"", *config.missing_values}))
+    return written(array.astype(np.float64) if array.dtype.kind == "f" else array, config.missing_values)
+
+
+def _columns(x: np.ndarray, names: Sequence[str], as_written: Collection[str]) -> dict[str, np.ndarray]:
+    """The columns of an array of numbers [rows, columns], those in ``as_written`` as texts."""
+    numbers = np.asarray(x, np.float64)
+    return {
+        name: written(x[:, k] if x.dtype.kind != "f" else numbers[:, k], ()) if name in as_written else numbers[:, k]
+        for k, name in enumerate(names)
+    }
 
 
 def _read_npy(path: Path, config: TabularConfig) -> Records:
@@ -95,5 +105,5 @@ def _read_npy(path: Path, config: TabularConfig) -> Records:
     names = [str(k) for k in range(array.shape[1])]
     label = config.label_field or names[-1]
     check_fields(path, names, label)
-    columns = dict(zip(names, np.asarray(array, np.float64).T, strict=True))
+    columns = _columns(array, names, config.as_written(label))
     return Records(columns, np.arange(1, len(array) + 1), str(path), label)

@@ -9,7 +9,7 @@ import numpy as np
 
 from files.errors import UserError
 from vision_bridge.tables.config import TabularConfig
-from vision_bridge.tables.records import LABEL, Records, check_fields, note_of_unnamed, texts_of, without_index
+from vision_bridge.tables.records import LABEL, Records, check_fields, note_of_unnamed, without_index, written
 
 
 def read_parquet(path: Path, config: TabularConfig) -> Records:
@@ -35,19 +35,27 @@ def read_parquet(path: Path, config: TabularConfig) -> Records:
         if name
     }
     lines, notes = np.arange(1, table.num_rows + 1), note_of_unnamed(path, names)
-    return Records(columns, lines, str(path), config.label_field or LABEL, notes)
+    categories = _categories(table, arrow.types) & columns.keys()
+    return Records(columns, lines, str(path), config.label_field or LABEL, notes, categories)
+
+
+def _categories(table: Any, types: Any) -> frozenset[str]:
+    """Names of dictionaries, and of pandas' categories, which are read as dictionaries only if they are texts."""
+    of_pandas = (table.schema.pandas_metadata or {}).get("columns", [])
+    found = {about.get("name") for about in of_pandas if about.get("pandas_type") == "categorical"}
+    return frozenset(found.union(field.name for field in table.schema if types.is_dictionary(field.type)))
 
 
 def _arrow_column(path: Path, name: str, column: Any, types: Any, config: TabularConfig) -> np.ndarray:
     """A parquet column as numbers or texts."""
     kind, values = column.type, column.to_pylist()
     numeric: Sequence[Callable[[Any], bool]] = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
-    if types.is_null(kind) or any(is_kind(kind) for is_kind in numeric):
+    as_numbers = types.is_null(kind) or any(is_kind(kind) for is_kind in numeric)
+    if as_numbers and name not in config.as_written(config.label_field or LABEL):
         return np.array([np.nan if value is None else float(value) for value in values])
     texts = (types.is_string, types.is_large_string, types.is_dictionary)
-    if not any(is_kind(kind) for is_kind in texts):
+    if not as_numbers and not any(is_kind(kind) for is_kind in texts):
         raise UserError(
             f"{path}: column {name!r} is of type {kind}: make it numbers or texts, or list it in --ignore_fields"
         )
-    cells = ["" if value is None else str(value).strip() for value in values]
-    return texts_of(cells, frozenset({"", *config.missing_values}))
+    return written(values, config.missing_values)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Records(NamedTuple):
         source: the file or data set.
         label: name of the label's column.
         notes: for the user.
+        categories: names of columns that the file says are categories.
     """
 
     columns: dict[str, np.ndarray]
@@ -35,6 +36,7 @@ class Records(NamedTuple):
     source: str
     label: str
     notes: tuple[str, ...] = ()
+    categories: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -83,6 +85,19 @@ def as_texts(column: np.ndarray) -> np.ndarray:
     values = column.tolist()
     texts = [str(int(value)) if value.is_integer() else str(value) for value in values]
     return np.array([text if value == value else None for text, value in zip(texts, values, strict=True)], object)
+
+
+def written(values: Sequence[Any] | np.ndarray, missing: Collection[str]) -> np.ndarray:
+    """[N] values of any type → texts (object), None for None, NaN and ``missing``; integers keep all their digits."""
+    listed_values = values.tolist() if isinstance(values, np.ndarray) else values
+    texts = ["" if value is None else _written(value) for value in listed_values]
+    return texts_of(texts, {"", *missing})
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else "" if value != value else str(value)
+    return str(value).strip()
 
 
 def check_fields(path: Path, names: Sequence[str], label: str) -> None:
