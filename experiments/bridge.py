@@ -136,17 +136,18 @@ def run_extractor(
         The content of ``result.json``.
     """
     from vision_bridge.bridge import Bridge, load_network
-    from vision_bridge.task import draw_curves, run_bridge
+    from vision_bridge.pictures import all_drawn
+    from vision_bridge.task import run_bridge
 
     network = load_network(config.bridge, config.backbone, config.bridge.weights, cache(config), placement)
     with Run.open(run_dir, config, data, inputs | {"extractor": network.fingerprint()}) as run:
         result = run.finished(f"test_{figure}")
-        if result is not None:
-            draw_curves(run, run.missing_picture, figure)
+        if result is not None and all_drawn(run, figure, config.probing):
             return result
         bridge = Bridge(config.bridge, features(), cache(config), placement)
         run.say(f"{sizes}\n{bridge.summary()}")
-        return run_bridge(run, bridge, network, config.seed, config.probing)
+        made = run_bridge(run, bridge, network, config.seed, config.probing)
+        return made if result is None else result
 
 
 def make_table(config: ImdbTableConfig, run_dir: Path | str) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Files of named tensors: safetensors, PyTorch's, and TensorFlow's; only the last need their framework."""
 
+import errno
 import glob
 import hashlib
 import math
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,13 +89,20 @@ def _content(path: Path, name: str) -> np.ndarray:
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Writes a safetensors file, whole or not at all, with a checksum of everything in it."""
+    """Writes a safetensors file, whole or not at all, with a checksum of everything in it.
+
+    Raises:
+        OSError: the disk is full; names ``path``.
+        UserError: it cannot be written for another reason.
+    """
     if is_held_back(path):
         return
     try:
         with replacing(path) as draft:
             safetensors.numpy.save_file(tensors, str(draft), metadata | {_SEAL: _checksum(tensors, metadata)})
     except (OSError, safetensors.SafetensorError) as error:
+        if getattr(error, "errno", 0) == errno.ENOSPC or f"os error {errno.ENOSPC})" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise UserError(f"{path}: cannot write the checkpoint ({error}); what was saved before is untouched") from error
 
 

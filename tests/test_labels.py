@@ -10,10 +10,11 @@ import pytest
 from files.errors import UserError
 from tests.refusals import refused
 from text_cls.config import DataConfig
-from text_cls.data.labels import BadLabel, in_order, lookalikes, read_label
+from text_cls.data.labels import BadLabel, read_label
 from text_cls.data.split_names import splits_of
 from text_cls.data.splits import Splits, load
 from text_cls.data.splitting import drawn, stratified
+from training.class_names import in_order, lookalikes
 
 
 @pytest.mark.parametrize(

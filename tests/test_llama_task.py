@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from files.errors import UserError
 from files.tensors import read_tensors
-from tests.little_llama import CONFIG, pairs_config, write_folder
+from tests.little_llama import CONFIG, GOLDEN, pairs_config, write_folder
 from tests.scripts import run
 from training import loop
 from training.backends import Placement
@@ -51,6 +51,21 @@ def test_a_checkpoint_that_was_written_reads_back(folder: Path) -> None:
     load_checkpoint(folder / "again", again)
     for (name, variable), found in zip(published_names(model).items(), again.variables, strict=True):
         np.testing.assert_array_equal(variable, found, err_msg=name)
+
+
+def test_a_run_that_was_stopped_before_its_picture_gets_it(folder: Path, finished: Path) -> None:
+    before = (finished / "result.json").read_bytes()
+    (finished / "answers.png").unlink()
+    finetune(pairs_config(folder), finished)
+    assert (finished / "answers.png").exists() and (finished / "result.json").read_bytes() == before
+
+
+def test_tokens_of_another_checkpoint(folder: Path) -> None:
+    with (
+        session(pairs_config(folder), pairs_config(folder).training) as placement,
+        pytest.raises(UserError, match=r"the tokeniser has a token .*; take both from the same checkpoint"),
+    ):
+        prepare(pairs_config(folder, checkpoint=GOLDEN), placement)
 
 
 @pytest.mark.parametrize(("modules", "count"), [("all", 3 * 7), ("attention", 3 * 4), ("cross", 4)])
@@ -210,7 +225,7 @@ def test_files_that_are_no_examples(tmp_path: Path, folder: Path) -> None:
     path.write_text("\n\n")
     with pytest.raises(UserError, match="no rows; each line is an object"):
         read_pairs(path)
-    path.write_text('{"image": "gone.png", "prompt": "a", "answer": "b"}\n' * 9)
+    path.write_text('{"prompt": "a", "answer": "b"}\n' * 9)
     with pytest.raises(UserError, match="1 pictures or texts are too few for three splits"):
         album_of(path, 0.2, 0.2, 0)
     path.write_text("".join(json.dumps({"image": f"{n}.png", "prompt": "a", "answer": "b"}) + "\n" for n in range(9)))

@@ -1,6 +1,7 @@
 """Tables through the whole vision bridge, from a script and from Python: small images, random weights, few rows."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,23 @@ def test_python_goes_on_where_the_script_was(
     result = train_table(wine, path)
     assert result == json.loads((path / "result.json").read_text())
     assert "finished before, test accuracy" in capsys.readouterr().out
+
+
+def test_a_run_that_was_stopped_before_its_pictures_gets_them(
+    trained: tuple[Path, str], wine: TableImagesConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(trained[0], path)
+    lacking, kept = ("layout", "activation", "stages"), (path / "images.png").stat().st_mtime_ns
+    for name in lacking:
+        (path / f"{name}.png").unlink()
+    before = (path / "result.json").read_bytes()
+    assert train_table(wine, path) == json.loads(before)
+    assert (path / "result.json").read_bytes() == before
+    for name in lacking:
+        with Image.open(path / f"{name}.png") as picture:
+            assert np.asarray(picture).std() > 0
+    assert (path / "images.png").stat().st_mtime_ns == kept
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged or truncated archive"):
         loaded(tmp_path / "t.csv.gz")
     (tmp_path / "large.csv.gz").write_bytes(gzip.compress(b"a,label\n" + b"1,x\n" * 300_000))
-    with pytest.raises(UserError, match="more than 1 MB; if it is meant to be so large"):
+    with pytest.raises(UserError, match="more than 1 MB of text; if it is meant to be so large"):
         loaded(tmp_path / "large.csv.gz", max_megabytes=1)
     x = np.zeros((4, 2))
     for arrays, message in (

@@ -1,17 +1,19 @@
 """The pictures of a run of the vision bridge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from training.functions import with_gradient
+from training.hosts import on_chief
 from training.names import one_line
 from training.run import Run
 from vision_bridge import plots
 from vision_bridge.activation import class_activation, feature_shares, group_shares
 from vision_bridge.bridge import Bridge, Features, Maps
+from vision_bridge.config import ProbingConfig
 from vision_bridge.frozen.images import EPSILON, fit_normalization, mixing
 from vision_bridge.frozen.receptive import cells_of_maps
 from vision_bridge.goals import Goal
@@ -19,10 +21,38 @@ from vision_bridge.layouts.rectangle import convex_hull
 
 _CLASSES, _IMAGES = 30, 5  # most classes in a picture, images of each class
 _NAMED = 5  # columns of a table that are named in the picture of the activation
+Picture = Callable[[str, Callable[[Path], None]], None]  # ``run.picture`` or ``run.missing_picture``
 
 
-def draw(run: Run, bridge: Bridge, maps: Maps, goal: Goal) -> None:
-    """Layout, images of every class, their means, normalisation, and the maps of one image."""
+def all_drawn(run: Run, figure: str, probing: ProbingConfig) -> bool:
+    """Whether a finished run has its pictures; draws the curves, and says so if others are missing.
+
+    Args:
+        run: its folder.
+        figure: the goal's main figure.
+        probing: which simple models the run has.
+    """
+    draw_curves(run, run.missing_picture, figure)
+    names = ["layout", "images", "class_means", "z_norm", "maps", "activation"]
+    names += [*(["stages"] if probing.probes else []), *(["predicted"] if figure == "rmse" else [])]
+    lacking = on_chief(lambda: [f"{name}.png" for name in names if not (run.path / f"{name}.png").exists()])
+    if lacking:
+        run.say(f"{', '.join(lacking)} missing: drawn now, from the last checkpoint")
+    return not lacking
+
+
+def draw_curves(run: Run, picture: Picture, figure: str = "accuracy") -> None:
+    """Draws the picture of the run's figures; ``picture``: ``run.picture`` or ``run.missing_picture``."""
+    from training.plots import training_curves
+
+    picture("curves.png", lambda path: training_curves(run.path / "metrics.jsonl", path, ("loss", figure)))
+
+
+def draw(picture: Picture, bridge: Bridge, maps: Maps, goal: Goal) -> None:
+    """Layout, images of every class, their means, normalisation, and the maps of one image.
+
+    ``picture``: ``run.picture`` or ``run.missing_picture``.
+    """
     features, channelled = bridge.features, bridge.images.arrays["train"]
     images = _gray(channelled)
     classes, labels = goal.shown(features.labels["train"])
@@ -43,13 +73,11 @@ def draw(run: Run, bridge: Bridge, maps: Maps, goal: Goal) -> None:
         after = (first - normalization.mean) / (normalization.deviation + EPSILON)
         plots.image_rows({"before z-normalisation": first, "after": after}, path)
 
-    run.picture("layout.png", layout)
-    run.picture("images.png", some)
-    run.picture(
-        "class_means.png", lambda path: plots.image_rows(_means(images, own), path, symmetric=True, title=of_all)
-    )
-    run.picture("z_norm.png", normalised)
-    run.picture("maps.png", lambda path: plots.feature_maps(_test_maps(maps, [0])[0], path))
+    picture("layout.png", layout)
+    picture("images.png", some)
+    picture("class_means.png", lambda path: plots.image_rows(_means(images, own), path, symmetric=True, title=of_all))
+    picture("z_norm.png", normalised)
+    picture("maps.png", lambda path: plots.feature_maps(_test_maps(maps, [0])[0], path))
 
 
 def _gray(images: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ class TableLine:
     validation: float | None = None
     test: float | None = None
     sd: float | None = None
+    interval: str | None = None
     test_low: float | None = None
     test_high: float | None = None
     original: float | None = None
@@ -34,7 +35,8 @@ class TableLine:
 
     @classmethod
     def of_results(cls, row: str, results: Sequence[dict[str, Any]], **more: Any) -> "TableLine":
-        """The means of several trainings' results; a single training has the interval of its test rows."""
+        """The means of several trainings' results, with Student's interval over seeds, cut to [0, 1]; a single training
+        has Wilson's interval of its test rows."""
         test, first = [result["test_accuracy"] for result in results], results[0]
         several = len(test) > 1
         interval = mean_interval(test) if several else Interval(first["test_accuracy_low"], first["test_accuracy_high"])
@@ -46,8 +48,9 @@ class TableLine:
             validation=float(np.mean([result["val_accuracy"] for result in results])),
             test=float(np.mean(test)),
             sd=float(np.std(test, ddof=1)) if several else None,
-            test_low=interval.low,
-            test_high=interval.high,
+            interval="Student, seeds" if several else "Wilson, test rows",
+            test_low=max(0.0, interval.low),
+            test_high=min(1.0, interval.high),
             **more,
         )
 

@@ -73,6 +73,9 @@ class Trained(NamedTuple):
 def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, probing: ProbingConfig) -> dict[str, Any]:
     """From features to a result: layout, images, maps, simple models, the head; then pictures.
 
+    A run that was interrupted between the two has a result and keeps it; it gets the pictures that it lacks, from its
+    last checkpoint.
+
     Args:
         run: its folder gets the pictures, ``layout.safetensors`` and ``result.json``.
         bridge: the stages.
@@ -83,23 +86,18 @@ def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, probing: P
     Returns:
         The content of ``result.json``.
     """
-    from vision_bridge import pictures, plots
-
+    finished = run.has_result()
     maps = bridge.maps(network)
     if network.weights == "random":
         run.say("note: the extractor's weights are random")
     by_stage = probes(run, bridge, maps, seed, probing.probe_layers) if probing.probes else {}
-    result, head, maps, goal, answers = train_head(run, bridge, maps, seed)
-    labels, name = bridge.features.labels, f"test_{goal.figure}"
+    trained = train_head(run, bridge, maps, seed)
+    result, goal, labels = trained.result, trained.goal, bridge.features.labels
+    name = f"test_{goal.figure}"
     found = named(by_stage, goal.baselines(labels["train"], labels["test"])) if probing.probes else {}
-    run.write_json("result.json", result | found)
-    if probing.probes:
-        run.picture("stages.png", lambda path: plots.stages(by_stage, goal, result[name], len(labels["test"]), path))
-    draw_curves(run, run.picture, goal.figure)
-    pictures.draw(run, bridge, maps, goal)
-    run.picture("activation.png", lambda path: pictures.draw_activation(path, bridge, maps, head, goal))
-    if not bridge.features.classes:
-        run.picture("predicted.png", lambda path: plots.predicted(labels["test"], answers, path))
+    if not finished:
+        run.write_json("result.json", result | found)
+    _draw(run, run.missing_picture if finished else run.picture, bridge, trained, by_stage)
     run.say(
         f"test {goal.figure} {result[name]:.4f} ({result[f'{name}_low']:.4f} to {result[f'{name}_high']:.4f} for "
         f"{len(labels['test']):,} rows)"
@@ -109,11 +107,25 @@ def run_bridge(run: Run, bridge: Bridge, network: Network, seed: int, probing: P
     return result | found
 
 
-def draw_curves(run: Run, picture: Callable[[str, Callable[[Path], None]], None], figure: str = "accuracy") -> None:
-    """Draws the picture of the run's figures; ``picture``: ``run.picture`` or ``run.missing_picture``."""
-    from training.plots import training_curves
+def _draw(
+    run: Run,
+    picture: Callable[..., None],
+    bridge: Bridge,
+    trained: Trained,
+    by_stage: Mapping[str, Any],
+) -> None:
+    """Draws every picture; ``picture``: ``run.picture`` or ``run.missing_picture``."""
+    from vision_bridge import pictures, plots
 
-    picture("curves.png", lambda path: training_curves(run.path / "metrics.jsonl", path, ("loss", figure)))
+    result, head, maps, goal, answers = trained
+    accuracy, test = result[f"test_{goal.figure}"], bridge.features.labels["test"]
+    if by_stage:
+        picture("stages.png", lambda path: plots.stages(by_stage, goal, accuracy, len(test), path))
+    pictures.draw_curves(run, picture, goal.figure)
+    pictures.draw(picture, bridge, maps, goal)
+    picture("activation.png", lambda path: pictures.draw_activation(path, bridge, maps, head, goal))
+    if not bridge.features.classes:
+        picture("predicted.png", lambda path: plots.predicted(test, answers, path))
 
 
 def train_head(run: Run, bridge: Bridge, maps: Maps, seed: int) -> Trained:

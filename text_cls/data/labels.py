@@ -5,19 +5,17 @@ import itertools
 import json
 import math
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from files.documents import shown
 from files.errors import UserError
+from training.class_names import NUMBER, plain
 
 Label = str | tuple[str, ...]  # of one row: a class name, or with --multi_label all of its
 RARE = "other"  # the class that --merge_rare makes
-_WHOLE = re.compile(r"([+-]?\d+)\.0*")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _TOKEN = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([,\[\](){}]|[^\s,\[\](){}]+)""")  # of a list
 
 
@@ -91,7 +89,7 @@ def _names(value: Any) -> tuple[str, ...] | None:
 def _is_list(name: str) -> bool:
     """Whether a name spells a list of quoted texts or of numbers; [NEUTRAL] is a name."""
     listed = _as_list(name) if name.startswith("[") else None
-    return listed is not None and ("'" in name or '"' in name or all(_NUMBER.fullmatch(str(one)) for one in listed))
+    return listed is not None and ("'" in name or '"' in name or all(NUMBER.fullmatch(str(one)) for one in listed))
 
 
 def _as_list(text: str) -> list[Any] | None:
@@ -134,34 +132,9 @@ def _name(value: Any) -> str:
 
 @lru_cache(2**16)
 def _simple(name: str) -> str:
-    """The name without spaces around it, in NFC; an integer without a decimal point: 1.0 becomes 1."""
-    name = unicodedata.normalize("NFC", name).strip("\ufeff\u200b").strip()
-    whole = _WHOLE.fullmatch(name)
-    name = whole[1] if whole else name
-    name = "0" if name in ("-0", "+0") else name
+    """``plain``; "" for NaN."""
+    name = plain(name)
     return "" if name.casefold() == "nan" else name
-
-
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names in the order of their class numbers: by value if all are numbers, otherwise by alphabet."""
-    distinct = set(names)
-    if all(_NUMBER.fullmatch(name) for name in distinct):
-        return tuple(sorted(distinct, key=lambda name: (float(name), name)))
-    return tuple(sorted(distinct))
-
-
-def lookalikes(counts: Mapping[str, int]) -> list[str]:
-    """A note on classes that differ only in case, spaces inside or how a number is written, with their sizes."""
-    groups = defaultdict(list)
-    for name in counts:
-        number = _NUMBER.fullmatch(name)
-        groups[str(float(name)) if number else " ".join(name.casefold().split())].append(name)
-    alike = [sorted(names) for names in groups.values() if len(names) > 1]
-    shown_groups = [" and ".join(f"{shown(name)} ({counts[name]:,})" for name in names) for names in sorted(alike)[:5]]
-    if not alike:
-        return []
-    more = f", and {len(alike) - 5} more such groups" if len(alike) > 5 else ""
-    return [f"classes that look alike are kept apart: {'; '.join(shown_groups)}{more}"]
 
 
 def smallest(counts: Mapping[str, int], most: int = 5) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 from files.documents import shown
 from text_cls.data.format import some
 from text_cls.data.found_rows import FoundRows
-from text_cls.data.labels import RARE, Rare, count_labels, in_order, lookalikes, rename, undivided
+from text_cls.data.labels import RARE, Rare, count_labels, rename, undivided
 from text_cls.data.readers import BadRows, Row
+from training.class_names import in_order, lookalikes
 
 
 class NumberedRows(NamedTuple):

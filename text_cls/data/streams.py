@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from text_cls.data.text_files import LONGEST, MARKING, check_line, encoding_of
+from files.text_bytes import encoding_of
+from text_cls.data.text_files import LONGEST, MARKING, check_line
 
 PATIENCE = 1.0  # seconds that lines wait at most for the next line of a slow stream
 _MOMENT = 0.05  # seconds without a byte that count as a pause

@@ -1,17 +1,17 @@
 """Text files as streams, compressed or not, with limits on memory and time that no content can exceed."""
 
 import codecs
-import contextlib
 import csv
 import io
 import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 from files.errors import UserError
-from files.limits import DAMAGED, Bounded, check_regular, is_packed, open_unpacked, read_at_most
+from files.limits import DAMAGED, check_regular, is_packed, read_at_most
+from files.text_bytes import encoding_of, is_zip, open_bytes, too_large
 
 ROWS_A_MEGABYTE = 20_000  # limit of rows per megabyte, because even short rows take memory
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")  # of the files of a named data set
@@ -20,28 +20,6 @@ BEGINNING = 2**16  # characters at the start that decide how a file is read
 LONGEST = 2**24  # characters of a line, of a row of CSV (which may have several lines) and of an item of an array
 _NOT_IN_CP1252 = {0x81, 0x8D, 0x8F, 0x90, 0x9D}  # bytes that Windows-1252 does not use
 _REMEDY = "say what it is, such as --encoding=cp1252 (Windows), latin-1 or utf-16"
-_MARKS = (  # byte order marks, the longer ones first: UTF-32's begins with UTF-16's
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_NO_TEXT = {  # first bytes → kind of file
-    b"PAR1": "a Parquet file",
-    b"%PDF": "a PDF document",
-    b"\x89PNG": "an image",
-    b"\xff\xd8\xff": "an image",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook or another Office document",
-    b"\x89HDF": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy array",
-    b"SQLite format 3": "an SQLite database",
-    b"ARROW1": "an Arrow file",
-    b"7z\xbc\xaf": "a 7-Zip archive",
-    b"Rar!": "a RAR archive",
-    **dict.fromkeys((b"\x1f\x8b", b"PK\x03\x04", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"), "packed twice"),
-}
-_TAR = slice(257, 262)  # where a tar archive says "ustar"
 _ESCAPED_QUOTE = re.compile(rb'\\\x00{0,3}"')  # in UTF-8, UTF-16 and UTF-32
 
 
@@ -89,36 +67,11 @@ def open_text(path: Path, max_megabytes: int = MAX_MEGABYTES, encoding: str = "a
     if size == 0:
         raise UserError(f"{path}: the file is empty")
     if size > max_megabytes * 10**6:
-        raise UserError(_too_large(path, max_megabytes))
-    with _open_bytes(path, max_megabytes) as file:
+        raise UserError(too_large(path, max_megabytes))
+    with open_bytes(path, max_megabytes) as file:
         start = next(checked(iter(lambda: read_at_most(file, 511), b""), path), b"")
     name = encoding_of(path, start, encoding)
-    return io.TextIOWrapper(_open_bytes(path, max_megabytes), encoding=name, errors=errors, newline="")
-
-
-class _Unpacked(Bounded):
-    """A file's unpacked bytes; keeps the file itself."""
-
-    def __init__(self, file: BinaryIO, stream: Any, most: int, message: str) -> None:
-        super().__init__(stream, most, message)
-        self.file = file
-
-    def close(self) -> None:
-        super().close()
-        self.file.close()
-
-
-def _open_bytes(path: Path, max_megabytes: int) -> io.BufferedReader:
-    """A file's bytes, unpacked."""
-    with contextlib.ExitStack() as undo:
-        try:
-            file = undo.enter_context(path.open("rb"))
-            stream = _open_zip(path, file) if _is_zip(path) else open_unpacked(path, file)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        undo.pop_all()
-    unpacked = _Unpacked(file, stream, max_megabytes * 10**6, _too_large(path, max_megabytes))
-    return io.BufferedReader(unpacked, 2**17)
+    return io.TextIOWrapper(open_bytes(path, max_megabytes), encoding=name, errors=errors, newline="")
 
 
 def position(file: TextIO) -> int:
@@ -127,59 +80,10 @@ def position(file: TextIO) -> int:
     return raw.raw.file.tell()
 
 
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def _open_zip(path: Path, file: BinaryIO) -> Any:
-    """The one file in a zip, not counting the files that macOS adds."""
-    try:
-        archive = zipfile.ZipFile(file)
-        names = [name for name in archive.namelist() if not re.search(r"/$|(^|/)(\.|__MACOSX/)", name)]
-        if "[Content_Types].xml" in names:
-            raise UserError(f"{path}: an Office document (Excel, Word); save its table as CSV")
-        if len(names) != 1:
-            listed = f" ({', '.join(name[:40] for name in names[:5])}{', …' if len(names) > 5 else ''})"
-            raise UserError(f"{path}: a zip of {len(names):,} files{listed if names else ''}, not of one; unpack it")
-        return archive.open(names[0])
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: a zip that cannot be unpacked ({error}); unpack it by hand") from error
-
-
-def encoding_of(path: Path, start: bytes, encoding: str) -> str:
-    """The encoding of a file that begins with ``start``.
-
-    Raises:
-        UserError: the file is no text.
-    """
-    marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
-    kind = next((kind for magic, kind in _NO_TEXT.items() if start.startswith(magic)), None)
-    kind = "a tar archive" if start[_TAR] == b"ustar" else kind
-    if kind:
-        raise UserError(f"{path}: {kind}, not a text file; unpack it, or convert it to CSV or JSON lines")
-    if marked:
-        return marked
-    if encoding != "auto":
-        if codecs.lookup(encoding).name in ("utf-16", "utf-32"):
-            raise UserError(f"{path}: no byte order mark; set --encoding={encoding}-le or {encoding}-be")
-        return encoding
-    start = start[:64]
-    even, odd = start[::2].count(0), start[1::2].count(0)
-    for zeros, others, name in ((even, odd, "utf-16-be"), (odd, even, "utf-16-le")):
-        if zeros > max(4, len(start) // 4) and not others:
-            raise UserError(f"{path}: every other byte is 0: UTF-16 without a byte order mark? set --encoding={name}")
-    return "utf-8"
-
-
-def _too_large(path: Path, max_megabytes: int) -> str:
-    return f"{path}: more than {max_megabytes:,} MB of text; if it is meant to be so large, raise --max_megabytes"
-
-
 def check_size(path: Path, max_megabytes: int) -> None:
     """Unpacks a compressed file once, to check its size before rows are kept; raises UserError as ``open_text``."""
-    if check_regular(path) and (_is_zip(path) or is_packed(path)):
-        with _open_bytes(path, max_megabytes) as file:
+    if check_regular(path) and (is_zip(path) or is_packed(path)):
+        with open_bytes(path, max_megabytes) as file:
             for _ in checked(iter(lambda: file.read(2**20), b""), path):
                 pass
 
@@ -192,7 +96,7 @@ def has_escaped_quotes(path: Path, max_megabytes: int) -> bool:
     """
     check_regular(path)
     found, end = False, b""
-    with _open_bytes(path, max_megabytes) as file:
+    with open_bytes(path, max_megabytes) as file:
         for part in checked(iter(lambda: file.read(2**20), b""), path):
             found = found or _ESCAPED_QUOTE.search(end + part) is not None
             end = part[-4:]
@@ -278,7 +182,7 @@ def read_whole(path: Path, max_megabytes: int) -> bytes:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if len(content) > max_megabytes * 10**6:
-        raise UserError(_too_large(path, max_megabytes))
+        raise UserError(too_large(path, max_megabytes))
     return content
 
 

@@ -95,6 +95,9 @@ def _asked(config: CaptionConfig, arguments: Sequence[str]) -> tuple[Question, .
             'no question was given: pass the paths of its pictures, if any, and then the question ("What is this?"); '
             "or set --data_path=questions.jsonl"
         )
+    absent = next((path for path in arguments[:-1] if not Path(path).exists()), None)
+    if absent is not None and Path(arguments[-1]).exists():
+        raise UserError(f"{absent!r} is no picture, and {arguments[-1]} is a file: the question comes last")
     one = Example(tuple(arguments[:-1]), arguments[-1], "") if arguments else None
     return () if one is None else (Question("the question", one, ""),)
 

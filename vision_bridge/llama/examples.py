@@ -42,11 +42,13 @@ class Album:
         examples: by split: train, validation, test.
         open: key → the picture; raises UserError for one that cannot be read.
         fingerprint: of examples and pictures.
+        notes: for the user.
     """
 
     examples: dict[str, tuple[Example, ...]]
     open: Callable[[str], Image.Image]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -57,11 +59,6 @@ class Album:
         """For ``data.json``."""
         sizes = {f"{split}_examples": len(part) for split, part in self.examples.items()}
         return sizes | {"pictures": len(self.pictures), "fingerprint": self.fingerprint}
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Notes for the user: none."""
-        return ()
 
 
 def read_pairs(path: Path) -> tuple[Example, ...]:
@@ -137,15 +134,20 @@ def open_picture(path: str) -> Image.Image:
 
 
 def album_of(path: Path, validation_share: float, test_share: float, seed: int) -> Album:
-    """The rows of a file, split at random; all examples with the same first picture are in one split.
+    """The rows of a file, split at random.
+
+    All examples with the same first picture, by its content, are in one split, as are those without pictures that have
+    the same prompt.
 
     Raises:
         UserError: see ``read_pairs``; or a split would be empty.
     """
     examples = read_pairs(path)
+    contents = _contents(path, examples)
     groups: dict[Any, list[Example]] = {}
-    for number, example in enumerate(examples):
-        groups.setdefault(example.pictures[:1] or number, []).append(example)
+    for example in examples:
+        first = tuple(contents[key] for key in example.pictures[:1])
+        groups.setdefault(first or example.prompt, []).append(example)
     order = np.random.default_rng(seed).permutation(len(groups))
     counts = [round(share * len(groups)) for share in (validation_share, test_share)]
     ordered = [list(groups.values())[place] for place in order]
@@ -158,13 +160,31 @@ def album_of(path: Path, validation_share: float, test_share: float, seed: int) 
         raise UserError(f"{path}: {len(groups)} pictures or texts are too few for three splits; add rows, or change "
                         "--validation_share and --test_share")  # fmt: skip
     parts = {split: tuple(example for group in part for example in group) for split, part in cuts.items()}
-    digest = hashlib.sha256(repr(parts).encode())
-    for key in sorted({key for example in examples for key in example.pictures}):
+    digest = hashlib.sha256(repr((parts, sorted(contents.items()))).encode())
+    ordered_parts = {split: parts[split] for split in ("train", "validation", "test")}
+    return Album(ordered_parts, open_picture, digest.hexdigest(), _shared(ordered_parts, contents))
+
+
+def _contents(path: Path, examples: Sequence[Example]) -> dict[str, str]:
+    """SHA-256 of every picture; raises UserError for one that cannot be read."""
+    contents = {}
+    for key in dict.fromkeys(key for example in examples for key in example.pictures):
         try:
-            digest.update(Path(key).read_bytes())
+            contents[key] = hashlib.sha256(Path(key).read_bytes()).hexdigest()
         except OSError as error:
             raise UserError(f"{path}: the picture {key} cannot be read ({error.strerror})") from error
-    return Album({split: parts[split] for split in ("train", "validation", "test")}, open_picture, digest.hexdigest())
+    return contents
+
+
+def _shared(parts: dict[str, tuple[Example, ...]], contents: dict[str, str]) -> tuple[str, ...]:
+    """Notes on examples of validation and test that show a picture of a training example."""
+    own = {split: {contents[key] for one in part for key in one.pictures} for split, part in parts.items()}
+    notes = []
+    for split in ("validation", "test"):
+        count = sum(any(contents[key] in own["train"] for key in one.pictures) for one in parts[split])
+        if count:
+            notes.append(f"{count:,} of {len(parts[split]):,} {split} questions show a picture of a training question")
+    return tuple(notes)
 
 
 @dataclasses.dataclass(frozen=True)

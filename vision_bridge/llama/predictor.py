@@ -21,7 +21,7 @@ from vision_bridge.llama.model import LlamaVision, Pictures
 from vision_bridge.llama.objective import add_lora, lora_layers
 from vision_bridge.llama.pictures import seen_tiles, tile
 from vision_bridge.llama.quantisation import quantise
-from vision_bridge.llama.tokeniser import Tokeniser, Turn, read_tokeniser
+from vision_bridge.llama.tokeniser import Tokeniser, Turn, check_tokens, read_tokeniser
 
 UPDATES = "lora.safetensors"
 _UNFINISHED = "; is the run finished?"
@@ -103,8 +103,9 @@ class Predictor(NamedTuple):
             return cls(model, byte_tokeniser())
         base = Base(**about["base"])
         published = checkpoint or Path(base.folder)
+        sizes = read_config(published).as_in(base.variant)
         with placement.scope():
-            model = LlamaVision(read_config(published).as_in(base.variant))
+            model = LlamaVision(sizes)
             load_checkpoint(published, model)
             if fingerprint(model.variables, "llama") != base.fingerprint:
                 raise UserError(f"{published}: other weights than {run_dir} was trained on; name its --checkpoint")
@@ -114,7 +115,9 @@ class Predictor(NamedTuple):
         tensors, _ = read_tensors(folder / UPDATES)
         for name, variable in _variables(model, base.modules).items():
             variable.assign(tensors[name])
-        return cls(model, read_tokeniser(published), base)
+        tokeniser = read_tokeniser(published)
+        check_tokens(published, tokeniser.special.values(), tokeniser.ends, sizes.text.vocabulary)
+        return cls(model, tokeniser, base)
 
     def prompt(self, text: str, pictures: int) -> list[int]:
         """Tokens of a question about some pictures, up to the start of the answer."""

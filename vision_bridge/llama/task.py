@@ -28,7 +28,7 @@ from vision_bridge.llama.predictor import Base, Predictor
 from vision_bridge.llama.quantisation import quantise
 from vision_bridge.llama.sight import AlbumPictures, frozen_states, whole_pictures
 from vision_bridge.llama.task_config import FinetuneLlamaConfig
-from vision_bridge.llama.tokeniser import Tokeniser, read_tokeniser
+from vision_bridge.llama.tokeniser import Tokeniser, check_tokens, read_tokeniser
 
 
 class TrainingInput(NamedTuple):
@@ -65,6 +65,8 @@ def finetune(config: FinetuneLlamaConfig, run_dir: Path | str) -> dict[str, Any]
         with Run.open(run_dir, config, prepared.album, {"base": prepared.base}) as run:
             done = run.finished("test_exact_match")
             if done is not None:
+                run.missing_picture("answers.png", lambda path: _draw_answers(
+                    prepared, Predictor.of_run(run.path, placement, config.checkpoint), path))  # fmt: skip
                 return done
             training = _resolved(config, prepared)
             figures_of = make_figures(prepared, config, placement)
@@ -81,7 +83,7 @@ def finetune(config: FinetuneLlamaConfig, run_dir: Path | str) -> dict[str, Any]
                 "seed": config.seed,
             }
             run.write_json("result.json", result)
-            run.picture("answers.png", lambda path: _draw_answers(prepared, config, path))
+            run.picture("answers.png", lambda path: _draw_answers(prepared, prepared.predictor(config), path))
             run.say(f"test exact match {result['test_exact_match']:.4f} of {len(prepared.rows['test'].examples):,} "
                     f"questions\neverything is in {run.path}")  # fmt: skip
             return result
@@ -106,6 +108,13 @@ def prepare(config: FinetuneLlamaConfig, placement: Placement) -> TrainingInput:
         assert config.data_path is not None and config.checkpoint is not None
         album = album_of(config.data_path, config.validation_share, config.test_share, config.seed)
         tokeniser, sizes = read_tokeniser(config.checkpoint), read_config(config.checkpoint).as_in(config.variant)
+        check_tokens(config.checkpoint, tokeniser.special.values(), tokeniser.ends, sizes.text.vocabulary)
+        tokens = [tokens_of(one, tokeniser) for part in album.examples.values() for one in part]
+        ids, answers = (
+            {token for one in tokens for token in one.ids},
+            {token for one in tokens for token in one.ids[one.first :]},
+        )
+        check_tokens(config.checkpoint, ids, answers, sizes.text.vocabulary)
     with placement.scope(), seeded(config.seed):
         model, base = LlamaVision(sizes), ""
         if config.checkpoint is None:
@@ -190,14 +199,14 @@ def _by_kind(prepared: TrainingInput, split: str, right: np.ndarray) -> Figures:
     return {f"exact_match {kind}": float(right[rows].mean()) for kind, rows in chosen.items()}
 
 
-def _draw_answers(prepared: TrainingInput, config: FinetuneLlamaConfig, path: Path, count: int = 12) -> None:
+def _draw_answers(prepared: TrainingInput, predictor: Predictor, path: Path, count: int = 12) -> None:
     """Draws the first test questions with the model's answers."""
     from vision_bridge.llama import plots
 
     examples = prepared.album.examples["test"][:count]
     pictures = [[prepared.album.open(key) for key in example.pictures] for example in examples]
     questions = list(zip(pictures, (example.prompt for example in examples), strict=True))
-    steps = list(prepared.predictor(config).answers(questions, most=prepared.rows["test"].lengths[1]))
+    steps = list(predictor.answers(questions, most=prepared.rows["test"].lengths[1]))
     plots.answers(examples, pictures, ["".join(parts) for parts in zip(*steps, strict=True)], path)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from files.documents import read_text
 from files.errors import UserError
+from vision_bridge.llama.config import EXTRA_ROWS
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -36,6 +37,11 @@ class Tokeniser:
     encode: Callable[[str], list[int]]
     bytes_of: Callable[[int], bytes]
     special: dict[str, int]
+
+    @property
+    def ends(self) -> list[int]:
+        """The token at the end of an answer."""
+        return [self.special["<|eot_id|>"]]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Tokens → text; bytes that are no character become �."""
@@ -70,6 +76,29 @@ class Turn:
     role: str  # user, system or assistant
     text: str
     pictures: int = 0
+
+
+def check_tokens(where: Path | str, ids: Iterable[int], answers: Iterable[int], vocabulary: int) -> None:
+    """Checks that a model has rows for tokens.
+
+    Args:
+        where: the checkpoint, for the message.
+        ids: tokens that are read.
+        answers: tokens that are predicted.
+        vocabulary: rows of the head; the embeddings have ``EXTRA_ROWS`` more.
+
+    Raises:
+        UserError: there is a token without a row.
+    """
+    for what, most, rows in (
+        ("embeddings", max(ids, default=0), vocabulary + EXTRA_ROWS),
+        ("output layer", max(answers, default=0), vocabulary),
+    ):
+        if most >= rows:
+            raise UserError(
+                f"{where}: the tokeniser has a token {most:,}, and the {what} {rows:,} rows; take both from the same "
+                "checkpoint"
+            )
 
 
 def read_tokeniser(folder: Path) -> Tokeniser:

@@ -7,11 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from files.errors import UserError
+from training.class_names import plain
 from training.names import one_line
 from vision_bridge.tables.config import TabularConfig
 from vision_bridge.tables.records import as_numbers, as_texts, is_missing, is_number, listed
+from vision_bridge.tables.spelling import check_spelling
 
 _OWN_GROUPS = 12  # up to so many columns each have a group of their own; more columns are one group
+_COUNTING = 10  # fewer numbers are consecutive by chance
 Rows = Mapping[str, np.ndarray]  # split → row numbers
 
 
@@ -20,6 +23,13 @@ class Encoded(NamedTuple):
 
     columns: dict[str, np.ndarray]
     notes: list[str]
+
+    def add(self, name: str, column: np.ndarray) -> None:
+        """Adds a column of features; raises UserError if there is one of that name."""
+        if name in self.columns:
+            raise UserError(f"two columns of features are named {name!r}: one is made of texts or missing values, and "
+                            "one is a column of the table; rename that, or list it in --ignore_fields")  # fmt: skip
+        self.columns[name] = column
 
 
 def encode(fields: Mapping[str, np.ndarray], places: np.ndarray, rows: Rows, config: TabularConfig) -> Encoded:
@@ -43,11 +53,14 @@ def encode(fields: Mapping[str, np.ndarray], places: np.ndarray, rows: Rows, con
         missing = is_missing(column)
         _check_missing(name, missing, places, config)
         if numbers is not None:
-            found.columns[name] = _filled(numbers, train)
+            found.add(name, _filled(numbers, train))
         else:
-            _add_categories(found, name, as_texts(column), missing, rows, config)
+            texts = as_texts(column)
+            if name in config.categorical_fields:
+                texts = np.array([text and plain(text) for text in texts], object)
+            _add_categories(found, name, texts, missing, rows, config)
         if config.missing == "indicator" and missing.any():
-            found.columns[f"{name} is missing"] = missing.astype(np.float64)
+            found.add(f"{name} is missing", missing.astype(np.float64))
     return _useful(found, train)
 
 
@@ -55,10 +68,11 @@ def _numbers(name: str, column: np.ndarray, places: np.ndarray) -> np.ndarray | 
     """[N] numbers with NaN; None for a column of texts.
 
     Raises:
-        UserError: an infinite number, or texts and numbers in one column.
+        UserError: an infinite number, one in a spelling that is not read, or texts and numbers in one column.
     """
     numbers = as_numbers(column)
     if numbers is None:
+        check_spelling(name, column, places)
         _check_no_numbers(name, column, places)
         return None
     infinite = np.flatnonzero(np.isinf(numbers))
@@ -103,16 +117,44 @@ def _add_categories(
     if len(known) > config.max_categories:
         raise UserError(
             f"column {name!r} has {len(known):,} different texts ({listed(known, 3)}), more than --max_categories="
-            f"{config.max_categories}: list it in --ignore_fields if it names rows, say --decimal=comma if these are "
-            "numbers, or raise --max_categories"
+            f"{config.max_categories}: list it in --ignore_fields if it names rows, or raise --max_categories"
         )
     for text in known:
         column = np.where(missing, np.nan, np.equal(texts, text).astype(np.float64))
-        found.columns[f"{name}={text}"] = _filled(column, rows["train"])
+        found.add(f"{name}={text}", _filled(column, rows["train"]))
     new = ~missing & ~np.isin(texts.astype(str), known)
     for split, part in rows.items():
         if new[part].any():
             found.notes.append(f"{new[part].sum():,} {split} rows have texts in {name!r} that no training row has")
+
+
+def row_numbers(fields: Mapping[str, np.ndarray], files: Sequence[np.ndarray], config: TabularConfig) -> list[str]:
+    """Notes on columns that hold consecutive whole numbers, each once, in one of the files.
+
+    Args:
+        fields: see ``encode``.
+        files: row numbers of each file.
+        config: which columns are categories.
+    """
+    notes = []
+    for name, column in fields.items():
+        if column.dtype == object or name in config.categorical_fields:
+            continue
+        ends = next((ends for rows in files if (ends := _ends_of_counting(column[rows]))), None)
+        if ends is not None:
+            notes.append(
+                f"column {name!r} looks like a number of the row ({ends[0]:.0f} to {ends[1]:.0f}, each once): list it "
+                "in --ignore_fields if it is one"
+            )
+    return notes
+
+
+def _ends_of_counting(values: np.ndarray) -> tuple[float, float] | None:
+    """The smallest and the largest of consecutive whole numbers in any order; None for other numbers, or few."""
+    ordered = np.sort(values)
+    if len(ordered) < _COUNTING or not np.isfinite(ordered).all() or ordered[0] % 1 or (np.diff(ordered) != 1).any():
+        return None
+    return ordered[0], ordered[-1]
 
 
 def _useful(encoded: Encoded, train: np.ndarray) -> Encoded:

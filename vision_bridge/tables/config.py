@@ -50,16 +50,17 @@ class TabularConfig(Config):
         choices=MISSING,
     )
     missing_values: tuple[str, ...] = option(
-        ("NA", "N/A", "NaN", "nan", "null", "NULL", "?"), "Texts that mean a missing value; an empty cell always does."
+        ("NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "null", "NULL", "None", "?"),
+        "Texts that mean a missing value; an empty cell always does.",
     )
     max_categories: int = option(
         50, "Largest number of different texts in a column of texts, which becomes a 0/1 column per text.", low=2
     )
     columns: tuple[str, ...] = option((), "csv: names of the columns of a file without a header row.")
-    delimiter: str = option("auto", "csv: separator of the columns; auto: found in the first line.",
+    delimiter: str = option("auto", "csv: separator of the columns; auto: found in the first rows.",
                             choices=("auto", *DELIMITERS))  # fmt: skip
     decimal: str = option("point", "csv: the mark before a number's decimals.", choices=("point", "comma"))
-    encoding: str = option("utf-8", "csv: encoding of the file, such as cp1252.")
+    encoding: str = option("utf-8", "csv: encoding of the file, such as cp1252; a byte order mark overrides it.")
     max_megabytes: int = option(2000, "Largest table to read, in MB after unpacking.", low=1)
     test_share: float = option(0.2, "Share of all rows (or groups) for the test, without --test_path.", low=0.0)
     validation_share: float = option(
@@ -82,8 +83,18 @@ class TabularConfig(Config):
             raise UserError(f"--group_field={self.group_field} is the label too: a group needs a column of its own")
         _check_encoding(self.encoding)
 
+    def as_written(self, label: str) -> frozenset[str]:
+        """Columns whose values stay texts in every file, numbers too; ``label`` is the name of the label's."""
+        return frozenset({label, self.group_field, *self.categorical_fields} - {""})
+
     def check_used(self) -> None:
         super().check_used()
+        for name in ("test", "validation"):
+            share, usual = getattr(self, f"{name}_share"), getattr(type(self), f"{name}_share")
+            if getattr(self, f"{name}_path") and share != usual:
+                raise UserError(
+                    f"--{name}_share={share} with --{name}_path, which has these rows: leave one of them out"
+                )
         if self.dataset == "own" and self.data_path is None:
             raise UserError(f"--data_path is needed, or --dataset with one of {', '.join(DATASETS[1:])}")
         if self.dataset != "own":

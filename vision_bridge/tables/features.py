@@ -6,22 +6,24 @@ split, ``D`` features.
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from files.errors import UserError
-from training.names import one_line
+from training.class_names import lookalikes, plain
 from vision_bridge.bridge import Features
 from vision_bridge.cache import key_of
-from vision_bridge.tables.columns import Grouped, encode, group_columns
+from vision_bridge.tables.columns import Grouped, encode, group_columns, row_numbers
 from vision_bridge.tables.config import TabularConfig
-from vision_bridge.tables.files import read_built_in, read_table
-from vision_bridge.tables.records import Records, as_numbers, as_texts, is_missing, is_number, listed
+from vision_bridge.tables.csv_files import read_csv
+from vision_bridge.tables.files import read_built_in, read_table, reader_of
+from vision_bridge.tables.labels import read_labels
+from vision_bridge.tables.records import Records, as_texts, is_missing, listed
 from vision_bridge.tables.splits import Drawn, split_rows
-
-MOST_CLASSES = 20  # whole numbers as labels are classes if at most so many different ones occur
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,12 +65,14 @@ class _Whole(NamedTuple):
         given: [N] the split of the row's file, a number in ``SPLITS``.
         places: [N] where the row is, for messages.
         label: name of the label's column.
+        categories: names of columns that a file says are categories.
     """
 
     columns: dict[str, np.ndarray]
     given: np.ndarray
     places: np.ndarray
     label: str
+    categories: frozenset[str]
 
 
 def load_table(config: TabularConfig, seed: int) -> Tabular:
@@ -84,6 +88,7 @@ def load_table(config: TabularConfig, seed: int) -> Tabular:
     config.check_used()
     parts = _read(config)
     whole, source = _joined(parts), parts[0].source
+    config = _with_categories(config, whole)
     label, classes = read_labels(whole.columns[whole.label], whole.places, whole.label, _task(config))
     fields, group = _fields(whole, config), _groups(whole, config)
     rows = split_rows(whole.given, Drawn(label, classes, group), config, seed)
@@ -97,9 +102,34 @@ def load_table(config: TabularConfig, seed: int) -> Tabular:
     x = np.stack(list(encoded.columns.values()), axis=1)  # [N, D]
     arrays = {name: x[part] for name, part in rows.items()}
     labels = {name: label[part] for name, part in rows.items()}
-    notes = (*(note for part in parts.values() for note in part.notes), *encoded.notes)
+    files = [np.flatnonzero(whole.given == number) for number in parts]
+    notes = (
+        *(note for part in parts.values() for note in part.notes),
+        *lookalikes(Counter(classes[k] for k in label) if classes else {}),
+        *_repeated(x, label, rows),
+        *row_numbers(fields, files, config),
+        *encoded.notes,
+    )
     grouped = group_columns(tuple(encoded.columns), config.column_groups)
     return Tabular(_features(arrays, labels, classes, tuple(encoded.columns), grouped, source), notes, source)
+
+
+def _with_categories(config: TabularConfig, whole: _Whole) -> TabularConfig:
+    """The choices, with the columns that a file says are categories."""
+    others = {whole.label, config.group_field, *config.ignore_fields, *config.categorical_fields}
+    more = (name for name in whole.columns if name in whole.categories and name not in others)
+    return dataclasses.replace(config, categorical_fields=(*config.categorical_fields, *more))
+
+
+def _repeated(x: np.ndarray, label: np.ndarray, rows: Mapping[str, np.ndarray]) -> list[str]:
+    """Notes on rows of validation and test that equal training rows."""
+    keys = np.array([row.tobytes() + one.tobytes() for row, one in zip(x + 0.0, label, strict=True)], object)
+    known, notes = set(keys[rows["train"]]), []
+    for name in ("validation", "test"):
+        count = sum(key in known for key in keys[rows[name]])
+        if count:
+            notes.append(f"{count:,} of {len(rows[name]):,} {name} rows are equal to training rows")
+    return notes
 
 
 def _features(
@@ -137,6 +167,8 @@ def _read(config: TabularConfig) -> dict[int, Records]:
     if config.dataset != "own":
         return {0: read_built_in(config.dataset)}
     paths = (config.data_path, config.validation_path, config.test_path)
+    if config.decimal == "comma" and not any(path and reader_of(path) is read_csv for path in paths):
+        raise UserError(f"--decimal=comma is for csv files, and {config.data_path} is none: leave it out")
     return {number: read_table(path, config) for number, path in enumerate(paths) if path is not None}
 
 
@@ -154,7 +186,8 @@ def _joined(parts: dict[int, Records]) -> _Whole:
     columns = {name: _as_one([part.columns[name] for part in parts.values()]) for name in first.columns}
     given = np.repeat(list(parts), [len(part) for part in parts.values()])
     places = np.array([f"{part.source}:{line}" for part in parts.values() for line in part.lines])
-    return _Whole(columns, given, places, first.label)
+    categories = frozenset(name for part in parts.values() for name in part.categories if name in columns)
+    return _Whole(columns, given, places, first.label, categories)
 
 
 def _as_one(columns: list[np.ndarray]) -> np.ndarray:
@@ -168,57 +201,12 @@ def _task(config: TabularConfig) -> str:
     return "regression" if config.dataset == "diabetes" and config.task == "auto" else config.task
 
 
-def read_labels(column: np.ndarray, places: np.ndarray, name: str, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A column → [N] int32 class numbers and the classes' names, or [N] float64 quantities and no names.
-
-    Classes are sorted by value if all their names are numbers, else by alphabet.
-
-    Args:
-        column: see ``Records``.
-        places: [N] where each row is.
-        name: of the column.
-        task: ``classification``, ``regression`` or ``auto``.
+def _groups(whole: _Whole, config: TabularConfig) -> np.ndarray | None:
+    """[N] texts, in which 007 and 7.0 are 7; None without ``--group_field``.
 
     Raises:
-        UserError: a label is missing or infinite, a quantity is no number, there is one class, or ``auto`` cannot
-            decide.
+        UserError: rows without a group.
     """
-    lacking = places[is_missing(column)]
-    if len(lacking):
-        raise UserError(f"{lacking[0]}: no label in column {name!r} ({len(lacking)} such rows): fill in or remove them")
-    numbers = as_numbers(column)
-    if numbers is not None and np.isinf(numbers).any():
-        raise UserError(f"{places[np.isinf(numbers)][0]}: the label in column {name!r} is infinite: correct it")
-    if task == "regression":
-        if numbers is None:
-            row = [is_number(text) for text in as_texts(column)].index(False)
-            raise UserError(
-                f"{places[row]}: --task=regression, and the label {one_line(column[row], 40)!r} is no number"
-            )
-        return numbers, ()
-    if task == "auto" and numbers is not None:
-        _check_are_classes(numbers, name)
-    texts = as_texts(column)
-    found = set(texts.tolist())
-    classes = sorted(found, key=float) if all(map(is_number, found)) else sorted(found)
-    if len(classes) < 2:
-        raise UserError(f"column {name!r} has a single class, {one_line(classes[0], 40)!r}; two or more are needed")
-    place = {one: number for number, one in enumerate(classes)}
-    return np.array([place[text] for text in texts], np.int32), tuple(classes)
-
-
-def _check_are_classes(numbers: np.ndarray, name: str) -> None:
-    """Raises UserError for labels that may be quantities: numbers that are not whole, or many different ones."""
-    different = np.unique(numbers)
-    if len(different) > MOST_CLASSES or (different % 1 != 0).any():
-        raise UserError(
-            f"column {name!r} has {len(different):,} different numbers, {different[0]:g} to {different[-1]:g}: "
-            "are they quantities (--task=regression) or names of classes (--task=classification)?"
-        )
-
-
-def _groups(whole: _Whole, config: TabularConfig) -> np.ndarray | None:
-    """[N] texts, None without ``--group_field``; raises UserError for rows without a group."""
     if not config.group_field:
         return None
     _check_known(whole, "group_field", [config.group_field])
@@ -228,7 +216,7 @@ def _groups(whole: _Whole, config: TabularConfig) -> np.ndarray | None:
         raise UserError(
             f"{lacking[0]}: no group in column {config.group_field!r} ({len(lacking)} such rows): fill them in"
         )
-    return as_texts(column).astype(str)
+    return np.array([re.sub(r"^0+(?=\d+$)", "", plain(text)) for text in as_texts(column)])
 
 
 def _fields(whole: _Whole, config: TabularConfig) -> dict[str, np.ndarray]:

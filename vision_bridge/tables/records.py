@@ -3,16 +3,19 @@
 Numbers are read by ``float``, which rounds correctly.
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from files.errors import UserError
 from training.names import one_line
+from vision_bridge.tables.config import TabularConfig
 
+_INDEX = re.compile(r"Unnamed: \d+(\.\d+|_level_\d+)?|__index_level_\d+__")  # pandas, for a column without a name
 LABEL = "label"  # of a table in which the label's column has no name of its own
 
 
@@ -25,6 +28,7 @@ class Records(NamedTuple):
         source: the file or data set.
         label: name of the label's column.
         notes: for the user.
+        categories: names of columns that the file says are categories.
     """
 
     columns: dict[str, np.ndarray]
@@ -32,6 +36,7 @@ class Records(NamedTuple):
     source: str
     label: str
     notes: tuple[str, ...] = ()
+    categories: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -41,6 +46,20 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     """Some names for a message."""
     some = ", ".join(one_line(name, 40) for name in names[:most])
     return f"{some}, … ({len(names):,} in all)" if len(names) > most else some
+
+
+def without_index(names: Sequence[str], config: TabularConfig) -> list[str]:
+    """Names of a file's columns; empty for those to which pandas gave a name, unless a flag has that name."""
+    told = {config.label_field, config.group_field}
+    told.update(config.columns, config.ignore_fields, config.categorical_fields)
+    return ["" if _INDEX.fullmatch(name) and name not in told else name for name in names]
+
+
+def note_of_unnamed(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """A note on columns whose name is empty; none without such columns."""
+    count = names.count("")
+    note = f"{path.name}: {count} column(s) without a name left out (pandas writes its index so)"
+    return (note,) if count else ()
 
 
 def is_missing(column: np.ndarray) -> np.ndarray:
@@ -66,6 +85,19 @@ def as_texts(column: np.ndarray) -> np.ndarray:
     values = column.tolist()
     texts = [str(int(value)) if value.is_integer() else str(value) for value in values]
     return np.array([text if value == value else None for text, value in zip(texts, values, strict=True)], object)
+
+
+def written(values: Sequence[Any] | np.ndarray, missing: Collection[str]) -> np.ndarray:
+    """[N] values of any type → texts (object), None for None, NaN and ``missing``; integers keep all their digits."""
+    listed_values = values.tolist() if isinstance(values, np.ndarray) else values
+    texts = ["" if value is None else _written(value) for value in listed_values]
+    return texts_of(texts, {"", *missing})
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else "" if value != value else str(value)
+    return str(value).strip()
 
 
 def check_fields(path: Path, names: Sequence[str], label: str) -> None:
