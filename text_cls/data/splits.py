@@ -150,14 +150,13 @@ def load(config: "DataConfig", seed: int = 0, cache: Path | None = None) -> Spli
         if not len(texts):
             raise UserError(f"{config.data_path or config.dataset}: no {name} rows that can be used")
     train, test = _drawn(config, train, test, seed)
-    notes = (*numbering.notes, *bad.notes(), *more)
-    splits = Splits(classes, train, validation, test, unlabeled, notes, found.fields)
+    splits = Splits(classes, train, validation, test, unlabeled, (*numbering.notes, *bad.notes(), *more), found.fields)
     changes: dict[str, Any] = {
         name: dataclasses.replace(texts, fields=joined_fields(texts.fields, config.join_fields))
         for name, texts in splits.parts().items()
     }
-    joined = config.join_fields == "space" and len(found.fields) > 1
-    return dataclasses.replace(splits, test_as_read=test.fingerprint() if joined else "", **changes)
+    as_read = test.fingerprint() if config.join_fields == "space" and len(found.fields) > 1 else ""
+    return dataclasses.replace(splits, test_as_read=as_read, **changes)
 
 
 def _drawn(config: "DataConfig", train: Texts, test: Texts, seed: int) -> tuple[Texts, Texts]:
@@ -206,8 +205,8 @@ def lost_classes(splits: Splits) -> list[str]:
     lost = [name for name, count in zip(splits.classes, counts, strict=True) if not count]
     why = "the others were dropped as duplicates or had no words"
     if labels.ndim == 1 and len(splits.classes) - len(lost) < 2:
-        left = splits.classes[int(counts.argmax())]
-        raise UserError(f"all {len(labels):,} training rows that are left are of class {shown(left)}: {why}")
+        left = shown(splits.classes[int(counts.argmax())])
+        raise UserError(f"all {len(labels):,} training rows that are left are of class {left}: {why}")
     return [f"classes without a training row ({why}): {some(lost)}"] if lost else []
 
 
