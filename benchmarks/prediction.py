@@ -70,8 +70,8 @@ def train(folder: Path) -> Path:
     """A run of the default model, a few steps long."""
     run_dir = folder / "run"
     data = Path(FLAGS.data_path).resolve()
-    script("train_text", "--dataset=ag_news", f"--data_path={data}", "--num_steps=20", "--test_rows=100",
-           "--devices=cpu", f"--cache_dir={folder}/cache", f"--run_dir={run_dir}")  # fmt: skip
+    script("train_text", "--dataset=ag_news", f"--data_path={data}", "--join_fields=space", "--num_steps=20",
+           "--test_rows=100", "--devices=cpu", f"--cache_dir={folder}/cache", f"--run_dir={run_dir}")  # fmt: skip
     return run_dir
 
 

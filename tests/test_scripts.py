@@ -218,7 +218,9 @@ def test_foreign_folder_and_other_data_are_refused(
 
 def test_predicting_without_a_model_or_text(trained: Path, tmp_path: Path) -> None:
     assert "no trained model there" in fails("predict_text", f"--run_dir={tmp_path}", "text")
-    assert "2,,,,no words are left" in succeeds("predict_text", f"--run_dir={trained}", "fine", "<br>")
+    assert "2,,,,no words are left" in succeeds(
+        "predict_text", f"--run_dir={trained}", "--separator=|", "fine|", "<br>|"
+    )
     assert "no text given" in run("predict_text", f"--run_dir={trained}", stdin="").stderr
     assert "no such file" in fails("predict_text", f"--run_dir={trained}", f"--input={tmp_path}/none")
 
