@@ -250,9 +250,10 @@ class Generator:
         self.save_config(folder, (WEIGHTS,))
 
     @classmethod
-    def of_run(cls, run_dir: Path, placement: Placement) -> "Generator":
+    def of_run(cls, run_dir: Path | str, placement: Placement) -> "Generator":
         """The model of a run folder; of an unfinished run, the averaged weights of its last evaluation, or of
         the best one by the figure of --select."""
+        run_dir = Path(run_dir).expanduser()
         weights = run_dir / "model" / WEIGHTS
         unfinished = run_dir / "checkpoints" / "best.safetensors"
         generator = cls.load(run_dir / "model", placement, weights if weights.is_file() else unfinished)
@@ -262,12 +263,13 @@ class Generator:
         return generator
 
     @classmethod
-    def load(cls, folder: Path, placement: Placement, weights: Path | None = None) -> "Generator":
+    def load(cls, folder: Path | str, placement: Placement, weights: Path | None = None) -> "Generator":
         """Reads a folder that ``save`` wrote; ``weights`` is another file of weights, if training has not ended.
 
         Raises:
             UserError: a file is missing, damaged, of another model, or not saved together with the others.
         """
+        folder = Path(folder).expanduser()
         raw, weights = read_artefact(folder), weights or folder / WEIGHTS
         try:
             saved = parse_saved(raw, weights)
