@@ -81,7 +81,7 @@ class Predictor(NamedTuple):
 
     @classmethod
     def of_run(
-        cls, run_dir: Path, placement: Placement, checkpoint: Path | None = None, exact: bool = False
+        cls, run_dir: Path | str, placement: Placement, checkpoint: Path | None = None, exact: bool = False
     ) -> "Predictor":
         """The model of a finished run.
 
@@ -94,6 +94,7 @@ class Predictor(NamedTuple):
         Raises:
             UserError: no finished run, or a checkpoint with other weights than the run's.
         """
+        run_dir = Path(run_dir).expanduser()
         folder = run_dir / "model"
         about = read_artefact(folder, _UNFINISHED)
         if "base" not in about:
