@@ -187,3 +187,12 @@ def test_precision_and_recall_need_no_more_images_than_their_own_neighbours() ->
     with pytest.raises(UserError, match=r"^5 images are too few for the 5 "):
         precision_recall_density_coverage(rng.normal(size=(9, 3)), fake)
     assert precision_recall_density_coverage(rng.normal(size=(6, 3)), rng.normal(size=(6, 3))).keys() == expected.keys()
+
+
+def test_figures_of_some_rows_are_those_of_the_sets_that_have_only_these() -> None:
+    real, fake = _sets("plain")
+    some, others = np.array([3, 4, 9, 20, 21, 40, 41, 60, 89]), np.arange(5, 45)
+    for rows in ((some, others), (some, None), (None, others)):
+        sides = [side if part is None else side[part] for side, part in zip((real, fake), rows, strict=True)]
+        found = precision_recall_density_coverage(real, fake, rows=rows)
+        assert found == pytest.approx(_brute_force(*sides), rel=1e-12)

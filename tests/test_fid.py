@@ -154,6 +154,8 @@ def test_counts_are_repetitions(count: int) -> None:
     assert (counts == 0).any()
     repeated = reference.distance(np.repeat(fake, counts, axis=0))
     assert reference.distance(fake, counts) == pytest.approx(repeated, rel=1e-9)
+    with pytest.raises(UserError, match=r"^1 image\(s\) have no covariance"):
+        reference.distance(fake, np.arange(count) == 3)
 
 
 def test_many_images_are_never_whole_in_memory() -> None:

@@ -102,6 +102,8 @@ def test_classes_that_nothing_has_and_nothing_is_said_to_have() -> None:
     assert set(flat(figures)) == set(FIGURES) and flat(figures)["accuracy"] == 0.5
     counts = Counts(np.array([3, 0]), np.array([4, 0]), np.array([6, 2]))
     np.testing.assert_allclose(counts.scores(), [[0.75, 0.0], [0.5, 0.0], [0.6, 0.0]])
+    nothing = np.zeros(3, np.int64)
+    assert Counts(nothing, nothing, nothing).macro() == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("classes", [MOST_DENSE, MOST_DENSE + 1])
@@ -119,3 +121,6 @@ def test_both_forms_of_the_confusion(classes: int) -> None:
         assert figures["confusion"] == matrix.tolist() and isinstance(figures["confusion"][0][0], int)
     found = confusion_cells(figures["confusion"], classes)
     assert np.stack([found.true, found.predicted, found.texts], axis=1).tolist() == cells
+    nothing = report(np.full((1, classes), np.nan), labels[:1], [str(k) for k in range(classes)])["confusion"]
+    for part in confusion_cells(nothing, classes):  # no answer is a number; the numbers of no cells are integers too
+        assert part.shape == (0,) and part.dtype.kind == "i"

@@ -198,3 +198,40 @@ def test_weights_in_bfloat16_follow_their_copies(rows: bool) -> None:
     means = [one.averages.values[0].numpy() for one in optimizers if one.averages]
     np.testing.assert_allclose(means[0], means[1], rtol=1e-6)
     assert np.abs(means[0][0] - wide.numpy()[0]).max() > 1e-5
+
+
+def test_an_update_in_any_order_and_before_a_build() -> None:
+    """Each gradient goes to the variable at its place; the first update builds."""
+    named, turned = _variables(), _variables()
+    optimizers = [AdamW(0.1, rate_of=lambda v: 1.0 if len(v.shape) > 1 else 0.5) for _ in range(2)]
+    rng = np.random.default_rng(6)
+    for step in range(3):
+        gradients = [tf.constant(rng.normal(size=v.shape).astype("float32")) for v in named]
+        optimizers[0].apply(gradients, named)
+        order = slice(None, None, -1 if step else 1)
+        optimizers[1].apply(gradients[order], turned[order])
+    for one, other, before in zip(named, turned, _variables(), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+        assert np.abs(one.numpy() - before.numpy()).min() > 1e-3
+
+
+def test_a_layer_in_bfloat16_holds_the_averages_of_its_copies() -> None:
+    """Inside ``averaged``, rounded; its own weights come back. The path of a weight is the name of its copy."""
+    layer = keras.layers.Dense(2, dtype="bfloat16", name="dense")
+    layer.build((None, 3))
+    optimizer = AdamW(0.5, ema_decay=0.9)
+    weights = layer.trainable_variables
+    optimizer.build(weights)
+    names = [copy.name for copy in optimizer.weights.wide]
+    assert names == ["dense_kernel_float32", "dense_bias_float32"]
+    for _ in range(2):  # kernel and bias in the order of another model
+        optimizer.apply([tf.ones(2), tf.ones((3, 2))], weights[::-1])
+    own = [weight.numpy() for weight in weights]
+    means = [mean.numpy() for mean in optimizer.averages.values]
+    with optimizer.averaged():
+        for weight, mean, before in zip(weights, means, own, strict=True):
+            rounded = keras.ops.convert_to_numpy(keras.ops.cast(mean, "bfloat16"))
+            np.testing.assert_array_equal(weight.numpy(), rounded)
+            assert weight.dtype == "bfloat16" and (rounded != before).all()
+    for weight, before in zip(weights, own, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), before)

@@ -119,6 +119,17 @@ def test_what_a_network_is_given(process: Process, scale: float) -> None:
     np.testing.assert_allclose(scaled, x / math.sqrt(0.1 + 0.25 * 0.9), rtol=1e-5)
 
 
+def test_the_deviation_of_the_data_is_the_configuration_s() -> None:
+    """σ_data = 2 and σ = 3 (Table 1, Karras et al. 2022): c_skip = 4/13, c_out = 6/√13, c_in = 1/√13."""
+    process = make_process(ProcessConfig(noise_schedule="edm", sigma_data=2.0))
+    t, x0, noise = (np.array([value], np.float32) for value in (3.0, 0.7, -1.2))
+    x = x0 + 3.0 * noise
+    assert process.at(t, x).sigma_data == 2.0
+    np.testing.assert_allclose(process.network_inputs(x, t)[0], x / math.sqrt(13), rtol=1e-6)
+    np.testing.assert_allclose(process.predict_x0(noise, x, t), 4 / 13 * x + 6 / math.sqrt(13) * noise, rtol=1e-5)
+    np.testing.assert_allclose(process.target_of(x0, t, noise), (x0 - 4 / 13 * x) / (6 / math.sqrt(13)), rtol=1e-5)
+
+
 def test_spacings_by_hand() -> None:
     many = make_process(ProcessConfig(1000))
     for name, expected in (
@@ -143,6 +154,11 @@ def test_spacings_by_hand() -> None:
 def test_more_steps_than_times() -> None:
     assert len(spaced_times(GIVEN, 3, "uniform")) == 4 and spaced_times(GIVEN, 1, "uniform").tolist() == [3, 0]
     for process, steps, message in (
+        (
+            make_process(ProcessConfig(10**6)),
+            10**6 + 1,
+            "1000001 sampling steps of a process with T = 1000000: use 1 to 1,000,000",
+        ),
         (GIVEN, 4, "4 sampling steps of a process with T = 3: use 1 to 3"),
         (GIVEN, 0, "0 sampling steps of a process with T = 3: use 1 to 3"),
         (EDM, 10**6 + 1, "1000001 sampling steps of a process with continuous time: use 1 to 1,000,000"),

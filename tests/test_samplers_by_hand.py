@@ -140,6 +140,16 @@ def test_ancestral_and_ddim_by_their_equations() -> None:
     assert not samplers.ddim(levels).stochastic
 
 
+def test_ddim_from_the_image_to_noise() -> None:
+    """Eq. 12 of Song et al. (2021) without noise, where levels rise: the same path back."""
+    down, up = samplers.ddim(WAY), samplers.ddim(Levels(WAY.times[::-1], ALPHA[::-1], WAY.sigma[::-1]))
+    assert up.times.tolist() == [0, 1, 2, 3, 4] and not up.stochastic
+    direction = WAY.sigma[:-1][::-1] / WAY.sigma[1:][::-1]
+    np.testing.assert_allclose(up.weights[:, 0, 0], direction, rtol=1e-12)
+    np.testing.assert_allclose(up.weights[:, 0, 2], ALPHA[:-1][::-1] - direction * ALPHA[1:][::-1], rtol=1e-12)
+    np.testing.assert_allclose(up.weights[::-1, 0, 0] * down.weights[:, 0, 0], 1.0, rtol=1e-12)
+
+
 def _heun(levels: Levels, raised: Levels, x: np.ndarray, noise: float) -> np.ndarray:
     """Algorithm 2 of Karras et al. (2022) on x/α and σ/α; the first of the raised levels is the level itself."""
     for k in range(levels.steps):
@@ -154,7 +164,7 @@ def _heun(levels: Levels, raised: Levels, x: np.ndarray, noise: float) -> np.nda
     return x
 
 
-@pytest.mark.parametrize("first", [0.2, 0.0099, 0.01000001])
+@pytest.mark.parametrize("first", [0.2, 0.0099, 0.01, 0.01000001])
 def test_heun_is_its_loop(first: float) -> None:
     alpha = np.array([first, *ALPHA[1:]])
     levels = Levels(WAY.times, alpha, np.array([1.0, *WAY.sigma[1:]]))
@@ -166,7 +176,8 @@ def test_heun_is_its_loop(first: float) -> None:
         np.array([1.0, *(1.1 * WAY.sigma[1:-1]), WAY.sigma[-1]]),
     )  # fmt: skip
     louder = samplers.heun(levels, raised, 1.5)
-    assert louder.stochastic and samplers.heun(levels, raised).stochastic
+    assert louder.stochastic
+    np.testing.assert_array_equal(samplers.heun(levels, raised).weights, samplers.heun(levels, raised, 1.0).weights)
     np.testing.assert_allclose(walk(louder, START, 0.3), _heun(levels, raised, START, 0.45), rtol=1e-10)
 
 
@@ -187,6 +198,8 @@ def test_churned_levels_by_hand() -> None:
     most = math.sqrt(2.0)
     expected = [80, 80, 8 * most, 4 * most, most, 0.5 * most, 0]
     np.testing.assert_allclose(samplers._churned(levels, strong, EDM).sigma, expected, rtol=1e-12)
+    end = Levels.of(EDM, np.array([8.0, 4.0, 0.0]))  # the end of a path
+    np.testing.assert_allclose(samplers._churned(end, strong, EDM).sigma, [8.0, 4 * most, 0.0], rtol=1e-12)
     way = make_levels(SamplerConfig("heun", 10), LINEAR)
     whole = samplers._churned(way, SamplerConfig("heun", 10, churn=3.0, churn_between=(0.0, 1000.0)), LINEAR)
     ratio = whole.sigma[1:-1] / whole.alpha[1:-1] / (way.sigma[1:-1] / way.alpha[1:-1])
@@ -212,12 +225,18 @@ def test_where_a_sampler_stops() -> None:
     of: Callable[..., list[float]] = lambda process, *args: make_levels(SamplerConfig(*args), process).times.tolist()  # noqa: E731
     assert of(LINEAR, "ddim", 4) == of(LINEAR, "ddim", 4, "uniform") == [1000, 667, 334, 1, 0]
     assert of(LINEAR, "unipc", 4) == of(LINEAR, "ddim", 4, "logsnr") != of(LINEAR, "unipc", 4, "uniform")
+    assert of(LINEAR, "ddim", 4, "trailing") == of(LINEAR, "unipc", 4, "trailing") == [1000, 750, 500, 250, 0]
     assert of(EDM, "ddim", 4) == of(EDM, "ddim", 4, "karras") and len(of(LINEAR, "ddim", 0)) == 1001
     with pytest.raises(UserError, match=r"^--sampling_steps=0 means all times, and --noise_schedule=edm has "):
         make_levels(SamplerConfig("ddim", 0), EDM)
     end = Levels.of(LINEAR, np.array([334, 1, 0]))
     assert make_table(SamplerConfig("ddim", 4), LINEAR, end).times.tolist() == [334, 1]
     assert make_table(SamplerConfig("ddim", 4), LINEAR).times.tolist() == [1000, 667, 334, 1]
+    few = SamplerConfig("ancestral", 4, variance="auto")  # small, as the process has a thousand times
+    np.testing.assert_array_equal(make_table(few, LINEAR, end).weights, samplers.ancestral(end, "small").weights)
+    churn = SamplerConfig("heun", 4, churn=1.0, churn_between=(0.0, 1000.0), churn_noise=1.5)
+    raised = samplers._churned(end, churn, LINEAR)
+    np.testing.assert_array_equal(make_table(churn, LINEAR, end).weights, samplers.heun(end, raised, 1.5).weights)
 
 
 def test_what_is_told_of_the_variance() -> None:

@@ -39,7 +39,7 @@ def _conditional(distances: np.ndarray, perplexity: float, near: int) -> np.ndar
 
 
 @pytest.mark.parametrize(("perplexity", "all_pairs", "near"), [(4.0, False, 12), (4.5, False, 13), (4.0, True, 39)])
-@pytest.mark.parametrize("scale", [1.0, 0.02, 50.0])
+@pytest.mark.parametrize("scale", [1.0, 0.02, 50.0, 1e-5, 1e5])
 def test_affinities_by_brute_force(perplexity: float, all_pairs: bool, near: int, scale: float) -> None:
     conditional = _conditional(CLOUD, perplexity, near)
     distances = (scale * CLOUD).astype(np.float32)
@@ -58,6 +58,27 @@ def test_affinities_of_points_that_are_all_far() -> None:
     np.testing.assert_allclose(affinities(distances, 4.0).toarray(), (conditional + conditional.T) / 80, atol=1e-5)
 
 
+def test_affinities_of_a_point_that_is_far_from_all_others() -> None:
+    """Its squared distances are 10,000 and all alike, the others' are small; it is the last, and nobody's neighbour."""
+    rng = np.random.default_rng(2)
+    points = np.concatenate([rng.normal(0, 0.1, size=(20, 3)), [[100.0, 0.0, 0.0]]])
+    distances = squareform(pdist(points))
+    conditional = _conditional(distances, 4.0, 12)
+    assert not conditional[:, 20].any() and conditional[20].max() < 0.5
+    found = affinities(distances, 4.0)
+    assert found.shape == (21, 21)
+    np.testing.assert_allclose(found.toarray(), (conditional + conditional.T) / 42, rtol=2e-3, atol=1e-6)
+
+
+def test_all_pairs_are_all_pairs() -> None:
+    """Sixteen points that are about equally far: each has fifteen neighbours, the farthest of which counts."""
+    distances = squareform(1 + 0.1 * np.random.default_rng(5).random(120))
+    conditional = _conditional(distances, 5.0, 15)
+    found = affinities(distances, 5.0, True)
+    assert found.nnz == 240
+    np.testing.assert_allclose(found.toarray(), (conditional + conditional.T) / 32, rtol=2e-3)
+
+
 def test_affinities_of_equally_near_points() -> None:
     """Groups of five that are equally far from one another: each of the four neighbours has a quarter."""
     group = np.repeat(np.arange(3), 5)
@@ -67,10 +88,11 @@ def test_affinities_of_equally_near_points() -> None:
     np.testing.assert_allclose(affinities(distances, 4.0).toarray(), expected, rtol=1e-5, atol=1e-9)
 
 
-def test_the_nearest_in_blocks_of_rows() -> None:
+@pytest.mark.parametrize("near", [7, 90])
+def test_the_nearest_in_blocks_of_rows(near: int) -> None:
     distances = squareform(pdist(np.random.default_rng(1).normal(size=(600, 4))))
-    columns, square = tsne._nearest(distances, 7)
-    order = np.argsort(distances + np.diag(np.full(600, np.inf)), axis=1)[:, :7]
+    columns, square = tsne._nearest(distances, near)
+    order = np.argsort(distances + np.diag(np.full(600, np.inf)), axis=1)[:, :near]
     np.testing.assert_array_equal(np.sort(columns, axis=1), np.sort(order, axis=1))
     np.testing.assert_allclose(square, np.take_along_axis(distances, columns, axis=1) ** 2, rtol=1e-5)
     assert columns.dtype == np.int32 and square.dtype == np.float32
@@ -127,6 +149,8 @@ def test_the_line_search_by_hand() -> None:
     assert step.rate == 0.125 and step.candidate.value == 0.0 and not step.candidate.points.any()
     np.testing.assert_array_equal(step.candidate.gradient, [[0, 0]])
     assert tsne._line_search(_squares, current, np.array([[-1.0, 0.0]]), 0.5).rate == 0.5
+    # A fall of 2e-4 by a slope of −4 is less than 1e-4 of the slope.
+    assert tsne._line_search(_squares, current, np.array([[-1.9999, 0.0]]), 1.0).rate == 0.5
     for first in (1.0, 0.25):
         assert tsne._line_search(_squares, current, np.array([[1.0, 0.0]]), first).rate == first / 1024
 
@@ -212,6 +236,27 @@ def test_when_a_descent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [1e9] * 100 + [1e-3] * 5
     monkeypatch.setattr(tsne, "_max_rate", lambda points, direction: limits.pop())
     assert _progress(objective)[1][-1][0] == 15  # the window's first value is that of the fifth step, the last limited
+
+
+@pytest.mark.parametrize(("first", "each", "end"), [(5.0, 5e-4, 11), (5.0, 2e-3, 30), (0.0, 0.0, 10)])
+def test_the_decrease_in_the_window_by_hand(
+    first: float, each: float, end: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Divergences of 5 + ``first``, then of 5 less ``each`` a step: ten steps that lower it by 0.01 or more go on."""
+    lowest, rates = entropy(JOINT), []
+    start = tsne._Iterate(POINTS, lowest + 5 + first, POINTS)
+
+    def next_of(objective: object, current: tsne._Iterate, direction: object, rate: float) -> tsne._Step:
+        value = lowest + 5 - each * len(rates)
+        rates.append(rate)
+        return tsne._Step(rate, tsne._Iterate(current.points + 1, value, current.gradient))
+
+    monkeypatch.setattr(tsne, "_at", lambda objective, points: start)
+    monkeypatch.setattr(tsne, "_line_search", next_of)
+    monkeypatch.setattr(tsne, "_max_rate", lambda points, direction: 3.0)  # no step is limited
+    monkeypatch.setattr(tsne, "MAX_STEPS", 30)
+    assert _progress(_objective(JOINT))[1][-1][0] == len(rates) == end
+    assert set(rates) == {1.0}
 
 
 def test_a_step_that_climbs_is_tried_again_without_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

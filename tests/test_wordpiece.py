@@ -1,6 +1,7 @@
 """Our WordPiece against the reference's ids, by golden file and side by side."""
 
 import pickle
+import sys
 import zlib
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_bad_vocabularies(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "vocab.txt").write_bytes(content)
     with pytest.raises(UserError) as error:
         WordPiece(tmp_path / "vocab.txt")
-    assert message in str(error.value)
+    assert message in str(error.value) and str(error.value).startswith(f"{tmp_path / 'vocab.txt'}: ")
 
 
 def test_missing_vocabulary_and_unknown_backend(tmp_path: Path) -> None:
@@ -111,6 +112,18 @@ def test_missing_vocabulary_and_unknown_backend(tmp_path: Path) -> None:
         WordPiece(tmp_path / "none.txt")
     with pytest.raises(UserError, match="use python or tokenizers"):
         WordPiece(TINY, backend="rust")
+
+
+def test_the_library_is_asked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first text, and only by its own backend."""
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert WordPiece(TINY).backend == "python"
+    with pytest.raises(UserError) as error:
+        WordPiece(TINY, backend="tokenizers")
+    assert str(error.value) == (
+        "--tokeniser=tokenizers needs the tokenizers library, which is not installed: pip install tokenizers, or "
+        "leave it at python, which gives the same ids"
+    )
 
 
 class _Counting(dict):
@@ -137,6 +150,7 @@ def test_a_long_word_is_looked_up_at_lengths_that_pieces_have() -> None:
     assert pieces["a" * 90 + "bcd"] == (places["a" * 90], places["##bcd"])
     assert pieces["ab?"] == pieces["?"] == pieces["a" * 101] == (0,)
     assert "a" * 101 not in pieces  # words without end are not kept
+    assert _Pieces({"[UNK]": 0, "a" * 100: 1, "a" * 99: 2})["a" * 100] == (1,)
 
 
 def _tokeniser(*added: Added, **options: object) -> WordPiece:
@@ -217,6 +231,10 @@ def test_vocabularies_of_other_systems_and_their_errors(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     path.write_bytes(b"[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\na\r\n\r\n")
     assert WordPiece(path).words == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a")
+    path.write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n\na b\n X\nX")  # a line is an id, whatever is on it
+    assert WordPiece(path).words == (*SPECIAL, "", "a b", " X", "X")
+    path.write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n\t\n\n")
+    assert WordPiece(path).words == (*SPECIAL, "a", "\t")
     for words, message in (
         (["[PAD]", "[CLS]"], "not a BERT vocabulary, [UNK] [SEP] [MASK] missing"),
         ([*SPECIAL[1:], "[PAD]"], "the first piece is '[UNK]'; only vocabularies with [PAD] as id 0 are supported"),
