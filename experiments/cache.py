@@ -87,14 +87,15 @@ def manage(config: CacheConfig, say: Say) -> None:
         raise UserError(f"{folder}: no such folder; the first run that computes something makes it")
     found = {name: entries(folder / name, kind.names) for name, kind in KINDS.items()}
     latest = time.time() - config.unused_days * _DAY
-    old = [entry for kind in dict.fromkeys(config.kinds) for entry in found[kind] if entry.used <= latest]
+    kinds = list(dict.fromkeys(config.kinds))
+    old = [entry for kind in kinds for entry in found[kind] if entry.used <= latest]
     if config.delete:
-        for kind in filter(Path.is_dir, map(folder.joinpath, config.kinds)):
-            remove_drafts(kind)
+        for kind in kinds:
+            remove_drafts(folder / kind)
         say(_deleted(old))
     else:
         say(_listed(folder, found, latest, config.unused_days))
-        say(f"--delete would delete {_amount(old)} of {', '.join(dict.fromkeys(config.kinds))}")
+        say(f"--delete would delete {_amount(old)} of {', '.join(kinds)}")
     say(f"free on the disk: {shown_size(shutil.disk_usage(folder).free)}")
 
 

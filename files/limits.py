@@ -124,6 +124,17 @@ class ZstandardReader(io.RawIOBase):
         super().close()
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file begins like a zip: with members, empty, or in parts."""
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+
+
+def is_tar(start: bytes) -> bool:
+    """Whether a file that begins with ``start``, 262 bytes or more, is a tar archive."""
+    return start[257:262] == b"ustar"
+
+
 def is_packed(path: Path) -> bool:
     """Whether ``open_unpacked`` unpacks the file."""
     return _opener(path) is not open

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from files.errors import UserError
-from files.limits import Bounded, open_unpacked
+from files.limits import Bounded, is_tar, is_zip, open_unpacked
 
 _MARKS = (  # byte order marks, the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -33,14 +33,7 @@ _NO_TEXT = {  # first bytes → kind of file
     b"Rar!": "a RAR archive",
     **dict.fromkeys((b"\x1f\x8b", b"PK\x03\x04", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"), "packed twice"),
 }
-_TAR = slice(257, 262)  # where a tar archive says "ustar"
 CONVERT = "unpack it, or convert it to CSV or JSON lines"
-
-
-def is_zip(path: Path) -> bool:
-    """Whether a file begins like a zip."""
-    with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def open_zip(path: Path, file: BinaryIO) -> Any:
@@ -97,7 +90,7 @@ def encoding_of(path: Path, start: bytes, encoding: str, remedy: str = CONVERT) 
     """
     marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
     kind = next((kind for magic, kind in _NO_TEXT.items() if start.startswith(magic)), None)
-    kind = "a tar archive" if start[_TAR] == b"ustar" else kind
+    kind = "a tar archive" if is_tar(start) else kind
     if kind:
         raise UserError(f"{path}: {kind}, not a text file; {remedy}")
     if marked:

@@ -17,7 +17,7 @@ from tests.scripts import succeeds
 from tests.test_graph_text import TRICKY
 from text_cls import exporting
 from text_cls.config import CleaningConfig, TransformerConfig
-from text_cls.data.fields import joined_fields
+from text_cls.data.fields import Fields, joined_fields
 from text_cls.export_config import ExportConfig
 from text_cls.graph import model as graph_model
 from text_cls.graph.linear import Scores
@@ -25,7 +25,7 @@ from text_cls.linear.ngrams import NGrams
 from text_cls.linear.path import LinearPath
 from text_cls.linear.word_parts import MOST_CHARACTERS
 from text_cls.predictor import Predictor
-from text_cls.tokens.preprocess import SEP, Cleaner, Corpus, Fields, tokenise
+from text_cls.tokens.preprocess import SEP, Cleaner, Corpus, tokenise
 from text_cls.tokens.subwords import Subwords
 from text_cls.tokens.tokenisers import SubwordTokeniser, WordTokeniser
 from text_cls.tokens.vocabulary import Vocabulary

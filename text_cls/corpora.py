@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from files.errors import UserError
+from text_cls.data.fields import Fields
 from text_cls.data.splits import Splits, Texts, empty_message, lost_classes, without_empty
-from text_cls.tokens.preprocess import Cleaner, Corpus, Fields, tokenise
+from text_cls.tokens.preprocess import Cleaner, Corpus, tokenise
 
 _REMEDY = "; put a whole one in its place"  # in errors of files.npz; not needed here: texts are read again
 Tokenise = Callable[[Sequence[Fields], int], Corpus]  # (texts, number of processes or 0 for one per core) → words

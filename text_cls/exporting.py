@@ -19,12 +19,12 @@ from files.errors import UserError
 from files.owned_folders import check_owned, put_in_place, seal
 from files.writing import draft_folder
 from text_cls.config import ClassifierConfig, FineTuningConfig
+from text_cls.data.fields import Fields
 from text_cls.data.splits import load
 from text_cls.encoders.published_classifier import UNTOLD
 from text_cls.export_config import ExportConfig
 from text_cls.export_description import NOTE, ONNX, describe, number_of_fields
 from text_cls.predictor import Predictor
-from text_cls.tokens.preprocess import Fields
 from training import config_files
 from training.hosts import hosts
 from training.placement import make_placement

@@ -16,7 +16,7 @@ from files.artefacts import CONFIG, read_artefact, write_artefact
 from files.errors import UserError
 from text_cls.answers import Answer, best
 from text_cls.batches import answer_batches, evaluation_batches
-from text_cls.data.fields import as_fields, joined_fields, wrong_number
+from text_cls.data.fields import Fields, as_fields, joined_fields, wrong_number
 from text_cls.encoders.published_classifier import UNTOLD, is_published, read_published
 from text_cls.evaluation.calibration import activated, fit_temperature
 from text_cls.evaluation.several_labels import UNFITTED, fit_thresholds
@@ -26,7 +26,7 @@ from text_cls.model_kinds import KINDS, ModelConfig, vocabulary_size
 from text_cls.objective import make_predict_fn
 from text_cls.predictor_checks import check_configuration, check_vocabulary, model_folder
 from text_cls.tokens.encoding import Encoded
-from text_cls.tokens.preprocess import Corpus, Fields
+from text_cls.tokens.preprocess import Corpus
 from text_cls.tokens.tokenisers import PieceTokeniser, Tokeniser
 from training.backends import Placement
 from training.config import TrainingConfig

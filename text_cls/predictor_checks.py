@@ -20,7 +20,7 @@ def model_folder(folder: Path) -> Path:
     """The folder of the model: ``folder`` itself, or ``model`` in the folder of a run.
 
     Raises:
-        UserError: the folder is of a run that keeps no classifier.
+        UserError: the folder is of a run that keeps no classifier, or of many runs.
     """
     inner, is_run = folder / "model", (folder / "flags.txt").exists()
     if (folder / "repeat.json").is_file():

@@ -17,7 +17,18 @@ from diffusion.data.folders import is_system
 from diffusion.wording import counted
 from files.documents import shown
 from files.errors import UserError
-from files.limits import DAMAGED, MIB, Bounded, check_regular, is_packed, most_unpacked, open_unpacked, read_at_most
+from files.limits import (
+    DAMAGED,
+    MIB,
+    Bounded,
+    check_regular,
+    is_packed,
+    is_tar,
+    is_zip,
+    most_unpacked,
+    open_unpacked,
+    read_at_most,
+)
 
 if TYPE_CHECKING:
     from diffusion.data.config import ReadingConfig
@@ -34,8 +45,6 @@ ARRAY = ".npy"  # one image a file, if there are no other image files
 _HEIC = (".heic", ".heics", ".heif", ".heifs", ".hif")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip")
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, *DAMAGED, RuntimeError, NotImplementedError, ValueError)
-_ZIPS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # with members, empty, in parts
-_USTAR = slice(257, 262)  # where a tar archive says so
 _LONGEST_NAME = MIB  # bytes of a tar header with a name or attributes
 
 
@@ -133,11 +142,10 @@ def entries(path: Path, reading: "ReadingConfig", ignored: Ignored | None = None
 
 def _is_zip(path: Path) -> bool:
     """Whether an archive is a zip archive and no tar archive, by its first bytes; its suffix may be wrong."""
-    with path.open("rb") as file:
-        start = file.read(_USTAR.stop)
-    if start[:4] in _ZIPS:
+    if is_zip(path):
         return True
-    return path.suffix.lower() == ".zip" and not is_packed(path) and start[_USTAR] != b"ustar"
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".zip" and not is_packed(path) and not is_tar(file.read(512))
 
 
 def _open_file(path: Path, reading: "ReadingConfig") -> IO[bytes]:

@@ -48,7 +48,7 @@ def read_label(value: Any, multi_label: bool = False) -> Label | None:
 
 
 def folder_label(name: str) -> str:
-    """The class of a folder, whose name is never a list, a number without digits, or missing."""
+    """The class of a folder: its name, also one such as [1] or nan, which a label of a row may not be."""
     return _simple(name) or name
 
 

@@ -203,10 +203,10 @@ def lost_classes(splits: Splits) -> list[str]:
         return []
     counts = class_counts(labels, len(splits.classes))
     lost = [name for name, count in zip(splits.classes, counts, strict=True) if not count]
-    why = "the others were dropped as duplicates or had no words"
+    why = "dropped as duplicates, or without words"
     if labels.ndim == 1 and len(splits.classes) - len(lost) < 2:
         left = shown(splits.classes[int(counts.argmax())])
-        raise UserError(f"all {len(labels):,} training rows that are left are of class {left}: {why}")
+        raise UserError(f"all {len(labels):,} training rows that are left are of class {left}: the others were {why}")
     return [f"classes without a training row ({why}): {some(lost)}"] if lost else []
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from files.errors import UserError
-from files.limits import DAMAGED, check_regular, is_packed, read_at_most
-from files.text_bytes import encoding_of, is_zip, open_bytes, too_large
+from files.limits import DAMAGED, check_regular, is_packed, is_zip, read_at_most
+from files.text_bytes import encoding_of, open_bytes, too_large
 
 ROWS_A_MEGABYTE = 20_000  # limit of rows per megabyte, because even short rows take memory
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")  # of the files of a named data set

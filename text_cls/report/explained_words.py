@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
+from text_cls.data.fields import Fields
 from text_cls.tokens.library_pieces import LibraryPieces
 from text_cls.tokens.pieces import Cutter, one_text
-from text_cls.tokens.preprocess import Corpus, Fields
+from text_cls.tokens.preprocess import Corpus
 from text_cls.tokens.tokenisers import PieceTokeniser, SubwordTokeniser, Tokeniser
 from text_cls.tokens.wordpiece import SPECIAL, WordPiece
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from text_cls.answers import Explanation
 from text_cls.batches import bucket_lengths
-from text_cls.data.fields import joined_fields
+from text_cls.data.fields import Fields, joined_fields
 from text_cls.report.explained_words import CUT, Words, words_of
 from text_cls.report.integrated_gradients import IntegralPath, Slope, integrated, is_small, make_slopes
 from text_cls.tokens.encoding import Encoded
-from text_cls.tokens.preprocess import Corpus, Fields
+from text_cls.tokens.preprocess import Corpus
 from text_cls.tokens.tokenisers import PieceTokeniser, Tokeniser
 from text_cls.tokens.vocabulary import CLS_ID, MASK_ID, PAD_ID, SEGMENT, SEP_ID
 from training.evaluation import make_mapper

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from files.errors import UserError
+from text_cls.data.fields import Fields
 from text_cls.tokens.pieces import Cutter, corpus_of, end_to_end
-from text_cls.tokens.preprocess import Corpus, Fields, map_chunks
+from text_cls.tokens.preprocess import Corpus, map_chunks
 from text_cls.tokens.vocabulary import SEGMENT
 
 

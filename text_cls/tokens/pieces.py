@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
+from text_cls.data.fields import Fields
 from text_cls.tokens.library_pieces import LibraryPieces
-from text_cls.tokens.preprocess import Corpus, Fields, map_chunks
+from text_cls.tokens.preprocess import Corpus, map_chunks
 from text_cls.tokens.wordpiece import WordPiece
 
 

@@ -21,11 +21,11 @@ from files.documents import read_text, shown
 from files.errors import UserError
 from files.npz import read_npz
 from text_cls.config import CleaningConfig
+from text_cls.data.fields import Fields
 from text_cls.tokens.words import RULES, Cut, fold
 from text_cls.tokens.workers import map_in_processes
 
 SEP = "<SEP>"  # between the fields of a text; no word of a text can be equal to it
-Fields = tuple[str, ...]
 T = TypeVar("T")
 
 _TAG = re.compile(r"<[A-Za-z/!][^<>]*>")

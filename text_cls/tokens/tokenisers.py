@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from text_cls.config import CleaningConfig, VocabularyConfig
+from text_cls.data.fields import Fields
 from text_cls.tokens.encoding import AnyFraming, Encoded, Framing, encode, unknown_share
 from text_cls.tokens.length_config import MOST_WINDOWS, WINDOWS, LengthConfig
 from text_cls.tokens.pairs import PairFraming, tokenise_pairs
 from text_cls.tokens.pieces import CUTTERS, Cutter, tokenise_pieces
-from text_cls.tokens.preprocess import Cleaner, Corpus, Fields, tokenise
+from text_cls.tokens.preprocess import Cleaner, Corpus, tokenise
 from text_cls.tokens.subwords import Subwords, expanded, library
 from text_cls.tokens.vocabulary import SEGMENT, UNK_ID, Vocabulary
 

@@ -21,7 +21,7 @@ from training.session import session
 from vision_bridge.llama.batches import LlamaBatch, Rows, evaluation_batches, training_batches
 from vision_bridge.llama.checkpoint import load_checkpoint, read_config
 from vision_bridge.llama.digits import byte_tokeniser, digits_album, small_config
-from vision_bridge.llama.examples import Album, album_of, tokens_of
+from vision_bridge.llama.examples import Album, Tokens, album_of, tokens_of
 from vision_bridge.llama.model import LlamaVision
 from vision_bridge.llama.objective import add_lora, make_loss_fn, open_gates
 from vision_bridge.llama.predictor import Base, Predictor
@@ -108,12 +108,11 @@ def prepare(config: FinetuneLlamaConfig, placement: Placement) -> TrainingInput:
         assert config.data_path is not None and config.checkpoint is not None
         album = album_of(config.data_path, config.validation_share, config.test_share, config.seed)
         tokeniser, sizes = read_tokeniser(config.checkpoint), read_config(config.checkpoint).as_in(config.variant)
-        check_tokens(config.checkpoint, tokeniser.special.values(), tokeniser.ends, sizes.text.vocabulary)
-        tokens = [tokens_of(one, tokeniser) for part in album.examples.values() for one in part]
-        ids, answers = (
-            {token for one in tokens for token in one.ids},
-            {token for one in tokens for token in one.ids[one.first :]},
-        )
+    tokens = {split: [tokens_of(one, tokeniser) for one in part] for split, part in album.examples.items()}
+    if config.checkpoint is not None:
+        rows = [one for part in tokens.values() for one in part]
+        ids = {*tokeniser.special.values(), *(token for one in rows for token in one.ids)}
+        answers = {*tokeniser.ends, *(token for one in rows for token in one.ids[one.first :])}
         check_tokens(config.checkpoint, ids, answers, sizes.text.vocabulary)
     with placement.scope(), seeded(config.seed):
         model, base = LlamaVision(sizes), ""
@@ -128,11 +127,10 @@ def prepare(config: FinetuneLlamaConfig, placement: Placement) -> TrainingInput:
         shown = frozen_states(album, model, base, config.quantize, placement, cache_of(config.cache_dir))
     else:
         shown = whole_pictures(album, sizes.vision)
-    return TrainingInput(album, tokeniser, model, base, _rows(album, tokeniser, model, shown))
+    return TrainingInput(album, tokeniser, model, base, _rows(album, tokens, model, shown))
 
 
-def _rows(album: Album, tokeniser: Tokeniser, model: LlamaVision, shown: AlbumPictures) -> dict[str, Rows]:
-    tokens = {split: [tokens_of(one, tokeniser) for one in part] for split, part in album.examples.items()}
+def _rows(album: Album, tokens: dict[str, list[Tokens]], model: LlamaVision, shown: AlbumPictures) -> dict[str, Rows]:
     everything = [one for part in tokens.values() for one in part]
     lengths = (
         max(len(one.ids) for one in everything),
